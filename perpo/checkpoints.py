@@ -1,0 +1,127 @@
+"""Where a checkpoint lies, whether it is one that can be loaded, and its digest. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from perpo.errors import PerpoError
+from perpo.tiny import checkpoint_dir
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+_CONVERT_HINT = (
+    "use its Hugging Face conversion (llava-hf/llava-1.5-7b-hf for LLaVA-1.5 7B), or convert it with "
+    "src/transformers/models/llava/convert_llava_weights_to_hf.py of the transformers repository"
+)
+
+
+def resolve_model(name: str) -> str:
+    """Say where a model is, without loading it.
+
+    Args:
+        name: "tiny" (the embedded checkpoint), a directory in the Hugging Face layout, or a hub id.
+
+    Returns:
+        A directory, or the hub id as it was given.
+
+    Raises:
+        PerpoError: A directory that holds no usable model.
+    """
+    if name == "tiny":
+        name = str(checkpoint_dir())
+    if Path(name).is_dir():
+        _check_checkpoint(Path(name))
+        return name
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise PerpoError(f"there is no model directory {name}", "give a directory, a hub id or tiny")
+    return name
+
+
+def adapter_digest(adapter: str | Path) -> str:
+    """SHA-256 of an adapter's weights.
+
+    Raises:
+        PerpoError: The directory holds no adapter.
+    """
+    path = Path(adapter) / ADAPTER_WEIGHTS
+    if not path.is_file() or not path.with_name("adapter_config.json").is_file():
+        raise PerpoError(
+            f"{adapter} holds no adapter ({ADAPTER_WEIGHTS} and adapter_config.json)",
+            "give the output_dir of a perpo-train run",
+        )
+    return files_digest([path])
+
+
+def files_digest(paths: Sequence[Path]) -> str:
+    """SHA-256 of the files' bytes, concatenated in the given order."""
+    return _digest(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+
+
+@lru_cache(maxsize=64)
+def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
+    # Size and time are part of the key only: rounds load one large base many times in one process.
+    sha = hashlib.sha256()
+    for path, _, _ in files:
+        for block in _blocks(path):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def _blocks(path: str) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            yield block
+
+
+def _check_checkpoint(directory: Path) -> None:
+    config_path = directory / "config.json"
+    if not config_path.is_file():
+        if (directory / "adapter_config.json").is_file():
+            raise PerpoError(
+                f"{directory} is an adapter, not a model", "give it as --adapter, and its base as --model"
+            )
+        raise PerpoError(
+            f"{directory} is no model: it has no config.json", "give a directory in the Hugging Face layout"
+        )
+    try:
+        config = json.loads(config_path.read_text())
+    except ValueError as error:
+        raise PerpoError(
+            f"{config_path} is not JSON: {first_line(error)}", "is the download complete?"
+        ) from error
+    if "mm_vision_tower" in config or config.get("model_type") == "llava_llama":
+        raise PerpoError(
+            f"{directory} is an original LLaVA checkpoint, not one in the Hugging Face layout", _CONVERT_HINT
+        )
+    if not any(directory.glob("*.safetensors")):
+        raise PerpoError(
+            f"{directory} holds no weights in the safetensors format",
+            "load it with transformers once and save it with save_pretrained",
+        )
+
+
+def local_directory(resolved: str) -> Path:
+    """The directory of a model that `resolve_model` found; a hub id is downloaded (safetensors only)."""
+    if Path(resolved).is_dir():
+        return Path(resolved)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        directory = Path(snapshot_download(resolved, allow_patterns=_HUB_FILES))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise PerpoError(
+            f"{resolved} is neither a directory nor a model that the hub gave: {first_line(error)}",
+            "check the name and the network, or give a directory",
+        ) from error
+    _check_checkpoint(directory)
+    return directory
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, short enough for one sentence."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,226 @@
+"""Load a vision-language model with its processor and adapter, choose what trains, save it again.
+
+Everything that reads a model goes through `load_model`, so that sampling, training and evaluation
+see the same weights, the same prompt and the same answer tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from perpo.checkpoints import adapter_digest, files_digest, first_line, local_directory, resolve_model
+from perpo.errors import PerpoError
+from perpo.families import Family, family_of
+
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to run.
+
+    Attributes:
+        model: The Hugging Face model, or the PeftModel around it; in eval mode, on its device.
+        processor: Its processor; the tokenizer pads on the left.
+        family: What is known of the model's family (prompt, box format, module names).
+        name: The model as the user named it.
+        weights_sha256: SHA-256 of the base's safetensors files, concatenated in the order of their names.
+        adapter_sha256: SHA-256 of the adapter's safetensors file, or None without an adapter.
+    """
+
+    model: Any
+    processor: Any
+    family: Family
+    name: str
+    weights_sha256: str
+    adapter_sha256: str | None = None
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's tokenizer."""
+        return self.processor.tokenizer
+
+    @property
+    def context_length(self) -> int:
+        """The longest sequence that the language model takes, image tokens included."""
+        return int(self.model.config.get_text_config().max_position_embeddings)
+
+
+def load_model(
+    name: str,
+    adapter: str | None = None,
+    *,
+    dtype: DType = "float32",
+    device: str | None = None,
+    trainable_adapter: bool = False,
+) -> LoadedModel:
+    """Load a model, its processor and, where given, an adapter.
+
+    No code of the checkpoint is run, and only safetensors files are read.
+
+    Args:
+        name: "tiny", a directory in the Hugging Face layout, or a hub id.
+        adapter: Directory that `perpo-train` (or PEFT) wrote.
+        dtype: Type of the base's weights.
+        device: Device such as "cpu" or "cuda:0"; by default CUDA where there is one, else the CPU.
+        trainable_adapter: Whether the adapter's weights will be trained on.
+
+    Raises:
+        PerpoError: The model or the adapter cannot be found, read, or is of an unknown family.
+    """
+    directory = local_directory(resolve_model(name))
+    config = json.loads((directory / "config.json").read_text())
+    family = family_of(config.get("model_type", ""))
+    try:
+        processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            directory,
+            dtype=getattr(torch, dtype),
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise PerpoError(
+            f"{name} cannot be loaded: {first_line(error)}", "is the download complete?"
+        ) from error
+    absent = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    if absent:
+        raise PerpoError(
+            f"{name} lacks {len(absent)} weights that its config.json asks for, such as {sorted(absent)[0]}",
+            "is the download complete, and does config.json belong to these weights?",
+        )
+    if not getattr(processor, "chat_template", None):
+        raise PerpoError(f"{name} has no chat template", "add the chat_template.jinja of its hub page")
+    processor.tokenizer.padding_side = "left"
+    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    adapter_sha256 = None
+    if adapter is not None:
+        adapter_sha256 = adapter_digest(adapter)
+        model = _with_adapter(model, adapter, trainable_adapter)
+    weights = sorted(directory.glob("*.safetensors"))
+    return LoadedModel(model, processor, family, name, files_digest(weights), adapter_sha256)
+
+
+def render_prompt(loaded: LoadedModel, question: str) -> str:
+    """The text that the model reads before its answer, with one placeholder for the image.
+
+    Args:
+        loaded: The model.
+        question: The user's turn; a leading "<image>\\n" (the seed's records have one) is stripped.
+
+    Raises:
+        PerpoError: The question holds the model's image placeholder, which would stand for a second image.
+    """
+    question = question.removeprefix("<image>\n")
+    placeholder = loaded.processor.image_token
+    if placeholder in question:
+        raise PerpoError(
+            f"a question holds {placeholder}, which stands for an image: {question!r}", "remove it"
+        )
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    return loaded.processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+
+
+def answer_token_ids(loaded: LoadedModel, prompt: str, answer: str, *, end: bool = True) -> list[int]:
+    """The tokens with which the model would have answered `answer`; see `answers_token_ids`."""
+    return answers_token_ids(loaded, prompt, [answer], end=end)[0]
+
+
+def answers_token_ids(
+    loaded: LoadedModel, prompt: str, answers: Sequence[str], *, end: bool = True
+) -> list[list[int]]:
+    """The tokens of several answers to one prompt: the family's separator, the answer, the end token.
+
+    An empty answer is the end token alone.
+
+    Args:
+        loaded: The model.
+        prompt: What `render_prompt` gave.
+        answers: The answers' texts.
+        end: Whether the end token is appended; not for an answer that was cut at the token limit.
+
+    Raises:
+        PerpoError: The tokens of prompt and answer do not begin with the prompt's own, so that no
+            split between the two is right.
+    """
+    tokenizer = loaded.tokenizer
+    separator = loaded.family.answer_separator
+    special = not prompt.startswith(tokenizer.bos_token or "\0")
+    texts = [prompt, *(prompt + separator + answer if answer else prompt for answer in answers)]
+    prompt_ids, *whole = tokenizer(texts, add_special_tokens=special).input_ids
+    ids = []
+    for answer, answered in zip(answers, whole, strict=True):
+        if answered[: len(prompt_ids)] != prompt_ids:
+            raise PerpoError(
+                f"the tokenizer of {loaded.name} joins the end of the prompt with the start of {answer!r}",
+                "the family's answer separator does not suit this tokenizer",
+            )
+        ids.append(answered[len(prompt_ids) :] + [tokenizer.eos_token_id] * end)
+    return ids
+
+
+def add_lora(loaded: LoadedModel, *, r: int, alpha: int, dropout: float, train_projector: bool) -> PeftModel:
+    """Put a new LoRA adapter on the linear layers of the language model.
+
+    Args:
+        loaded: A model without an adapter.
+        r: Rank.
+        alpha: Scale; the update is multiplied by alpha / r.
+        dropout: Dropout before the adapter, in [0, 1).
+        train_projector: Whether a copy of the projector is trained (and saved with the adapter).
+            The original stays and is what runs when the adapter is off.
+
+    Returns:
+        The PeftModel; its adapter is called "default".
+    """
+    config = LoraConfig(
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=loaded.family.lora_targets,
+        modules_to_save=[loaded.family.projector] if train_projector else None,
+        # The name, not the path, so that an adapter names no directory of the machine it was trained on.
+        base_model_name_or_path=loaded.name,
+    )
+    return _in_full_precision(get_peft_model(loaded.model, config))
+
+
+def save_checkpoint(model: PeftModel, processor: Any, directory: str | Path) -> None:
+    """Write the "default" adapter (safetensors) and the processor.
+
+    Whether the vocabulary was resized is not asked, because PEFT would ask the hub.
+    """
+    model.save_pretrained(str(directory), selected_adapters=["default"], save_embedding_layers=False)
+    processor.save_pretrained(directory)
+
+
+def _with_adapter(model: Any, adapter: str, trainable: bool) -> PeftModel:
+    try:
+        wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+    except (ValueError, RuntimeError, SafetensorError) as error:
+        raise PerpoError(
+            f"the adapter {adapter} does not fit the model: {first_line(error)}",
+            "give the model that it was trained on",
+        ) from error
+    return _in_full_precision(wrapped).eval()
+
+
+def _in_full_precision(model: PeftModel) -> PeftModel:
+    """What trains is kept in float32, also over a base in half precision (PEFT does so for LoRA only)."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
