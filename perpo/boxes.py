@@ -1,0 +1,236 @@
+"""Boxes: read them from text, write them, convert them between frames, and the project's one IoU.
+
+The canonical box is float64 (x1, y1, x2, y2). Three things are declared, never guessed: the
+*scale* of the numbers, their *order*, and the *frame*, which is the picture that they refer to:
+
+- `original`: the image as it is;
+- `padded`: the image centred on a square as wide as its longer side (LLaVA-1.5's training data);
+- `cropped`: the centred square as wide as its shorter side, which is what remains when the
+  shorter side is resized to the model's input and the centre cut out (CLIP's preprocessing);
+- `resized`: the image stretched to the model's input, whatever its shape.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from perpo.errors import PerpoError
+from perpo.nearest import did_you_mean
+
+Frame = Literal["original", "padded", "cropped", "resized"]
+Scale = Literal["0-1", "0-1000", "0-999", "pixels", "bins"]
+Order = Literal["xyxy", "yxyx"]
+Box = NDArray[np.float64]
+ImageSize = tuple[int, int]
+
+# What a number is divided by to get a share of the frame's side. Bins are PaliGemma's 1024 tokens
+# <loc0000> to <loc1023>.
+_DIVISOR: dict[str, float] = {"0-1": 1.0, "0-1000": 1000.0, "0-999": 999.0, "bins": 1024.0}
+_LAST_BIN = 1023
+
+_NUMBER = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+_RUN = re.compile(
+    rf"(?<![A-Za-z0-9_.+-]){_NUMBER}(?:(?:\s*[,;，、]\s*|\s+){_NUMBER})*(?![A-Za-z0-9_]|\.[0-9])"
+)
+_BETWEEN_CORNERS = re.compile(r"\s*[\])]\s*[,;，、]?\s*[\[(]\s*")
+_BIN_RUN = re.compile(r"<loc[0-9]{4}>(?:\s*<loc[0-9]{4}>)*")
+
+
+@dataclass(frozen=True)
+class BoxFormat:
+    """How a model writes boxes.
+
+    Attributes:
+        scale: What the numbers count: shares of the frame's sides (0-1), thousandths (0-1000) or
+            999ths (0-999) of them, pixels of the frame, or PaliGemma's 1024 bins.
+        order: Which number is which.
+        frame: The picture that they refer to.
+    """
+
+    scale: Scale
+    order: Order = "xyxy"
+    frame: Frame = "original"
+
+    def __post_init__(self) -> None:
+        for name, value, kind in (
+            ("scale", self.scale, Scale),
+            ("order", self.order, Order),
+            ("frame", self.frame, Frame),
+        ):
+            if value not in get_args(kind):
+                raise PerpoError(
+                    f"there is no box {name} '{value}'", did_you_mean(str(value), get_args(kind))
+                )
+        if self.scale == "pixels" and self.frame == "resized":
+            raise PerpoError(
+                "boxes in pixels of a resized image need its size", "declare another scale or frame"
+            )
+
+
+def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
+    """Intersection over union of boxes.
+
+    Args:
+        a: (..., 4) boxes, x1 y1 x2 y2, in any unit.
+        b: (..., 4) boxes in the same unit, broadcast against `a`.
+
+    Returns:
+        (...) values in [0, 1]. An empty or inverted box has area 0, hence IoU 0 with any box; so
+        has a box with a coordinate that is not finite. Never NaN.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        low = np.maximum(a[..., :2], b[..., :2])
+        high = np.minimum(a[..., 2:], b[..., 2:])
+        common = _area(np.concatenate([low, high], axis=-1))
+        union = _area(a) + _area(b) - common
+    finite = np.isfinite(union) & np.isfinite(a).all(-1) & np.isfinite(b).all(-1)
+    result = np.zeros(np.broadcast_shapes(common.shape, union.shape))
+    np.divide(common, union, out=result, where=finite & (common > 0))
+    return np.clip(result, 0.0, 1.0)
+
+
+def parse_boxes(
+    text: str,
+    *,
+    scale: Scale,
+    order: Order = "xyxy",
+    image_size: ImageSize | None = None,
+    frame: Frame = "original",
+) -> list[Box]:
+    """Read every box in a text, in the order of the text.
+
+    Four numbers make a box: `[a, b, c, d]`, `(a, b, c, d)`, `(a, b), (c, d)`, `[[a, b], [c, d]]`,
+    a JSON list, or bare numbers divided by commas or white space; eight bare numbers make two
+    boxes. Numbers may be written `.61` or `1e-1`. Any other count of numbers is no box. Of
+    `bins`, four `<locNNNN>` make a box. Inverted boxes are returned as they are.
+
+    Args:
+        text: What a model said.
+        scale: What the numbers count; see `BoxFormat`.
+        order: Which number is which.
+        image_size: (width, height) of the original image in pixels.
+        frame: The picture that the numbers refer to.
+
+    Returns:
+        Boxes x1 y1 x2 y2 in pixels of the original image if its size is given; else as shares of
+        the frame's sides (for `pixels`: in pixels of the frame).
+    """
+    fmt = BoxFormat(scale, order, frame)
+    boxes = []
+    for numbers in _quadruples(text, fmt):
+        box = np.array(numbers, dtype=np.float64) / _DIVISOR.get(scale, 1.0)
+        if not np.isfinite(box).all():
+            continue
+        if order == "yxyx":
+            box = box[[1, 0, 3, 2]]
+        boxes.append(box if image_size is None else _to_original(box, fmt, image_size))
+    return boxes
+
+
+def parse_box(text: str, fmt: BoxFormat, image_size: ImageSize | None = None) -> Box | None:
+    """The first box in a text, as `parse_boxes` gives it; None where there is none."""
+    boxes = parse_boxes(text, scale=fmt.scale, order=fmt.order, image_size=image_size, frame=fmt.frame)
+    return boxes[0] if boxes else None
+
+
+def format_box(box: ArrayLike, fmt: BoxFormat, image_size: ImageSize) -> str:
+    """Write a box as a model of this format would: two decimals of 0-1, whole numbers otherwise.
+
+    Args:
+        box: x1 y1 x2 y2 in pixels of the original image.
+        fmt: The format.
+        image_size: (width, height) of the original image in pixels.
+
+    Returns:
+        For example `[0.61, 0.10, 0.77, 0.54]`. What lies outside the frame is cut at its edge.
+    """
+    unit = np.clip(original_to_frame(box, fmt.frame, image_size), 0.0, 1.0)
+    if fmt.order == "yxyx":
+        unit = unit[[1, 0, 3, 2]]
+    if fmt.scale == "0-1":
+        return "[" + ", ".join(f"{value:.2f}" for value in unit) + "]"
+    if fmt.scale == "bins":
+        return "".join(f"<loc{min(math.floor(value * 1024), _LAST_BIN):04d}>" for value in unit)
+    if fmt.scale == "pixels":
+        _, _, width, height = frame_window(fmt.frame, image_size)
+        factor = np.array([height, width] * 2 if fmt.order == "yxyx" else [width, height] * 2)
+    else:
+        factor = np.array([_DIVISOR[fmt.scale]] * 4)
+    return "[" + ", ".join(str(int(value)) for value in np.rint(unit * factor)) + "]"
+
+
+def frame_window(frame: Frame, image_size: ImageSize) -> tuple[float, float, float, float]:
+    """Where a frame lies: (left, top, width, height) in pixels of the original image.
+
+    The margins of `padded` are whole pixels, the left and upper one rounded down, as LLaVA-1.5's
+    `expand2square` has it. Those of `cropped` are exact halves: the real cut is at a whole pixel
+    of the resized image, which differs by less than one such pixel.
+    """
+    width, height = image_size
+    longer, shorter = max(image_size), min(image_size)
+    if frame == "padded":
+        return float(-((longer - width) // 2)), float(-((longer - height) // 2)), float(longer), float(longer)
+    if frame == "cropped":
+        return (width - shorter) / 2, (height - shorter) / 2, float(shorter), float(shorter)
+    return 0.0, 0.0, float(width), float(height)
+
+
+def original_to_frame(boxes: ArrayLike, frame: Frame, image_size: ImageSize) -> Box:
+    """(..., 4) boxes from pixels of the original image to shares of a frame's sides.
+
+    Outside the frame the shares are below 0 or above 1, so that nothing is lost.
+    """
+    left, top, width, height = frame_window(frame, image_size)
+    return (np.asarray(boxes, dtype=np.float64) - [left, top] * 2) / ([width, height] * 2)
+
+
+def frame_to_original(boxes: ArrayLike, frame: Frame, image_size: ImageSize) -> Box:
+    """(..., 4) boxes from shares of a frame's sides to pixels of the original image."""
+    left, top, width, height = frame_window(frame, image_size)
+    return np.asarray(boxes, dtype=np.float64) * ([width, height] * 2) + [left, top] * 2
+
+
+def _to_original(box: Box, fmt: BoxFormat, image_size: ImageSize) -> Box:
+    if fmt.scale == "pixels":
+        left, top, _, _ = frame_window(fmt.frame, image_size)
+        return box + np.array([left, top] * 2)
+    return frame_to_original(box, fmt.frame, image_size)
+
+
+def _area(boxes: Box) -> Box:
+    sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def _quadruples(text: str, fmt: BoxFormat) -> list[list[float]]:
+    """Groups of four numbers that are boxes, in the order of the text."""
+    if fmt.scale == "bins":
+        runs = [[float(number) for number in re.findall(r"[0-9]{4}", run)] for run in _BIN_RUN.findall(text)]
+        return [part for run in runs for part in _split(run)]
+    found: list[list[float]] = []
+    corner: re.Match[str] | None = None  # a pair of numbers that may be the first corner of a box
+    for run in _RUN.finditer(text):
+        numbers = [float(number) for number in re.findall(_NUMBER, run[0])]
+        bracketed = text[: run.start()].rstrip().endswith(("[", "("))
+        if corner and len(numbers) == 2 and _BETWEEN_CORNERS.fullmatch(text, corner.end(), run.start()):
+            found.append([float(number) for number in re.findall(_NUMBER, corner[0])] + numbers)
+            corner = None
+            continue
+        corner = run if len(numbers) == 2 else None
+        if len(numbers) == 4 or not bracketed:
+            found.extend(_split(numbers))
+    return found
+
+
+def _split(numbers: list[float]) -> list[list[float]]:
+    """Numbers in fours; none where they are not a multiple of four."""
+    if len(numbers) % 4:
+        return []
+    return [numbers[start : start + 4] for start in range(0, len(numbers), 4)]

@@ -1,0 +1,236 @@
+"""A program's arguments are a dataclass: this makes one from flags, a YAML file or a mapping.
+
+Nothing here imports torch, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from perpo import __version__
+from perpo.errors import PerpoError
+from perpo.nearest import did_you_mean
+
+T = TypeVar("T")
+
+
+def arg(default: Any = dataclasses.MISSING, help: str = "") -> Any:
+    """A field of an arguments dataclass (which is to be `kw_only=True`); without a default it is required."""
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=default.copy, metadata={"help": help})
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def parse_arguments(cls: type[T], argv: Sequence[str] | None, *, prog: str, description: str) -> T:
+    """Read the command line, and the file given as `--config`, into an arguments dataclass.
+
+    Args:
+        cls: The dataclass. Field types: str, int, float, bool, Path, Literal, a list of those,
+            or one of all these or None.
+        argv: The words after the program's name; None takes them from the process.
+        prog: The program's name.
+        description: One or two sentences for `--help`.
+
+    Returns:
+        An instance. Flags override the file, the file overrides the defaults.
+
+    Raises:
+        PerpoError: An unknown or missing argument, or a value of the wrong type.
+    """
+    parser = _Parser(prog=prog, description=description, allow_abbrev=False)
+    parser.add_argument(
+        "--config", metavar="FILE.yaml", help="read arguments from this file; flags override it"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--version", action="version", version=f"{prog} {__version__}")
+    hints = get_type_hints(cls)
+    fields = _fields(cls)
+    for field in fields.values():
+        _add_flag(parser, field, hints[field.name])
+    known, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    if unknown:
+        _refuse_word(unknown[0], [f"--{name}" for name in [*fields, "config", "debug", "version"]])
+    flags = vars(known)
+    config = flags.pop("config")
+    del flags["debug"]  # run_program has acted on it
+    values = _converted(cls, _read_yaml(config), f"{config}: ") if config else {}
+    values |= _converted(cls, flags, "--")
+    return _build(cls, values, "--", f"give it as a flag or in the --config file; see {prog} --help")
+
+
+def arguments_from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
+    """Make an arguments dataclass from a mapping, such as a part of a recipe.
+
+    Args:
+        cls: The dataclass.
+        mapping: Values by field name.
+        where: Where the mapping was found, for messages.
+
+    Raises:
+        PerpoError: An unknown or missing key, or a value of the wrong type.
+    """
+    return _build(cls, _converted(cls, mapping, f"{where}: "), f"{where}: ", "add it")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise PerpoError(message, f"see {self.prog} --help")
+
+
+def _fields(cls: Any) -> dict[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(cls)}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """The field's default, or MISSING where it is required."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
+    kind = _without_none(hint)
+    options: dict[str, Any] = {"metavar": _metavar(kind)}
+    if kind is bool:
+        options |= {"nargs": "?", "const": "True"}
+    elif get_origin(kind) is list:
+        options |= {"nargs": "*", "metavar": _metavar(get_args(kind)[0])}
+    default = _default(field)
+    note = f" (default: {default})"
+    if default is dataclasses.MISSING:
+        note = " (required)"
+    elif default in (None, "", []):
+        note = ""
+    text = (field.metadata.get("help", "") + note).replace("%", "%%")
+    parser.add_argument(f"--{field.name}", default=argparse.SUPPRESS, help=text, **options)
+
+
+def _metavar(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(get_args(kind)) + "}"
+    return {int: "INT", float: "FLOAT", bool: "True|False", Path: "PATH"}.get(kind, "TEXT")
+
+
+def _refuse_word(word: str, flags: list[str]) -> NoReturn:
+    if word.startswith("-"):
+        name = word.split("=")[0]
+        raise PerpoError(f"there is no argument {name}", did_you_mean(name, flags))
+    raise PerpoError(
+        f"'{word}' belongs to no argument", "each value follows its --name; quote one that holds spaces"
+    )
+
+
+def _read_yaml(path: str) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PerpoError(f"the --config file {path} can't be read: {error}", "check its path") from error
+    except yaml.YAMLError as error:
+        text = " ".join(str(error).split())
+        raise PerpoError(
+            f"the --config file {path} is not valid YAML: {text}", "one `name: value` a line"
+        ) from error
+    if content is None:  # an empty file
+        return {}
+    if not isinstance(content, dict):
+        raise PerpoError(
+            f"{path}: expected names with values, found a {type(content).__name__}",
+            "one `name: value` a line",
+        )
+    return content
+
+
+def _converted(cls: Any, mapping: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The mapping with every value turned into its field's type; unknown keys are refused."""
+    hints = get_type_hints(cls)
+    names = _fields(cls)
+    for key in mapping:
+        if key not in names:
+            raise PerpoError(f"{prefix}there is no argument '{key}'", did_you_mean(str(key), names))
+    return {key: _convert(value, hints[key], prefix + key) for key, value in mapping.items()}
+
+
+def _build(cls: type[T], values: Mapping[str, Any], prefix: str, hint: str) -> T:
+    for name, field in _fields(cls).items():
+        if name not in values and _default(field) is dataclasses.MISSING:
+            raise PerpoError(f"{prefix}{name} is required", hint)
+    return cls(**values)
+
+
+def _without_none(hint: Any) -> Any:
+    """X for `X | None`, and the hint itself otherwise."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return next(part for part in get_args(hint) if part is not type(None))
+    return hint
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    """`value` (typed, from YAML, or text, from the command line) as the type that `hint` names."""
+    kind = _without_none(hint)
+    optional = kind is not hint
+    if optional and (value is None or value == "none"):
+        return None
+    if get_origin(kind) is list:
+        if not isinstance(value, list):
+            raise PerpoError(f"{where} expects a list, got {value!r}", "write it as [a, b]")
+        return [_convert(item, get_args(kind)[0], where) for item in value]
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        if value not in choices:
+            message = f"{where} expects one of {', '.join(choices)}, got {value!r}"
+            raise PerpoError(message, did_you_mean(str(value), choices))
+        return value
+    expected, read = _READERS[kind]
+    try:
+        return read(value)
+    except (TypeError, ValueError):
+        hint_text = "'none' leaves it unset" if optional else "see --help for its meaning"
+        raise PerpoError(f"{where} expects {expected}, got {value!r}", hint_text) from None
+
+
+def _read_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _read_int(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError
+    return int(value)
+
+
+def _read_float(value: Any) -> float:
+    # text is taken from YAML too, where 1e-5 (without a point) is a string
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _read_bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or value.lower() not in ("true", "false"):
+        raise ValueError
+    return value.lower() == "true"
+
+
+_READERS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
+    str: ("text", _read_text),
+    Path: ("a path", lambda value: Path(_read_text(value))),
+    int: ("a whole number", _read_int),
+    float: ("a finite number", _read_float),
+    bool: ("True or False", _read_bool),
+}

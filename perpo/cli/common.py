@@ -1,0 +1,174 @@
+"""What the programs share: arguments, errors and exit codes, progress, silence.
+
+Nothing here imports torch, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from perpo.cli.arguments import arg, arguments_from_mapping, parse_arguments
+from perpo.errors import PerpoError
+from perpo.files import atomic_write_bytes, atomic_write_text
+
+__all__ = [
+    "arg",
+    "arguments_from_mapping",
+    "atomic_write_bytes",
+    "atomic_write_text",
+    "parse_arguments",
+    "progress",
+    "quiet_libraries",
+    "run_program",
+]
+
+_LINE_EVERY_S = 10.0
+
+
+def run_program(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
+    """Run `main` as a command-line program: its errors become sentences and exit codes.
+
+    Args:
+        main: Takes the words of the command line; returns an exit code, or None for 0.
+        argv: The words after the program's name; None takes them from the process.
+
+    Returns:
+        What `main` returned; an error's own code (2 for bad input); 3 for anything unexpected;
+        130 after Ctrl-C; 141 when the reader of stdout went away.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        code = main(words) or 0
+        sys.stdout.flush()  # a reader that went away shows here, not at exit
+        return code
+    except KeyboardInterrupt:
+        print("interrupted; finished work is kept: run the same command again to continue", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _stdout_is_gone():
+            return 141
+        return _report(error, debug="--debug" in words)
+
+
+def quiet_libraries() -> None:
+    """Silence the libraries' progress bars, notices and warnings; call it before importing them.
+
+    What the user has set in the environment stays.
+    """
+    for name, value in {
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+        "DS_LOG_LEVEL": "error",
+    }.items():
+        os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+@contextmanager
+def progress(total: int, label: str, initial: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show one progress bar with rate and remaining time on stderr.
+
+    Where stderr is no terminal, a line is printed every ten seconds instead (so that a short
+    job prints none).
+
+    Args:
+        total: How many items there are.
+        label: What is being done.
+        initial: How many of them an earlier run had done.
+
+    Yields:
+        A function to be called with the number of items finished since the last call.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    rate = _Rate(total, initial)
+    if not console.is_terminal:
+        yield _line_printer(rate, label)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    # stdout is left alone: what is piped must not end up on the terminal
+    with Progress(*columns, console=console, redirect_stdout=False) as bar:
+        task = bar.add_task(label, total=total, completed=initial, rate="")
+
+        def advance(count: int) -> None:
+            rate.add(count)
+            bar.update(task, advance=count, rate=f"{rate.per_second:.1f}/s")
+
+        yield advance
+
+
+class _Rate:
+    """Items done by this run, by the clock."""
+
+    def __init__(self, total: int, initial: int) -> None:
+        self.total = total
+        self.finished = initial
+        self._initial = initial
+        self._start = time.monotonic()
+
+    def add(self, count: int) -> None:
+        self.finished += count
+
+    @property
+    def per_second(self) -> float:
+        return (self.finished - self._initial) / max(time.monotonic() - self._start, 1e-9)
+
+    def __str__(self) -> str:
+        left = round((self.total - self.finished) / max(self.per_second, 1e-9))
+        clock = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+        return f"{self.finished}/{self.total}, {self.per_second:.1f}/s, {clock} left"
+
+
+def _line_printer(rate: _Rate, label: str) -> Callable[[int], None]:
+    last = time.monotonic()
+
+    def advance(count: int) -> None:
+        nonlocal last
+        rate.add(count)
+        if time.monotonic() - last >= _LINE_EVERY_S:
+            last = time.monotonic()
+            print(f"{label}: {rate}", file=sys.stderr, flush=True)
+
+    return advance
+
+
+def _report(error: Exception, *, debug: bool) -> int:
+    """Print an error as its sentence and hint (after its traceback with `--debug`); returns the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, PerpoError):
+        message, hint, code = error.message, error.hint, error.exit_code
+    else:
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        hint, code = "" if debug else "run again with --debug for the traceback", 3
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+    return code
+
+
+def _stdout_is_gone() -> bool:
+    """Whether stdout's reader closed it; if so stdout is turned to nowhere, so that exiting is quiet."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

@@ -1,0 +1,71 @@
+"""What is known of a model family: its prompt, how it writes boxes, where its parts are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perpo.boxes import BoxFormat
+from perpo.errors import PerpoError
+from perpo.nearest import did_you_mean
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of the table of families.
+
+    Attributes:
+        model_type: `model_type` of the checkpoint's config.json.
+        box_format: How its answers write boxes.
+        grounding_prompt: The question that asks for a box, with `{expression}` in it.
+        answer_separator: What stands between the rendered prompt and the answer.
+        projector: Name of the module that turns image features into tokens.
+        vision_tower: Name of the image encoder's module.
+        lora_targets: Regular expression of the language model's linear layers (matched against
+            whole module names, as PEFT does).
+    """
+
+    model_type: str
+    box_format: BoxFormat
+    grounding_prompt: str
+    answer_separator: str
+    projector: str
+    vision_tower: str
+    lora_targets: str
+
+
+_LLAVA_GROUNDING = (
+    "Please provide the bounding box coordinate of the region this sentence describes: {expression}"
+)
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in [
+        # Boxes refer to the padded square, as in LLaVA-1.5's own training data, although the
+        # Hugging Face processor cuts the centre out unless it is told to pad.
+        Family(
+            model_type="llava",
+            box_format=BoxFormat(scale="0-1", frame="padded"),
+            grounding_prompt=_LLAVA_GROUNDING,
+            answer_separator=" ",
+            projector="multi_modal_projector",
+            vision_tower="vision_tower",
+            lora_targets=r".*language_model\..*\.(q|k|v|o|gate|up|down)_proj",
+        ),
+    ]
+}
+
+
+def family_of(model_type: str) -> Family:
+    """The family of a checkpoint.
+
+    Args:
+        model_type: `model_type` of its config.json.
+
+    Raises:
+        PerpoError: Nothing is known of this family.
+    """
+    if model_type not in FAMILIES:
+        raise PerpoError(
+            f"the model type '{model_type}' is not supported", did_you_mean(model_type, FAMILIES)
+        )
+    return FAMILIES[model_type]

@@ -1,0 +1,113 @@
+"""A journal of finished work: kill the program at any moment, run it again, and nothing is done twice."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from perpo.errors import PerpoError
+
+
+class Journal:
+    """JSON lines, one finished item each, under a first line that says what work it belongs to.
+
+    A line without its newline (the process died while writing it) does not count and is cut off
+    before anything is added. Only one process may have a journal open.
+
+    Args:
+        path: The file; it and its folder are made if need be.
+        key: Whatever the items depend on (settings, weights, data), best as a hash.
+
+    Raises:
+        PerpoError: The file was written under another key, is no journal, or is open elsewhere.
+    """
+
+    def __init__(self, path: str | Path, key: str) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "a+b")  # noqa: SIM115  (closed by close)
+        try:
+            self._rows = self._open(key)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def done(self) -> dict[Any, dict[str, Any]]:
+        """The rows so far by their `id`; of two rows with one id the later counts."""
+        return dict(self._rows)
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add finished items, each with an `id`; when it returns they are on the disk."""
+        added = [dict(row) for row in rows]
+        self._write([_line(row) for row in added])
+        self._rows.update((row["id"], row) for row in added)
+
+    def close(self) -> None:
+        """Let another process open the journal."""
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, key: str) -> dict[Any, dict[str, Any]]:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PerpoError(
+                f"{self.path} is in use by another process", "wait for it, or choose another output"
+            ) from None
+        self._file.seek(0)
+        content = self._file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        header = _line({"journal": key})
+        if not header.startswith(content):
+            self._check_header(whole, header)
+        self._file.truncate(len(whole))
+        if not whole:
+            self._write([header])
+        lines = whole.splitlines()[1:]
+        return {
+            row["id"]: row
+            for row in (self._parse(number, line) for number, line in enumerate(lines, start=2))
+        }
+
+    def _check_header(self, whole: bytes, header: bytes) -> None:
+        if whole.startswith(header):
+            return
+        if not whole.startswith(b'{"journal": '):
+            raise PerpoError(
+                f"{self.path} exists and is no journal", "choose another output, or move that file away"
+            )
+        raise PerpoError(
+            f"{self.path} holds the unfinished work of other settings, another model or other data",
+            f"choose another output, or delete {self.path} to start over",
+        )
+
+    def _parse(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+            row["id"]
+        except (ValueError, KeyError, TypeError):
+            raise PerpoError(
+                f"{self.path}, line {number}: damaged", f"delete {self.path} to start over"
+            ) from None
+        return row
+
+    def _write(self, lines: Iterable[bytes]) -> None:
+        self._file.write(b"".join(lines))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row, allow_nan=False).encode() + b"\n"
