@@ -82,24 +82,11 @@ def load_model(
     family = family_of(config.get("model_type", ""))
     try:
         processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
-        model, report = AutoModelForImageTextToText.from_pretrained(
-            directory,
-            dtype=getattr(torch, dtype),
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        model = _base_model(directory, name, dtype)
     except (OSError, ValueError, SafetensorError) as error:
         raise PerpoError(
             f"{name} cannot be loaded: {first_line(error)}", "is the download complete?"
         ) from error
-    absent = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
-    if absent:
-        raise PerpoError(
-            f"{name} lacks {len(absent)} weights that its config.json asks for, such as {sorted(absent)[0]}",
-            "is the download complete, and does config.json belong to these weights?",
-        )
     if not getattr(processor, "chat_template", None):
         raise PerpoError(f"{name} has no chat template", "add the chat_template.jinja of its hub page")
     processor.tokenizer.padding_side = "left"
@@ -108,8 +95,28 @@ def load_model(
     if adapter is not None:
         adapter_sha256 = adapter_digest(adapter)
         model = _with_adapter(model, adapter, trainable_adapter)
-    weights = sorted(directory.glob("*.safetensors"))
-    return LoadedModel(model, processor, family, name, files_digest(weights), adapter_sha256)
+    weights_sha256 = files_digest(sorted(directory.glob("*.safetensors")))
+    return LoadedModel(model, processor, family, name, weights_sha256, adapter_sha256)
+
+
+def _base_model(directory: Path, name: str, dtype: DType) -> Any:
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        directory,
+        dtype=getattr(torch, dtype),
+        # It takes the 4-D masks of shared prefixes; FlashAttention 2 does not.
+        attn_implementation="sdpa",
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    model, report = loaded
+    absent = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    if absent:
+        raise PerpoError(
+            f"{name} lacks {len(absent)} weights that its config.json asks for, such as {absent[0]}",
+            "is the download complete, and does config.json belong to these weights?",
+        )
+    return model
 
 
 def render_prompt(loaded: LoadedModel, question: str) -> str:
