@@ -1,0 +1,61 @@
+"""Which code, packages and machine a result came from. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from perpo import __version__
+
+PACKAGES = (
+    "accelerate",
+    "datasets",
+    "lmms-eval",
+    "numpy",
+    "peft",
+    "pillow",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+"""What changes numbers."""
+
+
+def code_version() -> dict[str, Any]:
+    """{version, commit, dirty} of this package; commit and dirty are None outside of a git checkout of it."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():  # an installed wheel may well lie inside somebody else's repository
+        return {"version": __version__, "commit": None, "dirty": None}
+    commit = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {"version": __version__, "commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Version of Python and of those of the packages that are installed."""
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """{machine, cpus, device}; `cpus` counts those that this process may use."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"machine": platform.machine(), "cpus": cpus, "device": device}
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
