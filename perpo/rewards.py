@@ -1,0 +1,134 @@
+"""Rewards: how good an answer is, in [0, 1], given the truth."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rapidfuzz.distance import Levenshtein
+
+from perpo.boxes import BoxFormat, iou, parse_box
+from perpo.errors import PerpoError
+from perpo.nearest import did_you_mean
+
+if TYPE_CHECKING:
+    from perpo.data import Question
+
+RewardFunction = Callable[[str, str, Mapping[str, Any]], float | None]
+"""(prediction, truth, sample) -> a number in [0, 1], or None for an answer that can't be read.
+
+`sample` holds the question's fields (`image_path`, `question`, `answer`, `image_id`).
+"""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A reward in [0, 1], and whether the answer could be read (if not, the reward is 0)."""
+
+    reward: float
+    readable: bool
+
+
+def load_reward(spec: str, box_format: BoxFormat) -> RewardFunction:
+    """Find a reward function by name.
+
+    Args:
+        spec: `iou`, `edit`, or `module:function` for a function of the user's, which may be in
+            the current folder.
+        box_format: How the model and the truth write boxes; only `iou` asks for it.
+
+    Raises:
+        PerpoError: There is no such reward, or its module can't be imported.
+    """
+    builtin: dict[str, RewardFunction] = {"iou": _iou_reward(box_format), "edit": _edit_reward}
+    if spec in builtin:
+        return builtin[spec]
+    module, colon, function = spec.partition(":")
+    if not (module and colon and function):
+        raise PerpoError(f"there is no reward '{spec}'", did_you_mean(spec, [*builtin, "module:function"]))
+    return _checked(_imported(module, function), spec)
+
+
+def score(reward: RewardFunction, prediction: str, truth: str, sample: Mapping[str, Any]) -> Scored:
+    """Reward one answer; one that can't be read gets 0 and is marked."""
+    value = reward(prediction, truth, sample)
+    return Scored(0.0, readable=False) if value is None else Scored(value, readable=True)
+
+
+def check_truths(reward: RewardFunction, questions: Iterable[Question]) -> None:
+    """Reward every truth against itself, so that bad data or a broken function shows at once.
+
+    Raises:
+        PerpoError: A truth that the reward can't read, or whatever the function raises.
+    """
+    for number, question in enumerate(questions, start=1):
+        if reward(question.answer, question.answer, vars(question)) is None:
+            raise PerpoError(
+                f"question {number}: the reward can't read its truth {question.answer!r}",
+                "correct the answer, or choose the reward that suits this data",
+            )
+
+
+def _iou_reward(box_format: BoxFormat) -> RewardFunction:
+    """IoU of the first boxes of both texts, which share one scale and frame.
+
+    No image size is needed: moving and stretching both boxes alike leaves their IoU as it is.
+    """
+
+    def reward(prediction: str, truth: str, sample: Mapping[str, Any]) -> float | None:
+        predicted, wanted = parse_box(prediction, box_format), parse_box(truth, box_format)
+        if predicted is None or wanted is None:
+            return None
+        return float(iou(predicted, wanted))
+
+    return reward
+
+
+def _edit_reward(prediction: str, truth: str, sample: Mapping[str, Any]) -> float:
+    """1 - Levenshtein distance (characters) / length of the longer text; 1 if both are empty."""
+    return Levenshtein.normalized_similarity(prediction, truth)
+
+
+def _imported(module: str, function: str) -> Callable[..., Any]:
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)  # last, so that a file here can't shadow a library
+    try:
+        loaded = importlib.import_module(module)
+    except Exception as error:
+        raise PerpoError(
+            f"the reward's module '{module}' can't be imported: {type(error).__name__}: {error}",
+            f"`python -c 'import {module}'` in this folder shows why",
+        ) from error
+    found = getattr(loaded, function, None)
+    if not callable(found):
+        names = [name for name in dir(loaded) if not name.startswith("_")]
+        raise PerpoError(f"'{module}' has no function '{function}'", did_you_mean(function, names))
+    return found
+
+
+def _checked(function: Callable[..., Any], spec: str) -> RewardFunction:
+    """The user's function, with what it returns checked."""
+
+    def reward(prediction: str, truth: str, sample: Mapping[str, Any]) -> float | None:
+        try:
+            value = function(prediction, truth, sample)
+            number = None if value is None else float(value)
+        except Exception as error:
+            raise PerpoError(
+                f"the reward function {spec} failed: {type(error).__name__}: {error}",
+                "it is called with (prediction, truth, sample) and returns a float in [0, 1] or None",
+            ) from error
+        if number is not None and not (math.isfinite(number) and 0.0 <= number <= 1.0):
+            raise PerpoError(
+                f"the reward function {spec} returned {number} for {prediction!r}",
+                "a reward is a finite number from 0 (worst) to 1 (best)",
+            )
+        return number
+
+    return reward

@@ -1,0 +1,104 @@
+"""Rows of what people have: a JSON list, JSON lines, Parquet, or a Hugging Face data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from perpo.errors import PerpoError
+from perpo.nearest import did_you_mean
+
+Row = dict[str, Any]
+
+FILE_SUFFIXES = (".json", ".jsonl", ".parquet")
+
+
+def read_rows(path: str | Path) -> Iterator[Row]:
+    """The rows of a file: Parquet by its name, else a JSON list or one JSON object per line.
+
+    Raises:
+        PerpoError: No such file, or it can't be read as such (with the number of the line).
+    """
+    path = Path(path)
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise PerpoError(f"expected a data file at {path}, found {found}", "check the path")
+    if path.suffix == ".parquet":
+        return _parquet_rows(path)
+    return _json_rows(path)
+
+
+def read_dataset(name: str) -> Iterator[Row]:
+    """The rows of a Hugging Face data set, with images as they are stored (`{"bytes", "path"}`).
+
+    Args:
+        name: A hub id, a folder that `load_dataset` reads or `save_to_disk` wrote, each
+            optionally followed by `:split`. Without a split the only one is taken, or `train`.
+
+    Raises:
+        PerpoError: It can't be loaded, or has no such split.
+    """
+    import datasets
+
+    source, _, split = name.partition(":")
+    saved = any(Path(source, marker).is_file() for marker in ("state.json", "dataset_dict.json"))
+    try:
+        loaded = datasets.load_from_disk(source) if saved else datasets.load_dataset(source)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise PerpoError(
+            f"the data set '{source}' can't be loaded: {text}",
+            "give a file, a folder or the id of a data set on the hub",
+        ) from error
+    data = _one_split(loaded, source, split) if isinstance(loaded, datasets.DatasetDict) else loaded
+    for column, feature in data.features.items():
+        if isinstance(feature, datasets.Image):
+            data = data.cast_column(column, datasets.Image(decode=False))
+    return iter(data)
+
+
+def _one_split(splits: Any, source: str, split: str) -> Any:
+    wanted = split or (next(iter(splits)) if len(splits) == 1 else "train")
+    if wanted not in splits:
+        hint = f"{did_you_mean(wanted, splits)} (write {source}:SPLIT)"
+        raise PerpoError(f"the data set '{source}' has no split '{wanted}'", hint)
+    return splits[wanted]
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise PerpoError(f"{path} is not Parquet: {error}", "is it complete?") from error
+    return (row for batch in file.iter_batches(batch_size=256) for row in batch.to_pylist())
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PerpoError(
+            f"{path} is not UTF-8 text: {error}", "expected a JSON list or JSON lines"
+        ) from error
+    if text.lstrip().startswith("["):
+        yield from _parsed(text, path, 1)
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            row = _parsed(line, path, number)
+            yield row
+
+
+def _parsed(text: str, path: Path, first_line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PerpoError(
+            f"{path}, line {first_line + error.lineno - 1}: not JSON: {error.msg}",
+            "expected a JSON list of records, or one record per line",
+        ) from error
