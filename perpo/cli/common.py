@@ -6,6 +6,7 @@ Nothing here imports torch, so that `--help` answers at once.
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
 import traceback
@@ -165,10 +166,14 @@ def _report(error: Exception, *, debug: bool) -> int:
 
 
 def _stdout_is_gone() -> bool:
-    """Whether stdout's reader closed it; if so stdout is turned to nowhere, so that exiting is quiet."""
+    """Whether stdout's reader went away; if so stdout is turned to nowhere, so that exiting is quiet."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # a stream that is no file
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)  # errors are always reported
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return True
