@@ -1,0 +1,128 @@
+"""perpo.rewards: IoU, edit distance, and the user's own function."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perpo.boxes import BoxFormat
+from perpo.data import Question
+from perpo.errors import PerpoError
+from perpo.rewards import Scored, check_truths, load_reward, score
+
+LLAVA = BoxFormat("0-1")
+
+
+def question(answer: str) -> Question:
+    return Question(image_path="a.jpg", question="where?", answer=answer, image_id="a")
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Wagner and Fischer's table."""
+    row = list(range(len(b) + 1))
+    for i, left in enumerate(a, start=1):
+        last, row[0] = row[0], i
+        for j, right in enumerate(b, start=1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (left != right))
+    return row[-1]
+
+
+def users_module(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str) -> str:
+    (folder / f"{name}.py").write_text(code)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    return name
+
+
+def test_iou_of_overlapping_squares() -> None:
+    # 2 x 2 tenths each, 1 x 1 in common: 1 / 7
+    reward = load_reward("iou", LLAVA)
+    found = score(reward, "[0.1, 0.1, 0.3, 0.3]", "[0.2, 0.2, 0.4, 0.4]", {})
+    assert found.reward == pytest.approx(1 / 7)
+    assert found.readable
+
+
+def test_an_answer_without_a_box_gets_0_and_is_marked() -> None:
+    reward = load_reward("iou", LLAVA)
+    assert score(reward, "a cup", "[0.2, 0.2, 0.4, 0.4]", {}) == Scored(0.0, readable=False)
+    assert score(reward, "[0.9, 0.9, 1.0, 1.0]", "[0.2, 0.2, 0.4, 0.4]", {}) == Scored(0.0, readable=True)
+
+
+def test_iou_reads_the_declared_format() -> None:
+    bins = load_reward("iou", BoxFormat("bins", "yxyx"))
+    same = "<loc0100><loc0200><loc0300><loc0400>"
+    assert score(bins, same, same, {}) == Scored(1.0, readable=True)
+    assert not score(bins, "[100, 200, 300, 400]", same, {}).readable
+
+
+@given(st.text(max_size=12), st.text(max_size=12))
+def test_edit_is_1_minus_distance_over_the_longer_length(prediction: str, truth: str) -> None:
+    longer = max(len(prediction), len(truth))
+    expected = 1 - edit_distance(prediction, truth) / longer if longer else 1.0
+    assert score(load_reward("edit", LLAVA), prediction, truth, {}).reward == pytest.approx(
+        expected, abs=1e-12
+    )
+
+
+def test_a_function_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """
+def length(prediction, truth, sample):
+    if not prediction:
+        return None
+    return min(len(prediction) / sample["most"], 1)
+"""
+    name = users_module(tmp_path, monkeypatch, "rewards_of_length", code)
+    reward = load_reward(f"{name}:length", LLAVA)
+    assert score(reward, "ab", "", {"most": 8}) == Scored(0.25, readable=True)
+    assert score(reward, "", "", {"most": 8}) == Scored(0.0, readable=False)
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("nan"), float("inf")])
+def test_a_value_out_of_range_is_an_error_that_names_the_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    name = users_module(
+        tmp_path, monkeypatch, "rewards_out_of_range", "def f(p, t, s):\n    return s['value']\n"
+    )
+    reward = load_reward(f"{name}:f", LLAVA)
+    with pytest.raises(PerpoError, match=f"{name}:f returned"):
+        score(reward, "p", "t", {"value": value})
+
+
+def test_a_function_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "def crash(p, t, s):\n    return 1 / 0\ndef text(p, t, s):\n    return 'high'\n"
+    name = users_module(tmp_path, monkeypatch, "rewards_that_fail", code)
+    with pytest.raises(PerpoError, match=r"crash failed: ZeroDivisionError"):
+        score(load_reward(f"{name}:crash", LLAVA), "p", "t", {})
+    with pytest.raises(PerpoError, match=r"text failed: ValueError"):
+        score(load_reward(f"{name}:text", LLAVA), "p", "t", {})
+    with pytest.raises(PerpoError, match="no function 'crush'") as caught:
+        load_reward(f"{name}:crush", LLAVA)
+    assert caught.value.hint == "did you mean 'crash'?"
+
+
+def test_a_module_that_is_missing_or_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PerpoError, match="'no_such_module' can't be imported"):
+        load_reward("no_such_module:f", LLAVA)
+    name = users_module(tmp_path, monkeypatch, "rewards_broken", "import )\n")
+    with pytest.raises(PerpoError, match="SyntaxError"):
+        load_reward(f"{name}:f", LLAVA)
+
+
+@pytest.mark.parametrize("spec", ["ioo", "iou:", ":f", ""])
+def test_an_unknown_name_is_an_error(spec: str) -> None:
+    with pytest.raises(PerpoError, match=f"no reward '{spec}'") as caught:
+        load_reward(spec, LLAVA)
+    assert "iou" in caught.value.hint
+
+
+def test_truths_that_cannot_be_read_are_found_before_sampling() -> None:
+    reward = load_reward("iou", LLAVA)
+    good = question("[0.1, 0.1, 0.3, 0.3]")
+    check_truths(reward, [good, good])
+    with pytest.raises(PerpoError, match=r"question 2: .* 'the left one'"):
+        check_truths(reward, [good, question("the left one")])
