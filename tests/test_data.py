@@ -1,0 +1,377 @@
+"""perpo.data, perpo.rows and perpo.images: what is read is checked, and what is bad is named."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from perpo.data import (
+    PreferenceRecord,
+    Question,
+    check_images,
+    data_sha256,
+    read_preferences,
+    read_questions,
+    strip_image_token,
+    to_json,
+    write_jsonl,
+)
+from perpo.errors import PerpoError
+
+# The shape of the records that the method's authors published.
+PUBLISHED = {
+    "image_id": 1,
+    "image_path": "COCO/train2014/1.jpg",
+    "question": "<image>\nWhere is the glass?",
+    "answer": "[0.61, 0.1, 0.77, 0.54]",
+    "answers_gen": ["[0.61, 0.17, 0.77, 0.53]", "[0.26, 0.17, 0.48, 0.45]"],
+    "iou_scores": [0.8003, 0],
+}
+EXPECTED = PreferenceRecord(
+    image_path="COCO/train2014/1.jpg",
+    question="Where is the glass?",
+    answer="[0.61, 0.1, 0.77, 0.54]",
+    image_id=1,
+    answers_gen=["[0.61, 0.17, 0.77, 0.53]", "[0.26, 0.17, 0.48, 0.45]"],
+    rewards=[0.8003, 0.0],
+    reward_name="iou",
+)
+FULL = PreferenceRecord(
+    image_path="b.png",
+    question="Lies!",
+    answer="Ä",
+    image_id="b",
+    answers_gen=["x", ""],
+    rewards=[1.0, 0.25],
+    reward_name="edit",
+    truncated=[False, True],
+    reference_logps=[-1.5, None],
+    box_frame="original",
+    sampling={"engine": "hf", "seed": 3},
+)
+
+
+def write_list(path: Path, rows: list[Any]) -> None:
+    path.write_text(json.dumps(rows, indent=2))
+
+
+def write_lines(path: Path, rows: list[Any]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_parquet(path: Path, rows: list[Any]) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def refusal(read: Callable[[], object]) -> PerpoError:
+    with pytest.raises(PerpoError) as caught:
+        read()
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
+    return caught.value
+
+
+def changed(**fields: Any) -> dict[str, Any]:
+    """The published record with other fields; those that are None are dropped."""
+    row = copy.deepcopy(PUBLISHED) | fields
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def photograph(path: Path, size: tuple[int, int] = (64, 48)) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+# --- reading
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("d.json", write_list), ("d.jsonl", write_lines), ("d.json", write_lines), ("d.parquet", write_parquet)],
+)
+def test_all_formats_give_the_same_records(tmp_path: Path, name: str, write: Callable[..., None]) -> None:
+    path = tmp_path / name
+    write(path, [PUBLISHED, changed(image_id=2)])
+    assert read_preferences(path) == [EXPECTED, PreferenceRecord(**(vars(EXPECTED) | {"image_id": 2}))]
+
+
+def test_every_optional_field_is_kept(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "d.jsonl", [FULL])
+    assert read_preferences(tmp_path / "d.jsonl") == [FULL]
+    write_parquet(tmp_path / "d.parquet", [to_json(FULL), to_json(EXPECTED) | {"image_id": "1"}])
+    first, second = read_preferences(tmp_path / "d.parquet")
+    assert first == FULL
+    assert second.truncated is None  # Parquet says null for what a row lacks
+
+
+def test_a_byte_order_mark_and_empty_lines_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(PUBLISHED).encode() + b"\r\n\n")
+    assert read_preferences(path) == [EXPECTED]
+
+
+def test_an_image_without_a_name_is_known_by_its_path(tmp_path: Path) -> None:
+    write_lines(tmp_path / "d.jsonl", [changed(image_id=None)])
+    assert read_preferences(tmp_path / "d.jsonl")[0].image_id == PUBLISHED["image_path"]
+
+
+@pytest.mark.parametrize("text", ["<image>\nWhere?", "<image>Where?", " <image> \n Where?", "Where?"])
+def test_the_image_token_is_dropped(text: str) -> None:
+    assert strip_image_token(text) == "Where?"
+
+
+def test_an_image_token_elsewhere_is_text() -> None:
+    assert strip_image_token("What does <image> mean?") == "What does <image> mean?"
+
+
+def test_a_file_of_preferences_will_do_for_questions(tmp_path: Path) -> None:
+    write_list(tmp_path / "d.json", [PUBLISHED])
+    expected = Question(
+        image_path=EXPECTED.image_path, question=EXPECTED.question, answer=EXPECTED.answer, image_id=1
+    )
+    assert read_questions(tmp_path / "d.json") == [expected]
+
+
+# --- what is bad
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"answers_gen": None}, "no sampled answers"),
+        ({"answers_gen": []}, "no sampled answers"),
+        ({"answers_gen": "[0, 0, 1, 1]"}, "no sampled answers"),
+        ({"answers_gen": ["a", 5]}, "a text in `answers_gen`, found 5"),
+        ({"iou_scores": None}, "expected a list as `rewards`, found None"),
+        ({"iou_scores": [0.5]}, "2 answers but 1 `iou_scores`"),
+        ({"iou_scores": None, "rewards": [0.5, 0.5, 0.5]}, "2 answers but 3 `rewards`"),
+        ({"iou_scores": [float("nan"), 0]}, "found nan"),
+        ({"iou_scores": [float("inf"), 0]}, "found inf"),
+        ({"iou_scores": [1.01, 0]}, "found 1.01"),
+        ({"iou_scores": [-0.1, 0]}, "found -0.1"),
+        ({"iou_scores": [True, 0]}, "found True"),
+        ({"iou_scores": ["0.5", 0]}, "found '0.5'"),
+        ({"truncated": [False]}, "2 answers but 1 `truncated`"),
+        ({"truncated": [0, 1]}, "true or false in `truncated`, found 0"),
+        ({"reference_logps": [-1.0, float("nan")]}, "found nan"),
+        ({"question": None}, "text as `question`, found None"),
+        ({"answer": 3}, "text as `answer`, found 3"),
+        ({"image_path": None}, "text as `image_path`, found None"),
+    ],
+)
+def test_a_bad_record_is_named(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    path = tmp_path / "d.jsonl"
+    write_lines(path, [PUBLISHED, changed(**fields), PUBLISHED])
+    error = refusal(lambda: read_preferences(path))
+    assert error.message.startswith(f"{path}, record 2: ")
+    assert message in error.message
+
+
+def test_a_nan_in_parquet_is_found_too(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "d.parquet", [PUBLISHED, changed(iou_scores=[float("nan"), 0.0])])
+    assert "record 2: " in refusal(lambda: read_preferences(tmp_path / "d.parquet")).message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[\n {"a": 1},\n {"b": }\n]', "line 3: not JSON"),
+        (f'{json.dumps(PUBLISHED)}\n\n{{"b": \n', "line 3: not JSON"),
+        ("image,question\n", "line 1: not JSON"),
+        ("", "holds no records"),
+        ("[]", "holds no records"),
+        ("[5]", "record 1: expected an object with fields, found 5"),
+        ('"text"\n', "record 1: expected an object with fields"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+    ],
+)
+def test_what_is_no_data_file(tmp_path: Path, content: str | bytes, message: str) -> None:
+    path = tmp_path / "d.json"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    error = refusal(lambda: read_preferences(path))
+    assert message in error.message
+    assert str(path) in error.message
+
+
+def test_no_such_file_a_folder_and_a_broken_parquet(tmp_path: Path) -> None:
+    assert "no such file" in refusal(lambda: read_preferences(tmp_path / "no.json")).message
+    assert "found a folder" in refusal(lambda: read_preferences(tmp_path)).message
+    assert "no such file" in refusal(lambda: read_questions("no.jsonl")).message
+    assert "no such file" in refusal(lambda: read_questions("./folder/no")).message
+    (tmp_path / "d.parquet").write_bytes(b"PAR1 and no more")
+    assert "not Parquet" in refusal(lambda: read_preferences(tmp_path / "d.parquet")).message
+
+
+# --- data sets that hold their images
+
+
+def embedded_rows() -> tuple[list[dict[str, Any]], bytes]:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), "red").save(buffer, "PNG")
+    rows = [
+        {"image": {"bytes": buffer.getvalue(), "path": None}, "question": q, "answer": "a"}
+        for q in ("1", "2")
+    ]
+    return rows, buffer.getvalue()
+
+
+def test_images_in_parquet_are_unpacked_once(tmp_path: Path) -> None:
+    rows, png = embedded_rows()
+    write_parquet(tmp_path / "d.parquet", rows)
+    questions = read_questions(tmp_path / "d.parquet", unpack_to=tmp_path / "images")
+    paths = {question.image_path for question in questions}
+    assert len(paths) == 1
+    assert Path(paths.pop()).read_bytes() == png
+    assert [part.suffix for part in (tmp_path / "images").iterdir()] == [".png"]
+    check_images(questions, "elsewhere")  # the paths are absolute
+
+
+def test_images_that_cannot_be_unpacked(tmp_path: Path) -> None:
+    rows, png = embedded_rows()
+    write_parquet(tmp_path / "d.parquet", rows)
+    error = refusal(lambda: read_questions(tmp_path / "d.parquet"))
+    assert "record 1: the image is in the data itself" in error.message
+    rows[1]["image"]["bytes"] = png[10:]
+    write_parquet(tmp_path / "d.parquet", rows)
+    error = refusal(lambda: read_questions(tmp_path / "d.parquet", unpack_to=tmp_path))
+    assert "record 2: its image can't be read" in error.message
+
+
+@pytest.mark.parametrize("image", ["a/b.jpg", {"bytes": None, "path": "a/b.jpg"}])
+def test_an_image_column_may_hold_paths(tmp_path: Path, image: Any) -> None:
+    write_lines(tmp_path / "d.jsonl", [{"image": image, "question": "q", "answer": "a"}])
+    assert read_questions(tmp_path / "d.jsonl")[0].image_path == "a/b.jpg"
+
+
+def test_hugging_face_data_sets(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {"image": datasets.Image(), "question": datasets.Value("string"), "answer": datasets.Value("string")}
+    )
+    rows, png = embedded_rows()
+    data = datasets.Dataset.from_list(rows, features=features)
+    data.save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict({"val": data, "test": data.select([1])}).save_to_disk(str(tmp_path / "two"))
+    (tmp_path / "files").mkdir()
+    data.to_parquet(str(tmp_path / "files" / "validation-00000.parquet"))
+
+    def texts(name: str) -> list[str]:
+        questions = read_questions(name, unpack_to=tmp_path / "images")
+        assert all(Path(question.image_path).read_bytes() == png for question in questions)
+        return [question.question for question in questions]
+
+    assert texts(f"{tmp_path}/one") == ["1", "2"]
+    assert texts(f"{tmp_path}/two:test") == ["2"]
+    assert texts(f"{tmp_path}/files") == ["1", "2"]  # its only split
+    error = refusal(lambda: texts(f"{tmp_path}/two"))
+    assert "no split 'train'" in error.message
+    assert "test, val" in error.hint
+
+
+def test_a_data_set_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "can't be loaded" in refusal(lambda: read_questions(tmp_path / "empty")).message
+
+
+# --- writing
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+shares = st.floats(0, 1)
+
+
+@given(st.lists(st.lists(st.tuples(texts, shares), min_size=1, max_size=4), min_size=1, max_size=3), texts)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_written_and_read_back(tmp_path: Path, lists: list[list[tuple[str, float]]], text: str) -> None:
+    records = [
+        PreferenceRecord(
+            image_path="a",
+            question=strip_image_token(text),
+            answer=text,
+            image_id=7,
+            answers_gen=[answer for answer, _ in answers],
+            rewards=[reward for _, reward in answers],
+            reward_name="edit",
+        )
+        for answers in lists
+    ]
+    write_jsonl(tmp_path / "d.jsonl", records)
+    assert read_preferences(tmp_path / "d.jsonl") == records
+
+
+def test_only_what_is_known_is_written() -> None:
+    assert set(to_json(EXPECTED)) == set(PUBLISHED) - {"iou_scores"} | {"rewards", "reward_name"}
+
+
+def test_the_sha256_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "d.json"
+    path.write_bytes(b"data")
+    assert data_sha256(path) == hashlib.sha256(b"data").hexdigest()
+
+
+def test_the_sha256_of_a_folder_sees_names_and_contents(tmp_path: Path) -> None:
+    def digest(files: dict[str, str]) -> str:
+        folder = Path(tmp_path, str(len(list(tmp_path.iterdir()))))
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        return data_sha256(folder)
+
+    first = digest({"a": "1", "b/c": "2"})
+    assert first == digest({"b/c": "2", "a": "1"})
+    assert (
+        len({first, digest({"a": "1", "b/d": "2"}), digest({"a": "1", "b/c": "3"}), digest({"a": "1"})}) == 4
+    )
+    assert "no data at" in refusal(lambda: data_sha256(tmp_path / "none")).message
+
+
+# --- images
+
+
+def questions_of(*paths: str) -> list[Question]:
+    return [Question(image_path=path, question="", answer="", image_id=path) for path in paths]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "webp"])
+def test_a_truncated_image_is_found(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a library that was imported may have made Pillow tolerant; the check must not be
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    whole = photograph(tmp_path / f"whole.{suffix}")
+    check_images(questions_of(whole.name), tmp_path)
+    content = whole.read_bytes()
+    for share in (0.3, 0.6, 0.9):
+        (tmp_path / f"cut.{suffix}").write_bytes(content[: int(len(content) * share)])
+        error = refusal(lambda: check_images(questions_of(whole.name, f"cut.{suffix}"), tmp_path))
+        assert error.message.startswith(f"1 of 2 images can't be used:\n  cut.{suffix}: ")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True  # left as it was
+
+
+def test_all_bad_images_are_counted_once_and_ten_are_named(tmp_path: Path) -> None:
+    photograph(tmp_path / "good.png")
+    (tmp_path / "text.jpg").write_text("not an image")
+    (tmp_path / "folder.jpg").mkdir()
+    names = ["text.jpg", "folder.jpg", *[f"missing{number}.jpg" for number in range(11)]]
+    error = refusal(lambda: check_images(questions_of("good.png", *names, *names), tmp_path))
+    head, *lines = error.message.split("\n  ")
+    assert head == "13 of 14 images can't be used:"
+    assert [line.split(":")[0] for line in lines[:10]] == names[:10]
+    assert lines[10:] == ["and 3 more"]
+    assert re.search("cannot identify image", lines[0])
+    assert str(tmp_path) in error.hint
