@@ -56,6 +56,11 @@ def adapter_digest(adapter: str | Path) -> str:
     return files_digest([path])
 
 
+def weights_digest(directory: Path) -> str:
+    """SHA-256 of a model's safetensors files, concatenated in the order of their names."""
+    return files_digest(sorted(directory.glob("*.safetensors")))
+
+
 def files_digest(paths: Sequence[Path]) -> str:
     """SHA-256 of the files' bytes, concatenated in the given order."""
     return _digest(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths))

@@ -17,7 +17,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from perpo.checkpoints import adapter_digest, files_digest, first_line, local_directory, resolve_model
+from perpo.checkpoints import adapter_digest, first_line, local_directory, resolve_model, weights_digest
 from perpo.errors import PerpoError
 from perpo.families import Family, family_of
 
@@ -33,7 +33,7 @@ class LoadedModel:
         processor: Its processor; the tokenizer pads on the left.
         family: What is known of the model's family (prompt, box format, module names).
         name: The model as the user named it.
-        weights_sha256: SHA-256 of the base's safetensors files, concatenated in the order of their names.
+        weights_sha256: SHA-256 of the base's weights (see `perpo.checkpoints.weights_digest`).
         adapter_sha256: SHA-256 of the adapter's safetensors file, or None without an adapter.
     """
 
@@ -95,8 +95,7 @@ def load_model(
     if adapter is not None:
         adapter_sha256 = adapter_digest(adapter)
         model = _with_adapter(model, adapter, trainable_adapter)
-    weights_sha256 = files_digest(sorted(directory.glob("*.safetensors")))
-    return LoadedModel(model, processor, family, name, weights_sha256, adapter_sha256)
+    return LoadedModel(model, processor, family, name, weights_digest(directory), adapter_sha256)
 
 
 def _base_model(directory: Path, name: str, dtype: DType) -> Any:

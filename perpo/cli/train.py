@@ -1,0 +1,47 @@
+"""perpo-train: train a model on preference records or on answers given."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from perpo.cli.common import parse_arguments, quiet_libraries, run_program
+from perpo.train_arguments import TrainArguments
+
+_DESCRIPTION = (
+    "Train LoRA (and the projector) of a vision-language model: on candidates and their rewards "
+    "(perpo, lipo, dpo, rft), or on the answers given (sft). lipo is perpo at gamma 0: all pairs weigh the "
+    "same; it is not LiPO-lambda. dpo compares a record's best candidate with its worst, rft learns the best."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run_program(_main, argv)
+
+
+def _main(argv: list[str]) -> None:
+    args = parse_arguments(TrainArguments, argv, prog="perpo-train", description=_DESCRIPTION)
+    quiet_libraries()
+    from perpo.trainer import train
+    from perpo.training_record import read_record
+
+    output = train(args)
+    print(_summary(read_record(output) or {}), file=sys.stderr)
+    print(output)
+
+
+def _summary(record: dict[str, Any]) -> str:
+    counts = dict(record["data"]["counts"])
+    used = f"{counts.pop('lists')} of {counts.pop('records')} records, {counts.pop('candidates')} answers"
+    left_out = "".join(f", {name.replace('_', ' ')}: {count}" for name, count in counts.items())
+    logged = record["last_log"] or {}
+    values = "".join(
+        f", {name} {logged[name]:.4g}" for name in ("loss", "pair_accuracy", "kl") if name in logged
+    )
+    return f"{used}{left_out}; {record['steps']} steps in {record['duration_s']:.1f} s{values}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

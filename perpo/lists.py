@@ -1,0 +1,213 @@
+"""From preference records to batches: choose the candidates, tokenize them, load the images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from perpo.data import PreferenceRecord, Question
+from perpo.errors import PerpoError
+from perpo.models import LoadedModel, answers_token_ids, render_prompt
+from perpo.prefix import pack
+from perpo.train_arguments import TrainArguments
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The answers of one record that are trained on.
+
+    Attributes:
+        number: The record's number in the data, from 1 on.
+        record: The record.
+        answers: Texts, in the data's order.
+        complete: Per answer, whether it has an end token (one cut at the token limit has none).
+        rewards: Per answer; empty where there is nothing to compare (sft).
+        reference_logps: Per answer, or None where the reference has to be computed.
+    """
+
+    number: int
+    record: Question
+    answers: list[str]
+    complete: list[bool]
+    rewards: list[float]
+    reference_logps: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class TokenizedList:
+    """A choice, ready to be packed: the image's path, the prompt, and each candidate's token ids."""
+
+    image_path: Path
+    prompt: str
+    answers: list[list[int]]
+    rewards: list[float]
+    reference_logps: list[float] | None
+
+
+def choose(args: TrainArguments, records: Sequence[Question]) -> tuple[list[Choice], dict[str, int]]:
+    """Choose what is trained on.
+
+    Left out are answers that were cut at the token limit (unless they are kept), answers without a
+    recorded log-probability (where those are the reference), and lists with too few answers left.
+    dpo uses a list's best and worst answer, rft its best; the first of equals.
+
+    Args:
+        args: The run's arguments.
+        records: Questions for sft, preference records for the other methods.
+
+    Returns:
+        The choices, and how many records, lists, candidates were read, used and left out.
+
+    Raises:
+        PerpoError: Nothing is left, or no list has two different rewards.
+    """
+    if args.method == "sft":
+        choices = [Choice(n, record, [record.answer], [True], []) for n, record in enumerate(records, 1)]
+        return choices, {"records": len(records), "lists": len(records), "candidates": len(records)}
+    counts: Counter[str] = Counter(records=len(records))
+    choices = []
+    for number, record in enumerate(records, 1):
+        assert isinstance(record, PreferenceRecord)
+        places = _usable(args, record, counts)
+        if len(places) < (2 if args.ranks else 1):
+            counts["lists_left_out_too_few_candidates"] += 1
+            continue
+        choices.append(_choice(args, number, record, places))
+    counts["lists"] = len(choices)
+    counts["candidates"] = sum(len(choice.answers) for choice in choices)
+    if not choices:
+        left_out = ", ".join(f"{name} {count}" for name, count in counts.items() if "left_out" in name)
+        raise PerpoError(f"no record of {args.data} has enough usable candidates: {left_out}", "sample more")
+    if args.ranks and not any(len(set(choice.rewards)) > 1 for choice in choices):
+        raise PerpoError(
+            f"no record of {args.data} has candidates with different rewards",
+            "nothing can be learnt from it: sample at a higher temperature, or check the reward",
+        )
+    return choices, dict(counts)
+
+
+def _usable(args: TrainArguments, record: PreferenceRecord, counts: Counter[str]) -> list[int]:
+    """The places of the candidates that may be used."""
+    places = []
+    for place in range(len(record.answers_gen)):
+        if not args.keep_truncated and record.truncated and record.truncated[place]:
+            counts["candidates_left_out_truncated"] += 1
+        elif args.reference == "recorded" and (
+            record.reference_logps is None or record.reference_logps[place] is None
+        ):
+            counts["candidates_left_out_no_recorded_reference"] += 1
+        else:
+            places.append(place)
+    return places[: args.num_candidates or None]
+
+
+def _choice(args: TrainArguments, number: int, record: PreferenceRecord, places: list[int]) -> Choice:
+    rewards = record.rewards
+    best = max(places, key=lambda place: rewards[place])
+    if args.method == "rft":
+        places = [best]
+    elif args.method == "dpo":
+        worst = min(places, key=lambda place: rewards[place])
+        places = sorted({best, worst}) if best != worst else places[:2]
+    logps = record.reference_logps or []
+    return Choice(
+        number,
+        record,
+        [record.answers_gen[place] for place in places],
+        [not (record.truncated and record.truncated[place]) for place in places],
+        [rewards[place] for place in places],
+        [float(logps[place] or 0.0) for place in places] if args.reference == "recorded" else None,
+    )
+
+
+def tokenize(loaded: LoadedModel, choices: Sequence[Choice], image_root: str) -> list[TokenizedList]:
+    """Render the prompts and tokenize the answers.
+
+    Raises:
+        PerpoError: An image, its prompt and an answer together are longer than the model's context.
+            Nothing is ever truncated.
+    """
+    image_tokens: dict[tuple[int, int], int] = {}
+    lists = []
+    for choice in choices:
+        path = Path(image_root, choice.record.image_path)
+        prompt = render_prompt(loaded, choice.record.question)
+        ids = answers_token_ids(loaded, prompt, choice.answers)
+        answers = [ids if ended else ids[:-1] for ids, ended in zip(ids, choice.complete, strict=True)]
+        with Image.open(path) as image:
+            size = image.size
+        if size not in image_tokens:
+            image_tokens[size] = _image_tokens(loaded, size)
+        text, longest = len(loaded.tokenizer(prompt).input_ids) - 1, max(map(len, answers))
+        if image_tokens[size] + text + longest > loaded.context_length:
+            raise PerpoError(
+                f"record {choice.number}: image ({image_tokens[size]} tokens), prompt ({text}) and longest "
+                f"answer ({longest}) exceed the model's context of {loaded.context_length} tokens",
+                "leave the record out; nothing is truncated",
+            )
+        lists.append(TokenizedList(path, prompt, answers, choice.rewards, choice.reference_logps))
+    return lists
+
+
+def _image_tokens(loaded: LoadedModel, size: tuple[int, int]) -> int:
+    """How many tokens an image of this size becomes, asked of the processor with a blank one."""
+    placeholder = loaded.processor.image_token
+    ids = loaded.processor(images=Image.new("RGB", size), text=placeholder).input_ids[0]
+    return list(ids).count(loaded.processor.image_token_id)
+
+
+class ListDataset(Dataset):
+    """Tokenized lists with their images, loaded when they are asked for."""
+
+    def __init__(self, lists: Sequence[TokenizedList], processor: Any) -> None:
+        self.lists = lists
+        self.processor = processor
+
+    def __len__(self) -> int:
+        return len(self.lists)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.lists[index]
+        with Image.open(item.image_path) as image:
+            inputs = dict(self.processor(images=image.convert("RGB"), text=item.prompt, return_tensors="pt"))
+        del inputs["attention_mask"]
+        return {"list": item, "prefix": inputs.pop("input_ids")[0].tolist(), "image_inputs": inputs}
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Packs lists into a batch.
+
+    A batch holds `packed` (see `perpo.prefix`), `image_inputs`, `rewards` (B, N), `mask` (B, N; True
+    where there is a candidate), `token_counts` (B, N) and, where it was recorded, `reference_logps` (B, N).
+    """
+
+    pad_id: int
+
+    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        lists: list[TokenizedList] = [item["list"] for item in items]
+        images = [item["image_inputs"] for item in items]
+        batch = {
+            "packed": pack([item["prefix"] for item in items], [each.answers for each in lists], self.pad_id),
+            "image_inputs": {name: torch.cat([image[name] for image in images]) for name in images[0]},
+            "rewards": _rows([each.rewards for each in lists]),
+            "mask": _rows([[1.0] * len(each.answers) for each in lists]) > 0,
+            "token_counts": _rows([[float(len(ids)) for ids in each.answers] for each in lists]),
+        }
+        if lists[0].reference_logps is not None:
+            batch["reference_logps"] = _rows([each.reference_logps or [] for each in lists])
+        return batch
+
+
+def _rows(rows: Sequence[Sequence[float]]) -> Tensor:
+    """Rows of unequal lengths, filled up with 0."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[0.0] * (width - len(row))] for row in rows])

@@ -1,0 +1,150 @@
+"""The policy that is trained, and the reference that it is compared with: two states of one model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from perpo.errors import PerpoError
+from perpo.models import LoadedModel, add_lora, load_model
+from perpo.train_arguments import TrainArguments
+
+_REFERENCE = "reference"
+
+
+@dataclass
+class Policy:
+    """A model whose adapter "default" is trained.
+
+    Attributes:
+        loaded: The base with its processor and digests.
+        model: The PeftModel around it.
+        trains_projector: Whether the adapter's own projector is trained too.
+    """
+
+    loaded: LoadedModel
+    model: PeftModel
+    trains_projector: bool
+
+    def set_trainable(self) -> None:
+        """Let just the trained adapter have gradients; switching adapters on and off resets that."""
+        for name, parameter in self.model.named_parameters():
+            is_lora = ".lora_" in name and ".default." in name
+            is_projector = ".modules_to_save.default." in name
+            parameter.requires_grad_(is_lora or (is_projector and self.trains_projector))
+
+    @contextmanager
+    def as_reference(self) -> Iterator[None]:
+        """Within it the model is the reference: as it was before the training, its projector too.
+
+        That is the adapter that training continues from, or else no adapter at all.
+        """
+        try:
+            if _REFERENCE in self.model.peft_config:
+                self.model.set_adapter(_REFERENCE, inference_mode=True)
+                yield
+            else:
+                with self.model.disable_adapter():
+                    yield
+        finally:
+            self.model.set_adapter("default")
+            self.set_trainable()
+
+    @contextmanager
+    def encode_images_once(self) -> Iterator[None]:
+        """Within it the frozen vision tower runs once per batch of images, whoever asks.
+
+        What the tower gave is kept until the end and handed out again for the same pixels.
+        """
+        tower = self._vision_tower
+        run = tower.forward
+        kept: list[tuple[Tensor, Any]] = []
+
+        def run_once(pixel_values: Tensor, *args: Any, **kwargs: Any) -> Any:
+            for pixels, output in kept:
+                if pixels.data_ptr() == pixel_values.data_ptr() and pixels.shape == pixel_values.shape:
+                    return copy.copy(output)  # the model writes projected features into what it is given
+            with torch.no_grad():
+                output = run(pixel_values, *args, **kwargs)
+            kept.append((pixel_values, output))
+            return copy.copy(output)
+
+        tower.forward = run_once
+        try:
+            yield
+        finally:
+            tower.forward = run
+
+    @cached_property
+    def _vision_tower(self) -> Any:
+        ending = f".{self.loaded.family.vision_tower}"
+        (tower,) = (module for name, module in self.model.named_modules() if name.endswith(ending))
+        return tower
+
+
+def load_policy(args: TrainArguments) -> Policy:
+    """Load what is trained: a new adapter on the model, or the one that training continues from.
+
+    Raises:
+        PerpoError: The model or adapter cannot be used, or the adapter was made with other settings
+            than the arguments say.
+    """
+    trains_projector = args.mm_projector_lr > 0
+    loaded = load_model(
+        args.model, args.adapter, dtype="bfloat16" if args.bf16 else "float32", trainable_adapter=True
+    )
+    if args.adapter is None:
+        model = add_lora(
+            loaded,
+            r=args.lora_r,
+            alpha=args.lora_alpha,
+            dropout=args.lora_dropout,
+            train_projector=trains_projector,
+        )
+    else:
+        model = loaded.model
+        _check_adapter(args, model)
+        if args.ranks and args.reference != "recorded":
+            model.load_adapter(args.adapter, _REFERENCE)
+    policy = Policy(loaded, model, trains_projector)
+    policy.set_trainable()
+    if args.ranks:
+        switch_dropout_off(model)
+    if args.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return policy
+
+
+def _check_adapter(args: TrainArguments, model: PeftModel) -> None:
+    config: Any = model.peft_config["default"]
+    made_with = {"lora_r": config.r, "lora_alpha": config.lora_alpha}
+    if not args.ranks:  # which switch it off
+        made_with["lora_dropout"] = config.lora_dropout
+    for name, value in made_with.items():
+        if value != getattr(args, name):
+            raise PerpoError(
+                f"the adapter {args.adapter} was made with {name} {value}, not {getattr(args, name)}",
+                f"give --{name} {value} to continue from it",
+            )
+    if args.mm_projector_lr > 0 and not config.modules_to_save:
+        raise PerpoError(
+            f"the adapter {args.adapter} has no projector that could be trained", "give --mm_projector_lr 0"
+        )
+
+
+def switch_dropout_off(model: nn.Module) -> None:
+    """Set every dropout of a model to 0, also those that attention layers hold as a number."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("dropout", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)

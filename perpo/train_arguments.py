@@ -1,0 +1,148 @@
+"""The arguments of a training run, checked as they are made. Needs no torch.
+
+Named as in transformers' TrainingArguments wherever the meaning is the same. An argument that the
+chosen method has no use for is refused, never ignored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from perpo.cli.arguments import arg
+from perpo.errors import PerpoError
+
+Method = Literal["sft", "rft", "dpo", "lipo", "perpo"]
+
+_SUPERVISED = ("sft", "rft")
+# The smallest value of each number, and whether that value itself is allowed.
+_LIMITS: dict[str, tuple[float, bool]] = {
+    "beta": (0, False),
+    "gamma": (0, True),
+    "num_candidates": (0, True),
+    "lora_r": (1, True),
+    "lora_alpha": (1, True),
+    "lora_dropout": (0, True),
+    "learning_rate": (0, False),
+    "mm_projector_lr": (0, True),
+    "per_device_train_batch_size": (1, True),
+    "gradient_accumulation_steps": (1, True),
+    "num_train_epochs": (0, False),
+    "max_steps": (-1, True),
+    "warmup_steps": (0, True),
+    "weight_decay": (0, True),
+    "max_grad_norm": (0, True),
+    "logging_steps": (1, True),
+    "save_steps": (0, True),
+    "save_total_limit": (1, True),
+    "seed": (0, True),
+    "dataloader_num_workers": (0, True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """What `perpo-train` takes; each field's help says what it does.
+
+    Raises:
+        PerpoError: A number out of its range, or an argument that the method has no use for.
+    """
+
+    method: Method = arg("perpo", "loss: sft and rft learn one answer, the others rank candidates")
+    data: str = arg(help="preference records (JSON, JSONL, Parquet); for sft questions with answers will do")
+    output_dir: str = arg(help="where the adapter, the processor, training.json and TensorBoard events go")
+    model: str = arg("tiny", "tiny (the embedded model), a directory in the Hugging Face layout, or a hub id")
+    adapter: str | None = arg(None, "adapter to continue from; it also is the reference")
+    image_root: str = arg(".", "directory that the data's image paths are relative to")
+
+    beta: float | None = arg(None, "scale of the scores in dpo, lipo and perpo; unset means 0.1")
+    gamma: float | None = arg(None, "power of the reward margins in perpo; unset means 0.5")
+    reference: Literal["start", "recorded"] | None = arg(
+        None,
+        "start: the model as it was when training began (unset means this); recorded: the log-probabilities "
+        "in the data, which must have been sampled from just this model and adapter",
+    )
+    num_candidates: int = arg(0, "use the first N usable candidates of each record; 0 means all")
+    keep_truncated: bool = arg(False, "also use answers that were cut at the token limit")
+
+    lora_r: int = arg(128, "rank of LoRA on the language model's linear layers")
+    lora_alpha: int = arg(256, "scale of LoRA; its update is multiplied by lora_alpha / lora_r")
+    lora_dropout: float = arg(0.0, "dropout before LoRA; sft and rft only")
+    learning_rate: float = arg(5e-6, "learning rate of LoRA")
+    mm_projector_lr: float = arg(5e-6, "learning rate of the projector; 0 leaves it as it is")
+    per_device_train_batch_size: int = arg(2, "records per forward pass")
+    gradient_accumulation_steps: int = arg(1, "forward passes per optimizer step")
+    num_train_epochs: float = arg(1.0, "times through the data")
+    max_steps: int = arg(-1, "optimizer steps; overrides num_train_epochs unless -1")
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = arg(
+        "cosine", "how the learning rates change"
+    )
+    warmup_steps: int = arg(0, "optimizer steps until the full learning rate (not with constant)")
+    schedule_part: str = arg(
+        "1/1", "K/N: this run is the K-th of N equally long parts of one learning-rate schedule"
+    )
+    weight_decay: float = arg(0.0, "AdamW's weight decay, on matrices")
+    max_grad_norm: float = arg(1.0, "clip the gradient's norm to this; 0 means never")
+    bf16: bool = arg(False, "compute in bfloat16 (what is trained stays in float32)")
+    gradient_checkpointing: bool = arg(False, "recompute activations instead of storing them")
+
+    logging_steps: int = arg(1, "optimizer steps between two log entries")
+    save_steps: int = arg(100, "optimizer steps between two checkpoints; 0 means none")
+    save_total_limit: int | None = arg(2, "checkpoints to keep; none keeps all")
+    resume_from_checkpoint: str | None = arg(
+        None, "last (the newest checkpoint in output_dir, if there is any) or a checkpoint's path"
+    )
+    seed: int = arg(42, "of the adapter's first weights, the data's order and dropout")
+    dataloader_num_workers: int = arg(0, "processes that load images; 0 loads them in the training process")
+
+    def __post_init__(self) -> None:
+        for name, (least, inclusive) in _LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and (value < least or (value == least and not inclusive)):
+                relation = "at least" if inclusive else "above"
+                raise PerpoError(f"--{name} must be {relation} {least}, got {value}", "see --help")
+        if self.lora_dropout >= 1:
+            raise PerpoError(f"--lora_dropout must be below 1, got {self.lora_dropout}", "see --help")
+        if self.max_steps == 0:
+            raise PerpoError("--max_steps 0 trains nothing", "give -1 for whole epochs, or a number of steps")
+        self._check_combinations()
+        _ = self.part
+
+    def _check_combinations(self) -> None:
+        """Refuse what the method, or another argument, has no use for."""
+        unused = {
+            "gamma": self.gamma is not None and self.method != "perpo",
+            "beta": self.beta is not None and not self.ranks,
+            "reference": self.reference is not None and not self.ranks,
+            "num_candidates": self.num_candidates > 0 and self.method == "sft",
+            "keep_truncated": self.keep_truncated and self.method == "sft",
+            "lora_dropout": self.lora_dropout > 0 and self.ranks,
+        }
+        for name, given in unused.items():
+            if given:
+                raise PerpoError(f"--method {self.method} has no use for --{name}", f"leave --{name} out")
+        if self.ranks and self.num_candidates == 1:
+            raise PerpoError("--num_candidates 1 leaves nothing to compare", "give 2 or more, or 0 for all")
+        if self.warmup_steps and self.lr_scheduler_type == "constant":
+            raise PerpoError(
+                "--lr_scheduler_type constant has no warm-up", "use constant_with_warmup, or --warmup_steps 0"
+            )
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the method compares candidates (dpo, lipo, perpo)."""
+        return self.method not in _SUPERVISED
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """`schedule_part` as (K, N), 1 <= K <= N.
+
+        Raises:
+            PerpoError: It is no such pair.
+        """
+        first, _, second = self.schedule_part.partition("/")
+        if first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
+            return int(first), int(second)
+        raise PerpoError(
+            f"--schedule_part expects K/N with 1 <= K <= N, got {self.schedule_part!r}", "such as 2/6"
+        )

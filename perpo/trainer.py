@@ -1,0 +1,274 @@
+"""Training: transformers' Trainer with our losses, our reference and our files."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.state import AcceleratorState
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.tensorboard import SummaryWriter
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler, set_seed
+from transformers.integrations import TensorBoardCallback
+
+from perpo.checkpoints import ADAPTER_WEIGHTS, adapter_digest
+from perpo.cli.common import progress
+from perpo.data import PreferenceRecord, Question, check_images, read_preferences, read_questions
+from perpo.errors import PerpoError
+from perpo.lists import Collator, ListDataset, choose, tokenize
+from perpo.losses import dpo_loss, lipo_loss, perpo_loss, preference_metrics, sft_loss
+from perpo.models import save_checkpoint
+from perpo.policy import Policy, load_policy
+from perpo.prefix import candidate_logps
+from perpo.provenance import hardware
+from perpo.train_arguments import TrainArguments
+from perpo.training_record import find_start, new_record, write_record
+
+
+def train(args: TrainArguments) -> Path:
+    """Train as the arguments say; may be called many times in one process.
+
+    Returns:
+        The output directory: adapter, processor, training.json, TensorBoard events.
+
+    Raises:
+        PerpoError: The data, the images, the model or the arguments cannot be used.
+    """
+    began = time.monotonic()
+    record = new_record(args)
+    start = find_start(args, record)
+    output = Path(args.output_dir)
+    if start.finished:
+        return output
+    records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
+    if args.reference == "recorded":
+        _check_recorded(records, record)
+    choices, record["data"]["counts"] = choose(args, records)
+    check_images([choice.record for choice in choices], args.image_root)
+    AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
+    with ExitStack() as stack:
+        stack.enter_context(_own_random_numbers(args.seed))
+        policy = load_policy(args)
+        dataset = ListDataset(tokenize(policy.loaded, choices, args.image_root), policy.loaded.processor)
+        events = SummaryWriter(output / "tensorboard")
+        trainer = PreferenceTrainer(args, policy, dataset, [ProgressBar(stack), TensorBoardCallback(events)])
+        record["hardware"] = hardware(str(trainer.args.device))
+        if trainer.is_world_process_zero():
+            write_record(output, record)
+        trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
+    trainer.save_model(args.output_dir)
+    if trainer.is_world_process_zero():
+        logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+        record |= {
+            "status": "complete",
+            "steps": trainer.state.global_step,
+            "last_log": logged[-1] if logged else None,
+            "duration_s": round(time.monotonic() - began, 3),
+            "adapter_sha256": adapter_digest(output),
+        }
+        write_record(output, record)
+    return output
+
+
+def _check_recorded(records: Sequence[Question], record: dict[str, Any]) -> None:
+    """Recorded log-probabilities are the reference's only if the starting policy sampled them."""
+    for number, each in enumerate(records, 1):
+        assert isinstance(each, PreferenceRecord)
+        for key in ("weights_sha256", "adapter_sha256"):
+            if (each.sampling or {}).get(key) != record["model"][key]:
+                raise PerpoError(
+                    f"record {number} was not sampled from the model and adapter that training starts from",
+                    "leave --reference out, or give the --model and --adapter that it was sampled from",
+                )
+
+
+@contextmanager
+def _own_random_numbers(seed: int) -> Iterator[None]:
+    """Seed Python, NumPy and torch, and give back the states that they had."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        set_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+class PreferenceTrainer(Trainer):
+    """Trains a policy on lists of candidates (or on single answers) behind shared prefixes.
+
+    Args:
+        arguments: The run's arguments.
+        policy: What is trained, and its reference.
+        dataset: The lists.
+        callbacks: Who is told of the progress.
+    """
+
+    def __init__(
+        self,
+        arguments: TrainArguments,
+        policy: Policy,
+        dataset: ListDataset,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        super().__init__(
+            model=policy.model,
+            args=_training_arguments(arguments),
+            data_collator=Collator(policy.loaded.tokenizer.pad_token_id),
+            train_dataset=dataset,
+            callbacks=callbacks,
+            optimizers=(_optimizer(arguments, policy), None),
+        )
+        self.remove_callback(PrinterCallback)  # stdout is for results
+        self.model_accepts_loss_kwargs = True  # compute_loss divides by the whole step's number of lists
+        self.arguments = arguments
+        self.policy = policy
+        self.beta = 0.1 if arguments.beta is None else arguments.beta
+        self.gamma = 0.5 if arguments.gamma is None else arguments.gamma
+        self._since_last_log: list[dict[str, Tensor]] = []
+
+    def compute_loss(  # type: ignore[override]
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """The batch's share of the mean loss over all lists of the optimizer step."""
+        with self.policy.encode_images_once():
+            reference_logps = self._reference_logps(model, inputs)
+            policy_logps = self._logps(model, inputs)
+        losses = self._losses(policy_logps, reference_logps, inputs)
+        return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+
+    def _logps(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        candidates = inputs["mask"].shape[1]
+        return candidate_logps(model, inputs["packed"], inputs["image_inputs"], candidates=candidates)
+
+    def _reference_logps(self, model: Any, inputs: dict[str, Any]) -> Tensor | None:
+        """The reference's log-probabilities; comes first, because it switches adapters off and on."""
+        if not self.arguments.ranks:
+            return None
+        if "reference_logps" in inputs:
+            return inputs["reference_logps"]
+        with torch.no_grad(), self.policy.as_reference():
+            return self._logps(model, inputs)
+
+    def _losses(self, policy: Tensor, reference: Tensor | None, inputs: dict[str, Any]) -> Tensor:
+        """(B,) losses by the method; also takes down what is to be logged."""
+        if reference is None:
+            return sft_loss(policy[:, 0], inputs["token_counts"][:, 0])
+        rewards, mask = inputs["rewards"], inputs["mask"]
+        gamma = self.gamma if self.arguments.method == "perpo" else 0.0
+        self._since_last_log.append(
+            preference_metrics(policy, reference, rewards, beta=self.beta, gamma=gamma, mask=mask)
+        )
+        if self.arguments.method == "perpo":
+            return perpo_loss(policy, reference, rewards, beta=self.beta, gamma=gamma, mask=mask)
+        loss = dpo_loss if self.arguments.method == "dpo" else lipo_loss
+        return loss(policy, reference, rewards, beta=self.beta, mask=mask)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Tensor]:  # type: ignore[override]
+        """The micro-batches of an optimizer step, and how many lists they hold together."""
+        batches, _ = super().get_batch_samples(*args, **kwargs)
+        return batches, torch.tensor(
+            float(sum(len(batch["mask"]) for batch in batches)), device=self.args.device
+        )
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The run's part of the learning-rate schedule."""
+        part, parts = self.arguments.part
+        if self.lr_scheduler is None:
+            whole = get_scheduler(
+                self.arguments.lr_scheduler_type,
+                self.optimizer if optimizer is None else optimizer,
+                num_warmup_steps=self.arguments.warmup_steps,
+                num_training_steps=num_training_steps * parts,
+            )
+            (factor, *_) = whole.lr_lambdas  # the same for every group of parameters
+            done = num_training_steps * (part - 1)
+            self.lr_scheduler = LambdaLR(whole.optimizer, lambda step: factor(step + done))
+        return self.lr_scheduler
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the mean metrics since the last entry; one that no list defines is left out."""
+        if "loss" in logs and self._since_last_log:
+            for name in self._since_last_log[0]:
+                mean = torch.cat([metrics[name] for metrics in self._since_last_log]).nanmean()
+                if not mean.isnan():
+                    logs[name] = mean.item()
+            self._since_last_log.clear()
+        super().log(logs, *args, **kwargs)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not estimated: the formula knows nothing of shared prefixes."""
+        return 0
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        directory = self.arguments.output_dir if output_dir is None else output_dir
+        save_checkpoint(self.policy.model, self.policy.loaded.processor, directory)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        weights = load_file(os.path.join(resume_from_checkpoint, ADAPTER_WEIGHTS))
+        set_peft_model_state_dict(self.policy.model, weights, adapter_name="default")
+
+
+def _training_arguments(args: TrainArguments) -> TrainingArguments:
+    cuda = torch.cuda.is_available()
+    training = TrainingArguments(
+        output_dir=args.output_dir,
+        per_device_train_batch_size=args.per_device_train_batch_size,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        num_train_epochs=args.num_train_epochs,
+        max_steps=args.max_steps,
+        max_grad_norm=args.max_grad_norm,
+        bf16=args.bf16,
+        logging_steps=args.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if args.save_steps else "no",
+        save_steps=args.save_steps or 500,
+        save_total_limit=args.save_total_limit,
+        seed=args.seed,
+        dataloader_num_workers=args.dataloader_num_workers,
+        dataloader_pin_memory=cuda,
+        remove_unused_columns=False,
+        report_to="none",  # the callbacks do it
+        disable_tqdm=True,
+        use_cpu=not cuda,
+    )
+    training._n_gpu = min(training.n_gpu, 1)  # one process drives one device; torchrun starts several
+    return training
+
+
+def _optimizer(args: TrainArguments, policy: Policy) -> AdamW:
+    """AdamW with the projector at its own rate; biases are not decayed."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in policy.model.named_parameters():
+        if parameter.requires_grad:
+            rate = args.mm_projector_lr if ".modules_to_save." in name else args.learning_rate
+            decay = args.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+    return AdamW([{"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()])
+
+
+class ProgressBar(TrainerCallback):
+    """Shows the optimizer steps; closed with the stack that it is given."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.advance = self.stack.enter_context(progress(state.max_steps, "training", state.global_step))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.advance(1)
