@@ -1,0 +1,37 @@
+# make demo and make test do all the set-up they need; the second time it costs nothing.
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+READY = $(VENV)/.ready
+
+.PHONY: setup demo test test-full lint types clean
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt tools/mend_torchvision.py
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed, found " + sys.version.split()[0] + "\nhint: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: this Python has no venv module"; echo "hint: on Debian and Ubuntu, apt-get install python3-venv"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[all]' -c constraints.txt
+	$(VENV)/bin/python tools/mend_torchvision.py
+	$(VENV)/bin/perpo-eval --version
+	@touch $@
+
+demo: $(READY)
+	$(VENV)/bin/perpo-demo $(ARGS)
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+# The slow ones too: real runs of the demo, the wheel in an empty environment, benchmarks at full size.
+test-full: $(READY)
+	$(VENV)/bin/python -m pytest -m '' --timeout 3600 $(ARGS)
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(READY)
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,121 @@
+"""perpo-run: a whole experiment from one recipe; perpo-demo: the shipped tiny one."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from perpo.cli.common import arg, atomic_write_text, parse_arguments, quiet_libraries, run_program
+
+_DEMO_EXPERIMENTS = ["base", "sft-loose", "dpo", "perpo"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArguments:
+    """What perpo-run takes besides the recipe."""
+
+    recipe: str = arg(help="YAML file, or the name of a shipped recipe; may stand first without its name")
+    output_dir: str | None = arg(None, "where all stages write (default: runs/<recipe>-seed<seed>)")
+    seed: int | None = arg(None, "replaces the recipe's seed")
+    only: list[str] = arg([], "experiments to run now (default: all); the leaderboard shows all that are done")
+    json: bool = arg(False, "print the leaderboard as JSON on stdout instead of the table")
+    dry_run: bool = arg(False, "check the recipe, print its stages, run nothing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoArguments:
+    """What perpo-demo takes."""
+
+    quick: bool = arg(False, "a smaller version of about a minute: fewer questions, rounds and test rows")
+    output_dir: str | None = arg(None, "where all stages write (default: runs/<recipe>-seed<seed>)")
+    seed: int | None = arg(None, "replaces the recipe's seed")
+    json: bool = arg(False, "print the leaderboard as JSON on stdout instead of the table")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """perpo-run."""
+    return run_program(_main, argv)
+
+
+def demo_main(argv: list[str] | None = None) -> int:
+    """perpo-demo."""
+    return run_program(_demo, argv)
+
+
+def _main(argv: list[str]) -> None:
+    words = ["--recipe", *argv] if argv and not argv[0].startswith("-") else argv
+    _run(
+        parse_arguments(
+            RunArguments,
+            words,
+            prog="perpo-run",
+            description="Run a whole experiment from one recipe: sample, train, evaluate, leaderboard. "
+            "Run again, it skips what is done and continues what was cut off.",
+        )
+    )
+
+
+def _demo(argv: list[str]) -> None:
+    args = parse_arguments(
+        DemoArguments,
+        argv,
+        prog="perpo-demo",
+        description="See the method work on the embedded tiny world in minutes: perpo-run on the shipped recipe.",
+    )
+    recipe = "tiny-quick" if args.quick else "tiny"
+    _run(
+        RunArguments(recipe=recipe, output_dir=args.output_dir, seed=args.seed, only=_DEMO_EXPERIMENTS, json=args.json)
+    )
+
+
+def _run(args: RunArguments) -> None:
+    began = time.monotonic()
+    from perpo_eval.experiment import ExperimentRun, choose
+    from perpo_eval.recipe import find_recipe, read_recipe
+
+    recipe = read_recipe(find_recipe(args.recipe), seed=args.seed)
+    names = choose(recipe, args.only)
+    output = Path(args.output_dir or f"runs/{recipe.name}-seed{recipe.seed}")
+    if args.dry_run:
+        for name in names:
+            rounds = recipe.experiments[name].rounds
+            stages = (
+                ""
+                if recipe.experiments[name].train is None
+                else f"{rounds} x (sample, train), "
+                if rounds
+                else "train, "
+            )
+            print(f"{name}: {stages}evaluate")
+        return
+    quiet_libraries()
+    outcome = ExperimentRun(recipe, output).run(names)
+    table = outcome.leaderboard.text()
+    if args.json:
+        print(json.dumps(outcome.leaderboard.as_json()))
+    else:
+        from rich.console import Console
+
+        Console().print(table.rich())
+        print(recipe.note)
+    atomic_write_text(output / "leaderboard.md", f"{table.markdown()}\n{recipe.note}\n")
+    atomic_write_text(output / "leaderboard.json", json.dumps(outcome.leaderboard.as_json(), indent=1) + "\n")
+    _say_what_next(args.recipe, output, [name for name in recipe.experiments if name not in outcome.records])
+    print(f"all of it took {time.monotonic() - began:.0f} s", file=sys.stderr)
+
+
+def _say_what_next(recipe: str, output: Path, rest: list[str]) -> None:
+    seed = json.loads((output / "recipe.json").read_text(encoding="utf-8"))["seed"]
+    again = f"perpo-run {recipe} --seed {seed} --output_dir {output}"
+    lines = [
+        f"The run records are in {output / 'results'}, the leaderboard in {output / 'leaderboard.md'}. Try next:",
+        f"  {again}   # also runs {', '.join(rest)}"
+        if rest
+        else f"  {again} --json   # the same numbers for a machine",
+        "  perpo-eval --suite grounding --limit 20   # or your model: --model, --adapter",
+        "  perpo-sample --questions tiny --num_candidates 12 --limit 50 --output candidates.jsonl   # then perpo-train",
+    ]
+    print("\n".join(lines), file=sys.stderr)

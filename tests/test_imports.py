@@ -1,0 +1,51 @@
+"""Who may import whom, and which modules must do without torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TORCH_FREE = [
+    "perpo", "perpo.boxes", "perpo.rewards", "perpo.families", "perpo.data", "perpo.records", "perpo.store",
+    "perpo.stats", "perpo.compare", "perpo.tables", "perpo.train_arguments", "perpo.cli.train", "perpo.cli.sample",
+    "perpo.tiny", "perpo.tiny.world", "perpo_eval.cli", "perpo_eval.run_cli", "perpo_eval.recipe",
+    "perpo_eval.experiment", "perpo_eval.suites", "perpo_eval.metrics.grounding",
+]  # fmt: skip
+
+
+def _imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("perpo", {"perpo_eval", "perpo_dashboard"}),
+        ("eval/perpo_eval", {"perpo_dashboard"}),
+        ("dashboard/perpo_dashboard", {"perpo_eval", "torch"}),
+    ],
+)
+def test_imports_go_one_way(folder, forbidden):
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    assert {str(path): found for path in files if (found := _imported(path) & forbidden)} == {}
+
+
+def test_what_needs_no_torch_imports_none():
+    code = (
+        "import importlib, sys\n"
+        f"for name in {TORCH_FREE}:\n"
+        "    importlib.import_module(name)\n"
+        "    assert not {'torch', 'transformers', 'lmms_eval'} & set(sys.modules), name\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
