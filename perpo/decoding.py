@@ -1,0 +1,187 @@
+"""Sample N answers to each question from one prefill: the image and the prompt are run once.
+
+The N branches of a question are N tokens of one row at every step. Their keys and values are
+appended to the row's one cache, and an additive 4-D mask lets a branch see the prefix and its own
+tokens only, so nothing is ever copied N times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+# Owners of a key in the cache, beside the branches 0 .. N - 1.
+_PREFIX = -1
+_NOBODY = -2
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One sampled answer.
+
+    Attributes:
+        token_ids: Its tokens, the end token included where it was reached.
+        logp: Sum of the tokens' log-probabilities under the model itself: temperature 1, no top-p.
+        truncated: Whether the token limit cut it, so that there is no end token.
+    """
+
+    token_ids: list[int]
+    logp: float
+    truncated: bool
+
+
+def question_uniforms(seed: int, question: int, branches: int, steps: int) -> np.ndarray:
+    """The random numbers of one question, from its own counter-based stream.
+
+    They depend on no other question and not on the number of branches, so that batch size, resuming
+    and the number of candidates change no answer.
+
+    Args:
+        seed: The run's seed, from 0 to 2^64 - 1.
+        question: Index of the question in its file.
+        branches: Number of candidates.
+        steps: Most tokens of an answer.
+
+    Returns:
+        (branches, steps) float64 in [0, 1).
+    """
+    key = np.array([seed, question], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).random((branches, steps))
+
+
+@torch.inference_mode()
+def sample_candidates(
+    model: Any,
+    inputs: Mapping[str, Tensor],
+    uniforms: Tensor,
+    *,
+    temperature: float,
+    top_p: float,
+    end_ids: Collection[int],
+) -> list[list[Candidate]]:
+    """Sample answers to a batch of questions, one prefill per question.
+
+    Args:
+        model: A Hugging Face image-text-to-text model (or the PeftModel around it) in eval mode, with
+            eager or SDPA attention.
+        inputs: What the processor gives for B left-padded prompts: input_ids and attention_mask
+            (B, P), pixel_values.
+        uniforms: (B, N, T) in [0, 1): branch n of row b draws its token t with `uniforms[b, n, t]`;
+            T is the token limit.
+        temperature: Divides the logits; 0 takes the most probable token.
+        top_p: Only the fewest tokens whose probabilities reach this are drawn from; 1 is all.
+        end_ids: Tokens that end an answer.
+
+    Returns:
+        For each row its N candidates, in the order of the branches.
+    """
+    rows, branches, steps = uniforms.shape
+    device = inputs["input_ids"].device
+    uniforms = uniforms.to(device)
+    ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
+    seen = inputs["attention_mask"].bool()
+    cache = DynamicCache()
+    # A left-padded prompt counts from its first real token, as generate() does.
+    positions = (seen.cumsum(1) - 1).clamp(min=0)
+    prefill = {**inputs, "position_ids": positions, "past_key_values": cache, "logits_to_keep": 1}
+    logits = model(**prefill, use_cache=True).logits.expand(-1, branches, -1)
+
+    tokens = torch.zeros(rows, branches, steps, dtype=torch.long, device=device)
+    lengths = torch.zeros(rows, branches, dtype=torch.long, device=device)
+    logps = torch.zeros(rows, branches, dtype=torch.float64, device=device)
+    # Of the rows in work: their number in the batch, each cached key's owner, each query's branch.
+    row = torch.arange(rows, device=device)[:, None]
+    owner = torch.where(seen, _PREFIX, _NOBODY)
+    branch = torch.arange(branches, device=device).expand(rows, -1)
+    next_position = positions[:, -1:] + 1
+    for step in range(steps):
+        chosen, logp = _choose(logits, uniforms[row, branch.clamp(min=0), step], temperature, top_p)
+        live = branch >= 0
+        at = row.expand_as(branch)[live], branch[live]
+        tokens[at[0], at[1], step] = chosen[live]
+        lengths[at] = step + 1
+        logps[at] += logp[live]
+        live &= ~torch.isin(chosen, ends)
+        if step + 1 == steps or not live.any():
+            break
+        # A row whose branches have all ended leaves the batch; within a row the live ones move to the front.
+        keep = live.any(1)
+        if not keep.all():
+            cache.batch_select_indices(keep.nonzero()[:, 0])
+            row, owner, next_position = row[keep], owner[keep], next_position[keep]
+            branch, chosen, live = branch[keep], chosen[keep], live[keep]
+        order = live.long().argsort(dim=1, descending=True, stable=True)[:, : int(live.sum(1).max())]
+        branch = torch.where(live, branch, _NOBODY).gather(1, order)
+        owner = torch.cat([owner, branch], 1)
+        logits = model(
+            input_ids=chosen.gather(1, order),
+            attention_mask=_branch_mask(owner, branch, logits.dtype),
+            position_ids=(next_position + step).expand_as(branch),
+            past_key_values=cache,
+            use_cache=True,
+        ).logits
+    return _as_candidates(tokens.tolist(), lengths.tolist(), logps.tolist(), set(end_ids))
+
+
+def _branch_mask(owner: Tensor, branch: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive mask (rows, 1, queries, keys): a branch sees the prefix and its own tokens.
+
+    It must be additive: under eager attention a boolean 4-D mask is silently added as 0 and 1.
+    """
+    own = owner[:, None, :] == branch[:, :, None]
+    visible = own | (owner == _PREFIX)[:, None, :]
+    blocked = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=owner.device)
+    return torch.where(visible, torch.zeros_like(blocked), blocked)[:, None]
+
+
+def _choose(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
+    """Draw a token of each query by inverting the cumulated distribution.
+
+    Args:
+        logits: (R, W, V).
+        uniforms: (R, W) in [0, 1).
+        temperature: As in `sample_candidates`.
+        top_p: As in `sample_candidates`.
+
+    Returns:
+        The tokens and their log-probabilities at temperature 1 without top-p, both (R, W).
+    """
+    logits = logits.float()
+    if temperature == 0:
+        chosen = logits.argmax(-1)
+    else:
+        probabilities = (logits / temperature).softmax(-1)
+        if top_p < 1:
+            probabilities = _nucleus(probabilities, top_p)
+        # float64, and below the total: rounding must not step over the last token that has a probability.
+        cumulated = probabilities.cumsum(-1, dtype=torch.float64)
+        total = cumulated[..., -1:]
+        target = (uniforms[..., None] * total).minimum(total.nextafter(torch.zeros_like(total)))
+        chosen = torch.searchsorted(cumulated, target, right=True)[..., 0]
+    return chosen, logits.log_softmax(-1).gather(-1, chosen[..., None])[..., 0]
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Set to 0 all but the fewest most probable tokens whose sum reaches `top_p` (Holtzman et al. 2020)."""
+    ordered, index = probabilities.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    return torch.zeros_like(probabilities).scatter(-1, index, ordered.masked_fill(before >= top_p, 0.0))
+
+
+def _as_candidates(
+    tokens: list[list[list[int]]], lengths: list[list[int]], logps: list[list[float]], ends: set[int]
+) -> list[list[Candidate]]:
+    """Cut each branch's tokens to its length; a branch without an end token was truncated."""
+    return [
+        [
+            Candidate(ids[:length], logp, ids[length - 1] not in ends)
+            for ids, length, logp in zip(*of_row, strict=True)
+        ]
+        for of_row in zip(tokens, lengths, logps, strict=True)
+    ]
