@@ -1,0 +1,117 @@
+"""Greedy (or sampled) answers to many questions about few images: each image is read once.
+
+What stands before the question (system text, image tokens) is the same for every question about an
+image. It is run once per image, its keys and values are repeated for the image's questions, and
+`generate` continues from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import DynamicCache
+
+from perpo.errors import PerpoError
+from perpo.models import LoadedModel
+
+
+@torch.inference_mode()
+def answer(
+    loaded: LoadedModel,
+    prompts: Sequence[str],
+    images: Sequence[Image.Image],
+    image_of: Sequence[int],
+    settings: Mapping[str, Any],
+) -> list[list[int]]:
+    """Answer one batch of prompts.
+
+    Args:
+        loaded: A model whose positions count tokens and whose processor pads on the left.
+        prompts: B rendered prompts with one image placeholder each; prompts about one image share
+            everything before the question.
+        images: The U different images.
+        image_of: (B,) the number of each prompt's image; every image is used.
+        settings: For `generate`: max_new_tokens and how to sample.
+
+    Returns:
+        The generated tokens of each prompt, its end token included where it was reached.
+
+    Raises:
+        PerpoError: A prompt that does not fit the model's context together with its answer.
+    """
+    model, tokenizer = loaded.model, loaded.tokenizer
+    heads = _heads(loaded, prompts, images, image_of)
+    tails = _tails(loaded, prompts)
+    repeat = torch.tensor(image_of, device=model.device)
+    ids, mask = _joined(heads["input_ids"][repeat], heads["attention_mask"][repeat], tails, tokenizer.pad_token_id)
+    longest = int(mask.sum(1).max())
+    if longest + settings["max_new_tokens"] > loaded.context_length:
+        raise PerpoError(
+            f"a prompt of {longest} tokens and an answer of up to {settings['max_new_tokens']} exceed the "
+            f"model's context of {loaded.context_length}",
+            "nothing is ever cut silently: use a model with a longer context",
+        )
+    cache = DynamicCache()
+    positions = (heads["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    model(**heads, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.batch_select_indices(repeat)
+    out = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, **settings)
+    return [_until_end(row, end_tokens(loaded)) for row in out[:, ids.shape[1] :].tolist()]
+
+
+def end_tokens(loaded: LoadedModel) -> set[int]:
+    """The tokens that end an answer."""
+    ends = loaded.model.generation_config.eos_token_id
+    return set(ends) if isinstance(ends, list) else {loaded.tokenizer.eos_token_id if ends is None else ends}
+
+
+def _heads(
+    loaded: LoadedModel, prompts: Sequence[str], images: Sequence[Image.Image], image_of: Sequence[int]
+) -> Mapping[str, Tensor]:
+    """The processor's inputs for the prompts up to their image, one row per image."""
+    placeholder = loaded.processor.image_token
+    firsts = [prompts[image_of.index(number)] for number in range(len(images))]
+    texts = [prompt[: prompt.index(placeholder) + len(placeholder)] for prompt in firsts]
+    inputs = loaded.processor(
+        text=texts,
+        images=list(images),
+        padding=True,
+        return_tensors="pt",
+        add_special_tokens=_adds_special_tokens(loaded, texts[0]),
+    )
+    return inputs.to(loaded.model.device, loaded.model.dtype)
+
+
+def _tails(loaded: LoadedModel, prompts: Sequence[str]) -> list[list[int]]:
+    """The tokens behind each prompt's image placeholder, which is one token of its own."""
+    tokenizer = loaded.tokenizer
+    image = tokenizer.convert_tokens_to_ids(loaded.processor.image_token)
+    rows = tokenizer(list(prompts), add_special_tokens=_adds_special_tokens(loaded, prompts[0])).input_ids
+    return [ids[ids.index(image) + 1 :] for ids in rows]
+
+
+def _adds_special_tokens(loaded: LoadedModel, prompt: str) -> bool:
+    # A chat template may write the first token itself; it must not come twice.
+    return not prompt.startswith(loaded.tokenizer.bos_token or "\0")
+
+
+def _joined(heads: Tensor, seen: Tensor, tails: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """[padding][head][padding][tail] with its mask: the cached heads stay in columns of their own."""
+    rows, start = heads.shape
+    end = start + max(map(len, tails))
+    ids = heads.new_full((rows, end), pad)
+    mask = seen.new_zeros((rows, end))
+    ids[:, :start], mask[:, :start] = heads, seen
+    for row, tail in enumerate(tails):
+        ids[row, end - len(tail) :] = ids.new_tensor(tail)
+        mask[row, end - len(tail) :] = 1
+    return ids, mask
+
+
+def _until_end(ids: list[int], ends: set[int]) -> list[int]:
+    place = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    return ids[: place + 1]

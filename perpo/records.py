@@ -1,0 +1,219 @@
+"""The run record: what one model did on one suite, in full, so that two runs can be compared. No torch.
+
+`run.json` holds a `RunRecord`; `samples.parquet` beside it holds one row per sample with the columns
+of `SAMPLE_COLUMNS`. `perpo.store` writes and reads both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from perpo.errors import PerpoError
+
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+SCHEMA_VERSION = 1
+"""Raised when a field changes its meaning; readers refuse what is later than theirs."""
+
+SAMPLE_COLUMNS: dict[str, str] = {
+    "sample_key": "sha256 of dataset, revision, split, source id and expression; unique in a run",
+    "task": "name of the task",
+    "cluster_id": "what intervals cluster by: the image's sha256",
+    "image": "{sha256 of the file, path as the dataset names it, width, height in pixels}",
+    "question": "the user's turn",
+    "prompt": "what the model read, chat template included",
+    "response": "what the model said",
+    "parse_ok": "whether an answer could be read from the response",
+    "prediction": "the answer as read (JSON; for boxes xyxy in pixels of the original image), or null",
+    "target": "the truth in the same form (JSON)",
+    "box_frame": "the frame that the response's coordinates were read in, or null",
+    "scores": "one number per score",
+    "tokens_out": "generated tokens, the end token included",
+    "latency_ms": "wall time of the sample's batch divided by the batch's size",
+    "finish_reason": "stop (end token or stop string) or length (cut at the token limit)",
+    "error": "what went wrong, or null",
+    "judge": "what a judge said (JSON), or null",
+}
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Metric:
+    """One number of a task with its uncertainty; None where a value is undefined, never 0.
+
+    `unit` is "fraction" (0 to 1). `ci_low` and `ci_high` bound the 95% interval made by `ci_method`
+    (see `perpo.stats`).
+    """
+
+    name: str
+    value: float | None
+    stderr: float | None
+    ci_low: float | None
+    ci_high: float | None
+    ci_method: str
+    n: int
+    n_clusters: int
+    higher_is_better: bool
+    unit: str
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TaskResult:
+    """What came of one task (benchmark, split and scorer).
+
+    `data_sha256` covers every row of the task's data, also those that a limit left out; `n_total`
+    counts them, `n_scored` those that were scored.
+    """
+
+    task: str
+    task_version: str
+    dataset: str
+    revision: str | None
+    data_sha256: str
+    split: str
+    box_frame: str | None
+    n_total: int
+    n_scored: int
+    n_parse_fail: int
+    n_error: int
+    cluster_key: str
+    metrics: list[Metric]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelInfo:
+    """Which weights answered. `id` is "tiny", a hub id, or a directory's name (never its path)."""
+
+    id: str
+    revision: str | None
+    weights_sha256: str | None
+    adapter: str | None
+    adapter_sha256: str | None
+    dtype: str | None
+    attention: str | None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SamplesFile:
+    """The table of samples beside the record."""
+
+    path: str
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RunRecord:
+    """One model on one suite.
+
+    Attributes:
+        schema_version: `SCHEMA_VERSION` of the writer.
+        run_id: Unique name, also the folder's.
+        name: What tables call the model.
+        status: complete, partial or failed.
+        created_utc: When the run began, ISO 8601.
+        duration_s: Wall time in seconds.
+        command: What would repeat it.
+        code: {version, commit, dirty}; commit and dirty are None outside of a git checkout.
+        packages: Version of each package that matters to the numbers.
+        hardware: {machine, cpus, device}.
+        model: The weights.
+        training_run: training.json of the adapter, or None.
+        suite: {name, version, sha256 of the task files}.
+        generation: {max_new_tokens, temperature, batch_size, limit, ...}.
+        tasks: One result per task.
+        average: Metrics averaged over the tasks with equal weights; images that several tasks share
+            are one cluster. Empty for a record without tasks.
+        judge: {id, prompt_sha256, settings}, or None.
+        samples: The table of samples, or None for a reported record.
+        source: measured, or reported by somebody else.
+    """
+
+    schema_version: int
+    run_id: str
+    name: str
+    status: Literal["complete", "partial", "failed"]
+    created_utc: str
+    duration_s: float | None
+    command: str | None
+    code: dict[str, Any]
+    packages: dict[str, str]
+    hardware: dict[str, Any]
+    model: ModelInfo
+    training_run: dict[str, Any] | None
+    suite: dict[str, Any]
+    generation: dict[str, Any]
+    tasks: list[TaskResult]
+    average: list[Metric]
+    judge: dict[str, Any] | None
+    samples: SamplesFile | None
+    source: Literal["measured", "reported"]
+
+    def task(self, name: str) -> TaskResult:
+        """The result of the task called `name`.
+
+        Raises:
+            KeyError: The run has no such task.
+        """
+        for result in self.tasks:
+            if result.task == name:
+                return result
+        raise KeyError(name)
+
+
+def sample_key(dataset: str, revision: str | None, split: str, source_id: str, expression: str) -> str:
+    """Identity of a sample across runs, a hexadecimal sha256.
+
+    The parts are separated by a byte that no text holds, so that no two tuples share a key.
+    """
+    return hashlib.sha256("\x1f".join((dataset, revision or "", split, source_id, expression)).encode()).hexdigest()
+
+
+def metric_of(metrics: list[Metric], name: str) -> Metric | None:
+    """The metric called `name`, or None."""
+    return next((metric for metric in metrics if metric.name == name), None)
+
+
+def to_json(record: RunRecord) -> str:
+    """The record as the text of a run.json, fields in the order of the class."""
+    return json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def from_json(text: str | bytes, where: str) -> RunRecord:
+    """Read a record, refusing what this version does not know.
+
+    Args:
+        text: The content of a run.json.
+        where: Name of the file, for errors.
+
+    Raises:
+        PerpoError: No JSON, a later schema version, a missing or unknown field, or a wrong type.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise PerpoError(f"{where} is not JSON: {error}", _AGAIN) from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if not isinstance(version, int):
+        raise PerpoError(f"{where} is no run record: it has no schema_version", "give a folder that perpo-eval wrote")
+    if version != SCHEMA_VERSION:
+        raise PerpoError(
+            f"{where} has schema version {version}; this perpo reads version {SCHEMA_VERSION}",
+            "install a newer perpo to read it",
+        )
+    try:
+        return TypeAdapter(RunRecord).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise PerpoError(
+            f"{where} is damaged: {field}: {first['msg']} ({error.error_count()} such fields)", _AGAIN
+        ) from error
+
+
+_AGAIN = "the file was changed or cut: run the evaluation again"

@@ -1,0 +1,153 @@
+"""Write and read run records: `<root>/<model>/<run_id>/run.json` and `samples.parquet`. No torch.
+
+A run is written into a hidden folder beside its place, read back and checked, and only then renamed:
+a crash leaves no half a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perpo.errors import PerpoError
+from perpo.records import RunRecord, SamplesFile, from_json, to_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RUN_FILE = "run.json"
+SAMPLES_FILE = "samples.parquet"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stored run: its record, and where it lies."""
+
+    record: RunRecord
+    path: Path
+
+    def samples(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The table of samples, checked against the record.
+
+        Args:
+            columns: Which columns to read (all by default); see `perpo.records.SAMPLE_COLUMNS`.
+
+        Raises:
+            PerpoError: The run has no samples, or the file is missing, cut, or not the one that was written.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self.record.samples is None:
+            raise PerpoError(f"{self.path} holds no samples ({self.record.source} numbers only)", "give a measured run")
+        file = self.path / self.record.samples.path
+        if not file.is_file():
+            raise PerpoError(f"{file} is missing", "copy the whole folder of the run, or run the evaluation again")
+        if _sha256(file) != self.record.samples.sha256:
+            raise PerpoError(f"{file} is not the file that {RUN_FILE} describes (sha256)", "run the evaluation again")
+        try:
+            return pq.read_table(file, columns=list(columns) if columns is not None else None)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise PerpoError(f"{file} cannot be read: {error}", "run the evaluation again") from error
+
+
+def new_run_id(name: str, suite: str, when: datetime) -> str:
+    """A name for a run that sorts by time and that no other run has."""
+    return f"{when:%Y%m%dT%H%M%SZ}-{suite}-{slug(name)}-{secrets.token_hex(3)}"
+
+
+def slug(name: str) -> str:
+    """`name` as one folder name: what is not a letter, digit, dot, plus or hyphen becomes a hyphen."""
+    return re.sub(r"[^A-Za-z0-9.+]+", "-", name).strip("-.") or "model"
+
+
+def check_writable(root: Path) -> None:
+    """Make the results folder, and say now, not after hours of work, if it cannot be written.
+
+    Raises:
+        PerpoError: It cannot be made or written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".write-test-{secrets.token_hex(4)}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise PerpoError(f"the results folder {root} cannot be written: {error}", "give another --output") from error
+
+
+def write_run(root: Path, record: RunRecord, samples: pa.Table | None) -> Run:
+    """Store a run under `root` and read it back.
+
+    Args:
+        root: The results folder.
+        record: The record; its `samples` is filled in here.
+        samples: One row per sample, columns of `SAMPLE_COLUMNS`; None for a reported record.
+
+    Returns:
+        The run as it was read back.
+
+    Raises:
+        PerpoError: The folder cannot be written, or holds something else than what was written.
+    """
+    place = root / slug(record.model.id) / record.run_id
+    part = place.with_name(f".{record.run_id}.part")
+    try:
+        part.mkdir(parents=True)
+        if samples is not None:
+            record = dataclasses.replace(record, samples=_write_samples(part / SAMPLES_FILE, samples))
+        with open(part / RUN_FILE, "w", encoding="utf-8") as file:
+            file.write(to_json(record))
+            file.flush()
+            os.fsync(file.fileno())
+        written = read_run(part)
+        if written.record != record or (samples is not None and written.samples().num_rows != samples.num_rows):
+            raise PerpoError(f"{part} does not hold what was written to it", "check the disk", exit_code=3)
+        os.rename(part, place)
+    except OSError as error:
+        raise PerpoError(
+            f"the run could not be written to {place}: {error}", "give another --output", exit_code=3
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Run(record, place)
+
+
+def read_run(path: Path) -> Run:
+    """Read a run.
+
+    Args:
+        path: The run's folder, or its run.json.
+
+    Raises:
+        PerpoError: There is no run, or it cannot be read by this version.
+    """
+    folder = path.parent if path.name == RUN_FILE else path
+    file = folder / RUN_FILE
+    if not file.is_file():
+        raise PerpoError(f"there is no run at {folder} (no {RUN_FILE})", "give the folder that perpo-eval printed")
+    return Run(from_json(file.read_bytes(), str(file)), folder)
+
+
+def _write_samples(path: Path, samples: pa.Table) -> SamplesFile:
+    import pyarrow.parquet as pq
+
+    with open(path, "wb") as file:
+        pq.write_table(samples, file)
+        file.flush()
+        os.fsync(file.fileno())
+    return SamplesFile(path.name, _sha256(path), samples.num_rows)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,227 @@
+"""What people read: one run's numbers, the leaderboard of several; as text, Markdown, JSON. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from perpo.compare import check_comparable, paired_difference, read_scores
+from perpo.errors import PerpoError
+from perpo.nearest import did_you_mean
+from perpo.records import Metric, RunRecord, metric_of
+from perpo.stats import Estimate
+from perpo.store import Run
+
+PRIMARY = "acc@0.5"
+TINY_NOTE = "Data: the tiny world's drawn shapes; these numbers say nothing about photographs or RefCOCO."
+INTERVAL_NOTE = "±: half of the 95% interval, clustered by image. The average weighs every task the same."
+_TITLES = {"iou": "mean IoU", "parse_fail": "unreadable"}
+
+
+@dataclass(frozen=True)
+class Text:
+    """A table as text: what is rendered as a terminal table or as Markdown."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+    def rich(self) -> Table:
+        """The table for a terminal."""
+        notes = "\n".join(self.notes)
+        table = Table(title=self.title, caption=notes, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        table.title_justify = table.caption_justify = "left"
+        for number, name in enumerate(self.header):
+            table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number == 0)
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def show(self) -> None:
+        """Print it on stdout, as wide as the terminal, or wide enough for a leaderboard where there is none."""
+        Console(width=None if sys.stdout.isatty() else 140).print(self.rich())
+
+    def markdown(self) -> str:
+        """The table as GitHub's Markdown, ending in a newline."""
+        lines = [
+            f"**{self.title}**",
+            "",
+            _line(self.header),
+            _line(["---"] + ["---:"] * (len(self.header) - 1)),
+            *map(_line, self.rows),
+            "",
+            *(f"{note}  " for note in self.notes),
+        ]
+        return "\n".join(lines).rstrip() + "\n"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run of a leaderboard.
+
+    Attributes:
+        label: What the row is called.
+        run_id: The run.
+        tasks: `PRIMARY` of each task.
+        average: `PRIMARY` over the tasks.
+        delta: Average minus the base's, paired; None for the base itself.
+        delta_against: The same against the second reference.
+        iou: Mean IoU over the tasks.
+        parse_fail: Share of unreadable answers over the tasks.
+        seconds: Wall seconds of each stage that led to the run.
+    """
+
+    label: str
+    run_id: str
+    tasks: dict[str, Metric]
+    average: Metric
+    delta: Estimate | None
+    delta_against: Estimate | None
+    iou: Metric
+    parse_fail: Metric
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Several runs on the same samples; see `leaderboard`."""
+
+    base: str
+    against: str | None
+    tiny: bool
+    n: int
+    n_clusters: int
+    entries: list[Entry]
+
+    def text(self) -> Text:
+        """The rows and columns, in percent."""
+        stages = list(dict.fromkeys(stage for entry in self.entries for stage in entry.seconds))
+        header = ["run", *self.entries[0].tasks, "avg", f"vs {self.base}"]
+        header += [f"vs {self.against}"] if self.against else []
+        header += [_TITLES["iou"], _TITLES["parse_fail"], *(f"{stage} s" for stage in stages)]
+        rows = []
+        for entry in self.entries:
+            row = [
+                entry.label,
+                *(_percent(metric.value) for metric in entry.tasks.values()),
+                cell(entry.average),
+            ]
+            row += [cell(entry.delta, signed=True)]
+            row += [cell(entry.delta_against, signed=True)] if self.against else []
+            row += [_percent(entry.iou.value), _percent(entry.parse_fail.value)]
+            rows.append(row + [f"{entry.seconds[s]:.0f}" if s in entry.seconds else "" for s in stages])
+        title = f"Acc@0.5 (%) on {self.n:,} expressions about {self.n_clusters:,} images"
+        notes = [INTERVAL_NOTE, "Differences are paired by expression.", *([TINY_NOTE] if self.tiny else [])]
+        return Text(title, header, rows, notes)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same with full precision, as fractions."""
+        return dataclasses.asdict(self) | {"metric": PRIMARY, "notes": self.text().notes}
+
+
+def leaderboard(
+    runs: Mapping[str, Run],
+    base: str,
+    *,
+    against: str | None = None,
+    seconds: Mapping[str, Mapping[str, float]] | None = None,
+) -> Leaderboard:
+    """Rank nothing, show everything: runs in the given order with paired differences.
+
+    Args:
+        runs: Row label and run, in the order of the rows.
+        base: The label that differences are taken against.
+        against: A second such label, or None.
+        seconds: Wall seconds of each stage, by row label.
+
+    Raises:
+        PerpoError: An unknown label, or runs that cannot be compared.
+    """
+    for label in filter(None, (base, against)):
+        if label not in runs:
+            raise PerpoError(f"the leaderboard has no run called '{label}'", did_you_mean(label, runs))
+    for run in runs.values():
+        check_comparable(run, runs[base])
+    scores = {label: read_scores(run) for label, run in runs.items()}
+
+    def difference(label: str, reference: str | None) -> Estimate | None:
+        if reference is None or label == reference:
+            return None
+        return paired_difference(scores[label], scores[reference], PRIMARY)
+
+    entries = []
+    for label, run in runs.items():
+        record = run.record
+        entries.append(
+            Entry(
+                label=label,
+                run_id=record.run_id,
+                tasks={result.task: _metric(result.metrics, PRIMARY) for result in record.tasks},
+                average=_metric(record.average, PRIMARY),
+                delta=difference(label, base),
+                delta_against=difference(label, against),
+                iou=_metric(record.average, "iou"),
+                parse_fail=_metric(record.average, "parse_fail"),
+                seconds=dict((seconds or {}).get(label, {})),
+            )
+        )
+    average = entries[0].average
+    return Leaderboard(base, against, _is_tiny(runs[base].record), average.n, average.n_clusters, entries)
+
+
+def run_text(record: RunRecord) -> Text:
+    """One run: a row for each task and their average, a column for each metric, in percent."""
+    names = [metric.name for metric in record.average]
+    rows = []
+    for label, metrics in [*((t.task, t.metrics) for t in record.tasks), ("average", record.average)]:
+        first = metrics[0]
+        rows.append([label, str(first.n), str(first.n_clusters), *(cell(metric) for metric in metrics)])
+    header = [
+        "task",
+        "n",
+        "images",
+        *(_TITLES.get(name, name.replace("acc", "Acc")) for name in names),
+    ]
+    notes = [INTERVAL_NOTE, *([TINY_NOTE] if _is_tiny(record) else [])]
+    return Text(f"{record.name} on {record.suite['name']} (%)", header, rows, notes)
+
+
+def cell(estimate: Metric | Estimate | None, *, signed: bool = False) -> str:
+    """A value in percent with its 95% interval: "64.8 ±1.7", or "0.0 [0.0, 1.2]" where it is lopsided."""
+    if estimate is None or estimate.value is None:
+        return ""
+    value = _percent(estimate.value, signed)
+    if estimate.ci_low is None or estimate.ci_high is None:
+        return value
+    if estimate.stderr is None:
+        return f"{value} [{_percent(estimate.ci_low, signed)}, {_percent(estimate.ci_high, signed)}]"
+    return f"{value} ±{100 * (estimate.ci_high - estimate.ci_low) / 2:.1f}"
+
+
+def _percent(value: float | None, signed: bool = False) -> str:
+    if value is None:
+        return ""
+    return f"{round(100 * value, 1) + 0.0:{'+' if signed else ''}.1f}"  # + 0.0 turns -0.0 into 0.0
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
+
+
+def _metric(metrics: list[Metric], name: str) -> Metric:
+    found = metric_of(metrics, name)
+    if found is None:
+        raise PerpoError(f"a run has no {name}", "a leaderboard needs runs of the grounding suite")
+    return found
+
+
+def _is_tiny(record: RunRecord) -> bool:
+    return any(result.dataset.startswith("tiny:") for result in record.tasks)
