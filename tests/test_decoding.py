@@ -126,10 +126,7 @@ def test_the_image_and_the_prompt_run_once_per_question(model, inputs):
     prefill, *steps = tokens
     assert prefill == tuple(inputs["input_ids"].shape)
     # Every later step runs at most one token of every branch that has not ended.
-    live = [
-        [sum(len(c.token_ids) > step for c in answers) for answers in found]
-        for step in range(1, 12)
-    ]
+    live = [[sum(len(c.token_ids) > step for c in answers) for answers in found] for step in range(1, 12)]
     expected = [(sum(map(bool, of_step)), max(of_step)) for of_step in live]
     assert steps == [shape for shape in expected if shape[0]]
 

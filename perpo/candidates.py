@@ -1,0 +1,115 @@
+"""What was sampled for each question: filter it and sum it up. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerSet:
+    """The N sampled answers to one question, in the order of sampling.
+
+    Attributes:
+        id: Index of the question in its file.
+        answers: N texts.
+        rewards: N numbers in [0, 1]; 0 where the answer could not be read.
+        readable: Whether the reward could read each answer.
+        truncated: Whether the token limit cut each answer.
+        reference_logps: Sum of each answer's token log-probabilities (nats, at temperature 1, with
+            the end token unless truncated); None where the text does not give the sampled tokens back.
+    """
+
+    id: int
+    answers: list[str]
+    rewards: list[float]
+    readable: list[bool]
+    truncated: list[bool]
+    reference_logps: list[float | None]
+
+    def distinct(self) -> AnswerSet:
+        """The first of each answer; one that was cut is another than the same text finished."""
+        first: dict[tuple[str, bool], int] = {}
+        for place, key in enumerate(zip(self.answers, self.truncated, strict=True)):
+            first.setdefault(key, place)
+        columns = {
+            name: [value[k] for k in first.values()] for name, value in vars(self).items() if name != "id"
+        }
+        return AnswerSet(id=self.id, **columns)
+
+    def margin(self) -> float:
+        """Best minus worst reward of the finished answers, which are what training uses by default."""
+        finished = [reward for reward, cut in zip(self.rewards, self.truncated, strict=True) if not cut]
+        return max(finished) - min(finished) if finished else 0.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run sampled, before filters, and how much of it the filters kept.
+
+    Attributes:
+        questions: Number of questions.
+        kept: Number of questions that became preference records.
+        candidates: Number of sampled answers.
+        distinct: Number of answers that differ from all others to their question.
+        unreadable: Number of answers that the reward could not read.
+        truncated: Number of answers that the token limit cut.
+        mean_reward: Mean over all answers.
+        best_of_n: Mean over questions of the best reward.
+        histogram: Number of answers with a reward in [0, 0.1), [0.1, 0.2), ..., [0.9, 1].
+    """
+
+    questions: int
+    kept: int
+    candidates: int
+    distinct: int
+    unreadable: int
+    truncated: int
+    mean_reward: float
+    best_of_n: float
+    histogram: list[int]
+
+    def __str__(self) -> str:
+        def part(count: int, total: int) -> str:
+            return f"{count} ({count / total:.1%})"
+
+        top = max(self.histogram)
+        bars = [
+            f"  {step / 10:.1f}-{(step + 1) / 10:.1f}  {count:>8}  {'#' * round(40 * count / top)}".rstrip()
+            for step, count in enumerate(self.histogram)
+        ]
+        lines = [
+            f"questions            {self.questions}",
+            f"candidates           {self.candidates}, {part(self.distinct, self.candidates)} distinct",
+            f"unreadable           {part(self.unreadable, self.candidates)}",
+            f"cut at token limit   {part(self.truncated, self.candidates)}",
+            f"mean reward          {self.mean_reward:.3f}",
+            f"best of N            {self.best_of_n:.3f}",
+            f"kept                 {part(self.kept, self.questions)} of the questions",
+            "rewards",
+            *bars,
+        ]
+        return "\n".join(lines)
+
+
+def summarise(sets: Sequence[AnswerSet], kept: int) -> Summary:
+    """Sum up a run.
+
+    Args:
+        sets: The answers to every question, before filters; at least one.
+        kept: Number of questions that the filters left.
+    """
+    rewards = np.concatenate([answers.rewards for answers in sets])
+    return Summary(
+        questions=len(sets),
+        kept=kept,
+        candidates=len(rewards),
+        distinct=sum(len(answers.distinct().answers) for answers in sets),
+        unreadable=sum(answers.readable.count(False) for answers in sets),
+        truncated=sum(answers.truncated.count(True) for answers in sets),
+        mean_reward=float(rewards.mean()),
+        best_of_n=float(np.mean([max(answers.rewards) for answers in sets])),
+        histogram=np.histogram(rewards, bins=10, range=(0.0, 1.0))[0].tolist(),
+    )

@@ -1,0 +1,98 @@
+"""perpo-sample: sample candidates for questions, reward them, write preference records."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from perpo.boxes import Frame
+from perpo.cli.common import arg, parse_arguments, quiet_libraries, run_program
+from perpo.errors import PerpoError
+
+DESCRIPTION = (
+    "Sample N candidates for each question, reward them, and write preference records. The image and "
+    "the prompt are run once per question. Killed at any moment and run again, it continues."
+)
+
+
+@dataclass(kw_only=True)
+class SampleArguments:
+    """Arguments of perpo-sample; see each field's help."""
+
+    output: str = arg(help="preference records to write (.jsonl); a journal is kept beside it")
+    model: str = arg(
+        "tiny", "tiny (the embedded checkpoint), a directory in the Hugging Face layout, or a hub id"
+    )
+    adapter: str | None = arg(None, "directory of a trained adapter to sample from")
+    questions: str = arg(
+        "tiny",
+        "tiny (500 training questions), a JSON, JSONL or Parquet file, or a Hugging Face dataset[:split]",
+    )
+    image_root: str | None = arg(
+        None, "folder that image paths start from; by default that of the questions file"
+    )
+    num_candidates: int = arg(20, "candidates per question")
+    temperature: float = arg(1.0, "divides the logits; 0 takes the most probable token")
+    top_p: float = arg(1.0, "draw from the fewest tokens whose probabilities reach this; 1 is all")
+    seed: int = arg(0, "seed of the random numbers")
+    max_new_tokens: int = arg(64, "longest answer in tokens; one that is cut is marked")
+    batch_size: int = arg(16, "questions per batch; changes speed and memory, not the answers")
+    reward: str = arg("iou", "iou, edit (1 - normalised edit distance) or module:function of yours")
+    box_frame: Frame | None = arg(
+        None, "picture that boxes of answers and truths refer to; by default the model family's"
+    )
+    min_margin: float = arg(
+        0.0, "keep questions whose best and worst finished answers differ by at least this reward"
+    )
+    duplicates: Literal["keep", "drop"] = arg("keep", "what to do with equal answers to one question")
+    limit: int | None = arg(None, "use the first questions only")
+    dtype: Literal["float32", "bfloat16", "float16"] = arg("float32", "type of the weights")
+    device: str | None = arg(None, "such as cpu or cuda:0; by default a GPU where there is one")
+
+    def check(self) -> None:
+        """Refuse values that no run could use.
+
+        Raises:
+            PerpoError: A value is out of its range, or two contradict each other.
+        """
+        ranges = {
+            "num_candidates": (self.num_candidates >= 1, "at least 1"),
+            "temperature": (self.temperature >= 0, "0 or more"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
+            "seed": (0 <= self.seed < 2**64, "from 0 to 2^64 - 1"),
+            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "min_margin": (0 <= self.min_margin <= 1, "from 0 to 1"),
+            "limit": (self.limit is None or self.limit >= 1, "at least 1"),
+        }
+        for name, (good, expected) in ranges.items():
+            if not good:
+                raise PerpoError(
+                    f"--{name} must be {expected}, got {getattr(self, name)}", "see perpo-sample --help"
+                )
+        if self.temperature == 0 and (self.num_candidates > 1 or self.top_p < 1):
+            raise PerpoError(
+                "--temperature 0 gives the same answer every time, so there is nothing to draw",
+                "give --num_candidates 1 and no --top_p, or a temperature above 0",
+            )
+
+
+def _main(argv: list[str]) -> None:
+    args = parse_arguments(SampleArguments, argv, prog="perpo-sample", description=DESCRIPTION)
+    quiet_libraries()
+    from perpo.sampling import run_sampling
+
+    result = run_sampling(args)
+    print(result.summary)
+    train = f"perpo-train --data {result.output} --image_root {result.image_root}"
+    print(f"{result.output} written; to train on it: {train}", file=sys.stderr)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the program; returns its exit code."""
+    return run_program(_main, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Candidates from a Hugging Face model: questions and images in, texts with their log-probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from perpo.data import Question
+from perpo.decoding import Candidate, question_uniforms, sample_candidates
+from perpo.errors import PerpoError
+from perpo.models import LoadedModel, answers_token_ids, render_prompt
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sampled answer as text.
+
+    Attributes:
+        text: Without special tokens and the space around it.
+        truncated: Whether the token limit cut it.
+        logp: Sum of the log-probabilities (nats, at temperature 1) of its tokens, with the end token
+            unless truncated; None where `perpo.models.answers_token_ids` of the text gives other
+            tokens than were sampled, as training could not use it then.
+    """
+
+    text: str
+    truncated: bool
+    logp: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HfSampler:
+    """Samples from a model that `perpo.models.load_model` gave.
+
+    Attributes:
+        loaded: The model.
+        image_root: Folder that image paths start from.
+        num_candidates: Candidates per question.
+        temperature: Divides the logits; 0 takes the most probable token.
+        top_p: Draw from the fewest tokens whose probabilities reach this.
+        seed: Of the random numbers.
+        max_new_tokens: Longest answer, the end token included.
+    """
+
+    loaded: LoadedModel
+    image_root: Path
+    num_candidates: int
+    temperature: float
+    top_p: float
+    seed: int
+    max_new_tokens: int
+
+    def check_context(self, questions: Sequence[Question]) -> None:
+        """Run the longest prompt through the processor and see that it and an answer fit.
+
+        Raises:
+            PerpoError: They exceed the model's context.
+        """
+        prompts = [render_prompt(self.loaded, question.question) for question in questions]
+        lengths = [len(ids) for ids in self.loaded.tokenizer(prompts).input_ids]
+        self._encode([questions[int(np.argmax(lengths))]])
+
+    def answers(self, numbered: Sequence[tuple[int, Question]]) -> list[list[Answer]]:
+        """Sample answers to one batch of questions.
+
+        Args:
+            numbered: Questions with their index in the file, which picks their random numbers.
+
+        Returns:
+            For each question `num_candidates` answers.
+        """
+        questions = [question for _, question in numbered]
+        prompts, inputs = self._encode(questions)
+        shape = (self.num_candidates, self.max_new_tokens)
+        uniforms = np.stack([question_uniforms(self.seed, index, *shape) for index, _ in numbered])
+        sampled = sample_candidates(
+            self.loaded.model,
+            inputs,
+            torch.from_numpy(uniforms),
+            temperature=self.temperature,
+            top_p=self.top_p,
+            end_ids=self._end_ids(),
+        )
+        return [self._texts(prompt, found) for prompt, found in zip(prompts, sampled, strict=True)]
+
+    def _encode(self, questions: Sequence[Question]) -> tuple[list[str], dict[str, torch.Tensor]]:
+        """Prompts, and the left-padded batch that the model takes, on its device."""
+        prompts = [render_prompt(self.loaded, question.question) for question in questions]
+        images = []
+        for question in questions:
+            with Image.open(self.image_root / question.image_path) as image:
+                images.append(image.convert("RGB"))
+        batch = self.loaded.processor(images=images, text=prompts, padding=True, return_tensors="pt")
+        length = batch["input_ids"].shape[1]
+        if length + self.max_new_tokens > self.loaded.context_length:
+            raise PerpoError(
+                f"a prompt of {length} tokens (its image included) and {self.max_new_tokens} new ones exceed "
+                f"the model's context of {self.loaded.context_length}",
+                "give a smaller --max_new_tokens or a shorter question",
+            )
+        model = self.loaded.model
+        return prompts, dict(batch.to(model.device, model.dtype))
+
+    def _end_ids(self) -> set[int]:
+        """The tokens at which generate() would stop."""
+        ends = self.loaded.model.generation_config.eos_token_id
+        if ends is None:
+            ends = self.loaded.tokenizer.eos_token_id
+        return set(ends) if isinstance(ends, list) else {ends}
+
+    def _texts(self, prompt: str, candidates: Sequence[Candidate]) -> list[Answer]:
+        kept = [c.token_ids if c.truncated else c.token_ids[:-1] for c in candidates]
+        texts = [text.strip() for text in self.loaded.tokenizer.batch_decode(kept, skip_special_tokens=True)]
+        end = self.loaded.tokenizer.eos_token_id
+        try:
+            again = answers_token_ids(self.loaded, prompt, texts, end=False)
+        except PerpoError:  # one of the texts joins with the prompt; only an empty one is certain then
+            again = [[] for _ in texts]
+        return [
+            Answer(text, c.truncated, c.logp if c.token_ids == [*ids, *[end] * (not c.truncated)] else None)
+            for text, c, ids in zip(texts, candidates, again, strict=True)
+        ]

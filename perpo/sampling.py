@@ -1,0 +1,249 @@
+"""From questions to preference records: sample, reward, keep a journal, filter, write.
+
+Everything that can be wrong with the input is found before the model is loaded, and torch is not
+imported until then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perpo.boxes import BoxFormat
+from perpo.candidates import AnswerSet, Summary, summarise
+from perpo.checkpoints import adapter_digest, local_directory, resolve_model
+from perpo.cli.common import progress
+from perpo.data import PreferenceRecord, Question, check_images, read_questions, to_json, write_jsonl
+from perpo.errors import PerpoError
+from perpo.families import family_of
+from perpo.journal import Journal
+from perpo.rewards import RewardFunction, check_truths, load_reward, score
+
+if TYPE_CHECKING:
+    from perpo.cli.sample import SampleArguments
+    from perpo.hf_sampler import Answer, HfSampler
+    from perpo.models import LoadedModel
+
+TINY_QUESTIONS = 500
+_TINY_IMAGES = 300  # not every picture has two questions
+
+
+@dataclass(frozen=True)
+class SamplingRun:
+    """What a run leaves.
+
+    Attributes:
+        output: The preference records.
+        image_root: Folder that their image paths start from.
+        summary: Numbers about the answers.
+    """
+
+    output: Path
+    image_root: Path
+    summary: Summary
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The checked input of a run; `questions` are all of the file's, `wanted` the first `--limit`."""
+
+    questions: list[Question]
+    wanted: list[Question]
+    image_root: Path
+    box_format: BoxFormat
+    reward: RewardFunction
+
+
+def sample(args: SampleArguments) -> Path:
+    """Sample preference records; see `run_sampling`. Returns the file's path."""
+    return run_sampling(args).output
+
+
+def run_sampling(args: SampleArguments) -> SamplingRun:
+    """Sample candidates for every question, reward and filter them, and write preference records.
+
+    Finished batches are kept in a journal beside the output. Interrupted and called again with the
+    same arguments, this continues, and the output is the same, byte for byte. Filters, `limit` and
+    `batch_size` may change between calls.
+
+    Args:
+        args: The arguments of perpo-sample.
+
+    Returns:
+        Where the records are, and a summary.
+
+    Raises:
+        PerpoError: Bad arguments, questions, images, reward or model; before the model is loaded
+            where it can be known then. Or the filters leave no question.
+    """
+    args.check()
+    output = Path(args.output)
+    journal_path = output.with_name(f"{output.name}.journal")
+    _check_output(output, journal_path)
+    job = _prepare(args, output)
+
+    from perpo.hf_sampler import HfSampler
+    from perpo.models import load_model
+
+    loaded = load_model(args.model, args.adapter, dtype=args.dtype, device=args.device)
+    sampler = HfSampler(
+        loaded=loaded,
+        image_root=job.image_root,
+        num_candidates=args.num_candidates,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        seed=args.seed,
+        max_new_tokens=args.max_new_tokens,
+    )
+    sampler.check_context(job.wanted)
+    provenance = _provenance(args, loaded)
+    with Journal(journal_path, _journal_key(args, job, provenance)) as journal:
+        _sample_missing(journal, job, sampler, args)
+        rows = journal.done()
+    sets = [AnswerSet(**rows[index]) for index in range(len(job.wanted))]
+    kept = _filtered(sets, args)
+    records = [_record(job, answers, args.reward, provenance) for answers in kept]
+    write_jsonl(output, records)
+    return SamplingRun(output, job.image_root, summarise(sets, len(kept)))
+
+
+def _check_output(output: Path, journal_path: Path) -> None:
+    """Refuse to overwrite what no earlier call of this program wrote."""
+    if output.suffix != ".jsonl":
+        raise PerpoError(
+            f"--output must end in .jsonl, got {output}", "records are written one JSON object a line"
+        )
+    if output.exists() and not journal_path.exists():
+        raise PerpoError(
+            f"{output} exists, and there is no journal beside it to continue from",
+            "choose another --output, or move that file away",
+        )
+
+
+def _prepare(args: SampleArguments, output: Path) -> _Job:
+    """Check and read everything but the model's weights."""
+    config = json.loads((local_directory(resolve_model(args.model)) / "config.json").read_text())
+    if args.adapter is not None:
+        adapter_digest(args.adapter)
+    box_format = family_of(config.get("model_type", "")).box_format
+    if args.box_frame is not None:
+        box_format = dataclasses.replace(box_format, frame=args.box_frame)
+    reward = load_reward(args.reward, box_format)
+    questions, image_root = _read(args, output)
+    wanted = questions[: args.limit]
+    check_truths(reward, wanted)
+    check_images(wanted, image_root)
+    return _Job(questions, wanted, image_root, box_format, reward)
+
+
+def _read(args: SampleArguments, output: Path) -> tuple[list[Question], Path]:
+    """All questions, and the folder that their image paths start from."""
+    unpack_to = output.parent / f"{output.stem}-images"
+    if args.questions != "tiny":
+        source = Path(args.questions)
+        default_root = source.parent if source.is_file() else Path()
+        return read_questions(args.questions, unpack_to=unpack_to), Path(args.image_root or default_root)
+    if args.image_root is not None:
+        raise PerpoError("the tiny questions come with their images", "leave --image_root out")
+    from perpo.tiny.world import write_questions
+
+    folder = output.parent / f"{output.stem}-questions"
+    return read_questions(write_questions(folder, images=_TINY_IMAGES))[:TINY_QUESTIONS], folder
+
+
+def _provenance(args: SampleArguments, loaded: LoadedModel) -> dict[str, Any]:
+    """How the answers are made; goes into every record."""
+    return {
+        "engine": "hf",
+        "temperature": args.temperature,
+        "top_p": args.top_p,
+        "seed": args.seed,
+        "max_new_tokens": args.max_new_tokens,
+        "model": loaded.name,
+        "dtype": args.dtype,
+        "weights_sha256": loaded.weights_sha256,
+        "adapter_sha256": loaded.adapter_sha256,
+    }
+
+
+def _journal_key(args: SampleArguments, job: _Job, provenance: dict[str, Any]) -> str:
+    """SHA-256 of all that the journal's rows depend on."""
+    content = {
+        "provenance": provenance,
+        "num_candidates": args.num_candidates,
+        "reward": args.reward,
+        "boxes": dataclasses.asdict(job.box_format),
+        "questions": [to_json(question) for question in job.questions],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sample_missing(journal: Journal, job: _Job, sampler: HfSampler, args: SampleArguments) -> None:
+    """Sample what the journal lacks.
+
+    Batches always begin at the same questions, and one that is partly there is done again whole, so
+    that an interruption changes no batch and with it no last bit of a number.
+    """
+    done = journal.done().keys()
+    indices = range(len(job.wanted))
+    with progress(len(indices), "sampling", initial=len(done & set(indices))) as advance:
+        for batch in _batches(indices, args.batch_size):
+            missing = len(set(batch) - done)
+            if missing:
+                found = sampler.answers([(index, job.wanted[index]) for index in batch])
+                sets = [_rewarded(index, job, answers) for index, answers in zip(batch, found, strict=True)]
+                journal.append(map(dataclasses.asdict, sets))
+                advance(missing)
+
+
+def _batches(indices: range, size: int) -> Iterator[range]:
+    return (indices[start : start + size] for start in indices[::size])
+
+
+def _rewarded(index: int, job: _Job, answers: Sequence[Answer]) -> AnswerSet:
+    question = job.wanted[index]
+    scored = [score(job.reward, answer.text, question.answer, vars(question)) for answer in answers]
+    return AnswerSet(
+        id=index,
+        answers=[answer.text for answer in answers],
+        rewards=[s.reward for s in scored],
+        readable=[s.readable for s in scored],
+        truncated=[answer.truncated for answer in answers],
+        reference_logps=[answer.logp for answer in answers],
+    )
+
+
+def _filtered(sets: Sequence[AnswerSet], args: SampleArguments) -> list[AnswerSet]:
+    """The answers that become records.
+
+    Raises:
+        PerpoError: None do.
+    """
+    kept = [answers for answers in sets if answers.margin() >= args.min_margin]
+    if not kept:
+        best = max(answers.margin() for answers in sets)
+        raise PerpoError(
+            f"no question has a margin of {args.min_margin} between its best and worst finished answers; "
+            f"the largest is {best:.3f}",
+            "run the same command with a smaller --min_margin: what was sampled is kept",
+        )
+    return [answers.distinct() for answers in kept] if args.duplicates == "drop" else kept
+
+
+def _record(job: _Job, answers: AnswerSet, reward: str, provenance: dict[str, Any]) -> PreferenceRecord:
+    question = job.wanted[answers.id]
+    return PreferenceRecord(
+        **vars(question),
+        answers_gen=answers.answers,
+        rewards=answers.rewards,
+        reward_name=reward,
+        truncated=answers.truncated,
+        reference_logps=answers.reference_logps,
+        box_frame=job.box_format.frame,
+        sampling=provenance,
+    )

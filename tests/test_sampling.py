@@ -1,0 +1,505 @@
+"""perpo-sample from questions to records: what it writes, refuses, survives and repeats."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from perpo.cli.sample import SampleArguments, main
+from perpo.data import read_preferences
+from perpo.hf_sampler import Answer, HfSampler
+from perpo.models import answer_token_ids, load_model, render_prompt
+from perpo.prefix import repeated_logps
+from perpo.sampling import run_sampling, sample
+from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, new_model, new_processor, save_random_model
+
+TRUTH = "[0.10, 0.20, 0.50, 0.60]"
+QUESTIONS = 7
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A model without knowledge whose answers look a little like boxes and end soon."""
+    directory = tmp_path_factory.mktemp("model")
+    processor = new_processor(TINY, ["where is the small red circle? USER: ASSISTANT:"])
+    model = new_model(TINY, processor)
+    likely = {" [": 0.8, ", ": 0.9, "]": 0.7, "</s>": 0.75}
+    with torch.no_grad():
+        embedding = model.get_input_embeddings().weight
+        # The first number is about the same at every position, so it raises a token's logit everywhere.
+        embedding[:, 0] = 0.5
+        for token in range(len(processor.tokenizer)):
+            text = processor.tokenizer.decode([token])
+            embedding[token, 0] += likely.get(text, 0.45 if text[1:2] == "." else 0)
+    model.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Questions with photographs of several sizes, in an empty folder."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for index in range(QUESTIONS):
+        size = (40 + 10 * index, 80, 3)
+        Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8)).save(tmp_path / f"{index}.png")
+        question = "<image>\nwhere is the " + "small " * (index % 3) + "red circle?"
+        rows.append({"image_path": f"{index}.png", "question": question, "answer": TRUTH, "image_id": index})
+    write_rows(tmp_path, rows)
+    return tmp_path
+
+
+def write_rows(folder, rows):
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_rows(folder):
+    return [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
+
+
+def arguments(folder, checkpoint, **changes):
+    values = {
+        "model": str(checkpoint),
+        "questions": str(folder / "questions.jsonl"),
+        "output": str(folder / "out.jsonl"),
+        "num_candidates": 6,
+        "max_new_tokens": 12,
+        "batch_size": 3,
+        "reward": "edit",
+        "device": "cpu",
+    }
+    return SampleArguments(**(values | changes))
+
+
+def words(args):
+    """The same arguments as words of the command line."""
+    return [word for name, value in vars(args).items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def records(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Let the model say what the test wants: a function from a question's index to its answers."""
+
+    def script(say):
+        monkeypatch.setattr(HfSampler, "answers", lambda self, numbered: [say(index) for index, _ in numbered])
+
+    return script
+
+
+# What it writes.
+
+
+def test_records_hold_answers_rewards_log_probs_and_how_they_were_made(folder, checkpoint):
+    args = arguments(folder, checkpoint, temperature=1.1, top_p=0.95, seed=3)
+    path = sample(args)
+    loaded = load_model(str(checkpoint), device="cpu")
+    written = read_preferences(path)
+    assert [record.image_path for record in written] == [f"{index}.png" for index in range(QUESTIONS)]
+    for record in written:
+        assert record.question.startswith("where is the")
+        assert (record.answer, record.reward_name, record.box_frame) == (TRUTH, "edit", "padded")
+        assert record.sampling == {
+            "engine": "hf",
+            "temperature": 1.1,
+            "top_p": 0.95,
+            "seed": 3,
+            "max_new_tokens": 12,
+            "model": str(checkpoint),
+            "dtype": "float32",
+            "weights_sha256": loaded.weights_sha256,
+            "adapter_sha256": None,
+        }
+        lengths = (record.answers_gen, record.rewards, record.truncated, record.reference_logps)
+        assert {len(column) for column in lengths} == {6}
+    cut = [cut for record in written for cut in record.truncated]
+    assert 0 < sum(cut) < len(cut)
+
+
+def test_known_log_probs_are_those_of_training(folder, checkpoint):
+    loaded = load_model(str(checkpoint), device="cpu")
+    known = unknown = 0
+    for record in read_preferences(sample(arguments(folder, checkpoint, num_candidates=20))):
+        prompt = render_prompt(loaded, record.question)
+        image = Image.open(folder / record.image_path).convert("RGB")
+        inputs = loaded.processor(images=[image], text=[prompt], return_tensors="pt")
+        columns = zip(record.answers_gen, record.truncated, record.reference_logps, strict=True)
+        usable = [(text, cut, logp) for text, cut, logp in columns if logp is not None]
+        unknown += 20 - len(usable)
+        if not usable:
+            continue
+        known += len(usable)
+        with torch.no_grad():
+            expected = repeated_logps(
+                loaded.model,
+                [inputs["input_ids"][0].tolist()],
+                [[answer_token_ids(loaded, prompt, text, end=not cut) for text, cut, _ in usable]],
+                {"pixel_values": inputs["pixel_values"]},
+                pad_id=3,
+            )
+        assert expected[0].tolist() == pytest.approx([logp for _, _, logp in usable], abs=1e-4)
+    assert known > 3
+    assert unknown > 3  # such as "0.12", which the model said without the separator's space before it
+
+
+def test_greedy_answers_are_those_of_generate(folder, checkpoint):
+    path = sample(arguments(folder, checkpoint, temperature=0.0, num_candidates=1))
+    loaded = load_model(str(checkpoint), device="cpu")
+    for record in read_preferences(path):
+        prompt = render_prompt(loaded, record.question)
+        image = Image.open(folder / record.image_path).convert("RGB")
+        inputs = loaded.processor(images=[image], text=[prompt], return_tensors="pt")
+        ids = loaded.model.generate(**inputs, do_sample=False, max_new_tokens=12)[0]
+        text = loaded.tokenizer.decode(ids[inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert record.answers_gen == [text.strip()]
+
+
+def test_unreadable_answers_get_0_and_are_counted(folder, checkpoint, scripted):
+    texts = [TRUTH, "no box", "[0.10, 0.20, 0.50, 0.40]", "[0.1, 0.2"]
+    scripted(lambda index: [Answer(text, truncated=text == texts[3], logp=None) for text in texts])
+    run = run_sampling(arguments(folder, checkpoint, reward="iou", num_candidates=4))
+    for record in read_preferences(run.output):
+        assert record.rewards == pytest.approx([1.0, 0.0, 0.5, 0.0])
+        assert record.truncated == [False, False, False, True]
+        assert record.reference_logps == [None] * 4
+    assert run.summary.unreadable == 2 * QUESTIONS
+    assert run.summary.truncated == QUESTIONS
+    assert run.summary.mean_reward == pytest.approx(1.5 / 4)
+    assert run.summary.best_of_n == 1.0
+
+
+def test_only_questions_with_the_margin_are_kept(folder, checkpoint, scripted):
+    # Question k has rewards 1 and 1 - k/10 from the user's function; those of even k end with a cut answer of 0.
+    def say(index):
+        extra = [Answer("0.0", truncated=True, logp=-1.0)] if index % 2 == 0 else [Answer("1.0", False, -1.0)]
+        return [Answer("1.0", False, -1.0), Answer(str(1 - index / 10), False, -1.0), *extra]
+
+    (folder / "as_number.py").write_text("def reward(prediction, truth, sample):\n    return float(prediction)\n")
+    rows = read_rows(folder)
+    write_rows(folder, [row | {"answer": "1.0"} for row in rows])
+    scripted(say)
+    args = arguments(folder, checkpoint, reward="as_number:reward", num_candidates=3, min_margin=0.4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run = run_sampling(args)
+        kept = read_preferences(run.output)
+        assert [record.image_id for record in kept] == [4, 5, 6]
+        assert (run.summary.questions, run.summary.kept) == (7, 3)
+        # Filters work on what the journal holds: another setting needs no sampling.
+        scripted(lambda index: pytest.fail("sampled again"))
+        args.min_margin, args.duplicates = 0.0, "drop"
+        everything = read_preferences(sample(args))
+    assert [len(record.answers_gen) for record in everything] == [2, 2, 3, 2, 3, 2, 3]
+    assert everything[0].truncated == [False, True]
+
+
+def test_no_question_left_is_said_and_nothing_is_sampled_in_vain(folder, checkpoint, scripted, capsys):
+    scripted(lambda index: [Answer(TRUTH, False, -1.0), Answer(TRUTH, False, -1.0)])
+    args = arguments(folder, checkpoint, num_candidates=2, min_margin=0.5)
+    assert main(words(args)) == 2
+    assert "no question has a margin of 0.5" in capsys.readouterr().err
+    scripted(lambda index: pytest.fail("sampled again"))
+    args.min_margin = 0.0
+    assert main(words(args)) == 0
+
+
+def test_the_program_prints_the_summary(folder, checkpoint, capfd):
+    assert main(words(arguments(folder, checkpoint, limit=4))) == 0
+    out, err = capfd.readouterr()
+    assert "questions            4\n" in out
+    assert "candidates           24," in out
+    assert "rewards\n" in out
+    assert "perpo-train --data" in err
+    assert len(records(folder / "out.jsonl")) == 4
+
+
+def test_a_function_of_the_users_gets_prediction_truth_and_sample(folder, checkpoint, monkeypatch):
+    (folder / "my_reward.py").write_text(
+        textwrap.dedent("""
+        def reward(prediction, truth, sample):
+            assert truth == "[0.10, 0.20, 0.50, 0.60]" and sample["answer"] == truth
+            if prediction == truth:
+                return 1.0
+            return None if not prediction else sample["image_id"] / 10
+        """)
+    )
+    monkeypatch.chdir(folder)
+    for record in read_preferences(sample(arguments(folder, checkpoint, reward="my_reward:reward"))):
+        assert record.reward_name == "my_reward:reward"
+        assert record.rewards == [record.image_id / 10 if text else 0.0 for text in record.answers_gen]
+
+
+def test_images_inside_the_data_are_unpacked_beside_the_output(folder, checkpoint):
+    buffer = io.BytesIO()
+    Image.new("RGB", (50, 40), "teal").save(buffer, format="JPEG")
+    image = {"bytes": buffer.getvalue(), "path": None}
+    rows = [{"image": image, "question": "where is it?", "answer": TRUTH}]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "questions.parquet")
+    run = run_sampling(arguments(folder, checkpoint, questions=str(folder / "questions.parquet")))
+    [record] = read_preferences(run.output)
+    assert (run.image_root / record.image_path).read_bytes() == buffer.getvalue()
+    assert (run.image_root / record.image_path).parent == folder / "out-images"
+
+
+def test_the_declared_frame_is_written(folder, checkpoint):
+    args = arguments(folder, checkpoint, box_frame="original", limit=2)
+    assert [record.box_frame for record in read_preferences(sample(args))] == ["original"] * 2
+
+
+def test_a_model_of_llava_15_geometry_answers(folder, tmp_path_factory):
+    checkpoint = save_random_model(tmp_path_factory.mktemp("geometry"), LLAVA15_GEOMETRY)
+    args = arguments(folder, checkpoint, limit=2, num_candidates=20, max_new_tokens=4)
+    assert [len(record.answers_gen) for record in read_preferences(sample(args))] == [20, 20]
+
+
+# What it repeats.
+
+
+def test_neither_batch_size_nor_limit_nor_order_of_work_changes_an_answer(folder, checkpoint):
+    expected = records(sample(arguments(folder, checkpoint, output=str(folder / "a.jsonl"), batch_size=7)))
+    first = arguments(folder, checkpoint, output=str(folder / "b.jsonl"), batch_size=1, limit=3)
+    sample(first)
+    first.limit, first.batch_size = None, 2
+    found = records(sample(first))
+    for one, other in zip(found, expected, strict=True):
+        for name, value in one.items():
+            if name == "reference_logps":
+                assert [v is None for v in value] == [v is None for v in other[name]]
+                known = [v for v in value if v is not None]
+                assert known == pytest.approx([v for v in other[name] if v is not None], abs=1e-4)
+            else:
+                assert value == other[name]
+
+
+def test_another_seed_gives_other_answers_and_fewer_candidates_the_first_ones(folder, checkpoint):
+    paths = {}
+    for name, changes in {"a": {}, "other": {"seed": 1}, "fewer": {"num_candidates": 4}}.items():
+        paths[name] = records(sample(arguments(folder, checkpoint, output=str(folder / f"{name}.jsonl"), **changes)))
+    for a, other, fewer in zip(*paths.values(), strict=True):
+        assert a["answers_gen"] != other["answers_gen"]
+        assert a["answers_gen"][:4] == fewer["answers_gen"]
+
+
+STOPPING_REWARD = """
+import os
+from rapidfuzz.distance import Levenshtein
+
+def reward(prediction, truth, sample):
+    if str(sample["image_id"]) == os.environ.get("STOP_AT") and prediction != truth:
+        open("pipe").read()  # until the writer goes away
+    return Levenshtein.normalized_similarity(prediction, truth)
+"""
+
+
+def program(folder, args, stop_at=""):
+    command = [sys.executable, "-m", "perpo.cli.sample", *words(args)]
+    env = os.environ | {"STOP_AT": stop_at}
+    return subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
+
+
+def kill_at(question, folder, args):
+    """Kill the program while it rewards this question."""
+    with program(folder, args, str(question)) as process:
+        pipe = None
+        while pipe is None:
+            assert process.poll() is None, process.stderr.read()
+            try:
+                pipe = os.open(folder / "pipe", os.O_WRONLY | os.O_NONBLOCK)
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # which says that the program has not got there yet
+                    raise
+                time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=120)
+        os.close(pipe)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_killed_run_continues_to_the_same_bytes(folder, checkpoint):
+    (folder / "stopping.py").write_text(STOPPING_REWARD)
+    os.mkfifo(folder / "pipe")
+    settings = {"reward": "stopping:reward", "batch_size": 2}
+    cut = arguments(folder, checkpoint, output=str(folder / "cut.jsonl"), **settings)
+    whole = arguments(folder, checkpoint, output=str(folder / "whole.jsonl"), **settings)
+    journal = folder / "cut.jsonl.journal"
+    with program(folder, whole) as uninterrupted:
+        kill_at(5, folder, cut)
+        assert not (folder / "cut.jsonl").exists()
+        assert [row.get("id") for row in records(journal)] == [None, 0, 1, 2, 3]
+        with journal.open("a") as file:
+            file.write('{"id": 4, "answers": ["[0.1')  # as if killed while writing
+        with program(folder, cut) as again:
+            assert again.wait(timeout=120) == 0
+        assert uninterrupted.wait(timeout=120) == 0
+    assert (folder / "cut.jsonl").read_bytes() == (folder / "whole.jsonl").read_bytes()
+
+
+def test_ctrl_c_keeps_what_is_done(folder, checkpoint, monkeypatch, capsys):
+    args = arguments(folder, checkpoint)
+    expected = sample(args).read_bytes()
+    args.output = str(folder / "cut.jsonl")
+    answers = HfSampler.answers
+
+    def interrupted(self, numbered):
+        if numbered[0][0] == 3:
+            signal.raise_signal(signal.SIGINT)
+        return answers(self, numbered)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HfSampler, "answers", interrupted)
+        assert main(words(args)) == 130
+    err = capsys.readouterr().err
+    assert "run the same command again" in err
+    assert "Traceback" not in err
+    assert not (folder / "cut.jsonl").exists()
+    assert [row.get("id") for row in records(folder / "cut.jsonl.journal")] == [None, 0, 1, 2]
+    assert main(words(args)) == 0
+    assert (folder / "cut.jsonl").read_bytes() == expected
+
+
+def test_a_batch_that_is_partly_in_the_journal_is_done_again_whole(folder, checkpoint, monkeypatch):
+    args = arguments(folder, checkpoint)
+    expected = sample(args).read_bytes()
+    journal = folder / "out.jsonl.journal"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:6]))  # the head, one whole batch and two thirds of the next
+    batches = []
+    answers = HfSampler.answers
+    monkeypatch.setattr(
+        HfSampler, "answers", lambda self, numbered: batches.append([k for k, _ in numbered]) or answers(self, numbered)
+    )
+    assert sample(args).read_bytes() == expected
+    assert batches == [[3, 4, 5], [6]]
+
+
+# What it refuses.
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Fail if the model's weights are read."""
+    monkeypatch.setattr("perpo.models.load_model", lambda *args, **kwargs: pytest.fail("the model was loaded"))
+
+
+def refused(capsys, args):
+    assert main(words(args)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    error, hint = err.removeprefix("error: ").rsplit("\nhint: ", 1)
+    assert hint.strip()
+    return error
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_candidates": 0}, "--num_candidates must be at least 1, got 0"),
+        ({"temperature": -0.5}, "--temperature must be 0 or more, got -0.5"),
+        ({"top_p": 0.0}, "--top_p must be above 0 and at most 1, got 0.0"),
+        ({"seed": -1}, "--seed must be from 0 to 2^64 - 1, got -1"),
+        ({"max_new_tokens": 0}, "--max_new_tokens must be at least 1, got 0"),
+        ({"batch_size": 0}, "--batch_size must be at least 1, got 0"),
+        ({"min_margin": 1.5}, "--min_margin must be from 0 to 1, got 1.5"),
+        ({"limit": 0}, "--limit must be at least 1, got 0"),
+        ({"temperature": 0.0}, "--temperature 0 gives the same answer every time"),
+        ({"temperature": 0.0, "num_candidates": 1, "top_p": 0.5}, "--temperature 0 gives the same answer every time"),
+        ({"reward": "iuo"}, "there is no reward 'iuo'"),
+        ({"reward": "nowhere_to_be_found:reward"}, "can't be imported"),
+        ({"questions": "/nowhere/questions.jsonl"}, "/nowhere/questions.jsonl"),
+        ({"output": "records.csv"}, "--output must end in .jsonl"),
+        ({"adapter": "/nowhere"}, "/nowhere holds no adapter"),
+        ({"model": "/nowhere"}, "there is no model directory /nowhere"),
+        ({"questions": "tiny", "image_root": "/tmp"}, "the tiny questions come with their images"),
+    ],
+)
+def test_bad_arguments(folder, checkpoint, no_model, capsys, changes, message):
+    assert message in refused(capsys, arguments(folder, checkpoint, **changes))
+
+
+def test_a_line_that_is_not_json(folder, checkpoint, no_model, capsys):
+    with (folder / "questions.jsonl").open("a") as file:
+        file.write('{"image_path": \n')
+    assert f"questions.jsonl, line {QUESTIONS + 1}" in refused(capsys, arguments(folder, checkpoint))
+
+
+def test_missing_and_truncated_images_are_all_listed(folder, checkpoint, no_model, capsys):
+    (folder / "1.png").unlink()
+    (folder / "4.png").write_bytes((folder / "4.png").read_bytes()[:-200])
+    error = refused(capsys, arguments(folder, checkpoint))
+    assert f"2 of {QUESTIONS} images" in error
+    assert "1.png" in error
+    assert "4.png" in error
+
+
+def test_a_truth_that_the_reward_cannot_read(folder, checkpoint, no_model, capsys):
+    rows = read_rows(folder)
+    rows[2]["answer"] = "on the left"
+    write_rows(folder, rows)
+    error = refused(capsys, arguments(folder, checkpoint, reward="iou"))
+    assert "question 3" in error
+    assert "on the left" in error
+
+
+def test_an_output_that_this_program_did_not_write_is_left_alone(folder, checkpoint, no_model, capsys):
+    args = arguments(folder, checkpoint, output=str(folder / "questions.jsonl"))
+    before = (folder / "questions.jsonl").read_bytes()
+    assert "exists, and there is no journal beside it" in refused(capsys, args)
+    assert (folder / "questions.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"num_candidates": 5}, {"reward": "iou"}, {"box_frame": "original"}])
+def test_the_journal_of_other_settings_is_not_continued(folder, checkpoint, capsys, changes):
+    sample(arguments(folder, checkpoint, limit=1))
+    before = (folder / "out.jsonl").read_bytes()
+    error = refused(capsys, arguments(folder, checkpoint, limit=1, **changes))
+    assert "other settings, another model or other data" in error
+    assert (folder / "out.jsonl").read_bytes() == before
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer(folder, checkpoint, capsys, scripted):
+    rows = read_rows(folder)
+    rows[5]["question"] = "where is the " + "small red circle " * 150
+    write_rows(folder, rows)
+    scripted(lambda index: pytest.fail("sampled before the lengths were checked"))
+    assert "exceed the model's context of 512" in refused(capsys, arguments(folder, checkpoint))
+
+
+def test_a_reward_out_of_range(folder, checkpoint, capsys, monkeypatch):
+    (folder / "too_high.py").write_text(
+        "def reward(prediction, truth, sample):\n    return 2 - (prediction == truth)\n"
+    )
+    monkeypatch.chdir(folder)
+    error = refused(capsys, arguments(folder, checkpoint, reward="too_high:reward"))
+    assert "too_high:reward" in error
+    assert "2" in error
+
+
+# What the tiny world adds.
+
+
+def test_the_tiny_questions_come_with_their_images(tmp_path, checkpoint):
+    args = arguments(tmp_path, checkpoint, questions="tiny", reward="iou", limit=3, num_candidates=2)
+    run = run_sampling(args)
+    for record in read_preferences(run.output):
+        assert (run.image_root / record.image_path).is_file()
+        assert record.question.startswith("Please provide the bounding box")
+    assert run.summary.questions == 3
