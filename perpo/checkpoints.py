@@ -86,18 +86,14 @@ def _check_checkpoint(directory: Path) -> None:
     config_path = directory / "config.json"
     if not config_path.is_file():
         if (directory / "adapter_config.json").is_file():
-            raise PerpoError(
-                f"{directory} is an adapter, not a model", "give it as --adapter, and its base as --model"
-            )
+            raise PerpoError(f"{directory} is an adapter, not a model", "give it as --adapter, and its base as --model")
         raise PerpoError(
             f"{directory} is no model: it has no config.json", "give a directory in the Hugging Face layout"
         )
     try:
         config = json.loads(config_path.read_text())
     except ValueError as error:
-        raise PerpoError(
-            f"{config_path} is not JSON: {first_line(error)}", "is the download complete?"
-        ) from error
+        raise PerpoError(f"{config_path} is not JSON: {first_line(error)}", "is the download complete?") from error
     if "mm_vision_tower" in config or config.get("model_type") == "llava_llama":
         raise PerpoError(
             f"{directory} is an original LLaVA checkpoint, not one in the Hugging Face layout", _CONVERT_HINT

@@ -100,9 +100,7 @@ def _usable(args: TrainArguments, record: PreferenceRecord, counts: Counter[str]
     for place in range(len(record.answers_gen)):
         if not args.keep_truncated and record.truncated and record.truncated[place]:
             counts["candidates_left_out_truncated"] += 1
-        elif args.reference == "recorded" and (
-            record.reference_logps is None or record.reference_logps[place] is None
-        ):
+        elif args.reference == "recorded" and (record.reference_logps is None or record.reference_logps[place] is None):
             counts["candidates_left_out_no_recorded_reference"] += 1
         else:
             places.append(place)

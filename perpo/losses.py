@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 # Scores beyond it are cut before they are subtracted, so that finite inputs never give inf - inf.
 _LARGEST = 1e30
@@ -45,7 +45,8 @@ def perpo_loss(
         (B,) losses, >= 0.
     """
     weights = pair_weights(rewards, gamma=gamma, mask=mask)
-    return (weights * softplus(-beta * _differences(policy_logps, reference_logps, mask))).sum((-2, -1))
+    # softplus(-x) = -logsigmoid(x), which is exact where torch's softplus is cut off
+    return -(weights * logsigmoid(beta * _differences(policy_logps, reference_logps, mask))).sum((-2, -1))
 
 
 def lipo_loss(

@@ -84,9 +84,7 @@ def load_model(
         processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
         model = _base_model(directory, name, dtype)
     except (OSError, ValueError, SafetensorError) as error:
-        raise PerpoError(
-            f"{name} cannot be loaded: {first_line(error)}", "is the download complete?"
-        ) from error
+        raise PerpoError(f"{name} cannot be loaded: {first_line(error)}", "is the download complete?") from error
     if not getattr(processor, "chat_template", None):
         raise PerpoError(f"{name} has no chat template", "add the chat_template.jinja of its hub page")
     processor.tokenizer.padding_side = "left"
@@ -131,9 +129,7 @@ def render_prompt(loaded: LoadedModel, question: str) -> str:
     question = question.removeprefix("<image>\n")
     placeholder = loaded.processor.image_token
     if placeholder in question:
-        raise PerpoError(
-            f"a question holds {placeholder}, which stands for an image: {question!r}", "remove it"
-        )
+        raise PerpoError(f"a question holds {placeholder}, which stands for an image: {question!r}", "remove it")
     content = [{"type": "image"}, {"type": "text", "text": question}]
     return loaded.processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
@@ -145,9 +141,7 @@ def answer_token_ids(loaded: LoadedModel, prompt: str, answer: str, *, end: bool
     return answers_token_ids(loaded, prompt, [answer], end=end)[0]
 
 
-def answers_token_ids(
-    loaded: LoadedModel, prompt: str, answers: Sequence[str], *, end: bool = True
-) -> list[list[int]]:
+def answers_token_ids(loaded: LoadedModel, prompt: str, answers: Sequence[str], *, end: bool = True) -> list[list[int]]:
     """The tokens of several answers to one prompt: the family's separator, the answer, the end token.
 
     An empty answer is the end token alone.
@@ -160,9 +154,13 @@ def answers_token_ids(
 
     Raises:
         PerpoError: The tokens of prompt and answer do not begin with the prompt's own, so that no
-            split between the two is right.
+            split between the two is right; or an answer holds the model's image placeholder.
     """
     tokenizer = loaded.tokenizer
+    placeholder = loaded.processor.image_token
+    for answer in answers:
+        if placeholder in answer:
+            raise PerpoError(f"an answer holds {placeholder}, which stands for an image: {answer!r}", "remove it")
     separator = loaded.family.answer_separator
     special = not prompt.startswith(tokenizer.bos_token or "\0")
     texts = [prompt, *(prompt + separator + answer if answer else prompt for answer in answers)]

@@ -73,16 +73,10 @@ def attention_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
     query, key = segments.unsqueeze(2), segments.unsqueeze(1)
     visible = (key == query) | ((key == 0) & (query > 0))
     visible &= torch.ones_like(visible[0]).tril()
-    return (
-        torch.zeros(visible.shape, dtype=dtype, device=segments.device)
-        .masked_fill(~visible, _HIDDEN)
-        .unsqueeze(1)
-    )
+    return torch.zeros(visible.shape, dtype=dtype, device=segments.device).masked_fill(~visible, _HIDDEN).unsqueeze(1)
 
 
-def candidate_logps(
-    model: Any, packed: Packed, image_inputs: Mapping[str, Tensor], *, candidates: int
-) -> Tensor:
+def candidate_logps(model: Any, packed: Packed, image_inputs: Mapping[str, Tensor], *, candidates: int) -> Tensor:
     """Summed log-probabilities of each candidate's tokens, in one forward pass per batch.
 
     Args:

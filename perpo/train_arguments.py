@@ -78,9 +78,7 @@ class TrainArguments:
         "cosine", "how the learning rates change"
     )
     warmup_steps: int = arg(0, "optimizer steps until the full learning rate (not with constant)")
-    schedule_part: str = arg(
-        "1/1", "K/N: this run is the K-th of N equally long parts of one learning-rate schedule"
-    )
+    schedule_part: str = arg("1/1", "K/N: this run is the K-th of N equally long parts of one learning-rate schedule")
     weight_decay: float = arg(0.0, "AdamW's weight decay, on matrices")
     max_grad_norm: float = arg(1.0, "clip the gradient's norm to this; 0 means never")
     bf16: bool = arg(False, "compute in bfloat16 (what is trained stays in float32)")
@@ -143,6 +141,4 @@ class TrainArguments:
         first, _, second = self.schedule_part.partition("/")
         if first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
             return int(first), int(second)
-        raise PerpoError(
-            f"--schedule_part expects K/N with 1 <= K <= N, got {self.schedule_part!r}", "such as 2/6"
-        )
+        raise PerpoError(f"--schedule_part expects K/N with 1 <= K <= N, got {self.schedule_part!r}", "such as 2/6")

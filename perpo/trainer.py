@@ -179,17 +179,15 @@ class PreferenceTrainer(Trainer):
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Tensor]:  # type: ignore[override]
         """The micro-batches of an optimizer step, and how many lists they hold together."""
         batches, _ = super().get_batch_samples(*args, **kwargs)
-        return batches, torch.tensor(
-            float(sum(len(batch["mask"]) for batch in batches)), device=self.args.device
-        )
+        return batches, torch.tensor(float(sum(len(batch["mask"]) for batch in batches)), device=self.args.device)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The run's part of the learning-rate schedule."""
         part, parts = self.arguments.part
         if self.lr_scheduler is None:
-            whole = get_scheduler(
+            whole: Any = get_scheduler(
                 self.arguments.lr_scheduler_type,
-                self.optimizer if optimizer is None else optimizer,
+                optimizer or self.optimizer,  # type: ignore[arg-type]
                 num_warmup_steps=self.arguments.warmup_steps,
                 num_training_steps=num_training_steps * parts,
             )

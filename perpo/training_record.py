@@ -118,9 +118,7 @@ def find_start(args: TrainArguments, record: dict[str, Any]) -> Start:
         raise PerpoError(f"{where} is no checkpoint of a run", "give last, or a checkpoint-... directory")
     earlier = read_record(Path(where).parent)
     if earlier is None:
-        raise PerpoError(
-            f"there is no {FILE_NAME} beside {where}", "leave checkpoints in their run's directory"
-        )
+        raise PerpoError(f"there is no {FILE_NAME} beside {where}", "leave checkpoints in their run's directory")
     _check_same_run(earlier, record, where)
     return Start(Path(where))
 

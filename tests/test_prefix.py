@@ -63,9 +63,7 @@ def gradients(model, logps):
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_log_probs_and_gradients_equal_those_of_the_repeated_forward(
-    loaded, peft_model, padding_side, checkpointing
-):
+def test_log_probs_and_gradients_equal_those_of_the_repeated_forward(loaded, peft_model, padding_side, checkpointing):
     batch = make_batch(loaded)
     repeated = repeated_logps(peft_model, *batch, pad_id=3, padding_side=padding_side)
     expected = gradients(peft_model, repeated)

@@ -37,9 +37,7 @@ def _summary(record: dict[str, Any]) -> str:
     used = f"{counts.pop('lists')} of {counts.pop('records')} records, {counts.pop('candidates')} answers"
     left_out = "".join(f", {name.replace('_', ' ')}: {count}" for name, count in counts.items())
     logged = record["last_log"] or {}
-    values = "".join(
-        f", {name} {logged[name]:.4g}" for name in ("loss", "pair_accuracy", "kl") if name in logged
-    )
+    values = "".join(f", {name} {logged[name]:.4g}" for name in ("loss", "pair_accuracy", "kl") if name in logged)
     return f"{used}{left_out}; {record['steps']} steps in {record['duration_s']:.1f} s{values}"
 
 

@@ -1,0 +1,213 @@
+"""Each argument of perpo-train acts, and what a method has no use for is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+
+from perpo.errors import PerpoError
+from perpo.train_arguments import TrainArguments
+from perpo.trainer import train
+from perpo.training_record import read_record
+
+# What changes the trained weights, as a change to the plain run (or to the options given with it).
+CHANGES = {
+    "method": ({"method": "lipo"}, {}),
+    "beta": ({"beta": 1.0}, {}),
+    "gamma": ({"gamma": 3.0}, {}),
+    "num_candidates": ({"num_candidates": 2}, {}),
+    "keep_truncated": ({"keep_truncated": True}, {}),
+    "lora_alpha": ({"lora_alpha": 16}, {}),
+    "lora_dropout": ({"lora_dropout": 0.5}, {"method": "sft"}),
+    "learning_rate": ({"learning_rate": 2e-2}, {}),
+    "mm_projector_lr": ({"mm_projector_lr": 2e-2}, {}),
+    "per_device_train_batch_size": ({"per_device_train_batch_size": 1}, {}),
+    "gradient_accumulation_steps": ({"gradient_accumulation_steps": 2}, {}),
+    "num_train_epochs": ({"num_train_epochs": 2.0}, {}),
+    "max_steps": ({"max_steps": 1}, {}),
+    "lr_scheduler_type": ({"lr_scheduler_type": "constant"}, {}),
+    "warmup_steps": ({"warmup_steps": 1}, {}),
+    "schedule_part": ({"schedule_part": "1/2"}, {}),
+    "weight_decay": ({"weight_decay": 10.0}, {}),
+    "max_grad_norm": ({"max_grad_norm": 1e-6}, {}),
+    "bf16": ({"bf16": True}, {}),
+    "seed": ({"seed": 1}, {}),
+}
+# What is shown to act elsewhere: below, or in tests/test_training.py (the reference, resuming, output).
+ELSEWHERE = {
+    "data",
+    "output_dir",
+    "model",
+    "adapter",
+    "image_root",
+    "reference",
+    "lora_r",
+    "gradient_checkpointing",
+    "logging_steps",
+    "save_steps",
+    "save_total_limit",
+    "resume_from_checkpoint",
+    "dataloader_num_workers",
+}
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory, small_model):
+    """A run of 2 steps on 4 records with 4 candidates, one of them truncated."""
+    root = tmp_path_factory.mktemp("data")
+    generator = random.Random(0)
+    with (root / "records.jsonl").open("w") as file:
+        for number in range(4):
+            noise = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(root / f"{number}.png")
+            row = {
+                "image_path": f"{number}.png",
+                "question": "where?",
+                "answer": "[0.1, 0.2]",
+                "answers_gen": [f"[{generator.random():.2f}]" for _ in range(4)],
+                "rewards": [generator.random() for _ in range(4)],
+                "truncated": [False, False, number == 1, False],
+            }
+            file.write(json.dumps(row) + "\n")
+    return {
+        "model": str(small_model),
+        "data": str(root / "records.jsonl"),
+        "image_root": str(root),
+        "lora_r": 4,
+        "lora_alpha": 8,
+        "learning_rate": 1e-2,
+        "mm_projector_lr": 1e-2,
+        "save_steps": 0,
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(options, tmp_path_factory):
+    """Trains with changed options; runs that were done before are not done again."""
+    done = {}
+
+    def run(**changes):
+        key = json.dumps(changes, sort_keys=True)
+        if key not in done:
+            arguments = options | {"output_dir": str(tmp_path_factory.mktemp("run") / "out")} | changes
+            done[key] = train(TrainArguments(**arguments))
+        return done[key]
+
+    return run
+
+
+def weights(output):
+    return load_file(output / "adapter_model.safetensors")
+
+
+def test_no_argument_is_without_a_test():
+    assert {field.name for field in dataclasses.fields(TrainArguments)} == CHANGES.keys() | ELSEWHERE
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_argument_changes_the_weights(trained, name):
+    change, besides = CHANGES[name]
+    plain, changed = weights(trained(**besides)), weights(trained(**besides, **change))
+    assert plain.keys() == changed.keys()
+    assert any(not torch.equal(plain[key], changed[key]) for key in plain)
+
+
+def test_the_same_arguments_give_the_same_weights(trained):
+    plain, again = weights(trained()), weights(trained(logging_steps=2))
+    assert all(torch.equal(plain[key], again[key]) for key in plain)
+
+
+def test_lora_r_is_the_rank_and_a_projector_rate_of_0_leaves_it(trained):
+    tensors = weights(trained(lora_r=3, mm_projector_lr=0.0))
+    assert {tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name} == {3}
+    assert not any("projector" in name for name in tensors)
+
+
+def test_gradient_checkpointing_recomputes_and_gives_the_same_weights(trained, monkeypatch):
+    from torch.utils import checkpoint
+
+    calls = []
+    original = checkpoint.checkpoint
+    monkeypatch.setattr(checkpoint, "checkpoint", lambda *a, **k: calls.append(1) or original(*a, **k))
+    monkeypatch.setattr("transformers.modeling_utils.checkpoint", checkpoint.checkpoint, raising=False)
+    plain, other = weights(trained()), weights(trained(gradient_checkpointing=True))
+    assert calls
+    for key, tensor in plain.items():
+        torch.testing.assert_close(other[key], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_saving_and_its_limit(trained):
+    output = trained(save_steps=1, save_total_limit=1, num_train_epochs=2.0)
+    assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-4"]
+    assert len(list(trained(save_steps=1, num_train_epochs=2.0).glob("checkpoint-*"))) == 2
+    assert not list(trained().glob("checkpoint-*"))
+
+
+def test_logging_steps(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for steps in (1, 2):
+        accumulator = EventAccumulator(str(trained(logging_steps=steps) / "tensorboard")).Reload()
+        assert [event.step for event in accumulator.Scalars("train/loss")] == list(range(steps, 3, steps))
+
+
+def test_workers_load_the_images(trained, monkeypatch):
+    counts = []
+    original = DataLoader.__init__
+
+    def spy(self, *args, **kwargs):
+        counts.append(kwargs.get("num_workers"))
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(DataLoader, "__init__", spy)
+    plain, other = weights(trained()), weights(trained(dataloader_num_workers=1))
+    assert 1 in counts
+    assert all(torch.equal(plain[key], other[key]) for key in plain)
+
+
+def test_truncated_answers_are_left_out_by_default(trained):
+    counts = read_record(trained())["data"]["counts"]
+    assert counts == {"records": 4, "candidates_left_out_truncated": 1, "lists": 4, "candidates": 15}
+    assert read_record(trained(keep_truncated=True))["data"]["counts"]["candidates"] == 16
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"method": "dpo", "gamma": 0.5}, "--method dpo has no use for --gamma"),
+        ({"method": "sft", "beta": 0.1}, "--method sft has no use for --beta"),
+        ({"method": "rft", "reference": "start"}, "--method rft has no use for --reference"),
+        ({"method": "sft", "num_candidates": 3}, "--method sft has no use for --num_candidates"),
+        ({"method": "sft", "keep_truncated": True}, "--method sft has no use for --keep_truncated"),
+        ({"method": "perpo", "lora_dropout": 0.05}, "--method perpo has no use for --lora_dropout"),
+        ({"num_candidates": 1}, "--num_candidates 1 leaves nothing to compare"),
+        ({"lr_scheduler_type": "constant", "warmup_steps": 3}, "--lr_scheduler_type constant has no warm-up"),
+        ({"schedule_part": "3/2"}, "--schedule_part expects K/N"),
+        ({"schedule_part": "half"}, "--schedule_part expects K/N"),
+        ({"beta": 0.0}, "--beta must be above 0, got 0.0"),
+        ({"gamma": -1.0}, "--gamma must be at least 0, got -1.0"),
+        ({"lora_dropout": 1.0, "method": "sft"}, "--lora_dropout must be below 1"),
+        ({"max_steps": 0}, "--max_steps 0 trains nothing"),
+        ({"per_device_train_batch_size": 0}, "--per_device_train_batch_size must be at least 1"),
+        ({"num_train_epochs": 0.0}, "--num_train_epochs must be above 0"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(given, message):
+    with pytest.raises(PerpoError) as caught:
+        TrainArguments(data="data", output_dir="out", **given)
+    assert message in caught.value.message
+    assert caught.value.hint
+
+
+def test_parts_of_a_schedule():
+    assert TrainArguments(data="", output_dir="", schedule_part="2/6").part == (2, 6)
+    assert math.prod(TrainArguments(data="", output_dir="").part) == 1

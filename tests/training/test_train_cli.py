@@ -1,0 +1,176 @@
+"""perpo-train as a program: bad input, the seed's kind of record, true token geometry."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from perpo.cli.train import main
+from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
+from perpo.training_record import read_record
+
+RECORD = {
+    "image_path": "image.jpg",
+    "question": "<image>\nwhere?",
+    "answer": "here",
+    "answers_gen": ["left", "right", "above"],
+    "rewards": [0.1, 0.9, 0.4],
+    "reward_name": "iou",
+}
+
+
+@pytest.fixture
+def case(tmp_path, small_model):
+    """A directory with an image, and a function that runs the program on one record."""
+    Image.new("RGB", (40, 30), "blue").save(tmp_path / "image.jpg")
+
+    def run(record=None, text=None, **flags):
+        data = tmp_path / "data.jsonl"
+        data.write_text(json.dumps(RECORD if record is None else record) if text is None else text)
+        options = {
+            "model": small_model,
+            "data": data,
+            "image_root": tmp_path,
+            "output_dir": tmp_path / "run",
+            "lora_r": 2,
+            "lora_alpha": 2,
+            "save_steps": 0,
+        } | flags
+        return main([f"--{name}={value}" for name, value in options.items()])
+
+    return run
+
+
+def without(field):
+    return {name: value for name, value in RECORD.items() if name != field}
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (without("answers_gen"), "record 1: it has no sampled answers"),
+        (RECORD | {"rewards": [0.1, 0.9]}, "record 1: 3 answers but 2 `rewards`"),
+        (RECORD | {"rewards": [0.1, float("nan"), 0.4]}, "record 1: expected a number from 0 to 1"),
+        (RECORD | {"image_path": "gone.jpg"}, "gone.jpg: no such file"),
+        (RECORD | {"question": "why?" + " so" * 200}, "record 1: image (4 tokens), prompt ("),
+        (RECORD | {"question": "<image>\nthis <image>?"}, "a question holds <image>"),
+        (RECORD | {"answers_gen": ["a", "b", "c <image>"]}, "an answer holds <image>"),
+        (RECORD | {"rewards": [0.5, 0.5, 0.5]}, "has candidates with different rewards"),
+    ],
+)
+def test_bad_records_end_with_a_sentence_a_hint_and_code_2(case, capsys, record, message):
+    assert case(record) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "\nhint: " in error
+    assert "Traceback" not in error
+
+
+def test_bad_files_and_models_end_with_code_2(case, tmp_path, capsys):
+    original = tmp_path / "original"
+    original.mkdir()
+    (original / "config.json").write_text('{"model_type": "llava_llama", "mm_vision_tower": "clip"}')
+    (tmp_path / "torn.jpg").write_bytes((tmp_path / "image.jpg").read_bytes()[:300])
+    cases = [
+        ({"data": tmp_path / "none.jsonl"}, "none.jsonl"),
+        ({"text": json.dumps(RECORD) + "\n{not json}\n"}, "line 2"),
+        ({"record": RECORD | {"image_path": "torn.jpg"}}, "torn.jpg: "),
+        ({"model": tmp_path}, "has no config.json"),
+        ({"model": tmp_path / "nowhere"}, "there is no model directory"),
+        ({"model": original}, "original LLaVA checkpoint"),
+        ({"adapter": tmp_path}, "holds no adapter"),
+        ({"resume_from_checkpoint": tmp_path / "checkpoint-1"}, "is no checkpoint of a run"),
+        ({"lora_rank": 3}, "there is no argument --lora_rank"),
+        ({"reference": "recorded", "record": RECORD | {"reference_logps": [-1, -2, -3]}}, "was not sampled from"),
+    ]
+    for flags, message in cases:
+        assert case(**flags) == 2, message
+        error = capsys.readouterr().err
+        assert message in error
+        assert "\nhint: " in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_adapter_made_with_other_settings_is_refused(case, tmp_path, capsys):
+    assert case(mm_projector_lr=0) == 0
+    for flags, message in (
+        ({"lora_r": 3}, "was made with lora_r 2, not 3"),
+        ({}, "has no projector that could be trained"),
+        ({"mm_projector_lr": 0, "method": "sft", "lora_dropout": 0.1}, "was made with lora_dropout 0.0, not 0.1"),
+    ):
+        assert case(adapter=tmp_path / "run", output_dir=tmp_path / "next", **flags) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_help_answers_at_once():
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "perpo.cli.train", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert "--mm_projector_lr" in done.stdout
+    for heavy in ("torch", "transformers", "pandas", "pyarrow"):
+        assert f" {heavy}\n" not in done.stderr
+    assert time.monotonic() - began < 10  # about 0.2 s; the machine may be busy
+
+
+def seed_style_record(candidates):
+    """A record as the method's authors published theirs: sorted by score, question with the image token."""
+    generator = random.Random(3)
+    boxes = [f"[{', '.join(f'{generator.random():.2f}' for _ in range(4))}]" for _ in range(candidates)]
+    return {
+        "image_id": 1,
+        "image_path": "COCO/train2014/photograph.jpg",
+        "question": "<image>\nPlease provide the bounding box coordinate of the region this sentence describes: burger",
+        "answer": "[0.61, 0.1, 0.77, 0.54]",
+        "answers_gen": boxes,
+        "iou_scores": sorted((generator.random() for _ in boxes), reverse=True),
+    }
+
+
+@pytest.fixture(scope="module")
+def llava15(tmp_path_factory):
+    return save_random_model(tmp_path_factory.mktemp("llava15"), LLAVA15_GEOMETRY)
+
+
+def train_two_steps(model, data, image_root, output):
+    flags = {"model": model, "data": data, "image_root": image_root, "output_dir": output, "max_steps": 2}
+    assert main([f"--{name}={value}" for name, value in flags.items()]) == 0
+    record = read_record(output)
+    assert record["steps"] == 2
+    assert record["data"]["counts"]["candidates"] == 20
+    return record
+
+
+def test_two_steps_at_true_token_geometry_on_a_seed_style_list(llava15, tmp_path):
+    folder = tmp_path / "COCO" / "train2014"
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "photograph.jpg")
+    (tmp_path / "data.json").write_text(json.dumps([seed_style_record(20)]))
+    train_two_steps(llava15, tmp_path / "data.json", tmp_path, tmp_path / "run")
+
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+@pytest.mark.skipif(not (SHARED / "perpo" / "data.json").exists(), reason="the published record is not at hand")
+def test_two_steps_on_the_published_record_with_a_photograph(llava15, tmp_path):
+    data = SHARED / "perpo" / "data.json"
+    (record,) = json.loads(data.read_text())
+    place = tmp_path / record["image_path"]
+    place.parent.mkdir(parents=True)
+    shutil.copy(next((SHARED / "images").glob("*.jpg")), place)
+    train_two_steps(llava15, data, tmp_path, tmp_path / "run")
