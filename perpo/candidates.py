@@ -34,9 +34,7 @@ class AnswerSet:
         first: dict[tuple[str, bool], int] = {}
         for place, key in enumerate(zip(self.answers, self.truncated, strict=True)):
             first.setdefault(key, place)
-        columns = {
-            name: [value[k] for k in first.values()] for name, value in vars(self).items() if name != "id"
-        }
+        columns = {name: [value[k] for k in first.values()] for name, value in vars(self).items() if name != "id"}
         return AnswerSet(id=self.id, **columns)
 
     def margin(self) -> float:

@@ -179,9 +179,6 @@ def _as_candidates(
 ) -> list[list[Candidate]]:
     """Cut each branch's tokens to its length; a branch without an end token was truncated."""
     return [
-        [
-            Candidate(ids[:length], logp, ids[length - 1] not in ends)
-            for ids, length, logp in zip(*of_row, strict=True)
-        ]
+        [Candidate(ids[:length], logp, ids[length - 1] not in ends) for ids, length, logp in zip(*of_row, strict=True)]
         for of_row in zip(tokens, lengths, logps, strict=True)
     ]

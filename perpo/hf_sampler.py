@@ -96,12 +96,13 @@ class HfSampler:
             with Image.open(self.image_root / question.image_path) as image:
                 images.append(image.convert("RGB"))
         batch = self.loaded.processor(images=images, text=prompts, padding=True, return_tensors="pt")
+        longest = int(batch["attention_mask"].sum(1).argmax())
         length = batch["input_ids"].shape[1]
         if length + self.max_new_tokens > self.loaded.context_length:
             raise PerpoError(
-                f"a prompt of {length} tokens (its image included) and {self.max_new_tokens} new ones exceed "
-                f"the model's context of {self.loaded.context_length}",
-                "give a smaller --max_new_tokens or a shorter question",
+                f"{length} tokens of image and prompt and {self.max_new_tokens} of an answer exceed the model's "
+                f"context of {self.loaded.context_length}: {questions[longest].question!r:.80}",
+                "leave that question out, or give a smaller --max_new_tokens; nothing is ever cut silently",
             )
         model = self.loaded.model
         return prompts, dict(batch.to(model.device, model.dtype))

@@ -115,9 +115,7 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
 def _check_output(output: Path, journal_path: Path) -> None:
     """Refuse to overwrite what no earlier call of this program wrote."""
     if output.suffix != ".jsonl":
-        raise PerpoError(
-            f"--output must end in .jsonl, got {output}", "records are written one JSON object a line"
-        )
+        raise PerpoError(f"--output must end in .jsonl, got {output}", "records are written one JSON object a line")
     if output.exists() and not journal_path.exists():
         raise PerpoError(
             f"{output} exists, and there is no journal beside it to continue from",

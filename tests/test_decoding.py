@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -144,6 +150,18 @@ def test_a_model_in_bfloat16_agrees_with_its_repeated_forward_to_its_precision(p
     inputs = inputs | {"pixel_values": inputs["pixel_values"].bfloat16()}
     found = draw(half, inputs, branches=2)
     assert_equals_repeated(half, inputs, found, tolerance=0.2)
+
+
+@pytest.mark.slow
+def test_one_prefill_is_three_times_as_fast_as_generate():
+    script = Path(__file__).parents[1] / "benchmarks" / "prefill_once.py"
+    # One thread: two of them wait for each other on a machine that is busy otherwise.
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, script]
+    out = subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=300).stdout
+    [(times, memory)] = re.findall(r"^ratio +([0-9.]+) x +([0-9.]+) x$", out, re.MULTILINE)
+    assert float(times) >= 3
+    assert float(memory) >= 3
 
 
 def softmax(logits, temperature):

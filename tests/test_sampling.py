@@ -22,7 +22,7 @@ from PIL import Image
 from perpo.cli.sample import SampleArguments, main
 from perpo.data import read_preferences
 from perpo.hf_sampler import Answer, HfSampler
-from perpo.models import answer_token_ids, load_model, render_prompt
+from perpo.models import add_lora, answer_token_ids, load_model, render_prompt, save_checkpoint
 from perpo.prefix import repeated_logps
 from perpo.sampling import run_sampling, sample
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, new_model, new_processor, save_random_model
@@ -160,9 +160,25 @@ def test_known_log_probs_are_those_of_training(folder, checkpoint):
     assert unknown > 3  # such as "0.12", which the model said without the separator's space before it
 
 
-def test_greedy_answers_are_those_of_generate(folder, checkpoint):
-    path = sample(arguments(folder, checkpoint, temperature=0.0, num_candidates=1))
+@pytest.fixture(scope="module")
+def adapter(checkpoint, tmp_path_factory):
+    """A LoRA adapter, with a projector of its own, that changes every answer."""
+    directory = tmp_path_factory.mktemp("adapter")
     loaded = load_model(str(checkpoint), device="cpu")
+    model = add_lora(loaded, r=4, alpha=8, dropout=0.0, train_projector=True)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1 if "lora" in name else 0.05, generator=generator)
+    save_checkpoint(model, loaded.processor, directory)
+    return directory
+
+
+@pytest.mark.parametrize("with_adapter", [False, True])
+def test_greedy_answers_are_those_of_generate(folder, checkpoint, adapter, with_adapter):
+    name = str(adapter) if with_adapter else None
+    path = sample(arguments(folder, checkpoint, temperature=0.0, num_candidates=1, adapter=name))
+    loaded = load_model(str(checkpoint), name, device="cpu")
     for record in read_preferences(path):
         prompt = render_prompt(loaded, record.question)
         image = Image.open(folder / record.image_path).convert("RGB")
@@ -170,6 +186,17 @@ def test_greedy_answers_are_those_of_generate(folder, checkpoint):
         ids = loaded.model.generate(**inputs, do_sample=False, max_new_tokens=12)[0]
         text = loaded.tokenizer.decode(ids[inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         assert record.answers_gen == [text.strip()]
+        assert record.sampling["adapter_sha256"] == loaded.adapter_sha256
+
+
+def test_an_adapter_changes_the_answers_and_its_journal_is_its_own(folder, checkpoint, adapter, capsys):
+    base = records(sample(arguments(folder, checkpoint)))
+    assert "other settings, another model" in refused(capsys, arguments(folder, checkpoint, adapter=str(adapter)))
+    output = str(folder / "adapted.jsonl")
+    adapted = records(sample(arguments(folder, checkpoint, adapter=str(adapter), output=output)))
+    assert all(a["answers_gen"] != b["answers_gen"] for a, b in zip(adapted, base, strict=True))
+    digest = load_model(str(checkpoint), str(adapter), device="cpu").adapter_sha256
+    assert {record["sampling"]["adapter_sha256"] for record in adapted} == {digest}
 
 
 def test_unreadable_answers_get_0_and_are_counted(folder, checkpoint, scripted):
@@ -480,7 +507,8 @@ def test_a_prompt_that_leaves_no_room_for_an_answer(folder, checkpoint, capsys, 
     rows[5]["question"] = "where is the " + "small red circle " * 150
     write_rows(folder, rows)
     scripted(lambda index: pytest.fail("sampled before the lengths were checked"))
-    assert "exceed the model's context of 512" in refused(capsys, arguments(folder, checkpoint))
+    error = refused(capsys, arguments(folder, checkpoint))
+    assert "exceed the model's context of 512: 'where is the small red circle small" in error
 
 
 def test_a_reward_out_of_range(folder, checkpoint, capsys, monkeypatch):

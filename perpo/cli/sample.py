@@ -21,17 +21,13 @@ class SampleArguments:
     """Arguments of perpo-sample; see each field's help."""
 
     output: str = arg(help="preference records to write (.jsonl); a journal is kept beside it")
-    model: str = arg(
-        "tiny", "tiny (the embedded checkpoint), a directory in the Hugging Face layout, or a hub id"
-    )
+    model: str = arg("tiny", "tiny (the embedded checkpoint), a directory in the Hugging Face layout, or a hub id")
     adapter: str | None = arg(None, "directory of a trained adapter to sample from")
     questions: str = arg(
         "tiny",
         "tiny (500 training questions), a JSON, JSONL or Parquet file, or a Hugging Face dataset[:split]",
     )
-    image_root: str | None = arg(
-        None, "folder that image paths start from; by default that of the questions file"
-    )
+    image_root: str | None = arg(None, "folder that image paths start from; by default that of the questions file")
     num_candidates: int = arg(20, "candidates per question")
     temperature: float = arg(1.0, "divides the logits; 0 takes the most probable token")
     top_p: float = arg(1.0, "draw from the fewest tokens whose probabilities reach this; 1 is all")
@@ -42,9 +38,7 @@ class SampleArguments:
     box_frame: Frame | None = arg(
         None, "picture that boxes of answers and truths refer to; by default the model family's"
     )
-    min_margin: float = arg(
-        0.0, "keep questions whose best and worst finished answers differ by at least this reward"
-    )
+    min_margin: float = arg(0.0, "keep questions whose best and worst finished answers differ by at least this reward")
     duplicates: Literal["keep", "drop"] = arg("keep", "what to do with equal answers to one question")
     limit: int | None = arg(None, "use the first questions only")
     dtype: Literal["float32", "bfloat16", "float16"] = arg("float32", "type of the weights")
@@ -68,9 +62,7 @@ class SampleArguments:
         }
         for name, (good, expected) in ranges.items():
             if not good:
-                raise PerpoError(
-                    f"--{name} must be {expected}, got {getattr(self, name)}", "see perpo-sample --help"
-                )
+                raise PerpoError(f"--{name} must be {expected}, got {getattr(self, name)}", "see perpo-sample --help")
         if self.temperature == 0 and (self.num_candidates > 1 or self.top_p < 1):
             raise PerpoError(
                 "--temperature 0 gives the same answer every time, so there is nothing to draw",
