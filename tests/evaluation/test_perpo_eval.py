@@ -1,0 +1,211 @@
+"""perpo-eval from the command line to the run record, and its tasks from lmms-eval's own command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import ImageFile
+
+from perpo.boxes import iou
+from perpo.compare import paired_difference, read_scores
+from perpo.errors import PerpoError
+from perpo.records import SAMPLE_COLUMNS, sample_key
+from perpo.stats import clustered_mean
+from perpo.store import Run, read_run
+from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
+from perpo_eval import runner
+from perpo_eval.cli import EvalArguments, main
+from perpo_eval.runner import evaluate
+from perpo_eval.suites import TASKS_FOLDER
+
+BOXES = ["[0.10, 0.20, 0.50, 0.60]", "no box", "(0.05, 0.2, 0.4, 0.7)", "[0, 0, 1, 1]"]
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the model answer with boxes, which one by the length of the prompt."""
+
+    def answers(loaded, prompts, *rest) -> list[list[int]]:
+        return [[*loaded.tokenizer(BOXES[len(prompt) % 4]).input_ids, 2] for prompt in prompts]
+
+    monkeypatch.setattr("perpo_eval.lmms_model.answer", answers)
+
+
+def run_on(folder: Path, checkpoint: Path, output: Path, **settings: object) -> Run:
+    arguments = {"model": str(checkpoint), "data": str(folder), "output": str(output), "device": "cpu"}
+    return read_run(evaluate(EvalArguments(**arguments | settings)))
+
+
+def test_the_record_holds_what_happened(refcoco_folder, checkpoint, tmp_path, scripted) -> None:
+    run = run_on(refcoco_folder, checkpoint, tmp_path / "out")
+    record, rows = run.record, run.samples().to_pylist()
+    assert run.path.parent == tmp_path / "out" / checkpoint.name
+    assert (record.status, record.source, record.name, record.judge) == ("complete", "measured", checkpoint.name, None)
+    assert (record.model.dtype, record.model.attention, record.model.adapter_sha256) == ("float32", "sdpa", None)
+    assert len(record.model.weights_sha256) == 64
+    assert record.generation["max_new_tokens"] == 64
+    assert [(t.task, t.n_total, t.n_scored, t.box_frame) for t in record.tasks] == [
+        ("refcoco_val", 10, 10, "padded"),
+        ("refcocog_val", 10, 10, "padded"),
+    ]
+    assert list(rows[0]) == list(SAMPLE_COLUMNS)
+    assert len({row["sample_key"] for row in rows}) == len(rows) == record.samples.rows == 20
+    first = rows[0]
+    words = "the thing number 0 on the left"
+    assert first["sample_key"] == sample_key("dir:refcoco", None, "val", "100/0", words)
+    assert first["question"].endswith(f"describes: {words}")
+    assert first["prompt"] == f"USER: <image>\n{first['question']} ASSISTANT:"
+    assert first["response"] == BOXES[len(first["prompt"]) % 4]
+    assert first["image"] | {"sha256": ""} == {"sha256": "", "path": "COCO_0.jpg", "width": 160, "height": 120}
+    assert (first["finish_reason"], first["error"], first["judge"]) == ("stop", None, None)
+
+
+def test_the_numbers_are_those_of_the_rows(refcoco_folder, checkpoint, tmp_path, scripted) -> None:
+    """Scores from the stored boxes, means and intervals from the stored scores, all computed anew."""
+    run = run_on(refcoco_folder, checkpoint, tmp_path)
+    rows = run.samples().to_pylist()
+    assert {row["parse_ok"] for row in rows} == {True, False}
+    for row in rows:
+        target = json.loads(row["target"])
+        box = json.loads(row["prediction"] or "null")
+        expected = float(iou(box, target)) if box else 0.0
+        assert row["scores"]["iou"] == pytest.approx(expected)
+        assert row["scores"]["acc@0.3"] == float(expected >= 0.3)
+        assert row["scores"]["parse_fail"] == float(box is None) == float(row["response"] == "no box")
+    by_name = {metric.name: metric for metric in run.record.average}
+    for name in ("iou", "parse_fail", "acc@0.3"):
+        scores = [row["scores"][name] for row in rows]
+        e = clustered_mean(scores, [row["cluster_id"] for row in rows], [row["task"] for row in rows])
+        found = by_name[name]
+        assert (found.value, found.stderr, found.ci_low, found.n_clusters) == (e.value, e.stderr, e.ci_low, 5)
+    task = run.record.task("refcoco_val")
+    assert task.n_parse_fail == sum(not row["parse_ok"] for row in rows if row["task"] == "refcoco_val")
+    assert task.metrics[1].value == np.mean([row["scores"]["acc@0.5"] for row in rows if row["task"] == task.task])
+
+
+def test_the_limit_is_the_same_for_every_task(refcoco_folder, checkpoint, tmp_path) -> None:
+    run = run_on(refcoco_folder, checkpoint, tmp_path, limit=3, batch_size=2, name="mine")
+    assert [(task.n_total, task.n_scored) for task in run.record.tasks] == [(10, 3), (10, 3)]
+    assert run.record.generation["limit"] == 3
+    assert run.record.name == "mine"
+    again = run_on(refcoco_folder, checkpoint, tmp_path, limit=3, batch_size=16)
+    assert again.samples(["response"]) == run.samples(["response"])
+    assert paired_difference(read_scores(again), read_scores(run), "iou").value == 0.0
+
+
+def test_nothing_is_left_behind_in_the_process(refcoco_folder, checkpoint, tmp_path) -> None:
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    run_on(refcoco_folder, checkpoint, tmp_path, limit=1)
+    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == states
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+    from accelerate.state import AcceleratorState
+
+    assert AcceleratorState._shared_state == {}
+    import lmms_eval.evaluator
+
+    assert isinstance(lmms_eval.evaluator.tqdm, type)
+
+
+def test_a_failing_scorer_fails_with_its_own_error(refcoco_folder, checkpoint, tmp_path, monkeypatch) -> None:
+    """lmms-eval tries five times, two seconds apart, and wraps the error; the waiting is skipped here."""
+    import perpo_eval.tasks.grounding.rows as task_rows
+
+    def broken(*words: object) -> None:
+        raise ZeroDivisionError("in the scorer")
+
+    monkeypatch.setattr(task_rows, "score_box", broken)
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    with pytest.raises(ZeroDivisionError, match="in the scorer"):
+        run_on(refcoco_folder, checkpoint, tmp_path, limit=1)
+    assert list(tmp_path.glob("**/run.json")) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "hint"),
+    [
+        (["--tasks", "refshapes_va"], "no task 'refshapes_va'", "did you mean 'refshapes_val'?"),
+        (["--suite", "groundin"], "grounding", ""),
+        (["--limit", "0"], "--limit is 0", ""),
+        (["--batch_size", "many"], "batch_size", ""),
+        (["--model", "no/such/folder"], "no/such/folder", ""),
+        (["--adapter", "no/such"], "holds no adapter", "perpo-train"),
+        (["--data", "no/such"], "which is no folder", ""),
+        (["--output", "/dev/null/x"], "cannot be written", "--output"),
+        (["--modell", "x"], "--modell", "--model"),
+    ],
+)
+def test_bad_arguments_are_refused_at_once(words, said, hint, checkpoint, capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(runner, "load_task", lambda *words: pytest.fail("rows were read"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["--model", str(checkpoint), *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert said in err
+    assert hint in err
+
+
+def test_a_context_that_is_too_short_is_said(refcoco_folder, checkpoint, tmp_path, rows) -> None:
+    rows[2]["answer"] = ["word " * 500]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "refcoco_val.parquet")
+    with pytest.raises(PerpoError, match="exceed the model's context of 512"):
+        run_on(tmp_path, checkpoint, tmp_path / "out")
+
+
+def program(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_stdout_is_for_machines(refcoco_folder, checkpoint, tmp_path) -> None:
+    """In a real process: the record alone on stdout with --json, and a quiet stderr."""
+    words = ["--model", str(checkpoint), "--data", str(refcoco_folder), "--limit", "2", "--json"]
+    done = program(sys.executable, "-c", "from perpo_eval.cli import main; exit(main())", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    path = tmp_path / "results" / checkpoint.name / record["run_id"]
+    assert json.loads((path / "run.json").read_text()) == record
+    assert done.stderr.splitlines()[-1].endswith(str(path.relative_to(tmp_path)))
+    assert [line for line in done.stderr.splitlines() if "arn" in line or "Traceback" in line] == []
+
+
+@pytest.mark.slow
+def test_the_tasks_run_from_lmms_evals_own_command_line(checkpoint, tmp_path) -> None:
+    """The same task files, the model class found by its name, and the same numbers."""
+    limit, task = 40, "refshapes+_val"
+    ours = run_on("tiny", checkpoint, tmp_path / "ours", tasks=[task], limit=limit)
+    done = program(
+        *(sys.executable, "-m", "lmms_eval", "--include_path", str(TASKS_FOLDER), "--model", "perpo"),
+        *("--model_args", f"pretrained={checkpoint},device=cpu", "--tasks", task, "--limit", str(limit)),
+        *("--batch_size", "8", "--log_samples", "--output_path", str(tmp_path / "theirs")),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob("theirs/**/*_results.json")
+    results = json.loads(file.read_text())["results"][task]
+    for metric in ours.record.tasks[0].metrics:
+        assert results[f"{metric.name},none"] == pytest.approx(metric.value)
+    (samples,) = tmp_path.glob("theirs/**/*_samples_*.jsonl")
+    theirs = [json.loads(line)["filtered_resps"] for line in samples.read_text().splitlines()]
+    assert theirs == [row["response"].strip() for row in ours.samples().to_pylist()]
+
+
+def test_photographs_on_the_token_geometry_of_llava_1_5(rows, tmp_path) -> None:
+    """576 image tokens, Vicuna's template, photographs that are not square: ten rows, whole prompts."""
+    model = save_random_model(tmp_path / "llava", LLAVA15_GEOMETRY)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "refcoco_testA.parquet")
+    run = run_on(folder, model, tmp_path / "out", limit=10)
+    assert run.record.samples.rows == 10
+    assert run.samples(["prompt"])["prompt"][0].as_py().startswith("A chat between a curious human")

@@ -1,0 +1,117 @@
+"""perpo.store: a run is stored whole or not at all, and a damaged one is not read."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from perpo import store
+from perpo.errors import PerpoError
+
+ROWS = {"a": [("x", 1.0), ("y", 0.0)]}
+
+
+def test_written_and_read_back(make_run, tmp_path: Path) -> None:
+    run = make_run("base", ROWS)
+    assert run.path == tmp_path / "results" / "tiny" / "run-base"
+    assert store.read_run(run.path) == store.read_run(run.path / "run.json") == run
+    assert run.record.samples.rows == 2
+    assert run.samples(["task", "scores"]).to_pylist()[1]["scores"]["iou"] == 0.0
+    assert [path.name for path in run.path.parent.iterdir()] == ["run-base"]
+
+
+def test_a_run_without_samples(make_run, tmp_path: Path) -> None:
+    record = dataclasses.replace(make_run("base", ROWS).record, samples=None, source="reported", run_id="paper")
+    run = store.write_run(tmp_path, record, None)
+    assert store.read_run(run.path).record == record
+    with pytest.raises(PerpoError, match="holds no samples"):
+        run.samples()
+
+
+def test_a_killed_writer_leaves_no_run(make_run, tmp_path: Path) -> None:
+    """Killed between the samples and the record: the next reader sees nothing, the next writer succeeds."""
+    make_run("base", ROWS)
+    code = """
+        import dataclasses, os, pathlib, signal, sys
+        from perpo import records, store
+        root = pathlib.Path(sys.argv[1])
+        run = store.read_run(root / "tiny" / "run-base")
+        samples = run.samples()
+        store.to_json = lambda record: os.kill(os.getpid(), signal.SIGKILL)
+        store.write_run(root, dataclasses.replace(run.record, run_id="new", samples=None), samples)
+    """
+    root = tmp_path / "results"
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(root)], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.parent.name for path in root.glob("*/[!.]*/run.json")] == ["run-base"]
+    assert make_run("new", ROWS).path.is_dir()
+
+
+def test_a_failed_write_leaves_nothing_and_says_so(make_run, monkeypatch, tmp_path: Path) -> None:
+    def full(*words: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(PerpoError, match="No space left") as error:
+        make_run("base", ROWS)
+    assert error.value.exit_code == 3
+    assert list((tmp_path / "results" / "tiny").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda run: (run / "samples.parquet").unlink(), "is missing"),
+        (lambda run: (run / "samples.parquet").write_bytes(b"PAR1"), "sha256"),
+        (lambda run: os.truncate(run / "samples.parquet", 100), "sha256"),
+    ],
+    ids=["missing", "other", "truncated"],
+)
+def test_damaged_samples_are_refused(make_run, harm, said: str) -> None:
+    run = make_run("base", ROWS)
+    harm(run.path)
+    with pytest.raises(PerpoError, match=said):
+        store.read_run(run.path).samples()
+
+
+def test_no_run_there(tmp_path: Path) -> None:
+    with pytest.raises(PerpoError, match="there is no run at"):
+        store.read_run(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_said_first(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PerpoError, match="cannot be written"):
+        store.check_writable(tmp_path / "file" / "results")
+    store.check_writable(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_two_writers_of_one_run(make_run) -> None:
+    run = make_run("base", ROWS)
+    with pytest.raises(PerpoError, match="could not be written"):
+        make_run("base", {"a": [("x", 0.0), ("y", 0.0)]})
+    assert store.read_run(run.path) == run
+
+
+def test_names_of_runs() -> None:
+    when = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+    first, second = (store.new_run_id("PerPO, 6 rounds", "grounding", when) for _ in range(2))
+    assert first.startswith("20260304T050607Z-grounding-PerPO-6-rounds-")
+    assert first != second
+    assert store.slug("llava-hf/llava-1.5-7b-hf") == "llava-hf-llava-1.5-7b-hf"
+    assert store.slug("../..") == "model"
+
+
+def test_samples_keep_their_types(make_run) -> None:
+    schema = make_run("base", ROWS).samples().schema
+    assert schema.field("scores").type.field("acc@0.5").type == pa.float64()

@@ -1,0 +1,100 @@
+"""perpo.tables: every number of the leaderboard is the record's, and is said where it came from."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from rich.console import Console
+
+from perpo.compare import paired_difference, read_scores
+from perpo.errors import PerpoError
+from perpo.stats import Estimate
+from perpo.tables import TINY_NOTE, cell, leaderboard, run_text
+
+TASKS = ("refshapes_testA", "refshapes_testB")
+
+
+def rows(hits: int) -> dict[str, list[tuple[str, float]]]:
+    """20 expressions a task, two per image, of which `hits` are right."""
+    return {task: [(f"image{k // 2}", float(k % 20 < hits)) for k in range(20)] for task in TASKS}
+
+
+@pytest.fixture
+def runs(make_run):
+    return {"base": make_run("base", rows(9)), "SFT": make_run("SFT", rows(9)), "PerPO": make_run("PerPO", rows(14))}
+
+
+def test_leaderboard_holds_the_runs_numbers(runs) -> None:
+    board = leaderboard(runs, "base", against="SFT", seconds={"PerPO": {"train": 41.2, "evaluate": 9.0}})
+    base, sft, perpo = board.entries
+    assert (base.delta, base.average.value, perpo.average.value) == (None, 0.45, 0.7)
+    assert perpo.delta == paired_difference(read_scores(runs["PerPO"]), read_scores(runs["base"]), "acc@0.5")
+    assert perpo.delta_against == paired_difference(read_scores(runs["PerPO"]), read_scores(runs["SFT"]), "acc@0.5")
+    assert (sft.delta.value, sft.delta_against, board.n, board.n_clusters) == (0.0, None, 40, 10)
+
+    text = board.text()
+    assert text.header == ["run", *TASKS, "avg", "vs base", "vs SFT", "mean IoU", "unreadable", "train s", "evaluate s"]
+    last = dict(zip(text.header, text.rows[2], strict=True))
+    half = 100 * (perpo.delta.ci_high - perpo.delta.ci_low) / 2
+    assert last["vs base"] == f"+25.0 ±{half:.1f}"
+    assert (last["refshapes_testA"], last["mean IoU"], last["unreadable"]) == ("70.0", "70.0", "0.0")
+    assert (last["train s"], text.rows[0][-1]) == ("41", "")
+    assert TINY_NOTE in text.notes
+
+
+def test_as_markdown_json_and_terminal(runs) -> None:
+    board = leaderboard(runs, "base")
+    markdown = board.text().markdown()
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len(lines) == 5
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[1] == "| --- |" + " ---: |" * (len(board.text().header) - 1)
+    data = json.loads(json.dumps(board.as_json()))
+    assert data["entries"][2]["delta"]["value"] == pytest.approx(0.25)
+    assert (data["metric"], data["tiny"], data["base"]) == ("acc@0.5", True, "base")
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(board.text().rich())
+    shown = console.export_text()
+    assert all(label in shown for label in (*runs, *TASKS, "vs base"))
+
+
+def test_real_data_carry_no_note_about_the_tiny_world(make_run) -> None:
+    run = make_run("base", rows(9), dataset="hub:lmms-lab-encoder/RefCOCO")
+    assert TINY_NOTE not in run_text(run.record).notes
+    assert TINY_NOTE not in leaderboard({"base": run}, "base").text().notes
+
+
+def test_one_run(runs) -> None:
+    text = run_text(runs["base"].record)
+    assert [row[0] for row in text.rows] == [*TASKS, "average"]
+    assert text.header == ["task", "n", "images", "Acc@0.5", "mean IoU", "unreadable"]
+    assert text.rows[2][1:3] == ["40", "10"]
+    assert text.rows[2][3].startswith("45.0 ±")
+
+
+def test_unknown_labels_and_unlike_runs_are_refused(runs, make_run) -> None:
+    with pytest.raises(PerpoError) as error:
+        leaderboard(runs, "Base")
+    assert error.value.hint == "did you mean 'base'?"
+    with pytest.raises(PerpoError, match="no run called 'SFFT'"):
+        leaderboard(runs, "base", against="SFFT")
+    other = make_run("other", rows(3), data_sha256="1" * 64)
+    with pytest.raises(PerpoError, match="cannot be compared"):
+        leaderboard(runs | {"other": other}, "base")
+
+
+@pytest.mark.parametrize(
+    ("estimate", "signed", "expected"),
+    [
+        (Estimate(0.6478, 0.01, 0.6308, 0.6648, 99, 9, "cluster-t"), False, "64.8 ±1.7"),
+        (Estimate(0.117, 0.005, 0.107, 0.127, 99, 9, "cluster-t"), True, "+11.7 ±1.0"),
+        (Estimate(-0.0001, 0.005, -0.01, 0.0098, 99, 9, "cluster-t"), True, "+0.0 ±1.0"),
+        (Estimate(0.0, None, 0.0, 0.012, 99, 9, "cluster-exact"), False, "0.0 [0.0, 1.2]"),
+        (Estimate(0.5, None, None, None, 2, 1, "undefined"), False, "50.0"),
+        (Estimate(None, None, None, None, 0, 0, "undefined"), False, ""),
+        (None, True, ""),
+    ],
+)
+def test_cells(estimate: Estimate | None, signed: bool, expected: str) -> None:
+    assert cell(estimate, signed=signed) == expected
