@@ -125,4 +125,5 @@ def local_directory(resolved: str) -> Path:
 
 def first_line(error: Exception) -> str:
     """What a library's error says, short enough for one sentence."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from perpo.checkpoints import adapter_digest, first_line, local_directory, resolve_model, weights_digest
@@ -83,7 +82,9 @@ def load_model(
     try:
         processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
         model = _base_model(directory, name, dtype)
-    except (OSError, ValueError, SafetensorError) as error:
+    except PerpoError:
+        raise
+    except Exception as error:  # the libraries raise many kinds for damaged files
         raise PerpoError(f"{name} cannot be loaded: {first_line(error)}", "is the download complete?") from error
     if not getattr(processor, "chat_template", None):
         raise PerpoError(f"{name} has no chat template", "add the chat_template.jinja of its hub page")
@@ -214,7 +215,7 @@ def save_checkpoint(model: PeftModel, processor: Any, directory: str | Path) -> 
 def _with_adapter(model: Any, adapter: str, trainable: bool) -> PeftModel:
     try:
         wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
-    except (ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # as in load_model
         raise PerpoError(
             f"the adapter {adapter} does not fit the model: {first_line(error)}",
             "give the model that it was trained on",

@@ -197,6 +197,19 @@ def test_a_continued_run_starts_at_its_adapter_and_saves_only_its_own(options, t
     assert not (output / "reference").exists()
 
 
+def test_dropout_is_off_in_preference_training(options, small_model, tmp_path):
+    model = shutil.copytree(small_model, tmp_path / "dropping")
+    config = json.loads((model / "config.json").read_text())
+    for part in ("text_config", "vision_config"):
+        config[part]["attention_dropout"] = 0.9
+    (model / "config.json").write_text(json.dumps(config))
+    policy, batch = make_policy(TrainArguments(**(options | {"model": str(model)})))
+    quiet = logps(policy.model.eval(), batch)
+    assert torch.equal(logps(policy.model.train(), batch), quiet)
+    policy, batch = make_policy(TrainArguments(**(options | {"model": str(model), "method": "rft"})))
+    assert not torch.equal(logps(policy.model.train(), batch), logps(policy.model.eval(), batch))
+
+
 def test_the_vision_tower_sees_each_image_once_for_policy_and_reference(options, monkeypatch):
     seen = []
 
