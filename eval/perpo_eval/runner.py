@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import sys
 import time
@@ -20,6 +19,7 @@ from perpo.errors import PerpoError
 from perpo.families import Family
 from perpo.records import SCHEMA_VERSION, ModelInfo, RunRecord
 from perpo.store import check_writable, new_run_id, write_run
+from perpo.training_record import read_record
 from perpo_eval.suites import SUITES, TASKS_FOLDER, TaskData, load_task, select_tasks, suite_sha256
 
 if TYPE_CHECKING:
@@ -53,22 +53,9 @@ def evaluate(args: EvalArguments) -> Path:
         of_task = convert.sample_rows(task, output["samples"][task.task], model.responses, frame)
         tasks.append(convert.task_result(task, str(output["versions"][task.task]), of_task, frame))
         rows += of_task
-    info = _model_info(args, model)
-    name = args.name or "+".join(filter(None, (info.id, info.adapter)))
     record = RunRecord(
-        schema_version=SCHEMA_VERSION,
-        run_id=new_run_id(name, args.suite, began),
-        name=name,
-        status="complete",
-        created_utc=began.isoformat(timespec="seconds"),
+        **_circumstances(args, model, began),
         duration_s=round(time.perf_counter() - clock, 3),
-        command=_command(args),
-        code=provenance.code_version(),
-        packages=provenance.package_versions(),
-        hardware=provenance.hardware(str(model.device)),
-        model=info,
-        training_run=_training_run(args.adapter),
-        suite={"name": args.suite, "version": SUITES[args.suite], "sha256": suite_sha256()},
         generation={
             **output["configs"][names[0]]["generation_kwargs"],
             "batch_size": args.batch_size,
@@ -82,6 +69,26 @@ def evaluate(args: EvalArguments) -> Path:
         source="measured",
     )
     return write_run(Path(args.output), record, convert.samples_table(rows)).path
+
+
+def _circumstances(args: EvalArguments, model: PerpoModel, began: datetime) -> dict[str, Any]:
+    """What a record says of a run beside its results."""
+    info = _model_info(args, model)
+    name = args.name or "+".join(filter(None, (info.id, info.adapter)))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": new_run_id(name, args.suite, began),
+        "name": name,
+        "status": "complete",
+        "created_utc": began.isoformat(timespec="seconds"),
+        "command": _command(args),
+        "code": provenance.code_version(),
+        "packages": provenance.package_versions(),
+        "hardware": provenance.hardware(str(model.device)),
+        "model": info,
+        "training_run": read_record(args.adapter) if args.adapter else None,
+        "suite": {"name": args.suite, "version": SUITES[args.suite], "sha256": suite_sha256()},
+    }
 
 
 def _check(args: EvalArguments) -> list[str]:
@@ -179,11 +186,6 @@ def _model_info(args: EvalArguments, model: PerpoModel) -> ModelInfo:
         dtype=args.dtype,
         attention=loaded.model.config._attn_implementation,
     )
-
-
-def _training_run(adapter: str | None) -> dict[str, Any] | None:
-    file = Path(adapter or ".") / "training.json"
-    return json.loads(file.read_text(encoding="utf-8")) if adapter and file.is_file() else None
 
 
 def _command(args: EvalArguments) -> str:

@@ -122,14 +122,13 @@ def _from_hub(repository: str, split: str) -> tuple[Any, str]:
     """The rows of a split and the commit they are of, which is looked up so that the record can name it."""
     import datasets
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         commit = str(HfApi().dataset_info(repository).sha)
         return datasets.load_dataset(repository, revision=commit, split=split), commit
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # of many kinds: no network, no such commit, a file that was cut
         raise PerpoError(
-            f"{repository} cannot be fetched from the hub: {type(error).__name__}",
+            f"{repository} cannot be fetched from the hub: {type(error).__name__}: {' '.join(str(error).split())}",
             "check the network, or give --data a folder of <task>.parquet files",
             exit_code=3,
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from PIL import ImageFile
 from perpo.boxes import iou
 from perpo.compare import paired_difference, read_scores
 from perpo.errors import PerpoError
+from perpo.models import add_lora, load_model, save_checkpoint
 from perpo.records import SAMPLE_COLUMNS, sample_key
 from perpo.stats import clustered_mean
 from perpo.store import Run, read_run
@@ -101,6 +103,20 @@ def test_the_limit_is_the_same_for_every_task(refcoco_folder, checkpoint, tmp_pa
     again = run_on(refcoco_folder, checkpoint, tmp_path, limit=3, batch_size=16)
     assert again.samples(["response"]) == run.samples(["response"])
     assert paired_difference(read_scores(again), read_scores(run), "iou").value == 0.0
+
+
+def test_an_adapter_is_told_apart_and_its_training_is_kept(refcoco_folder, checkpoint, tmp_path) -> None:
+    loaded = load_model(str(checkpoint))
+    folder = tmp_path / "my-adapter"
+    save_checkpoint(add_lora(loaded, r=2, alpha=4, dropout=0.0, train_projector=False), loaded.processor, folder)
+    training = {"status": "complete", "arguments": {}, "model": {"weights_sha256": "a"}, "data": {"sha256": "b"}}
+    (folder / "training.json").write_text(json.dumps(training))
+    record = run_on(refcoco_folder, checkpoint, tmp_path / "out", limit=1, adapter=str(folder)).record
+    assert record.training_run == training
+    assert (record.model.adapter, record.name) == ("my-adapter", f"{checkpoint.name}+my-adapter")
+    assert (
+        record.model.adapter_sha256 == hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    )
 
 
 def test_nothing_is_left_behind_in_the_process(refcoco_folder, checkpoint, tmp_path) -> None:

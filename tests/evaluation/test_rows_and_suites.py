@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pyarrow as pa
@@ -145,6 +146,31 @@ def test_the_fingerprint_is_of_the_meaning(refcoco_folder: Path, rows: list[dict
     rows[2]["bbox"][0] += 1
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "refcoco_val.parquet")
     assert suites.load_task("refcoco_val", str(tmp_path)).data_sha256 != first.data_sha256
+
+
+def test_the_hubs_rows_are_of_a_commit_that_is_recorded(rows: list[dict], monkeypatch) -> None:
+    asked: list[tuple] = []
+
+    def load_dataset(name: str, *, revision: str, split: str) -> datasets.Dataset:
+        asked.append((name, revision, split))
+        return datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+
+    info = SimpleNamespace(sha="c0ffee")
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda self, name: info)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    data = suites.load_task("refcoco+_testA", "hub")
+    assert asked == [("lmms-lab-encoder/RefCOCOplus", "c0ffee", "testA")]
+    assert (data.dataset, data.revision, len(data.docs)) == ("hub:lmms-lab-encoder/RefCOCOplus", "c0ffee", 10)
+
+
+def test_no_hub(monkeypatch) -> None:
+    def unreachable(self: object, name: str) -> None:
+        raise RuntimeError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unreachable)
+    with pytest.raises(PerpoError, match=r"cannot be fetched from the hub: .* not known") as error:
+        suites.load_task("refcoco_val", "hub")
+    assert error.value.exit_code == 3
 
 
 def test_no_parquet(tmp_path: Path) -> None:
