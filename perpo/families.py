@@ -16,6 +16,7 @@ class Family:
     Attributes:
         model_type: `model_type` of the checkpoint's config.json.
         box_format: How its answers write boxes.
+        pads_images: Whether its images are padded to a square before its processor sees them.
         grounding_prompt: The question that asks for a box, with `{expression}` in it.
         answer_separator: What stands between the rendered prompt and the answer.
         projector: Name of the module that turns image features into tokens.
@@ -26,6 +27,7 @@ class Family:
 
     model_type: str
     box_format: BoxFormat
+    pads_images: bool
     grounding_prompt: str
     answer_separator: str
     projector: str
@@ -40,11 +42,12 @@ _LLAVA_GROUNDING = (
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in [
-        # Boxes refer to the padded square, as in LLaVA-1.5's own training data, although the
-        # Hugging Face processor cuts the centre out unless it is told to pad.
+        # LLaVA-1.5 was taught on padded squares, and its boxes refer to them; left to itself its
+        # Hugging Face processor would cut out the picture's centre.
         Family(
             model_type="llava",
             box_format=BoxFormat(scale="0-1", frame="padded"),
+            pads_images=True,
             grounding_prompt=_LLAVA_GROUNDING,
             answer_separator=" ",
             projector="multi_modal_projector",

@@ -62,7 +62,7 @@ class HfSampler:
             PerpoError: They exceed the model's context.
         """
         prompts = [render_prompt(self.loaded, question.question) for question in questions]
-        lengths = [len(ids) for ids in self.loaded.tokenizer(prompts).input_ids]
+        lengths = [len(ids) for ids in self.loaded.token_ids(prompts)]
         self._encode([questions[int(np.argmax(lengths))]])
 
     def answers(self, numbered: Sequence[tuple[int, Question]]) -> list[list[Answer]]:
@@ -84,7 +84,7 @@ class HfSampler:
             torch.from_numpy(uniforms),
             temperature=self.temperature,
             top_p=self.top_p,
-            end_ids=self._end_ids(),
+            end_ids=self.loaded.end_ids,
         )
         return [self._texts(prompt, found) for prompt, found in zip(prompts, sampled, strict=True)]
 
@@ -95,7 +95,7 @@ class HfSampler:
         for question in questions:
             with Image.open(self.image_root / question.image_path) as image:
                 images.append(image.convert("RGB"))
-        batch = self.loaded.processor(images=images, text=prompts, padding=True, return_tensors="pt")
+        batch = self.loaded.encode(prompts, images)
         longest = int(batch["attention_mask"].sum(1).argmax())
         length = batch["input_ids"].shape[1]
         if length + self.max_new_tokens > self.loaded.context_length:
@@ -106,13 +106,6 @@ class HfSampler:
             )
         model = self.loaded.model
         return prompts, dict(batch.to(model.device, model.dtype))
-
-    def _end_ids(self) -> set[int]:
-        """The tokens at which generate() would stop."""
-        ends = self.loaded.model.generation_config.eos_token_id
-        if ends is None:
-            ends = self.loaded.tokenizer.eos_token_id
-        return set(ends) if isinstance(ends, list) else {ends}
 
     def _texts(self, prompt: str, candidates: Sequence[Candidate]) -> list[Answer]:
         kept = [c.token_ids if c.truncated else c.token_ids[:-1] for c in candidates]

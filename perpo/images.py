@@ -28,6 +28,17 @@ def image_problems(paths: Sequence[Path]) -> list[str | None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
 
 
+def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    """An RGB image in the middle of a square as wide as its longer side, as LLaVA-1.5 pads.
+
+    `perpo.boxes.frame_window` has the same margins for boxes in the frame "padded".
+    """
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
 def unpack_image(data: bytes, folder: Path) -> Path:
     """Write an encoded image to a file named by its contents, unless it is there; returns its absolute path.
 

@@ -144,7 +144,7 @@ def tokenize(loaded: LoadedModel, choices: Sequence[Choice], image_root: str) ->
             size = image.size
         if size not in image_tokens:
             image_tokens[size] = _image_tokens(loaded, size)
-        text, longest = len(loaded.tokenizer(prompt).input_ids) - 1, max(map(len, answers))
+        text, longest = len(loaded.token_ids([prompt])[0]) - 1, max(map(len, answers))
         if image_tokens[size] + text + longest > loaded.context_length:
             raise PerpoError(
                 f"record {choice.number}: image ({image_tokens[size]} tokens), prompt ({text}) and longest "
@@ -157,17 +157,16 @@ def tokenize(loaded: LoadedModel, choices: Sequence[Choice], image_root: str) ->
 
 def _image_tokens(loaded: LoadedModel, size: tuple[int, int]) -> int:
     """How many tokens an image of this size becomes, asked of the processor with a blank one."""
-    placeholder = loaded.processor.image_token
-    ids = loaded.processor(images=Image.new("RGB", size), text=placeholder).input_ids[0]
-    return list(ids).count(loaded.processor.image_token_id)
+    ids = loaded.encode([loaded.processor.image_token], [Image.new("RGB", size)]).input_ids[0]
+    return ids.tolist().count(loaded.processor.image_token_id)
 
 
 class ListDataset(Dataset):
     """Tokenized lists with their images, loaded when they are asked for."""
 
-    def __init__(self, lists: Sequence[TokenizedList], processor: Any) -> None:
+    def __init__(self, lists: Sequence[TokenizedList], loaded: LoadedModel) -> None:
         self.lists = lists
-        self.processor = processor
+        self.loaded = loaded
 
     def __len__(self) -> int:
         return len(self.lists)
@@ -175,7 +174,7 @@ class ListDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.lists[index]
         with Image.open(item.image_path) as image:
-            inputs = dict(self.processor(images=image.convert("RGB"), text=item.prompt, return_tensors="pt"))
+            inputs = dict(self.loaded.encode([item.prompt], [image]))
         del inputs["attention_mask"]
         return {"list": item, "prefix": inputs.pop("input_ids")[0].tolist(), "image_inputs": inputs}
 

@@ -14,11 +14,14 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from perpo.checkpoints import adapter_digest, first_line, local_directory, resolve_model, weights_digest
+from perpo.data import strip_image_token
 from perpo.errors import PerpoError
 from perpo.families import Family, family_of
+from perpo.images import pad_to_square
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -52,6 +55,33 @@ class LoadedModel:
     def context_length(self) -> int:
         """The longest sequence that the language model takes, image tokens included."""
         return int(self.model.config.get_text_config().max_position_embeddings)
+
+    @property
+    def end_ids(self) -> set[int]:
+        """The tokens that end an answer, as `generate` has them."""
+        ends = self.model.generation_config.eos_token_id
+        return set(ends) if isinstance(ends, list) else {self.tokenizer.eos_token_id if ends is None else ends}
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of rendered prompts; a first token that the chat template wrote does not come twice."""
+        return self.tokenizer(list(texts), add_special_tokens=self._adds_special_tokens(texts[0])).input_ids
+
+    def encode(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> Any:
+        """What the model takes for prompts with an image each, padded on the left (tensors, on the CPU).
+
+        Images become RGB and, where the family wants it, squares padded with the processor's mean colour.
+        """
+        pictures = [image.convert("RGB") for image in images]
+        if self.family.pads_images:
+            red, green, blue = (int(share * 255) for share in self.processor.image_processor.image_mean)
+            pictures = [pad_to_square(picture, (red, green, blue)) for picture in pictures]
+        special = self._adds_special_tokens(prompts[0])
+        return self.processor(
+            images=pictures, text=list(prompts), padding=True, return_tensors="pt", add_special_tokens=special
+        )
+
+    def _adds_special_tokens(self, prompt: str) -> bool:
+        return not prompt.startswith(self.tokenizer.bos_token or "\0")
 
 
 def load_model(
@@ -127,7 +157,7 @@ def render_prompt(loaded: LoadedModel, question: str) -> str:
     Raises:
         PerpoError: The question holds the model's image placeholder, which would stand for a second image.
     """
-    question = question.removeprefix("<image>\n")
+    question = strip_image_token(question)
     placeholder = loaded.processor.image_token
     if placeholder in question:
         raise PerpoError(f"a question holds {placeholder}, which stands for an image: {question!r}", "remove it")
@@ -163,9 +193,8 @@ def answers_token_ids(loaded: LoadedModel, prompt: str, answers: Sequence[str], 
         if placeholder in answer:
             raise PerpoError(f"an answer holds {placeholder}, which stands for an image: {answer!r}", "remove it")
     separator = loaded.family.answer_separator
-    special = not prompt.startswith(tokenizer.bos_token or "\0")
     texts = [prompt, *(prompt + separator + answer if answer else prompt for answer in answers)]
-    prompt_ids, *whole = tokenizer(texts, add_special_tokens=special).input_ids
+    prompt_ids, *whole = loaded.token_ids(texts)
     ids = []
     for answer, answered in zip(answers, whole, strict=True):
         if answered[: len(prompt_ids)] != prompt_ids:

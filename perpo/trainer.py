@@ -60,11 +60,11 @@ def train(args: TrainArguments) -> Path:
     with ExitStack() as stack:
         stack.enter_context(_own_random_numbers(args.seed))
         policy = load_policy(args)
-        dataset = ListDataset(tokenize(policy.loaded, choices, args.image_root), policy.loaded.processor)
-        events = SummaryWriter(output / "tensorboard")
-        trainer = PreferenceTrainer(args, policy, dataset, [ProgressBar(stack), TensorBoardCallback(events)])
+        dataset = ListDataset(tokenize(policy.loaded, choices, args.image_root), policy.loaded)
+        trainer = PreferenceTrainer(args, policy, dataset, [ProgressBar(stack)])
         record["hardware"] = hardware(str(trainer.args.device))
         if trainer.is_world_process_zero():
+            trainer.add_callback(TensorBoardCallback(SummaryWriter(output / "tensorboard")))
             write_record(output, record)
         trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
     trainer.save_model(args.output_dir)

@@ -140,7 +140,7 @@ def test_known_log_probs_are_those_of_training(folder, checkpoint):
     for record in read_preferences(sample(arguments(folder, checkpoint, num_candidates=20))):
         prompt = render_prompt(loaded, record.question)
         image = Image.open(folder / record.image_path).convert("RGB")
-        inputs = loaded.processor(images=[image], text=[prompt], return_tensors="pt")
+        inputs = loaded.encode([prompt], [image])
         columns = zip(record.answers_gen, record.truncated, record.reference_logps, strict=True)
         usable = [(text, cut, logp) for text, cut, logp in columns if logp is not None]
         unknown += 20 - len(usable)
@@ -182,7 +182,7 @@ def test_greedy_answers_are_those_of_generate(folder, checkpoint, adapter, with_
     for record in read_preferences(path):
         prompt = render_prompt(loaded, record.question)
         image = Image.open(folder / record.image_path).convert("RGB")
-        inputs = loaded.processor(images=[image], text=[prompt], return_tensors="pt")
+        inputs = loaded.encode([prompt], [image])
         ids = loaded.model.generate(**inputs, do_sample=False, max_new_tokens=12)[0]
         text = loaded.tokenizer.decode(ids[inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         assert record.answers_gen == [text.strip()]

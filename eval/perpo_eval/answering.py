@@ -60,13 +60,7 @@ def answer(
     model(**heads, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
     cache.batch_select_indices(repeat)
     out = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, **settings)
-    return [_until_end(row, end_tokens(loaded)) for row in out[:, ids.shape[1] :].tolist()]
-
-
-def end_tokens(loaded: LoadedModel) -> set[int]:
-    """The tokens that end an answer."""
-    ends = loaded.model.generation_config.eos_token_id
-    return set(ends) if isinstance(ends, list) else {loaded.tokenizer.eos_token_id if ends is None else ends}
+    return [_until_end(row, loaded.end_ids) for row in out[:, ids.shape[1] :].tolist()]
 
 
 def _heads(
@@ -76,27 +70,14 @@ def _heads(
     placeholder = loaded.processor.image_token
     firsts = [prompts[image_of.index(number)] for number in range(len(images))]
     texts = [prompt[: prompt.index(placeholder) + len(placeholder)] for prompt in firsts]
-    inputs = loaded.processor(
-        text=texts,
-        images=list(images),
-        padding=True,
-        return_tensors="pt",
-        add_special_tokens=_adds_special_tokens(loaded, texts[0]),
-    )
+    inputs = loaded.encode(texts, images)
     return inputs.to(loaded.model.device, loaded.model.dtype)
 
 
 def _tails(loaded: LoadedModel, prompts: Sequence[str]) -> list[list[int]]:
     """The tokens behind each prompt's image placeholder, which is one token of its own."""
-    tokenizer = loaded.tokenizer
-    image = tokenizer.convert_tokens_to_ids(loaded.processor.image_token)
-    rows = tokenizer(list(prompts), add_special_tokens=_adds_special_tokens(loaded, prompts[0])).input_ids
-    return [ids[ids.index(image) + 1 :] for ids in rows]
-
-
-def _adds_special_tokens(loaded: LoadedModel, prompt: str) -> bool:
-    # A chat template may write the first token itself; it must not come twice.
-    return not prompt.startswith(loaded.tokenizer.bos_token or "\0")
+    image = loaded.tokenizer.convert_tokens_to_ids(loaded.processor.image_token)
+    return [ids[ids.index(image) + 1 :] for ids in loaded.token_ids(prompts)]
 
 
 def _joined(heads: Tensor, seen: Tensor, tails: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

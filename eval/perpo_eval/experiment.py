@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -164,14 +164,14 @@ class ExperimentRun:
         source: DataSource = self.recipe.data[name]
         if source.file is not None:
             return source.file, source.image_root or source.file.parent
+        assert source.tiny is not None  # a source is one of the two
+        tiny = asdict(source.tiny)
         folder = self.output / "data" / name
 
         def draw(_: Path) -> dict[str, Any]:
-            from dataclasses import asdict
-
             from perpo.tiny.world import write_questions
 
-            write_questions(folder, seed=self.recipe.seed, **asdict(source.tiny))  # type: ignore[call-overload]
+            write_questions(folder, seed=self.recipe.seed, **tiny)
             return {}
 
         self._stage("data", name, f"data/{name}", draw)

@@ -17,7 +17,7 @@ from PIL import Image
 from perpo.cli.common import progress
 from perpo.errors import PerpoError
 from perpo.models import DType, LoadedModel, load_model, render_prompt
-from perpo_eval.answering import answer, end_tokens
+from perpo_eval.answering import answer
 
 _MAX_NEW_TOKENS = 256
 _KNOWN = {"max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "num_beams"}
@@ -119,7 +119,7 @@ class PerpoModel(lmms):
 
     def _jobs(self, requests: Sequence[Instance]) -> list[_Job]:
         prompts = [render_prompt(self.loaded, request.args[0]) for request in requests]
-        lengths = [len(ids) for ids in self.loaded.tokenizer(prompts).input_ids]
+        lengths = [len(ids) for ids in self.loaded.token_ids(prompts)]
         return [
             _Job(
                 index,
@@ -173,7 +173,7 @@ class PerpoModel(lmms):
         return images[0]
 
     def _response(self, prompt: str, ids: list[int], stops: Sequence[str], latency: float) -> Response:
-        ended = bool(ids) and ids[-1] in end_tokens(self.loaded)
+        ended = bool(ids) and ids[-1] in self.loaded.end_ids
         text = self.loaded.tokenizer.decode(ids, skip_special_tokens=True)
         cuts = [text.index(stop) for stop in stops if stop in text]
         text = text[: min(cuts)] if cuts else text

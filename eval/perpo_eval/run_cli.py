@@ -97,9 +97,7 @@ def _run(args: RunArguments) -> None:
     if args.json:
         print(json.dumps(outcome.leaderboard.as_json()))
     else:
-        from rich.console import Console
-
-        Console().print(table.rich())
+        table.show()
         print(recipe.note)
     atomic_write_text(output / "leaderboard.md", f"{table.markdown()}\n{recipe.note}\n")
     atomic_write_text(output / "leaderboard.json", json.dumps(outcome.leaderboard.as_json(), indent=1) + "\n")

@@ -35,7 +35,7 @@ class BuildArguments:
     """Settings of a build; the defaults made the shipped checkpoint."""
 
     out: str = field(metadata={"help": "folder to write the checkpoint to"})
-    steps: int = field(default=2400, metadata={"help": "optimiser steps"})
+    steps: int = field(default=1800, metadata={"help": "optimiser steps"})
     scenes: int = field(default=30_000, metadata={"help": "training scenes"})
     batch: int = field(default=48, metadata={"help": "pictures a step"})
     questions: int = field(default=8, metadata={"help": "questions a picture"})

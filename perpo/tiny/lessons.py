@@ -83,7 +83,8 @@ class Packer:
         self.image_at = self.prefix.index(tokenizer.convert_tokens_to_ids("<image>"))
         self.tail: list[int] = tokenizer.encode(PROMPT_TAIL, add_special_tokens=False)
         self.pad: int = tokenizer.pad_token_id
-        self._encode, self._cache, self._eos = tokenizer.encode, {}, tokenizer.eos_token_id
+        self._encode, self._eos = tokenizer.encode, tokenizer.eos_token_id
+        self._cache: dict[str, list[int]] = {}
         image_processor = processor.image_processor
         self.mean = torch.tensor(image_processor.image_mean).view(1, 3, 1, 1)
         self.std = torch.tensor(image_processor.image_std).view(1, 3, 1, 1)

@@ -31,7 +31,7 @@ QUESTIONS_START = 100_000
 """Training questions use train scenes from this index on; the embedded checkpoint saw only lower ones."""
 
 EXPRESSIONS_PER_ROW = 2
-LOOSE_SCALE = 1.35
+LOOSE_SCALE = 1.45
 """A loose label is the exact box with its width and height multiplied by this, cut at the picture's edge."""
 
 

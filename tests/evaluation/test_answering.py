@@ -62,7 +62,7 @@ def work(loaded) -> tuple[list[str], list[Image.Image], list[int]]:
 @torch.inference_mode()
 def plain(loaded: LoadedModel, prompt: str, image: Image.Image) -> list[int]:
     """One question with the processor's own inputs through generate()."""
-    inputs = loaded.processor(text=[prompt], images=[image], return_tensors="pt")
+    inputs = loaded.encode([prompt], [image])
     ids = loaded.model.generate(**inputs, **SETTINGS)[0, inputs["input_ids"].shape[1] :].tolist()
     return ids[: ids.index(2) + 1] if 2 in ids else ids
 

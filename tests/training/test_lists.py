@@ -117,7 +117,7 @@ def test_candidates_become_tokens_with_an_end_and_lists_a_batch(loaded, image_ro
     decoded = [tokenizer.decode(ids) for ids in lists[0].answers]
     assert decoded == [" answer 0</s>", " answer 1</s>", " answer 2"]
 
-    dataset = ListDataset(lists, loaded.processor)
+    dataset = ListDataset(lists, loaded)
     batch = Collator(tokenizer.pad_token_id)([dataset[0], dataset[1]])
     assert batch["rewards"].tolist() == [[0, 1, 0.5], [1, 0, 0]]
     assert batch["mask"].tolist() == [[True, True, True], [True, True, False]]
@@ -127,14 +127,14 @@ def test_candidates_become_tokens_with_an_end_and_lists_a_batch(loaded, image_ro
         ids[mask] for ids, mask in zip(*(batch["packed"][k] for k in ("prefix_ids", "prefix_mask")), strict=True)
     ]
     for prefix, each in zip(prefixes, lists, strict=True):
-        expected = loaded.processor(images=Image.new("RGB", (50, 20)), text=each.prompt, return_tensors="pt")
+        expected = loaded.encode([each.prompt], [Image.new("RGB", (50, 20))])
         assert torch.equal(prefix, expected.input_ids[0])
 
 
 def test_what_is_longer_than_the_context_is_an_error(loaded, image_root):
     fits = record([0, 1], answers_gen=["a", "b"])
     whole = len(tokenize(loaded, choose(arguments(), [fits])[0], image_root)[0].answers[0])
-    prompt = ListDataset(tokenize(loaded, choose(arguments(), [fits])[0], image_root), loaded.processor)[0]["prefix"]
+    prompt = ListDataset(tokenize(loaded, choose(arguments(), [fits])[0], image_root), loaded)[0]["prefix"]
     room = loaded.context_length - len(prompt) - whole
     long = record([0, 1], answers_gen=["a", "a" + " a" * (room + 9)])
     choices, _ = choose(arguments(), [fits, long])

@@ -110,7 +110,7 @@ def make_policy(args):
     choices, _ = choose(args, read_preferences(args.data))
     torch.manual_seed(0)
     policy = load_policy(args)
-    dataset = ListDataset(tokenize(policy.loaded, choices, args.image_root), policy.loaded.processor)
+    dataset = ListDataset(tokenize(policy.loaded, choices, args.image_root), policy.loaded)
     batch = Collator(policy.loaded.tokenizer.pad_token_id)([dataset[i] for i in range(len(dataset))])
     return policy, batch
 
