@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +29,8 @@ def _main(argv: list[str]) -> None:
     from perpo.training_record import read_record
 
     output = train(args)
+    if os.environ.get("RANK", "0") != "0":  # torchrun starts several processes, and one of them reports
+        return
     print(_summary(read_record(output) or {}), file=sys.stderr)
     print(output)
 
