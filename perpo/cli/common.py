@@ -5,6 +5,7 @@ Nothing here imports torch, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import sys
