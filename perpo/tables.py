@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from rich import box
@@ -23,31 +23,44 @@ PRIMARY = "acc@0.5"
 TINY_NOTE = "Data: the tiny world's drawn shapes; these numbers say nothing about photographs or RefCOCO."
 INTERVAL_NOTE = "±: half of the 95% interval, clustered by image. The average weighs every task the same."
 _TITLES = {"iou": "mean IoU", "parse_fail": "unreadable"}
+_GAP = 2  # blanks between two columns on a terminal
 
 
 @dataclass(frozen=True)
 class Text:
-    """A table as text: what is rendered as a terminal table or as Markdown."""
+    """A table as text: what is rendered on a terminal or as Markdown.
+
+    Attributes:
+        title: What stands above it.
+        header: Names of the columns; the first column names the rows.
+        rows: The cells.
+        notes: What stands below it.
+        groups: Numbers of the columns at which a terminal too narrow for all of them begins a new table.
+    """
 
     title: str
     header: list[str]
     rows: list[list[str]]
     notes: list[str]
-
-    def rich(self) -> Table:
-        """The table for a terminal."""
-        notes = "\n".join(self.notes)
-        table = Table(title=self.title, caption=notes, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-        table.title_justify = table.caption_justify = "left"
-        for number, name in enumerate(self.header):
-            table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number == 0)
-        for row in self.rows:
-            table.add_row(*row)
-        return table
+    groups: tuple[int, ...] = ()
 
     def show(self) -> None:
-        """Print it on stdout, as wide as the terminal, or wide enough for a leaderboard where there is none."""
-        Console(width=None if sys.stdout.isatty() else 140).print(self.rich())
+        """Print it on stdout; what is wider than the terminal continues in further tables with the same rows."""
+        console = Console()
+        widths = [max(map(len, [*_words(name), *cells])) for name, *cells in zip(self.header, *self.rows, strict=True)]
+        console.print(self.title, style="italic", highlight=False)
+        for columns in _pages(widths, self.groups, console.width):
+            # The box puts one of the blanks between two columns.
+            table = Table(box=box.SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
+            for column in columns:
+                name = " ".join(_words(self.header[column]))
+                table.add_column(name, justify="right" if column else "left", width=widths[column], vertical="bottom")
+            for row in self.rows:
+                table.add_row(*(row[column] for column in columns))
+            console.print("", table)
+        console.print()
+        for note in self.notes:
+            console.print(note, style="dim italic", highlight=False)
 
     def markdown(self) -> str:
         """The table as GitHub's Markdown, ending in a newline."""
@@ -104,23 +117,21 @@ class Leaderboard:
     def text(self) -> Text:
         """The rows and columns, in percent."""
         stages = list(dict.fromkeys(stage for entry in self.entries for stage in entry.seconds))
-        header = ["run", *self.entries[0].tasks, "avg", f"vs {self.base}"]
+        header = ["run", "avg", f"vs {self.base}"]
         header += [f"vs {self.against}"] if self.against else []
-        header += [_TITLES["iou"], _TITLES["parse_fail"], *(f"{stage} s" for stage in stages)]
+        header += [_TITLES["iou"], _TITLES["parse_fail"]]
+        groups = (len(header), len(header) + len(stages))
+        header += [*(f"{stage} s" for stage in stages), *self.entries[0].tasks]
         rows = []
         for entry in self.entries:
-            row = [
-                entry.label,
-                *(_percent(metric.value) for metric in entry.tasks.values()),
-                cell(entry.average),
-            ]
-            row += [cell(entry.delta, signed=True)]
+            row = [entry.label, cell(entry.average), cell(entry.delta, signed=True)]
             row += [cell(entry.delta_against, signed=True)] if self.against else []
             row += [_percent(entry.iou.value), _percent(entry.parse_fail.value)]
-            rows.append(row + [f"{entry.seconds[s]:.0f}" if s in entry.seconds else "" for s in stages])
+            row += [f"{entry.seconds[stage]:.0f}" if stage in entry.seconds else "" for stage in stages]
+            rows.append(row + [_percent(metric.value) for metric in entry.tasks.values()])
         title = f"Acc@0.5 (%) on {self.n:,} expressions about {self.n_clusters:,} images"
         notes = [INTERVAL_NOTE, "Differences are paired by expression.", *([TINY_NOTE] if self.tiny else [])]
-        return Text(title, header, rows, notes)
+        return Text(title, header, rows, notes, groups)
 
     def as_json(self) -> dict[str, Any]:
         """The same with full precision, as fractions."""
@@ -184,14 +195,10 @@ def run_text(record: RunRecord) -> Text:
     for label, metrics in [*((t.task, t.metrics) for t in record.tasks), ("average", record.average)]:
         first = metrics[0]
         rows.append([label, str(first.n), str(first.n_clusters), *(cell(metric) for metric in metrics)])
-    header = [
-        "task",
-        "n",
-        "images",
-        *(_TITLES.get(name, name.replace("acc", "Acc")) for name in names),
-    ]
+    header = ["task", "n", "images", *(_TITLES.get(name, name.replace("acc", "Acc")) for name in names)]
     notes = [INTERVAL_NOTE, *([TINY_NOTE] if _is_tiny(record) else [])]
-    return Text(f"{record.name} on {record.suite['name']} (%)", header, rows, notes)
+    after_accuracies = len(header) - sum(name in _TITLES for name in names)
+    return Text(f"{record.name} on {record.suite['name']} (%)", header, rows, notes, (after_accuracies,))
 
 
 def cell(estimate: Metric | Estimate | None, *, signed: bool = False) -> str:
@@ -210,6 +217,26 @@ def _percent(value: float | None, signed: bool = False) -> str:
     if value is None:
         return ""
     return f"{round(100 * value, 1) + 0.0:{'+' if signed else ''}.1f}"  # + 0.0 turns -0.0 into 0.0
+
+
+def _words(name: str) -> list[str]:
+    """Where a column's name may be broken on a terminal: `refshapes_testA` is two words."""
+    return name.replace("_", " ").split()
+
+
+def _pages(widths: Sequence[int], groups: Sequence[int], width: int) -> list[list[int]]:
+    """The columns of each table, column 0 in all of them; groups stay whole where they can."""
+    pages, room = [[0]], width - widths[0]
+    for first, end in pairwise([1, *groups, len(widths)]):
+        needed = [_GAP + each for each in widths[first:end]]
+        whole = sum(needed) <= width - widths[0]
+        for column, need in enumerate(needed, start=first):
+            if len(pages[-1]) > 1 and room < (sum(needed) if whole and column == first else need):
+                pages.append([0])
+                room = width - widths[0]
+            pages[-1].append(column)
+            room -= need
+    return pages
 
 
 def _line(cells: Sequence[str]) -> str:
