@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from perpo.prefix import attention_mask
 from perpo.tiny.expressions import FLAVOURS, expressions
 from perpo.tiny.scenes import COLOURS, KINDS, SIDE, draw, make_scene, scene_rng
 from perpo.tiny.world import PROMPT, answer_text, loose_box
@@ -136,7 +137,7 @@ class Packer:
             "pixel_values": self.pixels(lessons),
             "input_ids": _padded(rows, self.pad),
             "position_ids": _padded(positions, 0),
-            "mask": segment_mask(_padded(segments, -1)),
+            "mask": attention_mask(_padded(segments, -1), torch.float32),
             "asked": torch.tensor(asked),
             "answer": torch.tensor(answer),
             "labels": torch.tensor(labels),
@@ -149,13 +150,3 @@ class Packer:
 def _padded(rows: list[list[int]], fill: int) -> torch.Tensor:
     longest = max(map(len, rows))
     return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])
-
-
-def segment_mask(segments: torch.Tensor) -> torch.Tensor:
-    """Additive causal mask (B, 1, L, L): each token sees segment 0 and its own segment."""
-    length = segments.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    same = (segments[:, :, None] == segments[:, None, :]) | (segments[:, None, :] == 0)
-    # Padding (-1) sees itself, so that no row is fully masked.
-    mask = torch.zeros(segments.shape[0], 1, length, length)
-    return mask.masked_fill(~(causal & same)[:, None], torch.finfo(torch.float32).min)

@@ -68,7 +68,10 @@ class Scene:
 
 
 def scene_rng(split: str, index: int, purpose: int) -> np.random.Generator:
-    """The random numbers of one scene for one purpose (0 layout, 1 pixels, 2 expressions, 3 labels).
+    """The random numbers of one scene for one purpose.
+
+    Purposes: 0 layout, 1 pixels, 2 training questions, 3 loose labels, 4 lessons, 10 and up the rows of a
+    benchmark's split.
 
     Raises:
         KeyError: For a split other than train, val and test.

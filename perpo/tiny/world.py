@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from perpo.families import FAMILIES
 from perpo.tiny.expressions import FLAVOURS, expressions
 from perpo.tiny.scenes import ROUND_KINDS, SIDE, WORLD_VERSION, Scene, Shape, draw, make_scene, scene_rng
 
@@ -23,7 +24,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "refshapes+": ("train", "val", "testA", "testB"),
     "refshapesg": ("train", "val", "test"),
 }
-PROMPT = "Please provide the bounding box coordinate of the region this sentence describes: {expression}"
+PROMPT = FAMILIES["llava"].grounding_prompt
 SCENES = {"train": 1000, "val": 450, "test": 450}
 """Pictures behind each split's rows; testA, testB and test share theirs."""
 
