@@ -17,11 +17,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from perpo.checkpoints import adapter_digest, first_line, local_directory, resolve_model, weights_digest
+from perpo.checkpoints import first_line, local_directory, resolve_model, weights_digest
 from perpo.data import strip_image_token
 from perpo.errors import PerpoError
 from perpo.families import Family, family_of
 from perpo.images import pad_to_square
+from perpo.training_record import adapter_of
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -109,6 +110,8 @@ def load_model(
     directory = local_directory(resolve_model(name))
     config = json.loads((directory / "config.json").read_text())
     family = family_of(config.get("model_type", ""))
+    weights_sha256 = weights_digest(directory)
+    adapter_sha256 = None if adapter is None else adapter_of(weights_sha256, adapter)
     try:
         processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
         model = _base_model(directory, name, dtype)
@@ -120,11 +123,9 @@ def load_model(
         raise PerpoError(f"{name} has no chat template", "add the chat_template.jinja of its hub page")
     processor.tokenizer.padding_side = "left"
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
-    adapter_sha256 = None
     if adapter is not None:
-        adapter_sha256 = adapter_digest(adapter)
         model = _with_adapter(model, adapter, trainable_adapter)
-    return LoadedModel(model, processor, family, name, weights_digest(directory), adapter_sha256)
+    return LoadedModel(model, processor, family, name, weights_sha256, adapter_sha256)
 
 
 def _base_model(directory: Path, name: str, dtype: DType) -> Any:

@@ -52,8 +52,9 @@ def new_record(args: TrainArguments) -> dict[str, Any]:
     """The record of a run that is about to begin; it reads the model's, adapter's and data's digests.
 
     Raises:
-        PerpoError: One of them is not there.
+        PerpoError: One of them is not there, or the adapter is another model's.
     """
+    weights = weights_digest(local_directory(resolve_model(args.model)))
     return {
         "schema_version": SCHEMA_VERSION,
         "status": "running",
@@ -61,9 +62,9 @@ def new_record(args: TrainArguments) -> dict[str, Any]:
         "arguments": dataclasses.asdict(args),
         "model": {
             "name": args.model,
-            "weights_sha256": weights_digest(local_directory(resolve_model(args.model))),
+            "weights_sha256": weights,
             "adapter": args.adapter,
-            "adapter_sha256": adapter_digest(args.adapter) if args.adapter else None,
+            "adapter_sha256": adapter_of(weights, args.adapter) if args.adapter else None,
         },
         "data": {"path": args.data, "sha256": data_sha256(args.data)},
         "code": code_version(),
@@ -91,6 +92,24 @@ def read_record(directory: str | Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError) as error:
         raise PerpoError(f"{path} is damaged", "delete the directory, or train into another one") from error
     return record
+
+
+def adapter_of(weights_sha256: str, adapter: str | Path) -> str:
+    """SHA-256 of an adapter's weights, if it may be put on a base of that digest.
+
+    An adapter that perpo-train did not write does not say what it was trained on, and may.
+
+    Raises:
+        PerpoError: The directory holds no adapter, or one that was trained on other weights.
+    """
+    digest = adapter_digest(adapter)
+    record = read_record(adapter)
+    if record is not None and record["model"]["weights_sha256"] != weights_sha256:
+        raise PerpoError(
+            f"the adapter {adapter} was trained on another model: {record['model'].get('name')}",
+            "give the model that it was trained on",
+        )
+    return digest
 
 
 def find_start(args: TrainArguments, record: dict[str, Any]) -> Start:

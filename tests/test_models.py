@@ -157,6 +157,22 @@ def test_an_adapter_survives_saving_and_other_bases_are_refused(loaded, checkpoi
         load_model(str(checkpoint), str(copy))
 
 
+def test_an_adapter_of_another_model_of_the_same_shape_is_refused(loaded, checkpoint, copy, tmp_path):
+    """Its training.json says which weights it was trained on; without one nothing is known, and it is taken."""
+    model = add_lora(load_model(str(checkpoint)), r=2, alpha=4, dropout=0.0, train_projector=False)
+    save_checkpoint(model, loaded.processor, tmp_path / "adapter")
+    tensors = load_file(copy / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, copy / "model.safetensors", {"format": "pt"})
+    load_model(str(copy), str(tmp_path / "adapter"))
+    record = {"status": "complete", "arguments": {}, "data": {"sha256": "0"}}
+    record["model"] = {"name": "the-first", "weights_sha256": loaded.weights_sha256}
+    (tmp_path / "adapter" / "training.json").write_text(json.dumps(record))
+    load_model(str(checkpoint), str(tmp_path / "adapter"))
+    with pytest.raises(PerpoError, match="was trained on another model: the-first") as caught:
+        load_model(str(copy), str(tmp_path / "adapter"))
+    assert caught.value.hint == "give the model that it was trained on"
+
+
 def test_lora_is_on_the_linear_layers_of_the_language_model_alone(checkpoint):
     model = add_lora(load_model(str(checkpoint)), r=2, alpha=4, dropout=0.0, train_projector=False)
     names = {name.partition(".lora_")[0] for name, p in model.named_parameters() if p.requires_grad}

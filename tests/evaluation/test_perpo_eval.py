@@ -109,7 +109,8 @@ def test_an_adapter_is_told_apart_and_its_training_is_kept(refcoco_folder, check
     loaded = load_model(str(checkpoint))
     folder = tmp_path / "my-adapter"
     save_checkpoint(add_lora(loaded, r=2, alpha=4, dropout=0.0, train_projector=False), loaded.processor, folder)
-    training = {"status": "complete", "arguments": {}, "model": {"weights_sha256": "a"}, "data": {"sha256": "b"}}
+    model = {"name": "its base", "weights_sha256": loaded.weights_sha256}
+    training = {"status": "complete", "arguments": {}, "model": model, "data": {"sha256": "b"}}
     (folder / "training.json").write_text(json.dumps(training))
     record = run_on(refcoco_folder, checkpoint, tmp_path / "out", limit=1, adapter=str(folder)).record
     assert record.training_run == training
