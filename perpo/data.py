@@ -249,6 +249,9 @@ def _preference(fields: _Fields) -> PreferenceRecord:
         )
     if row.get("reference_logps") is not None:
         logps = fields.per_answer("reference_logps", count, _is_logp, "a finite number or null")
+    sampling = row.get("sampling")
+    if not isinstance(sampling, dict | None):
+        raise fields.error(f"expected an object as `sampling`, found {sampling!r:.40}", "mend or drop the record")
     return PreferenceRecord(
         **_question(fields, None),
         answers_gen=answers,
@@ -257,7 +260,7 @@ def _preference(fields: _Fields) -> PreferenceRecord:
         truncated=truncated,
         reference_logps=logps,
         box_frame=row.get("box_frame"),
-        sampling=row.get("sampling"),
+        sampling=sampling,
     )
 
 

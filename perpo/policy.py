@@ -98,7 +98,7 @@ def load_policy(args: TrainArguments) -> Policy:
             than the arguments say.
     """
     trains_projector = args.mm_projector_lr > 0
-    loaded = load_model(args.model, args.adapter, dtype="bfloat16" if args.bf16 else "float32", trainable_adapter=True)
+    loaded = load_model(args.model, args.adapter, dtype=args.dtype, trainable_adapter=True)
     if args.adapter is None:
         model = add_lora(
             loaded,

@@ -132,6 +132,11 @@ class TrainArguments:
         return self.method not in _SUPERVISED
 
     @property
+    def dtype(self) -> Literal["float32", "bfloat16"]:
+        """The type of the base's weights."""
+        return "bfloat16" if self.bf16 else "float32"
+
+    @property
     def part(self) -> tuple[int, int]:
         """`schedule_part` as (K, N), 1 <= K <= N.
 

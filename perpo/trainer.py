@@ -53,7 +53,7 @@ def train(args: TrainArguments) -> Path:
         return output
     records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
     if args.reference == "recorded":
-        _check_recorded(records, record)
+        _check_recorded(records, record, args.dtype)
     choices, record["data"]["counts"] = choose(args, records)
     check_images([choice.record for choice in choices], args.image_root)
     AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
@@ -81,16 +81,22 @@ def train(args: TrainArguments) -> Path:
     return output
 
 
-def _check_recorded(records: Sequence[Question], record: dict[str, Any]) -> None:
-    """Recorded log-probabilities are the reference's only if the starting policy sampled them."""
+def _check_recorded(records: Sequence[Question], record: dict[str, Any], dtype: str) -> None:
+    """Recorded log-probabilities are the reference's only if the starting policy sampled them, as precisely."""
     for number, each in enumerate(records, 1):
         assert isinstance(each, PreferenceRecord)
+        sampling = each.sampling or {}
         for key in ("weights_sha256", "adapter_sha256"):
-            if (each.sampling or {}).get(key) != record["model"][key]:
+            if sampling.get(key) != record["model"][key]:
                 raise PerpoError(
                     f"record {number} was not sampled from the model and adapter that training starts from",
                     "leave --reference out, or give the --model and --adapter that it was sampled from",
                 )
+        if sampling.get("dtype") != dtype:
+            raise PerpoError(
+                f"record {number} was sampled in {sampling.get('dtype', 'an unknown type')}, and training computes in {dtype}",
+                "leave --reference out, or choose --bf16 to suit the records",
+            )
 
 
 @contextmanager

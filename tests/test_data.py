@@ -170,6 +170,7 @@ def test_a_file_of_preferences_will_do_for_questions(tmp_path: Path) -> None:
         ({"truncated": [False]}, "2 answers but 1 `truncated`"),
         ({"truncated": [0, 1]}, "true or false in `truncated`, found 0"),
         ({"reference_logps": [-1.0, float("nan")]}, "found nan"),
+        ({"sampling": "at temperature 1"}, "expected an object as `sampling`, found 'at temperature 1'"),
         ({"question": None}, "text as `question`, found None"),
         ({"answer": 3}, "text as `answer`, found 3"),
         ({"image_path": None}, "text as `image_path`, found None"),

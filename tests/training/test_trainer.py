@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from perpo.cli.train import main
+from perpo.errors import PerpoError
 from perpo.lists import Collator, ListDataset, choose, tokenize
 from perpo.models import load_model
 from perpo.policy import load_policy
@@ -233,7 +234,7 @@ def test_recorded_log_probs_replace_the_reference_pass(options, data, tmp_path, 
     digests = {"weights_sha256": policy.loaded.weights_sha256, "adapter_sha256": policy.loaded.adapter_sha256}
     rows = make_records(data)
     for row, values in zip(rows, logps(policy.model, batch).tolist(), strict=True):
-        row |= {"sampling": digests, "reference_logps": values[: len(row["rewards"])]}
+        row |= {"sampling": digests | {"dtype": "float32"}, "reference_logps": values[: len(row["rewards"])]}
     passes = []
     monkeypatch.setattr(
         "perpo.trainer.candidate_logps", lambda *args, **kwargs: passes.append(1) or candidate_logps(*args, **kwargs)
@@ -248,6 +249,19 @@ def test_recorded_log_probs_replace_the_reference_pass(options, data, tmp_path, 
     options["data"] = write(tmp_path / "holes.jsonl", rows)
     counts = read_record(run(options))["data"]["counts"]
     assert counts["candidates_left_out_no_recorded_reference"] == 1
+
+
+@pytest.mark.parametrize(("dtype", "bf16"), [("float32", True), ("bfloat16", False)])
+def test_log_probs_that_were_recorded_in_another_precision_are_refused(options, data, tmp_path, dtype, bf16):
+    loaded = load_model(options["model"])
+    rows = make_records(data)
+    for row in rows:
+        row["sampling"] = {"weights_sha256": loaded.weights_sha256, "adapter_sha256": None, "dtype": dtype}
+        row["reference_logps"] = [-1.0] * len(row["rewards"])
+    options |= {"reference": "recorded", "data": write(tmp_path / "recorded.jsonl", rows)}
+    with pytest.raises(PerpoError, match=f"record 1 was sampled in {dtype}, and training computes in ") as caught:
+        run(options, bf16=bf16)
+    assert "--bf16" in caught.value.hint
 
 
 @pytest.mark.parametrize("method", ["perpo", "sft"])
