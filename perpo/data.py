@@ -161,9 +161,7 @@ class _Fields:
     def __init__(self, row: Any, place: str) -> None:
         self.place = place
         if not isinstance(row, dict):
-            raise self.error(
-                f"expected an object with fields, found {row!r:.40}", "each record is a JSON object"
-            )
+            raise self.error(f"expected an object with fields, found {row!r:.40}", "each record is a JSON object")
         self.row: Row = row
 
     def error(self, problem: str, hint: str) -> PerpoError:
@@ -179,16 +177,12 @@ class _Fields:
         """A list with one good value for each of `count` answers."""
         values = self.row.get(name)
         if not isinstance(values, list):
-            raise self.error(
-                f"expected a list as `{name}`, found {values!r:.40}", f"one of {expected} per answer"
-            )
+            raise self.error(f"expected a list as `{name}`, found {values!r:.40}", f"give {expected} for each answer")
         if len(values) != count:
-            raise self.error(f"{count} answers but {len(values)} `{name}`", f"one of {expected} per answer")
+            raise self.error(f"{count} answers but {len(values)} `{name}`", f"give {expected} for each answer")
         for value in values:
             if not is_good(value):
-                raise self.error(
-                    f"expected {expected} in `{name}`, found {value!r:.40}", "mend or drop the record"
-                )
+                raise self.error(f"expected {expected} in `{name}`, found {value!r:.40}", "mend or drop the record")
         return values
 
 
@@ -220,13 +214,9 @@ def _image_path(fields: _Fields, unpack_to: Path | None) -> str:
     if data is None and isinstance(path, str):
         return path
     if not isinstance(data, bytes):
-        raise fields.error(
-            f"expected a path or an image as `image`, found {image!r:.40}", "give `image_path`"
-        )
+        raise fields.error(f"expected a path or an image as `image`, found {image!r:.40}", "give `image_path`")
     if unpack_to is None:
-        raise fields.error(
-            "the image is in the data itself", "write the images to files and give `image_path`"
-        )
+        raise fields.error("the image is in the data itself", "write the images to files and give `image_path`")
     try:
         return str(unpack_image(data, unpack_to))
     except OSError as error:
@@ -244,9 +234,7 @@ def _preference(fields: _Fields) -> PreferenceRecord:
     rewards = fields.per_answer(name, count, _is_reward, "a number from 0 to 1")
     truncated = logps = None
     if row.get("truncated") is not None:
-        truncated = fields.per_answer(
-            "truncated", count, lambda value: isinstance(value, bool), "true or false"
-        )
+        truncated = fields.per_answer("truncated", count, lambda value: isinstance(value, bool), "true or false")
     if row.get("reference_logps") is not None:
         logps = fields.per_answer("reference_logps", count, _is_logp, "a finite number or null")
     sampling = row.get("sampling")

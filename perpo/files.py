@@ -1,10 +1,12 @@
-"""Files that are either the old one or the whole new one, never a part."""
+"""Files that are either the old one or the whole new one, never a part; and whether they can be written at all."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
+
+from perpo.errors import PerpoError
 
 
 def atomic_write_bytes(path: str | Path, data: bytes) -> None:
@@ -31,6 +33,21 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
 def atomic_write_text(path: str | Path, text: str) -> None:
     """`atomic_write_bytes` of `text` in UTF-8."""
     atomic_write_bytes(path, text.encode())
+
+
+def check_writable(folder: str | Path) -> None:
+    """Say now, not after hours of work, if nothing can be written in a folder; makes nothing.
+
+    Raises:
+        PerpoError: The folder, or the nearest one above it that exists, cannot be written.
+    """
+    place = Path(folder).absolute()
+    while not os.path.exists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise PerpoError(f"{folder} cannot be written: {place} is no folder", "give another folder to write to")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PerpoError(f"{folder} cannot be written: {place} may not be written", "give another folder to write to")
 
 
 def _umask() -> int:

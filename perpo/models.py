@@ -105,9 +105,11 @@ def load_model(
         trainable_adapter: Whether the adapter's weights will be trained on.
 
     Raises:
-        PerpoError: The model or the adapter cannot be found, read, or is of an unknown family.
+        PerpoError: The model or the adapter cannot be found, read, or is of an unknown family; or there
+            is no such device.
     """
     directory = local_directory(resolve_model(name))
+    place = _device(device)
     config = json.loads((directory / "config.json").read_text())
     family = family_of(config.get("model_type", ""))
     weights_sha256 = weights_digest(directory)
@@ -122,10 +124,20 @@ def load_model(
     if not getattr(processor, "chat_template", None):
         raise PerpoError(f"{name} has no chat template", "add the chat_template.jinja of its hub page")
     processor.tokenizer.padding_side = "left"
-    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    model.to(place).eval()
     if adapter is not None:
         model = _with_adapter(model, adapter, trainable_adapter)
     return LoadedModel(model, processor, family, name, weights_sha256, adapter_sha256)
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of that name, or by default CUDA where there is one, else the CPU."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # no such kind, not compiled in, no such number
+        raise PerpoError(f"the device {name} cannot be used: {first_line(error)}", "such as cpu or cuda:0") from error
 
 
 def _base_model(directory: Path, name: str, dtype: DType) -> Any:

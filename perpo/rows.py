@@ -47,7 +47,7 @@ def read_dataset(name: str) -> Iterator[Row]:
     try:
         loaded = datasets.load_from_disk(source) if saved else datasets.load_dataset(source)
     except Exception as error:
-        text = " ".join(str(error).split())
+        text = " ".join(str(error.__cause__ or error).split())
         raise PerpoError(
             f"the data set '{source}' can't be loaded: {text}",
             "give a file, a folder or the id of a data set on the hub",
@@ -82,9 +82,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise PerpoError(
-            f"{path} is not UTF-8 text: {error}", "expected a JSON list or JSON lines"
-        ) from error
+        raise PerpoError(f"{path} is not UTF-8 text: {error}", "expected a JSON list or JSON lines") from error
     if text.lstrip().startswith("["):
         yield from _parsed(text, path, 1)
         return

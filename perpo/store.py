@@ -70,21 +70,6 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.+]+", "-", name).strip("-.") or "model"
 
 
-def check_writable(root: Path) -> None:
-    """Make the results folder, and say now, not after hours of work, if it cannot be written.
-
-    Raises:
-        PerpoError: It cannot be made or written.
-    """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        probe = root / f".write-test-{secrets.token_hex(4)}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise PerpoError(f"the results folder {root} cannot be written: {error}", "give another --output") from error
-
-
 def write_run(root: Path, record: RunRecord, samples: pa.Table | None) -> Run:
     """Store a run under `root` and read it back.
 

@@ -116,7 +116,9 @@ class Leaderboard:
 
     def text(self) -> Text:
         """The rows and columns, in percent."""
-        stages = list(dict.fromkeys(stage for entry in self.entries for stage in entry.seconds))
+        # In the order of the run that went through most of them.
+        times = sorted((entry.seconds for entry in self.entries), key=len, reverse=True)
+        stages = list(dict.fromkeys(stage for seconds in times for stage in seconds))
         header = ["run", "avg", f"vs {self.base}"]
         header += [f"vs {self.against}"] if self.against else []
         header += [_TITLES["iou"], _TITLES["parse_fail"]]

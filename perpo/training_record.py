@@ -12,7 +12,7 @@ from typing import Any
 from perpo.checkpoints import adapter_digest, local_directory, resolve_model, weights_digest
 from perpo.data import data_sha256
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_text
+from perpo.files import atomic_write_text, check_writable
 from perpo.provenance import code_version, package_versions
 from perpo.train_arguments import TrainArguments
 
@@ -121,8 +121,9 @@ def find_start(args: TrainArguments, record: dict[str, Any]) -> Start:
 
     Raises:
         PerpoError: The output directory holds a run that was not to be resumed, or the run to be
-            resumed was made with other arguments, data or weights.
+            resumed was made with other arguments, data or weights. Or the directory cannot be written.
     """
+    check_writable(args.output_dir)
     where = args.resume_from_checkpoint
     if where is None:
         _refuse_to_overwrite(args.output_dir)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from perpo.files import atomic_write_bytes, atomic_write_text
+from perpo.errors import PerpoError
+from perpo.files import atomic_write_bytes, atomic_write_text, check_writable
 
 
 def test_the_folder_is_made_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -35,3 +36,16 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
         atomic_write_text(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_none_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_writable(tmp_path / "new" / "folder")
+    (tmp_path / "file").touch()
+    with pytest.raises(PerpoError, match="file is no folder"):
+        check_writable(tmp_path / "file" / "folder")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write anywhere
+    with pytest.raises(PerpoError, match="may not be written"):
+        check_writable(tmp_path / "new")
+    assert os.listdir(tmp_path) == ["file"]

@@ -48,12 +48,14 @@ def answer(
     tails = _tails(loaded, prompts)
     repeat = torch.tensor(image_of, device=model.device)
     ids, mask = _joined(heads["input_ids"][repeat], heads["attention_mask"][repeat], tails, tokenizer.pad_token_id)
-    longest = int(mask.sum(1).max())
+    lengths = mask.sum(1)
+    longest = int(lengths.max())
     if longest + settings["max_new_tokens"] > loaded.context_length:
         raise PerpoError(
             f"a prompt of {longest} tokens and an answer of up to {settings['max_new_tokens']} exceed the "
-            f"model's context of {loaded.context_length}",
-            "nothing is ever cut silently: use a model with a longer context",
+            f"model's context of {loaded.context_length}"
+            f"; the prompt ends with {prompts[int(lengths.argmax())][-60:]!r}",
+            "nothing is ever cut silently: drop that row, or use a model with a longer context",
         )
     cache = DynamicCache()
     positions = (heads["attention_mask"].cumsum(1) - 1).clamp(min=0)

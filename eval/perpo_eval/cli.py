@@ -29,7 +29,7 @@ class EvalArguments:
 
 def main(argv: list[str] | None = None) -> int:
     """The program."""
-    return run_program(_main, argv)
+    return run_program(_main, argv, interrupted="nothing was stored")
 
 
 def _main(argv: list[str]) -> None:

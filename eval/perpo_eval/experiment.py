@@ -17,9 +17,9 @@ from typing import Any
 
 from perpo.cli.arguments import arguments_from_mapping
 from perpo.cli.sample import SampleArguments
-from perpo.data import Question, read_questions, write_jsonl
+from perpo.data import Question, check_images, read_preferences, read_questions, write_jsonl
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_text
+from perpo.files import atomic_write_text, check_writable
 from perpo.nearest import did_you_mean
 from perpo.tables import Leaderboard
 from perpo.train_arguments import TrainArguments
@@ -85,11 +85,13 @@ class ExperimentRun:
     """One recipe in one output folder."""
 
     def __init__(self, recipe: Recipe, output: Path) -> None:
-        """Claim the folder.
+        """Claim the folder, after a look at everything that the recipe names if it is new.
 
         Raises:
-            PerpoError: The folder holds the work of another recipe, seed or setting.
+            PerpoError: The folder cannot be written or holds the work of another recipe, seed or setting; or
+                the model or the data cannot be used.
         """
+        check_writable(output)
         self.recipe, self.output = recipe, output
         self.seconds: dict[str, dict[str, float]] = {}
         mark = output / "recipe.json"
@@ -99,6 +101,8 @@ class ExperimentRun:
                 f"{output} holds the work of another recipe, or of this one with another seed or setting",
                 "give another --output_dir, or delete that folder to start over",
             )
+        if not mark.is_file():
+            self._check_inputs()
         atomic_write_text(mark, content)
 
     def run(self, names: Sequence[str]) -> Outcome:
@@ -106,6 +110,8 @@ class ExperimentRun:
         from perpo.store import read_run
         from perpo.tables import leaderboard
 
+        if self.recipe.base not in names and self._done(f"{self.recipe.base}/evaluate") is None:
+            raise PerpoError(f"'{self.recipe.base}', which all are compared with, has not been run", "add it to --only")
         for name in names:
             self._run_one(name)
         records = {
@@ -113,11 +119,29 @@ class ExperimentRun:
         }
         runs = {name: read_run(self.output / path) for name, path in records.items()}
         against = self.recipe.against if self.recipe.against in runs else None
-        if self.recipe.base not in runs:
-            raise PerpoError(f"'{self.recipe.base}', which all are compared with, has not been run", "add it to --only")
         times = {name: self._times(name) for name in runs}
         board = leaderboard(runs, self.recipe.base, against=against, seconds=times)
         return Outcome(board, {name: self.output / path for name, path in records.items()}, times)
+
+    def _check_inputs(self) -> None:
+        """Refuse what would stop the run in its middle: the model, the tasks, the data, their images."""
+        from perpo_eval.runner import check
+
+        check(evaluate_arguments(self.recipe, self.recipe.base, self.output / "results", None))
+        for name, experiment in self.recipe.experiments.items():
+            if experiment.data is None:
+                continue
+            source, needed = self.recipe.data[experiment.data], max(experiment.rounds, 1)
+            if source.tiny is not None:
+                least, found = "images", source.tiny.images
+            else:
+                least, found = "questions", _check_file(self.recipe, experiment, source)
+            if found < needed:
+                raise PerpoError(
+                    f"recipe {self.recipe.name}: {name} needs {needed} {least} at least, and '{experiment.data}' has "
+                    f"{found}",
+                    "give it more data, or fewer rounds",
+                )
 
     def _run_one(self, name: str) -> None:
         experiment = self.recipe.experiments[name]
@@ -206,6 +230,16 @@ class ExperimentRun:
             done = json.loads(file.read_text(encoding="utf-8"))
             total[done["stage"]] = total.get(done["stage"], 0.0) + done["seconds"]
         return {stage: total[stage] for stage in ("sample", "train", "evaluate") if stage in total}
+
+
+def _check_file(recipe: Recipe, experiment: Experiment, source: DataSource) -> int:
+    """Read a data file and decode its images; returns how many records it has."""
+    assert source.file is not None
+    method = (recipe.train | (experiment.train or {})).get("method", "perpo")
+    read = read_questions if experiment.rounds or method == "sft" else read_preferences
+    records: Sequence[Question] = read(source.file)
+    check_images(records, source.image_root or source.file.parent)
+    return len(records)
 
 
 def choose(recipe: Recipe, only: Sequence[str]) -> list[str]:

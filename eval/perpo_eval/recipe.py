@@ -136,6 +136,8 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
     values = _OPTIONAL | raw
     if seed is not None:
         values["seed"] = seed
+    if not isinstance(values["seed"], int) or isinstance(values["seed"], bool):
+        raise PerpoError(f"{where}: seed must be a whole number, found {values['seed']!r}", "such as seed: 0")
     experiments = {
         str(name): _experiment(part or {}, f"{where}: experiments: {name}")
         for name, part in _mapping(values["experiments"], f"{where}: experiments").items()
@@ -144,7 +146,7 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
     recipe = Recipe(
         name=str(values["name"]),
         model=str(values["model"]),
-        seed=int(values["seed"]),
+        seed=values["seed"],
         note=str(values["note"]).strip(),
         data={
             str(name): _source(part, f"{where}: data: {name}", path.parent)

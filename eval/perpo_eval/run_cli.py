@@ -98,7 +98,8 @@ def _run(args: RunArguments) -> None:
         print(json.dumps(outcome.leaderboard.as_json()))
     else:
         table.show()
-        print(recipe.note)
+        if recipe.note:
+            print(recipe.note)
     atomic_write_text(output / "leaderboard.md", f"{table.markdown()}\n{recipe.note}\n")
     atomic_write_text(output / "leaderboard.json", json.dumps(outcome.leaderboard.as_json(), indent=1) + "\n")
     _say_what_next(args.recipe, output, [name for name in recipe.experiments if name not in outcome.records])

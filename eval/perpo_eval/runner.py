@@ -17,8 +17,9 @@ from perpo import provenance
 from perpo.checkpoints import adapter_digest, resolve_model
 from perpo.errors import PerpoError
 from perpo.families import Family
+from perpo.files import check_writable
 from perpo.records import SCHEMA_VERSION, ModelInfo, RunRecord
-from perpo.store import check_writable, new_run_id, write_run
+from perpo.store import new_run_id, write_run
 from perpo.training_record import read_record
 from perpo_eval.suites import SUITES, TASKS_FOLDER, TaskData, load_task, select_tasks, suite_sha256
 
@@ -40,7 +41,7 @@ def evaluate(args: EvalArguments) -> Path:
         PerpoError: Bad input, found before the model is loaded where it can be.
     """
     began, clock = datetime.now(UTC), time.perf_counter()
-    names = _check(args)
+    names = check(args)
     data = [load_task(name, args.data) for name in names]
     from perpo_eval import convert
     from perpo_eval.lmms_model import PerpoModel
@@ -91,8 +92,12 @@ def _circumstances(args: EvalArguments, model: PerpoModel, began: datetime) -> d
     }
 
 
-def _check(args: EvalArguments) -> list[str]:
-    """Everything that can be refused at once; returns the tasks' names."""
+def check(args: EvalArguments) -> list[str]:
+    """Everything that can be refused at once; returns the tasks' names.
+
+    Raises:
+        PerpoError: A number out of its range, or data, a model, an adapter or an output that cannot be used.
+    """
     for name in ("batch_size", "limit"):
         value = getattr(args, name)
         if value is not None and value < 1:

@@ -33,12 +33,18 @@ __all__ = [
 _LINE_EVERY_S = 10.0
 
 
-def run_program(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
+def run_program(
+    main: Callable[[list[str]], int | None],
+    argv: Sequence[str] | None = None,
+    *,
+    interrupted: str = "finished work is kept: run the same command again to continue",
+) -> int:
     """Run `main` as a command-line program: its errors become sentences and exit codes.
 
     Args:
         main: Takes the words of the command line; returns an exit code, or None for 0.
         argv: The words after the program's name; None takes them from the process.
+        interrupted: What is said after Ctrl-C.
 
     Returns:
         What `main` returned; an error's own code (2 for bad input); 3 for anything unexpected;
@@ -50,7 +56,7 @@ def run_program(main: Callable[[list[str]], int | None], argv: Sequence[str] | N
         sys.stdout.flush()  # a reader that went away shows here, not at exit
         return code
     except KeyboardInterrupt:
-        print("interrupted; finished work is kept: run the same command again to continue", file=sys.stderr)
+        print(f"interrupted; {interrupted}", file=sys.stderr)
         return 130
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _stdout_is_gone():
@@ -66,6 +72,7 @@ def quiet_libraries() -> None:
     for name, value in {
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_VERBOSITY": "error",
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
         # OpenMP's threads spin while they wait: beside any other busy process a step gets 30 times slower.

@@ -88,14 +88,6 @@ def test_no_run_there(tmp_path: Path) -> None:
         store.read_run(tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_is_said_first(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(PerpoError, match="cannot be written"):
-        store.check_writable(tmp_path / "file" / "results")
-    store.check_writable(tmp_path / "new")
-    assert list((tmp_path / "new").iterdir()) == []
-
-
 def test_two_writers_of_one_run(make_run) -> None:
     run = make_run("base", ROWS)
     with pytest.raises(PerpoError, match="could not be written"):

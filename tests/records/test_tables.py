@@ -41,6 +41,9 @@ def test_leaderboard_holds_the_runs_numbers(runs) -> None:
     assert (last["train s"], text.rows[0][6]) == ("41", "")
     assert TINY_NOTE in text.notes
 
+    board = leaderboard(runs, "base", seconds={"base": {"evaluate": 9.0}, "PerPO": {"train": 41.2, "evaluate": 9.0}})
+    assert [name for name in board.text().header if name.endswith(" s")] == ["train s", "evaluate s"]
+
 
 def test_as_markdown_and_json(runs) -> None:
     board = leaderboard(runs, "base")
