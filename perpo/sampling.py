@@ -21,6 +21,7 @@ from perpo.cli.common import progress
 from perpo.data import PreferenceRecord, Question, check_images, read_questions, to_json, write_jsonl
 from perpo.errors import PerpoError
 from perpo.families import family_of
+from perpo.files import check_writable
 from perpo.journal import Journal
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 
@@ -113,9 +114,10 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
 
 
 def _check_output(output: Path, journal_path: Path) -> None:
-    """Refuse to overwrite what no earlier call of this program wrote."""
+    """Refuse what cannot be written, and to overwrite what no earlier call of this program wrote."""
     if output.suffix != ".jsonl":
         raise PerpoError(f"--output must end in .jsonl, got {output}", "records are written one JSON object a line")
+    check_writable(output.parent)
     if output.exists() and not journal_path.exists():
         raise PerpoError(
             f"{output} exists, and there is no journal beside it to continue from",
