@@ -33,11 +33,11 @@ ImageSize = tuple[int, int]
 # <loc0000> to <loc1023>.
 _DIVISOR: dict[str, float] = {"0-1": 1.0, "0-1000": 1000.0, "0-999": 999.0, "bins": 1024.0}
 _LAST_BIN = 1023
+# How far a share of the frame's side may lie beyond it by rounding alone.
+_ROUNDING = 0.01
 
 _NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
-_RUN = re.compile(
-    rf"(?<![A-Za-z0-9_.+-]){_NUMBER}(?:(?:\s*[,;，、]\s*|\s+){_NUMBER})*(?![A-Za-z0-9_]|\.[0-9])"
-)
+_RUN = re.compile(rf"(?<![A-Za-z0-9_.+-]){_NUMBER}(?:(?:\s*[,;，、]\s*|\s+){_NUMBER})*(?![A-Za-z0-9_]|\.[0-9])")
 _BETWEEN_CORNERS = re.compile(r"\s*[\])]\s*[,;，、]?\s*[\[(]\s*")
 _BIN_RUN = re.compile(r"<loc[0-9]{4}>(?:\s*<loc[0-9]{4}>)*")
 
@@ -64,13 +64,9 @@ class BoxFormat:
             ("frame", self.frame, Frame),
         ):
             if value not in get_args(kind):
-                raise PerpoError(
-                    f"there is no box {name} '{value}'", did_you_mean(str(value), get_args(kind))
-                )
+                raise PerpoError(f"there is no box {name} '{value}'", did_you_mean(str(value), get_args(kind)))
         if self.scale == "pixels" and self.frame == "resized":
-            raise PerpoError(
-                "boxes in pixels of a resized image need its size", "declare another scale or frame"
-            )
+            raise PerpoError("boxes in pixels of a resized image need its size", "declare another scale or frame")
 
 
 def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
@@ -138,6 +134,25 @@ def parse_box(text: str, fmt: BoxFormat, image_size: ImageSize | None = None) ->
     """The first box in a text, as `parse_boxes` gives it; None where there is none."""
     boxes = parse_boxes(text, scale=fmt.scale, order=fmt.order, image_size=image_size, frame=fmt.frame)
     return boxes[0] if boxes else None
+
+
+def box_problem(text: str, fmt: BoxFormat, image_size: ImageSize) -> str | None:
+    """What keeps a text from being a true box of this format, or None.
+
+    Args:
+        text: What is to hold a box; the first one counts.
+        fmt: The format.
+        image_size: (width, height) of the original image in pixels.
+    """
+    box = parse_box(text, fmt, image_size)
+    if box is None:
+        return "holds no box"
+    if not _area(box) > 0:
+        return "holds an empty or inverted box"
+    shares = original_to_frame(box, fmt.frame, image_size)
+    if shares.min() < -_ROUNDING or shares.max() > 1 + _ROUNDING:
+        return f"holds a box outside of the scale {fmt.scale}"
+    return None
 
 
 def format_box(box: ArrayLike, fmt: BoxFormat, image_size: ImageSize) -> str:

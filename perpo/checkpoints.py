@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from perpo.errors import PerpoError
 from perpo.tiny import checkpoint_dir
@@ -105,22 +107,40 @@ def _check_checkpoint(directory: Path) -> None:
         )
 
 
+def model_config(resolved: str) -> dict[str, Any]:
+    """The config.json of a model that `resolve_model` found; of a hub id, that file alone is downloaded."""
+    path = Path(resolved, "config.json")
+    if not Path(resolved).is_dir():
+        from huggingface_hub import hf_hub_download
+
+        with _hub_errors(resolved):
+            path = Path(hf_hub_download(resolved, "config.json"))
+    return json.loads(path.read_text())
+
+
 def local_directory(resolved: str) -> Path:
     """The directory of a model that `resolve_model` found; a hub id is downloaded (safetensors only)."""
     if Path(resolved).is_dir():
         return Path(resolved)
     from huggingface_hub import snapshot_download
+
+    with _hub_errors(resolved):
+        directory = Path(snapshot_download(resolved, allow_patterns=_HUB_FILES))
+    _check_checkpoint(directory)
+    return directory
+
+
+@contextmanager
+def _hub_errors(resolved: str) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        directory = Path(snapshot_download(resolved, allow_patterns=_HUB_FILES))
+        yield
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise PerpoError(
             f"{resolved} is neither a directory nor a model that the hub gave: {first_line(error)}",
             "check the name and the network, or give a directory",
         ) from error
-    _check_checkpoint(directory)
-    return directory
 
 
 def first_line(error: Exception) -> str:

@@ -8,21 +8,19 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from perpo.boxes import BoxFormat, iou, parse_box
+from perpo.boxes import BoxFormat, box_problem, iou, parse_box
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
-
-if TYPE_CHECKING:
-    from perpo.data import Question
 
 RewardFunction = Callable[[str, str, Mapping[str, Any]], float | None]
 """(prediction, truth, sample) -> a number in [0, 1], or None for an answer that can't be read.
 
-`sample` holds the question's fields (`image_path`, `question`, `answer`, `image_id`).
+`sample` holds the question's fields (`image_path`, `question`, `answer`, `image_id`) and the image's
+`image_size`, (width, height) in pixels.
 """
 
 
@@ -34,18 +32,19 @@ class Scored:
     readable: bool
 
 
-def load_reward(spec: str, box_format: BoxFormat) -> RewardFunction:
+def load_reward(spec: str, answers: BoxFormat, truths: BoxFormat) -> RewardFunction:
     """Find a reward function by name.
 
     Args:
         spec: `iou`, `edit`, or `module:function` for a function of the user's, which may be in
             the current folder.
-        box_format: How the model and the truth write boxes; only `iou` asks for it.
+        answers: How the model writes boxes; only `iou` asks for it.
+        truths: How the truths do.
 
     Raises:
         PerpoError: There is no such reward, or its module can't be imported.
     """
-    builtin: dict[str, RewardFunction] = {"iou": _iou_reward(box_format), "edit": _edit_reward}
+    builtin: dict[str, RewardFunction] = {"iou": _iou_reward(answers, truths), "edit": _edit_reward}
     if spec in builtin:
         return builtin[spec]
     module, colon, function = spec.partition(":")
@@ -60,28 +59,35 @@ def score(reward: RewardFunction, prediction: str, truth: str, sample: Mapping[s
     return Scored(0.0, readable=False) if value is None else Scored(value, readable=True)
 
 
-def check_truths(reward: RewardFunction, questions: Iterable[Question]) -> None:
+def check_truths(reward: RewardFunction, samples: Iterable[Mapping[str, Any]], boxes: BoxFormat | None) -> None:
     """Reward every truth against itself, so that bad data or a broken function shows at once.
 
+    Args:
+        reward: The reward.
+        samples: What the reward is given as `sample`, for each question.
+        boxes: How the truths write boxes, if they must be boxes.
+
     Raises:
-        PerpoError: A truth that the reward can't read, or whatever the function raises.
+        PerpoError: A truth that the reward can't read or that is no box, or whatever the function raises.
     """
-    for number, question in enumerate(questions, start=1):
-        if reward(question.answer, question.answer, vars(question)) is None:
+    for number, sample in enumerate(samples, start=1):
+        truth = sample["answer"]
+        problem = boxes and box_problem(truth, boxes, sample["image_size"])
+        if not problem and reward(truth, truth, sample) is None:
+            problem = "cannot be read by the reward"
+        if problem:
             raise PerpoError(
-                f"question {number}: the reward can't read its truth {question.answer!r}",
+                f"question {number}: its truth {truth!r} {problem}",
                 "correct the answer, or choose the reward that suits this data",
             )
 
 
-def _iou_reward(box_format: BoxFormat) -> RewardFunction:
-    """IoU of the first boxes of both texts, which share one scale and frame.
-
-    No image size is needed: moving and stretching both boxes alike leaves their IoU as it is.
-    """
+def _iou_reward(answers: BoxFormat, truths: BoxFormat) -> RewardFunction:
+    """IoU of the first boxes of both texts, in pixels of the original image."""
 
     def reward(prediction: str, truth: str, sample: Mapping[str, Any]) -> float | None:
-        predicted, wanted = parse_box(prediction, box_format), parse_box(truth, box_format)
+        size = sample["image_size"]
+        predicted, wanted = parse_box(prediction, answers, size), parse_box(truth, truths, size)
         if predicted is None or wanted is None:
             return None
         return float(iou(predicted, wanted))

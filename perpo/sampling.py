@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.boxes import BoxFormat
+from PIL import Image
+
+from perpo.boxes import BoxFormat, ImageSize, format_box, parse_box
 from perpo.candidates import AnswerSet, Summary, summarise
-from perpo.checkpoints import adapter_digest, local_directory, resolve_model
+from perpo.checkpoints import adapter_digest, model_config, resolve_model
 from perpo.cli.common import progress
-from perpo.data import PreferenceRecord, Question, check_images, read_questions, to_json, write_jsonl
+from perpo.data import PreferenceRecord, Question, check_images, data_sha256, read_questions, write_jsonl
 from perpo.errors import PerpoError
 from perpo.families import family_of
 from perpo.files import check_writable
@@ -50,27 +52,38 @@ class SamplingRun:
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """A question that is asked, and what is known of its image."""
+
+    question: Question
+    image_size: ImageSize
+    image_sha256: str
+
+    @property
+    def sample(self) -> dict[str, Any]:
+        """What a reward function is given."""
+        return vars(self.question) | {"image_size": self.image_size}
+
+
+@dataclass(frozen=True)
 class _Job:
-    """The checked input of a run; `questions` are all of the file's, `wanted` the first `--limit`."""
+    """The checked input of a run; `questions` are all of the file's, `asked` the first `--limit`."""
 
     questions: list[Question]
-    wanted: list[Question]
+    asked: list[_Asked]
     image_root: Path
-    box_format: BoxFormat
+    answer_format: BoxFormat
+    truth_format: BoxFormat
     reward: RewardFunction
-
-
-def sample(args: SampleArguments) -> Path:
-    """Sample preference records; see `run_sampling`. Returns the file's path."""
-    return run_sampling(args).output
 
 
 def run_sampling(args: SampleArguments) -> SamplingRun:
     """Sample candidates for every question, reward and filter them, and write preference records.
 
-    Finished batches are kept in a journal beside the output. Interrupted and called again with the
-    same arguments, this continues, and the output is the same, byte for byte. Filters, `limit` and
-    `batch_size` may change between calls.
+    The answers of finished batches are kept in a journal beside the output. Interrupted and called
+    again with the same arguments, this continues, and the output is the same, byte for byte. The
+    reward, filters, `limit` and `batch_size` may change between calls. Where an image has changed,
+    its questions are asked again.
 
     Args:
         args: The arguments of perpo-sample.
@@ -101,12 +114,12 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
         seed=args.seed,
         max_new_tokens=args.max_new_tokens,
     )
-    sampler.check_context(job.wanted)
+    sampler.check_context([asked.question for asked in job.asked])
     provenance = _provenance(args, loaded)
     with Journal(journal_path, _journal_key(args, job, provenance)) as journal:
         _sample_missing(journal, job, sampler, args)
         rows = journal.done()
-    sets = [AnswerSet(**rows[index]) for index in range(len(job.wanted))]
+    sets = [_rewarded(job, rows[index]) for index in range(len(job.asked))]
     kept = _filtered(sets, args)
     records = [_record(job, answers, args.reward, provenance) for answers in kept]
     write_jsonl(output, records)
@@ -127,18 +140,28 @@ def _check_output(output: Path, journal_path: Path) -> None:
 
 def _prepare(args: SampleArguments, output: Path) -> _Job:
     """Check and read everything but the model's weights."""
-    config = json.loads((local_directory(resolve_model(args.model)) / "config.json").read_text())
+    config = model_config(resolve_model(args.model))
     if args.adapter is not None:
         adapter_digest(args.adapter)
-    box_format = family_of(config.get("model_type", "")).box_format
-    if args.box_frame is not None:
-        box_format = dataclasses.replace(box_format, frame=args.box_frame)
-    reward = load_reward(args.reward, box_format)
+    answers = family_of(config.get("model_type", "")).box_format
+    truths = dataclasses.replace(answers, frame=args.truth_frame or answers.frame)
+    reward = load_reward(args.reward, answers, truths)
     questions, image_root = _read(args, output)
     wanted = questions[: args.limit]
-    check_truths(reward, wanted)
     check_images(wanted, image_root)
-    return _Job(questions, wanted, image_root, box_format, reward)
+    asked = _asked(wanted, image_root)
+    are_boxes = args.reward == "iou" or args.truth_frame is not None
+    check_truths(reward, (each.sample for each in asked), truths if are_boxes else None)
+    return _Job(questions, asked, image_root, answers, truths, reward)
+
+
+def _asked(questions: Sequence[Question], image_root: Path) -> list[_Asked]:
+    images: dict[str, tuple[ImageSize, str]] = {}
+    for name in {question.image_path for question in questions}:
+        path = image_root / name
+        with Image.open(path) as image:
+            images[name] = image.size, data_sha256(path)
+    return [_Asked(question, *images[question.image_path]) for question in questions]
 
 
 def _read(args: SampleArguments, output: Path) -> tuple[list[Question], Path]:
@@ -172,13 +195,12 @@ def _provenance(args: SampleArguments, loaded: LoadedModel) -> dict[str, Any]:
 
 
 def _journal_key(args: SampleArguments, job: _Job, provenance: dict[str, Any]) -> str:
-    """SHA-256 of all that the journal's rows depend on."""
+    """SHA-256 of all that sampled answers depend on, but for the images: each row says what it saw."""
     content = {
-        "provenance": provenance,
+        # The name does not matter, for the weights have a digest.
+        "provenance": {name: value for name, value in provenance.items() if name != "model"},
         "num_candidates": args.num_candidates,
-        "reward": args.reward,
-        "boxes": dataclasses.asdict(job.box_format),
-        "questions": [to_json(question) for question in job.questions],
+        "questions": [(question.image_path, question.question) for question in job.questions],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -189,15 +211,15 @@ def _sample_missing(journal: Journal, job: _Job, sampler: HfSampler, args: Sampl
     Batches always begin at the same questions, and one that is partly there is done again whole, so
     that an interruption changes no batch and with it no last bit of a number.
     """
-    done = journal.done().keys()
-    indices = range(len(job.wanted))
-    with progress(len(indices), "sampling", initial=len(done & set(indices))) as advance:
+    rows = journal.done()
+    indices = range(len(job.asked))
+    done = {k for k in indices if k in rows and rows[k]["image_sha256"] == job.asked[k].image_sha256}
+    with progress(len(indices), "sampling", initial=len(done)) as advance:
         for batch in _batches(indices, args.batch_size):
             missing = len(set(batch) - done)
             if missing:
-                found = sampler.answers([(index, job.wanted[index]) for index in batch])
-                sets = [_rewarded(index, job, answers) for index, answers in zip(batch, found, strict=True)]
-                journal.append(map(dataclasses.asdict, sets))
+                found = sampler.answers([(index, job.asked[index].question) for index in batch])
+                journal.append(_row(index, job, answers) for index, answers in zip(batch, found, strict=True))
                 advance(missing)
 
 
@@ -205,16 +227,28 @@ def _batches(indices: range, size: int) -> Iterator[range]:
     return (indices[start : start + size] for start in indices[::size])
 
 
-def _rewarded(index: int, job: _Job, answers: Sequence[Answer]) -> AnswerSet:
-    question = job.wanted[index]
-    scored = [score(job.reward, answer.text, question.answer, vars(question)) for answer in answers]
+def _row(index: int, job: _Job, answers: Sequence[Answer]) -> dict[str, Any]:
+    """What the journal keeps of a question."""
+    return {
+        "id": index,
+        "image_sha256": job.asked[index].image_sha256,
+        "answers": [answer.text for answer in answers],
+        "truncated": [answer.truncated for answer in answers],
+        "reference_logps": [answer.logp for answer in answers],
+    }
+
+
+def _rewarded(job: _Job, row: dict[str, Any]) -> AnswerSet:
+    """A row of the journal with its rewards."""
+    sample = job.asked[row["id"]].sample
+    scored = [score(job.reward, answer, sample["answer"], sample) for answer in row["answers"]]
     return AnswerSet(
-        id=index,
-        answers=[answer.text for answer in answers],
+        id=row["id"],
+        answers=row["answers"],
         rewards=[s.reward for s in scored],
         readable=[s.readable for s in scored],
-        truncated=[answer.truncated for answer in answers],
-        reference_logps=[answer.logp for answer in answers],
+        truncated=row["truncated"],
+        reference_logps=row["reference_logps"],
     )
 
 
@@ -236,7 +270,12 @@ def _filtered(sets: Sequence[AnswerSet], args: SampleArguments) -> list[AnswerSe
 
 
 def _record(job: _Job, answers: AnswerSet, reward: str, provenance: dict[str, Any]) -> PreferenceRecord:
-    question = job.wanted[answers.id]
+    asked = job.asked[answers.id]
+    question, size = asked.question, asked.image_size
+    if job.truth_format != job.answer_format:  # a record speaks of one frame, which is the model's
+        box = parse_box(question.answer, job.truth_format, size)
+        assert box is not None  # the truths were checked
+        question = dataclasses.replace(question, answer=format_box(box, job.answer_format, size))
     return PreferenceRecord(
         **vars(question),
         answers_gen=answers.answers,
@@ -244,6 +283,6 @@ def _record(job: _Job, answers: AnswerSet, reward: str, provenance: dict[str, An
         reward_name=reward,
         truncated=answers.truncated,
         reference_logps=answers.reference_logps,
-        box_frame=job.box_format.frame,
+        box_frame=job.answer_format.frame,
         sampling=provenance,
     )

@@ -94,7 +94,8 @@ def _check_recorded(records: Sequence[Question], record: dict[str, Any], dtype: 
                 )
         if sampling.get("dtype") != dtype:
             raise PerpoError(
-                f"record {number} was sampled in {sampling.get('dtype', 'an unknown type')}, and training computes in {dtype}",
+                f"record {number} was sampled in {sampling.get('dtype', 'an unknown type')}, "
+                f"and training computes in {dtype}",
                 "leave --reference out, or choose --bf16 to suit the records",
             )
 

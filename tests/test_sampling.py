@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from perpo.data import read_preferences
 from perpo.hf_sampler import Answer, HfSampler
 from perpo.models import add_lora, answer_token_ids, load_model, render_prompt, save_checkpoint
 from perpo.prefix import repeated_logps
-from perpo.sampling import run_sampling, sample
+from perpo.sampling import run_sampling
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, new_model, new_processor, save_random_model
 
 TRUTH = "[0.10, 0.20, 0.50, 0.60]"
@@ -84,6 +85,10 @@ def arguments(folder, checkpoint, **changes):
         "device": "cpu",
     }
     return SampleArguments(**(values | changes))
+
+
+def sample(args):
+    return run_sampling(args).output
 
 
 def words(args):
@@ -286,9 +291,28 @@ def test_images_inside_the_data_are_unpacked_beside_the_output(folder, checkpoin
     assert (run.image_root / record.image_path).parent == folder / "out-images"
 
 
-def test_the_declared_frame_is_written(folder, checkpoint):
-    args = arguments(folder, checkpoint, box_frame="original", limit=2)
-    assert [record.box_frame for record in read_preferences(sample(args))] == ["original"] * 2
+def test_truths_in_another_frame_are_rewarded_and_written_in_the_models(folder, checkpoint, scripted):
+    """The truth is the left half of the picture; question k's picture is 80 wide and 40 + 10 k high."""
+    write_rows(folder, [row | {"answer": "[0, 0, 0.5, 1]"} for row in read_rows(folder)])
+    said = ["[0, 0, 0.5, 1]", "[0.00, 0.25, 0.50, 0.75]"]
+    scripted(lambda index: [Answer(text, False, -1.0) for text in said])
+    args = arguments(folder, checkpoint, reward="iou", truth_frame="original", num_candidates=2, limit=7)
+    written = read_preferences(sample(args))
+    assert {record.box_frame for record in written} == {"padded"}
+    # 80 x 40: the square's half is twice the picture's half; the second answer is the picture's half.
+    assert written[0].rewards == pytest.approx([0.5, 1.0])
+    assert written[0].answer == "[0.00, 0.25, 0.50, 0.75]"
+    assert written[4].answer == "[0.00, 0.00, 0.50, 1.00]"  # 80 x 80: both frames are one
+    assert written[4].rewards == pytest.approx([1.0, 0.5])
+    # 80 x 100: the square is 100 wide with the picture from 10 to 90. The answer of 50 x 100 in the square covers
+    # 40 of the truth's 40 x 100.
+    assert written[6].answer == "[0.10, 0.00, 0.50, 1.00]"
+    assert written[6].rewards[0] == pytest.approx(40 / 50)
+
+
+def test_the_models_own_frame_leaves_the_truths_as_they_are(folder, checkpoint):
+    args = arguments(folder, checkpoint, reward="iou", truth_frame="padded", limit=2)
+    assert [record.answer for record in read_preferences(sample(args))] == [TRUTH] * 2
 
 
 def test_a_model_of_llava_15_geometry_answers(folder, tmp_path_factory):
@@ -325,26 +349,33 @@ def test_another_seed_gives_other_answers_and_fewer_candidates_the_first_ones(fo
         assert a["answers_gen"][:4] == fewer["answers_gen"]
 
 
-STOPPING_REWARD = """
-import os
-from rapidfuzz.distance import Levenshtein
+# The program, but that it waits where it would ask the question that its first word names.
+STOPPING = """
+import sys
+from perpo.cli.sample import main
+from perpo.hf_sampler import HfSampler
 
-def reward(prediction, truth, sample):
-    if str(sample["image_id"]) == os.environ.get("STOP_AT") and prediction != truth:
+stop_at, *words = sys.argv[1:]
+answers = HfSampler.answers
+
+def stopping(self, numbered):
+    if int(stop_at) in dict(numbered):
         open("pipe").read()  # until the writer goes away
-    return Levenshtein.normalized_similarity(prediction, truth)
+    return answers(self, numbered)
+
+HfSampler.answers = stopping
+main(words)
 """
 
 
-def program(folder, args, stop_at=""):
-    command = [sys.executable, "-m", "perpo.cli.sample", *words(args)]
-    env = os.environ | {"STOP_AT": stop_at}
-    return subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
+def program(folder, args, start=("-m", "perpo.cli.sample")):
+    command = [sys.executable, *start, *words(args)]
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
 
 
 def kill_at(question, folder, args):
-    """Kill the program while it rewards this question."""
-    with program(folder, args, str(question)) as process:
+    """Kill the program when it is about to ask this question."""
+    with program(folder, args, ("-c", STOPPING, str(question))) as process:
         pipe = None
         while pipe is None:
             assert process.poll() is None, process.stderr.read()
@@ -361,11 +392,9 @@ def kill_at(question, folder, args):
 
 
 def test_a_killed_run_continues_to_the_same_bytes(folder, checkpoint):
-    (folder / "stopping.py").write_text(STOPPING_REWARD)
     os.mkfifo(folder / "pipe")
-    settings = {"reward": "stopping:reward", "batch_size": 2}
-    cut = arguments(folder, checkpoint, output=str(folder / "cut.jsonl"), **settings)
-    whole = arguments(folder, checkpoint, output=str(folder / "whole.jsonl"), **settings)
+    cut = arguments(folder, checkpoint, output=str(folder / "cut.jsonl"), batch_size=2)
+    whole = arguments(folder, checkpoint, output=str(folder / "whole.jsonl"), batch_size=2)
     journal = folder / "cut.jsonl.journal"
     with program(folder, whole) as uninterrupted:
         kill_at(5, folder, cut)
@@ -455,6 +484,7 @@ def refused(capsys, args):
         ({"output": "records.csv"}, "--output must end in .jsonl"),
         ({"adapter": "/nowhere"}, "/nowhere holds no adapter"),
         ({"model": "/nowhere"}, "there is no model directory /nowhere"),
+        ({"truth_frame": "original"}, "--reward edit has no use for --truth_frame"),
         ({"questions": "tiny", "image_root": "/tmp"}, "the tiny questions come with their images"),
     ],
 )
@@ -482,8 +512,7 @@ def test_a_truth_that_the_reward_cannot_read(folder, checkpoint, no_model, capsy
     rows[2]["answer"] = "on the left"
     write_rows(folder, rows)
     error = refused(capsys, arguments(folder, checkpoint, reward="iou"))
-    assert "question 3" in error
-    assert "on the left" in error
+    assert "question 3: its truth 'on the left' holds no box" in error
 
 
 def test_an_output_that_this_program_did_not_write_is_left_alone(folder, checkpoint, no_model, capsys):
@@ -493,13 +522,69 @@ def test_an_output_that_this_program_did_not_write_is_left_alone(folder, checkpo
     assert (folder / "questions.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"num_candidates": 5}, {"reward": "iou"}, {"box_frame": "original"}])
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"num_candidates": 5}, {"top_p": 0.9}])
 def test_the_journal_of_other_settings_is_not_continued(folder, checkpoint, capsys, changes):
     sample(arguments(folder, checkpoint, limit=1))
     before = (folder / "out.jsonl").read_bytes()
     error = refused(capsys, arguments(folder, checkpoint, limit=1, **changes))
     assert "other settings, another model or other data" in error
     assert (folder / "out.jsonl").read_bytes() == before
+
+
+def test_another_reward_works_on_the_same_answers(folder, checkpoint, scripted):
+    first = records(sample(arguments(folder, checkpoint)))
+    scripted(lambda index: pytest.fail("sampled again"))
+    second = records(sample(arguments(folder, checkpoint, reward="iou")))
+    assert [record["answers_gen"] for record in second] == [record["answers_gen"] for record in first]
+    assert {record["reward_name"] for record in second} == {"iou"}
+    assert [record["rewards"] for record in second] != [record["rewards"] for record in first]
+    # Nor do the truths matter to the answers.
+    write_rows(folder, [row | {"answer": "[0, 0, 1, 1]"} for row in read_rows(folder)])
+    assert {record["answer"] for record in records(sample(arguments(folder, checkpoint)))} == {"[0, 0, 1, 1]"}
+
+
+def test_the_questions_of_an_image_that_has_changed_are_asked_again(folder, checkpoint, monkeypatch):
+    args = arguments(folder, checkpoint, batch_size=1)
+    before = records(sample(args))
+    noise = np.random.default_rng(9).integers(0, 255, (80, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "2.png")
+    asked = []
+    answers = HfSampler.answers
+    monkeypatch.setattr(
+        HfSampler, "answers", lambda self, numbered: asked.extend(k for k, _ in numbered) or answers(self, numbered)
+    )
+    after = records(sample(args))
+    assert asked == [2]
+    args.output = str(folder / "anew.jsonl")
+    assert records(sample(args)) == after
+    assert [k for k in range(QUESTIONS) if before[k] != after[k]] == [2]
+
+
+def test_the_models_name_is_not_its_identity(folder, checkpoint, scripted):
+    sample(arguments(folder, checkpoint))
+    shutil.copytree(checkpoint, folder / "copy")
+    scripted(lambda index: pytest.fail("sampled again"))
+    again = records(sample(arguments(folder, folder / "copy")))
+    assert again[0]["sampling"]["model"] == str(folder / "copy")
+
+
+def test_a_hub_model_is_not_downloaded_before_all_else_is_checked(folder, checkpoint, capsys, monkeypatch):
+    """The hub's cache holds config.json alone, and there is no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = folder / "hub" / "models--owner--llava"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    shutil.copy(checkpoint / "config.json", snapshot)
+    for changes, message in (
+        ({"questions": str(folder / "none.jsonl")}, "none.jsonl"),
+        ({"reward": "iuo"}, "there is no reward 'iuo'"),
+        ({"image_root": str(folder / "hub")}, f"{QUESTIONS} of {QUESTIONS} images"),
+        ({}, "holds no weights"),
+    ):
+        assert message in refused(capsys, arguments(folder, "owner/llava", **changes))
 
 
 def test_a_prompt_that_leaves_no_room_for_an_answer(folder, checkpoint, capsys, scripted):

@@ -35,9 +35,7 @@ class SampleArguments:
     max_new_tokens: int = arg(64, "longest answer in tokens; one that is cut is marked")
     batch_size: int = arg(16, "questions per batch; changes speed and memory, not the answers")
     reward: str = arg("iou", "iou, edit (1 - normalised edit distance) or module:function of yours")
-    box_frame: Frame | None = arg(
-        None, "picture that boxes of answers and truths refer to; by default the model family's"
-    )
+    truth_frame: Frame | None = arg(None, "frame that the truths' boxes refer to; by default the model family's")
     min_margin: float = arg(0.0, "keep questions whose best and worst finished answers differ by at least this reward")
     duplicates: Literal["keep", "drop"] = arg("keep", "what to do with equal answers to one question")
     limit: int | None = arg(None, "use the first questions only")
@@ -63,6 +61,8 @@ class SampleArguments:
         for name, (good, expected) in ranges.items():
             if not good:
                 raise PerpoError(f"--{name} must be {expected}, got {getattr(self, name)}", "see perpo-sample --help")
+        if self.truth_frame is not None and self.reward == "edit":
+            raise PerpoError("--reward edit has no use for --truth_frame", "leave --truth_frame out, or choose iou")
         if self.temperature == 0 and (self.num_candidates > 1 or self.top_p < 1):
             raise PerpoError(
                 "--temperature 0 gives the same answer every time, so there is nothing to draw",
