@@ -73,7 +73,8 @@ class Outcome:
     Attributes:
         leaderboard: The compared runs.
         records: Folder of each experiment's run record, by its name.
-        seconds: Wall seconds of all stages, by experiment and stage, however many sessions they took.
+        seconds: Wall seconds of all stages, by experiment and stage; one that was cut off counts from
+            when it went on.
     """
 
     leaderboard: Leaderboard
