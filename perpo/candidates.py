@@ -30,11 +30,18 @@ class AnswerSet:
     reference_logps: list[float | None]
 
     def distinct(self) -> AnswerSet:
-        """The first of each answer; one that was cut is another than the same text finished."""
-        first: dict[tuple[str, bool], int] = {}
+        """One of each answer: the first with a log-probability, or else the first.
+
+        They stay in the order in which each was first seen. One that was cut is another than the same text
+        finished.
+        """
+        logps = self.reference_logps
+        chosen: dict[tuple[str, bool], int] = {}
         for place, key in enumerate(zip(self.answers, self.truncated, strict=True)):
-            first.setdefault(key, place)
-        columns = {name: [value[k] for k in first.values()] for name, value in vars(self).items() if name != "id"}
+            before = chosen.setdefault(key, place)
+            if logps[before] is None and logps[place] is not None:
+                chosen[key] = place
+        columns = {name: [value[k] for k in chosen.values()] for name, value in vars(self).items() if name != "id"}
         return AnswerSet(id=self.id, **columns)
 
     def margin(self) -> float:

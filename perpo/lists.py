@@ -55,8 +55,9 @@ class TokenizedList:
 def choose(args: TrainArguments, records: Sequence[Question]) -> tuple[list[Choice], dict[str, int]]:
     """Choose what is trained on.
 
-    Left out are answers that were cut at the token limit (unless they are kept), answers without a
-    recorded log-probability (where those are the reference), and lists with too few answers left.
+    Left out are answers that were cut at the token limit (unless they are kept and hold any text),
+    answers without a recorded log-probability (where those are the reference), and lists with too few
+    answers left.
     dpo uses a list's best and worst answer, rft its best; the first of equals.
 
     Args:
@@ -100,6 +101,8 @@ def _usable(args: TrainArguments, record: PreferenceRecord, counts: Counter[str]
     for place in range(len(record.answers_gen)):
         if not args.keep_truncated and record.truncated and record.truncated[place]:
             counts["candidates_left_out_truncated"] += 1
+        elif record.truncated and record.truncated[place] and not record.answers_gen[place]:
+            counts["candidates_left_out_empty"] += 1  # it has no token, not even one at its end
         elif args.reference == "recorded" and (record.reference_logps is None or record.reference_logps[place] is None):
             counts["candidates_left_out_no_recorded_reference"] += 1
         else:

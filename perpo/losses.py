@@ -18,6 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+# The defaults of the published code.
+BETA = 0.1
+GAMMA = 0.5
+
 # Scores beyond it are cut before they are subtracted, so that finite inputs never give inf - inf.
 _LARGEST = 1e30
 
@@ -27,8 +31,8 @@ def perpo_loss(
     reference_logps: Tensor,
     rewards: Tensor,
     *,
-    beta: float = 0.1,
-    gamma: float = 0.5,
+    beta: float = BETA,
+    gamma: float = GAMMA,
     mask: Tensor | None = None,
 ) -> Tensor:
     """PerPO: every pair of a list counts by how far its rewards are apart.
@@ -54,7 +58,7 @@ def lipo_loss(
     reference_logps: Tensor,
     rewards: Tensor,
     *,
-    beta: float = 0.1,
+    beta: float = BETA,
     mask: Tensor | None = None,
 ) -> Tensor:
     """Every untied pair of a list counts the same: PerPO at gamma 0.
@@ -69,7 +73,7 @@ def dpo_loss(
     reference_logps: Tensor,
     rewards: Tensor,
     *,
-    beta: float = 0.1,
+    beta: float = BETA,
     mask: Tensor | None = None,
 ) -> Tensor:
     """DPO (arXiv 2305.18290, equation 7) of each list's best candidate against its worst.
@@ -113,7 +117,7 @@ def pair_weights(rewards: Tensor, *, gamma: float, mask: Tensor | None = None) -
     margin = rewards.unsqueeze(-1) - rewards.unsqueeze(-2)
     better = (margin > 0) & present.unsqueeze(-1) & present.unsqueeze(-2)
     # The widest margin is made 1 first: the weights stay the same, and no power of them all underflows.
-    widest = margin.amax((-2, -1), keepdim=True)
+    widest = (margin * better).amax((-2, -1), keepdim=True)
     weights = torch.where(better, margin / torch.where(widest > 0, widest, 1.0), 1.0).pow(gamma) * better
     total = weights.sum((-2, -1), keepdim=True)
     return weights / torch.where(total > 0, total, 1.0)

@@ -27,7 +27,7 @@ from perpo.cli.common import progress
 from perpo.data import PreferenceRecord, Question, check_images, read_preferences, read_questions
 from perpo.errors import PerpoError
 from perpo.lists import Collator, ListDataset, choose, tokenize
-from perpo.losses import dpo_loss, lipo_loss, perpo_loss, preference_metrics, sft_loss
+from perpo.losses import BETA, GAMMA, dpo_loss, lipo_loss, perpo_loss, preference_metrics, sft_loss
 from perpo.models import save_checkpoint
 from perpo.policy import Policy, load_policy
 from perpo.prefix import candidate_logps
@@ -142,8 +142,8 @@ class PreferenceTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the whole step's number of lists
         self.arguments = arguments
         self.policy = policy
-        self.beta = 0.1 if arguments.beta is None else arguments.beta
-        self.gamma = 0.5 if arguments.gamma is None else arguments.gamma
+        self.beta = BETA if arguments.beta is None else arguments.beta
+        self.gamma = GAMMA if arguments.gamma is None else arguments.gamma
         self._since_last_log: list[dict[str, Tensor]] = []
 
     def compute_loss(  # type: ignore[override]

@@ -30,6 +30,19 @@ def test_of_equal_answers_the_first_stays_and_the_order_is_kept():
     )
 
 
+def test_of_equal_answers_one_with_a_log_prob_stays():
+    answers = AnswerSet(
+        id=0,
+        answers=["a", "b", "a", "a", "b"],
+        rewards=[0.1, 0.2, 0.1, 0.1, 0.2],
+        readable=[True] * 5,
+        truncated=[False] * 5,
+        reference_logps=[None, None, -2.0, -3.0, None],
+    )
+    assert answers.distinct().answers == ["a", "b"]
+    assert answers.distinct().reference_logps == [-2.0, None]
+
+
 def test_an_answer_that_was_cut_is_another_than_the_same_text_finished():
     answers = answer_set(["a", "a", "a"], [0.5] * 3, truncated=[True, False, True])
     assert answers.distinct().truncated == [True, False]

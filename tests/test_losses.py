@@ -121,6 +121,14 @@ def test_masked_candidates_do_not_exist(rows, junk):
         assert policy.grad[0].tolist() == pytest.approx([*short.grad[0].tolist(), *[0.0] * len(junk[0])])
 
 
+def test_an_absent_candidate_does_not_make_small_margins_vanish():
+    """The one pair weighs 1 whatever its margin; (0.001 / 1)^20 would be 0 in float32."""
+    rewards = torch.tensor([[1.0, 0.999, 0.0]])
+    mask = torch.tensor([[True, True, False]])
+    loss = perpo_loss(torch.zeros(1, 3), torch.zeros(1, 3), rewards, gamma=20.0, mask=mask)
+    assert loss.item() == pytest.approx(math.log(2))
+
+
 @given(lists(numbers=ANY_FLOAT, rewards=st.floats(0, 1, width=32)), st.floats(1e-3, 10), st.floats(0, 10))
 def test_any_finite_input_gives_finite_losses_gradients_and_metrics(rows, beta, gamma):
     policy, reference, rewards = (tensor(row, torch.float32) for row in rows)

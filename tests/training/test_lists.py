@@ -81,6 +81,14 @@ def test_truncated_answers_are_left_out_unless_kept_and_then_have_no_end():
     assert [choice.complete for choice in kept] == [[True, False, True], [False, True]]
 
 
+def test_an_answer_that_was_cut_before_its_first_character_has_no_token_and_is_left_out():
+    cut = record([0.1, 0.9, 0.5, 0.3], answers_gen=["", "a", "b", ""], truncated=[True, True, False, False])
+    answers, counts = chosen(arguments(keep_truncated=True), cut)
+    assert answers == [["a", "b", ""]]  # one that ended at once is its end token
+    assert counts["candidates_left_out_empty"] == 1
+    assert counts["candidates"] == 3
+
+
 def test_answers_without_a_recorded_reference_are_left_out():
     args = arguments(reference="recorded")
     choices, counts = choose(args, [record([0, 1, 0.5], reference_logps=[-1.0, None, -3.0]), record([0.5, 0.6])])
