@@ -103,6 +103,11 @@ def read_questions(path: str | Path, *, unpack_to: str | Path | None = None) -> 
     return _records(rows, path, lambda fields: Question(**_question(fields, folder)))
 
 
+def image_root_of(data: str | Path) -> Path:
+    """The folder that image paths start from by default: that of the data file, or else the current one."""
+    return Path(data).parent if Path(data).is_file() else Path()
+
+
 def strip_image_token(question: str) -> str:
     """A question without the `<image>` and newline that some data put before it."""
     return _IMAGE_TOKEN.sub("", question)

@@ -129,7 +129,7 @@ def _choice(args: TrainArguments, number: int, record: PreferenceRecord, places:
     )
 
 
-def tokenize(loaded: LoadedModel, choices: Sequence[Choice], image_root: str) -> list[TokenizedList]:
+def tokenize(loaded: LoadedModel, choices: Sequence[Choice], image_root: str | Path) -> list[TokenizedList]:
     """Render the prompts and tokenize the answers.
 
     Raises:

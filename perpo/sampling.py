@@ -20,7 +20,15 @@ from perpo.boxes import BoxFormat, ImageSize, format_box, parse_box
 from perpo.candidates import AnswerSet, Summary, summarise
 from perpo.checkpoints import adapter_digest, model_config, resolve_model
 from perpo.cli.common import progress
-from perpo.data import PreferenceRecord, Question, check_images, data_sha256, read_questions, write_jsonl
+from perpo.data import (
+    PreferenceRecord,
+    Question,
+    check_images,
+    data_sha256,
+    image_root_of,
+    read_questions,
+    write_jsonl,
+)
 from perpo.errors import PerpoError
 from perpo.families import family_of
 from perpo.files import check_writable
@@ -168,9 +176,8 @@ def _read(args: SampleArguments, output: Path) -> tuple[list[Question], Path]:
     """All questions, and the folder that their image paths start from."""
     unpack_to = output.parent / f"{output.stem}-images"
     if args.questions != "tiny":
-        source = Path(args.questions)
-        default_root = source.parent if source.is_file() else Path()
-        return read_questions(args.questions, unpack_to=unpack_to), Path(args.image_root or default_root)
+        image_root = Path(args.image_root or image_root_of(args.questions))
+        return read_questions(args.questions, unpack_to=unpack_to), image_root
     if args.image_root is not None:
         raise PerpoError("the tiny questions come with their images", "leave --image_root out")
     from perpo.tiny.world import write_questions

@@ -53,7 +53,7 @@ class TrainArguments:
     output_dir: str = arg(help="where the adapter, the processor, training.json and TensorBoard events go")
     model: str = arg("tiny", "tiny (the embedded model), a directory in the Hugging Face layout, or a hub id")
     adapter: str | None = arg(None, "adapter to continue from; it also is the reference")
-    image_root: str = arg(".", "directory that the data's image paths are relative to")
+    image_root: str | None = arg(None, "folder that image paths start from; by default that of the data file")
 
     beta: float | None = arg(None, "scale of the scores in dpo, lipo and perpo; unset means 0.1")
     gamma: float | None = arg(None, "power of the reward margins in perpo; unset means 0.5")

@@ -24,7 +24,14 @@ from transformers.integrations import TensorBoardCallback
 
 from perpo.checkpoints import ADAPTER_WEIGHTS, adapter_digest
 from perpo.cli.common import progress
-from perpo.data import PreferenceRecord, Question, check_images, read_preferences, read_questions
+from perpo.data import (
+    PreferenceRecord,
+    Question,
+    check_images,
+    image_root_of,
+    read_preferences,
+    read_questions,
+)
 from perpo.errors import PerpoError
 from perpo.lists import Collator, ListDataset, choose, tokenize
 from perpo.losses import BETA, GAMMA, dpo_loss, lipo_loss, perpo_loss, preference_metrics, sft_loss
@@ -46,21 +53,24 @@ def train(args: TrainArguments) -> Path:
         PerpoError: The data, the images, the model or the arguments cannot be used.
     """
     began = time.monotonic()
+    # The data come first, for the record asks for the model, which may have to be downloaded and takes time to hash.
+    records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
+    choices, counts = choose(args, records)
     record = new_record(args)
+    record["data"]["counts"] = counts
     start = find_start(args, record)
     output = Path(args.output_dir)
     if start.finished:
         return output
-    records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
     if args.reference == "recorded":
         _check_recorded(records, record, args.dtype)
-    choices, record["data"]["counts"] = choose(args, records)
-    check_images([choice.record for choice in choices], args.image_root)
+    image_root = args.image_root or image_root_of(args.data)
+    check_images([choice.record for choice in choices], image_root)
     AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
     with ExitStack() as stack:
         stack.enter_context(_own_random_numbers(args.seed))
         policy = load_policy(args)
-        dataset = ListDataset(tokenize(policy.loaded, choices, args.image_root), policy.loaded)
+        dataset = ListDataset(tokenize(policy.loaded, choices, image_root), policy.loaded)
         trainer = PreferenceTrainer(args, policy, dataset, [ProgressBar(stack)])
         record["hardware"] = hardware(str(trainer.args.device))
         if trainer.is_world_process_zero():

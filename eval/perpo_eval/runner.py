@@ -47,6 +47,7 @@ def evaluate(args: EvalArguments) -> Path:
     from perpo_eval.lmms_model import PerpoModel
 
     model = PerpoModel(args.model, args.adapter, args.batch_size, args.dtype, args.device)
+    circumstances = _circumstances(args, model, began)
     frame = model.loaded.family.box_format.frame
     output = _run_lmms_eval(model, data, args.limit)
     tasks, rows = [], []
@@ -55,7 +56,7 @@ def evaluate(args: EvalArguments) -> Path:
         tasks.append(convert.task_result(task, str(output["versions"][task.task]), of_task, frame))
         rows += of_task
     record = RunRecord(
-        **_circumstances(args, model, began),
+        **circumstances,
         duration_s=round(time.perf_counter() - clock, 3),
         generation={
             **output["configs"][names[0]]["generation_kwargs"],
@@ -106,6 +107,7 @@ def check(args: EvalArguments) -> list[str]:
     resolve_model(args.model)
     if args.adapter is not None:
         adapter_digest(args.adapter)
+        read_record(args.adapter)
     check_writable(Path(args.output))
     return names
 

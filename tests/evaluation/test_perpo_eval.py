@@ -120,6 +120,28 @@ def test_an_adapter_is_told_apart_and_its_training_is_kept(refcoco_folder, check
     )
 
 
+def test_what_an_adapter_was_trained_with_is_read_before_the_evaluation(
+    refcoco_folder, checkpoint, tmp_path, monkeypatch
+) -> None:
+    loaded = load_model(str(checkpoint))
+    folder = tmp_path / "adapter"
+    save_checkpoint(add_lora(loaded, r=2, alpha=4, dropout=0.0, train_projector=False), loaded.processor, folder)
+    model = {"name": "its base", "weights_sha256": loaded.weights_sha256}
+    training = {"status": "complete", "arguments": {}, "model": model, "data": {"sha256": "b"}}
+    (folder / "training.json").write_text(json.dumps(training))
+
+    def damaging(loaded, prompts, *rest) -> list[list[int]]:
+        (folder / "training.json").write_text("{")
+        return [[2]] * len(prompts)
+
+    monkeypatch.setattr("perpo_eval.lmms_model.answer", damaging)
+    record = run_on(refcoco_folder, checkpoint, tmp_path / "out", limit=1, adapter=str(folder)).record
+    assert record.training_run == training
+    monkeypatch.setattr(runner, "load_task", lambda *args: pytest.fail("data were read"))
+    with pytest.raises(PerpoError, match="is damaged"):
+        run_on(refcoco_folder, checkpoint, tmp_path / "out", limit=1, adapter=str(folder))
+
+
 def test_nothing_is_left_behind_in_the_process(refcoco_folder, checkpoint, tmp_path) -> None:
     from accelerate.state import AcceleratorState
 

@@ -100,6 +100,30 @@ def test_bad_files_and_models_end_with_code_2(case, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_bad_data_are_found_before_the_model_is_hashed_or_downloaded(case, tmp_path, capsys, monkeypatch):
+    def opened(*args, **kwargs):
+        pytest.fail("the model was asked for")
+
+    monkeypatch.setattr("perpo.training_record.local_directory", opened)
+    monkeypatch.setattr("perpo.training_record.weights_digest", opened)
+    for flags, message in (
+        ({"data": tmp_path / "none.jsonl"}, "none.jsonl"),
+        ({"record": without("answers_gen")}, "it has no sampled answers"),
+        ({"record": RECORD | {"rewards": [0.5, 0.5, 0.5]}}, "has candidates with different rewards"),
+    ):
+        assert case(model="owner/large", **flags) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_images_are_by_default_beside_the_data(tmp_path, small_model, monkeypatch):
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (40, 30), "blue").save(tmp_path / "data" / "image.jpg")
+    (tmp_path / "data" / "records.jsonl").write_text(json.dumps(RECORD))
+    monkeypatch.chdir(tmp_path)
+    flags = {"model": small_model, "data": "data/records.jsonl", "output_dir": "run", "lora_r": 2, "save_steps": 0}
+    assert main([f"--{name}={value}" for name, value in flags.items()]) == 0
+
+
 def test_an_adapter_made_with_other_settings_is_refused(case, tmp_path, capsys):
     assert case(mm_projector_lr=0) == 0
     for flags, message in (
