@@ -57,6 +57,13 @@ def test_an_image_of_many_rows_is_kept_once(rows: list[dict], cache: Path) -> No
         ({"bbox": [1.0, 2.0, 3.0]}, "row 1: bbox is"),
         ({"bbox": [1.0, 2.0, 3.0, float("nan")]}, "row 1: bbox is"),
         ({"bbox": [1.0, 2.0, 0.0, 5.0]}, "row 1: bbox is"),
+        ({"bbox": [1.0, 2.0, "3", 5.0]}, "row 1: bbox is [1.0, 2.0, '3', 5.0]"),
+        ({"bbox": [1.0, 2.0, None, 5.0]}, "row 1: bbox is"),
+        ({"bbox": None}, "row 1: bbox is None"),
+        ({"image": None}, "row 1: image is None; expected its bytes or its path"),
+        ({"image": "a.png"}, "row 1: image is 'a.png'; expected"),
+        ({"image": {"bytes": None, "path": None}}, "row 1: image is {'bytes': None, 'path': None}; expected"),
+        ({"image": {"bytes": "text", "path": None}}, "row 1: image is"),
     ],
 )
 def test_unusable_rows_are_named(rows: list[dict], change: dict, said: str) -> None:

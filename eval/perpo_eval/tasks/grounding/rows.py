@@ -139,12 +139,20 @@ def mean(scores: list[float]) -> float:
 def _check(row: Mapping[str, Any], where: str) -> None:
     if missing := sorted(set(COLUMNS) - set(row)):
         raise PerpoError(f"{where} lacks {', '.join(missing)}", f"a row has the columns {', '.join(COLUMNS)}")
-    texts, box = row["answer"], row["bbox"]
+    image, texts, box = row["image"], row["answer"], row["bbox"]
+    if not isinstance(image, Mapping) or not (
+        isinstance(image.get("bytes"), bytes) or isinstance(image.get("path"), str)
+    ):
+        raise PerpoError(f"{where}: image is {image!r:.40}; expected its bytes or its path", "see RefCOCO's rows")
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
         raise PerpoError(f"{where}: answer is {texts!r}; expected a list of expressions", "see RefCOCO's rows")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
-        raise PerpoError(f"{where}: bbox is {box}; expected x, y, width, height in pixels", "see RefCOCO's rows")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) <= 0:
+        raise PerpoError(f"{where}: bbox is {box!r:.60}; expected x, y, width, height in pixels", "see RefCOCO's rows")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _bytes(image: Mapping[str, Any]) -> bytes:
-    return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+    return image["bytes"] if image.get("bytes") is not None else Path(image["path"]).read_bytes()
