@@ -15,6 +15,16 @@ from perpo.errors import PerpoError
 Method = Literal["sft", "rft", "dpo", "lipo", "perpo"]
 
 _SUPERVISED = ("sft", "rft")
+_RANKING = ("dpo", "lipo", "perpo")
+# The methods that have a use for an argument, where not all have.
+_USED_BY: dict[str, tuple[str, ...]] = {
+    "gamma": ("perpo",),
+    "beta": _RANKING,
+    "reference": _RANKING,
+    "num_candidates": ("rft", *_RANKING),
+    "keep_truncated": ("rft", *_RANKING),
+    "lora_dropout": _SUPERVISED,
+}
 # The smallest value of each number, and whether that value itself is allowed.
 _LIMITS: dict[str, tuple[float, bool]] = {
     "beta": (0, False),
@@ -38,6 +48,11 @@ _LIMITS: dict[str, tuple[float, bool]] = {
     "seed": (0, True),
     "dataloader_num_workers": (0, True),
 }
+
+
+def unused_by(method: str) -> list[str]:
+    """Names of the arguments that a method has no use for."""
+    return [name for name, methods in _USED_BY.items() if method not in methods]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,16 +123,8 @@ class TrainArguments:
 
     def _check_combinations(self) -> None:
         """Refuse what the method, or another argument, has no use for."""
-        unused = {
-            "gamma": self.gamma is not None and self.method != "perpo",
-            "beta": self.beta is not None and not self.ranks,
-            "reference": self.reference is not None and not self.ranks,
-            "num_candidates": self.num_candidates > 0 and self.method == "sft",
-            "keep_truncated": self.keep_truncated and self.method == "sft",
-            "lora_dropout": self.lora_dropout > 0 and self.ranks,
-        }
-        for name, given in unused.items():
-            if given:
+        for name in unused_by(self.method):
+            if getattr(self, name) != getattr(TrainArguments, name):  # the class holds the defaults
                 raise PerpoError(f"--method {self.method} has no use for --{name}", f"leave --{name} out")
         if self.ranks and self.num_candidates == 1:
             raise PerpoError("--num_candidates 1 leaves nothing to compare", "give 2 or more, or 0 for all")
@@ -129,7 +136,7 @@ class TrainArguments:
     @property
     def ranks(self) -> bool:
         """Whether the method compares candidates (dpo, lipo, perpo)."""
-        return self.method not in _SUPERVISED
+        return self.method in _RANKING
 
     @property
     def dtype(self) -> Literal["float32", "bfloat16"]:
