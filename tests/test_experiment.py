@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 import yaml
 
 from perpo.store import read_run
+from perpo.tiny import checkpoint_dir
+from perpo_eval.run_cli import main
 
 RECIPE = {
     "name": "small",
@@ -122,6 +125,123 @@ def test_running_again_does_nothing_and_says_the_same(killed_and_continued):
     assert process.returncode == 0, err
     assert _stages(folder) == before
     assert json.loads(out) == json.loads((folder / "out/leaderboard.json").read_text())
+
+
+@pytest.fixture
+def finished(killed_and_continued, tmp_path):
+    """A copy of the finished run, to spoil. Gives a function that runs a changed recipe in it, in this process."""
+    shutil.copytree(killed_and_continued[0] / "out", tmp_path / "out")
+
+    def run(*words, **changes):
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE | changes, sort_keys=False))
+        return main([str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path / "out"), *words])
+
+    return run
+
+
+def _files(folder):
+    return {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*") if path.is_file()}
+
+
+def _experiments(**changes):
+    return {"experiments": RECIPE["experiments"] | changes}
+
+
+def test_what_no_stage_depends_on_may_change(finished, capsys):
+    changes = {"name": "other", "note": "a note", "compare": {}} | _experiments(more={})
+    assert finished("--dry_run", **changes) == 0
+    stages = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert stages.pop("more") == "evaluate"
+    assert list(stages) == ["base", "sft", "perpo"]
+    assert all(stage.endswith(" (done)") for line in stages.values() for stage in line.split(", "))
+
+
+PERPO = RECIPE["experiments"]["perpo"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "folder", "what"),
+    [
+        ({"data": {"exact": {"tiny": {"images": 9}}}}, "data/exact", "images"),
+        ({"sample": RECIPE["sample"] | {"temperature": 0.7}}, "perpo/round-1/sample", "temperature"),
+        (_experiments(perpo=PERPO | {"rounds": 1}), "perpo/round-1/sample", "part"),
+        ({"train": RECIPE["train"] | {"lora_r": 8}}, "sft/train", "lora_r"),
+        (
+            _experiments(perpo=PERPO | {"train": PERPO["train"] | {"beta": 1.0}}),
+            "perpo/round-1/adapter", "beta",
+        ),
+        ({"evaluate": RECIPE["evaluate"] | {"limit": 5}}, "base/evaluate", "limit"),
+    ],
+)  # fmt: skip
+def test_a_stage_that_was_made_with_other_settings_is_refused(finished, tmp_path, capsys, changes, folder, what):
+    before = _files(tmp_path)
+    assert finished(**changes) == 2
+    assert f"out/{folder} was made with another {what} than" in capsys.readouterr().err
+    assert _files(tmp_path) == before
+
+
+def test_a_stage_that_was_made_of_something_else_is_refused(finished, tmp_path, capsys, monkeypatch):
+    def refused(folder, what):
+        code, err = finished(), capsys.readouterr().err
+        assert (code, f"out/{folder} was made with another {what} than" in err) == (2, True), err
+
+    with monkeypatch.context() as patch:
+        patch.setattr("perpo_eval.experiment.tiny_version", lambda: "2-none")
+        refused("data/exact", "world")
+    with monkeypatch.context() as patch:
+        patch.setattr("perpo_eval.suites.tiny_version", lambda: "2-none")
+        refused("base/evaluate", "data")
+    with monkeypatch.context() as patch:
+        patch.setattr("perpo_eval.experiment.suite_sha256", lambda: "none")
+        refused("base/evaluate", "suite_sha256")
+    for file, folder, what in [
+        ("perpo/round-1/sample/preferences.jsonl", "perpo/round-1/adapter", "data"),
+        ("perpo/round-1/adapter/adapter_model.safetensors", "perpo/round-2/sample", "adapter"),
+        ("data/exact/questions.jsonl", "sft/train", "data"),
+    ]:
+        content = (tmp_path / "out" / file).read_bytes()
+        (tmp_path / "out" / file).write_bytes(content + b"\n")
+        refused(folder, what)
+        (tmp_path / "out" / file).write_bytes(content)
+
+
+def test_other_weights_under_the_same_name_are_refused(tmp_path, capsys):
+    shutil.copytree(checkpoint_dir(), tmp_path / "model")
+    recipe = RECIPE | {"model": str(tmp_path / "model"), "experiments": {"base": {}}, "compare": {}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    words = [str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path / "out")]
+    assert main(words) == 0
+    with (tmp_path / "model" / "model.safetensors").open("ab") as file:
+        file.write(b"\n")
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "out/base/evaluate was made with another model than" in capsys.readouterr().err
+
+
+def test_another_seed_is_refused(finished, capsys):
+    assert finished("--seed", "1") == 2
+    assert "holds the work of small with another seed, 0" in capsys.readouterr().err
+
+
+def test_what_is_not_asked_for_and_was_made_differently_is_left_out(finished, tmp_path, capsys):
+    changes = _experiments(perpo=PERPO | {"rounds": 1}, more={})
+    assert finished("--only", "base", "sft", **changes) == 0
+    err = capsys.readouterr().err
+    assert "'perpo' is left out of the leaderboard: " in err
+    assert "round-1/sample was made with another part" in err
+    assert "--only more " in err
+    board = json.loads((tmp_path / "out/leaderboard.json").read_text())
+    assert [entry["label"] for entry in board["entries"]] == ["base", "sft"]
+
+
+def test_that_the_second_reference_was_not_run_is_said(finished, tmp_path, capsys):
+    shutil.rmtree(tmp_path / "out/sft")
+    assert finished("--only", "base") == 0
+    err = capsys.readouterr().err
+    assert "'sft' has not been run, so nothing is compared with it" in err
+    assert "--only sft " in err
+    board = json.loads((tmp_path / "out/leaderboard.json").read_text())
+    assert board["against"] is None
 
 
 @pytest.mark.slow

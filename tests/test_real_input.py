@@ -228,7 +228,7 @@ def test_ctrl_c_in_an_evaluation_stores_nothing(photographs, tiny_model, tmp_pat
         ({"data": {"d": {"file": "few.jsonl", "image_root": "."}}}, "x needs 4 questions at least, and 'd' has 1"),
         ({"data": {"d": {"file": "gone.jsonl", "image_root": "."}}}, "gone.jpg: no such file"),
         ({"data": {"d": {"file": "torn.jsonl"}}}, "torn.jsonl, line 2: not JSON"),
-        ({"seed": "one"}, "seed must be a whole number, found 'one'"),
+        ({"seed": "one"}, "seed must be a whole number from 0, found 'one'"),
     ],
 )
 def test_a_recipe_is_checked_to_its_last_experiment_before_its_first(tiny_model, tmp_path, capsys, changes, said):

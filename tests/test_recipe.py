@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from perpo.errors import PerpoError
-from perpo_eval.experiment import ExperimentRun, choose, sample_arguments, train_arguments
-from perpo_eval.recipe import SHIPPED, find_recipe, read_recipe
+from perpo_eval.experiment import choose
+from perpo_eval.recipe import SHIPPED, DataFile, find_recipe, read_recipe
 from perpo_eval.run_cli import demo_main, main
+from perpo_eval.stage_arguments import sample_arguments, train_arguments
 
 SMALL = {
     "name": "small",
@@ -31,10 +31,10 @@ def _write(tmp_path, **changes):
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_recipes_are_whole(path, capsys):
+def test_shipped_recipes_are_whole(path, tmp_path, capsys):
     recipe = read_recipe(path)
     assert recipe.base in recipe.experiments
-    assert main([path.stem, "--dry_run"]) == 0
+    assert main([path.stem, "--dry_run", "--output_dir", str(tmp_path / "out")]) == 0
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == list(recipe.experiments)
 
 
@@ -58,7 +58,30 @@ def test_the_test_splits_are_not_what_settings_were_chosen_on():
         ({"evaluate": {"suite": "groundign"}}, "'groundign'"),
         ({"data": {"exact": {"file": "nowhere.jsonl"}}}, "there is no file"),
         ({"data": {"exact": {}}}, "either file or tiny"),
+        ({"data": {"exact": {"tiny": {"images": 6}, "image_root": "x"}}}, "draws its own images"),
+        ({"data": {"exact": {"tiny": {"images": 0}}}}, "images 0"),
+        ({"data": {"exact": {"tiny": {"images": 6, "per_image": 0}}}}, "per_image 0"),
+        ({"data": {"exact": {"tiny": {"images": 6, "loose": 1.5}}}}, "loose 1.5"),
+        ({"data": {"exact": {"tiny": {"images": 2}}}}, "perpo needs 3 images at least, and 'exact' has 2"),
+        ({"data": {"results": {"tiny": {"images": 6}}}}, "'results' cannot be the name"),
         ({"compare": {"base": "bose"}}, "'bose', no experiment"),
+        ({"compare": {"against": 5}}, "'5', no experiment"),
+        ({"experiments": {}}, "experiments holds none"),
+        ({"experiments": {"data": {}}}, "'data' cannot be the name"),
+        ({"experiments": {"../x": {}}}, "'../x' cannot be the name"),
+        ({"experiments": {"x": {"data": "exact", "rounds": 1, "train": {"method": "sft"}}}}, "rounds of sampling"),
+        ({"seed": "abc"}, "seed must be a whole number from 0, found 'abc'"),
+        ({"seed": -1}, "seed must be a whole number from 0, found -1"),
+        ({"model": "/nowhere"}, "there is no model directory /nowhere"),
+        ({"train": {"resume_from_checkpoint": "x"}}, "resume_from_checkpoint is set by the run itself"),
+        ({"sample": {"reward": "iuo"}}, "there is no reward 'iuo'"),
+        ({"evaluate": {"batch_size": 0}}, "--batch_size is 0"),
+        ({"evaluate": {"limit": -3}}, "--limit is -3"),
+        ({"evaluate": {"tasks": ["bad"]}}, "no task 'bad'"),
+        ({"evaluate": {"data": "/none"}}, "/none, which is no folder"),
+        ({"experiments": {"base": {}}, "sample": {"num_candidats": 3}}, "no argument 'num_candidats'"),
+        ({"experiments": {"base": {}}, "sample": {"num_candidates": 0}}, "--num_candidates must be"),
+        ({"experiments": {"base": {}}, "train": {"bogus": 1}}, "no argument 'bogus'"),
     ],
 )
 def test_a_wrong_recipe_is_one_sentence_before_anything_runs(tmp_path, capsys, changes, said):
@@ -88,18 +111,45 @@ def test_rounds_cut_the_questions_and_share_one_schedule(tmp_path):
 
 
 def test_common_arguments_that_a_method_has_no_use_for_stay_away_from_it(tmp_path):
-    recipe = read_recipe(_write(tmp_path))
+    common = {"reference": "recorded", "beta": 1.0, "gamma": 0.5, "num_candidates": 4, "keep_truncated": True}
+    recipe = read_recipe(_write(tmp_path, train=common | {"lora_dropout": 0.1}))
     x = Path("x")
-    assert train_arguments(recipe, recipe.experiments["sft"], x, x, x, None, 1).beta is None
-    assert train_arguments(recipe, recipe.experiments["perpo"], x, x, x, None, 1).beta == 1.0
+    sft, perpo = (train_arguments(recipe, recipe.experiments[name], x, x, x, None, 1) for name in ("sft", "perpo"))
+    assert (sft.beta, sft.gamma, sft.reference, sft.num_candidates, sft.keep_truncated) == (None, None, None, 0, False)
+    assert sft.lora_dropout == 0.1
+    assert {name: getattr(perpo, name) for name in common} == common
+    assert perpo.lora_dropout == 0.0
 
 
-def test_a_folder_of_another_seed_is_refused(tmp_path):
-    path = _write(tmp_path)
-    ExperimentRun(read_recipe(path, seed=0), tmp_path / "out")
-    ExperimentRun(read_recipe(path, seed=0), tmp_path / "out")
-    with pytest.raises(PerpoError, match="another seed"):
-        ExperimentRun(read_recipe(path, seed=1), tmp_path / "out")
+def test_data_files_may_lie_anywhere(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    file = tmp_path / "elsewhere" / "data.jsonl"
+    file.touch()
+    sources = {
+        "absolute": {"file": str(file), "image_root": "pictures"},
+        "relative": {"file": "elsewhere/data.jsonl"},
+        "both": {"file": str(file), "image_root": "/pictures"},
+    }
+    recipe = read_recipe(_write(tmp_path, data=sources, experiments={"base": {}}))
+    assert recipe.data == {
+        "absolute": DataFile(file, tmp_path / "pictures"),
+        "relative": DataFile(file, file.parent),
+        "both": DataFile(file, Path("/pictures")),
+    }
+
+
+def test_a_dry_run_shows_the_stages_and_writes_nothing(tmp_path, capsys):
+    words = [str(_write(tmp_path)), "--output_dir", str(tmp_path / "out"), "--dry_run"]
+    assert main(words) == 0
+    rounds = ", ".join(f"round-{part}/sample, round-{part}/adapter" for part in (1, 2, 3))
+    assert capsys.readouterr().out.splitlines() == [
+        "base: evaluate",
+        f"perpo: data/exact, {rounds}, evaluate",
+        "sft: data/exact, train, evaluate",
+    ]
+    assert main([*words, "--only", "sft"]) == 2
+    assert "'base', which all are compared with, has not been run" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_choose_keeps_the_recipes_order(tmp_path):

@@ -1,69 +1,29 @@
 """Run a recipe: draw or read data, sample, train, evaluate, leaderboard; what is done is not done again.
 
-Each stage has a folder and leaves `stage.json` in it when it is done. A run that was cut off
-continues: finished stages are skipped, the sampler continues from its journal, training from its
-newest checkpoint.
+A run that was cut off continues: finished stages are skipped, the sampler continues from its journal,
+training from its newest checkpoint. A stage that was made of something else than would be used now,
+such as other weights, data or arguments, is refused before anything runs.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perpo.cli.arguments import arguments_from_mapping
-from perpo.cli.sample import SampleArguments
-from perpo.data import Question, check_images, read_preferences, read_questions, write_jsonl
+from perpo.data import Question, check_images, data_sha256, read_preferences, read_questions, write_jsonl
 from perpo.errors import PerpoError
 from perpo.files import atomic_write_text, check_writable
 from perpo.nearest import did_you_mean
-from perpo.tables import Leaderboard
-from perpo.train_arguments import TrainArguments
-from perpo_eval.cli import EvalArguments
-from perpo_eval.recipe import DataSource, Experiment, Recipe
-
-_STAGE_FILE = "stage.json"
-
-
-def sample_arguments(
-    recipe: Recipe, experiment: Experiment, data: Path, image_root: Path, output: Path, adapter: Path | None, part: int
-) -> SampleArguments:
-    """Arguments of the sampling stage of round `part`."""
-    values = recipe.sample | experiment.sample
-    values |= {"model": recipe.model, "adapter": adapter and str(adapter), "seed": recipe.seed * 1000 + part}
-    values |= {"questions": str(data), "image_root": str(image_root), "output": str(output)}
-    return arguments_from_mapping(SampleArguments, values, f"recipe {recipe.name}: sample")
-
-
-def train_arguments(
-    recipe: Recipe, experiment: Experiment, data: Path, image_root: Path, output: Path, adapter: Path | None, part: int
-) -> TrainArguments:
-    """Arguments of the training stage of round `part`."""
-    values = recipe.train | (experiment.train or {})
-    values |= {"model": recipe.model, "adapter": adapter and str(adapter), "seed": recipe.seed}
-    values |= {"data": str(data), "image_root": str(image_root), "output_dir": str(output)}
-    values |= {"schedule_part": f"{part}/{max(experiment.rounds, 1)}", "resume_from_checkpoint": "last"}
-    # What only some methods take may stand in the recipe's common part.
-    for name in set(recipe.train) - set(experiment.train or {}):
-        if name in _METHOD_ONLY and values.get("method") not in (None, *_METHOD_ONLY[name]):
-            del values[name]
-    return arguments_from_mapping(TrainArguments, values, f"recipe {recipe.name}: train")
-
-
-_RANKING = ("dpo", "lipo", "perpo")
-_METHOD_ONLY = {"beta": _RANKING, "gamma": ("perpo",), "reference": _RANKING, "num_candidates": (*_RANKING, "rft")}
-
-
-def evaluate_arguments(recipe: Recipe, name: str, output: Path, adapter: Path | None) -> EvalArguments:
-    """Arguments of the evaluation of the experiment called `name`."""
-    values = recipe.evaluate | {"model": recipe.model, "adapter": adapter and str(adapter)}
-    return arguments_from_mapping(
-        EvalArguments, values | {"name": name, "output": str(output)}, f"recipe {recipe.name}: evaluate"
-    )
+from perpo.store import read_run
+from perpo.tables import Leaderboard, leaderboard
+from perpo_eval import runner
+from perpo_eval.recipe import DataFile, Recipe, TinyQuestions
+from perpo_eval.stage_arguments import evaluate_arguments, sample_arguments, stage_key, train_arguments
+from perpo_eval.stages import Stage, say
+from perpo_eval.suites import data_version, select_tasks, suite_sha256, tiny_version
 
 
 @dataclass(frozen=True)
@@ -73,174 +33,165 @@ class Outcome:
     Attributes:
         leaderboard: The compared runs.
         records: Folder of each experiment's run record, by its name.
-        seconds: Wall seconds of all stages, by experiment and stage; one that was cut off counts from
-            when it went on.
     """
 
     leaderboard: Leaderboard
     records: dict[str, Path]
-    seconds: dict[str, dict[str, float]]
 
 
 class ExperimentRun:
     """One recipe in one output folder."""
 
     def __init__(self, recipe: Recipe, output: Path) -> None:
-        """Claim the folder, after a look at everything that the recipe names if it is new.
-
-        Raises:
-            PerpoError: The folder cannot be written or holds the work of another recipe, seed or setting; or
-                the model or the data cannot be used.
-        """
-        check_writable(output)
+        """Nothing is read or written yet."""
         self.recipe, self.output = recipe, output
-        self.seconds: dict[str, dict[str, float]] = {}
-        mark = output / "recipe.json"
-        content = json.dumps({"name": recipe.name, "seed": recipe.seed, "sha256": recipe.sha256()}) + "\n"
-        if mark.is_file() and mark.read_text(encoding="utf-8") != content:
-            raise PerpoError(
-                f"{output} holds the work of another recipe, or of this one with another seed or setting",
-                "give another --output_dir, or delete that folder to start over",
-            )
-        if not mark.is_file():
-            self._check_inputs()
-        atomic_write_text(mark, content)
+        self._mark = output / "recipe.json"
 
-    def run(self, names: Sequence[str]) -> Outcome:
-        """Run the experiments called `names` and compare them with all others that are done here."""
-        from perpo.store import read_run
-        from perpo.tables import leaderboard
-
-        if self.recipe.base not in names and self._done(f"{self.recipe.base}/evaluate") is None:
-            raise PerpoError(f"'{self.recipe.base}', which all are compared with, has not been run", "add it to --only")
-        for name in names:
-            self._run_one(name)
-        records = {
-            name: Path(done["record"]) for name in self.recipe.experiments if (done := self._done(f"{name}/evaluate"))
-        }
-        runs = {name: read_run(self.output / path) for name, path in records.items()}
-        against = self.recipe.against if self.recipe.against in runs else None
-        times = {name: self._times(name) for name in runs}
-        board = leaderboard(runs, self.recipe.base, against=against, seconds=times)
-        return Outcome(board, {name: self.output / path for name, path in records.items()}, times)
-
-    def _check_inputs(self) -> None:
-        """Refuse what would stop the run in its middle: the model, the tasks, the data, their images."""
-        from perpo_eval.runner import check
-
-        check(evaluate_arguments(self.recipe, self.recipe.base, self.output / "results", None))
-        for name, experiment in self.recipe.experiments.items():
-            if experiment.data is None:
-                continue
-            source, needed = self.recipe.data[experiment.data], max(experiment.rounds, 1)
-            if source.tiny is not None:
-                least, found = "images", source.tiny.images
-            else:
-                least, found = "questions", _check_file(self.recipe, experiment, source)
-            if found < needed:
-                raise PerpoError(
-                    f"recipe {self.recipe.name}: {name} needs {needed} {least} at least, and '{experiment.data}' has "
-                    f"{found}",
-                    "give it more data, or fewer rounds",
-                )
-
-    def _run_one(self, name: str) -> None:
+    def plan(self, name: str) -> list[Stage]:
+        """The stages of an experiment, in their order."""
         experiment = self.recipe.experiments[name]
+        stages: list[Stage] = []
         adapter: Path | None = None
         if experiment.train is not None and experiment.data is not None:
-            data, image_root = self._data(experiment.data)
+            source = self.recipe.data[experiment.data]
+            if isinstance(source, TinyQuestions):
+                stages.append(self._drawing(f"data/{experiment.data}", source))
+                source = DataFile(stages[0].folder / "questions.jsonl", stages[0].folder)
             for part in range(1, max(experiment.rounds, 1) + 1):
-                adapter = self._train_part(name, experiment, data, image_root, adapter, part)
-        self._stage(name, "evaluate", f"{name}/evaluate", lambda _: self._evaluate(name, adapter))
+                data, folder = source, f"{name}/train"
+                if experiment.rounds:
+                    stages.append(self._sampling(name, source, adapter, part))
+                    data = DataFile(stages[-1].folder / "preferences.jsonl", source.image_root)
+                    folder = f"{name}/round-{part}/adapter"
+                stages.append(self._training(name, folder, data, adapter, part))
+                adapter = stages[-1].folder
+        return [*stages, self._evaluation(name, adapter)]
 
-    def _train_part(
-        self, name: str, experiment: Experiment, data: Path, image_root: Path, adapter: Path | None, part: int
-    ) -> Path:
-        """Round `part` (or, without rounds, the only one): returns the adapter it ends with."""
-        title = f"{name}/round-{part}" if experiment.rounds else f"{name}/train"
-        if experiment.rounds:
-            sampled = self.output / f"{title}/sample"
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse what would stop a run of the experiments called `names` in its middle; writes nothing.
 
-            def sample(folder: Path) -> dict[str, Any]:
-                from perpo.sampling import run_sampling
+        Raises:
+            PerpoError: The folder cannot be written, or holds the work of another seed, or stages made of
+                something else; the model, the tasks, the data or their images cannot be used; or the base
+                is neither among `names` nor done.
+        """
+        check_writable(self.output)
+        runner.check(evaluate_arguments(self.recipe, self.recipe.base, self.output / "results", None))
+        if self._mark.is_file():
+            before = json.loads(self._mark.read_text(encoding="utf-8"))
+            if before["seed"] != self.recipe.seed:
+                raise PerpoError(
+                    f"{self.output} holds the work of {before['name']} with another seed, {before['seed']}",
+                    "give another --output_dir, or delete that folder to start over",
+                )
+        for name in names:
+            first = _first_to_do(self.plan(name))
+            if first is not None and first.kind != "evaluate":
+                self._check_data(name)
+        if self.recipe.base not in names and _first_to_do(self.plan(self.recipe.base)) is not None:
+            raise PerpoError(f"'{self.recipe.base}', which all are compared with, has not been run", "add it to --only")
 
-                questions = read_questions(data)
-                write_jsonl(folder / "questions.jsonl", _part(questions, part, experiment.rounds))
-                where = folder / "questions.jsonl", image_root, folder / "preferences.jsonl"
-                result = run_sampling(sample_arguments(self.recipe, experiment, *where, adapter, part))
-                atomic_write_text(folder / "summary.txt", f"{result.summary}\n")
-                return {}
+    def run(self, names: Sequence[str]) -> Outcome:
+        """Run the experiments called `names` and compare them with all others that are done here.
 
-            self._stage(name, "sample", f"{title}/sample", sample)
-            data = sampled / "preferences.jsonl"
+        Raises:
+            PerpoError: See `check`; or what a stage raises.
+        """
+        self.check(names)
+        atomic_write_text(self._mark, json.dumps({"name": self.recipe.name, "seed": self.recipe.seed}) + "\n")
+        for name in names:
+            for stage in self.plan(name):
+                stage.do()
+        records, seconds = {}, {}
+        for name in self.recipe.experiments:
+            if name in names or self._stands(name):
+                done = [stage.done() or {} for stage in self.plan(name)]
+                records[name] = self.output / done[-1]["record"]
+                seconds[name] = _seconds(done)
+        against = self.recipe.against
+        if against is not None and against not in records:
+            say(f"'{against}' has not been run, so nothing is compared with it")
+            against = None
+        runs = {name: read_run(path) for name, path in records.items()}
+        return Outcome(leaderboard(runs, self.recipe.base, against=against, seconds=seconds), records)
 
-        def train(folder: Path) -> dict[str, Any]:
-            from perpo.trainer import train
+    def _stands(self, name: str) -> bool:
+        """Whether an experiment is done, and would be made of the same now."""
+        try:
+            return _first_to_do(self.plan(name)) is None
+        except PerpoError as error:
+            say(f"'{name}' is left out of the leaderboard: {error}")
+            return False
 
-            train(train_arguments(self.recipe, experiment, data, image_root, folder, adapter, part))
-            return {}
+    def _check_data(self, name: str) -> None:
+        experiment = self.recipe.experiments[name]
+        source, needed = self.recipe.data[str(experiment.data)], max(experiment.rounds, 1)
+        if isinstance(source, TinyQuestions):
+            least, found = "images", source.images
+        else:
+            method = (self.recipe.train | (experiment.train or {})).get("method")
+            read = read_questions if experiment.rounds or method == "sft" else read_preferences
+            records: Sequence[Question] = read(source.file)
+            check_images(records, source.image_root)
+            least, found = "questions", len(records)
+        if found < needed:
+            raise PerpoError(
+                f"recipe {self.recipe.name}: {name} needs {needed} {least} at least, and '{experiment.data}' has "
+                f"{found}",
+                "give it more data, or fewer rounds",
+            )
 
-        folder = f"{title}/adapter" if experiment.rounds else title
-        self._stage(name, "train", folder, train)
-        return self.output / folder
+    def _drawing(self, folder: str, tiny: TinyQuestions) -> Stage:
+        values = asdict(tiny) | {"seed": self.recipe.seed}
 
-    def _data(self, name: str) -> tuple[Path, Path]:
-        """The file of a data set, and the folder that its image paths start from."""
-        source: DataSource = self.recipe.data[name]
-        if source.file is not None:
-            return source.file, source.image_root or source.file.parent
-        assert source.tiny is not None  # a source is one of the two
-        tiny = asdict(source.tiny)
-        folder = self.output / "data" / name
-
-        def draw(_: Path) -> dict[str, Any]:
+        def work() -> dict[str, Any]:
             from perpo.tiny.world import write_questions
 
-            write_questions(folder, seed=self.recipe.seed, **tiny)
+            write_questions(self.output / folder, **values)
             return {}
 
-        self._stage("data", name, f"data/{name}", draw)
-        return folder / "questions.jsonl", folder
+        return Stage("data", self.output, folder, lambda: values | {"world": tiny_version()}, work)
 
-    def _evaluate(self, name: str, adapter: Path | None) -> dict[str, Any]:
-        from perpo_eval.runner import evaluate
+    def _sampling(self, name: str, source: DataFile, adapter: Path | None, part: int) -> Stage:
+        experiment, folder = self.recipe.experiments[name], f"{name}/round-{part}/sample"
+        asked, output = self.output / folder / "questions.jsonl", self.output / folder / "preferences.jsonl"
+        arguments = sample_arguments(self.recipe, experiment, asked, source.image_root, output, adapter, part)
 
-        record = evaluate(evaluate_arguments(self.recipe, name, self.output / "results", adapter))
-        return {"record": str(record.relative_to(self.output))}
+        def key() -> dict[str, Any]:
+            return stage_key(arguments, data_sha256(source.file)) | {"part": f"{part}/{experiment.rounds}"}
 
-    def _stage(self, experiment: str, stage: str, folder: str, work: Callable[[Path], dict[str, Any]]) -> None:
-        """Do `work` in a folder unless it is done; leave its seconds and what it returns in stage.json."""
-        done = self._done(folder)
-        if done is None:
-            _say(f"{experiment}: {folder.removeprefix(experiment + '/')} ...")
-            began = time.monotonic()
-            (self.output / folder).mkdir(parents=True, exist_ok=True)
-            result = work(self.output / folder)
-            done = {"experiment": experiment, "stage": stage, "seconds": round(time.monotonic() - began, 2)} | result
-            atomic_write_text(self.output / folder / _STAGE_FILE, json.dumps(done) + "\n")
-            _say(f"{experiment}: {folder.removeprefix(experiment + '/')} took {done['seconds']:.1f} s")
+        def work() -> dict[str, Any]:
+            from perpo.sampling import run_sampling
 
-    def _done(self, folder: str) -> dict[str, Any] | None:
-        file = self.output / folder / _STAGE_FILE
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+            write_jsonl(asked, _part(read_questions(source.file), part, experiment.rounds))
+            atomic_write_text(output.with_name("summary.txt"), f"{run_sampling(arguments).summary}\n")
+            return {}
 
-    def _times(self, experiment: str) -> dict[str, float]:
-        """Seconds of an experiment's stages, rounds added up."""
-        total: dict[str, float] = {}
-        for file in sorted((self.output / experiment).rglob(_STAGE_FILE)):
-            done = json.loads(file.read_text(encoding="utf-8"))
-            total[done["stage"]] = total.get(done["stage"], 0.0) + done["seconds"]
-        return {stage: total[stage] for stage in ("sample", "train", "evaluate") if stage in total}
+        return Stage("sample", self.output, folder, key, work)
 
+    def _training(self, name: str, folder: str, data: DataFile, adapter: Path | None, part: int) -> Stage:
+        experiment, output = self.recipe.experiments[name], self.output / folder
+        arguments = train_arguments(self.recipe, experiment, data.file, data.image_root, output, adapter, part)
 
-def _check_file(recipe: Recipe, experiment: Experiment, source: DataSource) -> int:
-    """Read a data file and decode its images; returns how many records it has."""
-    assert source.file is not None
-    method = (recipe.train | (experiment.train or {})).get("method", "perpo")
-    read = read_questions if experiment.rounds or method == "sft" else read_preferences
-    records: Sequence[Question] = read(source.file)
-    check_images(records, source.image_root or source.file.parent)
-    return len(records)
+        def work() -> dict[str, Any]:
+            from perpo.trainer import train
+
+            train(arguments)
+            return {}
+
+        return Stage("train", self.output, folder, lambda: stage_key(arguments, data_sha256(data.file)), work)
+
+    def _evaluation(self, name: str, adapter: Path | None) -> Stage:
+        arguments = evaluate_arguments(self.recipe, name, self.output / "results", adapter)
+
+        def key() -> dict[str, Any]:
+            rows = data_version(arguments.data, select_tasks(arguments.data, arguments.tasks))
+            return stage_key(arguments, rows) | {"suite_sha256": suite_sha256()}
+
+        def work() -> dict[str, Any]:
+            return {"record": str(runner.evaluate(arguments).relative_to(self.output))}
+
+        return Stage("evaluate", self.output, f"{name}/evaluate", key, work)
 
 
 def choose(recipe: Recipe, only: Sequence[str]) -> list[str]:
@@ -257,10 +208,24 @@ def choose(recipe: Recipe, only: Sequence[str]) -> list[str]:
     return [name for name in recipe.experiments if name in only or not only]
 
 
+def _first_to_do(plan: Sequence[Stage]) -> Stage | None:
+    """The first stage that is not done; those before it are checked to be made of what would be used now."""
+    for stage in plan:
+        if stage.done() is None:
+            return stage
+        stage.check()
+    return None
+
+
+def _seconds(done: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Seconds of an experiment's stages by their kind, rounds added up; its data are not only its own."""
+    total = {
+        kind: sum(stage["seconds"] for stage in done if stage["stage"] == kind)
+        for kind in ("sample", "train", "evaluate")
+    }
+    return {kind: seconds for kind, seconds in total.items() if seconds}
+
+
 def _part(questions: list[Question], part: int, parts: int) -> list[Question]:
     """Part `part` (from 1) of `parts` consecutive, nearly equal parts."""
     return questions[len(questions) * (part - 1) // parts : len(questions) * part // parts]
-
-
-def _say(text: str) -> None:
-    print(f"perpo-run: {text}", file=sys.stderr, flush=True)

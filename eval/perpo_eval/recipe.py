@@ -23,37 +23,48 @@ Without rounds the data are trained on as they are.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from perpo.boxes import BoxFormat
 from perpo.cli.arguments import arguments_from_mapping
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
+from perpo.rewards import load_reward
+from perpo.store import slug
+from perpo_eval.stage_arguments import evaluate_arguments, sample_arguments, train_arguments
 
 SHIPPED = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TinyQuestions:
-    """Questions about the tiny world: `images` pictures, answers loose for a share of the shapes."""
+    """Questions about the tiny world: `images` pictures, answers loose for a share of the shapes.
+
+    Raises:
+        PerpoError: A number out of its range.
+    """
 
     images: int
     per_image: int = 2
     loose: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.images < 1 or self.per_image < 1 or not 0 <= self.loose <= 1:
+            raise PerpoError(
+                f"no tiny world has images {self.images}, per_image {self.per_image} and loose {self.loose}",
+                "images and per_image are at least 1, loose is from 0 to 1",
+            )
+
 
 @dataclass(frozen=True)
-class DataSource:
-    """Where one set of data comes from: a file with its image root, or the tiny world."""
+class DataFile:
+    """Questions or preference records in a file, and the folder that their image paths start from."""
 
-    file: Path | None = None
-    image_root: Path | None = None
-    tiny: TinyQuestions | None = None
+    file: Path
+    image_root: Path
 
 
 @dataclass(frozen=True)
@@ -74,17 +85,13 @@ class Recipe:
     model: str
     seed: int
     note: str
-    data: dict[str, DataSource]
+    data: dict[str, DataFile | TinyQuestions]
     sample: dict[str, Any]
     train: dict[str, Any]
     evaluate: dict[str, Any]
     experiments: dict[str, Experiment]
     base: str
     against: str | None
-
-    def sha256(self) -> str:
-        """Digest of all that the results depend on; the order of the experiments is no part of it."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True, default=str).encode()).hexdigest()
 
 
 _OPTIONAL: dict[str, Any] = {
@@ -93,9 +100,11 @@ _OPTIONAL: dict[str, Any] = {
 # Set by the run itself, so a recipe may not.
 _RESERVED = {
     "sample": {"model", "adapter", "questions", "image_root", "output", "seed"},
-    "train": {"model", "adapter", "data", "image_root", "output_dir", "seed", "schedule_part"},
+    "train": {
+        "model", "adapter", "data", "image_root", "output_dir", "seed", "schedule_part", "resume_from_checkpoint",
+    },
     "evaluate": {"model", "adapter", "name", "output", "json"},
-}
+}  # fmt: skip
 
 
 def find_recipe(name: str) -> Path:
@@ -136,20 +145,20 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
     values = _OPTIONAL | raw
     if seed is not None:
         values["seed"] = seed
-    if not isinstance(values["seed"], int) or isinstance(values["seed"], bool):
-        raise PerpoError(f"{where}: seed must be a whole number, found {values['seed']!r}", "such as seed: 0")
     experiments = {
-        str(name): _experiment(part or {}, f"{where}: experiments: {name}")
+        _folder_name(name, where): _experiment(part or {}, f"{where}: experiments: {name}")
         for name, part in _mapping(values["experiments"], f"{where}: experiments").items()
     }
+    if not experiments:
+        raise PerpoError(f"{where}: experiments holds none", "such as base: {}, which evaluates the model as it is")
     compare = _fields(values["compare"], f"{where}: compare", set(), {"base", "against"})
     recipe = Recipe(
         name=str(values["name"]),
         model=str(values["model"]),
-        seed=values["seed"],
+        seed=_whole(values["seed"], f"{where}: seed"),
         note=str(values["note"]).strip(),
         data={
-            str(name): _source(part, f"{where}: data: {name}", path.parent)
+            _folder_name(name, where): _source(part, f"{where}: data: {name}", path.parent)
             for name, part in _mapping(values["data"], f"{where}: data").items()
         },
         sample=_stage(values, "sample", where),
@@ -157,21 +166,18 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
         evaluate=_stage(values, "evaluate", where),
         experiments=experiments,
         base=str(compare.get("base", next(iter(experiments)))),
-        against=compare.get("against"),
+        against=None if compare.get("against") is None else str(compare["against"]),
     )
     _check(recipe, where)
     return recipe
 
 
 def _check(recipe: Recipe, where: str) -> None:
-    from perpo_eval.experiment import evaluate_arguments, sample_arguments, train_arguments
-
     for label in filter(None, (recipe.base, recipe.against)):
         if label not in recipe.experiments:
             raise PerpoError(
                 f"{where}: compare names '{label}', no experiment", did_you_mean(label, recipe.experiments)
             )
-    nowhere = Path("nowhere")
     for name, experiment in recipe.experiments.items():
         if experiment.train is None:
             if experiment.data or experiment.rounds:
@@ -179,38 +185,66 @@ def _check(recipe: Recipe, where: str) -> None:
         elif experiment.data not in recipe.data:
             raise PerpoError(f"{where}: {name} is trained on the data '{experiment.data}', which is not there",
                              did_you_mean(str(experiment.data), recipe.data))  # fmt: skip
-        else:
-            train_arguments(recipe, experiment, nowhere, nowhere, nowhere, None, 1)
-        if experiment.rounds:
-            sample_arguments(recipe, experiment, nowhere, nowhere, nowhere, None, 1).check()
+    experiments = recipe.experiments.values()
+    trained = [experiment for experiment in experiments if experiment.train is not None]
+    sampled = [experiment for experiment in experiments if experiment.rounds]
+    nowhere, boxes = Path("nowhere"), BoxFormat("0-1")  # which ones, matters only when they are used
+    # The parts for all are wrong or right even where nobody uses them yet.
+    for experiment in trained or [Experiment()]:
+        method = train_arguments(recipe, experiment, nowhere, nowhere, nowhere, None, 1).method
+        if experiment.rounds and method == "sft":
+            raise PerpoError(
+                f"{where}: sft learns the data's own answers, so rounds of sampling serve nothing",
+                "leave rounds out, or use rft, which learns the best of the sampled answers",
+            )
+    for experiment in sampled or [Experiment()]:
+        arguments = sample_arguments(recipe, experiment, nowhere, nowhere, nowhere, None, 1)
+        arguments.check()
+        load_reward(arguments.reward, boxes, boxes)
     evaluate_arguments(recipe, recipe.base, nowhere, None)
 
 
 def _experiment(part: Any, where: str) -> Experiment:
     part = _fields(part, where, set(), {"data", "rounds", "sample", "train"})
-    rounds = part.get("rounds", 0)
-    if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 0:
-        raise PerpoError(f"{where}: rounds must be a whole number from 0, found {rounds!r}", "such as rounds: 6")
+    rounds = _whole(part.get("rounds", 0), f"{where}: rounds")
     if part.get("sample") and not rounds:
         raise PerpoError(f"{where}: sample without rounds samples nothing", "add rounds: 1")
     return Experiment(
-        part.get("data"),
+        None if part.get("data") is None else str(part["data"]),
         rounds,
         _stage(part, "sample", where),
         _stage(part, "train", where) if "train" in part else None,
     )
 
 
-def _source(part: Any, where: str, folder: Path) -> DataSource:
+def _source(part: Any, where: str, folder: Path) -> DataFile | TinyQuestions:
     part = _fields(part, where, set(), {"file", "image_root", "tiny"})
     if ("file" in part) == ("tiny" in part):
         raise PerpoError(f"{where} must have either file or tiny", "such as {file: train.jsonl, image_root: images}")
     if "tiny" in part:
-        return DataSource(tiny=arguments_from_mapping(TinyQuestions, _mapping(part["tiny"], where), where))
+        if "image_root" in part:
+            raise PerpoError(f"{where}: the tiny world draws its own images", "leave image_root out")
+        return arguments_from_mapping(TinyQuestions, _mapping(part["tiny"], where), where)
     file = folder / str(part["file"])
     if not file.is_file():
         raise PerpoError(f"{where}: there is no file {file}", "paths in a recipe start from the recipe's folder")
-    return DataSource(file, folder / str(part.get("image_root", file.parent.relative_to(folder))))
+    return DataFile(file, folder / str(part["image_root"]) if "image_root" in part else file.parent)
+
+
+def _folder_name(name: Any, where: str) -> str:
+    """The name of an experiment or of data, each of which has a folder in the output."""
+    if slug(str(name)) != str(name) or name in ("data", "results"):
+        raise PerpoError(
+            f"{where}: '{name}' cannot be the name of an experiment or of data",
+            "names are of letters, digits, dots, plus signs and hyphens; data and results are taken",
+        )
+    return str(name)
+
+
+def _whole(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise PerpoError(f"{where} must be a whole number from 0, found {value!r}", "such as 1")
+    return value
 
 
 def _stage(values: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:

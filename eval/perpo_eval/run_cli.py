@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from perpo.cli.common import arg, atomic_write_text, parse_arguments, quiet_libraries, run_program
+
+if TYPE_CHECKING:
+    from perpo_eval.stages import Stage
 
 _DEMO_EXPERIMENTS = ["base", "sft-loose", "dpo", "perpo"]
 
@@ -22,7 +27,7 @@ class RunArguments:
     seed: int | None = arg(None, "replaces the recipe's seed")
     only: list[str] = arg([], "experiments to run now (default: all); the leaderboard shows all that are done")
     json: bool = arg(False, "print the leaderboard as JSON on stdout instead of the table")
-    dry_run: bool = arg(False, "check the recipe, print its stages, run nothing")
+    dry_run: bool = arg(False, "check everything, print the stages and which are done, run nothing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +84,14 @@ def _run(args: RunArguments) -> None:
     recipe = read_recipe(find_recipe(args.recipe), seed=args.seed)
     names = choose(recipe, args.only)
     output = Path(args.output_dir or f"runs/{recipe.name}-seed{recipe.seed}")
+    run = ExperimentRun(recipe, output)
     if args.dry_run:
+        run.check(names)
         for name in names:
-            rounds = recipe.experiments[name].rounds
-            stages = (
-                ""
-                if recipe.experiments[name].train is None
-                else f"{rounds} x (sample, train), "
-                if rounds
-                else "train, "
-            )
-            print(f"{name}: {stages}evaluate")
+            print(f"{name}: {', '.join(_title(stage, name) for stage in run.plan(name))}")
         return
     quiet_libraries()
-    outcome = ExperimentRun(recipe, output).run(names)
+    outcome = run.run(names)
     table = outcome.leaderboard.text()
     if args.json:
         print(json.dumps(outcome.leaderboard.as_json()))
@@ -102,18 +101,21 @@ def _run(args: RunArguments) -> None:
             print(recipe.note)
     atomic_write_text(output / "leaderboard.md", f"{table.markdown()}\n{recipe.note}\n")
     atomic_write_text(output / "leaderboard.json", json.dumps(outcome.leaderboard.as_json(), indent=1) + "\n")
-    _say_what_next(args.recipe, output, [name for name in recipe.experiments if name not in outcome.records])
+    again = ["perpo-run", args.recipe, "--seed", str(recipe.seed), "--output_dir", str(output)]
+    _say_what_next(again, output, [name for name in recipe.experiments if run.plan(name)[-1].done() is None])
     print(f"all of it took {time.monotonic() - began:.0f} s", file=sys.stderr)
 
 
-def _say_what_next(recipe: str, output: Path, rest: list[str]) -> None:
-    seed = json.loads((output / "recipe.json").read_text(encoding="utf-8"))["seed"]
-    again = f"perpo-run {recipe} --seed {seed} --output_dir {output}"
+def _title(stage: Stage, experiment: str) -> str:
+    return stage.name.removeprefix(f"{experiment}/") + (" (done)" if stage.done() else "")
+
+
+def _say_what_next(again: list[str], output: Path, rest: list[str]) -> None:
     lines = [
         f"The run records are in {output / 'results'}, the leaderboard in {output / 'leaderboard.md'}. Try next:",
-        f"  {again}   # also runs {', '.join(rest)}"
+        f"  {shlex.join([*again, '--only', *rest])}   # the recipe's other experiments"
         if rest
-        else f"  {again} --json   # the same numbers for a machine",
+        else f"  {shlex.join([*again, '--json'])}   # the same numbers for a machine",
         "  perpo-eval --suite grounding --limit 20   # or your model: --model, --adapter",
         "  perpo-sample --questions tiny --num_candidates 12 --limit 50 --output candidates.jsonl   # then perpo-train",
     ]

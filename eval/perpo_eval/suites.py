@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perpo.checkpoints import files_digest
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 
@@ -101,6 +102,27 @@ def load_task(task: str, data: str) -> TaskData:
         dataset = f"dir:{benchmark}"
         docs = rows.parquet_documents(_file(data, task))
     return TaskData(task, dataset, revision, split, docs, _fingerprint(docs))
+
+
+def data_version(data: str, tasks: Sequence[str]) -> str:
+    """What the rows of these tasks are read from, such that other rows have another version.
+
+    The hub's rows may change; a run's record names their commit, and runs on different rows are not compared.
+    """
+    if data == "hub":
+        return data
+    return tiny_version() if data == "tiny" else files_digest([_file(data, task) for task in tasks])
+
+
+def tiny_version() -> str:
+    """The tiny world's version, with a digest of what draws it: a world in the making changes although its
+    version stands.
+    """
+    from perpo.tiny import expressions, scenes, world
+
+    modules = (expressions, scenes, world)
+    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in modules) + world.PROMPT.encode()
+    return f"{world.WORLD_VERSION}-{hashlib.sha256(sources).hexdigest()[:8]}"
 
 
 def suite_sha256() -> str:

@@ -6,7 +6,6 @@ expressions is decoded once and 100,000 documents are small.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -24,6 +23,7 @@ from perpo.images import image_problems
 from perpo.rows import read_rows
 from perpo_eval.media import cache_folder, keep_image, open_image
 from perpo_eval.metrics.grounding import score_box
+from perpo_eval.suites import tiny_version
 
 COLUMNS = ("question_id", "image", "answer", "bbox", "file_name")
 _LLAVA = FAMILIES["llava"]
@@ -100,12 +100,9 @@ def tiny_documents(pointer: Dataset) -> Dataset:
 
 def tiny_parquet(benchmark: str, split: str) -> Path:
     """The Parquet file of a split of the tiny world, drawn at its first use."""
-    from perpo.tiny import expressions, scenes, world
+    from perpo.tiny import world
 
-    # The sources too, so that a world in the making is drawn anew although its version stands.
-    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in (expressions, scenes, world))
-    version = f"{world.WORLD_VERSION}-{hashlib.sha256(sources).hexdigest()[:8]}"
-    path = cache_folder() / f"tiny-world-{version}" / f"{benchmark}_{split}.parquet"
+    path = cache_folder() / f"tiny-world-{tiny_version()}" / f"{benchmark}_{split}.parquet"
     if not path.is_file():
         part = path.with_name(f".{path.name}.{os.getpid()}")
         world.write_parquet(benchmark, split, part)

@@ -1,0 +1,69 @@
+"""What a recipe's stages are called with, and what their results depend on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perpo.checkpoints import adapter_digest, local_directory, resolve_model, weights_digest
+from perpo.cli.arguments import arguments_from_mapping
+from perpo.cli.sample import SampleArguments
+from perpo.train_arguments import TrainArguments, unused_by
+from perpo_eval.cli import EvalArguments
+
+if TYPE_CHECKING:
+    from perpo_eval.recipe import Experiment, Recipe
+
+# The results depend on what these lead to, not on where it lies.
+_PLACES = {
+    "model", "adapter", "data", "questions", "image_root", "output", "output_dir", "resume_from_checkpoint",
+}  # fmt: skip
+
+
+def sample_arguments(
+    recipe: Recipe, experiment: Experiment, data: Path, image_root: Path, output: Path, adapter: Path | None, part: int
+) -> SampleArguments:
+    """Arguments of the sampling stage of round `part`."""
+    values = recipe.sample | experiment.sample
+    values |= {"model": recipe.model, "adapter": adapter and str(adapter), "seed": recipe.seed * 1000 + part}
+    values |= {"questions": str(data), "image_root": str(image_root), "output": str(output)}
+    return arguments_from_mapping(SampleArguments, values, f"recipe {recipe.name}: sample")
+
+
+def train_arguments(
+    recipe: Recipe, experiment: Experiment, data: Path, image_root: Path, output: Path, adapter: Path | None, part: int
+) -> TrainArguments:
+    """Arguments of the training stage of round `part`."""
+    own = experiment.train or {}
+    method = own.get("method", recipe.train.get("method", TrainArguments.method))
+    # What only some methods take may stand in the recipe's common part.
+    values = {name: value for name, value in recipe.train.items() if name not in unused_by(method)} | own
+    values |= {"model": recipe.model, "adapter": adapter and str(adapter), "seed": recipe.seed}
+    values |= {"data": str(data), "image_root": str(image_root), "output_dir": str(output)}
+    values |= {"schedule_part": f"{part}/{max(experiment.rounds, 1)}", "resume_from_checkpoint": "last"}
+    return arguments_from_mapping(TrainArguments, values, f"recipe {recipe.name}: train")
+
+
+def evaluate_arguments(recipe: Recipe, name: str, output: Path, adapter: Path | None) -> EvalArguments:
+    """Arguments of the evaluation of the experiment called `name`."""
+    values = recipe.evaluate | {"model": recipe.model, "adapter": adapter and str(adapter)}
+    return arguments_from_mapping(
+        EvalArguments, values | {"name": name, "output": str(output)}, f"recipe {recipe.name}: evaluate"
+    )
+
+
+def stage_key(arguments: SampleArguments | TrainArguments | EvalArguments, data: str) -> dict[str, Any]:
+    """What the result of a stage depends on, by name: its arguments, with digests in place of paths.
+
+    Args:
+        arguments: The stage's; the model and the adapter must be there.
+        data: Digest of the data.
+
+    Raises:
+        PerpoError: The model or the adapter is not there.
+    """
+    values = {name: value for name, value in asdict(arguments).items() if name not in _PLACES}
+    weights = weights_digest(local_directory(resolve_model(arguments.model)))
+    adapter = adapter_digest(arguments.adapter) if arguments.adapter else None
+    return values | {"model": weights, "adapter": adapter, "data": data}
