@@ -43,6 +43,11 @@ def resolve_model(name: str) -> str:
     return name
 
 
+def public_name(name: str) -> str:
+    """What a model or adapter is called in what others read: a directory's own name, without its path."""
+    return Path(name).resolve().name if Path(name).is_dir() else name
+
+
 def adapter_digest(adapter: str | Path) -> str:
     """SHA-256 of an adapter's weights.
 

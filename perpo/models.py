@@ -17,7 +17,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from perpo.checkpoints import first_line, local_directory, resolve_model, weights_digest
+from perpo.checkpoints import first_line, local_directory, public_name, resolve_model, weights_digest
 from perpo.data import strip_image_token
 from perpo.errors import PerpoError
 from perpo.families import Family, family_of
@@ -157,6 +157,8 @@ def _base_model(directory: Path, name: str, dtype: DType) -> Any:
             f"{name} lacks {len(absent)} weights that its config.json asks for, such as {absent[0]}",
             "is the download complete, and does config.json belong to these weights?",
         )
+    # PEFT writes it into adapters, which should name no directory of the machine that they were trained on.
+    model.name_or_path = model.config.name_or_path = public_name(name)
     return model
 
 
@@ -239,8 +241,6 @@ def add_lora(loaded: LoadedModel, *, r: int, alpha: int, dropout: float, train_p
         lora_dropout=dropout,
         target_modules=loaded.family.lora_targets,
         modules_to_save=[loaded.family.projector] if train_projector else None,
-        # The name, not the path, so that an adapter names no directory of the machine it was trained on.
-        base_model_name_or_path=loaded.name,
     )
     return _in_full_precision(get_peft_model(loaded.model, config))
 

@@ -136,6 +136,9 @@ def test_an_adapter_survives_saving_and_other_bases_are_refused(loaded, checkpoi
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.1)
     save_checkpoint(model, loaded.processor, tmp_path / "adapter")
+    assert not any(str(tmp_path.parent) in path.read_text("latin-1") for path in (tmp_path / "adapter").iterdir())
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == checkpoint.name
     found = load_model(str(checkpoint), str(tmp_path / "adapter"))
     assert isinstance(found.model, PeftModel)
     assert not any(parameter.requires_grad for parameter in found.model.parameters())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo import provenance
-from perpo.checkpoints import adapter_digest, resolve_model
+from perpo.checkpoints import adapter_digest, public_name, resolve_model
 from perpo.errors import PerpoError
 from perpo.families import Family
 from perpo.files import check_writable
@@ -185,10 +185,10 @@ def _silent(bar: Callable[..., Any]) -> Callable[..., Any]:
 def _model_info(args: EvalArguments, model: PerpoModel) -> ModelInfo:
     loaded = model.loaded
     return ModelInfo(
-        id=Path(args.model).resolve().name if Path(args.model).is_dir() else args.model,
+        id=public_name(args.model),
         revision=None,
         weights_sha256=loaded.weights_sha256,
-        adapter=None if args.adapter is None else Path(args.adapter).resolve().name,
+        adapter=None if args.adapter is None else public_name(args.adapter),
         adapter_sha256=loaded.adapter_sha256,
         dtype=args.dtype,
         attention=loaded.model.config._attn_implementation,

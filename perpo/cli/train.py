@@ -19,7 +19,9 @@ _DESCRIPTION = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return run_program(_main, argv)
+    return run_program(
+        _main, argv, interrupted="run again with --resume_from_checkpoint last to go on from the last checkpoint"
+    )
 
 
 def _main(argv: list[str]) -> None:

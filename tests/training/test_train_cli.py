@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from PIL import Image
 
 from perpo.cli.train import main
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
+from perpo.trainer import PreferenceTrainer
 from perpo.training_record import read_record
 
 RECORD = {
@@ -133,6 +135,25 @@ def test_an_adapter_made_with_other_settings_is_refused(case, tmp_path, capsys):
     ):
         assert case(adapter=tmp_path / "run", output_dir=tmp_path / "next", **flags) == 2
         assert message in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(case, tmp_path, capsys, monkeypatch):
+    saved = []
+
+    def save(self, *args, **kwargs):
+        saved.append(1)
+        if len(saved) == 2:
+            signal.raise_signal(signal.SIGINT)
+        save_checkpoint(self, *args, **kwargs)
+
+    save_checkpoint = PreferenceTrainer._save_checkpoint
+    monkeypatch.setattr(PreferenceTrainer, "_save_checkpoint", save)
+    steps = {"save_steps": 1, "max_steps": 3}
+    assert case(**steps) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "interrupted; run again with --resume_from_checkpoint last to go on from the last checkpoint"
+    assert case(**steps, resume_from_checkpoint="last") == 0
+    assert len(saved) == 4  # of the steps 1 and 2, then 2 and 3
 
 
 def test_help_answers_at_once():
