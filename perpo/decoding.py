@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-# Owners of a key in the cache, beside the branches 0 .. N - 1.
-_PREFIX = -1
+from perpo.prefix import attention_mask
+
+# Stands for a branch where a row has fewer live ones than another.
 _NOBODY = -2
 
 
@@ -95,9 +96,10 @@ def sample_candidates(
     tokens = torch.zeros(rows, branches, steps, dtype=torch.long, device=device)
     lengths = torch.zeros(rows, branches, dtype=torch.long, device=device)
     logps = torch.zeros(rows, branches, dtype=torch.float64, device=device)
-    # Of the rows in work: their number in the batch, each cached key's owner, each query's branch.
+    # Of the rows in work: their number in the batch, each key's segment (as in perpo.prefix: branch n is
+    # segment n + 1), each query's branch.
     row = torch.arange(rows, device=device)[:, None]
-    owner = torch.where(seen, _PREFIX, _NOBODY)
+    segments = seen.long() - 1
     branch = torch.arange(branches, device=device).expand(rows, -1)
     next_position = positions[:, -1:] + 1
     for step in range(steps):
@@ -114,30 +116,19 @@ def sample_candidates(
         keep = live.any(1)
         if not keep.all():
             cache.batch_select_indices(keep.nonzero()[:, 0])
-            row, owner, next_position = row[keep], owner[keep], next_position[keep]
+            row, segments, next_position = row[keep], segments[keep], next_position[keep]
             branch, chosen, live = branch[keep], chosen[keep], live[keep]
         order = live.long().argsort(dim=1, descending=True, stable=True)[:, : int(live.sum(1).max())]
         branch = torch.where(live, branch, _NOBODY).gather(1, order)
-        owner = torch.cat([owner, branch], 1)
+        segments = torch.cat([segments, branch + 1], 1)
         logits = model(
             input_ids=chosen.gather(1, order),
-            attention_mask=_branch_mask(owner, branch, logits.dtype),
+            attention_mask=attention_mask(segments, logits.dtype, queries=branch.shape[1]),
             position_ids=(next_position + step).expand_as(branch),
             past_key_values=cache,
             use_cache=True,
         ).logits
     return _as_candidates(tokens.tolist(), lengths.tolist(), logps.tolist(), set(end_ids))
-
-
-def _branch_mask(owner: Tensor, branch: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive mask (rows, 1, queries, keys): a branch sees the prefix and its own tokens.
-
-    It must be additive: under eager attention a boolean 4-D mask is silently added as 0 and 1.
-    """
-    own = owner[:, None, :] == branch[:, :, None]
-    visible = own | (owner == _PREFIX)[:, None, :]
-    blocked = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=owner.device)
-    return torch.where(visible, torch.zeros_like(blocked), blocked)[:, None]
 
 
 def _choose(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:

@@ -182,11 +182,6 @@ def render_prompt(loaded: LoadedModel, question: str) -> str:
     )
 
 
-def answer_token_ids(loaded: LoadedModel, prompt: str, answer: str, *, end: bool = True) -> list[int]:
-    """The tokens with which the model would have answered `answer`; see `answers_token_ids`."""
-    return answers_token_ids(loaded, prompt, [answer], end=end)[0]
-
-
 def answers_token_ids(loaded: LoadedModel, prompt: str, answers: Sequence[str], *, end: bool = True) -> list[list[int]]:
     """The tokens of several answers to one prompt: the family's separator, the answer, the end token.
 

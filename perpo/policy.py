@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class Policy:
         try:
             yield
         finally:
-            tower.forward = run
+            del tower.forward  # which uncovers the class's own
 
     @cached_property
     def _vision_tower(self) -> Any:
@@ -98,7 +99,7 @@ def load_policy(args: TrainArguments) -> Policy:
             than the arguments say.
     """
     trains_projector = args.mm_projector_lr > 0
-    loaded = load_model(args.model, args.adapter, dtype=args.dtype, trainable_adapter=True)
+    loaded = load_model(args.model, args.adapter, dtype=args.dtype, device=_device(), trainable_adapter=True)
     if args.adapter is None:
         model = add_lora(
             loaded,
@@ -119,6 +120,12 @@ def load_policy(args: TrainArguments) -> Policy:
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return policy
+
+
+def _device() -> str | None:
+    """This process's own GPU where torchrun started several; elsewhere `load_model` chooses."""
+    rank = os.environ.get("LOCAL_RANK")
+    return f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else None
 
 
 def _check_adapter(args: TrainArguments, model: PeftModel) -> None:

@@ -68,11 +68,18 @@ def pack(prefixes: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]],
     }
 
 
-def attention_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
-    """The additive mask (B, 1, T, T) for segments (B, T): 0 is the prefix, 1 to N candidates, -1 padding."""
-    query, key = segments.unsqueeze(2), segments.unsqueeze(1)
+def attention_mask(segments: Tensor, dtype: torch.dtype, *, queries: int | None = None) -> Tensor:
+    """The additive mask (B, 1, Q, T) for segments (B, T): 0 is the prefix, 1 to N candidates, -1 padding.
+
+    Args:
+        segments: What each token belongs to.
+        dtype: The attention scores' type.
+        queries: Q, where only the last tokens ask and the keys of all others are cached; by default all ask.
+    """
+    first = 0 if queries is None else segments.shape[1] - queries
+    query, key = segments[:, first:].unsqueeze(2), segments.unsqueeze(1)
     visible = (key == query) | ((key == 0) & (query > 0))
-    visible &= torch.ones_like(visible[0]).tril()
+    visible &= torch.ones_like(visible[0]).tril(first)
     return torch.zeros(visible.shape, dtype=dtype, device=segments.device).masked_fill(~visible, _HIDDEN).unsqueeze(1)
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText
 
 from perpo.checkpoints import resolve_model
 from perpo.errors import PerpoError
-from perpo.models import add_lora, answer_token_ids, answers_token_ids, load_model, render_prompt, save_checkpoint
+from perpo.models import add_lora, answers_token_ids, load_model, render_prompt, save_checkpoint
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
 
 
@@ -72,19 +72,18 @@ def test_the_prompt_is_the_template_s_without_the_image_token_of_the_data(loaded
 def test_answer_tokens_are_separator_answer_and_end(loaded):
     prompt = render_prompt(loaded, "Where?")
     tokenizer = loaded.tokenizer
-    ids = answer_token_ids(loaded, prompt, "[0.61, 0.10]")
+    ids, ended_at_once = answers_token_ids(loaded, prompt, ["[0.61, 0.10]", ""])
     assert tokenizer.decode(ids) == " [0.61, 0.10]</s>"
     assert tokenizer(prompt).input_ids + ids == tokenizer(prompt + " [0.61, 0.10]</s>").input_ids
-    assert answer_token_ids(loaded, prompt, "[0.61, 0.10]", end=False) == ids[:-1]
-    assert answer_token_ids(loaded, prompt, "") == [tokenizer.eos_token_id]
-    assert answers_token_ids(loaded, prompt, ["[0.61, 0.10]", ""]) == [ids, [tokenizer.eos_token_id]]
+    assert ended_at_once == [tokenizer.eos_token_id]
+    assert answers_token_ids(loaded, prompt, ["[0.61, 0.10]", ""], end=False) == [ids[:-1], []]
 
 
 def test_a_token_over_the_boundary_is_an_error(loaded):
     """Without a separator 0.6 and 1 make the one token 0.61."""
     glued = replace(loaded, family=replace(loaded.family, answer_separator=""))
     with pytest.raises(PerpoError, match="joins the end of the prompt"):
-        answer_token_ids(glued, "ASSISTANT: 0.6", "1")
+        answers_token_ids(glued, "ASSISTANT: 0.6", ["1"])
 
 
 @pytest.mark.parametrize(

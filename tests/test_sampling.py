@@ -23,7 +23,7 @@ from PIL import Image
 from perpo.cli.sample import SampleArguments, main
 from perpo.data import read_preferences
 from perpo.hf_sampler import Answer, HfSampler
-from perpo.models import add_lora, answer_token_ids, load_model, render_prompt, save_checkpoint
+from perpo.models import add_lora, answers_token_ids, load_model, render_prompt, save_checkpoint
 from perpo.prefix import repeated_logps
 from perpo.sampling import run_sampling
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, new_model, new_processor, save_random_model
@@ -156,7 +156,7 @@ def test_known_log_probs_are_those_of_training(folder, checkpoint):
             expected = repeated_logps(
                 loaded.model,
                 [inputs["input_ids"][0].tolist()],
-                [[answer_token_ids(loaded, prompt, text, end=not cut) for text, cut, _ in usable]],
+                [[answers_token_ids(loaded, prompt, [text], end=not cut)[0] for text, cut, _ in usable]],
                 {"pixel_values": inputs["pixel_values"]},
                 pad_id=3,
             )

@@ -224,6 +224,37 @@ def test_the_vision_tower_sees_each_image_once_for_policy_and_reference(options,
     assert seen == [2, 2, 2]  # 6 images of lists with 3 and 4 candidates, in batches of 2
 
 
+def test_after_a_batch_the_vision_tower_is_as_it_was(options):
+    policy, batch = make_policy(TrainArguments(**options))
+    tower = policy._vision_tower
+    with policy.encode_images_once():
+        logps(policy.model, batch)
+        assert "forward" in vars(tower)
+    assert "forward" not in vars(tower)
+    assert tower.forward.__func__ is type(tower).forward
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpus", "device"),
+    [({"LOCAL_RANK": "3"}, True, "cuda:3"), ({"LOCAL_RANK": "3"}, False, None), ({}, True, None)],
+)
+def test_each_process_of_torchrun_loads_to_its_own_gpu(options, monkeypatch, environment, gpus, device):
+    class LoadedTo(Exception):
+        pass
+
+    def load(*args, device, **kwargs):
+        raise LoadedTo(device)
+
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
+    monkeypatch.setattr("perpo.policy.load_model", load)
+    with pytest.raises(LoadedTo) as caught:
+        load_policy(TrainArguments(**options))
+    assert caught.value.args == (device,)
+
+
 def test_recorded_log_probs_replace_the_reference_pass(options, data, tmp_path, monkeypatch):
     """Those of the starting policy give the weights that computing them gives; one that is missing is left out."""
     start = run(options, output_dir=str(tmp_path / "start"))
