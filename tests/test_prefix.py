@@ -133,7 +133,8 @@ def test_the_layout():
 
 
 def test_the_mask_shows_the_prefix_and_the_own_candidate():
-    mask = attention_mask(torch.tensor([[-1, 0, 0, 1, 2, 2, -1]]), torch.float32)
+    segments = torch.tensor([[-1, 0, 0, 1, 2, 2, -1]])
+    mask = attention_mask(segments, torch.float32)
     assert (mask[0, 0] == 0).int().tolist() == [
         [1, 0, 0, 0, 0, 0, 0],
         [0, 1, 0, 0, 0, 0, 0],
@@ -143,7 +144,5 @@ def test_the_mask_shows_the_prefix_and_the_own_candidate():
         [0, 1, 1, 0, 1, 1, 0],
         [1, 0, 0, 0, 0, 0, 1],
     ]
-    assert torch.equal(
-        attention_mask(torch.tensor([[-1, 0, 0, 1, 2, 2, -1]]), torch.float32, queries=3), mask[:, :, 4:]
-    )
+    assert torch.equal(attention_mask(segments, torch.float32, queries=3), mask[:, :, 4:])
     assert mask.min() == torch.finfo(torch.float16).min
