@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+
+from perpo.cli.common import quiet_libraries
+
+quiet_libraries()  # before torch is imported: its threads' way of waiting is set then
 
 import torch
 from measure import Cost, cost
@@ -29,11 +34,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--candidates", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=20, help="tokens of every answer")
+    parser.add_argument("--width", type=int, default=256, help="hidden size of the language model")
+    parser.add_argument("--layers", type=int, default=4, help="layers of the language model")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as directory:
-        save_random_model(Path(directory), LLAVA15_GEOMETRY)
+        shape = replace(LLAVA15_GEOMETRY, text_width=args.width, text_layers=args.layers)
+        save_random_model(Path(directory), shape)
         model = AutoModelForImageTextToText.from_pretrained(directory).eval()
         processor = AutoProcessor.from_pretrained(directory)
     content = [{"type": "image"}, {"type": "text", "text": QUESTION}]

@@ -14,6 +14,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 
+from perpo.cli.common import quiet_libraries
+
+quiet_libraries()  # before torch is imported: its threads' way of waiting is set then
+
 import torch
 from measure import Cost, cost
 from torch import Tensor

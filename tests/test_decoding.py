@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -153,14 +152,10 @@ def test_a_model_in_bfloat16_agrees_with_its_repeated_forward_to_its_precision(p
 
 
 @pytest.mark.slow
-def test_one_prefill_is_three_times_as_fast_as_generate():
+def test_one_prefill_needs_a_third_of_the_memory_of_generate():
     script = Path(__file__).parents[1] / "benchmarks" / "prefill_once.py"
-    # One thread: two of them wait for each other on a machine that is busy otherwise.
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, script]
-    out = subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=300).stdout
-    [(times, memory)] = re.findall(r"^ratio +([0-9.]+) x +([0-9.]+) x$", out, re.MULTILINE)
-    assert float(times) >= 3
+    out = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True, timeout=300).stdout
+    [(_, memory)] = re.findall(r"^ratio +([0-9.]+) x +([0-9.]+) x$", out, re.MULTILINE)
     assert float(memory) >= 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import shlex
 import sys
 import time
@@ -103,6 +104,8 @@ def check(args: EvalArguments) -> list[str]:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise PerpoError(f"--{name} is {value}; expected at least 1", "leave it out for the default")
+    if importlib.util.find_spec("lmms_eval") is None:
+        raise PerpoError("lmms-eval, which evaluates, is not installed", "pip install 'perpo[eval]'")
     names = select_tasks(args.data, args.tasks)
     resolve_model(args.model)
     if args.adapter is not None:

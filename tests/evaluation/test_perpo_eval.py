@@ -249,3 +249,11 @@ def test_photographs_on_the_token_geometry_of_llava_1_5(rows, tmp_path) -> None:
     run = run_on(folder, model, tmp_path / "out", limit=10)
     assert run.record.samples.rows == 10
     assert run.samples(["prompt"])["prompt"][0].as_py().startswith("A chat between a curious human")
+
+
+def test_without_lmms_eval_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "lmms_eval", None)
+    assert main(["--limit", "1"]) == 2
+    err = capsys.readouterr().err
+    assert "lmms-eval, which evaluates, is not installed" in err
+    assert "hint: pip install 'perpo[eval]'" in err
