@@ -35,9 +35,7 @@ class Family:
     lora_targets: str
 
 
-_LLAVA_GROUNDING = (
-    "Please provide the bounding box coordinate of the region this sentence describes: {expression}"
-)
+_LLAVA_GROUNDING = "Please provide the bounding box coordinate of the region this sentence describes: {expression}"
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -68,7 +66,5 @@ def family_of(model_type: str) -> Family:
         PerpoError: Nothing is known of this family.
     """
     if model_type not in FAMILIES:
-        raise PerpoError(
-            f"the model type '{model_type}' is not supported", did_you_mean(model_type, FAMILIES)
-        )
+        raise PerpoError(f"the model type '{model_type}' is not supported", did_you_mean(model_type, FAMILIES))
     return FAMILIES[model_type]

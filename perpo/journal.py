@@ -76,18 +76,13 @@ class Journal:
         if not whole:
             self._write([header])
         lines = whole.splitlines()[1:]
-        return {
-            row["id"]: row
-            for row in (self._parse(number, line) for number, line in enumerate(lines, start=2))
-        }
+        return {row["id"]: row for row in (self._parse(number, line) for number, line in enumerate(lines, start=2))}
 
     def _check_header(self, whole: bytes, header: bytes) -> None:
         if whole.startswith(header):
             return
         if not whole.startswith(b'{"journal": '):
-            raise PerpoError(
-                f"{self.path} exists and is no journal", "choose another output, or move that file away"
-            )
+            raise PerpoError(f"{self.path} exists and is no journal", "choose another output, or move that file away")
         raise PerpoError(
             f"{self.path} holds the unfinished work of other settings, another model or other data",
             f"choose another output, or delete {self.path} to start over",
@@ -98,9 +93,7 @@ class Journal:
             row = json.loads(line)
             row["id"]
         except (ValueError, KeyError, TypeError):
-            raise PerpoError(
-                f"{self.path}, line {number}: damaged", f"delete {self.path} to start over"
-            ) from None
+            raise PerpoError(f"{self.path}, line {number}: damaged", f"delete {self.path} to start over") from None
         return row
 
     def _write(self, lines: Iterable[bytes]) -> None:

@@ -22,8 +22,8 @@ class Arguments:
     method: Literal["sft", "perpo"] = arg("perpo", "what to train with")
     adapter: str | None = arg(None, "start from here")
     cap: int | None = arg(None, "at most")
-    tasks: list[str] = arg(["a"], "tasks")  # noqa: RUF009
-    output: Path = arg(Path("out"), "where")  # noqa: RUF009
+    tasks: list[str] = arg(["a"], "tasks")
+    output: Path = arg(Path("out"), "where")
 
 
 def parse(*argv: str) -> Arguments:
@@ -44,9 +44,7 @@ def config(folder: Path, text: str) -> str:
 
 
 def test_every_type_is_read_from_flags() -> None:
-    words = (
-        "--data d.json --beta 1e-5 --steps -3 --bf16 --method sft --adapter x --cap 7 --tasks a b --output o"
-    )
+    words = "--data d.json --beta 1e-5 --steps -3 --bf16 --method sft --adapter x --cap 7 --tasks a b --output o"
     assert parse(*words.split()) == Arguments(
         data="d.json",
         beta=1e-5,
@@ -66,9 +64,7 @@ def test_defaults_and_a_list_of_its_own() -> None:
     assert parse("--data", "d") == Arguments(data="d", tasks=["a"])
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"), [("--bf16", True), ("--bf16 True", True), ("--bf16 false", False)]
-)
+@pytest.mark.parametrize(("words", "expected"), [("--bf16", True), ("--bf16 True", True), ("--bf16 false", False)])
 def test_a_switch_may_have_a_value(words: str, expected: bool) -> None:
     assert parse("--data", "d", *words.split()).bf16 is expected
 

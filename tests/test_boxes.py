@@ -52,10 +52,7 @@ def test_iou_counts_cells(a: tuple[int, int, int, int], b: tuple[int, int, int, 
 def test_iou_equals_pycocotools() -> None:
     mask = pytest.importorskip("pycocotools.mask")
     random = np.random.default_rng(0)
-    a, b = (
-        np.sort(random.uniform(0, 100, (2, 40, 2)), axis=0).transpose(1, 0, 2).reshape(40, 4)
-        for _ in range(2)
-    )
+    a, b = (np.sort(random.uniform(0, 100, (2, 40, 2)), axis=0).transpose(1, 0, 2).reshape(40, 4) for _ in range(2))
     xywh = [np.concatenate([box[:, :2], box[:, 2:] - box[:, :2]], axis=1) for box in (a, b)]
     expected = mask.iou(*xywh, [0] * 40)
     np.testing.assert_allclose(iou(a[:, None], b[None]), expected, atol=1e-12)
@@ -189,15 +186,11 @@ def test_the_scale_is_never_guessed_and_a_box_never_mended() -> None:
 )
 def test_scales(scale: Scale, text: str, unit: tuple[float, ...]) -> None:
     np.testing.assert_allclose(parse_box(text, BoxFormat(scale)), unit)
-    np.testing.assert_allclose(
-        parse_box(text, BoxFormat(scale), (200, 100)), np.array(unit) * [200, 100, 200, 100]
-    )
+    np.testing.assert_allclose(parse_box(text, BoxFormat(scale), (200, 100)), np.array(unit) * [200, 100, 200, 100])
 
 
 def test_pixels_and_order() -> None:
-    np.testing.assert_array_equal(
-        parse_box("[1, 2, 3, 4]", BoxFormat("pixels", "yxyx"), (9, 9)), [2, 1, 4, 3]
-    )
+    np.testing.assert_array_equal(parse_box("[1, 2, 3, 4]", BoxFormat("pixels", "yxyx"), (9, 9)), [2, 1, 4, 3])
     # 90 x 30 is padded by 30 above and below
     padded = BoxFormat("pixels", frame="padded")
     np.testing.assert_array_equal(parse_box("[10, 40, 20, 50]", padded, (90, 30)), [10, 10, 20, 20])
@@ -208,9 +201,7 @@ def test_bins_take_only_whole_fours() -> None:
     fmt = BoxFormat("bins", "yxyx")
     assert parse_box("<loc0001><loc0002><loc0003>", fmt) is None
     assert parse_box("[1, 2, 3, 4]", fmt) is None
-    np.testing.assert_allclose(
-        parse_box("<loc0001><loc0002><loc0003><loc0004>", fmt), np.array([2, 1, 4, 3]) / 1024
-    )
+    np.testing.assert_allclose(parse_box("<loc0001><loc0002><loc0003><loc0004>", fmt), np.array([2, 1, 4, 3]) / 1024)
 
 
 def test_bad_formats_are_refused_by_name() -> None:
@@ -223,9 +214,7 @@ def test_bad_formats_are_refused_by_name() -> None:
         BoxFormat("pixels", frame="resized")
 
 
-@pytest.mark.parametrize(
-    "text", ["1" * 20_000 + "x", "1 " * 20_000 + "x", "[1," * 7_000, "1\n" + " " * 20_000 + "x"]
-)
+@pytest.mark.parametrize("text", ["1" * 20_000 + "x", "1 " * 20_000 + "x", "[1," * 7_000, "1\n" + " " * 20_000 + "x"])
 def test_a_long_degenerate_answer_is_read_in_no_time(text: str) -> None:
     start = time.process_time()
     parse_boxes(text, scale="0-1")
@@ -243,10 +232,7 @@ def test_written_as_llava_does() -> None:
 
 def test_what_lies_outside_the_frame_is_cut() -> None:
     # of 300 x 100, the centred 100 x 100 is seen: x from 100 to 200
-    assert (
-        format_box([50, 20, 150, 80], BoxFormat("0-1", frame="cropped"), (300, 100))
-        == "[0.00, 0.20, 0.50, 0.80]"
-    )
+    assert format_box([50, 20, 150, 80], BoxFormat("0-1", frame="cropped"), (300, 100)) == "[0.00, 0.20, 0.50, 0.80]"
 
 
 @given(
@@ -269,9 +255,7 @@ def test_writing_and_reading_differ_by_the_rounding_only(
 
 
 @given(st.data(), sizes, st.sampled_from(["original", "padded"]), st.sampled_from(["xyxy", "yxyx"]))
-def test_whole_pixels_come_back_exactly(
-    data: st.DataObject, size: ImageSize, frame: Frame, order: str
-) -> None:
+def test_whole_pixels_come_back_exactly(data: st.DataObject, size: ImageSize, frame: Frame, order: str) -> None:
     width, height = size
     x, y = st.integers(0, width), st.integers(0, height)
     box = data.draw(st.tuples(x, y, x, y))

@@ -127,14 +127,12 @@ def test_quiet_libraries_respects_the_user() -> None:
         print(os.environ["TRANSFORMERS_VERBOSITY"], os.environ["HF_HUB_DISABLE_PROGRESS_BARS"])
         """
     clean = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("TRANSFORMERS_VERBOSITY", "PYTHONWARNINGS")
+        name: value for name, value in os.environ.items() if name not in ("TRANSFORMERS_VERBOSITY", "PYTHONWARNINGS")
     }
     assert python(code, env=clean).communicate(timeout=30) == ("error 1\n", "")
-    out, shown = python(
-        code, env=clean | {"TRANSFORMERS_VERBOSITY": "info", "PYTHONWARNINGS": "default"}
-    ).communicate(timeout=30)
+    out, shown = python(code, env=clean | {"TRANSFORMERS_VERBOSITY": "info", "PYTHONWARNINGS": "default"}).communicate(
+        timeout=30
+    )
     assert out == "info 1\n"
     assert "noise" in shown
 

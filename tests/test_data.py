@@ -142,9 +142,7 @@ def test_an_image_token_elsewhere_is_text() -> None:
 
 def test_a_file_of_preferences_will_do_for_questions(tmp_path: Path) -> None:
     write_list(tmp_path / "d.json", [PUBLISHED])
-    expected = Question(
-        image_path=EXPECTED.image_path, question=EXPECTED.question, answer=EXPECTED.answer, image_id=1
-    )
+    expected = Question(image_path=EXPECTED.image_path, question=EXPECTED.question, answer=EXPECTED.answer, image_id=1)
     assert read_questions(tmp_path / "d.json") == [expected]
 
 
@@ -225,10 +223,7 @@ def test_no_such_file_a_folder_and_a_broken_parquet(tmp_path: Path) -> None:
 def embedded_rows() -> tuple[list[dict[str, Any]], bytes]:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 6), "red").save(buffer, "PNG")
-    rows = [
-        {"image": {"bytes": buffer.getvalue(), "path": None}, "question": q, "answer": "a"}
-        for q in ("1", "2")
-    ]
+    rows = [{"image": {"bytes": buffer.getvalue(), "path": None}, "question": q, "answer": "a"} for q in ("1", "2")]
     return rows, buffer.getvalue()
 
 
@@ -337,9 +332,7 @@ def test_the_sha256_of_a_folder_sees_names_and_contents(tmp_path: Path) -> None:
 
     first = digest({"a": "1", "b/c": "2"})
     assert first == digest({"b/c": "2", "a": "1"})
-    assert (
-        len({first, digest({"a": "1", "b/d": "2"}), digest({"a": "1", "b/c": "3"}), digest({"a": "1"})}) == 4
-    )
+    assert len({first, digest({"a": "1", "b/d": "2"}), digest({"a": "1", "b/c": "3"}), digest({"a": "1"})}) == 4
     assert "no data at" in refusal(lambda: data_sha256(tmp_path / "none")).message
 
 

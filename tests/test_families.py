@@ -14,9 +14,7 @@ def test_llava_as_documented() -> None:
     family = family_of("llava")
     assert (family.box_format.scale, family.box_format.frame) == ("0-1", "padded")
     asked = family.grounding_prompt.format(expression="the cup")
-    assert (
-        asked == "Please provide the bounding box coordinate of the region this sentence describes: the cup"
-    )
+    assert asked == "Please provide the bounding box coordinate of the region this sentence describes: the cup"
 
 
 def test_lora_is_for_the_language_model_alone() -> None:

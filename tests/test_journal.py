@@ -63,9 +63,7 @@ def test_cut_anywhere_it_keeps_the_whole_lines_and_goes_on(tmp_path: Path) -> No
 def test_killed_in_the_middle_nothing_reported_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     for _ in range(3):
-        process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         reported = [int(process.stdout.readline()) for _ in range(20)]
         process.send_signal(signal.SIGKILL)
@@ -112,9 +110,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with Journal(path, "key"):
         code = WRITER.replace("10_000", "0")
-        second = subprocess.run(
-            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=30
-        )
+        second = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=30)
         assert second.returncode != 0
         assert "in use by another process" in second.stderr
     Journal(path, "key").close()

@@ -45,9 +45,7 @@ def parse_arguments(cls: type[T], argv: Sequence[str] | None, *, prog: str, desc
         PerpoError: An unknown or missing argument, or a value of the wrong type.
     """
     parser = _Parser(prog=prog, description=description, allow_abbrev=False)
-    parser.add_argument(
-        "--config", metavar="FILE.yaml", help="read arguments from this file; flags override it"
-    )
+    parser.add_argument("--config", metavar="FILE.yaml", help="read arguments from this file; flags override it")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"{prog} {__version__}")
     hints = get_type_hints(cls)
@@ -122,9 +120,7 @@ def _refuse_word(word: str, flags: list[str]) -> NoReturn:
     if word.startswith("-"):
         name = word.split("=")[0]
         raise PerpoError(f"there is no argument {name}", did_you_mean(name, flags))
-    raise PerpoError(
-        f"'{word}' belongs to no argument", "each value follows its --name; quote one that holds spaces"
-    )
+    raise PerpoError(f"'{word}' belongs to no argument", "each value follows its --name; quote one that holds spaces")
 
 
 def _read_yaml(path: str) -> Mapping[str, Any]:
@@ -136,9 +132,7 @@ def _read_yaml(path: str) -> Mapping[str, Any]:
         raise PerpoError(f"the --config file {path} can't be read: {error}", "check its path") from error
     except yaml.YAMLError as error:
         text = " ".join(str(error).split())
-        raise PerpoError(
-            f"the --config file {path} is not valid YAML: {text}", "one `name: value` a line"
-        ) from error
+        raise PerpoError(f"the --config file {path} is not valid YAML: {text}", "one `name: value` a line") from error
     if content is None:  # an empty file
         return {}
     if not isinstance(content, dict):
