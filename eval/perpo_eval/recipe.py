@@ -6,7 +6,7 @@
     note: printed under the leaderboard
     data:                           # named sets of questions or preference records
       train: {file: train.jsonl, image_root: images}
-      loose: {tiny: {images: 1500, loose: 0.6}}
+      loose: {tiny: {images: 1250, loose: 0.6}}
     sample: {num_candidates: 12}    # arguments of perpo-sample
     train: {learning_rate: 4.0e-4}  # arguments of perpo-train
     evaluate: {data: tiny}          # arguments of perpo-eval
