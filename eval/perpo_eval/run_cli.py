@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -101,7 +103,7 @@ def _run(args: RunArguments) -> None:
             print(recipe.note)
     atomic_write_text(output / "leaderboard.md", f"{table.markdown()}\n{recipe.note}\n")
     atomic_write_text(output / "leaderboard.json", json.dumps(outcome.leaderboard.as_json(), indent=1) + "\n")
-    again = ["perpo-run", args.recipe, "--seed", str(recipe.seed), "--output_dir", str(output)]
+    again = [_callable("perpo-run"), args.recipe, "--seed", str(recipe.seed), "--output_dir", str(output)]
     _say_what_next(again, output, [name for name in recipe.experiments if run.plan(name)[-1].done() is None])
     print(f"all of it took {time.monotonic() - began:.0f} s", file=sys.stderr)
 
@@ -110,13 +112,18 @@ def _title(stage: Stage, experiment: str) -> str:
     return stage.name.removeprefix(f"{experiment}/") + (" (done)" if stage.done() else "")
 
 
+def _callable(program: str) -> str:
+    """How to call another of our programs: by its name where the PATH has it, else beside this one."""
+    return program if shutil.which(program) else os.path.relpath(Path(sys.argv[0]).with_name(program))
+
+
 def _say_what_next(again: list[str], output: Path, rest: list[str]) -> None:
     lines = [
         f"The run records are in {output / 'results'}, the leaderboard in {output / 'leaderboard.md'}. Try next:",
         f"  {shlex.join([*again, '--only', *rest])}   # the recipe's other experiments"
         if rest
         else f"  {shlex.join([*again, '--json'])}   # the same numbers for a machine",
-        "  perpo-eval --suite grounding --limit 20   # or your model: --model, --adapter",
-        "  perpo-sample --questions tiny --num_candidates 12 --limit 50 --output candidates.jsonl   # then perpo-train",
+        f"  {_callable('perpo-eval')} --suite grounding --limit 20   # or your model: --model, --adapter",
+        f"  {_callable('perpo-sample')} --questions tiny --num_candidates 12 --limit 50 --output candidates.jsonl",
     ]
     print("\n".join(lines), file=sys.stderr)
