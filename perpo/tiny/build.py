@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,7 +217,6 @@ def build(args: BuildArguments) -> Path:
 def _save(model: Any, processor: Any, out: Path) -> None:
     model.save_pretrained(out)
     processor.save_pretrained(out)
-    shutil.rmtree(out / "__pycache__", ignore_errors=True)
 
 
 def main(argv: list[str] | None = None) -> int:
