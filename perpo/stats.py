@@ -1,4 +1,4 @@
-"""Means with standard errors and intervals that respect clusters. numpy and scipy only.
+"""Means and ratios with standard errors and intervals that respect clusters. numpy and scipy only.
 
 Expressions about one image share its difficulty, so they are no independent draws: the interval
 clusters by image. Formula: Miller 2024, "Adding Error Bars to Evals" (arXiv 2411.00640), section 2.2,
@@ -18,10 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its uncertainty.
+    """A mean or a ratio with its uncertainty.
 
     Attributes:
-        value: The mean, on the scale of the scores; None without scores.
+        value: The number, on the scale of the scores; None without scores, or without a denominator.
         stderr: Its clustered standard error; None where the scores do not define one.
         ci_low: Lower end of the interval, or None.
         ci_high: Upper end of the interval, or None.
@@ -49,14 +49,8 @@ def clustered_mean(
 ) -> Estimate:
     """Mean of scores with an interval that is clustered, and possibly averaged over strata.
 
-    With w_i = 1 / n the estimate is sum w_i s_i and its variance G / (G - 1) sum_c u_c^2, where u_c is
-    the sum over cluster c of w_i (s_i - mean). With strata (the tasks of a suite) every stratum weighs
-    the same, whatever its size: w_i = 1 / (T n_t) and s_i is centred on its own stratum's mean, so
-    that an image which serves several tasks is one cluster (linearisation of the average of means).
-
-    When all scores are equal, spread cannot be seen and the standard error is undefined. The scores'
-    bounds still give an interval: at most u = 1 - (alpha / 2)^(1 / G) of the clusters can hold anything
-    else (Clopper and Pearson 1934 with 0 of G), so the mean lies within u of the way to either bound.
+    The ratio of `clustered_ratio` with every denominator 1: sum w_i s_i with w_i = 1 / n, or with
+    strata (the tasks of a suite, which weigh the same whatever their size) w_i = 1 / (T n_t).
 
     Args:
         scores: (n,) finite numbers within `bounds`.
@@ -71,33 +65,91 @@ def clustered_mean(
     Raises:
         ValueError: Unequal lengths, or a score that is not finite.
     """
+    ones = np.ones(len(np.asarray(scores)))
+    return clustered_ratio(scores, ones, clusters, strata, bounds=bounds, confidence=confidence)
+
+
+def clustered_ratio(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    clusters: Sequence[str] | NDArray,
+    strata: Sequence[str] | NDArray | None = None,
+    *,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    confidence: float = 0.95,
+) -> Estimate:
+    """A ratio of two sums with an interval that is clustered, and possibly averaged over strata.
+
+    F1 is such a ratio (numerators 2 tp, denominators 2 tp + fp + fn), and so are precision and recall.
+    In stratum t the ratio is R_t = A_t / B_t, the sum of the numerators over that of the denominators;
+    the estimate is the plain mean of the T ratios. Its variance is G / (G - 1) sum_c u_c^2, where u_c
+    is the sum over cluster c, whatever the strata of its rows, of (a_i - R_t b_i) / (T B_t): the ratio
+    linearised (Cochran 1977, "Sampling Techniques", section 6.3). An image that serves several strata
+    is thus one draw, as if images were resampled jointly. Clusters without any denominator say nothing
+    of the ratio and are not counted among the G.
+
+    When every row has the same ratio, spread cannot be seen and the standard error is undefined. The
+    bounds still give an interval: at most u = 1 - (alpha / 2)^(1 / G) of the clusters can hold anything
+    else (Clopper and Pearson 1934 with 0 of G), so the ratio lies within u of the way to either bound.
+
+    Args:
+        numerators: (n,) finite numbers, each within `bounds` times its denominator.
+        denominators: (n,) finite numbers, at least 0.
+        clusters: (n,) labels.
+        strata: (n,) labels, or None for one stratum.
+        bounds: What the ratio of a row can be at least and at most.
+        confidence: Coverage of the interval.
+
+    Returns:
+        The estimate, `n` counting all rows. Nothing but the counts is defined where a stratum's
+        denominators are all 0, nothing but `value` with fewer than two clusters.
+
+    Raises:
+        ValueError: Unequal lengths, a number that is not finite, a negative denominator, or a numerator
+            without a denominator.
+    """
     from scipy.stats import t
 
-    s = np.asarray(scores, dtype=np.float64)
-    if len(s) != len(clusters) or (strata is not None and len(s) != len(strata)):
-        raise ValueError("scores, clusters and strata must have equal lengths")
-    if not np.isfinite(s).all():
-        raise ValueError("a score is not finite")
-    n = len(s)
+    a, b = _checked(numerators, denominators, clusters, strata)
+    n = len(a)
     if n == 0:
         return Estimate(None, None, None, None, 0, 0, "undefined")
-    _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
     stratum = np.zeros(n, dtype=int) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
-    sizes = np.bincount(stratum)
-    means = np.bincount(stratum, weights=s) / sizes
-    value = float(means.mean())
-    groups = int(cluster.max()) + 1
+    used = b > 0
+    _, cluster = np.unique(np.asarray(clusters)[used], return_inverse=True)
+    groups = int(cluster.max(initial=-1)) + 1
+    totals = np.bincount(stratum, weights=b)
+    if not totals.all():
+        return Estimate(None, None, None, None, n, groups, "undefined")
+    ratios = np.bincount(stratum, weights=a) / totals
+    value = float(ratios.mean())
     if groups < 2:
         return Estimate(value, None, None, None, n, groups, "undefined")
-    if (s == s[0]).all():
+    a, b, stratum = a[used], b[used], stratum[used]
+    if (a * b[0] == a[0] * b).all():
         low, high = _constant_interval(value, groups, bounds, confidence)
         return Estimate(value, None, low, high, n, groups, "cluster-exact")
-    u = np.bincount(cluster, weights=(s - means[stratum]) / (len(sizes) * sizes[stratum]))
+    u = np.bincount(cluster, weights=(a - ratios[stratum] * b) / (len(totals) * totals[stratum]))
     stderr = float(np.sqrt(groups / (groups - 1) * np.square(u).sum()))
-    if stderr < 1e-12:  # every cluster happens to have the same mean: that is no evidence of certainty
+    if stderr < 1e-12:  # every cluster happens to have the same ratio: that is no evidence of certainty
         return Estimate(value, None, None, None, n, groups, "undefined")
     half = float(t.ppf(0.5 + confidence / 2, groups - 1)) * stderr
     return Estimate(value, stderr, value - half, value + half, n, groups, "cluster-t")
+
+
+def _checked(
+    numerators: ArrayLike, denominators: ArrayLike, clusters: Sequence[str] | NDArray, strata: Sequence | NDArray | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    a, b = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    if len({len(a), len(b), len(clusters), len(a if strata is None else strata)}) > 1:
+        raise ValueError("scores, clusters and strata must have equal lengths")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError("a score is not finite")
+    if (b < 0).any():
+        raise ValueError("a denominator is negative")
+    if a[b == 0].any():
+        raise ValueError("a numerator is not 0 where its denominator is")
+    return a, b
 
 
 def _constant_interval(
