@@ -1,0 +1,145 @@
+"""perpo-data: build benchmark rows (Parquet) from what people have, and check training data against them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from perpo import __version__
+from perpo.cli.common import parse_arguments, quiet_libraries, run_program
+from perpo.errors import PerpoError
+from perpo.nearest import did_you_mean
+from perpo.prepare import arguments
+
+if TYPE_CHECKING:
+    from perpo.prepare.parquet import Written
+
+_PROG = "perpo-data"
+
+
+@dataclass(frozen=True)
+class _Command:
+    """A command: its arguments, where the work is done ("module:function"), and what it does in a line."""
+
+    arguments: type[Any]
+    work: str
+    line: str
+
+
+_COMMANDS = {
+    "refer": _Command(
+        arguments.ReferArguments,
+        "perpo.prepare.refer:build",
+        "RefCOCO, RefCOCO+ and RefCOCOg from the refer layout and COCO's train2014 images",
+    ),
+    "pope": _Command(
+        arguments.PopeArguments,
+        "perpo.prepare.pope:build",
+        "POPE's yes/no questions from its JSON lines and COCO's val2014 images",
+    ),
+    "fox": _Command(
+        arguments.FoxArguments,
+        "perpo.prepare.pages:build_fox",
+        "Fox's English and Chinese pages from its folder focus_benchmark_test",
+    ),
+    "pages": _Command(
+        arguments.PagesArguments,
+        "perpo.prepare.pages:build_folder",
+        "pages of your own: a folder of images, each with its text in a .txt of the same name",
+    ),
+    "jsonl": _Command(
+        arguments.JsonlArguments,
+        "perpo.prepare.own:build",
+        "rows of your own: JSON lines with image, question and answer",
+    ),
+    "hub": _Command(
+        arguments.HubArguments,
+        "perpo.prepare.hub:build",
+        "RefCOCO/+/g and POPE from the Hugging Face hub, at a pinned commit",
+    ),
+    "overlap": _Command(
+        arguments.OverlapArguments,
+        "perpo.prepare.leaks:check_overlap",
+        "whether training data show images of an evaluation (exit code 2), and the data without them (--output)",
+    ),
+    "wordnet": _Command(
+        arguments.WordnetArguments,
+        "perpo.prepare.wordnet:find_or_fetch",
+        "find WordNet or fetch it, which METEOR needs",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the program; returns its exit code."""
+    return run_program(_main, argv, interrupted="files that were whole are kept, the others are not there")
+
+
+def _main(argv: list[str]) -> None:
+    words = [word for word in argv if word != "--debug"]  # run_program has acted on it
+    if not words or words[0] in ("--help", "-h"):
+        print(_help())
+        return
+    if words[0] == "--version":
+        print(f"{_PROG} {__version__}")
+        return
+    name = words[0]
+    if name not in _COMMANDS:
+        raise PerpoError(f"there is no command '{name}'", did_you_mean(name, _COMMANDS))
+    command = _COMMANDS[name]
+    description = command.line[0].upper() + command.line[1:] + "."
+    args = parse_arguments(command.arguments, words[1:], prog=f"{_PROG} {name}", description=description)
+    quiet_libraries()
+    if name == "wordnet":
+        print(_work(command)(args.target))
+        return
+    written = _work(command)(args)
+    if written:
+        _show(written)
+
+
+def _work(command: _Command) -> Any:
+    module, _, function = command.work.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _help() -> str:
+    width = max(map(len, _COMMANDS))
+    lines = [f"  {name:<{width}}  {command.line}" for name, command in _COMMANDS.items()]
+    return "\n".join(
+        [
+            f"usage: {_PROG} COMMAND --flags",
+            "",
+            "Build benchmark rows (Parquet, images inside) from what you have, and check training data against them.",
+            "",
+            *lines,
+            "",
+            f"{_PROG} COMMAND --help lists the flags of a command.",
+        ]
+    )
+
+
+def _show(written: Sequence[Written]) -> None:
+    """Print what was written, a line a file, with the digests below (sha256sum gives the same)."""
+    names = list(dict.fromkeys(name for one in written for name in one.file.counts))
+    table = [["file", *names, "counts"]]
+    for one in written:
+        counts = [str(one.file.counts.get(name, "")) for name in names]
+        table.append([one.file.path.name, *counts, one.file.verdict or "none known"])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:], strict=False)),
+        ]
+        print("  ".join([*cells, row[-1]]))
+    print()
+    for one in written:
+        print(f"{one.sha256}  {one.file.path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

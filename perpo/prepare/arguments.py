@@ -1,0 +1,179 @@
+"""What the commands of perpo-data are called with."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from perpo.cli.arguments import arg
+from perpo.errors import PerpoError
+from perpo.prepare.known import FoxLanguage, ReferSet
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+_OUTPUT = "folder for the Parquet files"
+_OVERWRITE = "replace files that exist"
+_OTHER_COUNTS = "accept other counts of rows than the published ones"
+_LANGUAGE = "language of the text; by default it isn't said"
+Language = Literal["en", "zh", ""]
+
+
+@dataclass(kw_only=True)
+class CommandArguments:
+    """What all commands have in common."""
+
+    name_of_command: ClassVar[str]
+
+    def command(self) -> str:
+        """The command line, without paths and what is as by default: it goes into what is written."""
+        words = ["perpo-data", self.name_of_command]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            values = value if isinstance(value, list) else [value]
+            is_path = any(isinstance(one, Path) for one in values)
+            if is_path or value in ([], None, False, field.default) or field.name == "overwrite":
+                continue
+            words += [f"--{field.name}"] if value is True else [f"--{field.name}", *map(str, values)]
+        return shlex.join(words)
+
+
+@dataclass(kw_only=True)
+class ReferArguments(CommandArguments):
+    """Arguments of perpo-data refer."""
+
+    name_of_command: ClassVar[str] = "refer"
+
+    root: Path = arg(help="folder with refcoco, refcoco+ and refcocog, each with its refs(...).p and instances.json")
+    images: Path = arg(help="folder of COCO's train2014 images")
+    output: Path = arg(help=_OUTPUT)
+    datasets: list[ReferSet] = arg([], "refcoco, refcoco+ and refcocog, or some of them; all by default")
+    splits: list[str] = arg([], "train, val, testA, testB and test, or some of them; all by default")
+    link_images: bool = arg(False, "store the images' absolute paths instead of the images (training files are large)")
+    allow_other_counts: bool = arg(False, _OTHER_COUNTS)
+    overwrite: bool = arg(False, _OVERWRITE)
+
+
+@dataclass(kw_only=True)
+class PopeArguments(CommandArguments):
+    """Arguments of perpo-data pope."""
+
+    name_of_command: ClassVar[str] = "pope"
+
+    questions: list[Path] = arg(help="coco_pope_random.json, ..._popular.json, ..._adversarial.json, or their folder")
+    images: Path = arg(help="folder of COCO's val2014 images")
+    output: Path = arg(help=_OUTPUT)
+    allow_other_counts: bool = arg(False, _OTHER_COUNTS)
+    overwrite: bool = arg(False, _OVERWRITE)
+
+
+@dataclass(kw_only=True)
+class FoxArguments(CommandArguments):
+    """Arguments of perpo-data fox."""
+
+    name_of_command: ClassVar[str] = "fox"
+
+    root: Path = arg(help="the folder focus_benchmark_test of Fox")
+    output: Path = arg(help=_OUTPUT)
+    languages: list[FoxLanguage] = arg([], "en, cn or both; both by default")
+    allow_other_counts: bool = arg(False, _OTHER_COUNTS)
+    overwrite: bool = arg(False, _OVERWRITE)
+
+
+@dataclass(kw_only=True)
+class PagesArguments(CommandArguments):
+    """Arguments of perpo-data pages."""
+
+    name_of_command: ClassVar[str] = "pages"
+
+    folder: Path = arg(help="folder of page images, each with its text in a .txt file of the same name")
+    name: str = arg(help="what the pages are called: pages_NAME.parquet is written")
+    output: Path = arg(help=_OUTPUT)
+    language: Language = arg("", _LANGUAGE)
+    overwrite: bool = arg(False, _OVERWRITE)
+
+    def check(self) -> None:
+        """Refuse a name that can't be one.
+
+        Raises:
+            PerpoError: It holds other characters than letters, digits, dot, plus and hyphen.
+        """
+        check_name(self.name)
+
+
+@dataclass(kw_only=True)
+class JsonlArguments(CommandArguments):
+    """Arguments of perpo-data jsonl."""
+
+    name_of_command: ClassVar[str] = "jsonl"
+
+    file: Path = arg(help="JSON lines or a JSON list with image, question and answer")
+    kind: Literal["pages", "yesno"] = arg(help="pages: the answer is a page's text; yesno: it is yes or no")
+    name: str = arg(help="what the rows are called: pages_NAME.parquet or yesno_NAME.parquet is written")
+    output: Path = arg(help=_OUTPUT)
+    image_root: Path | None = arg(None, "folder that image paths start from; by default that of the file")
+    image_field: str = arg("image", "name of the field with the image's path")
+    question_field: str = arg("question", "name of the field with the question; pages need none")
+    answer_field: str = arg("answer", "name of the field with the truth")
+    language: Language = arg("", _LANGUAGE)
+    overwrite: bool = arg(False, _OVERWRITE)
+
+    def check(self) -> None:
+        """Refuse a name that can't be one, and a language where there is no text.
+
+        Raises:
+            PerpoError: As said.
+        """
+        check_name(self.name)
+        if self.kind == "yesno" and self.language:
+            raise PerpoError("--kind yesno has no use for --language", "leave it out")
+
+
+@dataclass(kw_only=True)
+class HubArguments(CommandArguments):
+    """Arguments of perpo-data hub."""
+
+    name_of_command: ClassVar[str] = "hub"
+
+    output: Path = arg(help=_OUTPUT)
+    tasks: list[str] = arg([], "refcoco_val, ..., refcocog_test, coco_pope_random, ...; all by default")
+    revision: str | None = arg(None, "commit or tag of the one repository that the tasks are in; by default its newest")
+    refer_root: Path | None = arg(
+        None, "folder in the layout of refer: tells the papers' rows of refcoco_val and refcocog_val from Google's"
+    )
+    allow_other_counts: bool = arg(False, _OTHER_COUNTS)
+    overwrite: bool = arg(False, _OVERWRITE)
+
+
+@dataclass(kw_only=True)
+class OverlapArguments(CommandArguments):
+    """Arguments of perpo-data overlap."""
+
+    name_of_command: ClassVar[str] = "overlap"
+
+    train: Path = arg(help="preference records or questions (JSON, JSONL or Parquet)")
+    against: list[Path] = arg(help="Parquet files, folders of them, or folders of runs")
+    image_root: Path | None = arg(None, "folder that image paths start from; by default that of the training file")
+    output: Path | None = arg(None, "write the training file without the rows whose images are in an evaluation")
+    overwrite: bool = arg(False, _OVERWRITE)
+
+
+@dataclass(kw_only=True)
+class WordnetArguments(CommandArguments):
+    """Arguments of perpo-data wordnet."""
+
+    name_of_command: ClassVar[str] = "wordnet"
+
+    target: Path | None = arg(None, "folder to keep WordNet in; by default where NLTK looks for it")
+
+
+def check_name(name: str) -> None:
+    """Refuse what can't be a part of a file's and a task's name.
+
+    Raises:
+        PerpoError: It holds other characters than letters, digits, dot, plus and hyphen.
+    """
+    if not _NAME.fullmatch(name):
+        raise PerpoError(f"--name '{name}' can't be a part of a file's name", "use letters, digits and hyphens")

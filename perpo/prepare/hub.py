@@ -1,0 +1,264 @@
+"""The benchmarks as the hub offers them, at a pinned commit, in our columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from perpo.errors import PerpoError
+from perpo.nearest import did_you_mean
+from perpo.prepare.apart import tell_apart
+from perpo.prepare.known import (
+    HUB_GOOGLE_ROWS,
+    PARTITION,
+    POPE_IMAGES,
+    POPE_ROWS,
+    POPE_SPLITS,
+    REFER_COUNTS,
+    ReferSet,
+    compare,
+)
+from perpo.prepare.overlap import coco_number
+from perpo.prepare.parquet import RowFile, Written, check_outputs, say, write_rows
+from perpo.prepare.refer import Annotations, Ref, count, read_annotations, read_refs
+from perpo.rows import Row
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from perpo.prepare.arguments import HubArguments
+
+_REPOSITORIES: dict[str, str] = {
+    "refcoco": "lmms-lab-encoder/RefCOCO",
+    "refcoco+": "lmms-lab-encoder/RefCOCOplus",
+    "refcocog": "lmms-lab-encoder/RefCOCOg",
+    "coco_pope": "lmms-lab-encoder/POPE",
+}
+_GROUNDING_COLUMNS = ("question_id", "image", "question", "answer", "bbox", "iscrowd", "file_name")
+_YESNO_COLUMNS = ("id", "question_id", "question", "answer", "image_source", "image")
+
+
+@dataclass(frozen=True)
+class HubTask:
+    """A split on the hub.
+
+    Attributes:
+        name: As the task is called here, such as refcoco_val.
+        benchmark: The part of the name before the split.
+        split: Name of the split, there and here.
+    """
+
+    name: str
+    benchmark: str
+    split: str
+
+    @property
+    def repository(self) -> str:
+        """The data set's id."""
+        return _REPOSITORIES[self.benchmark]
+
+    @property
+    def is_pope(self) -> bool:
+        """Whether the rows are yes/no questions."""
+        return self.benchmark == "coco_pope"
+
+
+@dataclass(frozen=True)
+class _Paper:
+    """The refs that the papers report, to be found among the hub's rows."""
+
+    refs: list[Ref]
+    annotations: Annotations
+
+
+def hub_tasks() -> dict[str, HubTask]:
+    """What can be fetched, by name: the papers' eight columns and POPE's three."""
+    pairs = [(dataset, split) for dataset in get_args(ReferSet) for split in REFER_COUNTS[dataset] if split != "train"]
+    pairs += [("coco_pope", split) for split in POPE_SPLITS]
+    return {f"{benchmark}_{split}": HubTask(f"{benchmark}_{split}", benchmark, split) for benchmark, split in pairs}
+
+
+def build(args: HubArguments) -> list[Written]:
+    """Fetch splits and write <task>.parquet for each.
+
+    Raises:
+        PerpoError: The hub can't be reached (exit code 3), or its rows are not as known.
+    """
+    tasks = _selected(args)
+    check_outputs([args.output / f"{task.name}.parquet" for task in tasks], args.overwrite)
+    papers = _papers(args, tasks)
+    commits: dict[str, str] = {}  # the splits of a repository are of one commit, whatever happens there meanwhile
+    written = []
+    for task in tasks:
+        say(f"fetching {task.name} from {task.repository} ...")
+        revision = commits.get(task.repository, args.revision)
+        data, commit = hub_rows(task.repository, "Full" if task.is_pope else None, task.split, revision)
+        commits[task.repository] = commit
+        data = _our_columns(task, data)
+        if task.is_pope:
+            written.append(_write_pope(args, task, commit, data))
+        else:
+            written.append(_write_grounding(args, task, commit, data, papers.get(task.name)))
+    return written
+
+
+def _selected(args: HubArguments) -> list[HubTask]:
+    known = hub_tasks()
+    for name in args.tasks:
+        if name not in known:
+            raise PerpoError(f"--tasks: there is no task '{name}'", did_you_mean(name, known))
+    tasks = [known[name] for name in dict.fromkeys(args.tasks)] or list(known.values())
+    repositories = {task.repository for task in tasks}
+    if args.revision is not None and len(repositories) > 1:
+        raise PerpoError(
+            f"--revision is of one repository, but the tasks are in {len(repositories)}",
+            "fetch the tasks of one repository at a time",
+        )
+    if args.refer_root is not None and not any(task.name in HUB_GOOGLE_ROWS for task in tasks):
+        raise PerpoError("--refer_root serves refcoco_val and refcocog_val only", "leave it out")
+    return tasks
+
+
+def _papers(args: HubArguments, tasks: Sequence[HubTask]) -> dict[str, _Paper]:
+    """The papers' refs of the mixed splits, by task; none without --refer_root."""
+    found: dict[str, _Paper] = {}
+    for task in tasks:
+        if args.refer_root is None or task.name not in HUB_GOOGLE_ROWS:
+            continue
+        dataset: ReferSet = "refcoco" if task.benchmark == "refcoco" else "refcocog"
+        refs = [ref for ref in read_refs(args.refer_root, dataset, PARTITION[dataset]) if ref.split == task.split]
+        known = dict(zip(("refs", "expressions"), REFER_COUNTS[dataset][task.split], strict=True))
+        compare(f"{dataset} {task.split} of --refer_root", count(refs), known, args.allow_other_counts)
+        found[task.name] = _Paper(refs, read_annotations(args.refer_root, dataset, refs))
+    return found
+
+
+def hub_rows(repository: str, config: str | None, split: str, revision: str | None = None) -> tuple[Dataset, str]:
+    """The rows of a split, and the commit they are of, which is looked up first so that it can be recorded.
+
+    Args:
+        repository: The data set's id on the hub.
+        config: Its configuration, if it has several.
+        split: Name of the split.
+        revision: A commit, tag or branch; by default the newest commit.
+
+    Raises:
+        PerpoError: They can't be fetched (exit code 3).
+    """
+    import datasets
+    from huggingface_hub import HfApi
+
+    try:
+        commit = str(HfApi().dataset_info(repository, revision=revision).sha)
+        return datasets.load_dataset(repository, config, revision=commit, split=split), commit
+    except Exception as error:  # of many kinds: no network, no such commit, a file that was cut
+        raise _unreachable(repository, error) from error
+
+
+def _unreachable(repository: str, error: Exception) -> PerpoError:
+    text = " ".join(str(error.__cause__ or error).split())
+    return PerpoError(
+        f"{repository} can't be fetched from the hub: {type(error).__name__}: {text}",
+        "check the network and --revision; perpo-data refer and perpo-data pope need no hub",
+        exit_code=3,
+    )
+
+
+def _our_columns(task: HubTask, data: Dataset) -> Dataset:
+    """The columns that are used, images as they are stored."""
+    from datasets import Image
+
+    wanted = _YESNO_COLUMNS if task.is_pope else _GROUNDING_COLUMNS
+    if missing := sorted(set(wanted) - set(data.column_names)):
+        raise PerpoError(f"{task.name} of {task.repository} lacks {', '.join(missing)}", "give an older --revision")
+    return data.select_columns(list(wanted)).cast_column("image", Image(decode=False))
+
+
+def _write_pope(args: HubArguments, task: HubTask, commit: str, data: Dataset) -> Written:
+    sources = data["image_source"][:]
+    if bad := [answer for answer in data["answer"] if answer not in ("yes", "no")]:
+        raise PerpoError(f"{task.name}: {len(bad)} answers are neither yes nor no, such as {bad[0]!r:.40}")
+    counts = {"rows": len(data), "images": len(set(sources))}
+    known = {"rows": POPE_ROWS[task.split][0], "images": POPE_IMAGES}
+    verdict = compare(task.name, counts, known, args.allow_other_counts)
+    file = _row_file(args, task, commit, counts, verdict, {})
+    return write_rows(file, (_pope_row(row, task.split) for row in data))
+
+
+def _write_grounding(args: HubArguments, task: HubTask, commit: str, data: Dataset, paper: _Paper | None) -> Written:
+    dataset: ReferSet = next(name for name in get_args(ReferSet) if name == task.benchmark)
+    refs, expressions = REFER_COUNTS[dataset][task.split]
+    google = HUB_GOOGLE_ROWS.get(task.name, 0)
+    texts = list(data.select_columns(["file_name", "bbox", "answer"]))
+    verdict = compare(task.name, {"rows": len(texts)}, {"rows": refs + google}, args.allow_other_counts)
+    more: dict[str, Any] = {}
+    chosen: dict[int, Ref] = {}
+    if paper is not None:
+        chosen, other = tell_apart(texts, paper.refs, paper.annotations)
+        say(f"{task.name}: {len(chosen)} of {len(texts)} rows are the papers', {other} of them with other expressions")
+        expected = {"rows of the papers": len(paper.refs)}
+        compare(task.name, {"rows of the papers": len(chosen)}, expected, allow_other=False)
+        data = data.select(sorted(chosen))
+        texts = [texts[number] for number in sorted(chosen)]
+        more = {"rows_left_out": google, "rows_with_other_expressions": other}
+        verdict = f"{verdict}; Google's {google} rows left out"
+    elif google:
+        mixture = (
+            f"{refs} rows of {PARTITION[dataset].upper()}'s partition, which papers report, and {google} of Google's"
+        )
+        more = {"mixture": mixture}
+        say(f"{task.name} is a mixture: {mixture}; --refer_root tells them apart")
+        verdict += "; a mixture"
+    counts = {
+        "rows": len(texts),
+        "images": len({row["file_name"] for row in texts}),
+        "expressions": sum(len(row["answer"]) for row in texts),
+    }
+    if (chosen or not google) and counts["expressions"] != expressions:
+        say(f"{task.name} has {counts['expressions']} expressions, not the known {expressions}")
+    file = _row_file(args, task, commit, counts, verdict, more)
+    return write_rows(file, _grounding_rows(data, [chosen[number] for number in sorted(chosen)]))
+
+
+def _row_file(
+    args: HubArguments, task: HubTask, commit: str, counts: dict[str, int], verdict: str, more: dict[str, Any]
+) -> RowFile:
+    return RowFile(
+        path=args.output / f"{task.name}.parquet",
+        kind="yesno" if task.is_pope else "grounding",
+        source=f"hub:{task.repository}",
+        split=task.split,
+        command=args.command(),
+        counts=counts,
+        verdict=verdict,
+        more={"revision": commit, **more},
+    )
+
+
+def _grounding_rows(data: Dataset, refs: Sequence[Ref]) -> Iterator[Row]:
+    """The hub's rows in our columns; what only the refs say is None where there are none."""
+    for number, row in enumerate(data):
+        ref = refs[number] if refs else None
+        cell = row["image"]
+        yield {
+            **{name: row[name] for name in ("question", "answer", "bbox", "file_name")},
+            "question_id": str(row["question_id"]),
+            "image": {"bytes": cell["bytes"], "path": Path(cell["path"] or row["file_name"]).name},
+            "iscrowd": int(row["iscrowd"]),
+            "image_id": coco_number(row["file_name"]),
+            "ref_id": ref and ref.ref_id,
+            "category_id": ref and ref.category_id,
+        }
+
+
+def _pope_row(row: Row, split: str) -> Row:
+    cell = row["image"]
+    return {
+        **{name: row[name] for name in ("question", "answer", "image_source")},
+        "id": str(row["id"]),
+        "question_id": str(row["question_id"]),
+        "image": {"bytes": cell["bytes"], "path": Path(cell["path"] or row["image_source"]).name},
+        "category": split,
+    }

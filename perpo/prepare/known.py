@@ -1,0 +1,68 @@
+"""How many rows the published benchmarks have, so that another count is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from perpo.errors import PerpoError
+
+ReferSet = Literal["refcoco", "refcoco+", "refcocog"]
+FoxLanguage = Literal["en", "cn"]
+
+PARTITION: dict[ReferSet, str] = {"refcoco": "unc", "refcoco+": "unc", "refcocog": "umd"}
+"""Whose splits the papers report: refs(<partition>).p of the refer layout."""
+
+# Refs: the table in the description of TensorFlow Datasets' `ref_coco`. Expressions: RefCOCO's in FlagEval's page on
+# the data set; the sums over the three sets' evaluation splits (21,586, 21,373 and 14,498) in the card of
+# JierunChen/Ref-L4; RefCOCO+'s train share is what is left of its 141,564.
+REFER_COUNTS: dict[ReferSet, dict[str, tuple[int, int]]] = {
+    "refcoco": {"train": (42404, 120624), "val": (3811, 10834), "testA": (1975, 5657), "testB": (1810, 5095)},
+    "refcoco+": {"train": (42278, 120191), "val": (3805, 10758), "testA": (1975, 5726), "testB": (1798, 4889)},
+    "refcocog": {"train": (42226, 80512), "val": (2573, 4896), "test": (5023, 9602)},
+}
+"""(refs, expressions) of each split."""
+
+REFER_SPLITS = ("train", "val", "testA", "testB", "test")
+
+# AoiDragon/POPE: 6 questions on each of 500 images. Its list of random negatives had 2,910 questions before it was
+# made anew; LLaVA-1.5's scores are of that one (haotian-liu/LLaVA, issue 626).
+POPE_SPLITS = ("random", "popular", "adversarial")
+POPE_ROWS: dict[str, tuple[int, ...]] = {"random": (3000, 2910), "popular": (3000,), "adversarial": (3000,)}
+POPE_IMAGES = 500
+
+# ucaslcl/Fox, the benchmark of "Focus Anywhere for Fine-grained Multi-page Document Understanding" (arXiv:2405.14295).
+FOX_PAGES: dict[FoxLanguage, int] = {"en": 112, "cn": 100}
+
+# Rows of each split on the hub: RefCOCO's and RefCOCOg's val hold 5,000 refs of Google's partition as well.
+HUB_GOOGLE_ROWS = {"refcoco_val": 5000, "refcocog_val": 5000}
+
+
+def compare(where: str, found: Mapping[str, int], known: Mapping[str, int], allow_other: bool) -> str:
+    """Hold counts against the known ones.
+
+    Args:
+        where: What was counted, for the message.
+        found: The counts by name.
+        known: The known ones, some or all of the names.
+        allow_other: Whether another count is accepted.
+
+    Returns:
+        "as known", or what is other.
+
+    Raises:
+        PerpoError: A count is another one, and that is not accepted.
+    """
+    other = [f"{found[name]} {name} instead of {count}" for name, count in known.items() if found[name] != count]
+    if not other:
+        return "as known"
+    if not allow_other:
+        raise PerpoError(
+            f"{where}: expected {_listed(known)}, found {_listed({name: found[name] for name in known})}",
+            "fetch the files again; if other counts are meant, give --allow_other_counts",
+        )
+    return "; ".join(other)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return " and ".join(f"{count} {name}" for name, count in counts.items())
