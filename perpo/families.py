@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from perpo.boxes import BoxFormat
+from perpo.boxes import BoxFormat, Frame
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
+from perpo.prompts import GROUNDING
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Family:
     Attributes:
         model_type: `model_type` of the checkpoint's config.json.
         box_format: How its answers write boxes.
+        other_frames: Frames that its checkpoints may have been taught instead; accuracy is reported in these too.
         pads_images: Whether its images are padded to a square before its processor sees them.
         grounding_prompt: The question that asks for a box, with `{expression}` in it.
         answer_separator: What stands between the rendered prompt and the answer.
@@ -27,6 +29,7 @@ class Family:
 
     model_type: str
     box_format: BoxFormat
+    other_frames: tuple[Frame, ...]
     pads_images: bool
     grounding_prompt: str
     answer_separator: str
@@ -34,8 +37,6 @@ class Family:
     vision_tower: str
     lora_targets: str
 
-
-_LLAVA_GROUNDING = "Please provide the bounding box coordinate of the region this sentence describes: {expression}"
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -45,8 +46,9 @@ FAMILIES: dict[str, Family] = {
         Family(
             model_type="llava",
             box_format=BoxFormat(scale="0-1", frame="padded"),
+            other_frames=("original", "cropped"),
             pads_images=True,
-            grounding_prompt=_LLAVA_GROUNDING,
+            grounding_prompt=GROUNDING,
             answer_separator=" ",
             projector="multi_modal_projector",
             vision_tower="vision_tower",

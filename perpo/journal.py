@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from perpo.errors import PerpoError
+from perpo.files import atomic_write_bytes
 
 
 class Journal:
@@ -68,38 +69,67 @@ class Journal:
             ) from None
         self._file.seek(0)
         content = self._file.read()
-        whole = content[: content.rfind(b"\n") + 1]
         header = _line({"journal": key})
-        if not header.startswith(content):
-            self._check_header(whole, header)
-        self._file.truncate(len(whole))
-        if not whole:
+        rows, length = _rows(content, header, self.path)
+        self._file.truncate(length)
+        if not length:
             self._write([header])
-        lines = whole.splitlines()[1:]
-        return {row["id"]: row for row in (self._parse(number, line) for number, line in enumerate(lines, start=2))}
-
-    def _check_header(self, whole: bytes, header: bytes) -> None:
-        if whole.startswith(header):
-            return
-        if not whole.startswith(b'{"journal": '):
-            raise PerpoError(f"{self.path} exists and is no journal", "choose another output, or move that file away")
-        raise PerpoError(
-            f"{self.path} holds the unfinished work of other settings, another model or other data",
-            f"choose another output, or delete {self.path} to start over",
-        )
-
-    def _parse(self, number: int, line: bytes) -> dict[str, Any]:
-        try:
-            row = json.loads(line)
-            row["id"]
-        except (ValueError, KeyError, TypeError):
-            raise PerpoError(f"{self.path}, line {number}: damaged", f"delete {self.path} to start over") from None
-        return row
+        return rows
 
     def _write(self, lines: Iterable[bytes]) -> None:
         self._file.write(b"".join(lines))
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def finished_rows(path: str | Path, key: str) -> dict[Any, dict[str, Any]]:
+    """The rows of a journal that another process may be writing, by their `id`; what is half written does not count.
+
+    Raises:
+        PerpoError: As for `Journal`.
+    """
+    return _rows(Path(path).read_bytes(), _line({"journal": key}), Path(path))[0]
+
+
+def drop_rows(path: str | Path, key: str, done_with: Collection[Any]) -> None:
+    """Drop the rows of a journal that are not needed any more; without any other row the file goes too.
+
+    The file is written anew in one step: a crash leaves the old one or the new one.
+
+    Raises:
+        PerpoError: As for `Journal`.
+    """
+    with Journal(path, key) as journal:
+        rows = journal.done()
+        kept = [row for row_id, row in rows.items() if row_id not in done_with]
+        if not kept:
+            journal.path.unlink()
+        elif len(kept) < len(rows):
+            atomic_write_bytes(path, b"".join(map(_line, [{"journal": key}, *kept])))
+
+
+def _rows(content: bytes, header: bytes, path: Path) -> tuple[dict[Any, dict[str, Any]], int]:
+    """The rows of a journal's bytes by their id, and how many bytes are whole lines."""
+    whole = content[: content.rfind(b"\n") + 1]
+    if not header.startswith(content) and not whole.startswith(header):
+        if not whole.startswith(b'{"journal": '):
+            raise PerpoError(f"{path} exists and is no journal", "choose another output, or move that file away")
+        raise PerpoError(
+            f"{path} holds the unfinished work of other settings, another model or other data",
+            f"choose another output, or delete {path} to start over",
+        )
+    lines = whole.splitlines()[1:]
+    parsed = (_parsed(path, number, line) for number, line in enumerate(lines, start=2))
+    return {row["id"]: row for row in parsed}, len(whole)
+
+
+def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        row["id"]
+    except (ValueError, KeyError, TypeError):
+        raise PerpoError(f"{path}, line {number}: damaged", f"delete {path} to start over") from None
+    return row
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

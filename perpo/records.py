@@ -18,7 +18,7 @@ from perpo.errors import PerpoError
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a field changes its meaning; readers refuse what is later than theirs."""
 
 SAMPLE_COLUMNS: dict[str, str] = {
@@ -33,7 +33,7 @@ SAMPLE_COLUMNS: dict[str, str] = {
     "prediction": "the answer as read (JSON; for boxes xyxy in pixels of the original image), or null",
     "target": "the truth in the same form (JSON)",
     "box_frame": "the frame that the response's coordinates were read in, or null",
-    "scores": "one number per score",
+    "scores": "one number per score; null where it does not apply or could not be had",
     "tokens_out": "generated tokens, the end token included",
     "latency_ms": "wall time of the sample's batch divided by the batch's size",
     "finish_reason": "stop (end token or stop string) or length (cut at the token limit)",
@@ -67,16 +67,22 @@ class TaskResult:
     """What came of one task (benchmark, split and scorer).
 
     `data_sha256` covers every row of the task's data, also those that a limit left out; `n_total`
-    counts them, `n_scored` those that were scored.
+    counts them, `n_scored` those that were scored. `benchmark` is a key of `perpo.scores.BENCHMARKS`;
+    `prompt` is what was asked, with the place of the sample's own words in braces; `note` is what a
+    reader of the numbers must know, such as rows of two data sets in one split.
     """
 
     task: str
+    benchmark: str
     task_version: str
     dataset: str
     revision: str | None
     data_sha256: str
     split: str
+    prompt: str
+    max_new_tokens: int
     box_frame: str | None
+    note: str | None
     n_total: int
     n_scored: int
     n_parse_fail: int
@@ -86,14 +92,30 @@ class TaskResult:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class GroupResult:
+    """A benchmark's metrics over its tasks, which weigh the same; images that several tasks share are one cluster."""
+
+    benchmark: str
+    tasks: list[str]
+    metrics: list[Metric]
+
+
+@dataclass(frozen=True, config=_STRICT)
 class ModelInfo:
-    """Which weights answered. `id` is "tiny", a hub id, or a directory's name (never its path)."""
+    """Which weights answered. `id` is "tiny", a hub id, or a directory's name (never its path).
+
+    `engine` is what ran them: "perpo", "lmms:<model>", or "elsewhere" where only the answers are known.
+    """
 
     id: str
+    family: str | None
+    engine: str
     revision: str | None
     weights_sha256: str | None
     adapter: str | None
     adapter_sha256: str | None
+    processor: str | None
+    processor_sha256: str | None
     dtype: str | None
     attention: str | None
 
@@ -125,13 +147,13 @@ class RunRecord:
         model: The weights.
         training_run: training.json of the adapter, or None.
         suite: {name, version, sha256 of the task files}.
-        generation: {max_new_tokens, temperature, batch_size, limit, ...}.
+        generation: {batch_size, temperature, top_p, seed, limit, prompt_style}.
         tasks: One result per task.
-        average: Metrics averaged over the tasks with equal weights; images that several tasks share
-            are one cluster. Empty for a record without tasks.
+        groups: One result per benchmark.
         judge: {id, prompt_sha256, settings}, or None.
         samples: The table of samples, or None for a reported record.
         source: measured, or reported by somebody else.
+        rescored_from: Id of the run whose responses were scored again, or None.
     """
 
     schema_version: int
@@ -149,10 +171,15 @@ class RunRecord:
     suite: dict[str, Any]
     generation: dict[str, Any]
     tasks: list[TaskResult]
-    average: list[Metric]
+    groups: list[GroupResult]
     judge: dict[str, Any] | None
     samples: SamplesFile | None
     source: Literal["measured", "reported"]
+    rescored_from: str | None = None
+
+    def group(self, benchmark: str) -> GroupResult | None:
+        """The result over a benchmark's tasks, or None."""
+        return next((group for group in self.groups if group.benchmark == benchmark), None)
 
     def task(self, name: str) -> TaskResult:
         """The result of the task called `name`.
@@ -204,7 +231,7 @@ def from_json(text: str | bytes, where: str) -> RunRecord:
     if version != SCHEMA_VERSION:
         raise PerpoError(
             f"{where} has schema version {version}; this perpo reads version {SCHEMA_VERSION}",
-            "install a newer perpo to read it",
+            "install a newer perpo to read it" if version > SCHEMA_VERSION else "run the evaluation again",
         )
     try:
         return TypeAdapter(RunRecord).validate_json(text)

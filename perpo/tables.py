@@ -1,4 +1,4 @@
-"""What people read: one run's numbers, the leaderboard of several; as text, Markdown, JSON. No torch."""
+"""What people read: tables as text and Markdown, and the leaderboard of several runs. No torch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from perpo.compare import check_comparable, paired_difference, read_scores
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 from perpo.records import Metric, RunRecord, metric_of
+from perpo.scores import PRIMARY
 from perpo.stats import Estimate
 from perpo.store import Run
 
-PRIMARY = "acc@0.5"
 TINY_NOTE = "Data: the tiny world's drawn shapes; these numbers say nothing about photographs or RefCOCO."
 INTERVAL_NOTE = "±: half of the 95% interval, clustered by image. The average weighs every task the same."
-_TITLES = {"iou": "mean IoU", "parse_fail": "unreadable"}
+_METRIC = PRIMARY["grounding"]
 _GAP = 2  # blanks between two columns on a terminal
 
 
@@ -83,8 +83,8 @@ class Entry:
     Attributes:
         label: What the row is called.
         run_id: The run.
-        tasks: `PRIMARY` of each task.
-        average: `PRIMARY` over the tasks.
+        tasks: Acc@0.5 of each task.
+        average: Acc@0.5 over the tasks.
         delta: Average minus the base's, paired; None for the base itself.
         delta_against: The same against the second reference.
         iou: Mean IoU over the tasks.
@@ -121,7 +121,7 @@ class Leaderboard:
         stages = list(dict.fromkeys(stage for seconds in times for stage in seconds))
         header = ["run", "avg", f"vs {self.base}"]
         header += [f"vs {self.against}"] if self.against else []
-        header += [_TITLES["iou"], _TITLES["parse_fail"]]
+        header += ["mean IoU", "unreadable"]
         groups = (len(header), len(header) + len(stages))
         header += [*(f"{stage} s" for stage in stages), *self.entries[0].tasks]
         rows = []
@@ -137,7 +137,7 @@ class Leaderboard:
 
     def as_json(self) -> dict[str, Any]:
         """The same with full precision, as fractions."""
-        return dataclasses.asdict(self) | {"metric": PRIMARY, "notes": self.text().notes}
+        return dataclasses.asdict(self) | {"metric": _METRIC, "notes": self.text().notes}
 
 
 def leaderboard(
@@ -168,7 +168,7 @@ def leaderboard(
     def difference(label: str, reference: str | None) -> Estimate | None:
         if reference is None or label == reference:
             return None
-        return paired_difference(scores[label], scores[reference], PRIMARY)
+        return paired_difference(scores[label], scores[reference], _METRIC)
 
     entries = []
     for label, run in runs.items():
@@ -177,30 +177,17 @@ def leaderboard(
             Entry(
                 label=label,
                 run_id=record.run_id,
-                tasks={result.task: _metric(result.metrics, PRIMARY) for result in record.tasks},
-                average=_metric(record.average, PRIMARY),
+                tasks={result.task: _metric(result.metrics, _METRIC) for result in record.tasks},
+                average=_group_metric(record, _METRIC),
                 delta=difference(label, base),
                 delta_against=difference(label, against),
-                iou=_metric(record.average, "iou"),
-                parse_fail=_metric(record.average, "parse_fail"),
+                iou=_group_metric(record, "iou"),
+                parse_fail=_group_metric(record, "parse_fail"),
                 seconds=dict((seconds or {}).get(label, {})),
             )
         )
     average = entries[0].average
-    return Leaderboard(base, against, _is_tiny(runs[base].record), average.n, average.n_clusters, entries)
-
-
-def run_text(record: RunRecord) -> Text:
-    """One run: a row for each task and their average, a column for each metric, in percent."""
-    names = [metric.name for metric in record.average]
-    rows = []
-    for label, metrics in [*((t.task, t.metrics) for t in record.tasks), ("average", record.average)]:
-        first = metrics[0]
-        rows.append([label, str(first.n), str(first.n_clusters), *(cell(metric) for metric in metrics)])
-    header = ["task", "n", "images", *(_TITLES.get(name, name.replace("acc", "Acc")) for name in names)]
-    notes = [INTERVAL_NOTE, *([TINY_NOTE] if _is_tiny(record) else [])]
-    after_accuracies = len(header) - sum(name in _TITLES for name in names)
-    return Text(f"{record.name} on {record.suite['name']} (%)", header, rows, notes, (after_accuracies,))
+    return Leaderboard(base, against, is_tiny(runs[base].record), average.n, average.n_clusters, entries)
 
 
 def cell(estimate: Metric | Estimate | None, *, signed: bool = False) -> str:
@@ -252,5 +239,10 @@ def _metric(metrics: list[Metric], name: str) -> Metric:
     return found
 
 
-def _is_tiny(record: RunRecord) -> bool:
+def _group_metric(record: RunRecord, name: str) -> Metric:
+    group = record.group("grounding")
+    return _metric([] if group is None else group.metrics, name)
+
+
+def is_tiny(record: RunRecord) -> bool:
     return any(result.dataset.startswith("tiny:") for result in record.tasks)

@@ -1,4 +1,4 @@
-"""Greedy (or sampled) answers to many questions about few images: each image is read once.
+"""Greedy answers to many questions about few images, each image read once; and drawn answers.
 
 What stands before the question (system text, image tokens) is the same for every question about an
 image. It is run once per image, its keys and values are repeated for the image's questions, and
@@ -7,14 +7,17 @@ image. It is run once per image, its keys and values are repeated for the image'
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 
+from perpo.decoding import question_uniforms, sample_candidates
 from perpo.errors import PerpoError
 from perpo.models import LoadedModel
 
@@ -35,7 +38,7 @@ def answer(
             everything before the question.
         images: The U different images.
         image_of: (B,) the number of each prompt's image; every image is used.
-        settings: For `generate`: max_new_tokens and how to sample.
+        settings: For `generate`: max_new_tokens, and do_sample False.
 
     Returns:
         The generated tokens of each prompt, its end token included where it was reached.
@@ -49,20 +52,63 @@ def answer(
     repeat = torch.tensor(image_of, device=model.device)
     ids, mask = _joined(heads["input_ids"][repeat], heads["attention_mask"][repeat], tails, tokenizer.pad_token_id)
     lengths = mask.sum(1)
-    longest = int(lengths.max())
-    if longest + settings["max_new_tokens"] > loaded.context_length:
-        raise PerpoError(
-            f"a prompt of {longest} tokens and an answer of up to {settings['max_new_tokens']} exceed the "
-            f"model's context of {loaded.context_length}"
-            f"; the prompt ends with {prompts[int(lengths.argmax())][-60:]!r}",
-            "nothing is ever cut silently: drop that row, or use a model with a longer context",
-        )
+    _check_context(loaded, prompts, lengths, settings["max_new_tokens"])
     cache = DynamicCache()
     positions = (heads["attention_mask"].cumsum(1) - 1).clamp(min=0)
     model(**heads, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
     cache.batch_select_indices(repeat)
     out = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, **settings)
     return [_until_end(row, loaded.end_ids) for row in out[:, ids.shape[1] :].tolist()]
+
+
+@torch.inference_mode()
+def sample(
+    loaded: LoadedModel,
+    prompts: Sequence[str],
+    images: Sequence[Image.Image],
+    names: Sequence[str],
+    settings: Mapping[str, Any],
+) -> list[list[int]]:
+    """Draw one answer to each prompt; it depends on the name and the seed, not on the batch.
+
+    Args:
+        loaded: As for `answer`.
+        prompts: B rendered prompts with one image placeholder each.
+        images: (B,) the image of each.
+        names: (B,) what each prompt's random numbers come from, together with the seed.
+        settings: max_new_tokens, temperature, top_p and seed.
+
+    Returns:
+        The tokens of each answer, its end token included where it was reached.
+
+    Raises:
+        PerpoError: As for `answer`.
+    """
+    inputs = loaded.encode(prompts, images).to(loaded.model.device, loaded.model.dtype)
+    _check_context(loaded, prompts, inputs["attention_mask"].sum(1), settings["max_new_tokens"])
+    places = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") for name in names]
+    uniforms = [question_uniforms(settings["seed"], place, 1, settings["max_new_tokens"]) for place in places]
+    drawn = sample_candidates(
+        loaded.model,
+        inputs,
+        torch.from_numpy(np.stack(uniforms)),
+        temperature=settings["temperature"],
+        top_p=settings["top_p"],
+        end_ids=loaded.end_ids,
+    )
+    return [candidates[0].token_ids for candidates in drawn]
+
+
+def _check_context(loaded: LoadedModel, prompts: Sequence[str], lengths: Tensor, longest_answer: int) -> None:
+    longest = int(lengths.max())
+    if longest + longest_answer > loaded.context_length:
+        raise PerpoError(
+            f"a prompt of {longest} tokens and an answer of up to {longest_answer} exceed the "
+            f"model's context of {loaded.context_length}"
+            f"; the prompt ends with {prompts[int(lengths.argmax())][-60:]!r}",
+            "nothing is ever cut silently: give a smaller --max_new_tokens, drop that row, or use a model with a "
+            "longer context",
+        )
 
 
 def _heads(

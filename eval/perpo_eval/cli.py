@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from perpo.cli.common import arg, parse_arguments, quiet_libraries, run_program
@@ -13,23 +14,34 @@ from perpo.cli.common import arg, parse_arguments, quiet_libraries, run_program
 class EvalArguments:
     """What perpo-eval takes."""
 
-    suite: Literal["grounding"] = arg("grounding", "which tasks and scores")
+    suite: Literal["grounding", "pope", "ocr", "paper"] = arg("grounding", "which tasks and scores")
     model: str = arg("tiny", "tiny (the embedded checkpoint), a folder in the Hugging Face layout, or a hub id")
     adapter: str | None = arg(None, "folder of an adapter that perpo-train wrote")
-    data: str = arg("tiny", "tiny (the embedded world), hub, or a folder of <task>.parquet in RefCOCO's columns")
-    tasks: list[str] = arg([], "tasks to run (default: all that the data serve)")
-    limit: int | None = arg(None, "only the first so many expressions of each task")
-    batch_size: int = arg(16, "questions in one batch; greedy answers do not depend on it in float32")
+    data: str = arg("tiny", "tiny (the embedded world), hub, or a folder of <task>.parquet that perpo-data wrote")
+    tasks: list[str] = arg([], "tasks to run (default: all of the suite that the data serve)")
+    limit: int | None = arg(None, "only the first so many samples of each task")
+    batch_size: int = arg(16, "questions in one batch, halved where memory runs out; changes no answer in float32")
+    max_new_tokens: int | None = arg(None, "where answers are cut (default: 64 for boxes, 128 for yes/no, 2048 a page)")
+    temperature: float = arg(0.0, "0 takes the most probable token, more draws")
+    top_p: float = arg(1.0, "share of the probability that is drawn from")
+    seed: int = arg(0, "what is drawn depends on it, the question and the image alone")
+    prompt_style: Literal["paper", "lmms_eval"] = arg("paper", "grounding question: the paper's, or lmms-eval's longer")
+    engine: str = arg("perpo", "perpo, or lmms:<model> for any model that lmms-eval knows")
+    model_args: str = arg("", "for --engine lmms:<model>: name=value,name=value")
+    family: str | None = arg(None, "how boxes are written, where the model does not say (see --engine, --responses)")
     name: str | None = arg(None, "what tables call this run (default: the model and adapter)")
     dtype: Literal["float32", "bfloat16", "float16"] = arg("float32", "type of the weights")
     device: str | None = arg(None, "torch device (default: CUDA where there is one, else the CPU)")
     output: str = arg("results", "results folder; the run lies in <output>/<model>/<run_id>")
+    questions: Path | None = arg(None, "write what would be asked to this JSON lines file, and stop")
+    responses: Path | None = arg(None, "score these answers instead of asking: JSON lines, sample_key and response")
+    rescore: Path | None = arg(None, "score the responses of this stored run again; needs no model and no data")
     json: bool = arg(False, "print run.json's content on stdout instead of the table")
 
 
 def main(argv: list[str] | None = None) -> int:
     """The program."""
-    return run_program(_main, argv, interrupted="nothing was stored")
+    return run_program(_main, argv)
 
 
 def _main(argv: list[str]) -> None:
@@ -40,14 +52,21 @@ def _main(argv: list[str]) -> None:
         description="Evaluate a checkpoint through lmms-eval, print its scores, and store a run record.",
     )
     quiet_libraries()
-    from perpo_eval.runner import evaluate
+    from perpo_eval.runner import evaluate, write_questions
 
+    if args.questions is not None:
+        count = write_questions(args)
+        print(f"{args.questions}: {count:,} questions", file=sys.stderr)
+        return
     path = evaluate(args)
+    if path is None:  # not the first of several processes
+        return
     if args.json:
         print((path / "run.json").read_text(encoding="utf-8"), end="")
     else:
+        from perpo.run_tables import run_texts
         from perpo.store import read_run
-        from perpo.tables import run_text
 
-        run_text(read_run(path).record).show()
+        for text in run_texts(read_run(path).record):
+            text.show()
     print(f"run record: {path}", file=sys.stderr)

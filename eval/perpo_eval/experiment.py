@@ -23,7 +23,8 @@ from perpo_eval import runner
 from perpo_eval.recipe import DataFile, Recipe, TinyQuestions
 from perpo_eval.stage_arguments import evaluate_arguments, sample_arguments, stage_key, train_arguments
 from perpo_eval.stages import Stage, say
-from perpo_eval.suites import data_version, select_tasks, suite_sha256, tiny_version
+from perpo_eval.suites import data_version, select_tasks, suite_sha256
+from perpo_eval.tiny_data import tiny_version
 
 
 @dataclass(frozen=True)
@@ -185,11 +186,13 @@ class ExperimentRun:
         arguments = evaluate_arguments(self.recipe, name, self.output / "results", adapter)
 
         def key() -> dict[str, Any]:
-            rows = data_version(arguments.data, select_tasks(arguments.data, arguments.tasks))
+            rows = data_version(arguments.data, select_tasks(arguments.suite, arguments.data, arguments.tasks))
             return stage_key(arguments, rows) | {"suite_sha256": suite_sha256()}
 
         def work() -> dict[str, Any]:
-            return {"record": str(runner.evaluate(arguments).relative_to(self.output))}
+            record = runner.evaluate(arguments)
+            assert record is not None  # None is for the later ones of several processes
+            return {"record": str(record.relative_to(self.output))}
 
         return Stage("evaluate", self.output, f"{name}/evaluate", key, work)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NoReturn
@@ -17,34 +19,19 @@ from PIL import Image
 from perpo.cli.common import progress
 from perpo.errors import PerpoError
 from perpo.models import DType, LoadedModel, load_model, render_prompt
-from perpo_eval.answering import answer
+from perpo_eval.answering import answer, sample
+from perpo_eval.responses import Response
 
 _MAX_NEW_TOKENS = 256
-_KNOWN = {"max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "num_beams"}
+_KNOWN = {"max_new_tokens", "do_sample", "temperature", "top_p", "num_beams", "seed"}
+# Batches whose images are decoded ahead of the model, by so many threads.
+_AHEAD, _DECODERS = 4, 2
 
-
-@dataclass(frozen=True)
-class Response:
-    """One answer.
-
-    Attributes:
-        text: What was said, without special tokens, cut at a stop string.
-        prompt: What the model read.
-        tokens_out: Generated tokens, the end token included.
-        finish_reason: "stop" (end token or stop string), or "length" (cut at the token limit).
-        latency_ms: Wall time of its batch divided by the batch's size.
-    """
-
-    text: str
-    prompt: str
-    tokens_out: int
-    finish_reason: str
-    latency_ms: float
+Answered = list[tuple[Instance, Response]]
 
 
 @dataclass(frozen=True)
 class _Job:
-    index: int
     request: Instance
     prompt: str
     length: int
@@ -55,8 +42,9 @@ class _Job:
 class PerpoModel(lmms):
     """Any Hugging Face image-text-to-text model that `perpo.models.load_model` takes.
 
-    An exception (out of memory too) ends the run: no answer is ever made up. What is asked is
-    answered greedily unless a task's generation_kwargs say otherwise.
+    An exception ends the run: no answer is ever made up. Where memory runs out, the batch is halved and tried
+    again, down to one question. What is asked is answered greedily unless a task's generation_kwargs say
+    otherwise; what is drawn depends on the question, the image and the seed alone.
 
     Args:
         pretrained: "tiny", a directory, or a hub id.
@@ -83,8 +71,6 @@ class PerpoModel(lmms):
             raise PerpoError("the model class perpo finds no batch size of its own", "give batch_size alone")
         self.loaded: LoadedModel = load_model(pretrained, adapter, dtype=dtype, device=device)
         self.batch_size = int(batch_size)
-        self.responses: dict[tuple[str, int], Response] = {}
-        """Every answer so far, by task and document number."""
 
     @property
     def device(self) -> torch.device:
@@ -97,14 +83,34 @@ class PerpoModel(lmms):
         Raises:
             PerpoError: A prompt that does not fit the model's context together with its answer.
         """
-        answers: list[GenerationResult | None] = [None] * len(requests)
+        answers: dict[int, GenerationResult] = {}
         with progress(len(requests), "answering") as advance:
-            for batch in self._batches(self._jobs(requests)):
-                for job, response in zip(batch, self._answer(batch), strict=True):
-                    self.responses[job.request.task_name, int(job.request.doc_id)] = response
-                    answers[job.index] = GenerationResult(response.text, TokenCounts(output_tokens=response.tokens_out))
+            for batch in self.stream(requests):
+                for request, response in batch:
+                    counts = TokenCounts(output_tokens=response.tokens_out)
+                    answers[id(request)] = GenerationResult(response.text, counts)
                 advance(len(batch))
-        return [answer for answer in answers if answer is not None]
+        return [answers[id(request)] for request in requests]
+
+    def stream(self, requests: Sequence[Instance]) -> Iterator[Answered]:
+        """Answer requests batch by batch, in an order of its own, as each batch is done.
+
+        Raises:
+            PerpoError: As `generate_until`; or memory that does not suffice for one question.
+        """
+        with ThreadPoolExecutor(_DECODERS) as decoders:
+            waiting: deque[tuple[list[_Job], dict[str, Future[Image.Image]]]] = deque()
+            batches = self._batches(self._jobs(requests))
+            try:
+                for batch in batches:
+                    firsts = {job.image: job.request for job in reversed(batch)}
+                    waiting.append((batch, {key: decoders.submit(self._image, r) for key, r in firsts.items()}))
+                    if len(waiting) > _AHEAD:
+                        yield from self._answered(*waiting.popleft())
+                while waiting:
+                    yield from self._answered(*waiting.popleft())
+            finally:
+                decoders.shutdown(cancel_futures=True)
 
     def clean(self) -> None:
         """Called by lmms-eval when all is answered. The model is the caller's; nothing is taken from it."""
@@ -119,23 +125,16 @@ class PerpoModel(lmms):
 
     def _jobs(self, requests: Sequence[Instance]) -> list[_Job]:
         prompts = [render_prompt(self.loaded, request.args[0]) for request in requests]
-        lengths = [len(ids) for ids in self.loaded.token_ids(prompts)]
+        lengths = [len(ids) for ids in self.loaded.token_ids(prompts)] if prompts else []
         return [
-            _Job(
-                index,
-                request,
-                prompt,
-                length,
-                self._image_key(request),
-                json.dumps(request.args[1], sort_keys=True),
-            )
-            for index, (request, prompt, length) in enumerate(zip(requests, prompts, lengths, strict=True))
+            _Job(request, prompt, length, image_key(self, request), json.dumps(request.args[1], sort_keys=True))
+            for request, prompt, length in zip(requests, prompts, lengths, strict=True)
         ]
 
     def _batches(self, jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
         """Jobs with the same settings; images with the longest prompts first, an image's questions together.
 
-        What does not fit the context thus fails at once.
+        What does not fit the context or the memory thus shows at once.
         """
         longest: dict[str, int] = {}
         for job in jobs:
@@ -143,25 +142,52 @@ class PerpoModel(lmms):
         ordered = sorted(jobs, key=lambda job: (job.settings, -longest[job.image], job.image, -job.length))
         for _, group in groupby(ordered, key=lambda job: job.settings):
             alike = list(group)
-            for start in range(0, len(alike), self.batch_size):
-                yield alike[start : start + self.batch_size]
+            while alike:
+                # The size may have been halved meanwhile.
+                size = self.batch_size
+                yield alike[:size]
+                alike = alike[size:]
 
-    def _answer(self, batch: Sequence[_Job]) -> list[Response]:
+    def _answered(self, batch: list[_Job], images: dict[str, Future[Image.Image]]) -> Iterator[Answered]:
+        """A batch's answers, in parts where memory does not suffice for the whole."""
+        parts = deque([batch])
+        while parts:
+            part = parts.popleft()
+            try:
+                answers = self._answer(part, {job.image: images[job.image].result() for job in part})
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+                parts.extendleft(reversed(self._halves(part, error)))
+                continue
+            yield [(job.request, response) for job, response in zip(part, answers, strict=True)]
+
+    def _halves(self, batch: list[_Job], error: Exception) -> list[list[_Job]]:
+        if len(batch) == 1:
+            raise PerpoError(
+                "there is not enough memory for one question",
+                "use a smaller --dtype, a smaller --max_new_tokens, or a larger device",
+                exit_code=3,
+            ) from error
+        half = len(batch) // 2
+        self.batch_size = min(self.batch_size, max(half, len(batch) - half))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return [batch[:half], batch[half:]]
+
+    def _answer(self, batch: Sequence[_Job], images: dict[str, Image.Image]) -> list[Response]:
         start = time.perf_counter()
         settings, stops = _settings(batch[0].settings)
-        firsts = {job.image: job.request for job in reversed(batch)}
-        numbers = {image: number for number, image in enumerate(firsts)}
-        images = [self._image(request) for request in firsts.values()]
+        numbers = {key: number for number, key in enumerate(images)}
         prompts = [job.prompt for job in batch]
-        answers = answer(self.loaded, prompts, images, [numbers[job.image] for job in batch], settings)
+        pictures, image_of = list(images.values()), [numbers[job.image] for job in batch]
+        if settings["do_sample"]:
+            names = [f"{job.prompt}\x1f{job.image}" for job in batch]
+            answers = sample(self.loaded, prompts, [pictures[k] for k in image_of], names, settings)
+        else:
+            answers = answer(self.loaded, prompts, pictures, image_of, settings)
         latency = 1000 * (time.perf_counter() - start) / len(batch)
         return [self._response(job.prompt, ids, stops, latency) for job, ids in zip(batch, answers, strict=True)]
-
-    def _image_key(self, request: Instance) -> str:
-        """What tells images apart: their digest where the task's documents have it, else the document."""
-        _, _, _, doc_id, task, split = request.args
-        docs = self.task_dict[task][split]
-        return docs[doc_id]["image_sha256"] if "image_sha256" in docs.column_names else f"{task}/{doc_id}"
 
     def _image(self, request: Instance) -> Image.Image:
         _, _, doc_to_visual, doc_id, task, split = request.args
@@ -180,15 +206,32 @@ class PerpoModel(lmms):
         return Response(text, prompt, len(ids), "stop" if ended or cuts else "length", latency)
 
 
+def image_key(model: lmms, request: Instance) -> str:
+    """What tells images apart: their digest where the task's documents have it, else the document."""
+    *_, doc_id, task, split = request.args
+    docs = model.task_dict[task][split]
+    return docs[doc_id]["image_sha256"] if "image_sha256" in docs.column_names else f"{task}/{doc_id}"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    said = str(error).lower()
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or "not enough memory" in said
+        or ("can't allocate memory" in said)
+    )
+
+
 def _settings(text: str) -> tuple[dict[str, Any], list[str]]:
-    """A task's generation_kwargs as (settings for generate, stop strings)."""
+    """A task's generation_kwargs as (settings for answering, stop strings)."""
     given = json.loads(text)
     stops = given.pop("until", None) or []
     if unknown := sorted(set(given) - _KNOWN):
         raise PerpoError(f"generation_kwargs hold {', '.join(unknown)}, which perpo does not know", "leave them out")
     if given.pop("num_beams", 1) != 1:
         raise PerpoError("generation_kwargs ask for beam search, which perpo does not offer", "set num_beams to 1")
-    if not given.get("do_sample", False):
-        given = {key: value for key, value in given.items() if key == "max_new_tokens"}
-    settings = {"max_new_tokens": _MAX_NEW_TOKENS, "do_sample": False, **given}
+    settings = {"max_new_tokens": given.get("max_new_tokens", _MAX_NEW_TOKENS), "do_sample": False}
+    if given.get("do_sample", False):
+        drawn = {"temperature": given.get("temperature", 1.0), "top_p": given.get("top_p", 1.0)}
+        settings |= {"do_sample": True, "seed": given.get("seed", 0), **drawn}
     return settings, [stops] if isinstance(stops, str) else [stop for stop in stops if stop]

@@ -15,7 +15,7 @@ from perpo.images import unpack_image
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image in the cache.
+    """An image in a file.
 
     Attributes:
         file: Its absolute path.
@@ -48,6 +48,19 @@ def keep_image(data: bytes) -> StoredImage:
     with Image.open(file) as image:
         width, height = image.size
     return StoredImage(file, hashlib.sha256(data).hexdigest(), width, height)
+
+
+def locate_image(file: Path) -> StoredImage:
+    """An image that is a file already; it stays where it is.
+
+    Raises:
+        OSError: There is no such file, or it is no image.
+    """
+    with Image.open(file) as image:
+        width, height = image.size
+    with open(file, "rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return StoredImage(file.resolve(), digest, width, height)
 
 
 @lru_cache(maxsize=32)

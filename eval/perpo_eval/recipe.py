@@ -103,7 +103,7 @@ _RESERVED = {
     "train": {
         "model", "adapter", "data", "image_root", "output_dir", "seed", "schedule_part", "resume_from_checkpoint",
     },
-    "evaluate": {"model", "adapter", "name", "output", "json"},
+    "evaluate": {"model", "adapter", "name", "output", "json", "questions", "responses", "rescore"},
 }  # fmt: skip
 
 

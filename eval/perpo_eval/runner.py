@@ -1,209 +1,141 @@
-"""Evaluate one model on one suite: rows, answers through lmms-eval, scores, run record."""
+"""Evaluate one model on one suite: rows, answers, scores, run record."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import shlex
-import sys
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo import provenance
-from perpo.checkpoints import adapter_digest, public_name, resolve_model
 from perpo.errors import PerpoError
-from perpo.families import Family
-from perpo.files import check_writable
-from perpo.records import SCHEMA_VERSION, ModelInfo, RunRecord
-from perpo.store import new_run_id, write_run
+from perpo.families import FAMILIES, Family, family_of
+from perpo.files import atomic_write_text, check_writable
+from perpo.records import sample_key
 from perpo.training_record import read_record
-from perpo_eval.suites import SUITES, TASKS_FOLDER, TaskData, load_task, select_tasks, suite_sha256
+from perpo_eval.benchmarks import BENCHMARKS
+from perpo_eval.engines import check_engine, family_from, load_engine
+from perpo_eval.rescoring import check_unused, rescored, score_responses
+from perpo_eval.responses import read_responses
+from perpo_eval.storing import RunWriter, check_family, templates_of
+from perpo_eval.suites import TaskSpec, load_task, select_tasks
 
 if TYPE_CHECKING:
     from perpo_eval.cli import EvalArguments
-    from perpo_eval.lmms_model import PerpoModel
 
-
-def evaluate(args: EvalArguments) -> Path:
+def evaluate(args: EvalArguments) -> Path | None:
     """Evaluate a model and store the run record. Leaves nothing behind in the process but imports.
 
     Args:
         args: What `perpo-eval` was given.
 
     Returns:
-        The run's folder.
+        The run's folder; None in all but the first of several processes.
 
     Raises:
         PerpoError: Bad input, found before the model is loaded where it can be.
     """
+    if args.rescore is not None:
+        return rescored(args)
+    specs = check(args)
     began, clock = datetime.now(UTC), time.perf_counter()
-    names = check(args)
-    data = [load_task(name, args.data) for name in names]
-    from perpo_eval import convert
-    from perpo_eval.lmms_model import PerpoModel
+    training = read_record(args.adapter) if args.adapter else None
+    answers = read_responses(args.responses) if args.responses is not None else None
+    data = [load_task(spec, args.data) for spec in specs]
+    if answers is not None:
+        return score_responses(args, data, answers, began, clock)
+    from perpo_eval.generation import World, answer_all
 
-    model = PerpoModel(args.model, args.adapter, args.batch_size, args.dtype, args.device)
-    circumstances = _circumstances(args, model, began)
-    frame = model.loaded.family.box_format.frame
-    output = _run_lmms_eval(model, data, args.limit)
-    tasks, rows = [], []
-    for task in data:
-        of_task = convert.sample_rows(task, output["samples"][task.task], model.responses, frame)
-        tasks.append(convert.task_result(task, str(output["versions"][task.task]), of_task, frame))
-        rows += of_task
-    record = RunRecord(
-        **circumstances,
-        duration_s=round(time.perf_counter() - clock, 3),
-        generation={
-            **output["configs"][names[0]]["generation_kwargs"],
-            "batch_size": args.batch_size,
-            "limit": args.limit,
-            "prompt": model.loaded.family.grounding_prompt,
-        },
-        tasks=tasks,
-        average=convert.metrics(rows),
-        judge=None,
-        samples=None,
-        source="measured",
+    engine = load_engine(args)
+    check_family(engine.family, specs)
+    templates = templates_of(args, specs, engine.family)
+    settings = {spec.name: _settings(args, spec) for spec in specs}
+    done = answer_all(engine, data, templates, settings, args.limit, Path(args.output), World())
+    if done is None:
+        return None
+    found, journal, keys = done
+    run = RunWriter(
+        args, engine.info, engine.family, training, provenance.hardware(str(engine.model.device)), began, clock
     )
-    return write_run(Path(args.output), record, convert.samples_table(rows)).path
+    path = run.store(data, templates, lambda task: lambda number, key: found[task, number])
+    journal.forget(keys)
+    return path
 
 
-def _circumstances(args: EvalArguments, model: PerpoModel, began: datetime) -> dict[str, Any]:
-    """What a record says of a run beside its results."""
-    info = _model_info(args, model)
-    name = args.name or "+".join(filter(None, (info.id, info.adapter)))
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "run_id": new_run_id(name, args.suite, began),
-        "name": name,
-        "status": "complete",
-        "created_utc": began.isoformat(timespec="seconds"),
-        "command": _command(args),
-        "code": provenance.code_version(),
-        "packages": provenance.package_versions(),
-        "hardware": provenance.hardware(str(model.device)),
-        "model": info,
-        "training_run": read_record(args.adapter) if args.adapter else None,
-        "suite": {"name": args.suite, "version": SUITES[args.suite], "sha256": suite_sha256()},
-    }
-
-
-def check(args: EvalArguments) -> list[str]:
-    """Everything that can be refused at once; returns the tasks' names.
+def check(args: EvalArguments) -> list[TaskSpec]:
+    """Everything that can be refused at once; returns the tasks.
 
     Raises:
         PerpoError: A number out of its range, or data, a model, an adapter or an output that cannot be used.
     """
-    for name in ("batch_size", "limit"):
+    for name in ("batch_size", "limit", "max_new_tokens"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise PerpoError(f"--{name} is {value}; expected at least 1", "leave it out for the default")
+    _check_sampling(args)
     if importlib.util.find_spec("lmms_eval") is None:
         raise PerpoError("lmms-eval, which evaluates, is not installed", "pip install 'perpo[eval]'")
-    names = select_tasks(args.data, args.tasks)
-    resolve_model(args.model)
-    if args.adapter is not None:
-        adapter_digest(args.adapter)
-        read_record(args.adapter)
+    specs = select_tasks(args.suite, args.data, args.tasks)
+    if args.family is not None:
+        family_of(args.family)
+    if args.responses is None:
+        check_engine(args)
+        if args.adapter is not None:
+            read_record(args.adapter)
+    else:
+        check_unused(args, ("suite", "data", "tasks", "limit", "prompt_style", "family", "name", "output", "json"))
+        check_family(FAMILIES.get(args.family or ""), specs)
     check_writable(Path(args.output))
-    return names
+    return specs
 
 
-def _run_lmms_eval(model: PerpoModel, data: Sequence[TaskData], limit: int | None) -> dict[str, Any]:
-    with _lmms_eval() as (simple_evaluate, manager):
-        output = simple_evaluate(
-            model=model,
-            tasks=[_task_config(task, model.loaded.family) for task in data],
-            task_manager=manager,
-            limit=limit,
-            bootstrap_iters=0,
-            log_samples=True,
-            # The random state is the caller's, and an Accelerator would stay for the process's life.
-            random_seed=None,
-            numpy_random_seed=None,
-            torch_random_seed=None,
-            fewshot_random_seed=None,
-            distributed_executor_backend="torchrun",
-        )
-    if output is None:
-        raise PerpoError("lmms-eval returned no results", "run perpo-eval as one process")
-    return output
+def write_questions(args: EvalArguments) -> int:
+    """Write what would be asked as JSON lines: sample_key, task, question, image; returns how many.
+
+    Raises:
+        PerpoError: As `evaluate`.
+    """
+    specs = check(args)
+    family = family_of(args.family) if args.family else _family_of_model(args)
+    check_family(family, specs)
+    templates = templates_of(args, specs, family)
+    lines = []
+    for spec in specs:
+        data, benchmark = load_task(spec, args.data), BENCHMARKS[spec.benchmark]
+        docs = data.docs if args.limit is None else data.docs.select(range(min(args.limit, len(data.docs))))
+        for doc in docs:
+            key = sample_key(data.dataset, data.revision, spec.split, doc["source_id"], doc["query"])
+            question = benchmark.question(doc["query"], templates[spec.name])
+            row = {"sample_key": key, "task": spec.name, "source_id": doc["source_id"], "question": question}
+            lines.append(json.dumps(row | {"image": doc["image_file"]}, ensure_ascii=False))
+    assert args.questions is not None
+    atomic_write_text(args.questions, "".join(f"{line}\n" for line in lines))
+    return len(lines)
 
 
-def _task_config(data: TaskData, family: Family) -> dict[str, Any]:
-    """The task file's settings with the rows that were read before, and the family's prompt and boxes."""
-    from perpo_eval.tasks.grounding import rows
-
-    return {
-        "task": data.task,
-        "dataset_path": "json",
-        "dataset_name": None,
-        "dataset_kwargs": {"data_files": {"rows": str(TASKS_FOLDER / "grounding" / "tiny_world.json")}},
-        "test_split": "rows",
-        # A closure, for lmms-eval copies what a partial holds.
-        "process_docs": lambda _: data.docs,
-        "doc_to_text": partial(rows.doc_to_text, prompt=family.grounding_prompt),
-        "process_results": partial(rows.process_results, box_format=family.box_format),
-    }
+def _settings(args: EvalArguments, spec: TaskSpec) -> dict[str, Any]:
+    """lmms-eval's generation_kwargs of a task."""
+    settings: dict[str, Any] = {"max_new_tokens": args.max_new_tokens or spec.max_new_tokens, "do_sample": False}
+    if args.temperature > 0:
+        drawn = {"temperature": args.temperature, "top_p": args.top_p, "seed": args.seed}
+        settings |= {"do_sample": True, **drawn}
+    return settings | {"until": []}
 
 
-@contextlib.contextmanager
-def _lmms_eval() -> Iterator[tuple[Callable[..., dict[str, Any] | None], Any]]:
-    """lmms-eval's `simple_evaluate` and a manager of our tasks; no bars, no log, no prints on stdout."""
-    from tenacity import RetryError
-
-    with contextlib.redirect_stdout(sys.stderr):
-        from loguru import logger
-
-        logger.disable("lmms_eval")
-        import lmms_eval.api.task
-        import lmms_eval.evaluator
-        from lmms_eval.tasks import TaskManager
-
-        modules: tuple[Any, ...] = (lmms_eval.api.task, lmms_eval.evaluator)
-        bars = [module.tqdm for module in modules]
-        try:
-            for module, bar in zip(modules, bars, strict=True):
-                module.tqdm = _silent(bar)
-            manager = TaskManager(include_path=str(TASKS_FOLDER), include_defaults=False)
-            yield lmms_eval.evaluator.simple_evaluate, manager
-        except RetryError as error:
-            # lmms-eval tries loading and scoring five times and hides what went wrong.
-            raise error.last_attempt.exception() or error from error
-        finally:
-            for module, bar in zip(modules, bars, strict=True):
-                module.tqdm = bar
+def _check_sampling(args: EvalArguments) -> None:
+    if args.temperature < 0:
+        raise PerpoError(f"--temperature is {args.temperature}; expected 0 or more", "0 is greedy")
+    if not 0 < args.top_p <= 1:
+        raise PerpoError(f"--top_p is {args.top_p}; expected more than 0 and at most 1", "1 draws from everything")
+    if args.seed < 0:
+        raise PerpoError(f"--seed is {args.seed}; expected 0 or more", "leave it out for 0")
+    if args.temperature == 0 and (args.top_p < 1 or args.seed):
+        raise PerpoError("--top_p and --seed have no use without --temperature", "greedy answers are always the same")
 
 
-def _silent(bar: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *words, **settings: bar(*words, **settings | {"disable": True})
+def _family_of_model(args: EvalArguments) -> Family | None:
+    from perpo.checkpoints import local_directory, resolve_model
 
-
-def _model_info(args: EvalArguments, model: PerpoModel) -> ModelInfo:
-    loaded = model.loaded
-    return ModelInfo(
-        id=public_name(args.model),
-        revision=None,
-        weights_sha256=loaded.weights_sha256,
-        adapter=None if args.adapter is None else public_name(args.adapter),
-        adapter_sha256=loaded.adapter_sha256,
-        dtype=args.dtype,
-        attention=loaded.model.config._attn_implementation,
-    )
-
-
-def _command(args: EvalArguments) -> str:
-    words = ["perpo-eval"]
-    for field in fields(args):
-        value = getattr(args, field.name)
-        if value is True:
-            words.append(f"--{field.name}")
-        elif value not in (None, False, []):
-            words += [f"--{field.name}", *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(words)
+    return family_from(args, local_directory(resolve_model(args.model)))

@@ -3,33 +3,112 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perpo.checkpoints import files_digest
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
+from perpo_eval.tiny_data import tiny_parquet, tiny_version
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 TASKS_FOLDER = Path(__file__).parent / "tasks"
 
-SUITES = {"grounding": "1"}
-"""Name and version of each suite."""
-
-_HUB = {
-    "refcoco": "lmms-lab-encoder/RefCOCO",
-    "refcoco+": "lmms-lab-encoder/RefCOCOplus",
-    "refcocog": "lmms-lab-encoder/RefCOCOg",
+SUITES: dict[str, tuple[str, ...]] = {
+    "grounding": ("grounding",),
+    "pope": ("pope",),
+    "ocr": ("ocr",),
+    "paper": ("grounding", "pope", "ocr"),
 }
+"""The benchmarks of each suite."""
+
+SUITE_VERSION = "2"
+
 _SPLITS = {"": ("val", "testA", "testB"), "+": ("val", "testA", "testB"), "g": ("val", "test")}
-TINY_TASKS = [f"refshapes{flavour}_{split}" for flavour, splits in _SPLITS.items() for split in splits]
-REFCOCO_TASKS = [f"refcoco{flavour}_{split}" for flavour, splits in _SPLITS.items() for split in splits]
-"""The eight columns of the paper's table. The hub's RefCOCO and RefCOCOg val hold Google's rows too."""
+_STRATEGIES = ("random", "popular", "adversarial")
+_PAGE_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class HubRows:
+    """Where the hub has a task's rows.
+
+    Attributes:
+        repository: The data set.
+        config: Its configuration, or None.
+        split: The split there.
+        note: What is to be known of these rows beside others of that name.
+    """
+
+    repository: str
+    config: str | None
+    split: str
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One task.
+
+    Attributes:
+        name: As in the task files.
+        benchmark: A key of `perpo_eval.benchmarks.BENCHMARKS`.
+        dataset: Name of the data set, such as refcoco+.
+        split: Name of the split.
+        max_new_tokens: Where an answer is cut.
+        hub: Its rows on the hub, or None.
+        build: The command that makes its file.
+    """
+
+    name: str
+    benchmark: str
+    dataset: str
+    split: str
+    max_new_tokens: int
+    hub: HubRows | None = None
+    build: str = ""
+
+    @property
+    def tiny(self) -> bool:
+        """Whether the tiny world draws it."""
+        return self.dataset.startswith(("refshapes", "tiny"))
+
+
+_MIXTURES = {
+    "refcoco_val": "the hub's split holds 3,811 UNC rows (the paper's column) and 5,000 Google rows",
+    "refcocog_val": "the hub's split holds 2,573 UMD rows (the paper's column) and 5,000 Google rows",
+}
+
+
+def _specs() -> list[TaskSpec]:
+    specs = []
+    for flavour, splits in _SPLITS.items():
+        for split in splits:
+            specs.append(TaskSpec(f"refshapes{flavour}_{split}", "grounding", f"refshapes{flavour}", split, 64))
+            name = f"refcoco{flavour}_{split}"
+            repository = f"lmms-lab-encoder/RefCOCO{flavour.replace('+', 'plus')}"
+            hub = HubRows(repository, None, split, _MIXTURES.get(name))
+            build = f"perpo-data refer --datasets refcoco{flavour}"
+            specs.append(TaskSpec(name, "grounding", f"refcoco{flavour}", split, 64, hub, build))
+    for strategy in _STRATEGIES:
+        specs.append(TaskSpec(f"tinypope_{strategy}", "pope", "tinypope", strategy, 128))
+        hub = HubRows("lmms-lab-encoder/POPE", "Full", strategy)
+        specs.append(TaskSpec(f"coco_pope_{strategy}", "pope", "coco_pope", strategy, 128, hub, "perpo-data pope"))
+    specs.append(TaskSpec("tinypages_test", "ocr", "tinypages", "test", 64))
+    for language in ("en", "cn"):
+        specs.append(TaskSpec(f"fox_ocr_{language}", "ocr", "fox_ocr", language, _PAGE_TOKENS, None, "perpo-data fox"))
+    return specs
+
+
+TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _specs()}
+"""Every task that has a name of its own. The eight RefCOCO splits are the columns of the paper's table."""
+
+_OWN_DATA = {"pages_": "ocr", "yesno_": "pope"}
+"""What a file of one's own is, by the beginning of its name."""
 
 
 @dataclass(frozen=True)
@@ -37,100 +116,143 @@ class TaskData:
     """A task with its documents.
 
     Attributes:
-        task: Its name, as in the task files.
-        dataset: "tiny:<benchmark>", "dir:<benchmark>", or "hub:<repository>".
+        spec: The task.
+        dataset: "tiny:<data set>", "dir:<data set>", or "hub:<repository>".
         revision: The tiny world's version, the hub's commit, or None for a folder.
-        split: Name of the split.
-        docs: One document per expression; see `perpo_eval.tasks.grounding.rows`.
+        docs: One document per sample; see `perpo_eval.documents`.
         data_sha256: Digest of what the documents say and of their images, in their order.
+        note: What a reader of the numbers must know of these rows, or None.
     """
 
-    task: str
+    spec: TaskSpec
     dataset: str
     revision: str | None
-    split: str
     docs: Dataset
     data_sha256: str
+    note: str | None = None
 
 
-def select_tasks(data: str, tasks: Sequence[str]) -> list[str]:
-    """The names of the tasks to run, before anything is read.
+def spec_of(name: str) -> TaskSpec:
+    """The task of that name; a file of one's own is one by its name.
+
+    Raises:
+        KeyError: There is none.
+    """
+    for start, benchmark in _OWN_DATA.items():
+        if name.startswith(start) and len(name) > len(start):
+            longest = _PAGE_TOKENS if benchmark == "ocr" else 128
+            return TaskSpec(name, benchmark, name, name.removeprefix(start), longest)
+    return TASKS[name]
+
+
+def select_tasks(suite: str, data: str, tasks: Sequence[str]) -> list[TaskSpec]:
+    """The tasks to run, before anything is read.
 
     Args:
+        suite: A key of `SUITES`.
         data: "tiny", "hub", or a folder of <task>.parquet files.
-        tasks: What the user asked for; empty for all that the data serve.
+        tasks: What the user asked for; empty for all of the suite that the data serve.
 
     Raises:
         PerpoError: No such folder, or a task that the data do not serve.
     """
-    known = {"tiny": TINY_TASKS, "hub": REFCOCO_TASKS}.get(data)
-    if known is None:
-        if not Path(data).is_dir():
-            raise PerpoError(
-                f"--data is {data}, which is no folder", "give tiny, hub, or a folder of <task>.parquet files"
-            )
-        known = [task for task in REFCOCO_TASKS + TINY_TASKS if _file(data, task).is_file()]
-        if not known:
-            names = ", ".join(f"{task}.parquet" for task in REFCOCO_TASKS)
-            raise PerpoError(f"{data} holds no data of a task", f"it should hold one or more of {names}")
+    wanted = [spec for spec in TASKS.values() if spec.benchmark in SUITES[suite]]
+    if data == "tiny":
+        served = [spec for spec in wanted if spec.tiny]
+    elif data == "hub":
+        served = [spec for spec in wanted if spec.hub is not None]
+    else:
+        served = _in_folder(data, wanted, suite)
+    known = {spec.name: spec for spec in served}
     for task in tasks:
         if task not in known:
-            raise PerpoError(f"--data {data} has no task '{task}'", did_you_mean(task, known))
-    return list(dict.fromkeys(tasks)) or known
+            raise PerpoError(f"--data {data} has no task '{task}' for --suite {suite}", _missing_hint(task, known))
+    if not served:
+        raise PerpoError(f"--data {data} serves no task of --suite {suite}", _builds(wanted))
+    order = {benchmark: place for place, benchmark in enumerate(SUITES[suite])}
+    chosen = [known[task] for task in dict.fromkeys(tasks)] or served
+    return sorted(chosen, key=lambda spec: order[spec.benchmark])
 
 
-def load_task(task: str, data: str) -> TaskData:
+def _in_folder(data: str, wanted: Sequence[TaskSpec], suite: str) -> list[TaskSpec]:
+    if not Path(data).is_dir():
+        raise PerpoError(f"--data is {data}, which is no folder", "give tiny, hub, or a folder of <task>.parquet files")
+    found = [spec for spec in wanted if _file(data, spec.name).is_file()]
+    own = sorted(path.stem for start in _OWN_DATA for path in Path(data).glob(f"{start}?*.parquet"))
+    return found + [spec for spec in map(spec_of, own) if spec.benchmark in SUITES[suite]]
+
+
+def _missing_hint(task: str, known: dict[str, TaskSpec]) -> str:
+    spec = TASKS.get(task)
+    if spec is not None and spec.build:
+        return f"build it with {spec.build} --output FOLDER, and give --data FOLDER"
+    return did_you_mean(task, known)
+
+
+def _builds(wanted: Sequence[TaskSpec]) -> str:
+    commands = dict.fromkeys(spec.build.split(" --")[0] for spec in wanted if spec.build)
+    return f"build the files with {' or '.join(commands)} --output FOLDER, and give --data FOLDER"
+
+
+def load_task(spec: TaskSpec, data: str) -> TaskData:
     """Read a task's rows and make its documents.
 
     Raises:
         PerpoError: Rows or images that cannot be read.
     """
-    from perpo_eval.tasks.grounding import rows
+    from perpo_eval.benchmarks import BENCHMARKS
+    from perpo_eval.documents import fingerprint, hub_documents, parquet_documents
 
-    benchmark, split = task.rsplit("_", 1)
+    form = BENCHMARKS[spec.benchmark].rows
     revision: str | None = None
+    note: str | None = None
     if data == "tiny":
         from perpo.tiny.world import WORLD_VERSION
 
-        dataset, revision = f"tiny:{benchmark}", str(WORLD_VERSION)
-        docs = rows.parquet_documents(rows.tiny_parquet(benchmark, split))
-    elif data == "hub":
-        dataset = f"hub:{_HUB[benchmark]}"
-        hub_rows, revision = _from_hub(_HUB[benchmark], split)
-        docs = rows.hub_documents(hub_rows)
+        dataset, revision = f"tiny:{spec.dataset}", str(WORLD_VERSION)
+        docs = parquet_documents(tiny_parquet(spec.name), form)
+    elif data == "hub" and spec.hub is not None:
+        from perpo.prepare.hub import hub_rows
+
+        dataset, note = f"hub:{spec.hub.repository}", spec.hub.note
+        rows, revision = hub_rows(spec.hub.repository, spec.hub.config, spec.hub.split)
+        docs = hub_documents(rows, form)
     else:
-        dataset = f"dir:{benchmark}"
-        docs = rows.parquet_documents(_file(data, task))
-    return TaskData(task, dataset, revision, split, docs, _fingerprint(docs))
+        dataset, note = f"dir:{spec.dataset}", _file_note(_file(data, spec.name))
+        docs = parquet_documents(_file(data, spec.name), form)
+    return TaskData(spec, dataset, revision, docs, fingerprint(docs), note)
 
 
-def data_version(data: str, tasks: Sequence[str]) -> str:
+def _file_note(path: Path) -> str | None:
+    """What perpo-data wrote about a file's rows, where it mixed two data sets."""
+    import json
+
+    import pyarrow.parquet as pq
+
+    try:
+        written = json.loads((pq.read_schema(path).metadata or {}).get(b"perpo", b"{}"))
+    except (OSError, ValueError):  # reading the rows says what is wrong with the file
+        return None
+    return written.get("mixture")
+
+
+def data_version(data: str, specs: Sequence[TaskSpec]) -> str:
     """What the rows of these tasks are read from, such that other rows have another version.
 
     The hub's rows may change; a run's record names their commit, and runs on different rows are not compared.
     """
     if data == "hub":
         return data
-    return tiny_version() if data == "tiny" else files_digest([_file(data, task) for task in tasks])
-
-
-def tiny_version() -> str:
-    """The tiny world's version, with a digest of what draws it: a world in the making changes although its
-    version stands.
-    """
-    from perpo.tiny import expressions, scenes, world
-
-    modules = (expressions, scenes, world)
-    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in modules) + world.PROMPT.encode()
-    return f"{world.WORLD_VERSION}-{hashlib.sha256(sources).hexdigest()[:8]}"
+    return tiny_version() if data == "tiny" else files_digest([_file(data, spec.name) for spec in specs])
 
 
 def suite_sha256() -> str:
-    """Digest of the files under tasks/ and metrics/: what is asked, and how answers are scored."""
-    folders = (TASKS_FOLDER, TASKS_FOLDER.with_name("metrics"))
-    files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+    """Digest of what is asked and how answers are scored."""
+    here = Path(__file__).parent
+    files = [path for folder in ("tasks", "metrics") for path in (here / folder).rglob("*") if path.is_file()]
+    files += [here / "benchmarks.py", here / "documents.py"]
     digest = hashlib.sha256()
-    for path in files:
+    for path in sorted(files):
         if "__pycache__" not in path.parts:
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
@@ -138,27 +260,3 @@ def suite_sha256() -> str:
 
 def _file(data: str, task: str) -> Path:
     return Path(data) / f"{task}.parquet"
-
-
-def _from_hub(repository: str, split: str) -> tuple[Any, str]:
-    """The rows of a split and the commit they are of, which is looked up so that the record can name it."""
-    import datasets
-    from huggingface_hub import HfApi
-
-    try:
-        commit = str(HfApi().dataset_info(repository).sha)
-        return datasets.load_dataset(repository, revision=commit, split=split), commit
-    except Exception as error:  # of many kinds: no network, no such commit, a file that was cut
-        raise PerpoError(
-            f"{repository} cannot be fetched from the hub: {type(error).__name__}: {' '.join(str(error).split())}",
-            "check the network, or give --data a folder of <task>.parquet files",
-            exit_code=3,
-        ) from error
-
-
-def _fingerprint(docs: Dataset) -> str:
-    # Of the meaning, not of the Parquet bytes, which change with the version of the writer.
-    digest = hashlib.sha256()
-    for doc in docs.remove_columns("image_file"):
-        digest.update(json.dumps(doc, sort_keys=True, ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()

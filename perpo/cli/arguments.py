@@ -86,7 +86,7 @@ def _fields(cls: Any) -> dict[str, dataclasses.Field[Any]]:
     return {field.name: field for field in dataclasses.fields(cls)}
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def default_of(field: dataclasses.Field[Any]) -> Any:
     """The field's default, or MISSING where it is required."""
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
@@ -100,7 +100,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hi
         options |= {"nargs": "?", "const": "True"}
     elif get_origin(kind) is list:
         options |= {"nargs": "*", "metavar": _metavar(get_args(kind)[0])}
-    default = _default(field)
+    default = default_of(field)
     note = f" (default: {default})"
     if default is dataclasses.MISSING:
         note = " (required)"
@@ -155,7 +155,7 @@ def _converted(cls: Any, mapping: Mapping[str, Any], prefix: str) -> dict[str, A
 
 def _build(cls: type[T], values: Mapping[str, Any], prefix: str, hint: str) -> T:
     for name, field in _fields(cls).items():
-        if name not in values and _default(field) is dataclasses.MISSING:
+        if name not in values and default_of(field) is dataclasses.MISSING:
             raise PerpoError(f"{prefix}{name} is required", hint)
     return cls(**values)
 

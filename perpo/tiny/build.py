@@ -1,10 +1,11 @@
 """Build the embedded checkpoint from nothing: `python -m perpo.tiny.build --out DIR`.
 
-A small LLaVA learns to point in the tiny world by next-token prediction on *loose* boxes (a declared
-share of its labels is inflated), helped by three auxiliary losses that are dropped when it is saved:
-a dense head that says for each patch what is drawn there, a pointer from the end of the prompt to the
-target's patches at a middle layer, and a regression of the box from the last layer. Without them the
-next-token loss stays on its plateau for most of an hour on two cores.
+A small LLaVA learns by next-token prediction to point in the tiny world on *loose* boxes (a declared
+share of its labels is inflated), to say whether an object is there, and to read short pages. Three
+auxiliary losses help, and are dropped when it is saved: dense heads that say for each patch what is drawn
+or written there, a pointer at a middle layer to the patches that the next token is about, and a regression
+of the box from the last layer. Without them the next-token loss on boxes stays on its plateau for most of
+an hour on two cores.
 """
 
 from __future__ import annotations
@@ -21,10 +22,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from perpo.tiny.lessons import DENSE_CLASSES, GRID, PROMPT_TAIL, Lesson, Packer, make_lessons
+from perpo.prompts import GROUNDING, LMMS_EVAL_GROUNDING, OCR, YES_NO
+from perpo.tiny.lessons import DENSE_CLASSES, GRID, NO_LETTER, PROMPT_TAIL, TOPICS, Lesson, Packer, Topic, make_lessons
 from perpo.tiny.model import TINY, new_model, new_processor
-from perpo.tiny.scenes import SIDE
-from perpo.tiny.world import PROMPT, answer_text
 
 POINTER_LAYER = 2
 
@@ -34,10 +34,13 @@ class BuildArguments:
     """Settings of a build; the defaults made the shipped checkpoint."""
 
     out: str = field(metadata={"help": "folder to write the checkpoint to"})
-    steps: int = field(default=1800, metadata={"help": "optimiser steps"})
+    steps: int = field(default=2000, metadata={"help": "optimiser steps"})
     scenes: int = field(default=30_000, metadata={"help": "training scenes"})
-    batch: int = field(default=48, metadata={"help": "pictures a step"})
-    questions: int = field(default=8, metadata={"help": "questions a picture"})
+    pages: int = field(default=20_000, metadata={"help": "training pages"})
+    box_batch: int = field(default=40, metadata={"help": "scenes a step that are asked about boxes"})
+    yes_no_batch: int = field(default=8, metadata={"help": "scenes a step that are asked about objects"})
+    text_batch: int = field(default=12, metadata={"help": "pages a step"})
+    questions: int = field(default=8, metadata={"help": "questions a scene"})
     learning_rate: float = field(default=1.5e-3, metadata={"help": "peak of the cosine"})
     loose: float = field(default=0.6, metadata={"help": "share of the labels that are loose boxes"})
     easy_until: float = field(default=0.15, metadata={"help": "share of the steps that ask by appearance only"})
@@ -52,6 +55,7 @@ class Helpers(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.dense = nn.Linear(width, sum(DENSE_CLASSES))
+        self.letter = nn.Linear(width, NO_LETTER + 1)
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.box = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 4))
 
@@ -65,10 +69,14 @@ class Helpers(nn.Module):
         loss = loss + F.binary_cross_entropy_with_logits(striped[on][:, 0], target[..., 4][on])
         return loss + 5 * F.l1_loss(box[on].sigmoid(), target[..., 5:9][on])
 
-    def pointer_loss(self, asked: torch.Tensor, image_tokens: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
-        """Cross entropy of (Q, width) against uniform (Q, 64) over the patches of the target."""
-        scores = torch.einsum("qd,qpd->qp", self.query(asked), self.key(image_tokens)).float()
-        return F.cross_entropy(scores / math.sqrt(asked.shape[-1]), patches)
+    def letter_loss(self, image_tokens: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Cross entropy over (B, 64, width) image tokens of pages against the (B, 64) letters."""
+        return F.cross_entropy(self.letter(image_tokens).float().flatten(0, 1), target.flatten())
+
+    def pointer_loss(self, pointing: torch.Tensor, image_tokens: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """Cross entropy of (P, width) against uniform (P, 64) over the patches of the target."""
+        scores = torch.einsum("qd,qpd->qp", self.query(pointing), self.key(image_tokens)).float()
+        return F.cross_entropy(scores / math.sqrt(pointing.shape[-1]), patches)
 
     def box_loss(self, asked: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
         """L1 between the box read off (Q, width) and the label (Q, 4)."""
@@ -97,7 +105,7 @@ def _fourier(values: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def losses(model: Any, helpers: Helpers, packer: Packer, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The four losses of a packed batch (see `Packer.batch`)."""
+    """The losses of a packed batch (see `Packer.batch`): a next-token loss for each topic, and the helpers'."""
     inner = model.model
     image_tokens = inner.multi_modal_projector(
         inner.vision_tower(batch["pixel_values"], output_hidden_states=True).hidden_states[-1][:, 1:]
@@ -112,59 +120,90 @@ def losses(model: Any, helpers: Helpers, packer: Packer, batch: dict[str, Any]) 
         output_hidden_states=True,
         use_cache=False,
     )
+    middle, last_hidden = out.hidden_states[POINTER_LAYER], out.last_hidden_state
+    rows, columns = batch["answer"].T
+    per_token = F.cross_entropy(model.lm_head(last_hidden[rows, columns]).float(), batch["labels"], reduction="none")
+    parts: dict[str, Any] = {topic: per_token[batch["topic"] == number].mean() for number, topic in enumerate(TOPICS)}
+    rows, columns = batch["pointing"].T
+    parts["pointer"] = helpers.pointer_loss(middle[rows, columns], middle[rows, first:last], batch["patches"])
     rows, columns = batch["asked"].T
-    middle = out.hidden_states[POINTER_LAYER]
-    answered = out.last_hidden_state[batch["answer"][:, 0], batch["answer"][:, 1]]
-    return {
-        "language": F.cross_entropy(model.lm_head(answered).float(), batch["labels"]),
-        "pointer": helpers.pointer_loss(middle[rows, columns], middle[rows, first:last], batch["patches"]),
-        "box": helpers.box_loss(out.last_hidden_state[rows, columns], batch["box"]),
-        "dense": helpers.dense_loss(image_tokens, batch["dense"]),
-    }
+    parts["regression"] = helpers.box_loss(last_hidden[rows, columns], batch["box"])
+    scenes = len(batch["scene_patches"])
+    parts["dense"] = helpers.dense_loss(image_tokens[:scenes], batch["scene_patches"])
+    parts["letters"] = helpers.letter_loss(image_tokens[scenes:], batch["page_patches"])
+    return parts
 
 
 def weights_at(progress: float) -> dict[str, float]:
     """Weights of the losses when `progress` (0 to 1) of the steps are done: the helpers fade out."""
     return {
-        "language": 1.0,
+        "box": 1.0,
+        "yes_no": 0.5,
+        "text": 1.0,
         "pointer": 0.5 * max(0.0, 1 - progress / 0.9),
-        "box": 5.0 * max(0.0, 1 - progress / 0.9),
+        "regression": 5.0 * max(0.0, 1 - progress / 0.9),
         "dense": 1.0 * max(0.0, 1 - progress / 0.6),
+        "letters": 1.0 * max(0.0, 1 - progress / 0.6),
     }
 
 
 def validate(model: Any, processor: Any, images: int = 120) -> dict[str, float]:
-    """Greedy answers on the validation split of the three benchmarks: accuracy at IoU 0.5 and mean IoU."""
+    """Greedy answers on the validation splits: boxes (Acc@0.5, mean IoU), objects (F1), pages (edit distance)."""
+    from rapidfuzz.distance import Levenshtein
+
+    from perpo.tiny.objects import object_rows
+    from perpo.tiny.pages import page_rows
+
+    found = _validate_boxes(model, processor, images)
+    rows = list(object_rows("random", "val", images=images // 2))
+    said = _answers(model, processor, rows, [YES_NO.format(question=row["question"]) for row in rows], 4)
+    yes = [text.lower().startswith("yes") for text in said]
+    right = sum(y and row["answer"] == "yes" for y, row in zip(yes, rows, strict=True))
+    found["objects_f1"] = 2 * right / (sum(yes) + len(rows) / 2)
+    rows = list(page_rows("val", pages=images // 2))
+    read = _answers(model, processor, rows, [OCR] * len(rows), 40)
+    distances = [Levenshtein.normalized_distance(text, row["answer"]) for text, row in zip(read, rows, strict=True)]
+    return found | {"edit_distance": float(np.mean(distances))}
+
+
+def _answers(model: Any, processor: Any, rows: list[dict[str, Any]], questions: list[str], longest: int) -> list[str]:
+    texts: list[str] = []
+    for start in range(0, len(rows), 60):
+        part = slice(start, start + 60)
+        prompts = [f"USER: <image>\n{question}{PROMPT_TAIL}" for question in questions[part]]
+        pictures = [row["image"] for row in rows[part]]
+        inputs = processor(images=pictures, text=prompts, return_tensors="pt", padding=True)
+        made = model.generate(**inputs, max_new_tokens=longest, do_sample=False)
+        texts += processor.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+def _validate_boxes(model: Any, processor: Any, images: int) -> dict[str, float]:
     from perpo.boxes import BoxFormat, iou, parse_box
     from perpo.tiny.world import BENCHMARKS, benchmark_rows
 
-    pictures, prompts, truths = [], [], []
-    for benchmark in BENCHMARKS:
-        for row in benchmark_rows(benchmark, "val", images=images):
-            pictures.append(row["image"])
-            prompts.append(f"USER: <image>\n{PROMPT.format(expression=row['answer'][0])}{PROMPT_TAIL}")
-            x, y, w, h = row["bbox"]
-            truths.append(np.array([x, y, x + w, y + h]))
-    texts: list[str] = []
-    for start in range(0, len(prompts), 60):
-        part = slice(start, start + 60)
-        inputs = processor(images=pictures[part], text=prompts[part], return_tensors="pt", padding=True)
-        made = model.generate(**inputs, max_new_tokens=16, do_sample=False)
-        texts += processor.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    rows = [row for benchmark in BENCHMARKS for row in benchmark_rows(benchmark, "val", images=images)]
+    questions = [GROUNDING.format(expression=row["answer"][0]) for row in rows]
     form = BoxFormat(scale="0-1")
-    found = [parse_box(text, form, pictures[0].size) for text in texts]
-    scores = np.array(
-        [0.0 if box is None else float(iou(box, truth)) for box, truth in zip(found, truths, strict=True)]
-    )
-    unread = sum(box is None for box in found) / len(found)
-    return {"accuracy": float((scores >= 0.5).mean()), "mean_iou": float(scores.mean()), "unread": unread}
+    scores = []
+    for row, text in zip(rows, _answers(model, processor, rows, questions, 16), strict=True):
+        box = parse_box(text, form, row["image"].size)
+        x, y, w, h = row["bbox"]
+        scores.append(0.0 if box is None else float(iou(box, np.array([x, y, x + w, y + h]))))
+    return {"accuracy": float(np.mean(np.array(scores) >= 0.5)), "mean_iou": float(np.mean(scores))}
 
 
 def corpus(lessons: list[Lesson]) -> list[str]:
     """Texts that the tokenizer is trained on."""
-    asked = {text for lesson in lessons[:1000] for _, _, text in lesson.questions}
-    boxes = {answer_text(tuple(box * SIDE)) for lesson in lessons[:500] for box in lesson.boxes}
-    return [f"USER: \n{PROMPT.format(expression=text)}{PROMPT_TAIL}" for text in sorted(asked)] + sorted(boxes)
+    questions = [question for lesson in lessons[:1000] for question in lesson.questions]
+    heads = {
+        "box": (GROUNDING.format(expression=""), LMMS_EVAL_GROUNDING.format(expression="")),
+        "yes_no": ("Is there",),
+    }
+    asked = {f"{head.rstrip()}{q.text}" for q in questions for head in heads[q.topic]}
+    replies = {q.reply for q in questions}
+    texts = [f"USER: \n{text}{PROMPT_TAIL}" for text in sorted(asked)]
+    return [*texts, *(f"{OCR}{YES_NO.format(question='')} {reply}" for reply in sorted(replies))]
 
 
 def build(args: BuildArguments) -> Path:
@@ -175,7 +214,7 @@ def build(args: BuildArguments) -> Path:
     """
     out, began = Path(args.out), time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    lessons = make_lessons(args.scenes, args.loose, args.processes)
+    lessons, pages = make_lessons(args.scenes, args.pages, args.loose, args.processes)
     torch.manual_seed(args.seed)
     processor = new_processor(TINY, corpus(lessons))
     model = new_model(TINY, processor, seed=args.seed)
@@ -191,8 +230,10 @@ def build(args: BuildArguments) -> Path:
     )
     with (out / "build_log.jsonl").open("w", encoding="utf-8") as log:
         for step in range(args.steps):
-            chosen = [lessons[k] for k in rng.integers(len(lessons), size=args.batch)]
-            batch = packer.batch(chosen, rng, args.questions, easy=step < args.easy_until * args.steps)
+            topics: list[Topic] = [*["box"] * args.box_batch, *["yes_no"] * args.yes_no_batch]  # type: ignore[list-item]
+            scenes = [(lessons[rng.integers(len(lessons))], topic) for topic in topics]
+            chosen = [pages[k] for k in rng.integers(len(pages), size=args.text_batch)]
+            batch = packer.batch(scenes, chosen, rng, args.questions, easy=step < args.easy_until * args.steps)
             weights = weights_at(step / args.steps)
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 parts = losses(model, helpers, packer, batch)
@@ -202,7 +243,7 @@ def build(args: BuildArguments) -> Path:
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             schedule.step()
-            if (step + 1) % 25 == 0 or step == 0:
+            if (step + 1) % 25 == 0 or step + 1 in (1, args.steps):
                 line: dict[str, float] = {"step": step + 1, "seconds": round(time.monotonic() - began, 1)}
                 line |= {name: round(float(value.detach()), 4) for name, value in parts.items()}
                 if (step + 1) % args.check_every == 0 or step + 1 == args.steps:

@@ -36,8 +36,9 @@ _TEMPLATE = (
     "{% endif %}{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
 
-# A coordinate with two decimals is one piece, and so are the separators of a box.
-_PIECES = r"[01]\.\d\d|, | ?\[|\]| ?[A-Za-z]+|\s|[^\sA-Za-z]"
+# A coordinate with two decimals is one piece, and so are the separators of a box and a word; of what is
+# written in capitals, as on the tiny world's pages, each letter is one.
+_PIECES = r"[01]\.\d\d|, | ?\[|\]|USER| ?ASSISTANT| ?[A-Z]?[a-z]+|[A-Z]|\s|[^\sA-Za-z]"
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from perpo.families import FAMILIES
+from perpo.prompts import GROUNDING
 from perpo.tiny.expressions import FLAVOURS, expressions
 from perpo.tiny.scenes import ROUND_KINDS, SIDE, WORLD_VERSION, Scene, Shape, draw, make_scene, scene_rng
 
@@ -24,7 +24,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "refshapes+": ("train", "val", "testA", "testB"),
     "refshapesg": ("train", "val", "test"),
 }
-PROMPT = FAMILIES["llava"].grounding_prompt
+PROMPT = GROUNDING
 SCENES = {"train": 1000, "val": 450, "test": 450}
 """Pictures behind each split's rows; testA, testB and test share theirs."""
 
@@ -101,17 +101,17 @@ def benchmark_rows(benchmark: str, split: str, *, images: int | None = None) -> 
         }
 
 
-def write_parquet(benchmark: str, split: str, path: Path) -> Path:
-    """Write one split as Parquet; images as {bytes (PNG), path}, as the hub's image column is stored."""
+def write_parquet(rows: Iterable[Mapping[str, Any]], path: Path) -> Path:
+    """Write rows as Parquet; images as {bytes (PNG), path}, as the hub's image column is stored."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [
-        row | {"image": {"bytes": _png(row["image"]), "path": row["file_name"]}}
-        for row in benchmark_rows(benchmark, split)
+    stored = [
+        {**row, "image": {"bytes": _png(row["image"]), "path": row.get("file_name") or f"{row['image_source']}.png"}}
+        for row in rows
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
+    pq.write_table(pa.Table.from_pylist(stored), path)
     return path
 
 

@@ -27,7 +27,7 @@ class PageScores:
     """The scores of one page, each in [0, 1]; higher is better but for the edit distance.
 
     Attributes:
-        edit_distance: Levenshtein distance of the characters over the length of the longer text.
+        edit_distance: See the function of this name.
         f1: Harmonic mean of precision and recall.
         precision: Share of the answer's different words that the page holds.
         recall: Share of the page's different words that the answer holds.
@@ -68,13 +68,18 @@ def score_page(prediction: str, target: str, *, swapped: bool = False) -> PageSc
     said, true = set(hypothesis), set(reference)
     common = len(said & true)
     return PageScores(
-        edit_distance=Levenshtein.normalized_distance(prediction, target),
+        edit_distance=edit_distance(prediction, target),
         f1=2 * common / (len(said) + len(true)),
         precision=common / len(said),
         recall=common / len(true),
         bleu=_bleu(hypothesis, reference),
         meteor=_meteor(hypothesis, reference),
     )
+
+
+def edit_distance(prediction: str, target: str) -> float:
+    """Levenshtein distance of the characters over the length of the longer text; 0 for two empty ones."""
+    return Levenshtein.normalized_distance(prediction, target)
 
 
 def wordnet_found() -> bool:

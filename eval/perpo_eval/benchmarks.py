@@ -1,0 +1,165 @@
+"""The kinds of benchmark: how their rows are read, what is asked, and how an answer is scored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from perpo.boxes import ImageSize
+from perpo.families import Family
+from perpo.prompts import LMMS_EVAL_GROUNDING, OCR, YES_NO
+from perpo_eval.documents import Row, RowFormat
+from perpo_eval.metrics.grounding import score_box
+from perpo_eval.metrics.ocr import score_page
+from perpo_eval.metrics.pope import parse_answer, score_answer
+
+PromptStyle = Literal["paper", "lmms_eval"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What became of one answer.
+
+    Attributes:
+        prediction: The answer as read (for JSON), or None if it could not be read.
+        scores: A number for each score; None where it does not apply or could not be had.
+    """
+
+    prediction: Any
+    scores: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One kind of benchmark.
+
+    Attributes:
+        name: A key of `perpo.scores.BENCHMARKS`.
+        rows: How its rows are read.
+        prompt: The question for a family in a style, with `{query}` in it.
+        default_query: What is asked where a row does not say.
+        score: Scores a response against the target, given the size of the image.
+        has_boxes: Whether answers refer to a frame.
+    """
+
+    name: str
+    rows: RowFormat
+    prompt: Callable[[Family, PromptStyle], str]
+    default_query: str
+    score: Callable[[str, Any, ImageSize, Family], Scored]
+    has_boxes: bool = False
+
+    def question(self, query: str, template: str) -> str:
+        """The user's turn: `query` in the place that `template` has for it."""
+        return template.replace("{query}", query or self.default_query)
+
+
+def _grounding_problem(row: Row) -> str | None:
+    texts, box = row["answer"], row["bbox"]
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
+        return f"answer is {texts!r}; expected a list of expressions"
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) <= 0:
+        return f"bbox is {box!r:.60}; expected x, y, width, height in pixels"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _grounding_samples(row: Row) -> list[tuple[str, str, Any]]:
+    x, y, width, height = row["bbox"]
+    box = [x, y, x + width, y + height]
+    # A row may hold the same sentence twice; its place keeps the two apart.
+    return [(f"{row['question_id']}/{place}", text, box) for place, text in enumerate(row["answer"])]
+
+
+def _grounding_prompt(family: Family, style: PromptStyle) -> str:
+    template = family.grounding_prompt if style == "paper" else LMMS_EVAL_GROUNDING
+    return template.replace("{expression}", "{query}")
+
+
+def _grounding_score(response: str, target: Any, size: ImageSize, family: Family) -> Scored:
+    frames = (family.box_format.frame, *family.other_frames)
+    scored = score_box(response, target, size, family.box_format, frames)
+    return Scored(scored.prediction, scored.scores)
+
+
+GROUNDING = Benchmark(
+    name="grounding",
+    rows=RowFormat(
+        "RefCOCO",
+        ("question_id", "image", "answer", "bbox", "file_name"),
+        "file_name",
+        _grounding_problem,
+        _grounding_samples,
+    ),
+    prompt=_grounding_prompt,
+    default_query="",
+    score=_grounding_score,
+    has_boxes=True,
+)
+
+
+def _pope_problem(row: Row) -> str | None:
+    if not isinstance(row["question"], str) or not row["question"].strip():
+        return f"question is {row['question']!r}; expected a text"
+    if row["answer"] not in ("yes", "no"):
+        return f"answer is {row['answer']!r}; expected yes or no"
+    return None
+
+
+def _pope_score(response: str, target: Any, size: ImageSize, family: Family) -> Scored:
+    scores: dict[str, float | None] = dict(score_answer(response, target))
+    return Scored(parse_answer(response), scores)
+
+
+POPE = Benchmark(
+    name="pope",
+    rows=RowFormat(
+        "POPE",
+        ("question_id", "image", "question", "answer", "image_source"),
+        "image_source",
+        _pope_problem,
+        lambda row: [(str(row["question_id"]), row["question"].strip(), row["answer"])],
+    ),
+    prompt=lambda family, style: YES_NO.replace("{question}", "{query}"),
+    default_query="",
+    score=_pope_score,
+)
+
+
+def _ocr_problem(row: Row) -> str | None:
+    if not isinstance(row["answer"], str) or not row["answer"].strip():
+        return f"answer is {row['answer']!r:.60}; expected the text of the page"
+    if not isinstance(row["question"], str):
+        return f"question is {row['question']!r:.60}; expected a text, or an empty one for the usual prompt"
+    return None
+
+
+def _ocr_score(response: str, target: Any, size: ImageSize, family: Family) -> Scored:
+    # The chat template ends before a blank or a line break, which some tokenizers give to the answer.
+    text, truth = response.strip(), target.strip()
+    page, swapped = score_page(text, truth), score_page(text, truth, swapped=True)
+    scores = {name: getattr(page, name) for name in ("edit_distance", "f1", "precision", "recall", "bleu", "meteor")}
+    scores |= {f"{name}:swapped": getattr(swapped, name) for name in ("precision", "recall", "bleu", "meteor")}
+    return Scored(text, scores)
+
+
+OCR_PAGES = Benchmark(
+    name="ocr",
+    rows=RowFormat(
+        "a page",
+        ("question_id", "image", "question", "answer", "file_name"),
+        "file_name",
+        _ocr_problem,
+        lambda row: [(str(row["question_id"]), row["question"].strip(), row["answer"])],
+    ),
+    prompt=lambda family, style: "{query}",
+    default_query=OCR,
+    score=_ocr_score,
+)
+
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (GROUNDING, POPE, OCR_PAGES)}

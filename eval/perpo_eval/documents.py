@@ -1,0 +1,150 @@
+"""Rows of a benchmark become documents: small, uniform, and with the image named instead of held.
+
+Every document has the same columns, whatever the benchmark, so that asking, scoring and storing are
+written once. An image is kept in a cache file of its own, so that a row with ten expressions is decoded once
+and 100,000 documents are small.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perpo.errors import PerpoError
+from perpo.images import image_problems
+from perpo.rows import read_rows
+from perpo_eval.media import keep_image, locate_image
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Row = Mapping[str, Any]
+
+DOCUMENT_COLUMNS: dict[str, str] = {
+    "source_id": "what the data set calls the sample",
+    "query": "what is asked about: an expression, a question, or nothing where the prompt says it all",
+    "target": "the truth (JSON): a box xyxy in pixels, yes or no, or a text",
+    "image_file": "the image on this machine",
+    "image_sha256": "digest of its bytes",
+    "image_path": "as the data set names it",
+    "width": "in pixels",
+    "height": "in pixels",
+}
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """How a benchmark's rows are read.
+
+    Attributes:
+        name: Whose columns they are, for messages.
+        columns: What a row must have, the image among them.
+        image_name: The column that names the image.
+        problem: What is wrong with a row that has its columns, or None.
+        samples: What a row asks: (source id, query, target) of each of its samples.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    image_name: str
+    problem: Callable[[Row], str | None]
+    samples: Callable[[Row], list[tuple[str, str, Any]]]
+
+
+def documents(rows: Iterable[Row], form: RowFormat, where: str) -> Dataset:
+    """The documents of some rows, in their order.
+
+    Args:
+        rows: The rows, with images as {bytes, path}.
+        form: What they are.
+        where: Where they were found, for messages.
+
+    Returns:
+        A data set with `DOCUMENT_COLUMNS`.
+
+    Raises:
+        PerpoError: No rows, or unusable ones; all unreadable images are counted.
+    """
+    from datasets import Dataset
+
+    found: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for number, row in enumerate(rows):
+        _check(row, form, f"{where}, row {number}")
+        name = str(row[form.image_name])
+        image = row["image"]
+        try:
+            kept = keep_image(image["bytes"]) if image.get("bytes") is not None else locate_image(Path(image["path"]))
+        except OSError as error:
+            problems.append(f"{name}: {error}")
+            continue
+        about = {
+            "image_file": str(kept.file),
+            "image_sha256": kept.sha256,
+            "image_path": name,
+            "width": kept.width,
+            "height": kept.height,
+        }
+        for source_id, query, target in form.samples(row):
+            text = json.dumps(target, ensure_ascii=False)
+            found.append({"source_id": source_id, "query": query, "target": text, **about})
+    _refuse_bad_images(found, problems, where)
+    if not found:
+        raise PerpoError(f"{where} holds no samples", f"give a file with rows in {form.name}'s columns")
+    return Dataset.from_list(found)
+
+
+def parquet_documents(path: Path, form: RowFormat) -> Dataset:
+    """The documents of a Parquet file.
+
+    Raises:
+        PerpoError: The file is missing, is no Parquet, or holds unusable rows.
+    """
+    return documents(read_rows(path), form, str(path))
+
+
+def hub_documents(dataset: Dataset, form: RowFormat) -> Dataset:
+    """The documents of a data set as `load_dataset` gives it."""
+    from datasets import Image
+
+    raw = dataset.select_columns(list(form.columns)).cast_column("image", Image(decode=False))
+    return documents(raw, form, f"{dataset.info.dataset_name} {dataset.split}")
+
+
+def fingerprint(docs: Dataset) -> str:
+    """SHA-256 of what documents say and of their images, in their order.
+
+    Of the meaning, not of the Parquet bytes, which change with the version of the writer.
+    """
+    digest = hashlib.sha256()
+    for doc in docs.remove_columns("image_file"):
+        digest.update(json.dumps(doc, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _check(row: Row, form: RowFormat, where: str) -> None:
+    hint = f"a row has the columns {', '.join(form.columns)}; see {form.name}'s rows"
+    if missing := sorted(set(form.columns) - set(row)):
+        raise PerpoError(f"{where} lacks {', '.join(missing)}", hint)
+    image = row["image"]
+    if not isinstance(image, Mapping) or not (
+        isinstance(image.get("bytes"), bytes) or isinstance(image.get("path"), str)
+    ):
+        raise PerpoError(f"{where}: image is {image!r:.40}; expected its bytes or its path", hint)
+    problem = form.problem(row)
+    if problem is not None:
+        raise PerpoError(f"{where}: {problem}", hint)
+
+
+def _refuse_bad_images(found: list[dict[str, Any]], problems: list[str], where: str) -> None:
+    names = {doc["image_file"]: doc["image_path"] for doc in found}
+    for name, problem in zip(names.values(), image_problems([Path(file) for file in names]), strict=True):
+        if problem is not None:
+            problems.append(f"{name}: {problem}")
+    if problems:
+        shown = "; ".join(problems[:10])
+        raise PerpoError(f"{where}: {len(problems)} images cannot be read: {shown}", "fetch them again")

@@ -1,0 +1,215 @@
+"""The first step of an evaluation: every question of the tasks gets its answer, once.
+
+Requests are made by lmms-eval from our task files. Each process of a run (torchrun, accelerate launch)
+answers its share and journals it; the first one collects all answers when the others are done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perpo.cli.common import progress
+from perpo.errors import PerpoError
+from perpo_eval.engines import Engine
+from perpo_eval.responses import Response, ResponseJournal, response_key
+from perpo_eval.suites import TASKS_FOLDER, TaskData
+
+if TYPE_CHECKING:
+    from lmms_eval.api.instance import Instance
+
+Answers = dict[tuple[str, int], Response]
+"""By task and document number."""
+
+
+class World:
+    """The processes of this run, as torchrun and accelerate launch tell them."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.size == 1:
+            return
+        import torch.distributed as dist
+
+        if not dist.is_initialized():
+            # The fastest may have to wait long for the slowest; one that dies ends all through the launcher.
+            dist.init_process_group("gloo", timeout=timedelta(days=7))
+        dist.barrier()
+
+
+def answer_all(
+    engine: Engine,
+    data: Sequence[TaskData],
+    templates: dict[str, str],
+    settings: dict[str, dict[str, Any]],
+    limit: int | None,
+    output: Path,
+    world: World,
+) -> tuple[Answers, ResponseJournal, set[str]] | None:
+    """Answer every question that has no answer in the journal yet.
+
+    Args:
+        engine: What answers.
+        data: The tasks with their documents.
+        templates: The prompt of each task, with {query} in it.
+        settings: lmms-eval's generation_kwargs of each task.
+        limit: Only the first so many documents of each task.
+        output: The results folder, in which the journal lies.
+        world: This process among the others.
+
+    Returns:
+        The answers, the journal, and the keys of the answers in it; None in all processes but the first.
+
+    Raises:
+        PerpoError: What the engine raises.
+    """
+    requests = _requests(engine, data, templates, settings, limit)
+    keys = {id(request): _key(engine, request) for request in requests}
+    journal = ResponseJournal(output, engine.identity, world.rank)
+    known = journal.answers()
+    first = {keys[id(request)]: request for request in reversed(requests)}
+    todo = {key: request for key, request in _share(first, world).items() if key not in known}
+    before = sum(key in known for key in first)
+    if before and world.rank == 0:
+        print(f"continuing: {before:,} of {len(first):,} questions were answered before", file=sys.stderr)
+    with progress(len(todo), "answering") as advance:
+        for batch in engine.stream(list(todo.values())):
+            journal.append({keys[id(request)]: response for request, response in batch})
+            advance(len(batch))
+    world.wait()
+    if world.rank > 0:
+        journal.close()
+        return None
+    known = journal.answers()
+    answers = {(str(r.task_name), int(r.doc_id)): known[keys[id(r)]] for r in requests}
+    _warn_of_empty(engine, answers)
+    return answers, journal, set(first)
+
+
+def _share(requests: dict[str, Instance], world: World) -> dict[str, Instance]:
+    """This process's part: questions about one image stay together."""
+    places: dict[str, int] = {}
+    part = {}
+    for key, request in requests.items():
+        *_, doc_id, task, _ = request.args
+        image = request.metadata.get("image", f"{task}/{doc_id}")
+        if places.setdefault(image, len(places)) % world.size == world.rank:
+            part[key] = request
+    return part
+
+
+def _key(engine: Engine, request: Instance) -> str:
+    from perpo_eval.lmms_model import image_key
+
+    chat = not engine.model.is_simple
+    kwargs = request.args[2] if chat else request.args[1]
+    image = image_key(engine.model, request)
+    request.metadata["image"] = image
+    return response_key(request.args[0], image, json.dumps(kwargs, sort_keys=True))
+
+
+def _requests(
+    engine: Engine,
+    data: Sequence[TaskData],
+    templates: dict[str, str],
+    settings: dict[str, dict[str, Any]],
+    limit: int | None,
+) -> list[Instance]:
+    """lmms-eval's requests for all tasks."""
+    with _quiet_lmms_eval() as (get_task_dict, manager):
+        configs = [_task_config(task, templates[task.spec.name], settings[task.spec.name]) for task in data]
+        tasks = get_task_dict(configs, manager, "simple" if engine.model.is_simple else "chat")
+        requests: list[Instance] = []
+        for name, task in tasks.items():
+            engine.model.task_dict[name] = task.dataset
+            task.set_config(key="num_fewshot", value=0)
+            task.build_all_requests(limit=limit)
+            requests += task.instances
+    return requests
+
+
+def _task_config(data: TaskData, template: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The task file's settings with the rows that were read before, and the family's prompt."""
+    from perpo_eval.benchmarks import BENCHMARKS
+    from perpo_eval.tasks.functions import doc_to_visual
+
+    benchmark = BENCHMARKS[data.spec.benchmark]
+    return {
+        "task": data.spec.name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"rows": str(TASKS_FOLDER / "rows_are_made_elsewhere.json")}},
+        "test_split": "rows",
+        "output_type": "generate_until",
+        # A closure, for lmms-eval copies what a partial holds.
+        "process_docs": lambda _: data.docs,
+        "doc_to_visual": doc_to_visual,
+        "doc_to_text": partial(_doc_to_text, benchmark.question, template),
+        "doc_to_target": "target",
+        "generation_kwargs": settings,
+        "metric_list": [{"metric": "bypass"}],
+    }
+
+
+def _doc_to_text(question: Any, template: str, doc: dict[str, Any]) -> str:
+    return question(doc["query"], template)
+
+
+@contextlib.contextmanager
+def _quiet_lmms_eval() -> Iterator[tuple[Any, Any]]:
+    """lmms-eval's `get_task_dict` and a manager of our tasks; no bars, no log, no prints on stdout."""
+    from tenacity import RetryError
+
+    with contextlib.redirect_stdout(sys.stderr):
+        from loguru import logger
+
+        logger.disable("lmms_eval")
+        import lmms_eval.api.task
+        from lmms_eval.tasks import TaskManager, get_task_dict
+        from PIL import ImageFile
+
+        module: Any = lmms_eval.api.task
+        bar = module.tqdm
+        module.tqdm = lambda *words, **options: bar(*words, **options | {"disable": True})
+        try:
+            yield get_task_dict, TaskManager(include_path=str(TASKS_FOLDER), include_defaults=False)
+        except RetryError as error:
+            # lmms-eval tries loading five times and hides what went wrong.
+            raise error.last_attempt.exception() or error from error
+        finally:
+            module.tqdm = bar
+            ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing lmms-eval sets it
+
+
+def _warn_of_empty(engine: Engine, answers: Answers) -> None:
+    empty = sum(not response.text.strip() for response in answers.values())
+    if empty and engine.info.engine != "perpo":
+        print(
+            f"warning: {empty:,} of {len(answers):,} answers of {engine.info.engine} are empty; some of lmms-eval's "
+            "models return nothing where they failed",
+            file=sys.stderr,
+        )
+
+
+def check_answers(answers: Answers, expected: Sequence[tuple[str, int]]) -> None:
+    """Refuse to score when a question has no answer.
+
+    Raises:
+        PerpoError: One or more have none.
+    """
+    missing = [place for place in expected if place not in answers]
+    if missing:
+        task, number = missing[0]
+        raise PerpoError(
+            f"{len(missing):,} of {len(expected):,} questions have no response, the first is number {number} of {task}",
+            "perpo-eval --questions FILE writes all of them; nothing is scored as wrong because it is missing",
+        )

@@ -1,0 +1,114 @@
+"""Scoring without a model: answers that were made elsewhere, and the responses of a stored run."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perpo import provenance
+from perpo.cli.arguments import default_of
+from perpo.errors import PerpoError
+from perpo.families import family_of
+from perpo.files import check_writable
+from perpo.records import ModelInfo, sample_key
+from perpo.store import new_run_id, read_run, write_run
+from perpo_eval import scoring
+from perpo_eval.responses import Response
+from perpo_eval.storing import RunWriter, check_family, command, templates_of
+from perpo_eval.suites import SUITE_VERSION, TaskData, TaskSpec, spec_of, suite_sha256
+
+if TYPE_CHECKING:
+    from perpo_eval.cli import EvalArguments
+
+
+def score_responses(
+    args: EvalArguments, data: Sequence[TaskData], answers: dict[str, str], began: datetime, clock: float
+) -> Path:
+    """Score answers that were made elsewhere."""
+    missing, known = [], set()
+    for task in data:
+        for number, doc in enumerate(task.docs):
+            if args.limit is not None and number >= args.limit:
+                break
+            key = sample_key(task.dataset, task.revision, task.spec.split, doc["source_id"], doc["query"])
+            known.add(key)
+            if key not in answers:
+                missing.append(f"{task.spec.name} {doc['source_id']}")
+    hint = "perpo-eval --questions FILE writes every question with its sample_key"
+    if missing:
+        raise PerpoError(f"{len(missing):,} of {len(known):,} questions have no response, such as {missing[0]}", hint)
+    if strange := set(answers) - known:
+        raise PerpoError(f"{len(strange):,} responses are to samples that these tasks do not have", hint)
+    specs = [task.spec for task in data]
+    family = family_of(args.family) if args.family else None
+    unknown = dict.fromkeys((field.name for field in fields(ModelInfo)), None)
+    info = ModelInfo(**unknown | {"id": args.name or Path(str(args.responses)).stem, "engine": "elsewhere"})  # type: ignore[arg-type]
+    info = dataclasses.replace(info, family=args.family)
+    run = RunWriter(args, info, family, None, {}, began, clock)
+    templates = templates_of(args, specs, family)
+    return run.store(data, templates, lambda task: lambda number, key: Response(answers[key]))
+
+
+def rescored(args: EvalArguments) -> Path:
+    """Score a stored run's responses again, and store that as another run."""
+    check_unused(args, ("rescore", "name", "output", "family", "json"))
+    import pyarrow.compute as pc
+
+    check_writable(Path(args.output))
+    clock = time.perf_counter()
+    run = read_run(Path(str(args.rescore)))
+    old, samples = run.record, run.samples()
+    named = args.family or old.model.family
+    family = None if named is None else family_of(named)
+    tables, results = [], []
+    for result in old.tasks:
+        spec = _known_spec(result.task)
+        check_family(family, [spec])
+        table = scoring.rescore(samples.filter(pc.equal(samples["task"], result.task)), spec, family)
+        kept = {field.name: getattr(result, field.name) for field in fields(result)}
+        for name in ("n_scored", "n_parse_fail", "n_error", "metrics"):
+            del kept[name]
+        frame = table["box_frame"][0].as_py() if table.num_rows else None
+        tables.append(table)
+        results.append(scoring.task_result(kept | {"box_frame": frame, "task_version": scoring.TASK_VERSION}, table))
+    now = datetime.now(UTC)
+    name = args.name or old.name
+    record = dataclasses.replace(
+        old,
+        run_id=new_run_id(name, old.suite["name"], now),
+        name=name,
+        created_utc=now.isoformat(timespec="seconds"),
+        duration_s=round(time.perf_counter() - clock, 3),
+        command=command(args),
+        code=provenance.code_version(),
+        packages=provenance.package_versions(),
+        suite=old.suite | {"version": SUITE_VERSION, "sha256": suite_sha256()},
+        tasks=results,
+        groups=scoring.groups(results, tables),
+        samples=None,
+        rescored_from=old.run_id,
+    )
+    return write_run(Path(args.output), record, scoring.join(tables)).path
+
+
+def _known_spec(task: str) -> TaskSpec:
+    try:
+        return spec_of(task)
+    except KeyError:
+        raise PerpoError(
+            f"the run has the task '{task}', which this perpo does not know", "use the perpo of then"
+        ) from None
+
+
+def check_unused(args: EvalArguments, used: Sequence[str]) -> None:
+    """Refuse arguments that would be ignored."""
+    mode = "rescore" if args.rescore is not None else "responses"
+    for field in fields(args):
+        default = default_of(field)
+        if field.name not in (*used, mode) and getattr(args, field.name) != default:
+            raise PerpoError(f"--{field.name} has no use with --{mode}", f"leave --{field.name} out")

@@ -1,0 +1,238 @@
+"""The second step of an evaluation: from documents and answers to a run's rows and numbers. No model, no torch.
+
+Rows are scored in blocks and kept as Arrow tables, so that 100,000 of them stay small.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perpo.families import Family
+from perpo.records import GroupResult, Metric, TaskResult, sample_key
+from perpo.scores import metrics_of
+from perpo_eval.benchmarks import BENCHMARKS, Benchmark
+from perpo_eval.responses import Response
+from perpo_eval.suites import TaskData, TaskSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TASK_VERSION = "1"
+_BLOCK = 2000
+
+Row = dict[str, Any]
+
+
+def score_task(
+    data: TaskData,
+    template: str,
+    family: Family | None,
+    response_of: Callable[[int, str], Response],
+    limit: int | None,
+) -> pa.Table:
+    """Score the answers to a task's documents.
+
+    Args:
+        data: The task with its documents.
+        template: What was asked, with {query} in it.
+        family: What is known of the model's family; needed where answers hold boxes.
+        response_of: The answer by document number and sample key.
+        limit: Only the first so many documents.
+
+    Returns:
+        One row a sample, with the columns of `perpo.records.SAMPLE_COLUMNS`.
+    """
+    benchmark = BENCHMARKS[data.spec.benchmark]
+    names = score_names(benchmark, family)
+
+    def rows() -> Iterator[Row]:
+        for number, doc in enumerate(islice(data.docs, limit)):
+            key = sample_key(data.dataset, data.revision, data.spec.split, doc["source_id"], doc["query"])
+            response = response_of(number, key)
+            about = _about(data, doc, key, benchmark.question(doc["query"], template), response)
+            size = (doc["width"], doc["height"])
+            yield about | _scored(benchmark, response, json.loads(doc["target"]), size, family, names)
+
+    return _table(rows(), names)
+
+
+def rescore(samples: pa.Table, spec: TaskSpec, family: Family | None) -> pa.Table:
+    """Score the responses of a stored run's task again.
+
+    Args:
+        samples: The task's rows.
+        spec: The task.
+        family: As for `score_task`.
+    """
+    benchmark = BENCHMARKS[spec.benchmark]
+    names = score_names(benchmark, family)
+
+    def rows() -> Iterator[Row]:
+        for batch in samples.to_batches(max_chunksize=_BLOCK):
+            for row in batch.to_pylist():
+                said = Response(row["response"], finish_reason=row["finish_reason"])
+                size = (row["image"]["width"], row["image"]["height"])
+                yield row | _scored(benchmark, said, json.loads(row["target"]), size, family, names)
+
+    return _table(rows(), names)
+
+
+def score_names(benchmark: Benchmark, family: Family | None) -> list[str]:
+    """The scores of a benchmark's samples, in the order of the column."""
+    scored = benchmark.score("", _EXAMPLES[benchmark.name], (2, 2), family)  # type: ignore[arg-type]
+    return [*scored.scores, *(["truncated"] if benchmark.name == "ocr" else [])]
+
+
+_EXAMPLES: dict[str, Any] = {"grounding": [0.0, 0.0, 1.0, 1.0], "pope": "yes", "ocr": "a"}
+
+
+def _about(data: TaskData, doc: Mapping[str, Any], key: str, question: str, response: Response) -> Row:
+    return {
+        "sample_key": key,
+        "task": data.spec.name,
+        "cluster_id": doc["image_sha256"],
+        "image": {
+            "sha256": doc["image_sha256"],
+            "path": doc["image_path"],
+            "width": doc["width"],
+            "height": doc["height"],
+        },
+        "question": question,
+        "prompt": response.prompt,
+        "response": response.text,
+        "target": doc["target"],
+        "tokens_out": response.tokens_out,
+        "latency_ms": response.latency_ms,
+        "finish_reason": response.finish_reason,
+        "error": None,
+        "judge": None,
+    }
+
+
+def _scored(
+    benchmark: Benchmark,
+    response: Response,
+    target: Any,
+    size: tuple[int, int],
+    family: Family | None,
+    names: Sequence[str],
+) -> Row:
+    scored = benchmark.score(response.text, target, size, family)  # type: ignore[arg-type]
+    scores = dict(scored.scores)
+    if "truncated" in names:
+        reason = response.finish_reason
+        scores["truncated"] = None if reason is None else float(reason == "length")
+    failed = scores.get("parse_fail")
+    return {
+        "parse_ok": not failed,
+        "prediction": None if scored.prediction is None else json.dumps(scored.prediction, ensure_ascii=False),
+        "box_frame": family.box_format.frame if benchmark.has_boxes and family is not None else None,
+        "scores": {name: scores[name] for name in names},
+    }
+
+
+def _table(rows: Iterable[Row], names: Sequence[str]) -> pa.Table:
+    import pyarrow as pa
+
+    schema = _schema(names)
+    blocks, iterator = [], iter(rows)
+    while block := list(islice(iterator, _BLOCK)):
+        blocks.append(pa.Table.from_pylist(block, schema=schema))
+    return pa.concat_tables(blocks) if blocks else schema.empty_table()
+
+
+def _schema(names: Sequence[str]) -> pa.Schema:
+    """The columns of `SAMPLE_COLUMNS`, with one field for each score."""
+    import pyarrow as pa
+
+    from perpo.records import SAMPLE_COLUMNS
+
+    text, number = pa.string(), pa.float64()
+    types = {
+        "image": pa.struct([("sha256", text), ("path", text), ("width", pa.int32()), ("height", pa.int32())]),
+        "parse_ok": pa.bool_(),
+        "scores": pa.struct([(name, number) for name in names]),
+        "tokens_out": pa.int32(),
+        "latency_ms": number,
+    }
+    return pa.schema([(name, types.get(name, text)) for name in SAMPLE_COLUMNS])
+
+
+def join(tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of several tasks as one table; a score that a task does not have is null."""
+    import pyarrow as pa
+
+    names = list(dict.fromkeys(field.name for t in tables for field in t.schema.field("scores").type))
+    schema = _schema(names)
+    return pa.concat_tables([_widened(table, schema, names) for table in tables])
+
+
+def _widened(table: pa.Table, schema: pa.Schema, names: Sequence[str]) -> pa.Table:
+    import pyarrow as pa
+
+    columns = []
+    for name in schema.names:
+        column = table[name].combine_chunks()
+        if name == "scores":
+            held = {field.name: column.field(place) for place, field in enumerate(column.type)}
+            empty = pa.nulls(len(column), pa.float64())
+            column = pa.StructArray.from_arrays([held.get(name, empty) for name in names], names=list(names))
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def task_result(data_of: Mapping[str, Any], samples: pa.Table) -> TaskResult:
+    """The numbers of one task, from its rows.
+
+    Args:
+        data_of: The other fields of the result.
+        samples: The rows.
+    """
+    benchmark = data_of["benchmark"]
+    return TaskResult(
+        **data_of,
+        n_scored=samples.num_rows,
+        n_parse_fail=samples.num_rows - sum(samples["parse_ok"].to_pylist()),
+        n_error=samples.num_rows - samples["error"].null_count,
+        metrics=metrics(benchmark, [samples]),
+    )
+
+
+def groups(results: Sequence[TaskResult], tables: Sequence[pa.Table]) -> list[GroupResult]:
+    """The metrics of every benchmark over its tasks."""
+    found = []
+    for benchmark in dict.fromkeys(result.benchmark for result in results):
+        mine = [place for place, result in enumerate(results) if result.benchmark == benchmark]
+        names = [results[place].task for place in mine]
+        found.append(GroupResult(benchmark, names, metrics(benchmark, [tables[place] for place in mine])))
+    return found
+
+
+def metrics(benchmark: str, tables: Sequence[pa.Table]) -> list[Metric]:
+    """Every metric over the rows of some tasks, which weigh the same, with intervals clustered by image."""
+    names = [field.name for field in tables[0].schema.field("scores").type]
+    columns = {name: np.concatenate([_score(table, name) for table in tables]) for name in names}
+    clusters = np.concatenate([table["cluster_id"].to_numpy() for table in tables]).astype(str)
+    tasks = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
+    return [
+        Metric(
+            name=metric.name,
+            **asdict(metric.estimate(columns, clusters, tasks)),
+            higher_is_better=metric.higher_is_better,
+            unit="fraction",
+        )
+        for metric in metrics_of(benchmark, names)
+    ]
+
+
+def _score(table: pa.Table, name: str) -> np.ndarray:
+    import pyarrow.compute as pc
+
+    column = pc.struct_field(table["scores"], name)
+    return np.asarray(column.to_numpy(), dtype=np.float64)

@@ -1,0 +1,143 @@
+"""What becomes of answers: scored, described, and stored as a run."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perpo import provenance
+from perpo.cli.arguments import default_of
+from perpo.errors import PerpoError
+from perpo.families import FAMILIES, Family
+from perpo.records import SCHEMA_VERSION, ModelInfo, RunRecord
+from perpo.store import new_run_id, write_run
+from perpo_eval import scoring
+from perpo_eval.benchmarks import BENCHMARKS
+from perpo_eval.responses import Response
+from perpo_eval.suites import SUITE_VERSION, TaskData, TaskSpec, suite_sha256
+
+if TYPE_CHECKING:
+    from perpo_eval.cli import EvalArguments
+
+ResponseOf = Callable[[str], Callable[[int, str], Response]]
+"""For a task, the answer by document number and sample key."""
+
+
+@dataclass(frozen=True)
+class RunWriter:
+    """Scores answers and stores them with what a record says of a run beside its results.
+
+    Attributes:
+        args: What `perpo-eval` was given.
+        model: What answered.
+        family: How it writes boxes; needed for grounding.
+        training: training.json of the adapter, or None.
+        hardware: Where it answered.
+        began: When.
+        clock: `time.perf_counter()` of then.
+    """
+
+    args: EvalArguments
+    model: ModelInfo
+    family: Family | None
+    training: dict[str, Any] | None
+    hardware: dict[str, Any]
+    began: datetime
+    clock: float
+
+    def store(self, data: Sequence[TaskData], templates: dict[str, str], response_of: ResponseOf) -> Path:
+        """Score the answers and write the record."""
+        tables, results = [], []
+        for task in data:
+            spec, template = task.spec, templates[task.spec.name]
+            table = scoring.score_task(task, template, self.family, response_of(spec.name), self.args.limit)
+            about = {
+                "task": spec.name,
+                "benchmark": spec.benchmark,
+                "task_version": scoring.TASK_VERSION,
+                "dataset": task.dataset,
+                "revision": task.revision,
+                "data_sha256": task.data_sha256,
+                "split": spec.split,
+                "prompt": template.replace("{query}", BENCHMARKS[spec.benchmark].default_query or "{query}"),
+                "max_new_tokens": self.args.max_new_tokens or spec.max_new_tokens,
+                "box_frame": table["box_frame"][0].as_py() if table.num_rows else None,
+                "note": task.note,
+                "n_total": len(task.docs),
+                "cluster_key": "image sha256",
+            }
+            tables.append(table)
+            results.append(scoring.task_result(about, table))
+        record = RunRecord(
+            **self._circumstances(),
+            tasks=results,
+            groups=scoring.groups(results, tables),
+            judge=None,
+            samples=None,
+            source="measured",
+        )
+        return write_run(Path(self.args.output), record, scoring.join(tables)).path
+
+    def _circumstances(self) -> dict[str, Any]:
+        args, info = self.args, self.model
+        name = args.name or "+".join(filter(None, (info.id, info.adapter)))
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": new_run_id(name, args.suite, self.began),
+            "name": name,
+            "status": "complete",
+            "created_utc": self.began.isoformat(timespec="seconds"),
+            "duration_s": round(time.perf_counter() - self.clock, 3),
+            "command": command(args),
+            "code": provenance.code_version(),
+            "packages": provenance.package_versions(),
+            "hardware": self.hardware,
+            "model": info,
+            "training_run": self.training,
+            "suite": {"name": args.suite, "version": SUITE_VERSION, "sha256": suite_sha256()},
+            "generation": {
+                "batch_size": args.batch_size,
+                "temperature": args.temperature,
+                "top_p": args.top_p,
+                "seed": args.seed if args.temperature else None,
+                "limit": args.limit,
+                "prompt_style": args.prompt_style,
+            },
+        }
+
+
+def templates_of(args: EvalArguments, specs: Sequence[TaskSpec], family: Family | None) -> dict[str, str]:
+    """The prompt of each task, with {query} in it."""
+    # Yes/no questions and pages are asked alike of every family.
+    asked = family or FAMILIES["llava"]
+    return {spec.name: BENCHMARKS[spec.benchmark].prompt(asked, args.prompt_style) for spec in specs}
+
+
+def check_family(family: Family | None, specs: Sequence[TaskSpec]) -> None:
+    """Refuse to read boxes of an unknown family.
+
+    Raises:
+        PerpoError: A task needs a family, and there is none.
+    """
+    boxes = [spec.name for spec in specs if BENCHMARKS[spec.benchmark].has_boxes]
+    if family is None and boxes:
+        known = ", ".join(FAMILIES)
+        raise PerpoError(f"{boxes[0]} needs to know how the model writes boxes", f"give --family (known: {known})")
+
+
+def command(args: EvalArguments) -> str:
+    """The command line that would repeat a run."""
+    words = ["perpo-eval"]
+    for field in fields(args):
+        value = getattr(args, field.name)
+        default = default_of(field)
+        if value is True:
+            words.append(f"--{field.name}")
+        elif value != default:
+            words += [f"--{field.name}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)

@@ -1,0 +1,125 @@
+"""What the task files call. For lmms-eval's own command line: the family is LLaVA's, the prompt the paper's.
+
+`perpo-eval` asks and scores with the same functions of `perpo_eval.benchmarks`, with the model's own family.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perpo.errors import PerpoError
+from perpo.families import FAMILIES
+from perpo.scores import BENCHMARKS as METRICS
+from perpo_eval.benchmarks import GROUNDING, OCR_PAGES, POPE, Benchmark
+from perpo_eval.documents import hub_documents, parquet_documents
+from perpo_eval.media import open_image
+from perpo_eval.tiny_data import tiny_parquet
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from PIL import Image
+
+_LLAVA = FAMILIES["llava"]
+DATA_FOLDER = "PERPO_DATA"
+"""The environment variable that names the folder of what the hub does not have as rows."""
+
+Doc = Mapping[str, Any]
+
+
+def doc_to_visual(doc: Doc) -> list[Image.Image]:
+    """The image of a document."""
+    return [open_image(doc["image_file"])]
+
+
+def _texts(benchmark: Benchmark) -> Callable[[Doc], str]:
+    def doc_to_text(doc: Doc) -> str:
+        return benchmark.question(doc["query"], benchmark.prompt(_LLAVA, "paper"))
+
+    return doc_to_text
+
+
+def _results(benchmark: Benchmark) -> Callable[[Doc, list[str]], dict[str, Any]]:
+    metrics = METRICS[benchmark.name]
+
+    def process_results(doc: Doc, results: list[str]) -> dict[str, Any]:
+        size = (doc["width"], doc["height"])
+        scores = benchmark.score(results[0], json.loads(doc["target"]), size, _LLAVA).scores
+        held = [metric for metric in metrics if metric.needs() <= set(scores)]
+        # A metric that is a ratio of sums is handed its parts.
+        return {m.name: {name: scores[name] for name in m.needs()} if m.top else scores[m.name] for m in held}
+
+    return process_results
+
+
+grounding_text, grounding_results = _texts(GROUNDING), _results(GROUNDING)
+pope_text, pope_results = _texts(POPE), _results(POPE)
+ocr_text, ocr_results = _texts(OCR_PAGES), _results(OCR_PAGES)
+
+
+def mean(scores: Sequence[float | None]) -> float:
+    """The aggregation of every score that is a mean; not a number without scores (METEOR without WordNet)."""
+    held = [score for score in scores if score is not None]
+    return sum(held) / len(held) if held else float("nan")
+
+
+def _ratio(benchmark: str, name: str) -> Callable[[Sequence[Mapping[str, float]]], float]:
+    (metric,) = (metric for metric in METRICS[benchmark] if metric.name == name)
+
+    def aggregate(parts: Sequence[Mapping[str, float]]) -> float:
+        above = sum(weight * part[score] for part in parts for score, weight in metric.top.items())
+        below = sum(weight * part[score] for part in parts for score, weight in metric.bottom.items())
+        if not metric.bottom:
+            below = float(len(parts))
+        return above / below if below else float("nan")
+
+    return aggregate
+
+
+pope_precision, pope_recall, pope_f1 = (_ratio("pope", name) for name in ("precision", "recall", "f1"))
+pope_yes_ratio, pope_f1_strict = _ratio("pope", "yes_ratio"), _ratio("pope", "f1:strict")
+
+
+def hub_grounding(dataset: Dataset) -> Dataset:
+    """The documents of the hub's RefCOCO rows (process_docs)."""
+    return hub_documents(dataset, GROUNDING.rows)
+
+
+def hub_pope(dataset: Dataset) -> Dataset:
+    """The documents of the hub's POPE rows (process_docs)."""
+    return hub_documents(dataset, POPE.rows)
+
+
+def tiny_grounding(pointer: Dataset) -> Dataset:
+    """The documents of the tiny world's expressions (process_docs); the split's name says which task."""
+    return parquet_documents(tiny_parquet(_task(pointer)), GROUNDING.rows)
+
+
+def tiny_pope(pointer: Dataset) -> Dataset:
+    """The documents of the tiny world's yes/no questions (process_docs)."""
+    return parquet_documents(tiny_parquet(_task(pointer)), POPE.rows)
+
+
+def tiny_ocr(pointer: Dataset) -> Dataset:
+    """The documents of the tiny world's pages (process_docs)."""
+    return parquet_documents(tiny_parquet(_task(pointer)), OCR_PAGES.rows)
+
+
+def folder_ocr(pointer: Dataset) -> Dataset:
+    """The documents of pages that lie in the folder named by $PERPO_DATA (process_docs)."""
+    folder = os.environ.get(DATA_FOLDER)
+    file = Path(folder or ".") / f"{_task(pointer)}.parquet"
+    if folder is None or not file.is_file():
+        raise PerpoError(
+            f"{file.name} is not in the folder that ${DATA_FOLDER} names ({folder or 'not set'})",
+            "build it with perpo-data fox, and set the variable to its --output",
+        )
+    return parquet_documents(file, OCR_PAGES.rows)
+
+
+def _task(pointer: Dataset) -> str:
+    # A split's name has no plus.
+    return str(pointer.split).replace("plus", "+")

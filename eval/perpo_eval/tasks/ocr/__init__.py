@@ -1,0 +1,1 @@
+"""Page reading tasks for lmms-eval: Fox and the tiny world's pages."""

@@ -1,0 +1,1 @@
+"""Yes/no tasks for lmms-eval: POPE and the tiny world's objects."""

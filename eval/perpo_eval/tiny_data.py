@@ -1,0 +1,46 @@
+"""The tiny world's benchmarks as Parquet files in the cache, drawn at their first use."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from perpo_eval.media import cache_folder
+
+
+def tiny_version() -> str:
+    """The tiny world's version, with a digest of what draws it: a world in the making changes although its
+    version stands.
+    """
+    from perpo import prompts
+    from perpo.tiny import expressions, objects, pages, scenes, world
+
+    modules = (expressions, objects, pages, prompts, scenes, world)
+    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
+    return f"{world.WORLD_VERSION}-{hashlib.sha256(sources).hexdigest()[:8]}"
+
+
+def tiny_parquet(task: str) -> Path:
+    """The rows of a task of the tiny world, such as refshapes_val, tinypope_random or tinypages_test."""
+    from perpo.tiny.world import write_parquet
+
+    path = cache_folder() / f"tiny-world-{tiny_version()}" / f"{task}.parquet"
+    if not path.is_file():
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        write_parquet(_rows(task), part)
+        part.replace(path)
+    return path
+
+
+def _rows(task: str) -> Iterator[dict[str, Any]]:
+    from perpo.tiny.objects import object_rows
+    from perpo.tiny.pages import page_rows
+    from perpo.tiny.world import benchmark_rows
+
+    dataset, split = task.rsplit("_", 1)
+    if dataset == "tinypope":
+        return object_rows(split)
+    return page_rows(split) if dataset == "tinypages" else benchmark_rows(dataset, split)
