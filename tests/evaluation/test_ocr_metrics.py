@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -225,3 +227,12 @@ def test_jieba_leaves_no_file_and_keeps_its_own_words(tmp_path, monkeypatch, cap
         assert ocr._jieba().lcut("我来到北京清华大学") == fresh
     finally:
         jieba.del_word("我来到北京")
+
+
+def test_the_benchmark_finds_equal_distances() -> None:
+    """Its smallest size; it stops where NLTK's distance is another."""
+    script = Path(__file__).parents[2] / "benchmarks" / "ocr_scoring.py"
+    sizes = ["--pages", "3", "--characters", "80", "--timed", "3"]
+    done = subprocess.run([sys.executable, script, *sizes], capture_output=True, text=True, check=True, timeout=60)
+    assert "3 pages of 80 characters" in done.stdout
+    assert re.search(r"its distances equal ours\nratio of the edit distances: \d+ x", done.stdout)
