@@ -51,6 +51,9 @@ class ReferArguments(CommandArguments):
     output: Path = arg(help=_OUTPUT)
     datasets: list[ReferSet] = arg([], "refcoco, refcoco+ and refcocog, or some of them; all by default")
     splits: list[str] = arg([], "train, val, testA, testB and test, or some of them; all by default")
+    keep_out_google: bool = arg(
+        False, "keep the val and test images of Google's partition out of training files too (the hub's val holds them)"
+    )
     link_images: bool = arg(False, "store the images' absolute paths instead of the images (training files are large)")
     allow_other_counts: bool = arg(False, _OTHER_COUNTS)
     overwrite: bool = arg(False, _OVERWRITE)

@@ -20,9 +20,9 @@ from perpo.prepare.known import (
     ReferSet,
     compare,
 )
+from perpo.prepare.layout import Annotations, Ref, count, read_annotations, read_refs
 from perpo.prepare.overlap import coco_number
 from perpo.prepare.parquet import RowFile, Written, check_outputs, say, write_rows
-from perpo.prepare.refer import Annotations, Ref, count, read_annotations, read_refs
 from perpo.rows import Row
 
 if TYPE_CHECKING:

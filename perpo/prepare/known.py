@@ -34,7 +34,10 @@ POPE_IMAGES = 500
 # ucaslcl/Fox, the benchmark of "Focus Anywhere for Fine-grained Multi-page Document Understanding" (arXiv:2405.14295).
 FOX_PAGES: dict[FoxLanguage, int] = {"en": 112, "cn": 100}
 
-# Rows of each split on the hub: RefCOCO's and RefCOCOg's val hold 5,000 refs of Google's partition as well.
+GOOGLE: tuple[ReferSet, ...] = ("refcoco", "refcocog")
+"""The sets that Google split in another way, by objects: its val and test images are in UNC's and UMD's train."""
+
+# Rows of the hub's splits that are refs of Google's partition, beside those that the papers report.
 HUB_GOOGLE_ROWS = {"refcoco_val": 5000, "refcocog_val": 5000}
 
 

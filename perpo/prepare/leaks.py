@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +45,7 @@ def check_overlap(args: OverlapArguments) -> None:
     images = _training_images(args.train, root)
     matches = find_matches(dict.fromkeys(images), index)
     leaks = [image in matches for image in images]
-    print(_summary(args, images, index, list(matches.values()), sum(leaks)))
-    for reason, number in count_reasons(matches).items():
-        print(f"by {reason}: {number} images")
+    print(_summary(args, images, index, matches, sum(leaks)))
     if args.output is not None:
         _write_without(args.train, leaks, args.output)
         print(f"{args.output}: {leaks.count(False)} of {len(leaks)} rows")
@@ -68,15 +66,20 @@ def _check_output(train: Path, output: Path, overwrite: bool) -> None:
 
 
 def _summary(
-    args: OverlapArguments, images: Sequence[ImageIdentity], index: ImageIndex, matches: Sequence[Match], rows: int
+    args: OverlapArguments,
+    images: Sequence[ImageIdentity],
+    index: ImageIndex,
+    matches: Mapping[ImageIdentity, Match],
+    rows: int,
 ) -> str:
+    reasons = ", ".join(f"{number} by {reason}" for reason, number in count_reasons(matches).items())
     lines = [
         f"{args.train}: {len(images)} rows, {len(set(images))} images",
-        f"evaluations: {max(len(index.by_sha256), len(index.by_coco))} images, {len(index.by_sha256)} known by content",
-        f"in both: {len(matches)} images, {rows} rows",
+        f"evaluations: {len(index.known)} images",
+        f"in both: {len(matches)} images ({reasons}), {rows} rows",
     ]
     if matches:
-        lines.append("  " + listing([f"{match.image} = {match.evaluation}" for match in matches]))
+        lines.append("  " + listing([f"{match.image} = {match.evaluation}" for match in matches.values()]))
     if index.unknown:
         say(f"{len(index.unknown)} images of evaluations are only names, such as {min(index.unknown)}: not compared")
     return "\n".join(lines)

@@ -41,15 +41,19 @@ class ImageIndex:
         by_sha256: Name by digest.
         by_coco: Name by COCO's number.
         unknown: Images with neither: nothing can be said about them.
+        known: Digest, number or name of each image, to count them.
     """
 
     by_sha256: dict[str, str] = field(default_factory=dict)
     by_coco: dict[int, str] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
+    known: set[str | int] = field(default_factory=set)
 
     def add(self, image: ImageIdentity, source: str) -> None:
         """Take in an image of the evaluation called `source`."""
         label = f"{image.name} ({source})"
+        # The number first: POPE's lists and RefCOCO's may hold one image in two forms.
+        self.known.add(next(key for key in (image.coco, image.sha256, image.name) if key is not None))
         if image.sha256 is not None:
             self.by_sha256.setdefault(image.sha256, label)
         if image.coco is not None:
