@@ -129,7 +129,8 @@ def test_batch_size_and_shared_images_change_no_answer(checkpoint, columns) -> N
     assert texts[1] == texts[5] == texts[16]
     assert len(set(texts[1])) > 6
     assert len(shown) == (4 if "image_sha256" in columns else DOCS)  # in one batch of all
-    response = model.responses["t", 3]
+    ((request, response), *_), *_ = model.stream(requests("t", doc_to_visual)[3:4])
+    assert request.doc_id == 3
     assert response.prompt == render_prompt(model.loaded, QUESTIONS[3])
     assert response.latency_ms > 0
 
@@ -158,8 +159,8 @@ def test_how_answers_end(checkpoint, monkeypatch) -> None:
 
     def run(until) -> dict[str, tuple[str, int]]:
         settings = {"max_new_tokens": 9, "until": until}
-        model.generate_until(requests("t", lambda doc: [picture(0)], settings))
-        return {r.text: (r.finish_reason, r.tokens_out) for r in model.responses.values()}
+        answered = model.stream(requests("t", lambda doc: [picture(0)], settings))
+        return {r.text: (r.finish_reason, r.tokens_out) for batch in answered for _, r in batch}
 
     assert run([]) == {"0.10, 0.20": ("length", len(said[0])), "0.10": ("stop", 2), "": ("stop", 1)}
     assert run([","])["0.10"][0] == "stop"
@@ -179,7 +180,8 @@ def test_settings_of_other_tasks() -> None:
     }
     assert _settings(json.dumps(given)) == (greedy, ["\n\n"])
     assert _settings("{}") == ({"max_new_tokens": 256, "do_sample": False}, [])
-    assert _settings('{"do_sample": true, "temperature": 0.7}')[0]["temperature"] == 0.7
+    drawn = {"max_new_tokens": 256, "do_sample": True, "temperature": 0.7, "top_p": 1.0, "seed": 0}
+    assert _settings('{"do_sample": true, "temperature": 0.7}') == (drawn, [])
     with pytest.raises(PerpoError, match="hold penalty"):
         _settings('{"penalty": 2}')
     with pytest.raises(PerpoError, match="beam search"):

@@ -55,7 +55,7 @@ def test_the_record_holds_what_happened(refcoco_folder, checkpoint, tmp_path, sc
     assert (record.status, record.source, record.name, record.judge) == ("complete", "measured", checkpoint.name, None)
     assert (record.model.dtype, record.model.attention, record.model.adapter_sha256) == ("float32", "sdpa", None)
     assert len(record.model.weights_sha256) == 64
-    assert record.generation["max_new_tokens"] == 64
+    assert [t.max_new_tokens for t in record.tasks] == [64, 64]
     assert [(t.task, t.n_total, t.n_scored, t.box_frame) for t in record.tasks] == [
         ("refcoco_val", 10, 10, "padded"),
         ("refcocog_val", 10, 10, "padded"),
@@ -84,7 +84,7 @@ def test_the_numbers_are_those_of_the_rows(refcoco_folder, checkpoint, tmp_path,
         assert row["scores"]["iou"] == pytest.approx(expected)
         assert row["scores"]["acc@0.3"] == float(expected >= 0.3)
         assert row["scores"]["parse_fail"] == float(box is None) == float(row["response"] == "no box")
-    by_name = {metric.name: metric for metric in run.record.average}
+    by_name = {metric.name: metric for metric in run.record.group("grounding").metrics}
     for name in ("iou", "parse_fail", "acc@0.3"):
         scores = [row["scores"][name] for row in rows]
         e = clustered_mean(scores, [row["cluster_id"] for row in rows], [row["task"] for row in rows])
@@ -157,14 +157,12 @@ def test_nothing_is_left_behind_in_the_process(refcoco_folder, checkpoint, tmp_p
 
 
 def test_a_failing_scorer_fails_with_its_own_error(refcoco_folder, checkpoint, tmp_path, monkeypatch) -> None:
-    """lmms-eval tries five times, two seconds apart, and wraps the error; the waiting is skipped here."""
-    import perpo_eval.tasks.grounding.rows as task_rows
+    import perpo_eval.benchmarks as benchmarks
 
     def broken(*words: object) -> None:
         raise ZeroDivisionError("in the scorer")
 
-    monkeypatch.setattr(task_rows, "score_box", broken)
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(benchmarks, "score_box", broken)
     with pytest.raises(ZeroDivisionError, match="in the scorer"):
         run_on(refcoco_folder, checkpoint, tmp_path, limit=1)
     assert list(tmp_path.glob("**/run.json")) == []

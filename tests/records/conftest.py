@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from perpo.records import SCHEMA_VERSION, Metric, ModelInfo, RunRecord, TaskResult, sample_key
+from perpo.records import SCHEMA_VERSION, GroupResult, Metric, ModelInfo, RunRecord, TaskResult, sample_key
 from perpo.stats import clustered_mean
 from perpo.store import Run, write_run
 
@@ -44,12 +44,16 @@ def make_run(tmp_path: Path) -> MakeRun:
         results = [
             TaskResult(
                 task=task,
+                benchmark="grounding",
                 task_version="1",
                 dataset=dataset,
                 revision="1",
                 data_sha256=data_sha256,
                 split=task,
+                prompt="where is {query}?",
+                max_new_tokens=64,
                 box_frame="padded",
+                note=None,
                 n_total=len(pairs),
                 n_scored=len(pairs),
                 n_parse_fail=0,
@@ -70,12 +74,12 @@ def make_run(tmp_path: Path) -> MakeRun:
             code={"version": "0", "commit": None, "dirty": None},
             packages={"numpy": "2"},
             hardware={"machine": "x", "cpus": 1, "device": "cpu"},
-            model=ModelInfo("tiny", None, "a" * 64, None, None, "float32", "sdpa"),
+            model=ModelInfo("tiny", "llava", "perpo", None, "a" * 64, None, None, "P", "c" * 64, "float32", "sdpa"),
             training_run=None,
             suite={"name": "grounding", "version": "1", "sha256": "b" * 64},
             generation={"limit": None},
             tasks=results,
-            average=_metrics(scores, images, tasks),
+            groups=[GroupResult("grounding", list(rows), _metrics(scores, images, tasks))],
             judge=None,
             samples=None,
             source="measured",

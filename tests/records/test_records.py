@@ -19,8 +19,9 @@ def record(make_run) -> RunRecord:
 def test_round_trip(record: RunRecord) -> None:
     assert from_json(to_json(record), "run.json") == record
     assert record.task("a").n_scored == 2
-    assert metric_of(record.average, "acc@0.5").value == 0.5
-    assert metric_of(record.average, "no such") is None
+    assert metric_of(record.group("grounding").metrics, "acc@0.5").value == 0.5
+    assert metric_of(record.groups[0].metrics, "no such") is None
+    assert record.group("pope") is None
     with pytest.raises(KeyError):
         record.task("b")
 
@@ -28,7 +29,8 @@ def test_round_trip(record: RunRecord) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema_version": 2}, "has schema version 2; this perpo reads version 1"),
+        ({"schema_version": 3}, "has schema version 3; this perpo reads version 2"),
+        ({"schema_version": 1}, "has schema version 1; this perpo reads version 2"),
         ({"schema_version": None}, "is no run record"),
         ({"surprise": 1}, "surprise"),
         ({"status": "fine"}, "status"),

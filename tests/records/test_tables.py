@@ -9,7 +9,8 @@ import pytest
 from perpo.compare import paired_difference, read_scores
 from perpo.errors import PerpoError
 from perpo.stats import Estimate
-from perpo.tables import TINY_NOTE, _pages, cell, leaderboard, run_text
+from perpo.run_tables import run_texts
+from perpo.tables import TINY_NOTE, _pages, cell, leaderboard
 
 TASKS = ("refshapes_testA", "refshapes_testB")
 
@@ -81,12 +82,12 @@ def test_a_column_wider_than_the_terminal_is_still_shown() -> None:
 
 def test_real_data_carry_no_note_about_the_tiny_world(make_run) -> None:
     run = make_run("base", rows(9), dataset="hub:lmms-lab-encoder/RefCOCO")
-    assert TINY_NOTE not in run_text(run.record).notes
+    assert TINY_NOTE not in run_texts(run.record)[-1].notes
     assert TINY_NOTE not in leaderboard({"base": run}, "base").text().notes
 
 
 def test_one_run(runs) -> None:
-    text = run_text(runs["base"].record)
+    (text,) = run_texts(runs["base"].record)
     assert [row[0] for row in text.rows] == [*TASKS, "average"]
     assert text.header == ["task", "n", "images", "Acc@0.5", "mean IoU", "unreadable"]
     assert text.rows[2][1:3] == ["40", "10"]
