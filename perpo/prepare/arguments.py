@@ -14,9 +14,7 @@ from perpo.errors import PerpoError
 from perpo.prepare.known import FoxLanguage, ReferSet
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
-_OUTPUT = "folder for the Parquet files"
 _OVERWRITE = "replace files that exist"
-_OTHER_COUNTS = "accept other counts of rows than the published ones"
 _LANGUAGE = "language of the text; by default it isn't said"
 Language = Literal["en", "zh", ""]
 
@@ -41,61 +39,65 @@ class CommandArguments:
 
 
 @dataclass(kw_only=True)
-class ReferArguments(CommandArguments):
+class WritingArguments(CommandArguments):
+    """Of the commands that write rows."""
+
+    output: Path = arg(help="folder for the Parquet files")
+    overwrite: bool = arg(False, _OVERWRITE)
+
+
+@dataclass(kw_only=True)
+class CountingArguments(WritingArguments):
+    """Of the commands that know how many rows there should be."""
+
+    allow_other_counts: bool = arg(False, "accept other counts of rows than the published ones")
+
+
+@dataclass(kw_only=True)
+class ReferArguments(CountingArguments):
     """Arguments of perpo-data refer."""
 
     name_of_command: ClassVar[str] = "refer"
 
     root: Path = arg(help="folder with refcoco, refcoco+ and refcocog, each with its refs(...).p and instances.json")
     images: Path = arg(help="folder of COCO's train2014 images")
-    output: Path = arg(help=_OUTPUT)
     datasets: list[ReferSet] = arg([], "refcoco, refcoco+ and refcocog, or some of them; all by default")
     splits: list[str] = arg([], "train, val, testA, testB and test, or some of them; all by default")
     keep_out_google: bool = arg(
         False, "keep the val and test images of Google's partition out of training files too (the hub's val holds them)"
     )
     link_images: bool = arg(False, "store the images' absolute paths instead of the images (training files are large)")
-    allow_other_counts: bool = arg(False, _OTHER_COUNTS)
-    overwrite: bool = arg(False, _OVERWRITE)
 
 
 @dataclass(kw_only=True)
-class PopeArguments(CommandArguments):
+class PopeArguments(CountingArguments):
     """Arguments of perpo-data pope."""
 
     name_of_command: ClassVar[str] = "pope"
 
     questions: list[Path] = arg(help="coco_pope_random.json, ..._popular.json, ..._adversarial.json, or their folder")
     images: Path = arg(help="folder of COCO's val2014 images")
-    output: Path = arg(help=_OUTPUT)
-    allow_other_counts: bool = arg(False, _OTHER_COUNTS)
-    overwrite: bool = arg(False, _OVERWRITE)
 
 
 @dataclass(kw_only=True)
-class FoxArguments(CommandArguments):
+class FoxArguments(CountingArguments):
     """Arguments of perpo-data fox."""
 
     name_of_command: ClassVar[str] = "fox"
 
     root: Path = arg(help="the folder focus_benchmark_test of Fox")
-    output: Path = arg(help=_OUTPUT)
     languages: list[FoxLanguage] = arg([], "en, cn or both; both by default")
-    allow_other_counts: bool = arg(False, _OTHER_COUNTS)
-    overwrite: bool = arg(False, _OVERWRITE)
 
 
 @dataclass(kw_only=True)
-class PagesArguments(CommandArguments):
+class PagesArguments(WritingArguments):
     """Arguments of perpo-data pages."""
 
     name_of_command: ClassVar[str] = "pages"
 
     folder: Path = arg(help="folder of page images, each with its text in a .txt file of the same name")
     name: str = arg(help="what the pages are called: pages_NAME.parquet is written")
-    output: Path = arg(help=_OUTPUT)
     language: Language = arg("", _LANGUAGE)
-    overwrite: bool = arg(False, _OVERWRITE)
 
     def check(self) -> None:
         """Refuse a name that can't be one.
@@ -107,7 +109,7 @@ class PagesArguments(CommandArguments):
 
 
 @dataclass(kw_only=True)
-class JsonlArguments(CommandArguments):
+class JsonlArguments(WritingArguments):
     """Arguments of perpo-data jsonl."""
 
     name_of_command: ClassVar[str] = "jsonl"
@@ -115,13 +117,11 @@ class JsonlArguments(CommandArguments):
     file: Path = arg(help="JSON lines or a JSON list with image, question and answer")
     kind: Literal["pages", "yesno"] = arg(help="pages: the answer is a page's text; yesno: it is yes or no")
     name: str = arg(help="what the rows are called: pages_NAME.parquet or yesno_NAME.parquet is written")
-    output: Path = arg(help=_OUTPUT)
     image_root: Path | None = arg(None, "folder that image paths start from; by default that of the file")
     image_field: str = arg("image", "name of the field with the image's path")
     question_field: str = arg("question", "name of the field with the question; pages need none")
     answer_field: str = arg("answer", "name of the field with the truth")
     language: Language = arg("", _LANGUAGE)
-    overwrite: bool = arg(False, _OVERWRITE)
 
     def check(self) -> None:
         """Refuse a name that can't be one, and a language where there is no text.
@@ -135,19 +135,16 @@ class JsonlArguments(CommandArguments):
 
 
 @dataclass(kw_only=True)
-class HubArguments(CommandArguments):
+class HubArguments(CountingArguments):
     """Arguments of perpo-data hub."""
 
     name_of_command: ClassVar[str] = "hub"
 
-    output: Path = arg(help=_OUTPUT)
     tasks: list[str] = arg([], "refcoco_val, ..., refcocog_test, coco_pope_random, ...; all by default")
     revision: str | None = arg(None, "commit or tag of the one repository that the tasks are in; by default its newest")
     refer_root: Path | None = arg(
         None, "folder in the layout of refer: tells the papers' rows of refcoco_val and refcocog_val from Google's"
     )
-    allow_other_counts: bool = arg(False, _OTHER_COUNTS)
-    overwrite: bool = arg(False, _OVERWRITE)
 
 
 @dataclass(kw_only=True)

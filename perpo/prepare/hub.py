@@ -241,11 +241,10 @@ def _grounding_rows(data: Dataset, refs: Sequence[Ref]) -> Iterator[Row]:
     """The hub's rows in our columns; what only the refs say is None where there are none."""
     for number, row in enumerate(data):
         ref = refs[number] if refs else None
-        cell = row["image"]
         yield {
             **{name: row[name] for name in ("question", "answer", "bbox", "file_name")},
             "question_id": str(row["question_id"]),
-            "image": {"bytes": cell["bytes"], "path": Path(cell["path"] or row["file_name"]).name},
+            "image": _image(row, "file_name"),
             "iscrowd": int(row["iscrowd"]),
             "image_id": coco_number(row["file_name"]),
             "ref_id": ref and ref.ref_id,
@@ -254,11 +253,18 @@ def _grounding_rows(data: Dataset, refs: Sequence[Ref]) -> Iterator[Row]:
 
 
 def _pope_row(row: Row, split: str) -> Row:
-    cell = row["image"]
     return {
         **{name: row[name] for name in ("question", "answer", "image_source")},
         "id": str(row["id"]),
         "question_id": str(row["question_id"]),
-        "image": {"bytes": cell["bytes"], "path": Path(cell["path"] or row["image_source"]).name},
+        "image": _image(row, "image_source"),
         "category": split,
     }
+
+
+def _image(row: Row, name: str) -> dict[str, Any]:
+    """The image as it is stored; where the hub gives it no name, that of the column `name`."""
+    cell = row["image"]
+    if cell is None or cell["bytes"] is None:
+        raise PerpoError(f"{row[name]}: the hub's row holds no image", "give an older --revision")
+    return {"bytes": cell["bytes"], "path": Path(cell["path"] or row[name]).name}

@@ -62,6 +62,8 @@ def find_lists(paths: Sequence[Path]) -> dict[str, Path]:
     names = {f"coco_pope_{split}.json": split for split in POPE_SPLITS}
     found: dict[str, Path] = {}
     for path in paths:
+        if not path.exists():
+            raise PerpoError(f"expected POPE's lists at {path}, found nothing there", "check --questions")
         files = [path / name for name in names if (path / name).is_file()] if path.is_dir() else [path]
         if not files:
             raise PerpoError(f"{path} holds none of {', '.join(names)}", "they are in output/coco of POPE's repository")

@@ -89,11 +89,11 @@ def test_a_kill_in_the_middle_leaves_the_old_file(words, tmp_path):
     [
         (["rfer"], "there is no command 'rfer'", "did you mean 'refer'?"),
         (["refer", "--rot", "x"], "there is no argument --rot", "did you mean '--root'?"),
-        (["refer"], "--root is required", "see perpo-data refer --help"),
+        (["refer", "--output", "out"], "--root is required", "see perpo-data refer --help"),
         (["pages", "--folder", "nowhere", "--name", "x", "--output", "out"], "expected a folder of pages", "--folder"),
         (["jsonl", "--kind", "page", "--file", "x"], "--kind expects one of pages, yesno", "did you mean 'pages'?"),
         (["fox", "--root", "nowhere", "--output", "out"], "en_page_ocr.json, found no such file", "--root"),
-        (["pope", "--questions", "nowhere", "--images", "x", "--output", "out"], "none of POPE's lists", "known: "),
+        (["pope", "--questions", "nowhere", "--images", "x", "--output", "out"], "nowhere, found nothing there", "--questions"),
         (["overlap", "--train", "nowhere.jsonl", "--against", "x"], "found neither", "--against"),
     ],
 )

@@ -1,5 +1,7 @@
 """The hub's rows: pinned, counted, and Google's told apart; the hub itself is a stand-in."""
 
+import json
+
 import datasets
 import huggingface_hub
 import numpy as np
@@ -84,8 +86,6 @@ def _run(tmp_path, *words):
 
 
 def test_without_the_refs_the_mixture_is_written_and_said(mixture, tmp_path, capsys):
-    import json
-
     assert _run(tmp_path, "--tasks", "refcoco_val") == 0
     table = pq.read_table(tmp_path / "out" / "refcoco_val.parquet")
     assert table.num_rows == 5
@@ -104,8 +104,6 @@ def test_without_the_refs_the_mixture_is_written_and_said(mixture, tmp_path, cap
 
 
 def test_with_the_refs_the_papers_rows_are_told_apart(mixture, refer, tmp_path, capsys):
-    import json
-
     assert _run(tmp_path, "--tasks", "refcoco_val", "--refer_root", str(refer.root)) == 0
     table = pq.read_table(tmp_path / "out" / "refcoco_val.parquet")
     unc = [ref for ref in refer.refs["refcoco"] if ref["split"] == "val"]
@@ -170,6 +168,23 @@ def test_other_counts_and_missing_columns_are_refused(mixture, fake_hub, tmp_pat
     stored[key] = stored[key].remove_columns(["bbox"])
     assert _run(tmp_path, "--tasks", "refcoco_val") == 2
     assert "lacks bbox" in capsys.readouterr().err
+
+
+def test_a_row_without_its_image_is_refused(mixture, fake_hub, tmp_path, capsys):
+    stored, _ = fake_hub
+    key = ("lmms-lab-encoder/RefCOCO", None, "val")
+    rows = stored[key].cast_column("image", Image(decode=False)).to_list()
+    rows[4]["image"] = None
+    stored[key] = Dataset.from_list(rows, features=GROUNDING)
+    assert _run(tmp_path, "--tasks", "refcoco_val") == 2
+    assert "COCO_train2014_000000000012_4.jpg: the hub's row holds no image" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_rows_can_be_had_without_writing_them(mixture):
+    rows, commit = hub.hub_rows("lmms-lab-encoder/RefCOCO", None, "val", revision="main")
+    assert (len(rows), commit) == (5, COMMIT)
+    assert mixture[0] == ("info", "lmms-lab-encoder/RefCOCO", "main")
 
 
 def test_an_unreachable_hub_is_infrastructure_and_one_sentence(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """Files are whole or absent, in small groups, and share what is the same."""
 
+import hashlib
 import json
 import os
 import stat
@@ -43,8 +44,6 @@ def test_rows_come_back_and_the_digest_is_of_the_files_bytes(tmp_path):
         "counts": {"rows": 5, "images": 5},
         "seen": "ü",
     }
-    import hashlib
-
     assert written.sha256 == hashlib.sha256(written.file.path.read_bytes()).hexdigest()
 
 

@@ -140,7 +140,7 @@ def test_the_metadata_say_what_was_done_and_no_path(refer, run, tmp_path):
     metadata = _metadata(tmp_path / "out" / "refcoco_val.parquet")
     assert (metadata["kind"], metadata["source"], metadata["split"]) == ("grounding", "refer:refcoco:unc", "val")
     assert metadata["counts"] == {"rows": 2, "images": 2, "expressions": 3}
-    assert metadata["command"] == "perpo-data refer --datasets refcoco --splits val --allow_other_counts"
+    assert metadata["command"] == "perpo-data refer --allow_other_counts --datasets refcoco --splits val"
     assert str(tmp_path) not in json.dumps(metadata)
 
 
