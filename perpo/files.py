@@ -1,4 +1,4 @@
-"""Files that are either the old one or the whole new one, never a part; and whether they can be written at all."""
+"""Files that are either the old one or the whole new one; whether they can be written; where the cache lies."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ def check_writable(folder: str | Path) -> None:
         raise PerpoError(f"{folder} cannot be written: {place} is no folder", "give another folder to write to")
     if not os.access(place, os.W_OK | os.X_OK):
         raise PerpoError(f"{folder} cannot be written: {place} may not be written", "give another folder to write to")
+
+
+def cache_folder() -> Path:
+    """Where perpo keeps what it can make or fetch again: $XDG_CACHE_HOME/perpo, by default ~/.cache/perpo."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perpo"
 
 
 def _umask() -> int:

@@ -46,8 +46,8 @@ SAMPLE_COLUMNS: dict[str, str] = {
 class Metric:
     """One number of a task with its uncertainty; None where a value is undefined, never 0.
 
-    `unit` is "fraction" (0 to 1). `ci_low` and `ci_high` bound the 95% interval made by `ci_method`
-    (see `perpo.stats`).
+    `unit` is "fraction" (0 to 1). `higher_is_better` is None for a share such as POPE's yes ratio.
+    `ci_low` and `ci_high` bound the 95% interval made by `ci_method` (see `perpo.stats`).
     """
 
     name: str
@@ -58,7 +58,7 @@ class Metric:
     ci_method: str
     n: int
     n_clusters: int
-    higher_is_better: bool
+    higher_is_better: bool | None
     unit: str
 
 

@@ -25,14 +25,14 @@ class Definition:
     Attributes:
         name: As in records; `acc@0.5:small` is `acc@0.5` for some samples or in another reading.
         title: As in tables.
-        higher_is_better: Which way is better.
+        higher_is_better: Which way is better; None if neither is.
         top: Weights of the scores whose sum is divided; by default the score of the metric's own name.
         bottom: Weights of the scores whose sum divides; by default every sample counts 1.
     """
 
     name: str
     title: str
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
     top: Mapping[str, float] = field(default_factory=dict)
     bottom: Mapping[str, float] = field(default_factory=dict)
 
@@ -86,7 +86,7 @@ BENCHMARKS: dict[str, tuple[Definition, ...]] = {
         Definition("precision", "precision", True, {"tp": 1.0}, {"tp": 1.0, "fp": 1.0}),
         Definition("recall", "recall", True, {"tp": 1.0}, {"tp": 1.0, "fn": 1.0}),
         _f1("f1", "F1"),
-        Definition("yes_ratio", "yes ratio", True, {"yes": 1.0}),
+        Definition("yes_ratio", "yes ratio", None, {"yes": 1.0}),
         Definition("accuracy:strict", "strict accuracy"),
         _f1("f1:strict", "strict F1", ":strict"),
         Definition("parse_fail", "unreadable", False),

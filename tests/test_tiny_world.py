@@ -187,7 +187,8 @@ def test_parquet_holds_the_rows_with_their_pictures(tmp_path):
 
     import pyarrow.parquet as pq
 
-    table = pq.read_table(write_parquet(benchmark_rows("refshapesg", "val"), tmp_path / "x" / "val.parquet")).to_pylist()
+    file = write_parquet(benchmark_rows("refshapesg", "val"), tmp_path / "x" / "val.parquet")
+    table = pq.read_table(file).to_pylist()
     row, expected = table[0], next(benchmark_rows("refshapesg", "val"))
     assert row["answer"] == expected["answer"]
     assert Image.open(io.BytesIO(row["image"]["bytes"])).tobytes() == expected["image"].tobytes()

@@ -82,13 +82,13 @@ def answer_all(
     before = sum(key in known for key in first)
     if before and world.rank == 0:
         print(f"continuing: {before:,} of {len(first):,} questions were answered before", file=sys.stderr)
-    with progress(len(todo), "answering") as advance:
+    # Closed before anybody goes on: whoever forgets the answers opens it again.
+    with contextlib.closing(journal), progress(len(todo), "answering") as advance:
         for batch in engine.stream(list(todo.values())):
             journal.append({keys[id(request)]: response for request, response in batch})
             advance(len(batch))
     world.wait()
     if world.rank > 0:
-        journal.close()
         return None
     known = journal.answers()
     answers = {(str(r.task_name), int(r.doc_id)): known[keys[id(r)]] for r in requests}
@@ -126,11 +126,13 @@ def _requests(
     limit: int | None,
 ) -> list[Instance]:
     """lmms-eval's requests for all tasks."""
-    with _quiet_lmms_eval() as (get_task_dict, manager):
-        configs = [_task_config(task, templates[task.spec.name], settings[task.spec.name]) for task in data]
-        tasks = get_task_dict(configs, manager, "simple" if engine.model.is_simple else "chat")
+    with _quiet_lmms_eval() as module:
+        # Its task manager makes every configured task a simple one, and loses the names of those without a file.
+        kind = module.ConfigurableTask if engine.model.is_simple else module.ConfigurableMessagesTask
         requests: list[Instance] = []
-        for name, task in tasks.items():
+        for part in data:
+            name = part.spec.name
+            task = kind(config=_task_config(part, templates[name], settings[name]))
             engine.model.task_dict[name] = task.dataset
             task.set_config(key="num_fewshot", value=0)
             task.build_all_requests(limit=limit)
@@ -165,8 +167,8 @@ def _doc_to_text(question: Any, template: str, doc: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_lmms_eval() -> Iterator[tuple[Any, Any]]:
-    """lmms-eval's `get_task_dict` and a manager of our tasks; no bars, no log, no prints on stdout."""
+def _quiet_lmms_eval() -> Iterator[Any]:
+    """The module of lmms-eval's tasks; no bars, no log, no prints on stdout."""
     from tenacity import RetryError
 
     with contextlib.redirect_stdout(sys.stderr):
@@ -174,14 +176,13 @@ def _quiet_lmms_eval() -> Iterator[tuple[Any, Any]]:
 
         logger.disable("lmms_eval")
         import lmms_eval.api.task
-        from lmms_eval.tasks import TaskManager, get_task_dict
         from PIL import ImageFile
 
         module: Any = lmms_eval.api.task
         bar = module.tqdm
         module.tqdm = lambda *words, **options: bar(*words, **options | {"disable": True})
         try:
-            yield get_task_dict, TaskManager(include_path=str(TASKS_FOLDER), include_defaults=False)
+            yield module
         except RetryError as error:
             # lmms-eval tries loading five times and hides what went wrong.
             raise error.last_attempt.exception() or error from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageFile
 
+from perpo.files import cache_folder
 from perpo.images import unpack_image
 
 
@@ -28,11 +28,6 @@ class StoredImage:
     sha256: str
     width: int
     height: int
-
-
-def cache_folder() -> Path:
-    """Where perpo keeps what it can make or fetch again: $XDG_CACHE_HOME/perpo, by default ~/.cache/perpo."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perpo"
 
 
 def keep_image(data: bytes) -> StoredImage:

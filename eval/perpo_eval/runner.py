@@ -25,6 +25,7 @@ from perpo_eval.suites import TaskSpec, load_task, select_tasks
 if TYPE_CHECKING:
     from perpo_eval.cli import EvalArguments
 
+
 def evaluate(args: EvalArguments) -> Path | None:
     """Evaluate a model and store the run record. Leaves nothing behind in the process but imports.
 

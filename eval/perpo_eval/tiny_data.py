@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from perpo_eval.media import cache_folder
+from perpo.files import cache_folder
 
 
 def tiny_version() -> str:

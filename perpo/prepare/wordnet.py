@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from perpo.errors import PerpoError
+from perpo.files import cache_folder
 
 DEBIAN = Path("/usr/share/wordnet")
 """Where Debian's packages wordnet-base and wordnet-sense-index keep the files."""
@@ -37,8 +37,8 @@ _PART_OF_SPEECH = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
 
 
 def data_folder() -> Path:
-    """Where WordNet is kept by default: $XDG_CACHE_HOME/perpo/nltk_data, by default under ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perpo" / "nltk_data"
+    """Where WordNet is kept by default."""
+    return cache_folder() / "nltk_data"
 
 
 def find(target: Path | None = None) -> Path | None:

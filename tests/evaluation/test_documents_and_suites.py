@@ -100,7 +100,8 @@ def test_no_rows() -> None:
 def test_hub_rows_give_the_documents_of_the_parquet_file(rows: list[dict], tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
     hub = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
-    assert hub_documents(hub, GROUNDING.rows).to_list() == parquet_documents(tmp_path / "t.parquet", GROUNDING.rows).to_list()
+    from_file = parquet_documents(tmp_path / "t.parquet", GROUNDING.rows)
+    assert hub_documents(hub, GROUNDING.rows).to_list() == from_file.to_list()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pycocotools.cocoeval import Params
 
 from perpo.boxes import BoxFormat, Frame
 from perpo.errors import PerpoError
-from perpo_eval.metrics.grounding import HIGHER_IS_BETTER, score_box
+from perpo_eval.metrics.grounding import SCORES, score_box
 
 UNIT = BoxFormat("0-1")
 corner, side = st.integers(0, 99), st.integers(1, 100)
@@ -45,7 +45,7 @@ def test_an_answer_without_a_box_is_wrong_and_counted(text: str) -> None:
     scored = score_box(text, [0.0, 0.0, 10.0, 10.0], (100, 100), UNIT)
     assert scored.prediction is None
     sizes = {"acc@0.5:small": 0.0, "acc@0.5:medium": None, "acc@0.5:large": None}
-    assert scored.scores == dict.fromkeys(HIGHER_IS_BETTER, 0.0) | {"parse_fail": 1.0} | sizes
+    assert scored.scores == dict.fromkeys(SCORES, 0.0) | {"parse_fail": 1.0} | sizes
     framed = score_box(text, [0.0, 0.0, 10.0, 10.0], (100, 100), UNIT, ["original", "padded"])
     assert (framed.scores["acc@0.5:original"], framed.scores["acc@0.5:padded"]) == (0.0, 0.0)
 

@@ -11,13 +11,8 @@ from perpo.boxes import Box, BoxFormat, Frame, ImageSize, iou, parse_box
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 
-HIGHER_IS_BETTER: dict[str, bool] = {
-    **{f"acc@{threshold}": True for threshold in THRESHOLDS},
-    "iou": True,
-    "center_acc": True,
-    "parse_fail": False,
-}
-"""The scores that `score_box` gives every answer, and which way is better; each lies in [0, 1]."""
+SCORES = (*(f"acc@{threshold}" for threshold in THRESHOLDS), "iou", "center_acc", "parse_fail")
+"""The scores that `score_box` gives every answer; each lies in [0, 1], and `perpo.scores` says which way is better."""
 
 SIZES: dict[str, float] = {"small": 32.0**2, "medium": 96.0**2, "large": float("inf")}
 """The areas, in pixels of the original image, below which an object is of a size: COCO's limits.
@@ -33,7 +28,7 @@ class BoxScore:
 
     Attributes:
         prediction: The box as read, xyxy in pixels of the original image; None if none could be read.
-        scores: A number in [0, 1] for each key of `HIGHER_IS_BETTER` and for `acc@0.5:<frame>` of each
+        scores: A number in [0, 1] for each key of `SCORES` and for `acc@0.5:<frame>` of each
             frame asked for; for `acc@0.5:<size>` (`SIZES`) a number at the true box's size, and None
             at the two sizes that it has not.
     """
