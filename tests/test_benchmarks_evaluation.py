@@ -58,5 +58,21 @@ def test_a_wrong_metric_ends_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(score_rows, "KINDS", score_rows.KINDS[1:])
     monkeypatch.setattr(sys, "argv", ["score_rows", "--rows", "16", "--images", "2"])
     monkeypatch.setenv("XDG_CACHE_HOME", "")  # the benchmark sets its own
-    with pytest.raises(SystemExit, match="the metric accuracy is 1.0, counted were 0.5"):
+    with pytest.raises(SystemExit, match=r"the metric accuracy is 1\.0, counted were 0\.5"):
         score_rows.main()
+
+
+def test_throughput_beside_lmms_evals_own_model_class() -> None:
+    """At a size that shows nothing but that it works: both were timed, and every answer was compared."""
+    out = run("eval_throughput", "--rows", 6, "--batch_size", 3, "--repeats", 1)
+    table = rows(out)
+    seconds = {}
+    for name, size in (("perpo", 3), ("llava_hf", 1)):
+        batch, seconds[name], speed = table[name]
+        assert batch == size
+        assert 6 / speed == pytest.approx(seconds[name], abs=0.011)
+    (ratio,) = table["ratio"]
+    assert ratio == pytest.approx(seconds["llava_hf"] / seconds["perpo"], rel=0.2, abs=0.06)
+    agree, of = map(int, re.search(r"answers that agree: (\d+) of (\d+)", out).groups())
+    assert of == 6
+    assert 0 <= agree <= of
