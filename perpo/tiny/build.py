@@ -34,7 +34,7 @@ class BuildArguments:
     """Settings of a build; the defaults made the shipped checkpoint."""
 
     out: str = field(metadata={"help": "folder to write the checkpoint to"})
-    steps: int = field(default=2000, metadata={"help": "optimiser steps"})
+    steps: int = field(default=2200, metadata={"help": "optimiser steps"})
     scenes: int = field(default=30_000, metadata={"help": "training scenes"})
     pages: int = field(default=20_000, metadata={"help": "training pages"})
     box_batch: int = field(default=40, metadata={"help": "scenes a step that are asked about boxes"})
@@ -139,11 +139,11 @@ def weights_at(progress: float) -> dict[str, float]:
     return {
         "box": 1.0,
         "yes_no": 0.5,
-        "text": 1.0,
+        "text": 0.5,
         "pointer": 0.5 * max(0.0, 1 - progress / 0.9),
         "regression": 5.0 * max(0.0, 1 - progress / 0.9),
         "dense": 1.0 * max(0.0, 1 - progress / 0.6),
-        "letters": 1.0 * max(0.0, 1 - progress / 0.6),
+        "letters": 0.5 * max(0.0, 1 - progress / 0.6),
     }
 
 
