@@ -62,7 +62,6 @@ _COLUMNS: dict[str, dict[str, str]] = {
 # What a row group holds at most: 32 MiB of images keeps the writer's and every reader's memory small.
 _GROUP_ROWS = 512
 _GROUP_BYTES = 32 * 2**20
-_LARGEST = 2**31 - 1
 _SHOWN = 10
 _CHECKED_AT_ONCE = 256
 
@@ -139,9 +138,8 @@ def write_rows(file: RowFile, rows: Iterable[Row]) -> Written:
     metadata = {METADATA_KEY: json.dumps(file.metadata(), ensure_ascii=False, sort_keys=True).encode()}
     total, done = file.counts["rows"], 0
     with whole_file(file.path) as part, progress(total, file.path.name) as advance:
-        described = columns.with_metadata(metadata)
-        # Rows about one image share it through the group's dictionary, if that may grow so large.
-        with pq.ParquetWriter(part, described, compression="zstd", dictionary_pagesize_limit=_LARGEST) as writer:
+        # Rows about one image share it through the dictionary of their group.
+        with pq.ParquetWriter(part, columns.with_metadata(metadata), compression="zstd") as writer:
             for group in _groups(rows):
                 writer.write_table(pa.Table.from_pylist(group, schema=columns))
                 done += len(group)

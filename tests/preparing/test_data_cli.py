@@ -93,7 +93,11 @@ def test_a_kill_in_the_middle_leaves_the_old_file(words, tmp_path):
         (["pages", "--folder", "nowhere", "--name", "x", "--output", "out"], "expected a folder of pages", "--folder"),
         (["jsonl", "--kind", "page", "--file", "x"], "--kind expects one of pages, yesno", "did you mean 'pages'?"),
         (["fox", "--root", "nowhere", "--output", "out"], "en_page_ocr.json, found no such file", "--root"),
-        (["pope", "--questions", "nowhere", "--images", "x", "--output", "out"], "nowhere, found nothing there", "--questions"),
+        (
+            ["pope", "--questions", "nowhere", "--images", "x", "--output", "out"],
+            "nowhere, found nothing there",
+            "--questions",
+        ),
         (["overlap", "--train", "nowhere.jsonl", "--against", "x"], "found neither", "--against"),
     ],
 )

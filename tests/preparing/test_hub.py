@@ -144,6 +144,16 @@ def test_an_object_in_both_partitions_gives_each_ref_the_row_with_its_own_words(
     assert other == 1
 
 
+def test_two_refs_of_one_object_take_two_rows():
+    box = [1.0, 2.0, 3.0, 4.0]
+    refs = [Ref(1, 101, 7, 1, "val", ["mine"]), Ref(2, 101, 7, 1, "val", ["mine"])]
+    rows = [{"file_name": "000000000007.jpg", "bbox": box, "answer": [text]} for text in ("mine", "google's")]
+    found, other = tell_apart(rows, refs, Annotations({101: box}, {}, {}))
+    assert found == {0: refs[0], 1: refs[1]}
+    assert other == 1
+    assert len(tell_apart(rows[:1], refs, Annotations({101: box}, {}, {}))[0]) == 1
+
+
 def test_popes_rows_are_written_in_their_columns(fake_hub, noise, tmp_path, monkeypatch):
     stored, asked = fake_hub
     data = noise(tmp_path / "x.jpg", 1).read_bytes()

@@ -80,11 +80,19 @@ def test_rows_are_taken_only_as_they_are_written(tmp_path, monkeypatch):
 
 
 def test_rows_about_one_image_hold_it_once(tmp_path):
-    size = 3_000_000  # larger than a page and than the usual dictionary
-    once = write_rows(_file(tmp_path / "once.parquet", 1), _rows(1, size)).file.path.stat().st_size
-    six = write_rows(_file(tmp_path / "six.parquet", 6), _rows(6, size, seeds=[0] * 6)).file.path.stat().st_size
-    assert once > size
-    assert six < 1.01 * once
+    size = 1_500_000  # larger than a page and than the usual limit of a dictionary
+    three = write_rows(_file(tmp_path / "three.parquet", 3), _rows(3, size)).file.path.stat().st_size
+    nine = write_rows(_file(tmp_path / "nine.parquet", 9), _rows(9, size, seeds=[0, 1, 2] * 3)).file.path.stat().st_size
+    assert three > 3 * size
+    assert nine < 1.01 * three
+
+
+def test_who_reads_the_old_file_goes_on_reading_it(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"old")
+    with path.open("rb") as reader:
+        write_rows(_file(path, 2), _rows(2))
+        assert reader.read() == b"old"
 
 
 @pytest.mark.parametrize("announced", [3, 5])
