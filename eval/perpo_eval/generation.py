@@ -13,11 +13,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.cli.common import progress
-from perpo.errors import PerpoError
 from perpo_eval.engines import Engine
 from perpo_eval.responses import Response, ResponseJournal, response_key
 from perpo_eval.suites import TASKS_FOLDER, TaskData
@@ -53,9 +51,9 @@ def answer_all(
     templates: dict[str, str],
     settings: dict[str, dict[str, Any]],
     limit: int | None,
-    output: Path,
+    journal: ResponseJournal,
     world: World,
-) -> tuple[Answers, ResponseJournal, set[str]] | None:
+) -> tuple[Answers, set[str]] | None:
     """Answer every question that has no answer in the journal yet.
 
     Args:
@@ -64,18 +62,17 @@ def answer_all(
         templates: The prompt of each task, with {query} in it.
         settings: lmms-eval's generation_kwargs of each task.
         limit: Only the first so many documents of each task.
-        output: The results folder, in which the journal lies.
+        journal: This process's.
         world: This process among the others.
 
     Returns:
-        The answers, the journal, and the keys of the answers in it; None in all processes but the first.
+        The answers, and their keys in the journal; None in all processes but the first.
 
     Raises:
         PerpoError: What the engine raises.
     """
     requests = _requests(engine, data, templates, settings, limit)
     keys = {id(request): _key(engine, request) for request in requests}
-    journal = ResponseJournal(output, engine.identity, world.rank)
     known = journal.answers()
     first = {keys[id(request)]: request for request in reversed(requests)}
     todo = {key: request for key, request in _share(first, world).items() if key not in known}
@@ -93,7 +90,7 @@ def answer_all(
     known = journal.answers()
     answers = {(str(r.task_name), int(r.doc_id)): known[keys[id(r)]] for r in requests}
     _warn_of_empty(engine, answers)
-    return answers, journal, set(first)
+    return answers, set(first)
 
 
 def _share(requests: dict[str, Instance], world: World) -> dict[str, Instance]:
@@ -175,6 +172,7 @@ def _quiet_lmms_eval() -> Iterator[Any]:
         from loguru import logger
 
         logger.disable("lmms_eval")
+        import lmms_eval.api.metrics  # which makes its metrics known
         import lmms_eval.api.task
         from PIL import ImageFile
 
@@ -198,19 +196,4 @@ def _warn_of_empty(engine: Engine, answers: Answers) -> None:
             f"warning: {empty:,} of {len(answers):,} answers of {engine.info.engine} are empty; some of lmms-eval's "
             "models return nothing where they failed",
             file=sys.stderr,
-        )
-
-
-def check_answers(answers: Answers, expected: Sequence[tuple[str, int]]) -> None:
-    """Refuse to score when a question has no answer.
-
-    Raises:
-        PerpoError: One or more have none.
-    """
-    missing = [place for place in expected if place not in answers]
-    if missing:
-        task, number = missing[0]
-        raise PerpoError(
-            f"{len(missing):,} of {len(expected):,} questions have no response, the first is number {number} of {task}",
-            "perpo-eval --questions FILE writes all of them; nothing is scored as wrong because it is missing",
         )
