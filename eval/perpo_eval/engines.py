@@ -167,6 +167,8 @@ def _own(args: EvalArguments) -> OwnEngine:
         "engine": "perpo",
         "weights": info.weights_sha256,
         "adapter": info.adapter_sha256,
+        # How strongly its weights act.
+        "adapter_config": args.adapter and files_digest([Path(args.adapter, "adapter_config.json")]),
         "processor": info.processor_sha256,
         "dtype": args.dtype,
     }
