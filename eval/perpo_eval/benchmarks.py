@@ -58,7 +58,7 @@ class Benchmark:
 
 def _grounding_problem(row: Row) -> str | None:
     texts, box = row["answer"], row["bbox"]
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         return f"answer is {texts!r}; expected a list of expressions"
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) <= 0:
         return f"bbox is {box!r:.60}; expected x, y, width, height in pixels"

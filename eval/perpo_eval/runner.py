@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from perpo.training_record import read_record
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.engines import check_engine, family_from, load_engine
 from perpo_eval.rescoring import check_unused, rescored, score_responses
-from perpo_eval.responses import read_responses
+from perpo_eval.responses import ResponseJournal, read_responses
 from perpo_eval.storing import RunWriter, check_family, templates_of
 from perpo_eval.suites import TaskSpec, load_task, select_tasks
 
@@ -53,15 +54,16 @@ def evaluate(args: EvalArguments) -> Path | None:
     check_family(engine.family, specs)
     templates = templates_of(args, specs, engine.family)
     settings = {spec.name: _settings(args, spec) for spec in specs}
-    done = answer_all(engine, data, templates, settings, args.limit, Path(args.output), World())
-    if done is None:
-        return None
-    found, journal, keys = done
-    run = RunWriter(
-        args, engine.info, engine.family, training, provenance.hardware(str(engine.model.device)), began, clock
-    )
-    path = run.store(data, templates, lambda task: lambda number, key: found[task, number])
-    journal.forget(keys)
+    hardware = provenance.hardware(str(engine.model.device))
+    run = RunWriter(args, engine.info, engine.family, training, hardware, began, clock)
+    world = World()
+    with closing(ResponseJournal(Path(args.output), engine.identity, world.rank)) as journal:
+        done = answer_all(engine, data, templates, settings, args.limit, journal, world)
+        if done is None:
+            return None
+        found, keys = done
+        path = run.store(data, templates, lambda task: lambda number, key: found[task, number])
+        journal.forget(keys)
     return path
 
 

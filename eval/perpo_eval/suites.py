@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from perpo.checkpoints import files_digest
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
+from perpo.prepare.hub import HubTask, hub_rows, hub_tasks
 from perpo_eval.tiny_data import tiny_parquet, tiny_version
 
 if TYPE_CHECKING:
@@ -34,23 +35,6 @@ _PAGE_TOKENS = 2048
 
 
 @dataclass(frozen=True)
-class HubRows:
-    """Where the hub has a task's rows.
-
-    Attributes:
-        repository: The data set.
-        config: Its configuration, or None.
-        split: The split there.
-        note: What is to be known of these rows beside others of that name.
-    """
-
-    repository: str
-    config: str | None
-    split: str
-    note: str | None = None
-
-
-@dataclass(frozen=True)
 class TaskSpec:
     """One task.
 
@@ -69,7 +53,7 @@ class TaskSpec:
     dataset: str
     split: str
     max_new_tokens: int
-    hub: HubRows | None = None
+    hub: HubTask | None = None
     build: str = ""
 
     @property
@@ -78,26 +62,18 @@ class TaskSpec:
         return self.dataset.startswith(("refshapes", "tiny"))
 
 
-_MIXTURES = {
-    "refcoco_val": "the hub's split holds 3,811 UNC rows (the paper's column) and 5,000 Google rows",
-    "refcocog_val": "the hub's split holds 2,573 UMD rows (the paper's column) and 5,000 Google rows",
-}
-
-
 def _specs() -> list[TaskSpec]:
-    specs = []
+    specs, hub = [], hub_tasks()
     for flavour, splits in _SPLITS.items():
         for split in splits:
             specs.append(TaskSpec(f"refshapes{flavour}_{split}", "grounding", f"refshapes{flavour}", split, 64))
             name = f"refcoco{flavour}_{split}"
-            repository = f"lmms-lab-encoder/RefCOCO{flavour.replace('+', 'plus')}"
-            hub = HubRows(repository, None, split, _MIXTURES.get(name))
             build = f"perpo-data refer --datasets refcoco{flavour}"
-            specs.append(TaskSpec(name, "grounding", f"refcoco{flavour}", split, 64, hub, build))
+            specs.append(TaskSpec(name, "grounding", f"refcoco{flavour}", split, 64, hub[name], build))
     for strategy in _STRATEGIES:
         specs.append(TaskSpec(f"tinypope_{strategy}", "pope", "tinypope", strategy, 128))
-        hub = HubRows("lmms-lab-encoder/POPE", "Full", strategy)
-        specs.append(TaskSpec(f"coco_pope_{strategy}", "pope", "coco_pope", strategy, 128, hub, "perpo-data pope"))
+        name = f"coco_pope_{strategy}"
+        specs.append(TaskSpec(name, "pope", "coco_pope", strategy, 128, hub[name], "perpo-data pope"))
     specs.append(TaskSpec("tinypages_test", "ocr", "tinypages", "test", 64))
     for language in ("en", "cn"):
         specs.append(TaskSpec(f"fox_ocr_{language}", "ocr", "fox_ocr", language, _PAGE_TOKENS, None, "perpo-data fox"))
@@ -212,9 +188,7 @@ def load_task(spec: TaskSpec, data: str) -> TaskData:
         dataset, revision = f"tiny:{spec.dataset}", str(WORLD_VERSION)
         docs = parquet_documents(tiny_parquet(spec.name), form)
     elif data == "hub" and spec.hub is not None:
-        from perpo.prepare.hub import hub_rows
-
-        dataset, note = f"hub:{spec.hub.repository}", spec.hub.note
+        dataset, note = f"hub:{spec.hub.repository}", spec.hub.mixture
         rows, revision = hub_rows(spec.hub.repository, spec.hub.config, spec.hub.split)
         docs = hub_documents(rows, form)
     else:

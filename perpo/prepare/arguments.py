@@ -141,7 +141,7 @@ class HubArguments(CountingArguments):
     name_of_command: ClassVar[str] = "hub"
 
     tasks: list[str] = arg([], "refcoco_val, ..., refcocog_test, coco_pope_random, ...; all by default")
-    revision: str | None = arg(None, "commit or tag of the one repository that the tasks are in; by default its newest")
+    revision: str | None = arg(None, "commit or tag of the one repository that the tasks are in (default: pinned)")
     refer_root: Path | None = arg(
         None, "folder in the layout of refer: tells the papers' rows of refcoco_val and refcocog_val from Google's"
     )

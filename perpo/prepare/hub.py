@@ -12,6 +12,7 @@ from perpo.nearest import did_you_mean
 from perpo.prepare.apart import tell_apart
 from perpo.prepare.known import (
     HUB_GOOGLE_ROWS,
+    HUB_REVISIONS,
     PARTITION,
     POPE_IMAGES,
     POPE_ROWS,
@@ -60,6 +61,21 @@ class HubTask:
         return _REPOSITORIES[self.benchmark]
 
     @property
+    def config(self) -> str | None:
+        """Its configuration there, where there are several."""
+        return "Full" if self.is_pope else None
+
+    @property
+    def mixture(self) -> str | None:
+        """What two data sets its rows there are of, or None."""
+        google = HUB_GOOGLE_ROWS.get(self.name)
+        if google is None:
+            return None
+        dataset: ReferSet = "refcoco" if self.benchmark == "refcoco" else "refcocog"
+        refs, _ = REFER_COUNTS[dataset][self.split]
+        return f"{refs} rows of {PARTITION[dataset].upper()}'s partition, which papers report, and {google} of Google's"
+
+    @property
     def is_pope(self) -> bool:
         """Whether the rows are yes/no questions."""
         return self.benchmark == "coco_pope"
@@ -94,7 +110,7 @@ def build(args: HubArguments) -> list[Written]:
     for task in tasks:
         say(f"fetching {task.name} from {task.repository} ...")
         revision = commits.get(task.repository, args.revision)
-        data, commit = hub_rows(task.repository, "Full" if task.is_pope else None, task.split, revision)
+        data, commit = hub_rows(task.repository, task.config, task.split, revision)
         commits[task.repository] = commit
         data = _our_columns(task, data)
         if task.is_pope:
@@ -142,7 +158,7 @@ def hub_rows(repository: str, config: str | None, split: str, revision: str | No
         repository: The data set's id on the hub.
         config: Its configuration, if it has several.
         split: Name of the split.
-        revision: A commit, tag or branch; by default the newest commit.
+        revision: A commit, tag or branch; by default the pinned commit (`known.HUB_REVISIONS`).
 
     Raises:
         PerpoError: They can't be fetched (exit code 3).
@@ -150,6 +166,7 @@ def hub_rows(repository: str, config: str | None, split: str, revision: str | No
     import datasets
     from huggingface_hub import HfApi
 
+    revision = revision or HUB_REVISIONS.get(repository)
     try:
         commit = str(HfApi().dataset_info(repository, revision=revision).sha)
         return datasets.load_dataset(repository, config, revision=commit, split=split), commit
@@ -205,11 +222,8 @@ def _write_grounding(args: HubArguments, task: HubTask, commit: str, data: Datas
         more = {"rows_left_out": google, "rows_with_other_expressions": other}
         verdict = f"{verdict}; Google's {google} rows left out"
     elif google:
-        mixture = (
-            f"{refs} rows of {PARTITION[dataset].upper()}'s partition, which papers report, and {google} of Google's"
-        )
-        more = {"mixture": mixture}
-        say(f"{task.name} is a mixture: {mixture}; --refer_root tells them apart")
+        more = {"mixture": task.mixture}
+        say(f"{task.name} is a mixture: {task.mixture}; --refer_root tells them apart")
         verdict += "; a mixture"
     counts = {
         "rows": len(texts),

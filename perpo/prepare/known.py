@@ -37,6 +37,16 @@ FOX_PAGES: dict[FoxLanguage, int] = {"en": 112, "cn": 100}
 GOOGLE: tuple[ReferSet, ...] = ("refcoco", "refcocog")
 """The sets that Google split in another way, by objects: its val and test images are in UNC's and UMD's train."""
 
+# The newest commits of the data (RefCOCOplus: of its files) as the hub's pages of lmms-lab/RefCOCO, /RefCOCOplus,
+# /RefCOCOg and /POPE showed them; the data sets moved to lmms-lab-encoder with their history in 2026.
+HUB_REVISIONS = {
+    "lmms-lab-encoder/RefCOCO": "a5dff0b3194715fda69b2d6a0d2aaafb41eaa407",
+    "lmms-lab-encoder/RefCOCOplus": "6ff10a221309bc4791d1ff7d57f8bbcb509b9e9d",
+    "lmms-lab-encoder/RefCOCOg": "93af55545967808285637a67431e4971a6f9fd49",
+    "lmms-lab-encoder/POPE": "4db1276663dfa5eb8ad16a52d24c31a09e470896",
+}
+"""The commits that are read unless another is asked for."""
+
 # Rows of the hub's splits that are refs of Google's partition, beside those that the papers report.
 HUB_GOOGLE_ROWS = {"refcoco_val": 5000, "refcocog_val": 5000}
 

@@ -54,7 +54,7 @@ def test_an_image_of_many_rows_is_kept_once(rows: list[dict], cache: Path) -> No
     [
         ({"answer": "the red one"}, "row 1: answer is 'the red one'"),
         ({"answer": []}, "row 1: answer is []"),
-        ({"answer": ["", "x"]}, "row 1: answer is"),
+        ({"answer": [None, "x"]}, "row 1: answer is"),
         ({"bbox": [1.0, 2.0, 3.0]}, "row 1: bbox is"),
         ({"bbox": [1.0, 2.0, 3.0, float("nan")]}, "row 1: bbox is"),
         ({"bbox": [1.0, 2.0, 0.0, 5.0]}, "row 1: bbox is"),

@@ -12,6 +12,7 @@ from datasets import Dataset, Features, Image, List, Value
 from perpo.cli.data import main
 from perpo.prepare import hub, known
 from perpo.prepare.apart import tell_apart
+from perpo.prepare.known import HUB_REVISIONS
 from perpo.prepare.layout import Annotations, Ref
 from perpo.prepare.parquet import METADATA_KEY
 
@@ -98,7 +99,7 @@ def test_without_the_refs_the_mixture_is_written_and_said(mixture, tmp_path, cap
     assert (row["image_id"], row["ref_id"], row["category_id"]) == (11, None, None)
     assert row["image"]["path"] == "COCO_train2014_000000000011_3.jpg"
     assert mixture == [
-        ("info", "lmms-lab-encoder/RefCOCO", None),
+        ("info", "lmms-lab-encoder/RefCOCO", HUB_REVISIONS["lmms-lab-encoder/RefCOCO"]),
         ("load", "lmms-lab-encoder/RefCOCO", None, COMMIT, "val"),
     ]
 

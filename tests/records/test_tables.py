@@ -8,8 +8,8 @@ import pytest
 
 from perpo.compare import paired_difference, read_scores
 from perpo.errors import PerpoError
-from perpo.stats import Estimate
 from perpo.run_tables import run_texts
+from perpo.stats import Estimate
 from perpo.tables import TINY_NOTE, _pages, cell, leaderboard
 
 TASKS = ("refshapes_testA", "refshapes_testB")
