@@ -1,0 +1,197 @@
+"""From the scores of samples to metrics: every one against the formula written out, missing scores, strata."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import t
+
+from perpo.scores import BENCHMARKS, PRIMARY, SIZES, Definition, metrics_of
+
+NAN = float("nan")
+F1 = Definition("f1", "F1", True, {"tp": 2.0}, {"tp": 2.0, "fp": 1.0, "fn": 1.0})
+MEAN = Definition("iou", "IoU")
+
+
+def array(*values: Any) -> np.ndarray:
+    return np.array(values)
+
+
+def test_a_mean_and_its_interval_by_hand() -> None:
+    """Two images of two samples: means 0.2 and 0.6, so their residues' sums are -0.4 and 0.4, over n = 4."""
+    scores = array(0.1, 0.3, 0.5, 0.7)
+    found = MEAN.estimate({"iou": scores}, array("a", "a", "b", "b"), array(0, 0, 0, 0))
+    stderr = math.sqrt(2 / 1 * (0.1**2 + 0.1**2))
+    assert (found.value, found.stderr) == (pytest.approx(0.4), pytest.approx(stderr))
+    assert found.ci_high - found.value == pytest.approx(t.ppf(0.975, 1) * stderr)
+    assert (found.n, found.n_clusters, found.ci_method) == (4, 2, "cluster-t")
+
+
+def test_f1_and_its_interval_by_hand() -> None:
+    """Image a: tp, fp; image b: tp, tp, fn. F1 = 2 * 3 / (2 * 3 + 1 + 1) = 0.75, linearised per image."""
+    columns = {"tp": array(1.0, 0, 1, 1, 0), "fp": array(0.0, 1, 0, 0, 0), "fn": array(0.0, 0, 0, 0, 1)}
+    found = F1.estimate(columns, array("a", "a", "b", "b", "b"), np.zeros(5))
+    residues = (2 - 0.75 * 3, 4 - 0.75 * 5)
+    stderr = math.sqrt(2 * sum((u / 8) ** 2 for u in residues))
+    assert (found.value, found.stderr) == (pytest.approx(0.75), pytest.approx(stderr))
+
+
+def test_strata_weigh_the_same_whatever_their_size() -> None:
+    columns = {"tp": array(1.0, 1, 1, 1, 0), "fp": array(0.0, 0, 0, 0, 1), "fn": np.zeros(5)}
+    # The first four have F1 = 1, the last has F1 = 0; all together 8 / 9.
+    strata = array("random", "random", "random", "random", "popular")
+    assert F1.estimate(columns, np.arange(5), strata).value == pytest.approx(0.5)
+    assert F1.estimate(columns, np.arange(5), np.zeros(5)).value == pytest.approx(8 / 9)
+
+
+def test_an_image_of_several_strata_is_one_draw() -> None:
+    """The same rows once more under another task add no evidence: neither value nor interval change."""
+    scores, clusters = array(0.1, 0.3, 0.5, 0.9), array("a", "b", "c", "d")
+    once = MEAN.estimate({"iou": scores}, clusters, np.zeros(4))
+    twice = MEAN.estimate({"iou": np.tile(scores, 2)}, np.tile(clusters, 2), np.repeat([0, 1], 4))
+    assert (twice.value, twice.stderr) == (pytest.approx(once.value), pytest.approx(once.stderr))
+    assert (twice.n, twice.n_clusters) == (8, 4)
+
+
+def test_samples_without_the_score_are_left_out_and_never_zero() -> None:
+    columns = {"iou": array(0.2, NAN, 0.6, NAN)}
+    found = MEAN.estimate(columns, array("a", "a", "b", "c"), np.zeros(4))
+    assert found.value == pytest.approx(0.4)
+    assert (found.n, found.n_clusters) == (2, 2)
+
+
+def test_a_sample_that_lacks_one_of_the_parts_is_left_out() -> None:
+    columns = {"tp": array(1.0, 1, 1), "fp": array(0.0, 0, NAN), "fn": array(0.0, 1, 0)}
+    found = F1.estimate(columns, np.arange(3), np.zeros(3))
+    assert found.value == pytest.approx(4 / 5)
+    assert found.n == 2
+
+
+def test_a_stratum_without_scores_leaves_the_value_undefined() -> None:
+    columns = {"iou": array(0.2, 0.4, NAN, NAN)}
+    found = MEAN.estimate(columns, np.arange(4), array("one", "one", "two", "two"))
+    assert (found.value, found.stderr, found.ci_low, found.ci_high) == (None, None, None, None)
+    assert (found.n, found.ci_method) == (2, "undefined")
+
+
+def test_a_stratum_without_denominator_leaves_the_value_undefined() -> None:
+    """Precision of a split in which nothing was answered yes, beside one in which something was."""
+    precision = next(metric for metric in BENCHMARKS["pope"] if metric.name == "precision")
+    columns = {"tp": array(1.0, 0, 0, 0), "fp": array(0.0, 1, 0, 0)}
+    found = precision.estimate(columns, np.arange(4), array(0, 0, 1, 1))
+    assert (found.value, found.n) == (None, 4)
+
+
+def test_no_samples_at_all() -> None:
+    for columns in ({"iou": array()}, {"iou": array(NAN, NAN)}):
+        length = len(columns["iou"])
+        found = MEAN.estimate(columns, np.arange(length), np.zeros(length))
+        assert (found.value, found.stderr, found.n) == (None, None, 0)
+
+
+def test_a_score_that_is_unknown_is_an_error() -> None:
+    with pytest.raises(KeyError, match="iou"):
+        MEAN.estimate({"acc@0.5": array(1.0)}, array("a"), array(0))
+
+
+def test_what_a_metric_needs() -> None:
+    assert MEAN.needs() == {"iou"}
+    assert F1.needs() == {"tp", "fp", "fn"}
+    assert Definition("yes_ratio", "", True, {"yes": 1.0}).needs() == {"yes"}
+
+
+def test_metrics_of_samples_with_some_scores() -> None:
+    names = [metric.name for metric in metrics_of("pope", ["tp", "fp", "parse_fail"])]
+    assert names == ["precision", "parse_fail"]
+    assert metrics_of("ocr", []) == []
+    assert metrics_of("grounding", ["acc@0.5:padded", "acc@0.5"])[0].name == "acc@0.5"
+    with pytest.raises(KeyError):
+        metrics_of("captions", ["iou"])
+
+
+def test_each_benchmark_has_distinct_names_and_the_one_that_stands_for_it() -> None:
+    for benchmark, metrics in BENCHMARKS.items():
+        names = [metric.name for metric in metrics]
+        assert len(set(names)) == len(names)
+        assert PRIMARY[benchmark] in names
+    assert set(PRIMARY) == set(BENCHMARKS)
+    lower = {metric.name for metrics in BENCHMARKS.values() for metric in metrics if metric.higher_is_better is False}
+    assert lower == {"parse_fail", "edit_distance", "truncated"}
+
+
+def plain(benchmark: str, name: str, rows: list[dict[str, float]]) -> float | None:
+    """A metric of some samples as a textbook has it."""
+
+    def count(score: str) -> float:
+        return sum(row[score] for row in rows)
+
+    if benchmark == "pope" and name in ("precision", "recall", "f1", "f1:strict"):
+        suffix = ":strict" if name.endswith("strict") else ""
+        tp, fp, fn = (count(part + suffix) for part in ("tp", "fp", "fn"))
+        precision, recall = tp / (tp + fp), tp / (tp + fn)
+        harmonic = 2 * precision * recall / (precision + recall)
+        return {"precision": precision, "recall": recall}.get(name, harmonic)
+    score = "yes" if name == "yes_ratio" else name
+    held = [row[score] for row in rows if not math.isnan(row[score])]
+    return sum(held) / len(held) if held else None
+
+
+def table(benchmark: str, rng: np.random.Generator, rows: int) -> list[dict[str, float]]:
+    """Random scores of the benchmark's samples; what goes together does, and some are missing."""
+    names = {name for metric in BENCHMARKS[benchmark] for name in metric.needs()}
+    found = []
+    for number in range(rows):
+        row = {name: float(rng.random()) for name in sorted(names)}
+        if benchmark == "pope":
+            for suffix in ("", ":strict"):
+                # Every kind of answer occurs, so that nothing is divided by zero.
+                right, label = number % 3 > 0, number % 2 == 0
+                row |= {
+                    f"accuracy{suffix}": float(right),
+                    f"tp{suffix}": float(right and label),
+                    f"fn{suffix}": float(label and not right),
+                    f"fp{suffix}": float(not label and not right),
+                    "yes": float(right == label),
+                }
+        if benchmark == "grounding":
+            size = SIZES[int(rng.integers(3))]
+            row |= {f"acc@0.5:{other}": NAN for other in SIZES if other != size}
+        if benchmark == "ocr" and number % 4 == 0:
+            row |= {"truncated": NAN}
+        found.append(row)
+    return found
+
+
+@pytest.mark.parametrize("benchmark", list(BENCHMARKS))
+def test_every_metric_is_what_its_formula_says(benchmark: str) -> None:
+    """On two tasks of different sizes about shared images: the mean of the two tasks' plain numbers."""
+    rng = np.random.default_rng(len(benchmark))
+    tasks = [table(benchmark, rng, 18), table(benchmark, rng, 30)]
+    rows = [row for task in tasks for row in task]
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    clusters = np.array([k % 9 for k in range(len(rows))])
+    strata = np.repeat([0, 1], [18, 30])
+    metrics = metrics_of(benchmark, list(columns))
+    assert metrics == list(BENCHMARKS[benchmark])
+    for metric in metrics:
+        found = metric.estimate(columns, clusters, strata)
+        each = [plain(benchmark, metric.name, task) for task in tasks]
+        assert None not in each
+        assert found.value == pytest.approx(sum(each) / 2), metric.name
+        assert found.ci_low < found.value < found.ci_high
+        # Of one task alone, the plain number itself.
+        first = {name: values[:18] for name, values in columns.items()}
+        assert metric.estimate(first, clusters[:18], strata[:18]).value == pytest.approx(each[0])
+
+
+def test_a_metric_that_no_sample_has_is_undefined_and_the_others_stay() -> None:
+    """METEOR without WordNet."""
+    rows = table("ocr", np.random.default_rng(0), 12)
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    columns["meteor"] = np.full(12, NAN)
+    values = {m.name: m.estimate(columns, np.arange(12), np.zeros(12)).value for m in metrics_of("ocr", list(columns))}
+    assert values["meteor"] is None
+    assert values["bleu"] == pytest.approx(np.mean([row["bleu"] for row in rows]))
