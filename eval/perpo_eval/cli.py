@@ -70,3 +70,7 @@ def _main(argv: list[str]) -> None:
         for text in run_texts(read_run(path).record):
             text.show()
     print(f"run record: {path}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

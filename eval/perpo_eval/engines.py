@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ def _own(args: EvalArguments) -> OwnEngine:
     from perpo.checkpoints import local_directory
     from perpo_eval.lmms_model import PerpoModel
 
-    model = PerpoModel(args.model, args.adapter, args.batch_size, args.dtype, args.device)
+    model = PerpoModel(args.model, args.adapter, args.batch_size, args.dtype, args.device or _own_gpu())
     loaded = model.loaded
     directory = local_directory(resolve_model(args.model))
     image_processor = getattr(loaded.processor, "image_processor", None)
@@ -173,6 +174,14 @@ def _own(args: EvalArguments) -> OwnEngine:
         "dtype": args.dtype,
     }
     return OwnEngine(model, info, loaded.family, identity)
+
+
+def _own_gpu() -> str | None:
+    """Of several processes each takes a GPU of its own, as torchrun and accelerate launch number them."""
+    import torch
+
+    local = os.environ.get("LOCAL_RANK")
+    return f"cuda:{local}" if local is not None and torch.cuda.is_available() else None
 
 
 def _processor_files(directory: Path) -> list[Path]:

@@ -80,7 +80,8 @@ def answer_all(
     if before and world.rank == 0:
         print(f"continuing: {before:,} of {len(first):,} questions were answered before", file=sys.stderr)
     # Closed before anybody goes on: whoever forgets the answers opens it again.
-    with contextlib.closing(journal), progress(len(todo), "answering") as advance:
+    shown = progress(len(todo), "answering") if world.rank == 0 else contextlib.nullcontext(_silence)
+    with shown as advance:
         for batch in engine.stream(list(todo.values())):
             journal.append({keys[id(request)]: response for request, response in batch})
             advance(len(batch))
@@ -91,6 +92,10 @@ def answer_all(
     answers = {(str(r.task_name), int(r.doc_id)): known[keys[id(r)]] for r in requests}
     _warn_of_empty(engine, answers)
     return answers, set(first)
+
+
+def _silence(count: int) -> None:
+    """What the later processes do of progress: the first one's bar stands for all."""
 
 
 def _share(requests: dict[str, Instance], world: World) -> dict[str, Instance]:
