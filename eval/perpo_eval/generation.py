@@ -79,12 +79,13 @@ def answer_all(
     before = sum(key in known for key in first)
     if before and world.rank == 0:
         print(f"continuing: {before:,} of {len(first):,} questions were answered before", file=sys.stderr)
-    # Closed before anybody goes on: whoever forgets the answers opens it again.
     shown = progress(len(todo), "answering") if world.rank == 0 else contextlib.nullcontext(_silence)
     with shown as advance:
         for batch in engine.stream(list(todo.values())):
             journal.append({keys[id(request)]: response for request, response in batch})
             advance(len(batch))
+    # Closed before anybody goes on: whoever forgets the answers opens it again.
+    journal.close()
     world.wait()
     if world.rank > 0:
         return None
