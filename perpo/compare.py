@@ -21,7 +21,7 @@ class Scores:
         keys: (n,) sample keys.
         tasks: (n,) task names.
         clusters: (n,) cluster labels.
-        values: For each score, (n,) numbers in [0, 1].
+        values: For each score, (n,) numbers in [0, 1]; NaN where it does not apply or could not be had.
     """
 
     keys: NDArray
@@ -40,7 +40,9 @@ def read_scores(run: Run) -> Scores:
     keys, tasks, clusters = (table[name].to_numpy() for name in ("sample_key", "task", "cluster_id"))
     fields = table["scores"].combine_chunks().flatten()
     names = [field.name for field in table.schema.field("scores").type]
-    values = {name: column.to_numpy(zero_copy_only=False) for name, column in zip(names, fields, strict=True)}
+    values = {
+        name: column.to_numpy(zero_copy_only=False).astype(float) for name, column in zip(names, fields, strict=True)
+    }
     return Scores(keys.astype(str), tasks.astype(str), clusters.astype(str), values)
 
 
@@ -54,10 +56,10 @@ def mismatches(candidate: RunRecord, baseline: RunRecord) -> list[str]:
     if only := sorted(set(ours) ^ set(theirs)):
         found.append(f"only one of them has the tasks {', '.join(only)}")
     for name in sorted(set(ours) & set(theirs)):
-        for field in ("data_sha256", "box_frame", "task_version", "n_scored"):
+        for field in ("data_sha256", "box_frame", "task_version", "prompt", "max_new_tokens", "n_scored"):
             one, other = getattr(ours[name], field), getattr(theirs[name], field)
             if one != other:
-                found.append(f"{name}: {field} {one} against {other}")
+                found.append(f"{name}: {field} {one!s:.60} against {other!s:.60}")
     return found
 
 
@@ -84,10 +86,10 @@ def paired_difference(candidate: Scores, baseline: Scores, score: str) -> Estima
     Args:
         candidate: Scores of the run in question.
         baseline: Scores of the run it is held against.
-        score: A key of `values`, such as "acc@0.5".
+        score: A key of `values`, such as "acc@0.5". Samples that do not have it are left out.
 
     Raises:
-        PerpoError: The two hold different samples.
+        PerpoError: The two hold different samples, or a score is missing in one of them alone.
     """
     if len(candidate.keys) != len(baseline.keys) or (candidate.keys != baseline.keys).any():
         shared = len(np.intersect1d(candidate.keys, baseline.keys))
@@ -96,4 +98,7 @@ def paired_difference(candidate: Scores, baseline: Scores, score: str) -> Estima
             "evaluate both on the same data with the same limit",
         )
     difference = candidate.values[score] - baseline.values[score]
-    return clustered_mean(difference, candidate.clusters, candidate.tasks, bounds=(-1.0, 1.0))
+    held = ~np.isnan(difference)
+    if (np.isnan(candidate.values[score]) != np.isnan(baseline.values[score])).any():
+        raise PerpoError(f"{score} is missing for samples of one run alone", "score both again: perpo-eval --rescore")
+    return clustered_mean(difference[held], candidate.clusters[held], candidate.tasks[held], bounds=(-1.0, 1.0))

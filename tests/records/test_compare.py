@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perpo.compare import check_comparable, mismatches, paired_difference, read_scores
+from perpo.compare import Scores, check_comparable, mismatches, paired_difference, read_scores
 from perpo.errors import PerpoError
 from perpo.stats import clustered_mean
 
@@ -70,3 +70,22 @@ def test_all_that_differs_is_listed(make_run) -> None:
         check_comparable(other, base)
     for part in ("other and base", "the tasks b, c", "a: data_sha256 111", "a: n_scored 10 against 60"):
         assert part in error.value.message
+
+
+def test_samples_without_the_score_are_left_out_and_half_missing_ones_refused(make_run) -> None:
+    nan = float("nan")
+    rows = {"a": [("x", 0.0), ("y", 1.0), ("z", 0.0)], "b": [("x", nan), ("y", nan)]}
+    better = {"a": [("x", 1.0), ("y", 1.0), ("z", 0.0)], "b": [("x", nan), ("y", nan)]}
+    one, other = (scores_of(r) for r in (rows, better))
+    found = paired_difference(other, one, "acc")
+    assert found.value == pytest.approx(1 / 3)
+    assert found.n == 3
+    better["b"][0] = ("x", 1.0)
+    with pytest.raises(PerpoError, match="acc is missing for samples of one run alone"):
+        paired_difference(scores_of(better), one, "acc")
+
+
+def scores_of(rows: dict[str, list[tuple[str, float]]]) -> Scores:
+    flat = [(task, image, score) for task, pairs in rows.items() for image, score in pairs]
+    tasks, images, values = map(np.array, zip(*flat, strict=True))
+    return Scores(np.array([f"{t}{i}" for t, i, _ in flat]), tasks, images, {"acc": values.astype(float)})
