@@ -47,8 +47,8 @@ def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
     return versions
 
 
-def hardware(device: str) -> dict[str, Any]:
-    """{machine, cpus, device}; `cpus` counts those that this process may use."""
+def hardware(device: str | None) -> dict[str, Any]:
+    """{machine, cpus, device}; `cpus` counts those that this process may use; a device elsewhere is None."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"machine": platform.machine(), "cpus": cpus, "device": device}
 

@@ -109,8 +109,7 @@ def check_engine(args: EvalArguments) -> None:
             adapter_digest(args.adapter)
         return
     name = _lmms_name(args.engine)
-    from lmms_eval.models import AVAILABLE_SIMPLE_MODELS
-    from lmms_eval.models.registry_v2 import MODEL_REGISTRY_V2
+    from lmms_eval.models import AVAILABLE_SIMPLE_MODELS, MODEL_REGISTRY_V2
 
     try:
         MODEL_REGISTRY_V2.get_manifest(name)
@@ -198,7 +197,11 @@ def _of_lmms_eval(args: EvalArguments) -> LmmsEngine:
     pretrained = given.setdefault("pretrained", resolve_model(args.model))
     text = ",".join(f"{key}={value}" for key, value in given.items())
     with contextlib.redirect_stdout(sys.stderr):
-        model = get_model(name).create_from_arg_string(text, {"batch_size": args.batch_size})
+        try:
+            kind = get_model(name)
+        except ImportError as error:
+            raise PerpoError(f"lmms-eval's {name} cannot be imported: {error}", "install what it needs") from error
+        model = kind.create_from_arg_string(text, {"batch_size": args.batch_size})
     directory = Path(pretrained) if Path(pretrained, "config.json").is_file() else None
     family = family_from(args, directory)
     weights = None if directory is None else weights_digest(directory)

@@ -54,7 +54,8 @@ def evaluate(args: EvalArguments) -> Path | None:
     check_family(engine.family, specs)
     templates = templates_of(args, specs, engine.family)
     settings = {spec.name: _settings(args, spec) for spec in specs}
-    hardware = provenance.hardware(str(engine.model.device))
+    device = getattr(engine.model, "device", None)  # a model behind a server has none here
+    hardware = provenance.hardware(None if device is None else str(device))
     run = RunWriter(args, engine.info, engine.family, training, hardware, began, clock)
     world = World()
     with closing(ResponseJournal(Path(args.output), engine.identity, world.rank)) as journal:
