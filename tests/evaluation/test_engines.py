@@ -1,0 +1,243 @@
+"""--engine lmms:<model>: models of lmms-eval's answer the same questions, and nothing of theirs is lost either."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+from lmms_eval.api.instance import GenerationResult, TokenCounts
+from lmms_eval.api.model import lmms
+from lmms_eval.models import MODEL_REGISTRY_V2
+from lmms_eval.models.registry_v2 import ModelManifest
+
+from perpo.errors import PerpoError
+from perpo.store import Run, read_run
+from perpo_eval import runner
+from perpo_eval.cli import EvalArguments, main
+from perpo_eval.runner import evaluate
+
+
+class Scripted(lmms):
+    """A model that says a box made of the picture's width and the question's length, and may fail on the way."""
+
+    asked: list[int] = []  # noqa: RUF012  (of all objects: the program makes them)
+    fails_at = 10**6
+
+    def __init__(self, pretrained: str, batch_size: int = 1, tone: str = "") -> None:
+        super().__init__()
+        self.tone = tone
+
+    def generate_until(self, requests: list[Any]) -> list[Any]:
+        """An answer to each request."""
+        if sum(self.asked) >= self.fails_at:
+            raise ConnectionError("the server went away")
+        self.asked.append(len(requests))
+        return [self._say(*self._look(request.args)) for request in requests]
+
+    def _say(self, width: int, question: str) -> Any:
+        return f"[0.{width}, 0.10, 0.9, 0.{len(question)}]{self.tone}"
+
+    def _look(self, args: tuple) -> tuple[int, str]:
+        context, settings, doc_to_visual, doc_id, task, split = args
+        (image,) = doc_to_visual(self.task_dict[task][split][doc_id])
+        assert (settings["max_new_tokens"], settings["do_sample"]) == (64, False)
+        return image.width, context
+
+    def loglikelihood(self, requests: list[Any]) -> Any:
+        raise NotImplementedError
+
+    def generate_until_multi_round(self, requests: list[Any]) -> Any:
+        raise NotImplementedError
+
+
+class Chatting(Scripted):
+    """The same in the form that takes messages, and counts its tokens."""
+
+    is_simple = False
+
+    def _say(self, width: int, question: str) -> Any:
+        return GenerationResult(super()._say(width, question), TokenCounts(output_tokens=width))
+
+    def _look(self, args: tuple) -> tuple[int, str]:
+        context, doc_to_messages, settings, doc_id, task, split = args
+        (message,) = doc_to_messages(self.task_dict[task][split][doc_id])
+        image, text = message["content"]
+        assert (message["role"], image["type"], text["type"]) == ("user", "image", "text")
+        assert text["text"] == context
+        assert settings["max_new_tokens"] == 64
+        return image["url"].width, text["text"]
+
+
+class Silent(Scripted):
+    """One that fails as some of lmms-eval's do: without a word."""
+
+    def _say(self, width: int, question: str) -> Any:
+        return "" if width == 160 else super()._say(width, question)
+
+
+class Short(Scripted):
+    """One that loses an answer."""
+
+    def generate_until(self, requests: list[Any]) -> list[Any]:
+        return super().generate_until(requests)[1:]
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch) -> None:
+    """Make the models above known to lmms-eval, for one test."""
+    module = ModuleType("scripted_models")
+    for kind in (Scripted, Chatting, Silent, Short):
+        setattr(module, kind.__name__, kind)
+        monkeypatch.setattr(kind, "asked", [])
+        monkeypatch.setattr(kind, "fails_at", 10**6)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for table in ("_manifests", "_alias_to_model_id"):
+        monkeypatch.setattr(MODEL_REGISTRY_V2, table, dict(getattr(MODEL_REGISTRY_V2, table)))
+    for kind in (Scripted, Silent, Short):
+        path = f"{module.__name__}.{kind.__name__}"
+        MODEL_REGISTRY_V2.register_manifest(ModelManifest(kind.__name__.lower(), simple_class_path=path))
+    MODEL_REGISTRY_V2.register_manifest(ModelManifest("chatting", chat_class_path=f"{module.__name__}.Chatting"))
+
+
+@pytest.fixture
+def ask(refcoco_folder, checkpoint, tmp_path) -> Callable[..., Run]:
+    """Evaluate with a model of lmms-eval's: two tasks of ten questions each, which are the same."""
+
+    def run(engine: str, **settings: object) -> Run:
+        arguments = {"model": str(checkpoint), "data": str(refcoco_folder), "output": str(tmp_path / "out")}
+        arguments |= {"engine": engine, "batch_size": 1}
+        path = evaluate(EvalArguments(**arguments | settings))  # type: ignore[arg-type]
+        assert path is not None
+        return read_run(path)
+
+    return run
+
+
+@pytest.mark.parametrize("model", ["scripted", "chatting"])
+def test_a_model_of_lmms_evals_is_asked_and_scored(model, ask, checkpoint, tmp_path) -> None:
+    kind = {"scripted": Scripted, "chatting": Chatting}[model]
+    run = ask(f"lmms:{model}", model_args="tone=!")
+    info, rows = run.record.model, run.samples().to_pylist()
+    assert run.record.hardware["device"] is None
+    assert (info.id, info.engine, info.family) == (checkpoint.name, f"lmms:{model}", "llava")
+    assert (info.dtype, info.attention, info.adapter, info.processor) == (None, None, None, None)
+    assert len(rows) == 20
+    for row in rows:
+        assert row["response"] == f"[0.{row['image']['width']}, 0.10, 0.9, 0.{len(row['question'])}]!"
+        assert row["tokens_out"] == (row["image"]["width"] if model == "chatting" else None)
+        assert (row["prompt"], row["finish_reason"], row["latency_ms"]) == (None, None, None)  # not known, not 0
+        assert row["prediction"] is not None
+    assert kind.asked == [4, 4, 2]  # four batches at a time, and what two tasks ask alike once
+    assert not (tmp_path / "out/.responses").exists()
+
+
+@pytest.mark.parametrize("model", ["scripted", "chatting"])
+def test_what_was_answered_before_a_failure_is_kept(model, ask) -> None:
+    kind = {"scripted": Scripted, "chatting": Chatting}[model]
+    kind.fails_at = 8
+    with pytest.raises(ConnectionError, match="went away"):
+        ask(f"lmms:{model}")
+    kind.fails_at = 10**6
+    run = ask(f"lmms:{model}")
+    assert kind.asked == [4, 4, 2]
+    assert run.samples().num_rows == 20
+
+
+def test_other_arguments_and_engines_meet_no_old_answers(ask) -> None:
+    Scripted.fails_at = Chatting.fails_at = 4
+    for settings in ({"engine": "lmms:scripted"}, {"engine": "lmms:scripted", "model_args": "tone=?"}):
+        with pytest.raises(ConnectionError):
+            ask(**settings)
+        Scripted.asked.clear()
+    with pytest.raises(ConnectionError):
+        ask("lmms:chatting")
+    Scripted.fails_at = 10**6
+    ask("lmms:scripted", model_args="tone=.")
+    assert sum(Scripted.asked) == 10
+
+
+def test_empty_answers_are_counted_and_said(ask, capsys) -> None:
+    run = ask("lmms:silent")
+    assert run.record.group("grounding").metrics
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("warning: 4 of 20 answers of lmms:silent are empty")
+
+
+def test_a_model_that_loses_answers_is_refused(ask, tmp_path) -> None:
+    with pytest.raises(PerpoError, match="lmms:short gave 3 answers to 4 questions") as caught:
+        ask("lmms:short")
+    assert caught.value.exit_code == 3
+    assert list(tmp_path.glob("out/*/*/run.json")) == []
+
+
+def test_llava_hf_reads_the_same_questions(ask, refcoco_folder, checkpoint, tmp_path, monkeypatch) -> None:
+    """lmms-eval's own class for this family, from the same checkpoint."""
+    decord: Any = ModuleType("decord")  # of videos; llava_hf imports it, and does not require it
+    decord.VideoReader = decord.cpu = None
+    monkeypatch.setitem(sys.modules, "decord", decord)
+    theirs = ask("lmms:llava_hf", model_args="device=cpu,device_map=cpu", max_new_tokens=8, tasks=["refcoco_val"])
+    ours = ask("perpo", max_new_tokens=8, tasks=["refcoco_val"], device="cpu")
+    assert theirs.record.model.engine == "lmms:llava_hf"
+    assert theirs.record.model.weights_sha256 == ours.record.model.weights_sha256
+    columns = ["sample_key", "question", "target", "image", "cluster_id"]
+    assert theirs.samples(columns).equals(ours.samples(columns))
+    answers = theirs.samples(["response"])["response"].to_pylist()
+    assert None not in answers
+    assert any(answers)
+
+
+def test_a_model_whose_library_is_absent_is_one_sentence(
+    refcoco_folder, checkpoint, tmp_path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "decord", None)
+    for kind in ("simple", "chat"):
+        monkeypatch.delitem(sys.modules, f"lmms_eval.models.{kind}.llava_hf", raising=False)
+    words = ["--engine", "lmms:llava_hf", "--model", str(checkpoint), "--data", str(refcoco_folder)]
+    code = main([*words, "--output", str(tmp_path)])
+    err = capsys.readouterr().err
+    assert code == 2
+    error, *rest = [line for line in err.splitlines() if not line.startswith("20")]  # without lmms-eval's log
+    assert error.startswith("error: lmms-eval's llava_hf cannot be imported: ")
+    assert "decord" in error
+    assert rest == ["hint: install what it needs"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "hint"),
+    [
+        (["--engine", "llava_hf"], "--engine is llava_hf; expected perpo or lmms:<model>", "such as lmms:llava_hf"),
+        (["--engine", "lmms:"], "--engine is lmms:; expected", ""),
+        (["--engine", "lmms:llava_hff"], "lmms-eval knows no model 'llava_hff'", "did you mean 'llava_hf'?"),
+        (["--model_args", "device=cpu"], "--model_args is for --engine lmms:<model>", "--device"),
+        (["--engine", "lmms:scripted", "--adapter", "x"], "--adapter is for --engine perpo", "--model_args"),
+        (["--engine", "lmms:scripted", "--temperature", "1"], "--temperature is for --engine perpo", ""),
+        (["--engine", "lmms:scripted", "--dtype", "bfloat16"], "--dtype and --device are for", "--model_args"),
+        (["--engine", "lmms:scripted", "--device", "cpu"], "--dtype and --device are for", "--model_args"),
+    ],
+)
+def test_wrong_engines_are_refused_at_once(words, said, hint, checkpoint, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(runner, "load_task", lambda *words: pytest.fail("rows were read"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["--model", str(checkpoint), *words]) == 2
+    out, err = capsys.readouterr()
+    error, *hints = err.splitlines()
+    assert (out, error[: len("error: ")]) == ("", "error: ")
+    assert said in error
+    assert hint in "".join(hints)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_boxes_of_a_family_that_nobody_knows_are_refused(ask, checkpoint, tmp_path, refcoco_folder) -> None:
+    """A model by its hub id, say: the family is asked for, not guessed."""
+    settings = {"engine": "lmms:scripted", "model": "some/model"}
+    with pytest.raises(PerpoError, match="refcoco_val needs to know how the model writes boxes") as caught:
+        ask(**settings)
+    assert "--family" in caught.value.hint
+    assert Scripted.asked == []
+    run = ask(**settings, family="llava")
+    assert (run.record.model.id, run.record.model.weights_sha256) == ("some/model", None)
+    assert {row["box_frame"] for row in run.samples(["box_frame"]).to_pylist()} == {"padded"}
