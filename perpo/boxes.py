@@ -122,11 +122,14 @@ def parse_boxes(
     boxes = []
     for numbers in _quadruples(text, fmt):
         box = np.array(numbers, dtype=np.float64) / _DIVISOR.get(scale, 1.0)
-        if not np.isfinite(box).all():
-            continue
         if order == "yxyx":
             box = box[[1, 0, 3, 2]]
-        boxes.append(box if image_size is None else _to_original(box, fmt, image_size))
+        if image_size is not None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                box = _to_original(box, fmt, image_size)
+        # Numbers may be too large at once, or become so in pixels.
+        if np.isfinite(box).all():
+            boxes.append(box)
     return boxes
 
 
