@@ -141,7 +141,9 @@ def test_inverted_and_empty_boxes_score_nothing_and_end_nothing(refcoco_folder, 
     run = score(refcoco_folder, boxes * 4)
     found = values(run, "grounding")
     assert (found["iou"], found["acc@0.3"], found["center_acc"]) == (0.0, 0.0, 0.0)
-    assert all(np.isfinite(row["iou"]) for row in run.samples(["scores"])["scores"].to_pylist())
+    assert found["parse_fail"] == 0.2  # what no number can hold is no box
+    predictions = run.samples(["prediction"])["prediction"].to_pylist()
+    assert all(np.isfinite(json.loads(prediction)).all() for prediction in predictions if prediction is not None)
 
 
 # "No scale or frame conversion." The same true box, written in the frames and scales that models use.
