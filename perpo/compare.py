@@ -55,10 +55,14 @@ def mismatches(candidate: RunRecord, baseline: RunRecord) -> list[str]:
     ours = {result.task: result for result in candidate.tasks}
     if only := sorted(set(ours) ^ set(theirs)):
         found.append(f"only one of them has the tasks {', '.join(only)}")
+    for field in ("temperature", "top_p"):
+        one, other = candidate.generation.get(field), baseline.generation.get(field)
+        if one != other and None not in (one, other):
+            found.append(f"{field} {one} against {other}")
     for name in sorted(set(ours) & set(theirs)):
         for field in ("data_sha256", "box_frame", "task_version", "prompt", "max_new_tokens", "n_scored"):
             one, other = getattr(ours[name], field), getattr(theirs[name], field)
-            if one != other:
+            if one != other and None not in (one, other):  # None: not known
                 found.append(f"{name}: {field} {one!s:.60} against {other!s:.60}")
     return found
 
@@ -73,7 +77,7 @@ def check_comparable(candidate: Run, baseline: Run) -> None:
     if found := mismatches(candidate.record, baseline.record):
         raise PerpoError(
             f"{candidate.record.name} and {baseline.record.name} cannot be compared: {'; '.join(found)}",
-            "evaluate both with the same suite, data, tasks and limit",
+            "evaluate both with the same suite, data, tasks, limit, prompt_style and max_new_tokens",
         )
 
 

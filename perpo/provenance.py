@@ -15,10 +15,13 @@ from perpo import __version__
 PACKAGES = (
     "accelerate",
     "datasets",
+    "jieba",
     "lmms-eval",
+    "nltk",
     "numpy",
     "peft",
     "pillow",
+    "rapidfuzz",
     "tokenizers",
     "torch",
     "transformers",

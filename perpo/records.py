@@ -80,7 +80,7 @@ class TaskResult:
     data_sha256: str
     split: str
     prompt: str
-    max_new_tokens: int
+    max_new_tokens: int | None
     box_frame: str | None
     note: str | None
     n_total: int
@@ -93,8 +93,12 @@ class TaskResult:
 
 @dataclass(frozen=True, config=_STRICT)
 class GroupResult:
-    """A benchmark's metrics over its tasks, which weigh the same; images that several tasks share are one cluster."""
+    """Metrics over tasks that belong together, which weigh the same; images that several share are one cluster.
 
+    `name` is the benchmark's, or the task's where a task stands alone: a file of one's own, or a language of Fox.
+    """
+
+    name: str
     benchmark: str
     tasks: list[str]
     metrics: list[Metric]
@@ -149,7 +153,7 @@ class RunRecord:
         suite: {name, version, sha256 of the task files}.
         generation: {batch_size, temperature, top_p, seed, limit, prompt_style}.
         tasks: One result per task.
-        groups: One result per benchmark.
+        groups: One result per benchmark, and per task that stands alone.
         judge: {id, prompt_sha256, settings}, or None.
         samples: The table of samples, or None for a reported record.
         source: measured, or reported by somebody else.
@@ -177,9 +181,9 @@ class RunRecord:
     source: Literal["measured", "reported"]
     rescored_from: str | None = None
 
-    def group(self, benchmark: str) -> GroupResult | None:
-        """The result over a benchmark's tasks, or None."""
-        return next((group for group in self.groups if group.benchmark == benchmark), None)
+    def group(self, name: str) -> GroupResult | None:
+        """The group of that name, or None."""
+        return next((group for group in self.groups if group.name == name), None)
 
     def task(self, name: str) -> TaskResult:
         """The result of the task called `name`.

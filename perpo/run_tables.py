@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perpo.prepare.known import POPE_SPLITS
 from perpo.records import GroupResult, Metric, RunRecord, metric_of
 from perpo.scores import BENCHMARKS
 from perpo.tables import INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny
@@ -23,7 +24,6 @@ FRAMES_NOTE = (
 )
 
 _FRAMES_TITLE = "Acc@0.5 (%) by frame, and by size of the true box"
-_NOTES = {"grounding": [], "pope": [POPE_NOTE], "ocr": [OCR_NOTE]}
 
 
 def run_texts(record: RunRecord) -> list[Text]:
@@ -34,17 +34,15 @@ def run_texts(record: RunRecord) -> list[Text]:
     """
     texts = []
     for group in record.groups:
-        metrics = [metric for metric in BENCHMARKS[group.benchmark] if metric_of(group.metrics, metric.name)]
-        plain = [metric.name for metric in metrics if ":" not in metric.name]
-        notes = [INTERVAL_NOTE, *_NOTES[group.benchmark]]
+        plain = [metric.name for metric in group.metrics if ":" not in metric.name]
+        notes = [INTERVAL_NOTE, *_notes(group)]
         notes += [f"{task.task}: {task.note}." for task in record.tasks if task.note and task.task in group.tasks]
         notes += [METEOR_NOTE] if _lacks(group.metrics, "meteor") else []
-        title = f"{record.name} on {group.benchmark} (%)"
+        title = f"{record.name} on {group.name} (%)"
         texts.append(_text(record, group, title, plain, notes))
-        readings = [metric.name for metric in metrics if ":" in metric.name]
+        readings = [metric.name for metric in group.metrics if ":" in metric.name]
         if group.benchmark == "grounding" and _frames_differ(group.metrics):
-            frames = sorted(readings, key=lambda name: not name.endswith(f":{_declared(record, group)}"))
-            texts.append(_text(record, group, _FRAMES_TITLE, frames, [FRAMES_NOTE]))
+            texts.append(_text(record, group, _FRAMES_TITLE, readings, [FRAMES_NOTE]))
     if is_tiny(record) and texts:
         texts[-1].notes.append(TINY_NOTE)
     return texts
@@ -67,8 +65,10 @@ def _frames_differ(metrics: list[Metric]) -> bool:
     return len(found) > 1
 
 
-def _declared(record: RunRecord, group: GroupResult) -> str:
-    return str(record.task(group.tasks[0]).box_frame)
+def _notes(group: GroupResult) -> list[str]:
+    if group.benchmark == "pope":
+        return [POPE_NOTE] if {name.rpartition("_")[2] for name in group.tasks} == set(POPE_SPLITS) else []
+    return [OCR_NOTE] if group.benchmark == "ocr" else []
 
 
 def _lacks(metrics: list[Metric], name: str) -> bool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perpo.boxes import Frame
 from perpo.stats import Estimate, clustered_ratio
 
 Columns = Mapping[str, NDArray[np.float64]]
@@ -72,6 +74,8 @@ def _f1(name: str, title: str, suffix: str = "") -> Definition:
 
 SIZES = ("small", "medium", "large")
 
+_IN_FRAMES = [f"acc@0.5:{frame}" for frame in get_args(Frame)]
+
 BENCHMARKS: dict[str, tuple[Definition, ...]] = {
     "grounding": (
         *(Definition(f"acc@{threshold}", f"Acc@{threshold}") for threshold in (0.3, 0.5, 0.7, 0.9)),
@@ -79,7 +83,7 @@ BENCHMARKS: dict[str, tuple[Definition, ...]] = {
         Definition("center_acc", "centre in box"),
         Definition("parse_fail", "unreadable", False),
         *(Definition(f"acc@0.5:{size}", size) for size in SIZES),
-        *(Definition(f"acc@0.5:{frame}", frame) for frame in ("original", "padded", "cropped", "resized")),
+        *(Definition(f"acc@0.5:{frame}", frame) for frame in get_args(Frame)),
     ),
     "pope": (
         Definition("accuracy", "accuracy"),
@@ -111,6 +115,12 @@ PRIMARY = {"grounding": "acc@0.5", "pope": "f1", "ocr": "edit_distance"}
 """The metric that stands for a benchmark."""
 
 
-def metrics_of(benchmark: str, scores: Sequence[str]) -> list[Definition]:
-    """The metrics of a benchmark that samples with these scores have."""
-    return [metric for metric in BENCHMARKS[benchmark] if metric.needs() <= set(scores)]
+def metrics_of(benchmark: str, scores: Sequence[str], box_frame: str | None = None) -> list[Definition]:
+    """The metrics of a benchmark that samples with these scores have.
+
+    Of the accuracies in several frames, the one in `box_frame`, the declared frame, comes first.
+    """
+    held = [metric for metric in BENCHMARKS[benchmark] if metric.needs() <= set(scores)]
+    frames = [metric for metric in held if metric.name in _IN_FRAMES]
+    ordered = iter(sorted(frames, key=lambda metric: metric.name != f"acc@0.5:{box_frame}"))
+    return [next(ordered) if metric in frames else metric for metric in held]

@@ -16,8 +16,8 @@ def main(log: str, curve: str) -> None:
         .mark_line(point=title == "validation")
         .encode(x="step", y=alt.Y("value", title=None), color=alt.Color("variable", title=None))
         for title, names in {
-            "training losses": ["language", "pointer", "box", "dense"],
-            "validation": ["accuracy", "mean_iou", "unread"],
+            "training losses": ["box", "yes_no", "text", "pointer", "dense", "letters"],
+            "validation": ["accuracy", "mean_iou", "objects_f1", "edit_distance"],
         }.items()
     ]
     alt.hconcat(*panels).resolve_scale(color="independent").save(curve)

@@ -15,12 +15,12 @@ class EvalArguments:
     """What perpo-eval takes."""
 
     suite: Literal["grounding", "pope", "ocr", "paper"] = arg("grounding", "which tasks and scores")
-    model: str = arg("tiny", "tiny (the embedded checkpoint), a folder in the Hugging Face layout, or a hub id")
+    model: str | None = arg(None, "tiny (the embedded checkpoint; default), a Hugging Face folder, or a hub id")
     adapter: str | None = arg(None, "folder of an adapter that perpo-train wrote")
     data: str = arg("tiny", "tiny (the embedded world), hub, or a folder of <task>.parquet that perpo-data wrote")
     tasks: list[str] = arg([], "tasks to run (default: all of the suite that the data serve)")
     limit: int | None = arg(None, "only the first so many samples of each task")
-    batch_size: int = arg(16, "questions in one batch, halved where memory runs out; changes no answer in float32")
+    batch_size: int | None = arg(None, "questions in one batch (default: 16; 1 for lmms:<model>)")
     max_new_tokens: int | None = arg(None, "where answers are cut (default: 64 for boxes, 128 for yes/no, 2048 a page)")
     temperature: float = arg(0.0, "0 takes the most probable token, more draws")
     top_p: float = arg(1.0, "share of the probability that is drawn from")
@@ -28,7 +28,10 @@ class EvalArguments:
     prompt_style: Literal["paper", "lmms_eval"] = arg("paper", "grounding question: the paper's, or lmms-eval's longer")
     engine: str = arg("perpo", "perpo, or lmms:<model> for any model that lmms-eval knows")
     model_args: str = arg("", "for --engine lmms:<model>: name=value,name=value")
-    family: str | None = arg(None, "how boxes are written, where the model does not say (see --engine, --responses)")
+    family: str | None = arg(None, "how boxes are written, for --engine lmms:<model> and --responses")
+    box_frame: Literal["original", "padded", "cropped", "resized"] | None = arg(
+        None, "the picture that boxes refer to (default: the family's, for --engine perpo)"
+    )
     name: str | None = arg(None, "what tables call this run (default: the model and adapter)")
     dtype: Literal["float32", "bfloat16", "float16"] = arg("float32", "type of the weights")
     device: str | None = arg(None, "torch device (default: CUDA where there is one, else the CPU)")

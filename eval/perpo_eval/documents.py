@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 DOCUMENT_COLUMNS: dict[str, str] = {
-    "source_id": "what the data set calls the sample",
+    "source_id": "what the data set calls the sample; a second one of that name has #2 behind it",
     "query": "what is asked about: an expression, a question, or nothing where the prompt says it all",
     "target": "the truth (JSON): a box xyxy in pixels, yes or no, or a text",
     "image_file": "the image on this machine",
@@ -73,25 +73,29 @@ def documents(rows: Iterable[Row], form: RowFormat, where: str) -> Dataset:
 
     found: list[dict[str, Any]] = []
     problems: list[str] = []
+    times: dict[tuple[str, str], int] = {}
     for number, row in enumerate(rows):
         _check(row, form, f"{where}, row {number}")
-        name = str(row[form.image_name])
+        image_name = str(row[form.image_name])
         image = row["image"]
         try:
             kept = keep_image(image["bytes"]) if image.get("bytes") is not None else locate_image(Path(image["path"]))
         except OSError as error:
-            problems.append(f"{name}: {error}")
+            problems.append(f"{image_name}: {error}")
             continue
         about = {
             "image_file": str(kept.file),
             "image_sha256": kept.sha256,
-            "image_path": name,
+            "image_path": image_name,
             "width": kept.width,
             "height": kept.height,
         }
         for source_id, query, target in form.samples(row):
             text = json.dumps(target, ensure_ascii=False)
-            found.append({"source_id": source_id, "query": query, "target": text, **about})
+            # Two rows may have one name, such as an object that two partitions of a data set hold.
+            again = times[source_id, query] = times.get((source_id, query), 0) + 1
+            name = source_id if again == 1 else f"{source_id}#{again}"
+            found.append({"source_id": name, "query": query, "target": text, **about})
     _refuse_bad_images(found, problems, where)
     if not found:
         raise PerpoError(f"{where} holds no samples", f"give a file with rows in {form.name}'s columns")

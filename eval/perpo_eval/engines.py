@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from perpo.boxes import Frame
 from perpo.checkpoints import adapter_digest, files_digest, public_name, resolve_model, weights_digest
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, family_of
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from lmms_eval.api.model import lmms
 
     from perpo_eval.cli import EvalArguments
+
+
+BATCH_SIZE = 16
+"""Of our model class; models of lmms-eval's get 1, since some take no more."""
 
 
 class Engine(Protocol):
@@ -104,7 +110,9 @@ def check_engine(args: EvalArguments) -> None:
     if args.engine == "perpo":
         if args.model_args:
             raise PerpoError("--model_args is for --engine lmms:<model>", "give --dtype, --device and --batch_size")
-        resolve_model(args.model)
+        if args.family is not None:
+            raise PerpoError("--family is for --engine lmms:<model> and --responses", "a checkpoint says its own")
+        resolve_model(args.model or "tiny")
         if args.adapter is not None:
             adapter_digest(args.adapter)
         return
@@ -115,12 +123,14 @@ def check_engine(args: EvalArguments) -> None:
         MODEL_REGISTRY_V2.get_manifest(name)
     except Exception:  # what it raises for an unknown name has changed between versions
         raise PerpoError(f"lmms-eval knows no model '{name}'", did_you_mean(name, AVAILABLE_SIMPLE_MODELS)) from None
-    if args.adapter is not None:
-        raise PerpoError("--adapter is for --engine perpo", "give an lmms-eval model the adapter in --model_args")
-    if args.temperature > 0:
-        raise PerpoError("--temperature is for --engine perpo", "an lmms-eval model draws as its tasks say")
-    if args.dtype != "float32" or args.device is not None:
-        raise PerpoError("--dtype and --device are for --engine perpo", "give them in --model_args")
+    for flag, given, instead in (
+        ("--adapter", args.adapter is not None, "give an lmms-eval model its adapter in --model_args"),
+        ("--temperature", args.temperature > 0, "an lmms-eval model draws as its tasks say"),
+        ("--dtype and --device", args.dtype != "float32" or args.device is not None, "give them in --model_args"),
+        ("--model beside pretrained=", args.model is not None and "pretrained" in _given(args), "give one of the two"),
+    ):
+        if given:
+            raise PerpoError(f"{flag} is for --engine perpo", instead)
 
 
 def load_engine(args: EvalArguments) -> Engine:
@@ -132,26 +142,36 @@ def load_engine(args: EvalArguments) -> Engine:
     return _own(args) if args.engine == "perpo" else _of_lmms_eval(args)
 
 
-def family_from(args: EvalArguments, directory: Path | None) -> Family | None:
-    """The family that the user names, or that a checkpoint's config.json says; None if neither does."""
+def family_from(args: EvalArguments, config: Mapping[str, Any] | None) -> Family | None:
+    """The family that the user names, or that a checkpoint's config.json says, in the frame that the user declares.
+
+    None if neither says it.
+    """
     if args.family is not None:
-        return family_of(args.family)
-    if directory is None:
-        return None
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    return FAMILIES.get(config.get("model_type", ""))
+        return in_frame(family_of(args.family), args.box_frame)
+    family = FAMILIES.get((config or {}).get("model_type", ""))
+    return None if family is None else in_frame(family, args.box_frame)
+
+
+def in_frame(family: Family, frame: Frame | None) -> Family:
+    """The family with its boxes in another frame; the one it had is among the others then."""
+    if frame is None or frame == family.box_format.frame:
+        return family
+    others = [name for name in (family.box_format.frame, *family.other_frames) if name != frame]
+    return replace(family, box_format=replace(family.box_format, frame=frame), other_frames=tuple(others))
 
 
 def _own(args: EvalArguments) -> OwnEngine:
     from perpo.checkpoints import local_directory
     from perpo_eval.lmms_model import PerpoModel
 
-    model = PerpoModel(args.model, args.adapter, args.batch_size, args.dtype, args.device or _own_gpu())
+    name = args.model or "tiny"
+    model = PerpoModel(name, args.adapter, args.batch_size or BATCH_SIZE, args.dtype, args.device or _own_gpu())
     loaded = model.loaded
-    directory = local_directory(resolve_model(args.model))
+    directory = local_directory(resolve_model(name))
     image_processor = getattr(loaded.processor, "image_processor", None)
     info = ModelInfo(
-        id=public_name(args.model),
+        id=public_name(name),
         family=loaded.family.model_type,
         engine="perpo",
         revision=directory.name if directory.parent.name == "snapshots" else None,
@@ -172,7 +192,7 @@ def _own(args: EvalArguments) -> OwnEngine:
         "processor": info.processor_sha256,
         "dtype": args.dtype,
     }
-    return OwnEngine(model, info, loaded.family, identity)
+    return OwnEngine(model, info, in_frame(loaded.family, args.box_frame), identity)
 
 
 def _own_gpu() -> str | None:
@@ -192,26 +212,28 @@ def _processor_files(directory: Path) -> list[Path]:
 def _of_lmms_eval(args: EvalArguments) -> LmmsEngine:
     from lmms_eval.models import get_model
 
-    name = _lmms_name(args.engine)
-    given = dict(part.partition("=")[::2] for part in args.model_args.split(",") if part)
-    pretrained = given.setdefault("pretrained", resolve_model(args.model))
+    name, given = _lmms_name(args.engine), _given(args)
+    if args.model is not None:
+        given["pretrained"] = resolve_model(args.model)
     text = ",".join(f"{key}={value}" for key, value in given.items())
+    batch_size = args.batch_size or 1
     with contextlib.redirect_stdout(sys.stderr):
         try:
             kind = get_model(name)
         except ImportError as error:
             raise PerpoError(f"lmms-eval's {name} cannot be imported: {error}", "install what it needs") from error
-        model = kind.create_from_arg_string(text, {"batch_size": args.batch_size})
-    directory = Path(pretrained) if Path(pretrained, "config.json").is_file() else None
-    family = family_from(args, directory)
-    weights = None if directory is None else weights_digest(directory)
-    shown = args.model if resolve_model(args.model) == pretrained else pretrained
+        model = kind.create_from_arg_string(text, {"batch_size": batch_size})
+    named = given.get("pretrained") or given.get("model") or name
+    directory, revision = _place(named)
+    config = None if directory is None else json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    safe = directory is not None and any(directory.glob("*.safetensors"))
+    family = family_from(args, config)
     info = ModelInfo(
-        id=public_name(shown),
+        id=public_name(args.model or named),
         family=None if family is None else family.model_type,
         engine=args.engine,
-        revision=None,
-        weights_sha256=weights,
+        revision=revision,
+        weights_sha256=weights_digest(directory) if directory is not None and safe else None,
         adapter=None,
         adapter_sha256=None,
         processor=None,
@@ -219,8 +241,36 @@ def _of_lmms_eval(args: EvalArguments) -> LmmsEngine:
         dtype=None,
         attention=None,
     )
-    identity = {"engine": args.engine, "arguments": text, "weights": weights, "processor": info.processor_sha256}
-    return LmmsEngine(model, info, family, identity, args.batch_size)
+    # Of a folder (also an adapter's) every file counts; what only a server knows is never known to be the same.
+    parts = {key: _content(value) for key, value in given.items()}
+    if revision is None and directory is None:
+        parts["run"] = secrets.token_hex(16)
+    identity = {"engine": args.engine, "arguments": text, "content": parts, "revision": revision}
+    return LmmsEngine(model, info, family, identity, batch_size)
+
+
+def _given(args: EvalArguments) -> dict[str, str]:
+    return dict(part.partition("=")[::2] for part in args.model_args.split(",") if part)
+
+
+def _place(named: str) -> tuple[Path | None, str | None]:
+    """The folder of a model, and its commit if it came from the hub; (None, None) where there is no config.json."""
+    if Path(named, "config.json").is_file():
+        return Path(named), None
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(named, "config.json")
+    except ValueError:  # no name that the hub could have
+        return None, None
+    return (Path(found).parent, Path(found).parent.name) if isinstance(found, str) else (None, None)
+
+
+def _content(value: str) -> str | None:
+    path = Path(value)
+    if path.is_file():
+        return files_digest([path])
+    return files_digest(sorted(file for file in path.rglob("*") if file.is_file())) if path.is_dir() else None
 
 
 def _lmms_name(engine: str) -> str:

@@ -215,10 +215,8 @@ def image_key(model: lmms, request: Instance) -> str:
 
 def _out_of_memory(error: Exception) -> bool:
     said = str(error).lower()
-    return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError)
-        or "not enough memory" in said
-        or ("can't allocate memory" in said)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in said for words in ("out of memory", "not enough memory", "can't allocate", "alloc_failed")
     )
 
 

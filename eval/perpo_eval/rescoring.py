@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from perpo import provenance
+from perpo.boxes import Frame
 from perpo.cli.arguments import default_of
 from perpo.errors import PerpoError
 from perpo.families import family_of
 from perpo.files import check_writable
-from perpo.records import ModelInfo, sample_key
+from perpo.records import ModelInfo, RunRecord, sample_key
 from perpo.store import new_run_id, read_run, write_run
 from perpo_eval import scoring
+from perpo_eval.engines import in_frame
 from perpo_eval.responses import Response
 from perpo_eval.storing import RunWriter, check_family, command, templates_of
 from perpo_eval.suites import SUITE_VERSION, TaskData, TaskSpec, spec_of, suite_sha256
@@ -45,7 +47,7 @@ def score_responses(
     if strange := set(answers) - known:
         raise PerpoError(f"{len(strange):,} responses are to samples that these tasks do not have", hint)
     specs = [task.spec for task in data]
-    family = family_of(args.family) if args.family else None
+    family = in_frame(family_of(args.family), args.box_frame) if args.family else None
     unknown = dict.fromkeys((field.name for field in fields(ModelInfo)), None)
     info = ModelInfo(**unknown | {"id": args.name or Path(str(args.responses)).stem, "engine": "elsewhere"})  # type: ignore[arg-type]
     info = dataclasses.replace(info, family=args.family)
@@ -56,7 +58,7 @@ def score_responses(
 
 def rescored(args: EvalArguments) -> Path:
     """Score a stored run's responses again, and store that as another run."""
-    check_unused(args, ("rescore", "name", "output", "family", "json"))
+    check_unused(args, ("rescore", "name", "output", "family", "box_frame", "json"))
     import pyarrow.compute as pc
 
     check_writable(Path(args.output))
@@ -64,7 +66,7 @@ def rescored(args: EvalArguments) -> Path:
     run = read_run(Path(str(args.rescore)))
     old, samples = run.record, run.samples()
     named = args.family or old.model.family
-    family = None if named is None else family_of(named)
+    family = None if named is None else in_frame(family_of(named), args.box_frame or _declared(old))
     tables, results = [], []
     for result in old.tasks:
         spec = _known_spec(result.task)
@@ -82,6 +84,7 @@ def rescored(args: EvalArguments) -> Path:
         old,
         run_id=new_run_id(name, old.suite["name"], now),
         name=name,
+        model=dataclasses.replace(old.model, family=named),
         created_utc=now.isoformat(timespec="seconds"),
         duration_s=round(time.perf_counter() - clock, 3),
         command=command(args),
@@ -96,6 +99,12 @@ def rescored(args: EvalArguments) -> Path:
     return write_run(Path(args.output), record, scoring.join(tables)).path
 
 
+def _declared(record: RunRecord) -> Frame | None:
+    """The frame that a run's boxes were read in."""
+    frames = [cast(Frame, result.box_frame) for result in record.tasks if result.box_frame is not None]
+    return frames[0] if frames else None
+
+
 def _known_spec(task: str) -> TaskSpec:
     try:
         return spec_of(task)
@@ -107,7 +116,7 @@ def _known_spec(task: str) -> TaskSpec:
 
 def check_unused(args: EvalArguments, used: Sequence[str]) -> None:
     """Refuse arguments that would be ignored."""
-    mode = "rescore" if args.rescore is not None else "responses"
+    mode = next(name for name in ("rescore", "responses", "questions") if getattr(args, name) is not None)
     for field in fields(args):
         default = default_of(field)
         if field.name not in (*used, mode) and getattr(args, field.name) != default:

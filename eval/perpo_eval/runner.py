@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo import provenance
+from perpo.checkpoints import model_config, resolve_model
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES, Family, family_of
+from perpo.families import FAMILIES, family_of
 from perpo.files import atomic_write_text, check_writable
 from perpo.records import sample_key
 from perpo.training_record import read_record
@@ -20,8 +22,8 @@ from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.engines import check_engine, family_from, load_engine
 from perpo_eval.rescoring import check_unused, rescored, score_responses
 from perpo_eval.responses import ResponseJournal, read_responses
-from perpo_eval.storing import RunWriter, check_family, templates_of
-from perpo_eval.suites import TaskSpec, load_task, select_tasks
+from perpo_eval.storing import RunWriter, check_family, check_frame, templates_of
+from perpo_eval.suites import TaskSpec, load_task, missing_tasks, select_tasks
 
 if TYPE_CHECKING:
     from perpo_eval.cli import EvalArguments
@@ -84,12 +86,19 @@ def check(args: EvalArguments) -> list[TaskSpec]:
     specs = select_tasks(args.suite, args.data, args.tasks)
     if args.family is not None:
         family_of(args.family)
-    if args.responses is None:
+    if not args.tasks and (missing := missing_tasks(args.suite, args.data, specs)):
+        print(f"note: {missing}", file=sys.stderr)
+    if args.questions is not None:
+        check_unused(args, ("suite", "model", "data", "tasks", "limit", "prompt_style", "family"))
+    elif args.responses is None:
+        check_frame(args, specs)
         check_engine(args)
         if args.adapter is not None:
             read_record(args.adapter)
     else:
-        check_unused(args, ("suite", "data", "tasks", "limit", "prompt_style", "family", "name", "output", "json"))
+        check_unused(
+            args, ("suite", "data", "tasks", "limit", "prompt_style", "family", "box_frame", "name", "output", "json")
+        )
         check_family(FAMILIES.get(args.family or ""), specs)
     check_writable(Path(args.output))
     return specs
@@ -102,7 +111,9 @@ def write_questions(args: EvalArguments) -> int:
         PerpoError: As `evaluate`.
     """
     specs = check(args)
-    family = family_of(args.family) if args.family else _family_of_model(args)
+    family = family_of(args.family) if args.family else None
+    if family is None and any(BENCHMARKS[spec.benchmark].has_boxes for spec in specs):
+        family = family_from(args, model_config(resolve_model(args.model or "tiny")))
     check_family(family, specs)
     templates = templates_of(args, specs, family)
     lines = []
@@ -137,9 +148,3 @@ def _check_sampling(args: EvalArguments) -> None:
         raise PerpoError(f"--seed is {args.seed}; expected 0 or more", "leave it out for 0")
     if args.temperature == 0 and (args.top_p < 1 or args.seed):
         raise PerpoError("--top_p and --seed have no use without --temperature", "greedy answers are always the same")
-
-
-def _family_of_model(args: EvalArguments) -> Family | None:
-    from perpo.checkpoints import local_directory, resolve_model
-
-    return family_from(args, local_directory(resolve_model(args.model)))

@@ -18,7 +18,7 @@ from perpo.records import GroupResult, Metric, TaskResult, sample_key
 from perpo.scores import metrics_of
 from perpo_eval.benchmarks import BENCHMARKS, Benchmark
 from perpo_eval.responses import Response
-from perpo_eval.suites import TaskData, TaskSpec
+from perpo_eval.suites import TaskData, TaskSpec, spec_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -200,22 +200,28 @@ def task_result(data_of: Mapping[str, Any], samples: pa.Table) -> TaskResult:
         n_scored=samples.num_rows,
         n_parse_fail=samples.num_rows - sum(samples["parse_ok"].to_pylist()),
         n_error=samples.num_rows - samples["error"].null_count,
-        metrics=metrics(benchmark, [samples]),
+        metrics=metrics(benchmark, [samples], data_of["box_frame"]),
     )
 
 
 def groups(results: Sequence[TaskResult], tables: Sequence[pa.Table]) -> list[GroupResult]:
-    """The metrics of every benchmark over its tasks."""
+    """The metrics of every benchmark over its tasks; a task that stands alone is a group of its own."""
+    members: dict[str, list[int]] = {}
+    for place, result in enumerate(results):
+        members.setdefault(spec_of(result.task).group, []).append(place)
     found = []
-    for benchmark in dict.fromkeys(result.benchmark for result in results):
-        mine = [place for place, result in enumerate(results) if result.benchmark == benchmark]
-        names = [results[place].task for place in mine]
-        found.append(GroupResult(benchmark, names, metrics(benchmark, [tables[place] for place in mine])))
+    for name, mine in members.items():
+        benchmark, tasks = results[mine[0]].benchmark, [results[place].task for place in mine]
+        frame = results[mine[0]].box_frame
+        found.append(GroupResult(name, benchmark, tasks, metrics(benchmark, [tables[k] for k in mine], frame)))
     return found
 
 
-def metrics(benchmark: str, tables: Sequence[pa.Table]) -> list[Metric]:
-    """Every metric over the rows of some tasks, which weigh the same, with intervals clustered by image."""
+def metrics(benchmark: str, tables: Sequence[pa.Table], box_frame: str | None = None) -> list[Metric]:
+    """Every metric over the rows of some tasks, which weigh the same, with intervals clustered by image.
+
+    Of the accuracies in several frames, the one in the declared frame comes first.
+    """
     names = [field.name for field in tables[0].schema.field("scores").type]
     columns = {name: np.concatenate([_score(table, name) for table in tables]) for name in names}
     clusters = np.concatenate([table["cluster_id"].to_numpy() for table in tables]).astype(str)
@@ -227,7 +233,7 @@ def metrics(benchmark: str, tables: Sequence[pa.Table]) -> list[Metric]:
             higher_is_better=metric.higher_is_better,
             unit="fraction",
         )
-        for metric in metrics_of(benchmark, names)
+        for metric in metrics_of(benchmark, names, box_frame)
     ]
 
 

@@ -64,6 +64,6 @@ def stage_key(arguments: SampleArguments | TrainArguments | EvalArguments, data:
         PerpoError: The model or the adapter is not there.
     """
     values = {name: value for name, value in asdict(arguments).items() if name not in _PLACES}
-    weights = weights_digest(local_directory(resolve_model(arguments.model)))
+    weights = weights_digest(local_directory(resolve_model(arguments.model or "tiny")))
     adapter = adapter_digest(arguments.adapter) if arguments.adapter else None
     return values | {"model": weights, "adapter": adapter, "data": data}

@@ -18,6 +18,7 @@ from perpo.records import SCHEMA_VERSION, ModelInfo, RunRecord
 from perpo.store import new_run_id, write_run
 from perpo_eval import scoring
 from perpo_eval.benchmarks import BENCHMARKS
+from perpo_eval.engines import BATCH_SIZE
 from perpo_eval.responses import Response
 from perpo_eval.suites import SUITE_VERSION, TaskData, TaskSpec, suite_sha256
 
@@ -64,8 +65,8 @@ class RunWriter:
                 "revision": task.revision,
                 "data_sha256": task.data_sha256,
                 "split": spec.split,
-                "prompt": template.replace("{query}", BENCHMARKS[spec.benchmark].default_query or "{query}"),
-                "max_new_tokens": self.args.max_new_tokens or spec.max_new_tokens,
+                "prompt": _prompt(task, template),
+                "max_new_tokens": None if self.elsewhere else self.args.max_new_tokens or spec.max_new_tokens,
                 "box_frame": table["box_frame"][0].as_py() if table.num_rows else None,
                 "note": task.note,
                 "n_total": len(task.docs),
@@ -82,6 +83,20 @@ class RunWriter:
             source="measured",
         )
         return write_run(Path(self.args.output), record, scoring.join(tables)).path
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the answers were made elsewhere, nobody knows how."""
+        return self.model.engine == "elsewhere"
+
+    def _decoding(self) -> dict[str, Any]:
+        args, names = self.args, ("batch_size", "temperature", "top_p", "seed")
+        if self.elsewhere:
+            return dict.fromkeys(names, None)
+        size = args.batch_size or (BATCH_SIZE if self.model.engine == "perpo" else 1)
+        return dict(
+            zip(names, (size, args.temperature, args.top_p, args.seed if args.temperature else None), strict=True)
+        )
 
     def _circumstances(self) -> dict[str, Any]:
         args, info = self.args, self.model
@@ -100,14 +115,7 @@ class RunWriter:
             "model": info,
             "training_run": self.training,
             "suite": {"name": args.suite, "version": SUITE_VERSION, "sha256": suite_sha256()},
-            "generation": {
-                "batch_size": args.batch_size,
-                "temperature": args.temperature,
-                "top_p": args.top_p,
-                "seed": args.seed if args.temperature else None,
-                "limit": args.limit,
-                "prompt_style": args.prompt_style,
-            },
+            "generation": {"limit": args.limit, "prompt_style": args.prompt_style} | self._decoding(),
         }
 
 
@@ -125,9 +133,28 @@ def check_family(family: Family | None, specs: Sequence[TaskSpec]) -> None:
         PerpoError: A task needs a family, and there is none.
     """
     boxes = [spec.name for spec in specs if BENCHMARKS[spec.benchmark].has_boxes]
-    if family is None and boxes:
+    if boxes and family is None:
         known = ", ".join(FAMILIES)
         raise PerpoError(f"{boxes[0]} needs to know how the model writes boxes", f"give --family (known: {known})")
+
+
+def check_frame(args: EvalArguments, specs: Sequence[TaskSpec]) -> None:
+    """Refuse to guess the frame of boxes where another engine prepares the pictures.
+
+    Raises:
+        PerpoError: It is not declared.
+    """
+    if args.engine != "perpo" and args.box_frame is None and any(BENCHMARKS[s.benchmark].has_boxes for s in specs):
+        raise PerpoError(
+            f"--engine {args.engine} prepares pictures in its own way, so the frame of its boxes is not known",
+            "declare it: --box_frame cropped for lmms:llava_hf, padded where it pads, original otherwise",
+        )
+
+
+def _prompt(task: TaskData, template: str) -> str:
+    """The template, with the usual question in it where no row brings its own."""
+    asked = any(task.docs["query"])
+    return template if asked else BENCHMARKS[task.spec.benchmark].question("", template)
 
 
 def command(args: EvalArguments) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perpo import boxes, families, prompts, scores, stats
 from perpo.checkpoints import files_digest
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
@@ -32,6 +33,7 @@ SUITE_VERSION = "2"
 _SPLITS = {"": ("val", "testA", "testB"), "+": ("val", "testA", "testB"), "g": ("val", "test")}
 _STRATEGIES = ("random", "popular", "adversarial")
 _PAGE_TOKENS = 2048
+_LONGEST = {"grounding": 64, "pope": 128, "ocr": _PAGE_TOKENS}
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class TaskSpec:
     max_new_tokens: int
     hub: HubTask | None = None
     build: str = ""
+
+    @property
+    def group(self) -> str:
+        """What it is averaged with: its benchmark, or nothing but itself (a file of one's own, a language of Fox)."""
+        return self.name if self.dataset in (self.name, "fox_ocr") else self.benchmark
 
     @property
     def tiny(self) -> bool:
@@ -83,7 +90,7 @@ def _specs() -> list[TaskSpec]:
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _specs()}
 """Every task that has a name of its own. The eight RefCOCO splits are the columns of the paper's table."""
 
-_OWN_DATA = {"pages_": "ocr", "yesno_": "pope"}
+_OWN_DATA = {"boxes_": "grounding", "yesno_": "pope", "pages_": "ocr"}
 """What a file of one's own is, by the beginning of its name."""
 
 
@@ -116,8 +123,7 @@ def spec_of(name: str) -> TaskSpec:
     """
     for start, benchmark in _OWN_DATA.items():
         if name.startswith(start) and len(name) > len(start):
-            longest = _PAGE_TOKENS if benchmark == "ocr" else 128
-            return TaskSpec(name, benchmark, name, name.removeprefix(start), longest)
+            return TaskSpec(name, benchmark, name, name.removeprefix(start), _LONGEST[benchmark])
     return TASKS[name]
 
 
@@ -148,6 +154,22 @@ def select_tasks(suite: str, data: str, tasks: Sequence[str]) -> list[TaskSpec]:
     order = {benchmark: place for place, benchmark in enumerate(SUITES[suite])}
     chosen = [known[task] for task in dict.fromkeys(tasks)] or served
     return sorted(chosen, key=lambda spec: order[spec.benchmark])
+
+
+def missing_tasks(suite: str, data: str, specs: Sequence[TaskSpec]) -> str | None:
+    """What the data lack of a suite and how to build it, in one sentence; None if they serve all of it.
+
+    Args:
+        suite: A key of `SUITES`.
+        data: As for `select_tasks`; of the tiny world nothing is ever missing.
+        specs: What they serve.
+    """
+    wanted = [spec for spec in TASKS.values() if spec.benchmark in SUITES[suite] and not spec.tiny]
+    absent = [spec for spec in wanted if spec not in specs]
+    if data == "tiny" or not absent:
+        return None
+    names = ", ".join(spec.name for spec in absent)
+    return f"--data {data} lacks {names} of --suite {suite}; {_builds(absent)}"
 
 
 def _in_folder(data: str, wanted: Sequence[TaskSpec], suite: str) -> list[TaskSpec]:
@@ -225,6 +247,7 @@ def suite_sha256() -> str:
     here = Path(__file__).parent
     files = [path for folder in ("tasks", "metrics") for path in (here / folder).rglob("*") if path.is_file()]
     files += [here / "benchmarks.py", here / "documents.py"]
+    files += [Path(str(module.__file__)) for module in (boxes, families, prompts, scores, stats)]
     digest = hashlib.sha256()
     for path in sorted(files):
         if "__pycache__" not in path.parts:
