@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
 Row = dict[str, Any]
 
 FILE_SUFFIXES = (".json", ".jsonl", ".parquet")
+
+_BATCH_ROWS = 16  # scans of 5 MB are images too
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
@@ -59,6 +65,33 @@ def read_dataset(name: str) -> Iterator[Row]:
     return iter(data)
 
 
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """A Parquet file, opened.
+
+    Raises:
+        PerpoError: It is none.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise PerpoError(f"{path} is not Parquet: {error}", "is it complete?") from error
+
+
+def parquet_batches(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """A Parquet file's rows in their order, at most 16 in memory at once: they may hold images.
+
+    Args:
+        file: The file.
+        columns: The columns to read; all by default.
+    """
+    wanted = None if columns is None else list(columns)
+    for group in range(file.num_row_groups):  # across groups, Arrow fills a batch with rows of several
+        yield from file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=wanted)
+
+
 def _one_split(splits: Any, source: str, split: str) -> Any:
     wanted = split or (next(iter(splits)) if len(splits) == 1 else "train")
     if wanted not in splits:
@@ -68,14 +101,8 @@ def _one_split(splits: Any, source: str, split: str) -> Any:
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise PerpoError(f"{path} is not Parquet: {error}", "is it complete?") from error
-    return (row for batch in file.iter_batches(batch_size=256) for row in batch.to_pylist())
+    file = open_parquet(path)
+    return (row for batch in parquet_batches(file) for row in batch.to_pylist())
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
