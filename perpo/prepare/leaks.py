@@ -17,14 +17,16 @@ from perpo.prepare.overlap import (
     find_matches,
     sha256_of,
 )
-from perpo.prepare.parquet import check_outputs, listing, say, whole_file
-from perpo.rows import Row, read_rows
+from perpo.prepare.parquet import METADATA_KEY, check_outputs, listing, say, whole_file
+from perpo.rows import Row, open_parquet, parquet_batches, read_rows
 from perpo.store import RUN_FILE, read_run
 
 if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
     from perpo.prepare.arguments import OverlapArguments
 
-_BATCH_ROWS = 64
+_TRAIN = "train"
 _NAME_COLUMNS = ("file_name", "image_source")
 
 
@@ -40,8 +42,12 @@ def check_overlap(args: OverlapArguments) -> None:
     if not args.against:
         raise PerpoError("--against is empty", "give Parquet files, folders of them, or folders of runs")
     index = ImageIndex()
-    for path in args.against:
-        _add_evaluation(path, index)
+    own = [path for path in (args.train, args.output) if path is not None and path.exists()]
+    skipped = [skip for path in args.against for skip in _add_evaluation(path, own, index)]
+    if skipped:
+        say(f"{len(skipped)} files of --against are training data: not compared\n  {listing(skipped)}")
+    if not index.known:
+        raise PerpoError("--against holds no images of an evaluation", "give what perpo-data or perpo-eval wrote")
     images = _training_images(args.train, root)
     matches = find_matches(dict.fromkeys(images), index)
     leaks = [image in matches for image in images]
@@ -142,38 +148,63 @@ def _file_sha256(path: Path) -> str | None:
         return None
 
 
-def _add_evaluation(path: Path, index: ImageIndex) -> None:
+def _add_evaluation(path: Path, own: Sequence[Path], index: ImageIndex) -> list[str]:
+    """Take in the images of a run, of a Parquet file or of a folder of them.
+
+    Args:
+        path: Where they are.
+        own: The files that are read and written as training data.
+        index: Where to put them.
+
+    Returns:
+        What was skipped, and why: training data, which perpo-data refer writes beside the evaluations.
+    """
     if path.is_dir() and (path / RUN_FILE).is_file():
         for row in read_run(path).samples(["image"]).to_pylist():
             index.add(ImageIdentity(row["image"]["path"], row["image"]["sha256"]), path.name)
-        return
+        return []
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise PerpoError(f"{path} holds no Parquet files", "give what perpo-data or perpo-eval wrote")
-    for file in files:
-        for image in _evaluation_images(file):
-            index.add(image, file.name)
+    skipped = []
+    for name in files:
+        if not name.is_file():
+            raise PerpoError(f"expected a Parquet file or a folder at {name}, found neither", "check --against")
+        file = open_parquet(name)
+        reason = "this training file itself" if any(map(name.samefile, own)) else _why_training(name, file)
+        if reason is not None:
+            skipped.append(f"{name}: {reason}")
+            continue
+        for image in _evaluation_images(name, file):
+            index.add(image, name.name)
+    return skipped
 
 
-def _evaluation_images(path: Path) -> Iterator[ImageIdentity]:
+def _why_training(path: Path, file: pq.ParquetFile) -> str | None:
+    """What says that a file holds training data, or None; its own metadata go before its name."""
+    written = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
+    if written is not None:
+        try:
+            said = json.loads(written)
+        except ValueError as error:
+            raise PerpoError(f"{path}: what perpo-data noted in it is not JSON", "build it again") from error
+        return "its split is train" if isinstance(said, dict) and said.get("split") == _TRAIN else None
+    return "by its name" if path.stem.endswith(f"_{_TRAIN}") else None
+
+
+def _evaluation_images(path: Path, file: pq.ParquetFile) -> Iterator[ImageIdentity]:
     """The images of a Parquet file of rows or of samples, a few at a time in memory."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        raise PerpoError(f"expected a Parquet file or a folder at {path}, found neither", "check --against")
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise PerpoError(f"{path} is not Parquet: {error}", "is it complete?") from error
     columns = [name for name in ("image", *_NAME_COLUMNS) if name in file.schema_arrow.names]
     if "image" not in columns:
         raise PerpoError(f"{path} has no column `image`", "give what perpo-data or perpo-eval wrote")
-    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+    for batch in parquet_batches(file, columns):
         for row in batch.to_pylist():
             image = row["image"]
             if not isinstance(image, dict):
-                raise PerpoError(f"{path}: expected images as {{bytes, path}}, found {image!r:.40}")
+                raise PerpoError(
+                    f"{path}: expected images as {{bytes, path}}, found {image!r:.40}",
+                    "give what perpo-data or perpo-eval wrote",
+                )
             if isinstance(image.get("sha256"), str):  # a sample of a run
                 digest = image["sha256"]
             elif isinstance(image.get("bytes"), bytes):
@@ -185,7 +216,10 @@ def _evaluation_images(path: Path) -> Iterator[ImageIdentity]:
 
 def _write_without(train: Path, leaks: Sequence[bool], output: Path) -> None:
     if all(leaks):
-        raise PerpoError(f"every row of {train} shows an image of an evaluation: nothing would be left")
+        raise PerpoError(
+            f"every row of {train} shows an image of an evaluation: nothing would be left",
+            "is it an evaluation's file? give training data of other images",
+        )
     if train.suffix == ".parquet":
         _write_parquet_without(train, leaks, output)
         return
@@ -199,10 +233,10 @@ def _write_parquet_without(train: Path, leaks: Sequence[bool], output: Path) -> 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    source = pq.ParquetFile(train)
+    source = open_parquet(train)
     done = 0
     with whole_file(output) as part, pq.ParquetWriter(part, source.schema_arrow, compression="zstd") as writer:
-        for batch in source.iter_batches(batch_size=_BATCH_ROWS):
+        for batch in parquet_batches(source):
             kept = pa.array([not leak for leak in leaks[done : done + len(batch)]])
             writer.write_batch(batch.filter(kept))
             done += len(batch)

@@ -147,6 +147,60 @@ def test_parquet_training_files_stay_parquet(tmp_path, refer, noise):
     assert kept.to_pylist() == [row for number, row in enumerate(rows.to_pylist()) if number != 1]
 
 
+@pytest.fixture
+def benchmarks(refer, tmp_path):
+    """RefCOCO in one folder, train beside its evaluations, as perpo-data refer writes it."""
+    out = tmp_path / "benchmarks"
+    words = ["refer", "--root", str(refer.root), "--images", str(refer.images), "--output", str(out)]
+    assert main([*words, "--datasets", "refcoco", "--allow_other_counts"]) == 0
+    return out
+
+
+def test_train_files_beside_the_evaluations_are_no_evaluations(benchmarks, tmp_path, capsys):
+    """Neither the file itself, nor another of the split train, nor one that its name says to be one."""
+    train = benchmarks / "refcoco_train.parquet"
+    renamed = shutil.copy(train, benchmarks / "renamed.parquet")
+    bare = pq.read_table(train).replace_schema_metadata()
+    pq.write_table(bare, benchmarks / "mine_train.parquet")
+    assert main(["overlap", "--train", str(train), "--against", str(benchmarks)]) == 0
+    said = capsys.readouterr()
+    assert "evaluations: 4 images" in said.out  # 11 and 12 of val, 13 of testA, 14 of testB
+    assert "in both: 0 images" in said.out
+    assert "3 files of --against are training data" in said.err
+    assert f"{train}: this training file itself" in said.err
+    assert f"{renamed}: its split is train" in said.err
+    assert f"{benchmarks / 'mine_train.parquet'}: by its name" in said.err
+    # Without metadata and with another name nothing says that it is no evaluation.
+    pq.write_table(bare, benchmarks / "mine.parquet")
+    assert main(["overlap", "--train", str(train), "--against", str(benchmarks)]) == 2
+
+
+def test_an_evaluation_that_is_called_train_by_its_file_alone_is_compared(benchmarks, tmp_path, capsys):
+    val = benchmarks / "refcoco_val.parquet"
+    train = shutil.copy(val, tmp_path / "x.parquet")
+    shutil.copy(val, tmp_path / "y_train.parquet")
+    assert main(["overlap", "--train", str(train), "--against", str(tmp_path / "y_train.parquet")]) == 2
+    assert "in both: 2 images" in capsys.readouterr().out
+
+
+def test_a_file_that_an_earlier_run_wrote_beside_them_is_no_evaluation(benchmarks, train, tmp_path):
+    rows = pq.read_table(benchmarks / "refcoco_train.parquet").replace_schema_metadata()
+    mine, clean = tmp_path / "mine.parquet", benchmarks / "clean.parquet"
+    pq.write_table(rows, mine)
+    words = ["overlap", "--train", str(mine), "--against", str(benchmarks), "--output", str(clean)]
+    assert main(words) == 0
+    assert main([*words, "--overwrite"]) == 0
+    assert pq.read_table(clean).num_rows == rows.num_rows
+
+
+def test_training_data_alone_are_nothing_to_compare_with(benchmarks, capsys):
+    train = str(benchmarks / "refcoco_train.parquet")
+    assert main(["overlap", "--train", train, "--against", train]) == 2
+    error = capsys.readouterr().err
+    assert "error: --against holds no images of an evaluation" in error
+    assert "hint: " in error
+
+
 def test_linked_images_are_hashed_and_lost_ones_are_said(train, tmp_path, noise, capsys):
     linked = [{"image": {"bytes": None, "path": str(noise(tmp_path / "seven.png", 7))}}]
     linked += [{"image": {"bytes": None, "path": "/nowhere/lost.png"}}]
@@ -182,7 +236,9 @@ def test_nothing_left_is_an_error_and_no_file(train, tmp_path, noise, capsys):
     lines = train.read_text().splitlines()
     train.write_text("\n".join(lines[1:]))
     assert _run(train, _evaluation(tmp_path, noise), words=["--output", tmp_path / "clean.jsonl"]) == 2
-    assert "nothing would be left" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "nothing would be left" in error
+    assert "hint: is it an evaluation's file?" in error
     assert not (tmp_path / "clean.jsonl").exists()
 
 
@@ -190,6 +246,11 @@ def test_what_holds_no_images_is_refused(train, tmp_path, capsys):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
     assert _run(train, tmp_path / "x.parquet") == 2
     assert "has no column `image`" in capsys.readouterr().err
+    pq.write_table(pa.table({"image": ["a.png"]}), tmp_path / "text.parquet")
+    assert _run(train, tmp_path / "text.parquet") == 2
+    error = capsys.readouterr().err
+    assert "expected images as {bytes, path}, found 'a.png'" in error
+    assert "hint: give what perpo-data or perpo-eval wrote" in error
     (tmp_path / "y.parquet").write_bytes(b"PAR1")
     assert _run(train, tmp_path / "y.parquet") == 2
     assert "is not Parquet" in capsys.readouterr().err
