@@ -196,7 +196,10 @@ def _our_columns(task: HubTask, data: Dataset) -> Dataset:
 def _write_pope(args: HubArguments, task: HubTask, commit: str, data: Dataset) -> Written:
     sources = data["image_source"][:]
     if bad := [answer for answer in data["answer"] if answer not in ("yes", "no")]:
-        raise PerpoError(f"{task.name}: {len(bad)} answers are neither yes nor no, such as {bad[0]!r:.40}")
+        raise PerpoError(
+            f"{task.name}: {len(bad)} answers are neither yes nor no, such as {bad[0]!r:.40}",
+            "give an older --revision, or leave it out for the pinned one",
+        )
     counts = {"rows": len(data), "images": len(set(sources))}
     known = {"rows": POPE_ROWS[task.split][0], "images": POPE_IMAGES}
     verdict = compare(task.name, counts, known, args.allow_other_counts)

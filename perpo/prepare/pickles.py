@@ -32,7 +32,9 @@ def read_plain_pickle(path: Path) -> Any:
         PerpoError: No such file, not a whole pickle, or one that names code (which is not run).
     """
     if not path.is_file():
-        raise PerpoError(f"expected a pickle at {path}, found {'a folder' if path.is_dir() else 'no such file'}")
+        raise PerpoError(
+            f"expected a pickle at {path}, found {'a folder' if path.is_dir() else 'no such file'}", "check the path"
+        )
     try:
         with path.open("rb") as file:
             return _PlainUnpickler(file, encoding="latin1").load()

@@ -181,6 +181,16 @@ def test_other_counts_and_missing_columns_are_refused(mixture, fake_hub, tmp_pat
     assert "lacks bbox" in capsys.readouterr().err
 
 
+def test_answers_that_are_neither_yes_nor_no_are_refused(fake_hub, tmp_path, capsys):
+    stored, _ = fake_hub
+    row = dict.fromkeys(("id", "question_id", "question", "image_source"), "1") | {"answer": "maybe", "image": None}
+    stored["lmms-lab-encoder/POPE", "Full", "popular"] = Dataset.from_list([row]).cast_column("image", Image())
+    assert _run(tmp_path, "--tasks", "coco_pope_popular") == 2
+    error = capsys.readouterr().err
+    assert "1 answers are neither yes nor no, such as 'maybe'" in error
+    assert "hint: give an older --revision" in error
+
+
 def test_a_row_without_its_image_is_refused(mixture, fake_hub, tmp_path, capsys):
     stored, _ = fake_hub
     key = ("lmms-lab-encoder/RefCOCO", None, "val")

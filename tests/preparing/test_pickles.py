@@ -80,5 +80,6 @@ def test_references_to_the_outside_are_refused(tmp_path):
 
 
 def test_a_missing_file_is_said(tmp_path):
-    with pytest.raises(PerpoError, match="found no such file"):
+    with pytest.raises(PerpoError, match="found no such file") as caught:
         read_plain_pickle(tmp_path / "refs(unc).p")
+    assert caught.value.hint == "check the path"
