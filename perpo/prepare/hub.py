@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ _REPOSITORIES: dict[str, str] = {
     "refcocog": "lmms-lab-encoder/RefCOCOg",
     "coco_pope": "lmms-lab-encoder/POPE",
 }
+_COMMIT = re.compile("[0-9a-f]{40}")
 _GROUNDING_COLUMNS = ("question_id", "image", "question", "answer", "bbox", "iscrowd", "file_name")
 _YESNO_COLUMNS = ("id", "question_id", "question", "answer", "image_source", "image")
 
@@ -152,7 +154,10 @@ def _papers(args: HubArguments, tasks: Sequence[HubTask]) -> dict[str, _Paper]:
 
 
 def hub_rows(repository: str, config: str | None, split: str, revision: str | None = None) -> tuple[Dataset, str]:
-    """The rows of a split, and the commit they are of, which is looked up first so that it can be recorded.
+    """The rows of a split, and the commit they are of, so that it can be recorded.
+
+    A tag or branch is looked up; a full commit (all 40 digits, as the pinned ones) needs no look-up, so that
+    rows that were fetched before are found without a network.
 
     Args:
         repository: The data set's id on the hub.
@@ -161,24 +166,42 @@ def hub_rows(repository: str, config: str | None, split: str, revision: str | No
         revision: A commit, tag or branch; by default the pinned commit (`known.HUB_REVISIONS`).
 
     Raises:
-        PerpoError: They can't be fetched (exit code 3).
+        PerpoError: They can't be fetched, or those at hand are of another commit (exit code 3).
     """
     import datasets
     from huggingface_hub import HfApi
 
     revision = revision or HUB_REVISIONS.get(repository)
     try:
-        commit = str(HfApi().dataset_info(repository, revision=revision).sha)
-        return datasets.load_dataset(repository, config, revision=commit, split=split), commit
+        commit = revision if revision is not None and _COMMIT.fullmatch(revision) else None
+        if commit is None:
+            commit = str(HfApi().dataset_info(repository, revision=revision).sha)
+        data = datasets.load_dataset(repository, config, revision=commit, split=split)
     except Exception as error:  # of many kinds: no network, no such commit, a file that was cut
-        raise _unreachable(repository, error) from error
+        raise _unreachable(repository, revision, error) from error
+    _check_commit(data, repository, commit)
+    return data, commit
 
 
-def _unreachable(repository: str, error: Exception) -> PerpoError:
+def _check_commit(data: Dataset, repository: str, commit: str) -> None:
+    """Without a network `datasets` takes what it fetched last, whatever the commit: its cache's folder tells."""
+    for file in data.cache_files:
+        found = Path(file["filename"]).parent.name
+        if found != commit and _COMMIT.fullmatch(found):
+            raise PerpoError(
+                f"{repository} can't be fetched from the hub, and what was fetched last is of commit {found}, "
+                f"not {commit}",
+                "fetch it once with the network",
+                exit_code=3,
+            )
+
+
+def _unreachable(repository: str, revision: str | None, error: Exception) -> PerpoError:
     text = " ".join(str(error.__cause__ or error).split())
     return PerpoError(
         f"{repository} can't be fetched from the hub: {type(error).__name__}: {text}",
-        "check the network and --revision; perpo-data refer and perpo-data pope need no hub",
+        f"check the network, and that it has the revision {revision or 'main'}; "
+        "perpo-data refer and perpo-data pope need no hub",
         exit_code=3,
     )
 
@@ -218,12 +241,15 @@ def _write_grounding(args: HubArguments, task: HubTask, commit: str, data: Datas
     if paper is not None:
         chosen, other = tell_apart(texts, paper.refs, paper.annotations)
         say(f"{task.name}: {len(chosen)} of {len(texts)} rows are the papers', {other} of them with other expressions")
-        expected = {"rows of the papers": len(paper.refs)}
-        compare(task.name, {"rows of the papers": len(chosen)}, expected, allow_other=False)
+        expected, found = ({"rows of the papers": len(some)} for some in (paper.refs, chosen))
+        told = compare(task.name, found, expected, args.allow_other_counts)
+        if not chosen:
+            raise PerpoError(f"{task.name}: no row is of --refer_root", "are the refs of the same data set?")
+        left_out = len(texts) - len(chosen)
         data = data.select(sorted(chosen))
         texts = [texts[number] for number in sorted(chosen)]
-        more = {"rows_left_out": google, "rows_with_other_expressions": other}
-        verdict = f"{verdict}; Google's {google} rows left out"
+        more = {"rows_left_out": left_out, "rows_with_other_expressions": other}
+        verdict = "; ".join(dict.fromkeys([verdict, told, f"{left_out} other rows left out"]))
     elif google:
         more = {"mixture": task.mixture}
         say(f"{task.name} is a mixture: {task.mixture}; --refer_root tells them apart")

@@ -1,6 +1,7 @@
 """The hub's rows: pinned, counted, and Google's told apart; the hub itself is a stand-in."""
 
 import json
+import shutil
 
 import datasets
 import huggingface_hub
@@ -10,6 +11,7 @@ import pytest
 from datasets import Dataset, Features, Image, List, Value
 
 from perpo.cli.data import main
+from perpo.errors import PerpoError
 from perpo.prepare import hub, known
 from perpo.prepare.apart import tell_apart
 from perpo.prepare.known import HUB_REVISIONS
@@ -91,17 +93,16 @@ def test_without_the_refs_the_mixture_is_written_and_said(mixture, tmp_path, cap
     table = pq.read_table(tmp_path / "out" / "refcoco_val.parquet")
     assert table.num_rows == 5
     metadata = json.loads(table.schema.metadata[METADATA_KEY])
-    assert metadata["revision"] == COMMIT
+    pinned = HUB_REVISIONS["lmms-lab-encoder/RefCOCO"]
+    assert metadata["revision"] == pinned
     assert metadata["source"] == "hub:lmms-lab-encoder/RefCOCO"
     assert metadata["mixture"] == "2 rows of UNC's partition, which papers report, and 3 of Google's"
     assert metadata["mixture"] in capsys.readouterr().err
     row = table.to_pylist()[3]
     assert (row["image_id"], row["ref_id"], row["category_id"]) == (11, None, None)
     assert row["image"]["path"] == "COCO_train2014_000000000011_3.jpg"
-    assert mixture == [
-        ("info", "lmms-lab-encoder/RefCOCO", HUB_REVISIONS["lmms-lab-encoder/RefCOCO"]),
-        ("load", "lmms-lab-encoder/RefCOCO", None, COMMIT, "val"),
-    ]
+    # A full commit is not looked up.
+    assert mixture == [("load", "lmms-lab-encoder/RefCOCO", None, pinned, "val")]
 
 
 def test_with_the_refs_the_papers_rows_are_told_apart(mixture, refer, tmp_path, capsys):
@@ -124,7 +125,26 @@ def test_rows_that_cannot_all_be_told_apart_are_refused(mixture, refer, fake_hub
     stored[key] = moved
     assert _run(tmp_path, "--tasks", "refcoco_val", "--refer_root", str(refer.root)) == 2
     assert "expected 2 rows of the papers, found 0 rows of the papers" in capsys.readouterr().err
+    words = ["--tasks", "refcoco_val", "--refer_root", str(refer.root), "--allow_other_counts"]
+    assert _run(tmp_path, *words) == 2
+    error = capsys.readouterr().err
+    assert "no row is of --refer_root" in error
+    assert "--allow_other_counts" not in error
     assert not list((tmp_path / "out").glob("*.parquet"))
+
+
+def test_some_of_the_papers_rows_are_taken_if_other_counts_are_allowed(mixture, refer, fake_hub, tmp_path, capsys):
+    """The hub's last row, which is UNC's second, and Google's of the same object are gone."""
+    stored, _ = fake_hub
+    key = ("lmms-lab-encoder/RefCOCO", None, "val")
+    stored[key] = stored[key].select([0, 1, 3])
+    words = ["--tasks", "refcoco_val", "--refer_root", str(refer.root), "--allow_other_counts"]
+    assert _run(tmp_path, *words) == 0
+    table = pq.read_table(tmp_path / "out" / "refcoco_val.parquet")
+    assert table["image_id"].to_pylist() == [11]
+    assert json.loads(table.schema.metadata[METADATA_KEY])["rows_left_out"] == 2
+    said = capsys.readouterr().out
+    assert "3 rows instead of 5; 1 rows of the papers instead of 2; 2 other rows left out" in said
 
 
 def test_an_object_in_both_partitions_gives_each_ref_the_row_with_its_own_words():
@@ -208,19 +228,70 @@ def test_the_rows_can_be_had_without_writing_them(mixture):
     assert mixture[0] == ("info", "lmms-lab-encoder/RefCOCO", "main")
 
 
-def test_an_unreachable_hub_is_infrastructure_and_one_sentence(tmp_path, monkeypatch, capsys):
-    class Api:
-        def dataset_info(self, repository, revision=None):
-            raise ConnectionError("Name or service\nnot known")
+class Unreachable:
+    """Stands for HfApi without a network."""
 
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    assert _run(tmp_path, "--tasks", "refcoco_testA") == 3
+    def dataset_info(self, repository, revision=None):
+        raise ConnectionError("Name or service\nnot known")
+
+
+def test_an_unreachable_hub_is_infrastructure_and_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(huggingface_hub, "HfApi", Unreachable)
+    assert _run(tmp_path, "--tasks", "refcoco_testA", "--revision", "v1") == 3
     error = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("perpo-data: ")]
     assert error[0] == (
         "error: lmms-lab-encoder/RefCOCO can't be fetched from the hub: ConnectionError: Name or service not known"
     )
-    assert error[1].startswith("hint: ")
+    # perpo-eval says the same, and has no --revision.
+    assert error[1] == (
+        "hint: check the network, and that it has the revision v1; perpo-data refer and perpo-data pope need no hub"
+    )
     assert len(error) == 2
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """No network, and a function that puts RefCOCO's val of a commit where `datasets` keeps what it fetched."""
+    monkeypatch.setattr(huggingface_hub, "HfApi", Unreachable)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def fetched(commit, rows):
+        source = tmp_path / "rows.parquet"
+        Dataset.from_list(rows).to_parquet(str(source))
+        datasets.load_dataset("parquet", data_files={"val": str(source)}, cache_dir=str(tmp_path / "built"))
+        (arrow,) = (tmp_path / "built").rglob("parquet-val.arrow")
+        folder = tmp_path / "cache" / "lmms-lab-encoder___ref_coco" / "default" / "0.0.0" / commit
+        folder.mkdir(parents=True)
+        shutil.copy(arrow, folder / "ref_coco-val.arrow")
+        about = json.loads((arrow.parent / "dataset_info.json").read_text())
+        about |= {"dataset_name": "ref_coco", "config_name": "default"}
+        (folder / "dataset_info.json").write_text(json.dumps(about))
+
+    return fetched
+
+
+def test_what_was_fetched_before_is_found_without_a_network(offline):
+    pinned = HUB_REVISIONS["lmms-lab-encoder/RefCOCO"]
+    offline(pinned, [{"x": 1}, {"x": 2}])
+    rows, commit = hub.hub_rows("lmms-lab-encoder/RefCOCO", None, "val")
+    assert (rows["x"][:], commit) == ([1, 2], pinned)
+
+
+def test_what_was_fetched_of_another_commit_is_refused(offline):
+    offline(COMMIT, [{"x": 1}])
+    with pytest.raises(
+        PerpoError, match=f"is of commit {COMMIT}, not {HUB_REVISIONS['lmms-lab-encoder/RefCOCO']}"
+    ) as e:
+        hub.hub_rows("lmms-lab-encoder/RefCOCO", None, "val")
+    assert (e.value.exit_code, e.value.hint) == (3, "fetch it once with the network")
+
+
+def test_nothing_fetched_before_is_infrastructure(offline):
+    with pytest.raises(PerpoError, match="can't be fetched from the hub") as caught:
+        hub.hub_rows("lmms-lab-encoder/RefCOCO", None, "val")
+    assert caught.value.exit_code == 3
 
 
 @pytest.mark.parametrize(
