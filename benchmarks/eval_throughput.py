@@ -4,7 +4,8 @@ Both are handed the same requests of lmms-eval, about the first rows of the tiny
 process, by turns. `llava_hf` takes batches of one question alone. It imports decord, which reads films and is
 no dependency of lmms-eval: an empty module stands in for it here. Its own template is Vicuna's; it is given
 the checkpoint's, so that both read the same prompts. Every answer is compared: batches are padded, so that
-in float32 a tie of two tokens may fall otherwise now and then. Run: python benchmarks/eval_throughput.py
+in float32 a tie of two tokens may fall otherwise now and then. Beside wall time stands the process's CPU time,
+which a busy machine changes less. Run: python benchmarks/eval_throughput.py
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import gc
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -24,7 +27,6 @@ quiet_libraries()  # before torch is imported: its threads' way of waiting is se
 
 import torch
 from lmms_eval.api.instance import Instance, unwrap_generation_output
-from measure import cost
 
 from perpo.tiny import checkpoint_dir
 from perpo_eval.benchmarks import BENCHMARKS
@@ -43,7 +45,7 @@ def main() -> None:
     """Print one line for each model class, the ratio of their medians, and how many answers agree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=400, help="questions, from the first on")
-    parser.add_argument("--batch_size", type=int, default=16, help="of our model class")
+    parser.add_argument("--batch_size", type=int, default=32, help="of our model class")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, by turns")
     args = parser.parse_args()
 
@@ -52,23 +54,26 @@ def main() -> None:
     requests = {name: _requests(engine, data, args.rows) for name, engine in engines.items()}
     questions = len(requests["perpo"])
     said: dict[str, list[str]] = {}
-    spent: dict[str, list[float]] = {name: [] for name in engines}
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
     for name, engine in engines.items():  # warm-up: the first call also loads kernels
         _answers(engine, requests[name][: args.batch_size])
     for _ in range(args.repeats):
         for name, engine in engines.items():
             open_image.cache_clear()  # lest one reads what the other has decoded
-            spent[name].append(cost(lambda e=engine, n=name: said.update({n: _answers(e, requests[n])})).seconds)
+            said[name], seconds = _timed(engine, requests[name])
+            spent[name].append(seconds)
 
     print(
         f"{questions:,} questions of {TASK}, embedded checkpoint, float32 on the CPU, "
         f"{torch.get_num_threads()} threads, median of {args.repeats}"
     )
-    print(f"{'':<12} {'batch':>5} {'seconds':>8} {'samples/s':>10}")
-    medians = {name: statistics.median(times) for name, times in spent.items()}
-    for (name, seconds), size in zip(medians.items(), (args.batch_size, 1), strict=True):
-        print(f"{name:<12} {size:>5} {seconds:>8.2f} {questions / seconds:>10.1f}")
-    print(f"{'ratio':<12} {'':>5} {'':>8} {medians['llava_hf'] / medians['perpo']:>10.1f} x")
+    print(f"{'':<12} {'batch':>5} {'seconds':>8} {'CPU s':>8} {'samples/s':>10}")
+    sizes = {"perpo": args.batch_size, "llava_hf": 1}
+    medians = {name: [statistics.median(part) for part in zip(*times, strict=True)] for name, times in spent.items()}
+    for name, (wall, cpu) in medians.items():
+        print(f"{name:<12} {sizes[name]:>5} {wall:>8.2f} {cpu:>8.2f} {questions / wall:>10.1f}")
+    wall, cpu = (theirs / ours for theirs, ours in zip(medians["llava_hf"], medians["perpo"], strict=True))
+    print(f"{'ratio':<12} {'':>5} {wall:>6.1f} x {cpu:>6.1f} x")
     _compare(said["perpo"], said["llava_hf"])
 
 
@@ -89,6 +94,14 @@ def _requests(engine: Engine, data: TaskData, rows: int) -> list[Instance]:
     template = BENCHMARKS[data.spec.benchmark].prompt(engine.family, "paper")
     settings = {"max_new_tokens": data.spec.max_new_tokens, "do_sample": False, "until": []}
     return make_requests(engine, [data], {TASK: template}, {TASK: settings}, rows)
+
+
+def _timed(engine: Engine, requests: Sequence[Instance]) -> tuple[list[str], tuple[float, float]]:
+    """The answers, and seconds of wall and of CPU time."""
+    gc.collect()
+    wall, cpu = time.perf_counter(), time.process_time()
+    said = _answers(engine, requests)
+    return said, (time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def _answers(engine: Engine, requests: Sequence[Instance]) -> list[str]:

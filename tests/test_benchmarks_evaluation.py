@@ -14,7 +14,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def run(name: str, *words: object, timeout: int = 120) -> str:
+def run(name: str, *words: object, timeout: int = 300) -> str:
     """Standard output of a benchmark."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *map(str, words)]
@@ -68,11 +68,17 @@ def test_throughput_beside_lmms_evals_own_model_class() -> None:
     table = rows(out)
     seconds = {}
     for name, size in (("perpo", 3), ("llava_hf", 1)):
-        batch, seconds[name], speed = table[name]
+        batch, seconds[name], cpu, speed = table[name]
         assert batch == size
-        assert 6 / speed == pytest.approx(seconds[name], abs=0.011)
-    (ratio,) = table["ratio"]
+        assert cpu > 0
+        # As rounded in the table.
+        assert 6 / speed == pytest.approx(seconds[name], rel=0.05, abs=0.01)
+    found = re.search(r"ratio\s+([\d.]+) x\s+([\d.]+) x", out)
+    assert found
+    ratio = float(found[1])
     assert ratio == pytest.approx(seconds["llava_hf"] / seconds["perpo"], rel=0.2, abs=0.06)
-    agree, of = map(int, re.search(r"answers that agree: (\d+) of (\d+)", out).groups())
+    compared = re.search(r"answers that agree: (\d+) of (\d+)", out)
+    assert compared
+    agree, of = map(int, compared.groups())
     assert of == 6
     assert 0 <= agree <= of
