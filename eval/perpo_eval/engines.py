@@ -123,14 +123,15 @@ def check_engine(args: EvalArguments) -> None:
         MODEL_REGISTRY_V2.get_manifest(name)
     except Exception:  # what it raises for an unknown name has changed between versions
         raise PerpoError(f"lmms-eval knows no model '{name}'", did_you_mean(name, AVAILABLE_SIMPLE_MODELS)) from None
-    for flag, given, instead in (
-        ("--adapter", args.adapter is not None, "give an lmms-eval model its adapter in --model_args"),
-        ("--temperature", args.temperature > 0, "an lmms-eval model draws as its tasks say"),
-        ("--dtype and --device", args.dtype != "float32" or args.device is not None, "give them in --model_args"),
-        ("--model beside pretrained=", args.model is not None and "pretrained" in _given(args), "give one of the two"),
+    twice = args.model is not None and "pretrained" in _given(args)
+    for flags, given, instead in (
+        ("--adapter is", args.adapter is not None, "give an lmms-eval model its adapter in --model_args"),
+        ("--temperature is", args.temperature > 0, "an lmms-eval model draws as its tasks say"),
+        ("--dtype and --device are", args.dtype != "float32" or args.device is not None, "give them in --model_args"),
+        ("--model beside pretrained= is", twice, "give one of the two"),
     ):
         if given:
-            raise PerpoError(f"{flag} is for --engine perpo", instead)
+            raise PerpoError(f"{flags} for --engine perpo", instead)
 
 
 def load_engine(args: EvalArguments) -> Engine:

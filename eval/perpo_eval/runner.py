@@ -91,8 +91,8 @@ def check(args: EvalArguments) -> list[TaskSpec]:
     if args.questions is not None:
         check_unused(args, ("suite", "model", "data", "tasks", "limit", "prompt_style", "family"))
     elif args.responses is None:
-        check_frame(args, specs)
         check_engine(args)
+        check_frame(args, specs)
         if args.adapter is not None:
             read_record(args.adapter)
     else:

@@ -41,6 +41,26 @@ def test_one_document_per_expression(rows: list[dict]) -> None:
     assert scored["iou"] == pytest.approx(50.5 * 60 / 170**2)
 
 
+def test_two_rows_of_one_name_keep_apart(rows: list[dict]) -> None:
+    rows[1]["question_id"], rows[1]["answer"] = rows[0]["question_id"], rows[0]["answer"]
+    docs = documents(rows[:2], GROUNDING.rows, "here")
+    assert [doc["source_id"] for doc in docs] == ["100/0", "100/1", "100/0#2", "100/1#2"]
+
+
+def test_what_a_folder_lacks_is_said_with_the_command_that_builds_it(tmp_path: Path) -> None:
+    (tmp_path / "refcoco_val.parquet").touch()
+    specs = suites.select_tasks("paper", str(tmp_path), [])
+    said = suites.missing_tasks("paper", str(tmp_path), specs)
+    assert said is not None
+    assert "refcoco_testA" in said
+    assert "refcoco_val" not in said
+    commands = "perpo-data refer or perpo-data pope or perpo-data fox"
+    assert said.endswith(f"{commands} --output FOLDER, and give --data FOLDER")
+    assert suites.missing_tasks("paper", "tiny", suites.select_tasks("paper", "tiny", [])) is None
+    groups = [suites.spec_of(name).group for name in ("refcoco_val", "refcocog_test", "yesno_mine", "fox_ocr_cn")]
+    assert groups == ["grounding", "grounding", "yesno_mine", "fox_ocr_cn"]
+
+
 def test_an_image_of_many_rows_is_kept_once(rows: list[dict], cache: Path) -> None:
     for row in rows:
         row["image"] = rows[0]["image"]
@@ -133,9 +153,9 @@ def test_tasks_of_a_folder(refcoco_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(PerpoError, match="no task 'refcoco_testA'") as error:
         suites.select_tasks("grounding", str(refcoco_folder), ["refcoco_testA"])
     assert error.value.hint.startswith("build it with perpo-data refer --datasets refcoco --output FOLDER")
-    for name in ("pages_mine", "yesno_mine", "coco_pope_random"):
+    for name in ("pages_mine", "yesno_mine", "coco_pope_random", "boxes_mine"):
         (tmp_path / f"{name}.parquet").touch()
-    assert names("paper", str(tmp_path), []) == ["coco_pope_random", "yesno_mine", "pages_mine"]
+    assert names("paper", str(tmp_path), []) == ["boxes_mine", "coco_pope_random", "yesno_mine", "pages_mine"]
     assert names("pope", str(tmp_path), ["yesno_mine"]) == ["yesno_mine"]
 
 

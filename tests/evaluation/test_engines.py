@@ -17,6 +17,7 @@ from perpo.errors import PerpoError
 from perpo.store import Run, read_run
 from perpo_eval import runner
 from perpo_eval.cli import EvalArguments, main
+from perpo_eval.engines import load_engine
 from perpo_eval.runner import evaluate
 
 
@@ -108,12 +109,41 @@ def ask(refcoco_folder, checkpoint, tmp_path) -> Callable[..., Run]:
 
     def run(engine: str, **settings: object) -> Run:
         arguments = {"model": str(checkpoint), "data": str(refcoco_folder), "output": str(tmp_path / "out")}
-        arguments |= {"engine": engine, "batch_size": 1}
+        arguments |= {"engine": engine, "batch_size": 1, "box_frame": None if engine == "perpo" else "cropped"}
         path = evaluate(EvalArguments(**arguments | settings))  # type: ignore[arg-type]
         assert path is not None
         return read_run(path)
 
     return run
+
+
+def test_a_model_behind_a_server_is_not_taken_for_the_embedded_one(ask) -> None:
+    """Without a checkpoint there is no digest, no family, and no journal that a later run could meet."""
+
+    class Served(Scripted):
+        def __init__(self, model: str, batch_size: int = 1) -> None:
+            super().__init__("", batch_size)
+
+    kind = type(sys)("served_module")
+    kind.Served = Served  # type: ignore[attr-defined]
+    sys.modules["served_module"] = kind
+    MODEL_REGISTRY_V2.register_manifest(ModelManifest("served", simple_class_path="served_module.Served"))
+    given = {"model": None, "model_args": "model=some-4o", "box_frame": None, "max_new_tokens": 64}
+    info = ask("lmms:served", data="tiny", suite="pope", limit=2, **given).record.model
+    assert (info.id, info.family, info.weights_sha256, info.revision) == ("some-4o", None, None, None)
+    args = EvalArguments(engine="lmms:served", model_args="model=some-4o", suite="pope")
+    assert load_engine(args).identity != load_engine(args).identity
+
+
+def test_every_file_of_a_folder_that_a_model_is_given_counts(checkpoint, tmp_path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "weights.bin").write_bytes(b"1")
+    words = f"pretrained={checkpoint},tone={tmp_path / 'adapter'}"
+    args = EvalArguments(engine="lmms:scripted", model_args=words, box_frame="cropped")
+    before = load_engine(args).identity
+    assert load_engine(args).identity == before
+    (tmp_path / "adapter" / "weights.bin").write_bytes(b"2")
+    assert load_engine(args).identity != before
 
 
 @pytest.mark.parametrize("model", ["scripted", "chatting"])
@@ -197,10 +227,12 @@ def test_a_model_whose_library_is_absent_is_one_sentence(
     for kind in ("simple", "chat"):
         monkeypatch.delitem(sys.modules, f"lmms_eval.models.{kind}.llava_hf", raising=False)
     words = ["--engine", "lmms:llava_hf", "--model", str(checkpoint), "--data", str(refcoco_folder)]
+    words += ["--box_frame", "cropped"]
     code = main([*words, "--output", str(tmp_path)])
     err = capsys.readouterr().err
     assert code == 2
-    error, *rest = [line for line in err.splitlines() if not line.startswith("20")]  # without lmms-eval's log
+    lines = [line for line in err.splitlines() if not line.startswith(("20", "note: "))]  # without lmms-eval's log
+    error, *rest = lines
     assert error.startswith("error: lmms-eval's llava_hf cannot be imported: ")
     assert "decord" in error
     assert rest == ["hint: install what it needs"]
@@ -217,6 +249,9 @@ def test_a_model_whose_library_is_absent_is_one_sentence(
         (["--engine", "lmms:scripted", "--temperature", "1"], "--temperature is for --engine perpo", ""),
         (["--engine", "lmms:scripted", "--dtype", "bfloat16"], "--dtype and --device are for", "--model_args"),
         (["--engine", "lmms:scripted", "--device", "cpu"], "--dtype and --device are for", "--model_args"),
+        (["--engine", "lmms:scripted", "--model_args", "pretrained=x"], "--model beside pretrained=", "one of the two"),
+        (["--engine", "lmms:scripted"], "the frame of its boxes is not known", "--box_frame cropped for lmms:llava_hf"),
+        (["--family", "llava"], "--family is for --engine lmms:<model>", "a checkpoint says its own"),
     ],
 )
 def test_wrong_engines_are_refused_at_once(words, said, hint, checkpoint, tmp_path, capsys, monkeypatch) -> None:
@@ -240,4 +275,4 @@ def test_boxes_of_a_family_that_nobody_knows_are_refused(ask, checkpoint, tmp_pa
     assert Scripted.asked == []
     run = ask(**settings, family="llava")
     assert (run.record.model.id, run.record.model.weights_sha256) == ("some/model", None)
-    assert {row["box_frame"] for row in run.samples(["box_frame"]).to_pylist()} == {"padded"}
+    assert {row["box_frame"] for row in run.samples(["box_frame"]).to_pylist()} == {"cropped"}

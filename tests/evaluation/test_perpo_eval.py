@@ -232,6 +232,8 @@ def test_the_tasks_run_from_lmms_evals_own_command_line(checkpoint, tmp_path) ->
     (file,) = tmp_path.glob("theirs/**/*_results.json")
     results = json.loads(file.read_text())["results"][task]
     for metric in ours.record.tasks[0].metrics:
+        if metric.name.startswith("acc@0.5:"):  # by size and in other frames, which the task files do not have
+            continue
         assert results[f"{metric.name},none"] == pytest.approx(metric.value)
     (samples,) = tmp_path.glob("theirs/**/*_samples_*.jsonl")
     theirs = [json.loads(line)["filtered_resps"] for line in samples.read_text().splitlines()]

@@ -79,7 +79,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             suite={"name": "grounding", "version": "1", "sha256": "b" * 64},
             generation={"limit": None},
             tasks=results,
-            groups=[GroupResult("grounding", list(rows), _metrics(scores, images, tasks))],
+            groups=[GroupResult("grounding", "grounding", list(rows), _metrics(scores, images, tasks))],
             judge=None,
             samples=None,
             source="measured",
