@@ -88,9 +88,10 @@ class LmmsEngine:
             part = list(requests[start : start + size])
             with contextlib.redirect_stdout(sys.stderr):
                 said = self.model.generate_until(part)
-            if len(said) != len(part):
+            given = sum(answer is not None for answer in said)
+            if len(said) != len(part) or given != len(part):
                 raise PerpoError(
-                    f"{self.info.engine} gave {len(said)} answers to {len(part)} questions",
+                    f"{self.info.engine} gave {given} answers to {len(part)} questions",
                     "use another engine",
                     exit_code=3,
                 )
