@@ -137,15 +137,34 @@ def local_directory(resolved: str) -> Path:
 
 @contextmanager
 def _hub_errors(resolved: str) -> Iterator[None]:
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    """What the hub says becomes one sentence: exit code 2 for a wrong name, 3 for the network, the hub or the disk."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         yield
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HFValidationError, HfHubHTTPError, OSError) as error:
+        wrong = _names_nothing(error)
         raise PerpoError(
             f"{resolved} is neither a directory nor a model that the hub gave: {first_line(error)}",
-            "check the name and the network, or give a directory",
+            f"check {'the name' if wrong else 'the network'}, or give a directory",
+            exit_code=2 if wrong else 3,
         ) from error
+
+
+def _names_nothing(error: Exception) -> bool:
+    """Whether an error of the hub says that there is no such model, or none for this user."""
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    # A gated model is a RepositoryNotFoundError too.
+    if isinstance(error, (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError, RemoteEntryNotFoundError)):
+        return True
+    return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 404)
 
 
 def first_line(error: Exception) -> str:

@@ -34,8 +34,10 @@ POPE_IMAGES = 500
 # ucaslcl/Fox, the benchmark of "Focus Anywhere for Fine-grained Multi-page Document Understanding" (arXiv:2405.14295).
 FOX_PAGES: dict[FoxLanguage, int] = {"en": 112, "cn": 100}
 
-GOOGLE: tuple[ReferSet, ...] = ("refcoco", "refcocog")
-"""The sets that Google split in another way, by objects: its val and test images are in UNC's and UMD's train."""
+# The same table as REFER_COUNTS.
+GOOGLE_REFS: dict[ReferSet, dict[str, int]] = {"refcoco": {"val": 5000, "test": 5000}, "refcocog": {"val": 5000}}
+"""Refs of the evaluation splits of the sets that Google split in another way, by objects: UNC's and UMD's train hold
+their images too."""
 
 # The newest commits of the data (RefCOCOplus: of its files) as the hub's pages of lmms-lab/RefCOCO, /RefCOCOplus,
 # /RefCOCOg and /POPE showed them; the data sets moved to lmms-lab-encoder with their history in 2026.

@@ -1,16 +1,25 @@
-"""Write RefCOCO, RefCOCO+ and RefCOCOg: counted, and with no image of an evaluation in a training file."""
+"""Write RefCOCO, RefCOCO+ and RefCOCOg: counted, and with no image of the papers' evaluations in a training file.
+
+The papers' evaluations are UNC's and UMD's val and test splits, which are drawn by image; all their images are
+kept out of every training file. Google's partitions of RefCOCO and RefCOCOg are drawn by object instead: val and
+test of RefCOCO are 10,000 of its 50,000 objects, on about 4,560 and 4,530 of its 19,994 images, so that an image
+with 2.5 objects, the mean, is among them with 1 - 0.8^2.5 = 43%. To keep them out would cost about half of the
+training refs, for evaluations that the papers do not report. So they stay in by default; how many refs that
+concerns is counted, said and recorded, since the hub's refcoco_val and refcocog_val hold Google's rows too, and
+`--keep_out_google` drops them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.data import data_sha256
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
-from perpo.prepare.known import GOOGLE, PARTITION, REFER_COUNTS, ReferSet, compare
+from perpo.prepare.known import GOOGLE_REFS, PARTITION, REFER_COUNTS, ReferSet, compare
 from perpo.prepare.layout import Annotations, Ref, count, read_annotations, read_refs, refs_file
 from perpo.prepare.parquet import (
     RowFile,
@@ -40,11 +49,9 @@ def build(args: ReferArguments) -> list[Written]:
     if not args.images.is_dir():
         raise PerpoError(f"--images is {args.images}, which is no folder", "give that of COCO's train2014 images")
     partitions = _read_all(args, tasks)
-    held_out = _evaluation_images(partitions, args) if any(split == _TRAIN for _, split in tasks) else set()
-    plans = [
-        _Plan(dataset, split, *_kept(partitions, held_out, dataset, split, args.allow_other_counts))
-        for dataset, split in tasks
-    ]
+    trains = any(split == _TRAIN for _, split in tasks)
+    evaluations = _evaluation_images(partitions, args) if trains else _Evaluations({}, {}, [])
+    plans = [_plan(partitions, evaluations, dataset, split, args.allow_other_counts) for dataset, split in tasks]
     annotations = {
         dataset: read_annotations(
             args.root, dataset, [r for plan in plans if plan.dataset == dataset for r in plan.refs]
@@ -55,18 +62,45 @@ def build(args: ReferArguments) -> list[Written]:
         (args.images / annotations[plan.dataset].files[ref.image_id] for plan in plans for ref in plan.refs),
         f"--images is {args.images}; it should hold COCO's train2014 images",
     )
-    return [_write(plan, annotations[plan.dataset], args, sorted(partitions)) for plan in plans]
+    return [_write(plan, annotations[plan.dataset], args, evaluations) for plan in plans]
+
+
+@dataclass(frozen=True)
+class _Evaluations:
+    """Images of val and test splits by what they are of: a data set, or a data set and `:google`.
+
+    Attributes:
+        kept_out: Those that training files must not show.
+        left_in: Those that they may show.
+        absent: What is not there.
+    """
+
+    kept_out: dict[str, set[int]]
+    left_in: dict[str, set[int]]
+    absent: list[str]
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What one file is to hold; `dropped` refs stay out because evaluations ask about their images."""
+    """What one file is to hold.
+
+    Attributes:
+        dataset: The data set.
+        split: The split.
+        refs: What is written.
+        verdict: How the counts before dropping compare with the known ones.
+        dropped: How many refs stay out because evaluations ask about their images.
+        dropped_by: How many of them each evaluation claims; several may claim one.
+        left_in: How many of the written refs show an image of evaluations that are not kept out.
+    """
 
     dataset: ReferSet
     split: str
     refs: list[Ref]
     verdict: str
-    dropped: int
+    dropped: int = 0
+    dropped_by: dict[str, int] = field(default_factory=dict)
+    left_in: dict[str, int] = field(default_factory=dict)
 
 
 def _tasks(args: ReferArguments) -> list[tuple[ReferSet, str]]:
@@ -97,21 +131,41 @@ def _read_all(args: ReferArguments, tasks: Sequence[tuple[ReferSet, str]]) -> di
     return found
 
 
-def _kept(
-    partitions: Mapping[ReferSet, list[Ref]], held_out: set[int], dataset: ReferSet, split: str, allow_other: bool
-) -> tuple[list[Ref], str, int]:
-    """The refs of a file, how their counts compare with the known ones, and how many were dropped."""
+def _plan(
+    partitions: Mapping[ReferSet, list[Ref]], evaluations: _Evaluations, dataset: ReferSet, split: str, other: bool
+) -> _Plan:
+    """The refs of a file; `other` counts than the known ones may be allowed."""
     refs = [ref for ref in partitions[dataset] if ref.split == split]
-    verdict = _compare(dataset, split, refs, allow_other)
+    verdict = _compare(dataset, split, refs, other)
     if not refs:
         raise PerpoError(f"{dataset} has no refs of the split {split}", "leave it out with --splits")
     if split != _TRAIN:
-        return refs, verdict, 0
-    kept = [ref for ref in refs if ref.image_id not in held_out]
+        return _Plan(dataset, split, refs, verdict)
+    kept_out = set().union(*evaluations.kept_out.values())
+    kept = [ref for ref in refs if ref.image_id not in kept_out]
+    dropped = len(refs) - len(kept)
+    by, left_in = _claims(refs, evaluations.kept_out), _claims(kept, evaluations.left_in)
     if not kept:
         raise PerpoError(f"every image of {dataset} train is in an evaluation split", "is it the right --root?")
-    say(f"{dataset} train: {len(refs) - len(kept)} of {len(refs)} refs dropped, since evaluations use their images")
-    return kept, verdict, len(refs) - len(kept)
+    reason = f", since evaluations use their images ({_listed(by)})" if by else ""
+    say(f"{dataset} train: {dropped} of {len(refs)} refs dropped{reason}")
+    if left_in:
+        say(
+            f"warning: {dataset} train: {len(kept)} refs are kept, of which evaluations of Google's partition, "
+            f"whose rows the hub's refcoco_val and refcocog_val hold too, share the images of {_listed(left_in)}; "
+            "--keep_out_google drops them"
+        )
+    return _Plan(dataset, split, kept, verdict, dropped, by, left_in)
+
+
+def _claims(refs: Sequence[Ref], evaluations: Mapping[str, set[int]]) -> dict[str, int]:
+    """How many refs show an image of each evaluation, without the zeros."""
+    counts = {name: sum(ref.image_id in images for ref in refs) for name, images in evaluations.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _listed(claims: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in claims.items())
 
 
 def _compare(dataset: ReferSet, split: str, refs: Sequence[Ref], allow_other: bool) -> str:
@@ -119,29 +173,46 @@ def _compare(dataset: ReferSet, split: str, refs: Sequence[Ref], allow_other: bo
     return compare(f"{dataset} {split}", count(refs), known, allow_other)
 
 
-def _evaluation_images(partitions: Mapping[ReferSet, list[Ref]], args: ReferArguments) -> set[int]:
-    """Images of every val and test split of the sets that are there, and of Google's partition if asked for."""
+def _evaluation_images(partitions: Mapping[ReferSet, list[Ref]], args: ReferArguments) -> _Evaluations:
+    """Images of every val and test split of the sets and of Google's partitions that are there."""
+    found = _Evaluations({}, {}, sorted(PARTITION.keys() - partitions.keys()))
     for dataset, refs in partitions.items():
         for split in REFER_COUNTS[dataset]:
             if split != _TRAIN:  # to keep a part of the images out would leak the rest
                 _compare(dataset, split, [ref for ref in refs if ref.split == split], args.allow_other_counts)
-    google = [ref for name in GOOGLE for ref in read_refs(args.root, name, "google")] if args.keep_out_google else []
-    everything = [*google, *(ref for refs in partitions.values() for ref in refs)]
-    return {ref.image_id for ref in everything if ref.split != _TRAIN}
+        found.kept_out[dataset] = _evaluated(refs)
+    for dataset, known in GOOGLE_REFS.items():
+        name = f"{dataset}:google"
+        if not args.keep_out_google and not refs_file(args.root, dataset, "google").is_file():
+            say(f"{dataset} has no refs(google).p: how many training refs show its evaluation images is not known")
+            found.absent.append(name)
+            continue
+        say(f"reading {dataset} (Google) ...")
+        refs = read_refs(args.root, dataset, "google")
+        if args.keep_out_google:
+            counts = {split: sum(ref.split == split for ref in refs) for split in known}
+            compare(f"refs of {name}", counts, known, args.allow_other_counts)
+        (found.kept_out if args.keep_out_google else found.left_in)[name] = _evaluated(refs)
+    return found
 
 
-def _write(plan: _Plan, annotations: Annotations, args: ReferArguments, present: Sequence[str]) -> Written:
+def _evaluated(refs: Sequence[Ref]) -> set[int]:
+    return {ref.image_id for ref in refs if ref.split != _TRAIN}
+
+
+def _write(plan: _Plan, annotations: Annotations, args: ReferArguments, evaluations: _Evaluations) -> Written:
     partition = PARTITION[plan.dataset]
     more: dict[str, Any] = {
         "source_sha256": data_sha256(refs_file(args.root, plan.dataset, partition)),
         "images": "linked" if args.link_images else "embedded",
     }
     if plan.split == _TRAIN:
-        absent = sorted(PARTITION.keys() - set(present))
         more |= {
             "dropped_refs": plan.dropped,
-            "evaluation_images_of": [*present, *(f"{name}:google" for name in GOOGLE if args.keep_out_google)],
-            "evaluation_images_missing_of": absent,
+            "dropped_refs_by": plan.dropped_by,
+            "evaluation_images_of": sorted(evaluations.kept_out),
+            "evaluation_images_missing_of": evaluations.absent,
+            "refs_on_images_left_in_of": {name: plan.left_in.get(name, 0) for name in evaluations.left_in},
         }
     if empty := sum(not text.strip() for ref in plan.refs for text in ref.sentences):
         say(f"{plan.dataset} {plan.split}: {empty} expressions are empty")

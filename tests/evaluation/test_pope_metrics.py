@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perpo.scores import BENCHMARKS
 from perpo.stats import clustered_ratio
 from perpo_eval.metrics.pope import STRICT, fraction, parse_answer, parse_answer_strict, score_answer, summary
 
@@ -175,6 +176,22 @@ def test_fractions_are_what_intervals_are_made_from() -> None:
             assert clustered_ratio(above, below, [i % 50 for i in range(200)]).value == pytest.approx(value)
     with pytest.raises(KeyError):
         fraction("f2", rows[0])
+
+
+def test_every_metric_of_the_records_has_its_fractions() -> None:
+    """The formulas stand in perpo.scores alone: a wrong yes by the official rule that the strict one cannot read."""
+    scores = score_answer("perhaps", "no")
+    found = {metric.name: fraction(metric.name, scores) for metric in BENCHMARKS["pope"]}
+    assert found == {
+        "accuracy": (0, 1),
+        "precision": (0, 1),  # tp over tp + fp
+        "recall": (0, 0),  # tp over tp + fn
+        "f1": (0, 1),  # 2 tp over 2 tp + fp + fn
+        "yes_ratio": (1, 1),
+        "accuracy:strict": (0, 1),
+        "f1:strict": (0, 1),
+        "parse_fail": (1, 1),
+    }
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="POPE's labels are not here")

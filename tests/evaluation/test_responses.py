@@ -123,8 +123,8 @@ def test_perfect_answers_are_perfect(questions, score, folder) -> None:
     assert (record.model.id, record.model.engine, record.model.weights_sha256) == ("the truth", "elsewhere", None)
     for group, best in {
         "grounding": {"acc@0.5": 1.0, "acc@0.9": 1.0, "iou": 1.0, "center_acc": 1.0, "parse_fail": 0.0},
-        "pope": {"accuracy": 1.0, "f1": 1.0, "yes_ratio": 0.5, "f1:strict": 1.0, "parse_fail": 0.0},
-        "ocr": {"edit_distance": 0.0, "f1": 1.0, "precision": 1.0, "recall": 1.0, "bleu": 1.0},
+        "yesno_own": {"accuracy": 1.0, "f1": 1.0, "yes_ratio": 0.5, "f1:strict": 1.0, "parse_fail": 0.0},
+        "pages_own": {"edit_distance": 0.0, "f1": 1.0, "precision": 1.0, "recall": 1.0, "bleu": 1.0},
     }.items():
         found = {metric.name: metric.value for metric in record.group(group).metrics}
         assert {name: found[name] for name in best} == pytest.approx(best)

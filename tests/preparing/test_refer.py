@@ -64,10 +64,16 @@ def test_no_evaluation_image_is_in_a_training_file(run, tmp_path, capsys):
     assert images["refcoco_train"] == {1, 2, 3, 4}
     assert images["refcoco+_train"] == {1, 2, 3, 4}
     assert images["refcocog_train"] == {1, 2}
-    assert "refcoco train: 2 of 6 refs dropped" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    # 5 is in RefCOCO+'s val, 6 in RefCOCOg's test; 11 of RefCOCOg's train is in val of both of the others.
+    assert "refcoco train: 2 of 6 refs dropped, since evaluations use their images (refcoco+ 1, refcocog 1)" in error
+    assert "refcocog train: 2 of 4 refs dropped, since evaluations use their images (refcoco 1, refcoco+ 2)" in error
     metadata = _metadata(tmp_path / "out" / "refcocog_train.parquet")
     assert metadata["dropped_refs"] == 2
+    assert metadata["dropped_refs_by"] == {"refcoco": 1, "refcoco+": 2}
     assert metadata["evaluation_images_of"] == ["refcoco", "refcoco+", "refcocog"]
+    assert metadata["evaluation_images_missing_of"] == ["refcoco:google", "refcocog:google"]
+    assert "refcocog has no refs(google).p" in error
 
 
 def test_sets_that_are_not_asked_for_are_kept_out_too_and_absent_ones_are_said(refer, run, tmp_path, capsys):
@@ -76,15 +82,63 @@ def test_sets_that_are_not_asked_for_are_kept_out_too_and_absent_ones_are_said(r
     table = pq.read_table(tmp_path / "out" / "refcoco_train.parquet")
     assert table["image_id"].to_pylist() == [1, 2, 3, 4, 6]  # 5 is in RefCOCO+'s val
     assert "refcocog is not under --root" in capsys.readouterr().err
-    assert _metadata(tmp_path / "out" / "refcoco_train.parquet")["evaluation_images_missing_of"] == ["refcocog"]
+    assert _metadata(tmp_path / "out" / "refcoco_train.parquet")["evaluation_images_missing_of"] == [
+        "refcocog", "refcoco:google", "refcocog:google",
+    ]  # fmt: skip
 
 
-def test_googles_evaluation_images_are_kept_out_if_asked_for(refer, run, tmp_path):
-    for dataset, image in (("refcoco", 3), ("refcocog", 4)):
-        google = [{**refer.refs[dataset][0], "image_id": image, "split": "val"}]
-        (refer.root / dataset / "refs(google).p").write_bytes(pickle.dumps(google, protocol=0))
+@pytest.fixture
+def google(refer):
+    """Google's partitions: 3 of RefCOCO's train is in RefCOCO's val there, 4 in RefCOCOg's, 1 and 2 in train."""
+    refs = refer.refs["refcoco"]
+    for dataset, images in (("refcoco", {1: "train", 3: "val"}), ("refcocog", {2: "train", 4: "val"})):
+        found = [{**refs[0], "image_id": image, "split": split} for image, split in images.items()]
+        (refer.root / dataset / "refs(google).p").write_bytes(pickle.dumps(found, protocol=0))
+
+
+def test_googles_evaluation_images_are_kept_out_if_asked_for(google, run, tmp_path, capsys):
     assert run("--datasets", "refcoco", "--splits", "train", "--keep_out_google") == 0
-    assert pq.read_table(tmp_path / "out" / "refcoco_train.parquet")["image_id"].to_pylist() == [1, 2]
+    path = tmp_path / "out" / "refcoco_train.parquet"
+    assert pq.read_table(path)["image_id"].to_pylist() == [1, 2]
+    error = capsys.readouterr().err
+    assert "4 of 6 refs dropped" in error
+    assert "warning" not in error
+    metadata = _metadata(path)
+    assert metadata["dropped_refs_by"] == {"refcoco+": 1, "refcocog": 1, "refcoco:google": 1, "refcocog:google": 1}
+    assert {"refcoco:google", "refcocog:google"} <= set(metadata["evaluation_images_of"])
+    assert metadata["evaluation_images_missing_of"] == []
+    assert metadata["refs_on_images_left_in_of"] == {}
+
+
+def test_googles_evaluation_images_that_stay_in_are_counted_and_said(google, run, tmp_path, capsys):
+    assert run("--datasets", "refcoco", "--splits", "train") == 0
+    path = tmp_path / "out" / "refcoco_train.parquet"
+    assert pq.read_table(path)["image_id"].to_pylist() == [1, 2, 3, 4]
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "warning: " in line]
+    assert "refcoco train: 4 refs are kept" in warning
+    assert "share the images of refcoco:google 1, refcocog:google 1; --keep_out_google drops them" in warning
+    metadata = _metadata(path)
+    assert metadata["refs_on_images_left_in_of"] == {"refcoco:google": 1, "refcocog:google": 1}
+    assert metadata["evaluation_images_missing_of"] == []
+
+
+def test_googles_counts_are_checked_before_images_are_kept_out(google, refer, run, monkeypatch, capsys):
+    for dataset, splits in known.REFER_COUNTS.items():
+        for split in splits:
+            refs = [ref for ref in refer.refs[dataset] if ref["split"] == split]
+            count = (len(refs), sum(len(ref["sentences"]) for ref in refs))
+            monkeypatch.setitem(known.REFER_COUNTS[dataset], split, count)
+    assert run("--splits", "train", "--keep_out_google", counts=False) == 2
+    expected = "refs of refcoco:google: expected 5000 val and 5000 test, found 1 val and 0 test"
+    assert expected in capsys.readouterr().err
+
+
+def test_help_says_what_keeping_googles_images_out_costs(capsys):
+    with pytest.raises(SystemExit):
+        main(["refer", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    # 10,000 of 50,000 objects are Google's, 2.5 are in an image.
+    assert f"{1 - 0.8**2.5:.0%} of RefCOCO's 19,994 images" in said
 
 
 def test_other_counts_are_refused_and_the_known_ones_pass(run, monkeypatch, capsys):

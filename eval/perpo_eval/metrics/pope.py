@@ -15,14 +15,21 @@ the official number says more of the rule than of the model.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perpo.scores import BENCHMARKS
 
 YesNo = Literal["yes", "no"]
 
 STRICT = ":strict"
 """What the names of the strict rule's scores end in."""
+
+_METRICS = {metric.name: metric for metric in BENCHMARKS["pope"]}
 
 _SENTENCE_END = re.compile(r"[.!?。！？\n]")
 # Marks may stand within a word ("no-one", "yes'm"), and then it is neither yes nor no.
@@ -108,21 +115,15 @@ def fraction(name: str, scores: Mapping[str, float], suffix: str = "") -> tuple[
     `perpo.stats.clustered_ratio` takes them.
 
     Args:
-        name: A field of `PopeSummary`.
+        name: A metric of `perpo.scores.BENCHMARKS["pope"]`; the fields of `PopeSummary` are among them.
         scores: What `score_answer` returned.
         suffix: `STRICT` for the strict rule's scores.
 
     Raises:
-        KeyError: No such field or score.
+        KeyError: No such metric or score.
     """
-    tp, fp, fn, yes, right = (scores[key + suffix] for key in ("tp", "fp", "fn", "yes", "accuracy"))
-    return {
-        "accuracy": (right, 1.0),
-        "precision": (tp, tp + fp),
-        "recall": (tp, tp + fn),
-        "f1": (2 * tp, 2 * tp + fp + fn),
-        "yes_ratio": (yes, 1.0),
-    }[name]
+    (above,), (below,) = _sums(name, [scores], suffix)
+    return float(above), float(below)
 
 
 def summary(rows: Iterable[Mapping[str, float]], suffix: str = "") -> PopeSummary:
@@ -135,13 +136,19 @@ def summary(rows: Iterable[Mapping[str, float]], suffix: str = "") -> PopeSummar
         suffix: `STRICT` for the strict rule's numbers.
     """
     rows = list(rows)
+    ratios: dict[str, float | None] = {}
+    for field in fields(PopeSummary):
+        above, below = (float(part.sum()) for part in _sums(field.name, rows, suffix))
+        ratios[field.name] = above / below if below else None
+    return PopeSummary(**ratios)
 
-    def ratio(name: str) -> float | None:
-        parts = [fraction(name, row, suffix) for row in rows]
-        below = sum(part[1] for part in parts)
-        return sum(part[0] for part in parts) / below if below else None
 
-    return PopeSummary(ratio("accuracy"), ratio("precision"), ratio("recall"), ratio("f1"), ratio("yes_ratio"))
+def _sums(
+    name: str, rows: Sequence[Mapping[str, float]], suffix: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(n,) what each answer adds above and below the line, as `perpo.scores` defines the metric."""
+    metric = _METRICS[name]
+    return metric.sums({score: np.array([row[score + suffix] for row in rows]) for score in metric.needs()})
 
 
 def _confusion(answer: YesNo | None, label: str) -> dict[str, float]:
