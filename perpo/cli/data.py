@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from perpo.prepare.parquet import Written
 
 _PROG = "perpo-data"
+_SUITES = {"grounding": "grounding", "yesno": "pope", "pages": "ocr"}
+"""perpo-eval's suite for a kind of rows."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def _main(argv: list[str]) -> None:
     written = _work(command)(args)
     if written:
         _show(written)
+        _show_next(written)
 
 
 def _work(command: _Command) -> Any:
@@ -139,6 +143,15 @@ def _show(written: Sequence[Written]) -> None:
     print()
     for one in written:
         print(f"{one.sha256}  {one.file.path}")
+
+
+def _show_next(written: Sequence[Written]) -> None:
+    """Say on stderr how the evaluations among the files are used."""
+    files = [one.file for one in written if one.file.split != "train"]
+    suites = list(dict.fromkeys(_SUITES[file.kind] for file in files))
+    for suite in suites:
+        folder = shlex.quote(str(files[0].path.parent))
+        print(f"{_PROG}: evaluate with perpo-eval --suite {suite} --data {folder} --model MODEL", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _OVERWRITE = "replace files that exist"
 _LANGUAGE = "language of the text; by default it isn't said"
 Language = Literal["en", "zh", ""]
+BoxScale = Literal["pixels", "0-1", "0-1000", "0-999"]
+BoxCorners = Literal["xyxy", "xywh"]
 
 
 @dataclass(kw_only=True)
@@ -117,23 +119,32 @@ class JsonlArguments(WritingArguments):
     name_of_command: ClassVar[str] = "jsonl"
 
     file: Path = arg(help="JSON lines or a JSON list with image, question and answer")
-    kind: Literal["pages", "yesno"] = arg(help="pages: the answer is a page's text; yesno: it is yes or no")
-    name: str = arg(help="what the rows are called: pages_NAME.parquet or yesno_NAME.parquet is written")
+    kind: Literal["pages", "yesno", "grounding"] = arg(
+        help="pages: the answer is a page's text; yesno: it is yes or no; grounding: it is the box (four numbers) of "
+        "what the question names"
+    )
+    name: str = arg(help="what the rows are called: pages_NAME, yesno_NAME or boxes_NAME.parquet is written")
     image_root: Path | None = arg(None, "folder that image paths start from; by default that of the file")
     image_field: str = arg("image", "name of the field with the image's path")
     question_field: str = arg("question", "name of the field with the question; pages need none")
     answer_field: str = arg("answer", "name of the field with the truth")
     language: Language = arg("", _LANGUAGE)
+    box_scale: BoxScale | None = arg(None, "grounding: what boxes' numbers count (default: pixels of the image)")
+    box_format: BoxCorners | None = arg(None, "grounding: two corners, or one with width and height (default: xyxy)")
 
     def check(self) -> None:
-        """Refuse a name that can't be one, and a language where there is no text.
+        """Refuse a name that can't be one, and flags that the kind has no use for.
 
         Raises:
             PerpoError: As said.
         """
         check_name(self.name)
-        if self.kind == "yesno" and self.language:
-            raise PerpoError("--kind yesno has no use for --language", "leave it out")
+        given = {"language": self.language} if self.kind != "pages" else {}
+        if self.kind != "grounding":
+            given |= {"box_scale": self.box_scale, "box_format": self.box_format}
+        for flag, value in given.items():
+            if value:
+                raise PerpoError(f"--kind {self.kind} has no use for --{flag}", "leave it out")
 
 
 @dataclass(kw_only=True)

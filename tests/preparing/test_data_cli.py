@@ -53,6 +53,13 @@ def test_a_process_of_its_own_builds_the_rows_and_prints_them(words, tmp_path):
     assert "2 refs instead of 3811" in row
     assert digests.split() == [hashlib.sha256(path.read_bytes()).hexdigest(), str(path)]
     assert "Traceback" not in done.stderr
+    command = f"perpo-eval --suite grounding --data {path.parent} --model MODEL"
+    assert done.stderr.splitlines()[-1] == f"perpo-data: evaluate with {command}"
+
+
+def test_a_training_file_alone_is_nothing_to_evaluate_with(words, capsys):
+    assert main([*words[:-2], "train", words[-1]]) == 0
+    assert "perpo-eval" not in capsys.readouterr().err
 
 
 def test_a_second_run_is_refused_and_overwrite_gives_the_same_bytes(words, tmp_path):

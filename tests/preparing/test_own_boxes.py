@@ -1,0 +1,131 @@
+"""Boxes of one's own from JSON lines: every scale and form, in RefCOCO's columns, and what is refused."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from perpo.cli.data import main
+from perpo.prepare import own
+
+SIZE = (200, 100)
+COLUMNS = [
+    "question_id", "image", "question", "answer", "bbox", "iscrowd", "file_name", "image_id", "ref_id", "category_id",
+]  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path, noise):
+    """Runs perpo-data jsonl --kind grounding on rows about one image of 200 x 100 pixels."""
+    image = noise(tmp_path / "images" / "000000000042.png", 1, SIZE)
+
+    def go(rows, *words, kind="grounding"):
+        lines = [{"image": f"images/{image.name}", "question": "the dog"} | row for row in rows]
+        (tmp_path / "own.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        base = ["jsonl", "--file", str(tmp_path / "own.jsonl"), "--kind", kind, "--name", "q"]
+        return main([*base, "--output", str(tmp_path / "out"), *words])
+
+    return go
+
+
+def test_rows_have_refcocos_columns_and_one_expression_each(run, tmp_path, capsys):
+    assert run([{"answer": [10, 20, 60, 45.5]}, {"answer": "[0, 0, 200, 100]", "question_id": "x"}]) == 0
+    table = pq.read_table(tmp_path / "out" / "boxes_q.parquet")
+    assert table.column_names == COLUMNS
+    first, second = table.to_pylist()
+    image = tmp_path / "images" / "000000000042.png"
+    assert first.pop("image") == {"bytes": image.read_bytes(), "path": image.name}
+    assert first == {
+        "question_id": "0",
+        "question": "",
+        "answer": ["the dog"],
+        "bbox": [10, 20, 50, 25.5],
+        "iscrowd": None,
+        "file_name": "000000000042.png",
+        "image_id": 42,
+        "ref_id": None,
+        "category_id": None,
+    }
+    assert (second["question_id"], second["bbox"]) == ("x", [0, 0, 200, 100])
+    metadata = json.loads(table.schema.metadata[b"perpo"])
+    assert (metadata["kind"], metadata["counts"]) == ("grounding", {"rows": 2, "images": 1, "expressions": 2})
+    assert "perpo-eval --suite grounding --data " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("scale", "whole"), [("pixels", None), ("0-1", 1), ("0-1000", 1000), ("0-999", 999)])
+@pytest.mark.parametrize("form", ["xyxy", "xywh"])
+@pytest.mark.parametrize("write", [list, json.dumps, lambda numbers: " ".join(map(str, numbers))])
+def test_every_scale_and_form_gives_pixels_of_the_image(run, tmp_path, scale, whole, form, write):
+    x, y, width, height = 30.0, 10.0, 80.0, 45.0
+    numbers = [x, y, width, height] if form == "xywh" else [x, y, x + width, y + height]
+    if whole is not None:
+        numbers = [number / side * whole for number, side in zip(numbers, SIZE * 2, strict=True)]
+    words = [
+        *(["--box_scale", scale] if scale != "pixels" else []),
+        *(["--box_format", form] if form != "xyxy" else []),
+    ]
+    assert run([{"answer": write(numbers)}], *words) == 0
+    (row,) = pq.read_table(tmp_path / "out" / "boxes_q.parquet").to_pylist()
+    assert row["bbox"] == pytest.approx([x, y, width, height])
+
+
+def test_a_box_may_lie_outside_by_a_hundredth_and_stays_as_it_is(run, tmp_path):
+    assert run([{"answer": [-2, -1, 202, 101]}]) == 0
+    (row,) = pq.read_table(tmp_path / "out" / "boxes_q.parquet").to_pylist()
+    assert row["bbox"] == [-2, -1, 204, 102]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "said"),
+    [
+        ([10, 20, 203, 50], [], "lies outside of the image (the image has 200 x 100 pixels)"),
+        ([10, -1.1, 20, 50], [], "lies outside of the image"),
+        ([150, 20, 60, 10], ["--box_format", "xywh"], "lies outside of the image"),
+        ([0.1, 0.1, 1.02, 0.2], ["--box_scale", "0-1"], "lies outside of the image"),
+        ([10, 20, 10, 50], [], "is an empty or inverted box"),
+        ([10, 50, 20, 20], [], "is an empty or inverted box"),
+        ([10, 20, 0, 5], ["--box_format", "xywh"], "is an empty or inverted box"),
+        ([0.1, 0.1, 0.5, 0.6], [], "is a box smaller than a pixel"),
+        ([1, 2, 3], [], "holds no box"),
+        ([], [], "holds no box"),
+        ([1, 2, 3, float("nan")], [], "holds no box"),
+        ("the left one", [], "holds no box"),
+        ("[1, 2, 3, 4] or [5, 6, 7, 8]", [], "holds 2 boxes instead of one"),
+        (7, [], "expected text as `answer`, found 7"),
+        (" ", [], "`answer` is empty"),
+    ],
+)
+def test_what_is_no_true_box_is_refused_before_anything_is_written(run, tmp_path, capsys, answer, words, said):
+    assert (
+        run([{"answer": [1, 1, 9, 9] if "0-1" not in words else [0.1, 0.1, 0.2, 0.9]}, {"answer": answer}], *words) == 2
+    )
+    error = capsys.readouterr().err
+    assert "own.jsonl, row 2: " in error
+    assert said in error
+    assert "hint: " in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_expression_and_a_missing_image_are_refused(run, capsys):
+    assert run([{"answer": [1, 1, 9, 9], "question": " "}]) == 2
+    assert "`question` is empty" in capsys.readouterr().err
+    assert run([{"answer": [1, 1, 9, 9], "image": "nowhere.png"}]) == 2
+    assert "1 of 1 images can't be used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["yesno", "pages"])
+@pytest.mark.parametrize("words", [["--box_scale", "pixels"], ["--box_format", "xyxy"]])
+def test_flags_of_boxes_are_of_no_use_for_other_kinds(run, capsys, kind, words):
+    assert run([{"answer": "yes"}], *words, kind=kind) == 2
+    assert f"--kind {kind} has no use for {words[0]}" in capsys.readouterr().err
+
+
+def test_boxes_have_no_language(run, capsys):
+    assert run([{"answer": [1, 1, 9, 9]}], "--language", "en") == 2
+    assert "--kind grounding has no use for --language" in capsys.readouterr().err
+
+
+def test_a_box_can_be_read_alone():
+    assert own.read_box("(0.5, 0.5), (1, 1)", "0-1", "xyxy", SIZE) == [100, 50, 100, 50]
+    with pytest.raises(ValueError, match="holds no box"):
+        own.read_box("", "pixels", "xyxy", SIZE)
