@@ -32,7 +32,7 @@ from perpo.tiny import checkpoint_dir
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.cli import EvalArguments
 from perpo_eval.engines import Engine, load_engine
-from perpo_eval.generation import _requests as make_requests
+from perpo_eval.generation import make_requests
 from perpo_eval.media import open_image
 from perpo_eval.suites import TASKS, TaskData, load_task
 

@@ -31,12 +31,13 @@ def cost(work: Callable[[], object]) -> Cost:
     # What earlier work freed is given back, lest it hide a later peak.
     ctypes.CDLL(None).malloc_trim(0)
     _CLEAR.write_text("5")
-    before = _resident_mib("VmRSS")
+    before = resident_mib("VmRSS")
     start = time.perf_counter()
     work()
-    return Cost(time.perf_counter() - start, _resident_mib("VmHWM") - before)
+    return Cost(time.perf_counter() - start, resident_mib("VmHWM") - before)
 
 
-def _resident_mib(field: str) -> float:
+def resident_mib(field: str) -> float:
+    """Memory of this process in MiB: VmRSS, what is resident now, or VmHWM, the most that was."""
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024

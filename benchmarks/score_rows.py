@@ -22,8 +22,7 @@ from perpo.cli.common import quiet_libraries
 quiet_libraries()
 
 import numpy as np
-from measure import _resident_mib as resident_mib
-from measure import cost
+from measure import cost, resident_mib
 from PIL import Image
 
 from perpo.boxes import format_box

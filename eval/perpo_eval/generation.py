@@ -71,7 +71,7 @@ def answer_all(
     Raises:
         PerpoError: What the engine raises.
     """
-    requests = _requests(engine, data, templates, settings, limit)
+    requests = make_requests(engine, data, templates, settings, limit)
     keys = {id(request): _key(engine, request) for request in requests}
     known = journal.answers()
     first = {keys[id(request)]: request for request in reversed(requests)}
@@ -121,14 +121,14 @@ def _key(engine: Engine, request: Instance) -> str:
     return response_key(request.args[0], image, json.dumps(kwargs, sort_keys=True))
 
 
-def _requests(
+def make_requests(
     engine: Engine,
     data: Sequence[TaskData],
     templates: dict[str, str],
     settings: dict[str, dict[str, Any]],
     limit: int | None,
 ) -> list[Instance]:
-    """lmms-eval's requests for all tasks."""
+    """lmms-eval's requests for all tasks; the arguments are those of `answer_all`."""
     with _quiet_lmms_eval() as module:
         # Its task manager makes every configured task a simple one, and loses the names of those without a file.
         kind = module.ConfigurableTask if engine.model.is_simple else module.ConfigurableMessagesTask

@@ -106,7 +106,10 @@ def _line(rng: np.random.Generator) -> str:
 
 
 def glyph_boxes(page: Page) -> list[tuple[float, float, float, float] | None]:
-    """The box (x1, y1, x2, y2) in pixels of every character of `page.text`; None for a line break."""
+    """The box (x1, y1, x2, y2) in pixels of every character of `page.text`; None for a line break.
+
+    A serif may reach two pixels beyond its letter's left edge.
+    """
     boxes: list[tuple[float, float, float, float] | None] = []
     for number, (line, (x, y)) in enumerate(zip(page.lines, page.corners, strict=True)):
         boxes += [None] if number else []
