@@ -139,7 +139,7 @@ class JsonlArguments(WritingArguments):
             PerpoError: As said.
         """
         check_name(self.name)
-        given = {"language": self.language} if self.kind != "pages" else {}
+        given: dict[str, str | None] = {"language": self.language} if self.kind != "pages" else {}
         if self.kind != "grounding":
             given |= {"box_scale": self.box_scale, "box_format": self.box_format}
         for flag, value in given.items():
