@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 from perpo.prepare.apart import tell_apart
+from perpo.prepare.hub_columns import grounding_rows, pope_row
 from perpo.prepare.known import (
     HUB_GOOGLE_ROWS,
     HUB_REVISIONS,
@@ -23,9 +24,7 @@ from perpo.prepare.known import (
     compare,
 )
 from perpo.prepare.layout import Annotations, Ref, count, read_annotations, read_refs
-from perpo.prepare.overlap import coco_number
 from perpo.prepare.parquet import RowFile, Written, check_outputs, say, write_rows
-from perpo.rows import Row
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -227,7 +226,7 @@ def _write_pope(args: HubArguments, task: HubTask, commit: str, data: Dataset) -
     known = {"rows": POPE_ROWS[task.split][0], "images": POPE_IMAGES}
     verdict = compare(task.name, counts, known, args.allow_other_counts)
     file = _row_file(args, task, commit, counts, verdict, {})
-    return write_rows(file, (_pope_row(row, task.split) for row in data))
+    return write_rows(file, (pope_row(row, task.split) for row in data))
 
 
 def _write_grounding(args: HubArguments, task: HubTask, commit: str, data: Dataset, paper: _Paper | None) -> Written:
@@ -262,7 +261,7 @@ def _write_grounding(args: HubArguments, task: HubTask, commit: str, data: Datas
     if (chosen or not google) and counts["expressions"] != expressions:
         say(f"{task.name} has {counts['expressions']} expressions, not the known {expressions}")
     file = _row_file(args, task, commit, counts, verdict, more)
-    return write_rows(file, _grounding_rows(data, [chosen[number] for number in sorted(chosen)]))
+    return write_rows(file, grounding_rows(data, [chosen[number] for number in sorted(chosen)]))
 
 
 def _row_file(
@@ -278,36 +277,3 @@ def _row_file(
         verdict=verdict,
         more={"revision": commit, **more},
     )
-
-
-def _grounding_rows(data: Dataset, refs: Sequence[Ref]) -> Iterator[Row]:
-    """The hub's rows in our columns; what only the refs say is None where there are none."""
-    for number, row in enumerate(data):
-        ref = refs[number] if refs else None
-        yield {
-            **{name: row[name] for name in ("question", "answer", "bbox", "file_name")},
-            "question_id": str(row["question_id"]),
-            "image": _image(row, "file_name"),
-            "iscrowd": int(row["iscrowd"]),
-            "image_id": coco_number(row["file_name"]),
-            "ref_id": ref and ref.ref_id,
-            "category_id": ref and ref.category_id,
-        }
-
-
-def _pope_row(row: Row, split: str) -> Row:
-    return {
-        **{name: row[name] for name in ("question", "answer", "image_source")},
-        "id": str(row["id"]),
-        "question_id": str(row["question_id"]),
-        "image": _image(row, "image_source"),
-        "category": split,
-    }
-
-
-def _image(row: Row, name: str) -> dict[str, Any]:
-    """The image as it is stored; where the hub gives it no name, that of the column `name`."""
-    cell = row["image"]
-    if cell is None or cell["bytes"] is None:
-        raise PerpoError(f"{row[name]}: the hub's row holds no image", "give an older --revision")
-    return {"bytes": cell["bytes"], "path": Path(cell["path"] or row[name]).name}

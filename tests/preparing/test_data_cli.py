@@ -130,8 +130,8 @@ def test_help_lists_the_commands_and_each_has_its_flags(capsys):
 
 
 def test_the_commands_need_no_torch():
-    modules = ["apart", "arguments", "hub", "known", "layout", "leaks", "overlap", "own", "pages", "parquet", "pope"]
-    names = ["perpo.cli.data", *(f"perpo.prepare.{name}" for name in [*modules, "pickles", "refer"])]
+    modules = ["apart", "arguments", "hub", "hub_columns", "known", "layout", "leaks", "overlap", "own", "pages"]
+    names = ["perpo.cli.data", *(f"perpo.prepare.{name}" for name in [*modules, "parquet", "pickles", "pope", "refer"])]
     code = (
         f"import importlib, sys\nfor name in {names}:\n    importlib.import_module(name)\n"
         "assert not {'torch', 'transformers', 'datasets', 'pycocotools', 'perpo_eval'} & set(sys.modules)\n"
