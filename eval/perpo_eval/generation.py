@@ -77,7 +77,7 @@ def answer_all(
     first = {keys[id(request)]: request for request in reversed(requests)}
     todo = {key: request for key, request in _share(first, world).items() if key not in known}
     before = sum(key in known for key in first)
-    if before and world.rank == 0:
+    if before and world.size == 1:  # of several, the others may have begun already
         print(f"continuing: {before:,} of {len(first):,} questions were answered before", file=sys.stderr)
     shown = progress(len(todo), "answering") if world.rank == 0 else contextlib.nullcontext(_silence)
     with shown as advance:

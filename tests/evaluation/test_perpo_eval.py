@@ -22,6 +22,7 @@ from perpo.compare import paired_difference, read_scores
 from perpo.errors import PerpoError
 from perpo.models import add_lora, load_model, save_checkpoint
 from perpo.records import SAMPLE_COLUMNS, sample_key
+from perpo.scores import PRIMARY
 from perpo.stats import clustered_mean
 from perpo.store import Run, read_run
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
@@ -257,3 +258,21 @@ def test_without_lmms_eval_it_says_what_to_install(monkeypatch, capsys):
     err = capsys.readouterr().err
     assert "lmms-eval, which evaluates, is not installed" in err
     assert "hint: pip install 'perpo[eval]'" in err
+
+
+def test_the_embedded_model_serves_every_benchmark(tmp_path) -> None:
+    """Its scores mean something: yes/no F1 above 0.8, edit distance below 0.5, boxes that are mostly right."""
+    settings = {"suite": "paper", "limit": 40, "batch_size": 64, "device": "cpu"}
+    run = read_run(evaluate(EvalArguments(**settings, output=str(tmp_path))))
+    primary = {g.name: next(m.value for m in g.metrics if m.name == PRIMARY[g.benchmark]) for g in run.record.groups}
+    assert primary["pope"] > 0.8
+    assert primary["ocr"] < 0.5
+    assert primary["grounding"] > 0.6
+    assert [len(group.tasks) for group in run.record.groups] == [8, 3, 1]
+    assert all(task.n_scored == 40 for task in run.record.tasks)
+    asked = {task.task: task.prompt for task in run.record.tasks}
+    assert asked["refshapes_val"].endswith("describes: {query}")
+    assert asked["tinypages_test"] == "OCR this image:"
+    assert asked["tinypope_random"] == "{query}\nAnswer the question using a single word or phrase."
+    declared = [m.name for m in run.record.task("refshapes_val").metrics if m.name.startswith("acc@0.5:")]
+    assert declared == [f"acc@0.5:{name}" for name in ("small", "medium", "large", "padded", "original", "cropped")]
