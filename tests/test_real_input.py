@@ -209,13 +209,15 @@ def test_an_expression_too_long_for_the_model_is_named_and_nothing_is_stored(pho
     assert not list((tmp_path / "results").rglob("run.json"))
 
 
-def test_ctrl_c_in_an_evaluation_stores_nothing(photographs, tiny_model, tmp_path, capsys, monkeypatch):
+def test_ctrl_c_in_an_evaluation_stores_no_run(photographs, tiny_model, tmp_path, capsys, monkeypatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(PerpoModel, "_answer", interrupt)
     assert eval_main(flags(model=tiny_model, data=photographs / "refcoco", output=tmp_path / "results")) == 130
-    assert capsys.readouterr().err.endswith("interrupted; nothing was stored\n")
+    assert capsys.readouterr().err.endswith(
+        "interrupted; finished work is kept: run the same command again to continue\n"
+    )
     assert not list((tmp_path / "results").rglob("run.json"))
 
 

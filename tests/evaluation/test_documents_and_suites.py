@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import datasets
 import pyarrow as pa
@@ -15,6 +14,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from perpo.errors import PerpoError
+from perpo.prepare.known import HUB_REVISIONS
 from perpo.tiny.world import benchmark_rows
 from perpo_eval import suites
 from perpo_eval.benchmarks import GROUNDING, OCR_PAGES, POPE
@@ -219,19 +219,18 @@ def test_the_hubs_rows_are_of_a_commit_that_is_recorded(rows: list[dict], monkey
         asked.append((name, revision, split))
         return datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
 
-    info = SimpleNamespace(sha="c0ffee")
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda self, name, revision: info)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    commit = HUB_REVISIONS["lmms-lab-encoder/RefCOCOplus"]
     data = suites.load_task(suites.spec_of("refcoco+_testA"), "hub")
-    assert asked == [("lmms-lab-encoder/RefCOCOplus", "c0ffee", "testA")]
-    assert (data.dataset, data.revision, len(data.docs)) == ("hub:lmms-lab-encoder/RefCOCOplus", "c0ffee", 10)
+    assert asked == [("lmms-lab-encoder/RefCOCOplus", commit, "testA")]
+    assert (data.dataset, data.revision, len(data.docs)) == ("hub:lmms-lab-encoder/RefCOCOplus", commit, 10)
 
 
 def test_no_hub(monkeypatch) -> None:
-    def unreachable(self: object, name: str, revision: str | None) -> None:
+    def unreachable(name: str, config: str | None, *, revision: str, split: str) -> None:
         raise RuntimeError("Name or service not known")
 
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unreachable)
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
     with pytest.raises(PerpoError, match=r"can't be fetched from the hub: .* not known") as error:
         suites.load_task(suites.spec_of("refcoco_val"), "hub")
     assert error.value.exit_code == 3

@@ -45,14 +45,14 @@ def score(tmp_path) -> Callable[..., Run]:
     def begin(
         folder: Path, answers: list[str] | Callable[[dict], str], name: str = "answers", **settings: object
     ) -> Run:
-        file, output = tmp_path / f"{name}.jsonl", str(tmp_path / "scored")
-        arguments = {"data": str(folder), "family": "llava", "output": output} | settings
+        file = tmp_path / f"{name}.jsonl"
+        arguments = {"data": str(folder), "family": "llava"} | settings
         write_questions(EvalArguments(**arguments, questions=file))  # type: ignore[arg-type]
         asked = [json.loads(line) for line in file.read_text().splitlines()]
         said = [answers(row) for row in asked] if callable(answers) else answers
         rows = [{"sample_key": q["sample_key"], "response": text} for q, text in zip(asked, said, strict=True)]
         file.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)))
-        path = evaluate(EvalArguments(**arguments, responses=file))  # type: ignore[arg-type]
+        path = evaluate(EvalArguments(**arguments, responses=file, output=str(tmp_path / "scored")))  # type: ignore[arg-type]
         assert path is not None
         return read_run(path)
 
@@ -276,9 +276,9 @@ def test_a_dense_page_is_not_cut_at_128_tokens(rows, tmp_path, score) -> None:
     page = {"question_id": "1", "image": rows[0]["image"], "question": "", "answer": text, "file_name": "1.png"}
     pq.write_table(pa.Table.from_pylist([page]), tmp_path / "fox_ocr_en.parquet")
     run = score(tmp_path, [text], suite="ocr")
-    assert values(run, "ocr")["edit_distance"] == 0.0
+    assert values(run, "fox_ocr_en")["edit_distance"] == 0.0
     assert run.record.tasks[0].max_new_tokens >= 2048
-    halved = values(score(tmp_path, [text[: len(text) // 2]], name="half", suite="ocr"), "ocr")
+    halved = values(score(tmp_path, [text[: len(text) // 2]], name="half", suite="ocr"), "fox_ocr_en")
     assert halved["edit_distance"] == pytest.approx(0.5, abs=0.01)
 
 
