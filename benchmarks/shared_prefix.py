@@ -22,9 +22,10 @@ import torch
 from measure import Cost, cost
 from torch import Tensor
 
+from perpo.logps import candidate_logps, repeated_logps
 from perpo.losses import perpo_loss
 from perpo.policy import Policy, load_policy
-from perpo.prefix import candidate_logps, pack, repeated_logps
+from perpo.prefix import pack
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
 from perpo.train_arguments import TrainArguments
 
@@ -94,7 +95,7 @@ def _ways(policy: Policy, args: argparse.Namespace) -> tuple[dict[str, Callable[
     image = [policy.loaded.processor.image_token_id] * policy.loaded.model.config.image_seq_length
     prefix = [*image, *text(args.prompt_tokens)]
     answers = [text(args.answer_tokens) for _ in range(args.candidates)]
-    pixels = {"pixel_values": torch.randn(1, 3, 336, 336, generator=generator)}
+    pixels = [{"pixel_values": torch.randn(1, 3, 336, 336, generator=generator)}]
     packed = pack([prefix], [answers], PAD)
     return {
         "shared": lambda: candidate_logps(policy.model, packed, pixels, candidates=args.candidates),

@@ -179,14 +179,15 @@ class ListDataset(Dataset):
         with Image.open(item.image_path) as image:
             inputs = dict(self.loaded.encode([item.prompt], [image]))
         del inputs["attention_mask"]
-        return {"list": item, "prefix": inputs.pop("input_ids")[0].tolist(), "image_inputs": inputs}
+        return {"list": item, "prefix": inputs.pop("input_ids")[0].tolist(), "image": inputs}
 
 
 @dataclass(frozen=True)
 class Collator:
     """Packs lists into a batch.
 
-    A batch holds `packed` (see `perpo.prefix`), `image_inputs`, `rewards` (B, N), `mask` (B, N; True
+    A batch holds `packed` (see `perpo.prefix`), `images` (for each list
+    what the processor made of its image), `rewards` (B, N), `mask` (B, N; True
     where there is a candidate), `token_counts` (B, N) and, where it was recorded, `reference_logps` (B, N).
     """
 
@@ -194,10 +195,9 @@ class Collator:
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         lists: list[TokenizedList] = [item["list"] for item in items]
-        images = [item["image_inputs"] for item in items]
         batch = {
             "packed": pack([item["prefix"] for item in items], [each.answers for each in lists], self.pad_id),
-            "image_inputs": {name: torch.cat([image[name] for image in images]) for name in images[0]},
+            "images": [item["image"] for item in items],
             "rewards": _rows([each.rewards for each in lists]),
             "mask": _rows([[1.0] * len(each.answers) for each in lists]) > 0,
             "token_counts": _rows([[float(len(ids)) for ids in each.answers] for each in lists]),

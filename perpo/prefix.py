@@ -10,13 +10,13 @@ candidate. Prefixes are padded on the left and candidates on the right: the answ
 begin in the same column, and the head runs on that part alone. Padding sees only itself, because a row
 of the mask without any entry has no softmax.
 
-The model's own top-level forward is called, so that wrappers (DDP, ZeRO, PEFT) stay in charge.
+`perpo.logps` gives this to a model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -83,83 +83,29 @@ def attention_mask(segments: Tensor, dtype: torch.dtype, *, queries: int | None 
     return torch.zeros(visible.shape, dtype=dtype, device=segments.device).masked_fill(~visible, _HIDDEN).unsqueeze(1)
 
 
-def candidate_logps(model: Any, packed: Packed, image_inputs: Mapping[str, Tensor], *, candidates: int) -> Tensor:
-    """Summed log-probabilities of each candidate's tokens, in one forward pass per batch.
+def packed_inputs(packed: Packed, images: Sequence[Mapping[str, Tensor]], dtype: torch.dtype) -> dict[str, Any]:
+    """What a model's forward takes for packed lists.
 
     Args:
-        model: A vision-language model, wrapped or not, with SDPA or eager attention.
-        packed: What `pack` gave, on the model's device.
-        image_inputs: What else the processor made for the model, such as pixel_values (B, ...).
-        candidates: N, the most candidates of any list.
-
-    Returns:
-        (B, N) float32 nats; 0 where a list has fewer candidates.
+        packed: What `pack` gave.
+        images: For each list what the processor made of its image, such as pixel_values (1, ...).
+        dtype: The attention scores' type.
     """
-    prefix_mask, answer_ids, offset = packed["prefix_mask"], packed["answer_ids"], packed["offset"]
-    length = answer_ids.shape[1]
+    prefix_mask, offset = packed["prefix_mask"], packed["offset"]
     segments = torch.cat([prefix_mask.long() - 1, packed["candidate"]], dim=1)
     start = prefix_mask.sum(1, keepdim=True)
     positions = torch.cat([prefix_mask.cumsum(1) - 1, torch.where(offset < 0, -1, start + offset)], dim=1)
-    logits = model(
-        input_ids=torch.cat([packed["prefix_ids"], answer_ids], dim=1),
-        attention_mask=attention_mask(segments, next(model.parameters()).dtype),
-        position_ids=positions.clamp(min=0),
-        logits_to_keep=length + 1,  # from the prefix's last token on
-        use_cache=False,
-        **image_inputs,
-    ).logits
-    before = torch.where(offset == 0, 0, torch.arange(length, device=offset.device))
-    logps = _token_logps(logits, before, answer_ids).masked_fill(offset < 0, 0.0)
-    sums = logps.new_zeros(len(logps), candidates + 1)
-    return sums.scatter_add(1, packed["candidate"].clamp(min=0), logps)[:, 1:]
+    return {
+        "input_ids": torch.cat([packed["prefix_ids"], packed["answer_ids"]], dim=1),
+        "attention_mask": attention_mask(segments, dtype),
+        "position_ids": positions.clamp(min=0),
+        **join_images(images),
+    }
 
 
-def repeated_logps(
-    model: Any,
-    prefixes: Sequence[TokenIds],
-    candidates: Sequence[Sequence[TokenIds]],
-    image_inputs: Mapping[str, Tensor],
-    *,
-    pad_id: int,
-    padding_side: Literal["left", "right"] = "left",
-) -> Tensor:
-    """What `candidate_logps` is measured against: prefix and image once more for every candidate.
-
-    Arguments as in `pack` and `candidate_logps`; the result is the same (B, N).
-    """
-    rows = [(b, n) for b, answers in enumerate(candidates) for n in range(len(answers))]
-    sequences = [[*prefixes[b], *candidates[b][n]] for b, n in rows]
-    width = max(map(len, sequences))
-    pads = [width - len(ids) if padding_side == "left" else 0 for ids in sequences]
-    device = next(model.parameters()).device
-    ids = torch.full((len(rows), width), pad_id, device=device)
-    mask, is_answer = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
-    for row, ((b, _), sequence, pad) in enumerate(zip(rows, sequences, pads, strict=True)):
-        stop = pad + len(sequence)
-        ids[row, pad:stop] = torch.tensor(sequence, device=device)
-        mask[row, pad:stop] = 1
-        is_answer[row, pad + len(prefixes[b]) : stop] = True
-    columns = is_answer.any(0).nonzero().squeeze(1)
-    list_of_row = torch.tensor([b for b, _ in rows], device=device)
-    logits = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        logits_to_keep=columns - 1,
-        use_cache=False,
-        **{name: value[list_of_row] for name, value in image_inputs.items()},
-    ).logits
-    before = torch.arange(len(columns), device=device).expand(len(rows), -1)
-    logps = _token_logps(logits, before, ids[:, columns]) * is_answer[:, columns]
-    result = logps.new_zeros(len(prefixes), max(map(len, candidates)))
-    return result.index_put((list_of_row, torch.tensor([n for _, n in rows], device=device)), logps.sum(1))
-
-
-def _token_logps(logits: Tensor, place: Tensor, token: Tensor) -> Tensor:
-    """Log-probability (B, C) of token[b, c] by the logits (B, K, V) at place[b, c]; no softmax is stored."""
-    logits = logits.float()
-    row = torch.arange(len(logits), device=logits.device).unsqueeze(1)
-    return logits[row, place, token] - logits.logsumexp(-1)[row, place]
+def join_images(images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """One batch of what the processor made of single images."""
+    return {name: torch.cat([image[name] for image in images]) for name in images[0]}
 
 
 def _padded_right(rows: Sequence[Sequence[int]], fill: int) -> Tensor:

@@ -3,124 +3,23 @@
 from __future__ import annotations
 
 import os
-import random
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from accelerate.state import AcceleratorState
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.tensorboard import SummaryWriter
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler, set_seed
-from transformers.integrations import TensorBoardCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler
 
-from perpo.checkpoints import ADAPTER_WEIGHTS, adapter_digest
-from perpo.cli.common import progress
-from perpo.data import (
-    PreferenceRecord,
-    Question,
-    check_images,
-    image_root_of,
-    read_preferences,
-    read_questions,
-)
-from perpo.errors import PerpoError
-from perpo.lists import Collator, ListDataset, choose, tokenize
+from perpo.checkpoints import ADAPTER_WEIGHTS
+from perpo.lists import Collator, ListDataset
+from perpo.logps import candidate_logps
 from perpo.losses import BETA, GAMMA, dpo_loss, lipo_loss, perpo_loss, preference_metrics, sft_loss
 from perpo.models import save_checkpoint
-from perpo.policy import Policy, load_policy
-from perpo.prefix import candidate_logps
-from perpo.provenance import hardware
+from perpo.policy import Policy
 from perpo.train_arguments import TrainArguments
-from perpo.training_record import find_start, new_record, write_record
-
-
-def train(args: TrainArguments) -> Path:
-    """Train as the arguments say; may be called many times in one process.
-
-    Returns:
-        The output directory: adapter, processor, training.json, TensorBoard events.
-
-    Raises:
-        PerpoError: The data, the images, the model or the arguments cannot be used.
-    """
-    began = time.monotonic()
-    # The data come first, for the record asks for the model, which may have to be downloaded and takes time to hash.
-    records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
-    choices, counts = choose(args, records)
-    record = new_record(args)
-    record["data"]["counts"] = counts
-    start = find_start(args, record)
-    output = Path(args.output_dir)
-    if start.finished:
-        return output
-    if args.reference == "recorded":
-        _check_recorded(records, record, args.dtype)
-    image_root = args.image_root or image_root_of(args.data)
-    check_images([choice.record for choice in choices], image_root)
-    AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
-    with ExitStack() as stack:
-        stack.enter_context(_own_random_numbers(args.seed))
-        policy = load_policy(args)
-        dataset = ListDataset(tokenize(policy.loaded, choices, image_root), policy.loaded)
-        trainer = PreferenceTrainer(args, policy, dataset, [ProgressBar(stack)])
-        record["hardware"] = hardware(str(trainer.args.device))
-        if trainer.is_world_process_zero():
-            trainer.add_callback(TensorBoardCallback(SummaryWriter(output / "tensorboard")))
-            write_record(output, record)
-        trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
-    trainer.save_model(args.output_dir)
-    if trainer.is_world_process_zero():
-        logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-        record |= {
-            "status": "complete",
-            "steps": trainer.state.global_step,
-            "last_log": logged[-1] if logged else None,
-            "duration_s": round(time.monotonic() - began, 3),
-            "adapter_sha256": adapter_digest(output),
-        }
-        write_record(output, record)
-    return output
-
-
-def _check_recorded(records: Sequence[Question], record: dict[str, Any], dtype: str) -> None:
-    """Recorded log-probabilities are the reference's only if the starting policy sampled them, as precisely."""
-    for number, each in enumerate(records, 1):
-        assert isinstance(each, PreferenceRecord)
-        sampling = each.sampling or {}
-        for key in ("weights_sha256", "adapter_sha256"):
-            if sampling.get(key) != record["model"][key]:
-                raise PerpoError(
-                    f"record {number} was not sampled from the model and adapter that training starts from",
-                    "leave --reference out, or give the --model and --adapter that it was sampled from",
-                )
-        if sampling.get("dtype") != dtype:
-            raise PerpoError(
-                f"record {number} was sampled in {sampling.get('dtype', 'an unknown type')}, "
-                f"and training computes in {dtype}",
-                "leave --reference out, or choose --bf16 to suit the records",
-            )
-
-
-@contextmanager
-def _own_random_numbers(seed: int) -> Iterator[None]:
-    """Seed Python, NumPy and torch, and give back the states that they had."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        set_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
 
 
 class PreferenceTrainer(Trainer):
@@ -168,7 +67,7 @@ class PreferenceTrainer(Trainer):
 
     def _logps(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         candidates = inputs["mask"].shape[1]
-        return candidate_logps(model, inputs["packed"], inputs["image_inputs"], candidates=candidates)
+        return candidate_logps(model, inputs["packed"], inputs["images"], candidates=candidates)
 
     def _reference_logps(self, model: Any, inputs: dict[str, Any]) -> Tensor | None:
         """The reference's log-probabilities; comes first, because it switches adapters off and on."""
@@ -272,18 +171,3 @@ def _optimizer(args: TrainArguments, policy: Policy) -> AdamW:
             decay = args.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return AdamW([{"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()])
-
-
-class ProgressBar(TrainerCallback):
-    """Shows the optimizer steps; closed with the stack that it is given."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self.stack = stack
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.advance = self.stack.enter_context(progress(state.max_steps, "training", state.global_step))
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.advance(1)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from perpo.decoding import _choose, question_uniforms, sample_candidates
-from perpo.prefix import repeated_logps
+from perpo.logps import repeated_logps
 from perpo.tiny.model import TINY, new_model, new_processor
 
 WORDS = ["circle", " red circle left of", " ", " the large blue square above the small red circle", "left"]
@@ -73,7 +73,7 @@ def assert_equals_repeated(model, inputs, found, *, tolerance):
             model,
             prefixes,
             [[c.token_ids for c in answers] for answers in found],
-            {"pixel_values": inputs["pixel_values"]},
+            [{"pixel_values": pixels[None]} for pixels in inputs["pixel_values"]],
             pad_id=3,
         )
     for answers, row in zip(found, expected, strict=True):

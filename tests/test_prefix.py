@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from perpo.logps import candidate_logps, repeated_logps
 from perpo.models import add_lora, load_model
-from perpo.prefix import attention_mask, candidate_logps, pack, repeated_logps
+from perpo.prefix import attention_mask, pack
 from perpo.tiny.model import TINY, save_random_model
 
 PREFIX_LENGTHS = [9, 17, 5]
@@ -45,12 +46,12 @@ def make_batch(loaded, seed=0):
     prefixes = [[*text(2), *image, *text(length)] for length in PREFIX_LENGTHS]
     candidates = [[text(length) for length in lengths] for lengths in CANDIDATE_LENGTHS]
     pixels = torch.randn(len(prefixes), 3, TINY.image_size, TINY.image_size, generator=generator)
-    return prefixes, candidates, {"pixel_values": pixels}
+    return prefixes, candidates, [{"pixel_values": one[None]} for one in pixels]
 
 
-def shared(model, prefixes, candidates, image_inputs):
+def shared(model, prefixes, candidates, images):
     packed = pack(prefixes, candidates, pad_id=3)
-    return candidate_logps(model, packed, image_inputs, candidates=CANDIDATES)
+    return candidate_logps(model, packed, images, candidates=CANDIDATES)
 
 
 def gradients(model, logps):
@@ -90,12 +91,12 @@ def test_eager_attention_gives_the_same(loaded):
 
 
 def test_log_probs_are_those_of_a_softmax_written_out(loaded):
-    prefixes, candidates, image_inputs = make_batch(loaded)
+    prefixes, candidates, images = make_batch(loaded)
     with torch.no_grad():
-        logps = shared(loaded.model, prefixes, candidates, image_inputs)
+        logps = shared(loaded.model, prefixes, candidates, images)
         answer = candidates[0][2]
         ids = torch.tensor([[*prefixes[0], *answer]])
-        logits = loaded.model(input_ids=ids, pixel_values=image_inputs["pixel_values"][:1]).logits[0].double()
+        logits = loaded.model(input_ids=ids, pixel_values=images[0]["pixel_values"]).logits[0].double()
     start = len(prefixes[0]) - 1
     expected = sum(logits[start + i].log_softmax(-1)[token] for i, token in enumerate(answer))
     assert logps[0, 2].item() == pytest.approx(expected.item(), abs=1e-4)
@@ -103,11 +104,11 @@ def test_log_probs_are_those_of_a_softmax_written_out(loaded):
 
 
 def test_candidates_do_not_see_each_other(loaded):
-    prefixes, candidates, image_inputs = make_batch(loaded)
+    prefixes, candidates, images = make_batch(loaded)
     with torch.no_grad():
-        before = shared(loaded.model, prefixes, candidates, image_inputs)
+        before = shared(loaded.model, prefixes, candidates, images)
         candidates[2][1] = [token + 1 for token in candidates[2][1]]
-        after = shared(loaded.model, prefixes, candidates, image_inputs)
+        after = shared(loaded.model, prefixes, candidates, images)
     changed = (before - after).abs() > 1e-4
     assert changed.nonzero().tolist() == [[2, 1]]
 
@@ -115,7 +116,7 @@ def test_candidates_do_not_see_each_other(loaded):
 def test_a_bfloat16_model_agrees_to_its_precision(checkpoint):
     loaded = load_model(str(checkpoint), dtype="bfloat16", device="cpu")
     prefixes, candidates, images = make_batch(loaded)
-    images = {"pixel_values": images["pixel_values"].bfloat16()}
+    images = [{"pixel_values": image["pixel_values"].bfloat16()} for image in images]
     with torch.no_grad():
         logps = shared(loaded.model, prefixes, candidates, images)
         repeated = repeated_logps(loaded.model, prefixes, candidates, images, pad_id=3)

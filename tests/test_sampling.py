@@ -23,8 +23,8 @@ from PIL import Image
 from perpo.cli.sample import SampleArguments, main
 from perpo.data import read_preferences
 from perpo.hf_sampler import Answer, HfSampler
+from perpo.logps import repeated_logps
 from perpo.models import add_lora, answers_token_ids, load_model, render_prompt, save_checkpoint
-from perpo.prefix import repeated_logps
 from perpo.sampling import run_sampling
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, new_model, new_processor, save_random_model
 
@@ -157,7 +157,7 @@ def test_known_log_probs_are_those_of_training(folder, checkpoint):
                 loaded.model,
                 [inputs["input_ids"][0].tolist()],
                 [[answers_token_ids(loaded, prompt, [text], end=not cut)[0] for text, cut, _ in usable]],
-                {"pixel_values": inputs["pixel_values"]},
+                [{"pixel_values": inputs["pixel_values"]}],
                 pad_id=3,
             )
         assert expected[0].tolist() == pytest.approx([logp for _, _, logp in usable], abs=1e-4)

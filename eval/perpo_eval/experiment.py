@@ -175,7 +175,7 @@ class ExperimentRun:
         arguments = train_arguments(self.recipe, experiment, data.file, data.image_root, output, adapter, part)
 
         def work() -> dict[str, Any]:
-            from perpo.trainer import train
+            from perpo.training import train
 
             train(arguments)
             return {}

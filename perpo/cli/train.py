@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: list[str]) -> None:
     args = parse_arguments(TrainArguments, argv, prog="perpo-train", description=_DESCRIPTION)
     quiet_libraries()
-    from perpo.trainer import train
+    from perpo.training import train
     from perpo.training_record import read_record
 
     output = train(args)

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-import perpo.trainer  # noqa: F401  so that what it imports is frozen below
+import perpo.training  # noqa: F401  so that what it imports is frozen below
 from perpo.tiny.model import ModelShape, save_random_model
 
 # 4 image tokens, one layer each, room for 128 tokens.

@@ -130,7 +130,7 @@ def test_candidates_become_tokens_with_an_end_and_lists_a_batch(loaded, image_ro
     assert batch["rewards"].tolist() == [[0, 1, 0.5], [1, 0, 0]]
     assert batch["mask"].tolist() == [[True, True, True], [True, True, False]]
     assert batch["token_counts"][0].tolist() == [len(ids) for ids in lists[0].answers]
-    assert batch["image_inputs"]["pixel_values"].shape == (2, 3, 32, 32)
+    assert [image["pixel_values"].shape for image in batch["images"]] == [(1, 3, 32, 32)] * 2
     prefixes = [
         ids[mask] for ids, mask in zip(*(batch["packed"][k] for k in ("prefix_ids", "prefix_mask")), strict=True)
     ]

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from perpo.errors import PerpoError
 from perpo.train_arguments import TrainArguments
-from perpo.trainer import train
+from perpo.training import train
 from perpo.training_record import read_record
 
 # What changes the trained weights, as a change to the plain run (or to the options given with it).

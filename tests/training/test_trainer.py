@@ -21,11 +21,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from perpo.cli.train import main
 from perpo.errors import PerpoError
 from perpo.lists import Collator, ListDataset, choose, tokenize
+from perpo.logps import candidate_logps
 from perpo.models import load_model
 from perpo.policy import load_policy
-from perpo.prefix import candidate_logps
 from perpo.train_arguments import TrainArguments
-from perpo.trainer import train
+from perpo.training import train
 from perpo.training_record import last_checkpoint, read_record
 
 RECORDS = 6
@@ -118,7 +118,7 @@ def make_policy(args):
 
 @torch.no_grad()
 def logps(model, batch):
-    return candidate_logps(model, batch["packed"], batch["image_inputs"], candidates=batch["mask"].shape[1])
+    return candidate_logps(model, batch["packed"], batch["images"], candidates=batch["mask"].shape[1])
 
 
 def shake(model):
@@ -219,7 +219,7 @@ def test_the_vision_tower_sees_each_image_once_for_policy_and_reference(options,
         policy._vision_tower.embeddings.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
         return policy
 
-    monkeypatch.setattr("perpo.trainer.load_policy", counting)
+    monkeypatch.setattr("perpo.training.load_policy", counting)
     run(options)
     assert seen == [2, 2, 2]  # 6 images of lists with 3 and 4 candidates, in batches of 2
 

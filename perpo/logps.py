@@ -1,0 +1,85 @@
+"""Log-probabilities of candidates under a model.
+
+The model's own top-level forward is called, so that wrappers (DDP, ZeRO, PEFT) stay in charge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from perpo.prefix import Packed, TokenIds, join_images, packed_inputs
+
+
+def candidate_logps(model: Any, packed: Packed, images: Sequence[Mapping[str, Tensor]], *, candidates: int) -> Tensor:
+    """Summed log-probabilities of each candidate's tokens, in one forward pass per batch.
+
+    Args:
+        model: A vision-language model, wrapped or not, with SDPA or eager attention.
+        packed: What `pack` gave, on the model's device.
+        images: For each list what the processor made of its image, such as pixel_values (1, ...).
+        candidates: N, the most candidates of any list.
+
+    Returns:
+        (B, N) float32 nats; 0 where a list has fewer candidates.
+    """
+    answer_ids, offset = packed["answer_ids"], packed["offset"]
+    length = answer_ids.shape[1]
+    inputs = packed_inputs(packed, images, next(model.parameters()).dtype)
+    # from the prefix's last token on
+    logits = model(**inputs, logits_to_keep=length + 1, use_cache=False).logits
+    before = torch.where(offset == 0, 0, torch.arange(length, device=offset.device))
+    logps = _token_logps(logits, before, answer_ids).masked_fill(offset < 0, 0.0)
+    sums = logps.new_zeros(len(logps), candidates + 1)
+    return sums.scatter_add(1, packed["candidate"].clamp(min=0), logps)[:, 1:]
+
+
+def repeated_logps(
+    model: Any,
+    prefixes: Sequence[TokenIds],
+    candidates: Sequence[Sequence[TokenIds]],
+    images: Sequence[Mapping[str, Tensor]],
+    *,
+    pad_id: int,
+    padding_side: Literal["left", "right"] = "left",
+) -> Tensor:
+    """What `candidate_logps` is measured against: prefix and image once more for every candidate.
+
+    Arguments as in `pack` and `candidate_logps`; the result is the same (B, N).
+    """
+    rows = [(b, n) for b, answers in enumerate(candidates) for n in range(len(answers))]
+    sequences = [[*prefixes[b], *candidates[b][n]] for b, n in rows]
+    width = max(map(len, sequences))
+    pads = [width - len(ids) if padding_side == "left" else 0 for ids in sequences]
+    device = next(model.parameters()).device
+    ids = torch.full((len(rows), width), pad_id, device=device)
+    mask, is_answer = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+    for row, ((b, _), sequence, pad) in enumerate(zip(rows, sequences, pads, strict=True)):
+        stop = pad + len(sequence)
+        ids[row, pad:stop] = torch.tensor(sequence, device=device)
+        mask[row, pad:stop] = 1
+        is_answer[row, pad + len(prefixes[b]) : stop] = True
+    columns = is_answer.any(0).nonzero().squeeze(1)
+    list_of_row = torch.tensor([b for b, _ in rows], device=device)
+    logits = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        logits_to_keep=columns - 1,
+        use_cache=False,
+        **join_images([images[b] for b, _ in rows]),
+    ).logits
+    before = torch.arange(len(columns), device=device).expand(len(rows), -1)
+    logps = _token_logps(logits, before, ids[:, columns]) * is_answer[:, columns]
+    result = logps.new_zeros(len(prefixes), max(map(len, candidates)))
+    return result.index_put((list_of_row, torch.tensor([n for _, n in rows], device=device)), logps.sum(1))
+
+
+def _token_logps(logits: Tensor, place: Tensor, token: Tensor) -> Tensor:
+    """Log-probability (B, C) of token[b, c] by the logits (B, K, V) at place[b, c]; no softmax is stored."""
+    logits = logits.float()
+    row = torch.arange(len(logits), device=logits.device).unsqueeze(1)
+    return logits[row, place, token] - logits.logsumexp(-1)[row, place]

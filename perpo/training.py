@@ -1,0 +1,130 @@
+"""A training run from its arguments to its files."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.state import AcceleratorState
+from torch.utils.tensorboard import SummaryWriter
+from transformers import TrainerCallback, set_seed
+from transformers.integrations import TensorBoardCallback
+
+from perpo.checkpoints import adapter_digest
+from perpo.cli.common import progress
+from perpo.data import (
+    PreferenceRecord,
+    Question,
+    check_images,
+    image_root_of,
+    read_preferences,
+    read_questions,
+)
+from perpo.errors import PerpoError
+from perpo.lists import ListDataset, choose, tokenize
+from perpo.policy import load_policy
+from perpo.provenance import hardware
+from perpo.train_arguments import TrainArguments
+from perpo.trainer import PreferenceTrainer
+from perpo.training_record import find_start, new_record, write_record
+
+
+def train(args: TrainArguments) -> Path:
+    """Train as the arguments say; may be called many times in one process.
+
+    Returns:
+        The output directory: adapter, processor, training.json, TensorBoard events.
+
+    Raises:
+        PerpoError: The data, the images, the model or the arguments cannot be used.
+    """
+    began = time.monotonic()
+    # The data come first, for the record asks for the model, which may have to be downloaded and takes time to hash.
+    records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
+    choices, counts = choose(args, records)
+    record = new_record(args)
+    record["data"]["counts"] = counts
+    start = find_start(args, record)
+    output = Path(args.output_dir)
+    if start.finished:
+        return output
+    if args.reference == "recorded":
+        _check_recorded(records, record, args.dtype)
+    image_root = args.image_root or image_root_of(args.data)
+    check_images([choice.record for choice in choices], image_root)
+    AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
+    with ExitStack() as stack:
+        stack.enter_context(_own_random_numbers(args.seed))
+        policy = load_policy(args)
+        dataset = ListDataset(tokenize(policy.loaded, choices, image_root), policy.loaded)
+        trainer = PreferenceTrainer(args, policy, dataset, [ProgressBar(stack)])
+        record["hardware"] = hardware(str(trainer.args.device))
+        if trainer.is_world_process_zero():
+            trainer.add_callback(TensorBoardCallback(SummaryWriter(output / "tensorboard")))
+            write_record(output, record)
+        trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
+    trainer.save_model(args.output_dir)
+    if trainer.is_world_process_zero():
+        logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+        record |= {
+            "status": "complete",
+            "steps": trainer.state.global_step,
+            "last_log": logged[-1] if logged else None,
+            "duration_s": round(time.monotonic() - began, 3),
+            "adapter_sha256": adapter_digest(output),
+        }
+        write_record(output, record)
+    return output
+
+
+def _check_recorded(records: Sequence[Question], record: dict[str, Any], dtype: str) -> None:
+    """Recorded log-probabilities are the reference's only if the starting policy sampled them, as precisely."""
+    for number, each in enumerate(records, 1):
+        assert isinstance(each, PreferenceRecord)
+        sampling = each.sampling or {}
+        for key in ("weights_sha256", "adapter_sha256"):
+            if sampling.get(key) != record["model"][key]:
+                raise PerpoError(
+                    f"record {number} was not sampled from the model and adapter that training starts from",
+                    "leave --reference out, or give the --model and --adapter that it was sampled from",
+                )
+        if sampling.get("dtype") != dtype:
+            raise PerpoError(
+                f"record {number} was sampled in {sampling.get('dtype', 'an unknown type')}, "
+                f"and training computes in {dtype}",
+                "leave --reference out, or choose --bf16 to suit the records",
+            )
+
+
+@contextmanager
+def _own_random_numbers(seed: int) -> Iterator[None]:
+    """Seed Python, NumPy and torch, and give back the states that they had."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        set_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+class ProgressBar(TrainerCallback):
+    """Shows the optimizer steps; closed with the stack that it is given."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.advance = self.stack.enter_context(progress(state.max_steps, "training", state.global_step))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.advance(1)
