@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -121,6 +122,13 @@ def model_config(resolved: str) -> dict[str, Any]:
         with _hub_errors(resolved):
             path = Path(hf_hub_download(resolved, "config.json"))
     return json.loads(path.read_text())
+
+
+def use_hub_cache(folder: str | Path) -> None:
+    """Keep what comes from the hub in this folder from now on, in this process and those that it starts."""
+    from huggingface_hub import constants
+
+    os.environ["HF_HUB_CACHE"] = constants.HF_HUB_CACHE = str(folder)
 
 
 def local_directory(resolved: str) -> Path:

@@ -129,15 +129,32 @@ def _choice(args: TrainArguments, number: int, record: PreferenceRecord, places:
     )
 
 
-def tokenize(loaded: LoadedModel, choices: Sequence[Choice], image_root: str | Path) -> list[TokenizedList]:
+def tokenize(
+    loaded: LoadedModel,
+    choices: Sequence[Choice],
+    image_root: str | Path,
+    *,
+    max_length: int | None = None,
+    max_prompt_length: int | None = None,
+) -> list[TokenizedList]:
     """Render the prompts and tokenize the answers.
+
+    Args:
+        loaded: The model.
+        choices: What is trained on.
+        image_root: Where image paths start from.
+        max_length: The most tokens of image, prompt and answer together.
+        max_prompt_length: The most tokens of a prompt, its image not counted.
 
     Raises:
         PerpoError: An image, its prompt and an answer together are longer than the model's context.
-            Nothing is ever truncated.
+            Or than the arguments allow. Nothing is ever truncated.
     """
     image_tokens: dict[tuple[int, int], int] = {}
     lists = []
+    context = loaded.context_length
+    most = context if max_length is None else min(max_length, context)
+    whose = "the model's context" if most == context else "--max_length"
     for choice in choices:
         path = Path(image_root, choice.record.image_path)
         prompt = render_prompt(loaded, choice.record.question)
@@ -148,10 +165,16 @@ def tokenize(loaded: LoadedModel, choices: Sequence[Choice], image_root: str | P
         if size not in image_tokens:
             image_tokens[size] = _image_tokens(loaded, size)
         text, longest = len(loaded.token_ids([prompt])[0]) - 1, max(map(len, answers))
-        if image_tokens[size] + text + longest > loaded.context_length:
+        if max_prompt_length is not None and text > max_prompt_length:
+            raise PerpoError(
+                f"record {choice.number}: its prompt has {text} tokens, more than --max_prompt_length "
+                f"{max_prompt_length}",
+                "leave the record out; nothing is truncated",
+            )
+        if image_tokens[size] + text + longest > most:
             raise PerpoError(
                 f"record {choice.number}: image ({image_tokens[size]} tokens), prompt ({text}) and longest "
-                f"answer ({longest}) exceed the model's context of {loaded.context_length} tokens",
+                f"answer ({longest}) exceed {whose} of {most} tokens",
                 "leave the record out; nothing is truncated",
             )
         lists.append(TokenizedList(path, prompt, answers, choice.rewards, choice.reference_logps))

@@ -28,19 +28,21 @@ class Policy:
     Attributes:
         loaded: The base with its processor and digests.
         model: The PeftModel around it.
-        trains_projector: Whether the adapter's own projector is trained too.
+        trains_projector: Whether the adapter's own projector is trained.
+        trains_lora: Whether its LoRA is.
     """
 
     loaded: LoadedModel
     model: PeftModel
     trains_projector: bool
+    trains_lora: bool = True
 
     def set_trainable(self) -> None:
         """Let just the trained adapter have gradients; switching adapters on and off resets that."""
         for name, parameter in self.model.named_parameters():
             is_lora = ".lora_" in name and ".default." in name
             is_projector = ".modules_to_save.default." in name
-            parameter.requires_grad_(is_lora or (is_projector and self.trains_projector))
+            parameter.requires_grad_((is_lora and self.trains_lora) or (is_projector and self.trains_projector))
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
@@ -113,7 +115,7 @@ def load_policy(args: TrainArguments) -> Policy:
         _check_adapter(args, model)
         if args.ranks and args.reference != "recorded":
             model.load_adapter(args.adapter, _REFERENCE)
-    policy = Policy(loaded, model, trains_projector)
+    policy = Policy(loaded, model, trains_projector, trains_lora=not args.projector_only)
     policy.set_trainable()
     if args.ranks:
         switch_dropout_off(model)

@@ -40,6 +40,7 @@ _LIMITS: dict[str, tuple[float, bool]] = {
     "num_train_epochs": (0, False),
     "max_steps": (-1, True),
     "warmup_steps": (0, True),
+    "warmup_ratio": (0, True),
     "weight_decay": (0, True),
     "max_grad_norm": (0, True),
     "logging_steps": (1, True),
@@ -47,7 +48,10 @@ _LIMITS: dict[str, tuple[float, bool]] = {
     "save_total_limit": (1, True),
     "seed": (0, True),
     "dataloader_num_workers": (0, True),
+    "max_length": (1, True),
+    "max_prompt_length": (1, True),
 }
+_DROPOUT_HINT = "with dropout, policy and reference would differ by chance; sft and rft can use it"
 
 
 def unused_by(method: str) -> list[str]:
@@ -79,12 +83,17 @@ class TrainArguments:
     )
     num_candidates: int = arg(0, "use the first N usable candidates of each record; 0 means all")
     keep_truncated: bool = arg(False, "also use answers that were cut at the token limit")
+    max_length: int | None = arg(
+        None, "most tokens of image, prompt and answer; data with longer ones are refused; unset: the model's context"
+    )
+    max_prompt_length: int | None = arg(None, "most tokens of a prompt without its image; longer ones are refused")
 
     lora_r: int = arg(128, "rank of LoRA on the language model's linear layers")
     lora_alpha: int = arg(256, "scale of LoRA; its update is multiplied by lora_alpha / lora_r")
     lora_dropout: float = arg(0.0, "dropout before LoRA; sft and rft only")
     learning_rate: float = arg(5e-6, "learning rate of LoRA")
     mm_projector_lr: float = arg(5e-6, "learning rate of the projector; 0 leaves it as it is")
+    projector_only: bool = arg(False, "train the projector alone; LoRA stays as it is")
     per_device_train_batch_size: int = arg(2, "records per forward pass")
     gradient_accumulation_steps: int = arg(1, "forward passes per optimizer step")
     num_train_epochs: float = arg(1.0, "times through the data")
@@ -93,13 +102,16 @@ class TrainArguments:
         "cosine", "how the learning rates change"
     )
     warmup_steps: int = arg(0, "optimizer steps until the full learning rate (not with constant)")
+    warmup_ratio: float = arg(0.0, "the same as a share of all steps, rounded up")
     schedule_part: str = arg("1/1", "K/N: this run is the K-th of N equally long parts of one learning-rate schedule")
     weight_decay: float = arg(0.0, "AdamW's weight decay, on matrices")
     max_grad_norm: float = arg(1.0, "clip the gradient's norm to this; 0 means never")
     bf16: bool = arg(False, "compute in bfloat16 (what is trained stays in float32)")
+    tf32: bool = arg(False, "let an NVIDIA GPU (Ampere or newer) multiply float32 matrices in TF32")
     gradient_checkpointing: bool = arg(False, "recompute activations instead of storing them")
 
     logging_steps: int = arg(1, "optimizer steps between two log entries")
+    save_strategy: Literal["no", "steps", "epoch"] = arg("steps", "when checkpoints are written")
     save_steps: int = arg(100, "optimizer steps between two checkpoints; 0 means none")
     save_total_limit: int | None = arg(2, "checkpoints to keep; none keeps all")
     resume_from_checkpoint: str | None = arg(
@@ -107,6 +119,7 @@ class TrainArguments:
     )
     seed: int = arg(42, "of the adapter's first weights, the data's order and dropout")
     dataloader_num_workers: int = arg(0, "processes that load images; 0 loads them in the training process")
+    cache_dir: str | None = arg(None, "folder for models from the hub; unset: the hub's own cache")
 
     def __post_init__(self) -> None:
         for name, (least, inclusive) in _LIMITS.items():
@@ -116,6 +129,8 @@ class TrainArguments:
                 raise PerpoError(f"--{name} must be {relation} {least}, got {value}", "see --help")
         if self.lora_dropout >= 1:
             raise PerpoError(f"--lora_dropout must be below 1, got {self.lora_dropout}", "see --help")
+        if self.warmup_ratio >= 1:
+            raise PerpoError(f"--warmup_ratio must be below 1, got {self.warmup_ratio}", "see --help")
         if self.max_steps == 0:
             raise PerpoError("--max_steps 0 trains nothing", "give -1 for whole epochs, or a number of steps")
         self._check_combinations()
@@ -125,13 +140,18 @@ class TrainArguments:
         """Refuse what the method, or another argument, has no use for."""
         for name in unused_by(self.method):
             if getattr(self, name) != getattr(TrainArguments, name):  # the class holds the defaults
-                raise PerpoError(f"--method {self.method} has no use for --{name}", f"leave --{name} out")
+                hint = _DROPOUT_HINT if name == "lora_dropout" else f"leave --{name} out"
+                raise PerpoError(f"--method {self.method} has no use for --{name}", hint)
         if self.ranks and self.num_candidates == 1:
             raise PerpoError("--num_candidates 1 leaves nothing to compare", "give 2 or more, or 0 for all")
-        if self.warmup_steps and self.lr_scheduler_type == "constant":
-            raise PerpoError(
-                "--lr_scheduler_type constant has no warm-up", "use constant_with_warmup, or --warmup_steps 0"
-            )
+        if (self.warmup_steps or self.warmup_ratio) and self.lr_scheduler_type == "constant":
+            raise PerpoError("--lr_scheduler_type constant has no warm-up", "use constant_with_warmup, or no warm-up")
+        if self.warmup_steps and self.warmup_ratio:
+            raise PerpoError("--warmup_steps and --warmup_ratio say the same thing twice", "give one of them")
+        if self.save_strategy != "steps" and self.save_steps != TrainArguments.save_steps:
+            raise PerpoError(f"--save_strategy {self.save_strategy} has no use for --save_steps", "leave it out")
+        if self.projector_only and self.mm_projector_lr == 0:
+            raise PerpoError("--projector_only with --mm_projector_lr 0 trains nothing", "give the projector a rate")
 
     @property
     def ranks(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -100,12 +101,13 @@ class PreferenceTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The run's part of the learning-rate schedule."""
         part, parts = self.arguments.part
+        total = num_training_steps * parts
         if self.lr_scheduler is None:
             whole: Any = get_scheduler(
                 self.arguments.lr_scheduler_type,
                 optimizer or self.optimizer,  # type: ignore[arg-type]
-                num_warmup_steps=self.arguments.warmup_steps,
-                num_training_steps=num_training_steps * parts,
+                num_warmup_steps=self.arguments.warmup_steps or math.ceil(self.arguments.warmup_ratio * total),
+                num_training_steps=total,
             )
             (factor, *_) = whole.lr_lambdas  # the same for every group of parameters
             done = num_training_steps * (part - 1)
@@ -145,9 +147,10 @@ def _training_arguments(args: TrainArguments) -> TrainingArguments:
         max_steps=args.max_steps,
         max_grad_norm=args.max_grad_norm,
         bf16=args.bf16,
+        tf32=args.tf32,
         logging_steps=args.logging_steps,
         logging_nan_inf_filter=False,
-        save_strategy="steps" if args.save_steps else "no",
+        save_strategy=args.save_strategy if args.save_steps else "no",
         save_steps=args.save_steps or 500,
         save_total_limit=args.save_total_limit,
         seed=args.seed,

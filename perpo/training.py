@@ -15,8 +15,9 @@ from accelerate.state import AcceleratorState
 from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback, set_seed
 from transformers.integrations import TensorBoardCallback
+from transformers.utils import is_torch_tf32_available
 
-from perpo.checkpoints import adapter_digest
+from perpo.checkpoints import adapter_digest, use_hub_cache
 from perpo.cli.common import progress
 from perpo.data import (
     PreferenceRecord,
@@ -45,6 +46,10 @@ def train(args: TrainArguments) -> Path:
         PerpoError: The data, the images, the model or the arguments cannot be used.
     """
     began = time.monotonic()
+    if args.tf32 and not is_torch_tf32_available():
+        raise PerpoError("--tf32 needs an NVIDIA GPU, Ampere or newer, and there is none here", "leave --tf32 out")
+    if args.cache_dir is not None:
+        use_hub_cache(args.cache_dir)
     # The data come first, for the record asks for the model, which may have to be downloaded and takes time to hash.
     records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
     choices, counts = choose(args, records)
@@ -62,7 +67,10 @@ def train(args: TrainArguments) -> Path:
     with ExitStack() as stack:
         stack.enter_context(_own_random_numbers(args.seed))
         policy = load_policy(args)
-        dataset = ListDataset(tokenize(policy.loaded, choices, image_root), policy.loaded)
+        lists = tokenize(
+            policy.loaded, choices, image_root, max_length=args.max_length, max_prompt_length=args.max_prompt_length
+        )
+        dataset = ListDataset(lists, policy.loaded)
         trainer = PreferenceTrainer(args, policy, dataset, [ProgressBar(stack)])
         record["hardware"] = hardware(str(trainer.args.device))
         if trainer.is_world_process_zero():

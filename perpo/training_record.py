@@ -25,6 +25,7 @@ _FREE = {
     "output_dir",
     "resume_from_checkpoint",
     "logging_steps",
+    "save_strategy",
     "save_steps",
     "save_total_limit",
     "dataloader_num_workers",
@@ -32,6 +33,7 @@ _FREE = {
     "adapter",
     "data",
     "image_root",
+    "cache_dir",
 }
 
 

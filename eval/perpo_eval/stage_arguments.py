@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # The results depend on what these lead to, not on where it lies.
 _PLACES = {
     "model", "adapter", "data", "questions", "image_root", "output", "output_dir", "resume_from_checkpoint",
+    "cache_dir",
 }  # fmt: skip
 
 

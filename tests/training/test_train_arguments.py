@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -36,6 +37,8 @@ CHANGES = {
     "max_steps": ({"max_steps": 1}, {}),
     "lr_scheduler_type": ({"lr_scheduler_type": "constant"}, {}),
     "warmup_steps": ({"warmup_steps": 1}, {}),
+    "warmup_ratio": ({"warmup_ratio": 0.5}, {}),
+    "projector_only": ({"projector_only": True}, {}),
     "schedule_part": ({"schedule_part": "1/2"}, {}),
     "weight_decay": ({"weight_decay": 10.0}, {}),
     "max_grad_norm": ({"max_grad_norm": 1e-6}, {}),
@@ -57,6 +60,11 @@ ELSEWHERE = {
     "save_total_limit",
     "resume_from_checkpoint",
     "dataloader_num_workers",
+    "save_strategy",
+    "max_length",
+    "max_prompt_length",
+    "tf32",
+    "cache_dir",
 }
 
 
@@ -152,6 +160,64 @@ def test_saving_and_its_limit(trained):
     assert not list(trained().glob("checkpoint-*"))
 
 
+def test_checkpoints_at_the_end_of_epochs_or_never(trained):
+    def steps(**flags):
+        names = (path.name for path in trained(num_train_epochs=2.0, **options_without_saving, **flags).iterdir())
+        return sorted(name for name in names if name.startswith("checkpoint-"))
+
+    options_without_saving = {"save_steps": TrainArguments.save_steps}
+    assert steps(save_strategy="epoch") == ["checkpoint-2", "checkpoint-4"]
+    assert steps(save_strategy="no") == []
+
+
+def test_warmup_as_a_share_of_the_steps(trained):
+    by_share, by_steps = weights(trained(warmup_ratio=0.5)), weights(trained(warmup_steps=1))
+    assert all(torch.equal(by_share[key], by_steps[key]) for key in by_steps)
+
+
+def test_projector_only_leaves_lora_without_effect(trained):
+    tensors = weights(trained(projector_only=True))
+    assert not any(tensor.any() for name, tensor in tensors.items() if "lora_B" in name)
+    plain = weights(trained(mm_projector_lr=1e-9, projector_only=True))
+    assert any(not torch.equal(tensors[name], plain[name]) for name in tensors if "projector" in name)
+
+
+def test_the_longest_sequence_and_prompt_that_are_allowed(trained):
+    # 4 image tokens; the prompt without its image and the longest answer with its end token are measured here.
+    with pytest.raises(PerpoError) as caught:
+        trained(max_prompt_length=1)
+    prompt = int(caught.value.message.split(" has ")[1].split()[0])
+    assert f"has {prompt} tokens, more than --max_prompt_length 1" in caught.value.message
+    with pytest.raises(PerpoError) as caught:
+        trained(max_length=1)
+    assert f"image (4 tokens), prompt ({prompt})" in caught.value.message
+    assert "exceed --max_length of 1 tokens" in caught.value.message
+    longest = int(caught.value.message.split("answer (")[1].split(")")[0])
+    trained(max_prompt_length=prompt, max_length=4 + prompt + longest)
+    for too_short in ({"max_prompt_length": prompt - 1}, {"max_length": 4 + prompt + longest - 1}):
+        with pytest.raises(PerpoError, match="record 1"):
+            trained(**too_short)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_tf32_is_refused_where_nothing_could_use_it(trained):
+    with pytest.raises(PerpoError, match="--tf32 needs an NVIDIA GPU"):
+        trained(tf32=True)
+
+
+def test_models_from_the_hub_lie_in_the_folder_that_was_given(trained, small_model, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", constants.HF_HUB_CACHE)
+    monkeypatch.setenv("HF_HUB_CACHE", constants.HF_HUB_CACHE)
+    repository = tmp_path / "models--owner--small"
+    shutil.copytree(small_model, repository / "snapshots" / ("0" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    found, plain = (weights(trained(**flags)) for flags in ({"model": "owner/small", "cache_dir": str(tmp_path)}, {}))
+    assert all(torch.equal(found[key], plain[key]) for key in plain)
+
+
 def test_logging_steps(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -196,6 +262,11 @@ def test_truncated_answers_are_left_out_by_default(trained):
         ({"beta": 0.0}, "--beta must be above 0, got 0.0"),
         ({"gamma": -1.0}, "--gamma must be at least 0, got -1.0"),
         ({"lora_dropout": 1.0, "method": "sft"}, "--lora_dropout must be below 1"),
+        ({"warmup_ratio": 1.0}, "--warmup_ratio must be below 1"),
+        ({"warmup_ratio": 0.1, "warmup_steps": 1}, "--warmup_steps and --warmup_ratio say the same thing twice"),
+        ({"warmup_ratio": 0.1, "lr_scheduler_type": "constant"}, "--lr_scheduler_type constant has no warm-up"),
+        ({"save_strategy": "no", "save_steps": 5}, "--save_strategy no has no use for --save_steps"),
+        ({"projector_only": True, "mm_projector_lr": 0.0}, "trains nothing"),
         ({"max_steps": 0}, "--max_steps 0 trains nothing"),
         ({"per_device_train_batch_size": 0}, "--per_device_train_batch_size must be at least 1"),
         ({"num_train_epochs": 0.0}, "--num_train_epochs must be above 0"),
