@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from perpo.boxes import BoxFormat, Frame
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 from perpo.prompts import GROUNDING
+
+Prefix = Literal["causal", "mrope", "both_ways"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class Family:
         vision_tower: Name of the image encoder's module.
         lora_targets: Regular expression of the language model's linear layers (matched against
             whole module names, as PEFT does).
+        prefix: How a prefix is read: `causal` tokens see those before them and positions count tokens;
+            `mrope` the same, but images are placed in three dimensions, by the model's `get_rope_index`;
+            `both_ways` tokens of the prefix see the whole prefix, and positions count from 1.
     """
 
     model_type: str
@@ -36,6 +42,7 @@ class Family:
     projector: str
     vision_tower: str
     lora_targets: str
+    prefix: Prefix = "causal"
 
 
 FAMILIES: dict[str, Family] = {

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from perpo.data import PreferenceRecord, Question
 from perpo.errors import PerpoError
 from perpo.models import LoadedModel, answers_token_ids, render_prompt
-from perpo.prefix import pack
+from perpo.prefix import PER_TOKEN, pack
 from perpo.train_arguments import TrainArguments
 
 
@@ -201,8 +201,8 @@ class ListDataset(Dataset):
         item = self.lists[index]
         with Image.open(item.image_path) as image:
             inputs = dict(self.loaded.encode([item.prompt], [image]))
-        del inputs["attention_mask"]
-        return {"list": item, "prefix": inputs.pop("input_ids")[0].tolist(), "image": inputs}
+        image_inputs = {name: value for name, value in inputs.items() if name not in PER_TOKEN}
+        return {"list": item, "prefix": inputs["input_ids"][0].tolist(), "image": image_inputs}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from perpo.prefix import Packed, TokenIds, join_images, packed_inputs
+from perpo.prefix import Packed, TokenIds, base_model, join_images, packed_inputs, plain_inputs
 
 
 def candidate_logps(model: Any, packed: Packed, images: Sequence[Mapping[str, Tensor]], *, candidates: int) -> Tensor:
@@ -28,7 +28,7 @@ def candidate_logps(model: Any, packed: Packed, images: Sequence[Mapping[str, Te
     """
     answer_ids, offset = packed["answer_ids"], packed["offset"]
     length = answer_ids.shape[1]
-    inputs = packed_inputs(packed, images, next(model.parameters()).dtype)
+    inputs = packed_inputs(model, packed, images)
     # from the prefix's last token on
     logits = model(**inputs, logits_to_keep=length + 1, use_cache=False).logits
     before = torch.where(offset == 0, 0, torch.arange(length, device=offset.device))
@@ -65,9 +65,7 @@ def repeated_logps(
     columns = is_answer.any(0).nonzero().squeeze(1)
     list_of_row = torch.tensor([b for b, _ in rows], device=device)
     logits = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        **plain_inputs(base_model(model), ids, mask, is_answer),
         logits_to_keep=columns - 1,
         use_cache=False,
         **join_images([images[b] for b, _ in rows]),

@@ -19,9 +19,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import Tensor
+from torch.nn import functional
+
+from perpo.families import FAMILIES
 
 TokenIds = Sequence[int]
+
+# What a processor gives for each token of a prompt; all else is the image's.
+PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
 
 # Added to the attention scores that must not count. Float16, bfloat16 and float32 all hold it, and no
 # softmax in them gives such a score any weight. The mask is additive because eager attention would
@@ -68,44 +75,128 @@ def pack(prefixes: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]],
     }
 
 
-def attention_mask(segments: Tensor, dtype: torch.dtype, *, queries: int | None = None) -> Tensor:
+def attention_mask(
+    segments: Tensor, dtype: torch.dtype, *, queries: int | None = None, both_ways: bool = False
+) -> Tensor:
     """The additive mask (B, 1, Q, T) for segments (B, T): 0 is the prefix, 1 to N candidates, -1 padding.
 
     Args:
         segments: What each token belongs to.
         dtype: The attention scores' type.
         queries: Q, where only the last tokens ask and the keys of all others are cached; by default all ask.
+        both_ways: Whether a token of the prefix sees those behind it in the prefix, too.
     """
     first = 0 if queries is None else segments.shape[1] - queries
     query, key = segments[:, first:].unsqueeze(2), segments.unsqueeze(1)
     visible = (key == query) | ((key == 0) & (query > 0))
-    visible &= torch.ones_like(visible[0]).tril(first)
+    earlier = torch.ones_like(visible[0]).tril(first)
+    visible &= (earlier | ((key == 0) & (query == 0))) if both_ways else earlier
     return torch.zeros(visible.shape, dtype=dtype, device=segments.device).masked_fill(~visible, _HIDDEN).unsqueeze(1)
 
 
-def packed_inputs(packed: Packed, images: Sequence[Mapping[str, Tensor]], dtype: torch.dtype) -> dict[str, Any]:
+def packed_inputs(model: Any, packed: Packed, images: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
     """What a model's forward takes for packed lists.
 
     Args:
+        model: The model, wrapped or not; its family says how positions and attention run in a prefix.
         packed: What `pack` gave.
         images: For each list what the processor made of its image, such as pixel_values (1, ...).
-        dtype: The attention scores' type.
     """
+    base = base_model(model)
+    joined = join_images(images)
     prefix_mask, offset = packed["prefix_mask"], packed["offset"]
     segments = torch.cat([prefix_mask.long() - 1, packed["candidate"]], dim=1)
-    start = prefix_mask.sum(1, keepdim=True)
-    positions = torch.cat([prefix_mask.cumsum(1) - 1, torch.where(offset < 0, -1, start + offset)], dim=1)
+    positions, start = prefix_positions(base, packed["prefix_ids"], prefix_mask, joined)
+    answers = torch.where(offset < 0, 0, start + offset)
     return {
         "input_ids": torch.cat([packed["prefix_ids"], packed["answer_ids"]], dim=1),
-        "attention_mask": attention_mask(segments, dtype),
-        "position_ids": positions.clamp(min=0),
-        **join_images(images),
+        "attention_mask": attention_mask(segments, base.dtype, both_ways=_rule(base) == "both_ways"),
+        "position_ids": torch.cat([positions, answers.expand(*positions.shape[:-1], -1)], dim=-1),
+        **joined,
     }
 
 
+def prefix_positions(
+    base: Any, prefix_ids: Tensor, prefix_mask: Tensor, joined: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The positions of left-padded prefixes, and where answers go on.
+
+    Args:
+        base: The model without wrappers.
+        prefix_ids: (B, P).
+        prefix_mask: (B, P), 0 on padding.
+        joined: What the processor made of all images.
+
+    Returns:
+        Positions (B, P), or (3, B, P) of a model that places its images in three dimensions; and (B, 1).
+    """
+    if _rule(base) == "mrope":
+        positions, deltas = base.model.get_rope_index(
+            prefix_ids,
+            mm_token_type_ids=image_tokens(base, prefix_ids),
+            image_grid_thw=joined["image_grid_thw"],
+            attention_mask=prefix_mask,
+        )
+        return positions, prefix_mask.sum(1, keepdim=True) + deltas
+    first = _first_position(base)
+    return (prefix_mask.cumsum(1) - 1).clamp(min=0) + first, prefix_mask.sum(1, keepdim=True) + first
+
+
+def plain_inputs(base: Any, ids: Tensor, mask: Tensor, is_answer: Tensor) -> dict[str, Tensor]:
+    """What forward takes beside the images for sequences (B, T) of one prefix and one answer each.
+
+    Here the model's own code makes masks and, in three dimensions, positions.
+
+    Args:
+        base: The model without wrappers.
+        ids: (B, T).
+        mask: (B, T), 0 on padding.
+        is_answer: (B, T) bool.
+    """
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if _rule(base) == "mrope":
+        return inputs | {"mm_token_type_ids": image_tokens(base, ids)}
+    if _rule(base) == "both_ways":
+        inputs["token_type_ids"] = is_answer.long()
+    return inputs | {"position_ids": (mask.cumsum(1) - 1).clamp(min=0) + _first_position(base)}
+
+
+def base_model(model: Any) -> Any:
+    """The Hugging Face model inside of DDP, DeepSpeed or PEFT."""
+    model = extract_model_from_parallel(model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def image_tokens(base: Any, ids: Tensor) -> Tensor:
+    """1 where a token stands for a part of an image, else 0; what processors call mm_token_type_ids."""
+    return (ids == base.config.image_token_id).int()
+
+
+def _rule(base: Any) -> str:
+    family = FAMILIES.get(base.config.model_type)
+    return "causal" if family is None else family.prefix
+
+
+def _first_position(base: Any) -> int:
+    return 1 if _rule(base) == "both_ways" else 0
+
+
 def join_images(images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """One batch of what the processor made of single images."""
-    return {name: torch.cat([image[name] for image in images]) for name in images[0]}
+    """One batch of what the processor made of single images; fewer tiles than another image has are filled up with 0.
+
+    The models count tiles by the images' sizes, or pass over those that are 0 throughout.
+    """
+    joined = {}
+    for name in images[0]:
+        parts = [image[name] for image in images]
+        largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+        joined[name] = torch.cat([_filled_up(part, largest) for part in parts])
+    return joined
+
+
+def _filled_up(part: Tensor, shape: Sequence[int]) -> Tensor:
+    margins = [margin for size, now in zip(shape, part.shape[1:], strict=True) for margin in (size - now, 0)]
+    return functional.pad(part, margins[::-1]) if any(margins) else part
 
 
 def _padded_right(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
