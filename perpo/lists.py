@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from perpo.data import PreferenceRecord, Question
 from perpo.errors import PerpoError
@@ -43,10 +44,22 @@ class Choice:
 
 @dataclass(frozen=True)
 class TokenizedList:
-    """A choice, ready to be packed: the image's path, the prompt, and each candidate's token ids."""
+    """A choice, ready to be packed.
 
+    Attributes:
+        number: The record's number in the data, from 1 on.
+        image_path: Where its image is.
+        prompt: The rendered prompt, with the image's placeholder.
+        prefix_tokens: Tokens of image and prompt together.
+        answers: Token ids of each candidate.
+        rewards: As in the choice.
+        reference_logps: As in the choice.
+    """
+
+    number: int
     image_path: Path
     prompt: str
+    prefix_tokens: int
     answers: list[list[int]]
     rewards: list[float]
     reference_logps: list[float] | None
@@ -177,7 +190,10 @@ def tokenize(
                 f"answer ({longest}) exceed {whose} of {most} tokens",
                 "leave the record out; nothing is truncated",
             )
-        lists.append(TokenizedList(path, prompt, answers, choice.rewards, choice.reference_logps))
+        prefix = image_tokens[size] + text
+        lists.append(
+            TokenizedList(choice.number, path, prompt, prefix, answers, choice.rewards, choice.reference_logps)
+        )
     return lists
 
 
@@ -205,11 +221,36 @@ class ListDataset(Dataset):
         return {"list": item, "prefix": inputs["input_ids"][0].tolist(), "image": image_inputs}
 
 
+class SimilarLengths(LengthGroupedSampler):
+    """An order in which lists of similar lengths follow each other; another one each epoch.
+
+    Lists are sorted by their prefixes, to 64 tokens, and then by all their answers' tokens, because both are
+    padded to a batch's longest. The order follows from seed and epoch alone, so that a resumed run finds it again.
+
+    Args:
+        lists: What is ordered.
+        together: How many follow each other: the lists of one optimizer step over all processes.
+        seed: Of the order.
+    """
+
+    def __init__(self, lists: Sequence[TokenizedList], together: int, seed: int) -> None:
+        answers = [sum(map(len, each.answers)) for each in lists]
+        wider = max(answers) + 1
+        lengths = [each.prefix_tokens // 64 * wider + count for each, count in zip(lists, answers, strict=True)]
+        super().__init__(together, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate before each epoch."""
+        self.generator.manual_seed(self.seed + epoch)
+
+
 @dataclass(frozen=True)
 class Collator:
     """Packs lists into a batch.
 
-    A batch holds `packed` (see `perpo.prefix`), `images` (for each list
+    A batch holds `numbers` (of the lists' records), `packed` (see `perpo.prefix`), `images` (for each list
     what the processor made of its image), `rewards` (B, N), `mask` (B, N; True
     where there is a candidate), `token_counts` (B, N) and, where it was recorded, `reference_logps` (B, N).
     """
@@ -218,7 +259,8 @@ class Collator:
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         lists: list[TokenizedList] = [item["list"] for item in items]
-        batch = {
+        batch: dict[str, Any] = {
+            "numbers": [each.number for each in lists],
             "packed": pack([item["prefix"] for item in items], [each.answers for each in lists], self.pad_id),
             "images": [item["image"] for item in items],
             "rewards": _rows([each.rewards for each in lists]),

@@ -5,17 +5,24 @@ The model's own top-level forward is called, so that wrappers (DDP, ZeRO, PEFT) 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from perpo.prefix import Packed, TokenIds, base_model, join_images, packed_inputs, plain_inputs
+
+# Positions whose logits are held at a time: enough to keep a GPU busy, and 0.3 GB in fp32 at 152,000 words.
+_CHUNK = 512
 
 
 def candidate_logps(model: Any, packed: Packed, images: Sequence[Mapping[str, Tensor]], *, candidates: int) -> Tensor:
     """Summed log-probabilities of each candidate's tokens, in one forward pass per batch.
+
+    Neither this nor its backward pass ever holds the logits of more than a chunk of the answers' tokens.
 
     Args:
         model: A vision-language model, wrapped or not, with SDPA or eager attention.
@@ -26,15 +33,59 @@ def candidate_logps(model: Any, packed: Packed, images: Sequence[Mapping[str, Te
     Returns:
         (B, N) float32 nats; 0 where a list has fewer candidates.
     """
-    answer_ids, offset = packed["answer_ids"], packed["offset"]
-    length = answer_ids.shape[1]
     inputs = packed_inputs(model, packed, images)
     # from the prefix's last token on
-    logits = model(**inputs, logits_to_keep=length + 1, use_cache=False).logits
-    before = torch.where(offset == 0, 0, torch.arange(length, device=offset.device))
-    logps = _token_logps(logits, before, answer_ids).masked_fill(offset < 0, 0.0)
+    inputs |= {"logits_to_keep": packed["answer_ids"].shape[1] + 1, "use_cache": False}
+    offset = packed["offset"]
+    before = torch.where(offset == 0, 0, torch.arange(offset.shape[1], device=offset.device))
+    if changes_logits(model):
+        logps = _token_logps(model(**inputs).logits, before, packed["answer_ids"]).masked_fill(offset < 0, 0.0)
+    else:
+        with _head_gives_logps(model, before.masked_fill(offset < 0, -1), packed["answer_ids"]):
+            logps = model(**inputs).logits
     sums = logps.new_zeros(len(logps), candidates + 1)
     return sums.scatter_add(1, packed["candidate"].clamp(min=0), logps)[:, 1:]
+
+
+def changes_logits(model: Any) -> bool:
+    """Whether the model caps the logits behind its head, as Gemma 2 does, so that all are needed at once."""
+    return getattr(base_model(model).config.get_text_config(), "final_logit_softcapping", None) is not None
+
+
+@contextmanager
+def _head_gives_logps(model: Any, before: Tensor, answer_ids: Tensor) -> Iterator[None]:
+    """Within it the model's head returns log-probabilities of the answers' tokens in place of logits.
+
+    It is the head's own forward that is replaced, and the model's forward that calls it, so that everything which
+    wraps or hooks into either (DDP, ZeRO, PEFT) sees an ordinary pass. Chunks are recomputed in the backward pass.
+
+    Args:
+        model: A model that hands out its head's result as it is.
+        before: (B, C) for each token the place of the hidden state that predicts it; -1 for padding.
+        answer_ids: (B, C) the tokens.
+    """
+    head = base_model(model).get_output_embeddings()
+    held = vars(head).get("forward")  # by which others have replaced it before
+    logits_of = head.forward
+    row, place = (before >= 0).nonzero(as_tuple=True)
+
+    def chunk_logps(hidden: Tensor, tokens: Tensor) -> Tensor:
+        logits = logits_of(hidden).float()
+        return logits.gather(1, tokens.unsqueeze(1)).squeeze(1) - logits.logsumexp(1)
+
+    def logps(hidden: Tensor) -> Tensor:
+        chunks = zip(hidden[row, before[row, place]].split(_CHUNK), answer_ids[row, place].split(_CHUNK), strict=True)
+        found = [checkpoint(chunk_logps, *chunk, use_reentrant=False) for chunk in chunks]
+        result = found[0].new_zeros(before.shape)
+        return result.index_put((row, place), torch.cat(found))
+
+    head.forward = logps
+    try:
+        yield
+    finally:
+        del head.forward
+        if held is not None:
+            head.forward = held
 
 
 def repeated_logps(

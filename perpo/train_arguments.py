@@ -96,6 +96,7 @@ class TrainArguments:
     projector_only: bool = arg(False, "train the projector alone; LoRA stays as it is")
     per_device_train_batch_size: int = arg(2, "records per forward pass")
     gradient_accumulation_steps: int = arg(1, "forward passes per optimizer step")
+    group_by_modality_length: bool = arg(False, "batch records with similar prefixes and answers, which pads less")
     num_train_epochs: float = arg(1.0, "times through the data")
     max_steps: int = arg(-1, "optimizer steps; overrides num_train_epochs unless -1")
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = arg(

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler
 
 from perpo.checkpoints import ADAPTER_WEIGHTS
-from perpo.lists import Collator, ListDataset
+from perpo.lists import Collator, ListDataset, SimilarLengths
 from perpo.logps import candidate_logps
 from perpo.losses import BETA, GAMMA, dpo_loss, lipo_loss, perpo_loss, preference_metrics, sft_loss
 from perpo.models import save_checkpoint
@@ -92,6 +92,16 @@ class PreferenceTrainer(Trainer):
             return perpo_loss(policy, reference, rewards, beta=self.beta, gamma=gamma, mask=mask)
         loss = dpo_loss if self.arguments.method == "dpo" else lipo_loss
         return loss(policy, reference, rewards, beta=self.beta, mask=mask)
+
+    def _prepare_input(self, data: Any) -> Any:
+        # Only moved: DeepSpeed's type would round rewards and log-probabilities, and so tie them.
+        return data.to(self.args.device) if isinstance(data, Tensor) else super()._prepare_input(data)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if not self.arguments.group_by_modality_length:
+            return super()._get_train_sampler(train_dataset)
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return SimilarLengths(self.train_dataset.lists, step, self.args.seed)  # type: ignore[union-attr]
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Tensor]:  # type: ignore[override]
         """The micro-batches of an optimizer step, and how many lists they hold together."""

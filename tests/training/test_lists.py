@@ -127,6 +127,7 @@ def test_candidates_become_tokens_with_an_end_and_lists_a_batch(loaded, image_ro
 
     dataset = ListDataset(lists, loaded)
     batch = Collator(tokenizer.pad_token_id)([dataset[0], dataset[1]])
+    assert batch["numbers"] == [1, 2]
     assert batch["rewards"].tolist() == [[0, 1, 0.5], [1, 0, 0]]
     assert batch["mask"].tolist() == [[True, True, True], [True, True, False]]
     assert batch["token_counts"][0].tolist() == [len(ids) for ids in lists[0].answers]
@@ -137,6 +138,7 @@ def test_candidates_become_tokens_with_an_end_and_lists_a_batch(loaded, image_ro
     for prefix, each in zip(prefixes, lists, strict=True):
         expected = loaded.encode([each.prompt], [Image.new("RGB", (50, 20))])
         assert torch.equal(prefix, expected.input_ids[0])
+        assert each.prefix_tokens == len(prefix)
 
 
 def test_what_is_longer_than_the_context_is_an_error(loaded, image_root):
