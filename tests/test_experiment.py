@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from perpo.data import data_sha256
+from perpo.sampling import run_sampling
 from perpo.store import read_run
 from perpo.tiny import checkpoint_dir
 from perpo_eval.run_cli import main
@@ -242,6 +244,30 @@ def test_that_the_second_reference_was_not_run_is_said(finished, tmp_path, capsy
     assert "--only sft " in err
     board = json.loads((tmp_path / "out/leaderboard.json").read_text())
     assert board["against"] is None
+
+
+def test_experiments_share_what_is_sampled_once(finished, tmp_path, monkeypatch):
+    calls = []
+
+    def sample(arguments):
+        calls.append(arguments.output)
+        return run_sampling(arguments)
+
+    monkeypatch.setattr("perpo.sampling.run_sampling", sample)
+    shared = {
+        "base": {},
+        "sft": {"data": "pairs", "train": {"method": "sft"}},
+        "dpo": {"data": "pairs", "train": {"method": "dpo", "reference": "recorded"}},
+    }
+    data = RECIPE["data"] | {"pairs": {"sampled": "exact"}}
+    words = ("--output_dir", str(tmp_path / "shared"))
+    assert finished(*words, data=data, experiments=shared) == 0
+    assert calls == [str(tmp_path / "shared/data/pairs/preferences.jsonl")]
+    sft, dpo = (json.loads((tmp_path / f"shared/{name}/train/training.json").read_text()) for name in ("sft", "dpo"))
+    assert sft["data"]["sha256"] == dpo["data"]["sha256"] == data_sha256(calls[0])
+    assert dpo["model"]["adapter"] is None
+    assert finished(*words, data=data, experiments=shared) == 0  # nothing is left to do
+    assert len(calls) == 1
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from perpo.nearest import did_you_mean
 from perpo.store import read_run
 from perpo.tables import Leaderboard, leaderboard
 from perpo_eval import runner
-from perpo_eval.recipe import DataFile, Recipe, TinyQuestions
+from perpo_eval.recipe import DataFile, Experiment, Recipe, SampledData, TinyQuestions
 from perpo_eval.stage_arguments import evaluate_arguments, sample_arguments, stage_key, train_arguments
 from perpo_eval.stages import Stage, say
 from perpo_eval.suites import data_version, select_tasks, suite_sha256
@@ -54,19 +54,30 @@ class ExperimentRun:
         stages: list[Stage] = []
         adapter: Path | None = None
         if experiment.train is not None and experiment.data is not None:
-            source = self.recipe.data[experiment.data]
-            if isinstance(source, TinyQuestions):
-                stages.append(self._drawing(f"data/{experiment.data}", source))
-                source = DataFile(stages[0].folder / "questions.jsonl", stages[0].folder)
+            source = self._data(experiment.data, stages)
             for part in range(1, max(experiment.rounds, 1) + 1):
                 data, folder = source, f"{name}/train"
                 if experiment.rounds:
-                    stages.append(self._sampling(name, source, adapter, part))
+                    sampled = f"{name}/round-{part}/sample"
+                    stages.append(self._sampling("sample", sampled, experiment, source, adapter, part))
                     data = DataFile(stages[-1].folder / "preferences.jsonl", source.image_root)
                     folder = f"{name}/round-{part}/adapter"
                 stages.append(self._training(name, folder, data, adapter, part))
                 adapter = stages[-1].folder
         return [*stages, self._evaluation(name, adapter)]
+
+    def _data(self, name: str, stages: list[Stage]) -> DataFile:
+        """The file of that data; the stages that make it, if any, are added."""
+        source = self.recipe.data[name]
+        if isinstance(source, DataFile):
+            return source
+        folder = f"data/{name}"
+        if isinstance(source, TinyQuestions):
+            stages.append(self._drawing(folder, source))
+            return DataFile(stages[-1].folder / "questions.jsonl", stages[-1].folder)
+        asked = self._data(source.questions, stages)
+        stages.append(self._sampling("data", folder, Experiment(rounds=1), asked, None, 1))
+        return DataFile(stages[-1].folder / "preferences.jsonl", asked.image_root)
 
     def check(self, names: Sequence[str]) -> None:
         """Refuse what would stop a run of the experiments called `names` in its middle; writes nothing.
@@ -127,11 +138,14 @@ class ExperimentRun:
     def _check_data(self, name: str) -> None:
         experiment = self.recipe.experiments[name]
         source, needed = self.recipe.data[str(experiment.data)], max(experiment.rounds, 1)
+        asks = experiment.rounds or (self.recipe.train | (experiment.train or {})).get("method") == "sft"
+        if isinstance(source, SampledData):
+            source, asks = self.recipe.data[source.questions], True
         if isinstance(source, TinyQuestions):
             least, found = "images", source.images
         else:
-            method = (self.recipe.train | (experiment.train or {})).get("method")
-            read = read_questions if experiment.rounds or method == "sft" else read_preferences
+            assert isinstance(source, DataFile)  # nothing is sampled for what is itself sampled
+            read = read_questions if asks else read_preferences
             records: Sequence[Question] = read(source.file)
             check_images(records, source.image_root)
             least, found = "questions", len(records)
@@ -153,8 +167,9 @@ class ExperimentRun:
 
         return Stage("data", self.output, folder, lambda: values | {"world": tiny_version()}, work)
 
-    def _sampling(self, name: str, source: DataFile, adapter: Path | None, part: int) -> Stage:
-        experiment, folder = self.recipe.experiments[name], f"{name}/round-{part}/sample"
+    def _sampling(
+        self, kind: str, folder: str, experiment: Experiment, source: DataFile, adapter: Path | None, part: int
+    ) -> Stage:
         asked, output = self.output / folder / "questions.jsonl", self.output / folder / "preferences.jsonl"
         arguments = sample_arguments(self.recipe, experiment, asked, source.image_root, output, adapter, part)
 
@@ -168,7 +183,7 @@ class ExperimentRun:
             atomic_write_text(output.with_name("summary.txt"), f"{run_sampling(arguments).summary}\n")
             return {}
 
-        return Stage("sample", self.output, folder, key, work)
+        return Stage(kind, self.output, folder, key, work)
 
     def _training(self, name: str, folder: str, data: DataFile, adapter: Path | None, part: int) -> Stage:
         experiment, output = self.recipe.experiments[name], self.output / folder

@@ -7,18 +7,21 @@
     data:                           # named sets of questions or preference records
       train: {file: train.jsonl, image_root: images}
       loose: {tiny: {images: 1250, loose: 0.6}}
+      pairs: {sampled: train}       # candidates of the model above for the questions of train, drawn once
     sample: {num_candidates: 12}    # arguments of perpo-sample
     train: {learning_rate: 4.0e-4}  # arguments of perpo-train
     evaluate: {data: tiny}          # arguments of perpo-eval
     experiments:
       base: {}                      # evaluated as it is
       sft: {data: loose, train: {method: sft}}
+      dpo: {data: pairs, train: {method: dpo}}
       perpo: {data: train, rounds: 6, train: {method: perpo}}
     compare: {base: base, against: sft}
 
 `rounds: R` cuts the data's questions into R equal parts; round k samples answers to part k from the
 policy as it is then and trains on them, from there on, with part k of one learning-rate schedule.
-Without rounds the data are trained on as they are.
+Without rounds the data are trained on as they are; experiments share what was sampled once.
+Paths start from the recipe's folder: those of data, `evaluate: data`, and a model whose name begins with a dot.
 """
 
 from __future__ import annotations
@@ -68,6 +71,13 @@ class DataFile:
 
 
 @dataclass(frozen=True)
+class SampledData:
+    """Preference records: candidates that the recipe's model gives once for the questions of other data."""
+
+    questions: str
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One row of the leaderboard: what it is trained on and how; without `train`, the model as it is."""
 
@@ -85,7 +95,7 @@ class Recipe:
     model: str
     seed: int
     note: str
-    data: dict[str, DataFile | TinyQuestions]
+    data: dict[str, DataFile | TinyQuestions | SampledData]
     sample: dict[str, Any]
     train: dict[str, Any]
     evaluate: dict[str, Any]
@@ -126,7 +136,7 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
     """Read and check a recipe; every argument of every stage is checked before anything runs.
 
     Args:
-        path: The YAML file; data files in it are relative to its folder.
+        path: The YAML file; paths in it are relative to its folder. Whether files are there is not asked yet.
         seed: Replaces the recipe's own.
 
     Raises:
@@ -154,7 +164,7 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
     compare = _fields(values["compare"], f"{where}: compare", set(), {"base", "against"})
     recipe = Recipe(
         name=str(values["name"]),
-        model=str(values["model"]),
+        model=str(path.parent / str(values["model"])) if str(values["model"]).startswith(".") else str(values["model"]),
         seed=_whole(values["seed"], f"{where}: seed"),
         note=str(values["note"]).strip(),
         data={
@@ -163,7 +173,7 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
         },
         sample=_stage(values, "sample", where),
         train=_stage(values, "train", where),
-        evaluate=_stage(values, "evaluate", where),
+        evaluate=_evaluate(values, where, path.parent),
         experiments=experiments,
         base=str(compare.get("base", next(iter(experiments)))),
         against=None if compare.get("against") is None else str(compare["against"]),
@@ -172,7 +182,26 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
     return recipe
 
 
+def _check_sampled(recipe: Recipe, where: str) -> None:
+    for name, source in recipe.data.items():
+        if not isinstance(source, SampledData):
+            continue
+        asked = {other: kind for other, kind in recipe.data.items() if not isinstance(kind, SampledData)}
+        if source.questions not in asked:
+            raise PerpoError(
+                f"{where}: data: {name} is sampled for '{source.questions}', which is no data with questions",
+                did_you_mean(source.questions, asked),
+            )
+        for label, experiment in recipe.experiments.items():
+            if experiment.data == name and experiment.rounds:
+                raise PerpoError(
+                    f"{where}: {label} samples in rounds for '{name}', which is sampled already",
+                    f"give it data: {source.questions}, or no rounds",
+                )
+
+
 def _check(recipe: Recipe, where: str) -> None:
+    _check_sampled(recipe, where)
     for label in filter(None, (recipe.base, recipe.against)):
         if label not in recipe.experiments:
             raise PerpoError(
@@ -217,17 +246,26 @@ def _experiment(part: Any, where: str) -> Experiment:
     )
 
 
-def _source(part: Any, where: str, folder: Path) -> DataFile | TinyQuestions:
-    part = _fields(part, where, set(), {"file", "image_root", "tiny"})
-    if ("file" in part) == ("tiny" in part):
-        raise PerpoError(f"{where} must have either file or tiny", "such as {file: train.jsonl, image_root: images}")
+def _evaluate(values: Mapping[str, Any], where: str, folder: Path) -> dict[str, Any]:
+    found = _stage(values, "evaluate", where)
+    if isinstance(found.get("data"), str) and found["data"] not in ("tiny", "hub"):
+        found["data"] = str(folder / found["data"])
+    return found
+
+
+def _source(part: Any, where: str, folder: Path) -> DataFile | TinyQuestions | SampledData:
+    part = _fields(part, where, set(), {"file", "image_root", "tiny", "sampled"})
+    if sum(kind in part for kind in ("file", "tiny", "sampled")) != 1:
+        raise PerpoError(
+            f"{where} must have one of file, tiny and sampled", "such as {file: train.jsonl, image_root: images}"
+        )
+    if "image_root" in part and "file" not in part:
+        raise PerpoError(f"{where}: only a file has an image_root", "leave it out")
+    if "sampled" in part:
+        return SampledData(str(part["sampled"]))
     if "tiny" in part:
-        if "image_root" in part:
-            raise PerpoError(f"{where}: the tiny world draws its own images", "leave image_root out")
         return arguments_from_mapping(TinyQuestions, _mapping(part["tiny"], where), where)
     file = folder / str(part["file"])
-    if not file.is_file():
-        raise PerpoError(f"{where}: there is no file {file}", "paths in a recipe start from the recipe's folder")
     return DataFile(file, folder / str(part["image_root"]) if "image_root" in part else file.parent)
 
 

@@ -29,7 +29,7 @@ class RunArguments:
     seed: int | None = arg(None, "replaces the recipe's seed")
     only: list[str] = arg([], "experiments to run now (default: all); the leaderboard shows all that are done")
     json: bool = arg(False, "print the leaderboard as JSON on stdout instead of the table")
-    dry_run: bool = arg(False, "check everything, print the stages and which are done, run nothing")
+    dry_run: bool = arg(False, "print the stages and which are done, check everything, run nothing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +88,9 @@ def _run(args: RunArguments) -> None:
     output = Path(args.output_dir or f"runs/{recipe.name}-seed{recipe.seed}")
     run = ExperimentRun(recipe, output)
     if args.dry_run:
-        run.check(names)
         for name in names:
             print(f"{name}: {', '.join(_title(stage, name) for stage in run.plan(name))}")
+        run.check(names)
         return
     quiet_libraries()
     outcome = run.run(names)

@@ -38,6 +38,11 @@ _COMMANDS = {
         "perpo.prepare.refer:build",
         "RefCOCO, RefCOCO+ and RefCOCOg from the refer layout and COCO's train2014 images",
     ),
+    "questions": _Command(
+        arguments.QuestionsArguments,
+        "perpo.prepare.questions:build",
+        "questions to sample answers to, from the training files that refer wrote",
+    ),
     "pope": _Command(
         arguments.PopeArguments,
         "perpo.prepare.pope:build",

@@ -74,6 +74,19 @@ class ReferArguments(CountingArguments):
 
 
 @dataclass(kw_only=True)
+class QuestionsArguments(CommandArguments):
+    """Arguments of perpo-data questions."""
+
+    name_of_command: ClassVar[str] = "questions"
+
+    rows: list[Path] = arg(help="training files that perpo-data refer wrote, such as refcoco_train.parquet")
+    images: Path = arg(help="folder of their images")
+    family: str = arg(help="model_type of the model that is asked, such as llava: its prompt and way to write boxes")
+    output: Path = arg(help="questions to write (.jsonl)")
+    overwrite: bool = arg(False, _OVERWRITE)
+
+
+@dataclass(kw_only=True)
 class PopeArguments(CountingArguments):
     """Arguments of perpo-data pope."""
 

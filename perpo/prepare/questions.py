@@ -1,0 +1,85 @@
+"""Questions to sample answers to, from the rows of training files that `perpo-data refer` wrote."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from perpo.boxes import ImageSize, box_problem, format_box
+from perpo.data import Question, write_jsonl
+from perpo.errors import PerpoError
+from perpo.families import Family, family_of
+from perpo.prepare.parquet import check_image_files, check_outputs, say
+from perpo.rows import open_parquet, parquet_batches
+
+if TYPE_CHECKING:
+    from perpo.prepare.arguments import QuestionsArguments
+
+_COLUMNS = ("answer", "bbox", "file_name", "image_id")
+
+
+def build(args: QuestionsArguments) -> list[Any]:
+    """Write a question for each expression, asked and answered as the family does.
+
+    Left out, and counted, are empty expressions and boxes that the family's scale cannot write.
+
+    Raises:
+        PerpoError: Rows or images are missing, or nothing is left.
+    """
+    family = family_of(args.family)
+    check_outputs([args.output], args.overwrite)
+    rows = [row for path in args.rows for row in _rows(path)]
+    check_image_files((args.images / row["file_name"] for row in rows), "give the folder of the images as --images")
+    left_out: Counter[str] = Counter()
+    questions = list(_questions(rows, args.images, family, left_out))
+    for what, count in left_out.items():
+        say(f"{count} left out: {what}")
+    if not questions:
+        raise PerpoError("no question is left", "are these the right rows?")
+    write_jsonl(args.output, questions)
+    images = len({question.image_path for question in questions})
+    print(f"{args.output}: {len(questions)} questions about {images} images")
+    print(
+        f"perpo-data: sample with perpo-sample --questions {args.output} --image_root {args.images} --model MODEL",
+        file=sys.stderr,
+    )
+    return []
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        raise PerpoError(f"there are no rows at {path}", "perpo-data refer writes <data set>_train.parquet")
+    file = open_parquet(path)
+    missing = sorted(set(_COLUMNS) - set(file.schema_arrow.names))
+    if missing:
+        raise PerpoError(f"{path} has no column {missing[0]}", "give a file that perpo-data refer wrote")
+    return (row for batch in parquet_batches(file, _COLUMNS) for row in batch.to_pylist())
+
+
+def _questions(rows: list[dict[str, Any]], images: Path, family: Family, left_out: Counter[str]) -> Iterator[Question]:
+    sizes: dict[str, ImageSize] = {}
+    for row in rows:
+        name = row["file_name"]
+        if name not in sizes:
+            with Image.open(images / name) as image:
+                sizes[name] = image.size
+        x, y, width, height = row["bbox"]
+        answer = format_box([x, y, x + width, y + height], family.box_format, sizes[name])
+        if box_problem(answer, family.box_format, sizes[name]):
+            left_out["boxes that are empty as the family writes them"] += len(row["answer"])
+            continue
+        for expression in row["answer"]:
+            if not expression.strip():
+                left_out["empty expressions"] += 1
+                continue
+            yield Question(
+                image_path=name,
+                question=family.grounding_prompt.format(expression=expression),
+                answer=answer,
+                image_id=name if row["image_id"] is None else row["image_id"],
+            )

@@ -1,0 +1,73 @@
+"""Questions to sample answers to, from training rows: asked and answered as the model's family does."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from perpo.boxes import iou, parse_box
+from perpo.cli.data import main
+from perpo.data import check_images, read_questions
+from perpo.families import FAMILIES
+
+
+@pytest.fixture
+def rows(refer, tmp_path):
+    """refcoco_train.parquet of the small set."""
+    words = ["refer", "--root", refer.root, "--images", refer.images, "--output", tmp_path, "--allow_other_counts"]
+    assert main([str(word) for word in [*words, "--datasets", "refcoco", "--splits", "train"]]) == 0
+    return tmp_path / "refcoco_train.parquet"
+
+
+def _run(rows, images, output, *more):
+    words = ["questions", "--rows", rows, "--images", images, "--family", "llava", "--output", output, *more]
+    return main([str(word) for word in words])
+
+
+def test_every_expression_of_a_training_row_is_a_question(rows, refer, tmp_path, capsys):
+    output = tmp_path / "train.jsonl"
+    assert _run(rows, refer.images, output) == 0
+    table = pq.read_table(rows).to_pylist()
+    wanted = [(row, expression) for row in table for expression in row["answer"]]
+    questions = read_questions(output)
+    check_images(questions, refer.images)
+    family = FAMILIES["llava"]
+    for question, (row, expression) in zip(questions, wanted, strict=True):
+        assert question.question == family.grounding_prompt.format(expression=expression)
+        assert (question.image_path, question.image_id) == (row["file_name"], row["image_id"])
+        # Two decimals of a side of 24 pixels: every edge is within half of 0.24 pixels.
+        x, y, width, height = row["bbox"]
+        box = parse_box(question.answer, family.box_format, (24, 16))
+        assert box is not None
+        np.testing.assert_allclose(box, [x, y, x + width, y + height], atol=0.1201)
+        assert iou(box, [x, y, x + width, y + height]) > 0.85
+    assert f"{len(wanted)} questions about" in capsys.readouterr().out
+
+
+def test_what_cannot_be_asked_is_left_out_and_counted(rows, refer, tmp_path, capsys):
+    table = pq.read_table(rows).to_pylist()
+    table[0] |= {"answer": ["", "thing"]}
+    table[1] |= {"bbox": [1.0, 1.0, 0.01, 0.01], "answer": ["speck"]}
+    pq.write_table(pa.Table.from_pylist(table), rows)
+    assert _run(rows, refer.images, tmp_path / "train.jsonl") == 0
+    error = capsys.readouterr().err
+    assert "1 left out: empty expressions" in error
+    assert "1 left out: boxes that are empty as the family writes them" in error
+    assert len(read_questions(tmp_path / "train.jsonl")) == sum(len(row["answer"]) for row in table) - 2
+
+
+def test_bad_input_is_refused_before_anything_is_written(rows, refer, tmp_path, capsys):
+    output, other = tmp_path / "train.jsonl", tmp_path / "other.parquet"
+    pq.write_table(pa.table({"question": ["?"]}), other)
+    for arguments, message in [
+        ((tmp_path / "none.parquet", refer.images, output), "there are no rows at"),
+        ((other, refer.images, output), "has no column answer"),
+        ((rows, tmp_path / "nowhere", output), "images can't be used"),
+        ((rows, refer.images, output, "--family", "lava"), "'lava' is not supported"),
+    ]:
+        assert _run(*arguments) == 2
+        assert message in capsys.readouterr().err
+        assert not output.exists()
+    assert _run(rows, refer.images, output) == 0
+    assert _run(rows, refer.images, output) == 2
+    assert "--overwrite" in capsys.readouterr().err
