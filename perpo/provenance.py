@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import subprocess
+import sys
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -54,6 +56,16 @@ def hardware(device: str | None) -> dict[str, Any]:
     """{machine, cpus, device}; `cpus` counts those that this process may use; a device elsewhere is None."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"machine": platform.machine(), "cpus": cpus, "device": device}
+
+
+def peak_memory(device: Any) -> int:
+    """The most bytes that tensors took on a CUDA device, or on the CPU that this process was resident with."""
+    if getattr(device, "type", None) == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes * (1 if sys.platform == "darwin" else 1024)  # macOS counts bytes
 
 
 def _git(root: Path, *words: str) -> str | None:

@@ -14,6 +14,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler
 
+from perpo.callbacks import FiniteGuard
 from perpo.checkpoints import ADAPTER_WEIGHTS
 from perpo.lists import Collator, ListDataset, SimilarLengths
 from perpo.logps import candidate_logps
@@ -45,11 +46,12 @@ class PreferenceTrainer(Trainer):
             args=_training_arguments(arguments),
             data_collator=Collator(policy.loaded.tokenizer.pad_token_id),
             train_dataset=dataset,
-            callbacks=callbacks,
+            callbacks=[*callbacks, guard := FiniteGuard()],
             optimizers=(_optimizer(arguments, policy), None),
         )
         self.remove_callback(PrinterCallback)  # stdout is for results
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the whole step's number of lists
+        self.guard = guard
         self.arguments = arguments
         self.policy = policy
         self.beta = BETA if arguments.beta is None else arguments.beta
@@ -64,6 +66,7 @@ class PreferenceTrainer(Trainer):
             reference_logps = self._reference_logps(model, inputs)
             policy_logps = self._logps(model, inputs)
         losses = self._losses(policy_logps, reference_logps, inputs)
+        self.guard.check_losses(losses, inputs["numbers"])
         return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
 
     def _logps(self, model: Any, inputs: dict[str, Any]) -> Tensor:
@@ -162,7 +165,7 @@ def _training_arguments(args: TrainArguments) -> TrainingArguments:
         logging_nan_inf_filter=False,
         save_strategy=args.save_strategy if args.save_steps else "no",
         save_steps=args.save_steps or 500,
-        save_total_limit=args.save_total_limit,
+        save_total_limit=None,  # the callbacks delete, once the new one is whole
         seed=args.seed,
         dataloader_num_workers=args.dataloader_num_workers,
         dataloader_pin_memory=cuda,

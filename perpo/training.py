@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from transformers import TrainerCallback, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.utils import is_torch_tf32_available
 
+from perpo.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.checkpoints import adapter_digest, use_hub_cache
-from perpo.cli.common import progress
 from perpo.data import (
     PreferenceRecord,
     Question,
@@ -30,10 +30,11 @@ from perpo.data import (
 from perpo.errors import PerpoError
 from perpo.lists import ListDataset, choose, tokenize
 from perpo.policy import load_policy
-from perpo.provenance import hardware
+from perpo.provenance import hardware, peak_memory
+from perpo.resuming import find_start, is_first_process
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer
-from perpo.training_record import find_start, new_record, write_record
+from perpo.training_record import FILE_NAME, new_record, write_record
 
 
 def train(args: TrainArguments) -> Path:
@@ -65,30 +66,50 @@ def train(args: TrainArguments) -> Path:
     check_images([choice.record for choice in choices], image_root)
     AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
     with ExitStack() as stack:
+        if is_first_process():
+            stack.enter_context(_failure_recorded(output, record))
+        stack.enter_context(plain_errors(output, {choice.number: choice.record.image_id for choice in choices}))
         stack.enter_context(_own_random_numbers(args.seed))
         policy = load_policy(args)
         lists = tokenize(
             policy.loaded, choices, image_root, max_length=args.max_length, max_prompt_length=args.max_prompt_length
         )
         dataset = ListDataset(lists, policy.loaded)
-        trainer = PreferenceTrainer(args, policy, dataset, [ProgressBar(stack)])
+        trainer = PreferenceTrainer(args, policy, dataset, _callbacks(args, record, stack))
         record["hardware"] = hardware(str(trainer.args.device))
         if trainer.is_world_process_zero():
             trainer.add_callback(TensorBoardCallback(SummaryWriter(output / "tensorboard")))
-            write_record(output, record)
         trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
-    trainer.save_model(args.output_dir)
-    if trainer.is_world_process_zero():
-        logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-        record |= {
-            "status": "complete",
-            "steps": trainer.state.global_step,
-            "last_log": logged[-1] if logged else None,
-            "duration_s": round(time.monotonic() - began, 3),
-            "adapter_sha256": adapter_digest(output),
-        }
-        write_record(output, record)
+        trainer.save_model(args.output_dir)
+        if trainer.is_world_process_zero():
+            logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+            record |= {
+                "status": "complete",
+                "steps": trainer.state.global_step,
+                "last_log": logged[-1] if logged else None,
+                "duration_s": round(time.monotonic() - began, 3),
+                "peak_memory_bytes": peak_memory(trainer.args.device),
+                "adapter_sha256": adapter_digest(output),
+            }
+            write_record(output, record)
     return output
+
+
+def _callbacks(args: TrainArguments, record: dict[str, Any], stack: ExitStack) -> list[TrainerCallback]:
+    output = Path(args.output_dir)
+    return [Log(output, record), Checkpoints(output, args.save_total_limit, lambda _: None), ProgressBar(stack)]
+
+
+@contextmanager
+def _failure_recorded(output: Path, record: dict[str, Any]) -> Iterator[None]:
+    """An error that ends a run that has begun is kept in training.json, if that can be written."""
+    try:
+        yield
+    except PerpoError as error:
+        if error.exit_code == 3 and (output / FILE_NAME).is_file():
+            with suppress(OSError):
+                write_record(output, record | {"status": "failed", "error": error.message})
+        raise
 
 
 def _check_recorded(records: Sequence[Question], record: dict[str, Any], dtype: str) -> None:
@@ -121,18 +142,3 @@ def _own_random_numbers(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
-
-
-class ProgressBar(TrainerCallback):
-    """Shows the optimizer steps; closed with the stack that it is given."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self.stack = stack
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.advance = self.stack.enter_context(progress(state.max_steps, "training", state.global_step))
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.advance(1)

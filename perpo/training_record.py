@@ -1,53 +1,118 @@
-"""training.json: what a run was trained with; and where a run that was cut off goes on. Needs no torch."""
+"""training.json: what a run was trained with and what came of it; log.jsonl beside it. Needs no torch.
+
+docs/training-record.md has the fields in a table.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
-from perpo.checkpoints import adapter_digest, local_directory, resolve_model, weights_digest
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from perpo.checkpoints import adapter_digest, local_directory, public_name, resolve_model, weights_digest
 from perpo.data import data_sha256
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_text, check_writable
+from perpo.files import atomic_write_text
 from perpo.provenance import code_version, package_versions
 from perpo.train_arguments import TrainArguments
 
 FILE_NAME = "training.json"
-SCHEMA_VERSION = 1
+LOG_NAME = "log.jsonl"
+SCHEMA_VERSION = 2
+"""Raised when a field changes its meaning; readers refuse what is later than theirs and upgrade what is earlier."""
 
-# These may differ between a run and its continuation: they do not change the weights. The paths do
-# not count either, because the digests of what they lead to do.
-_FREE = {
-    "output_dir",
-    "resume_from_checkpoint",
-    "logging_steps",
-    "save_strategy",
-    "save_steps",
-    "save_total_limit",
-    "dataloader_num_workers",
-    "model",
-    "adapter",
-    "data",
-    "image_root",
-    "cache_dir",
-}
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where a run begins.
+class StartInfo(TypedDict):
+    """Where training began: the base, and the adapter that it continued from. None where there is none."""
 
-    Attributes:
-        checkpoint: The checkpoint that it goes on from, or None for its very beginning.
-        finished: Whether there is nothing left to do.
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    name: str | None
+    weights_sha256: str
+    adapter: str | None
+    adapter_sha256: str | None
+
+
+class DataInfo(TypedDict):
+    """What it was trained on; `counts` says how many records, lists and candidates were used and left out."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    path: str | None
+    sha256: str
+    counts: dict[str, int] | None
+
+
+class Score(TypedDict):
+    """One validation: means over its questions, in [0, 1]; `acc_50`, the share with IoU >= 0.5, for boxes only."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    step: int
+    reward: float
+    acc_50: float | None
+    unreadable: float
+    truncated: float
+
+
+class ValidationInfo(TypedDict):
+    """Validations during training, in the order of their steps; `best` is the first of the highest reward."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    data: str
+    data_sha256: str
+    reward_name: str
+    questions: int
+    scores: list[Score]
+    best: Score | None
+
+
+class ProbeInfo(TypedDict):
+    """The file of log-probabilities before and after training, and how many lists and answers it holds."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    path: str
+    lists: int
+    rows: int
+
+
+class TrainingRecord(TypedDict):
+    """One training run. What is not known (yet) is None.
+
+    `status` is running (also after the process was killed), complete, or failed with `error`.
     """
 
-    checkpoint: Path | None
-    finished: bool = False
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    schema_version: int
+    status: Literal["running", "complete", "failed"]
+    error: str | None
+    created_utc: str | None
+    duration_s: float | None
+    arguments: dict[str, Any]
+    model: StartInfo
+    data: DataInfo
+    code: dict[str, Any] | None
+    packages: dict[str, str] | None
+    hardware: dict[str, Any] | None
+    world_size: int | None
+    precision: str | None
+    attention: str | None
+    peak_memory_bytes: int | None
+    steps: int | None
+    last_log: dict[str, Any] | None
+    log: str | None
+    validation: ValidationInfo | None
+    probe: ProbeInfo | None
+    adapter_sha256: str | None
+
+
+_PARTS: dict[str, Any] = {"model": StartInfo, "data": DataInfo}
 
 
 def new_record(args: TrainArguments) -> dict[str, Any]:
@@ -57,43 +122,116 @@ def new_record(args: TrainArguments) -> dict[str, Any]:
         PerpoError: One of them is not there, or the adapter is another model's.
     """
     weights = weights_digest(local_directory(resolve_model(args.model)))
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "status": "running",
-        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "arguments": dataclasses.asdict(args),
-        "model": {
-            "name": args.model,
-            "weights_sha256": weights,
-            "adapter": args.adapter,
-            "adapter_sha256": adapter_of(weights, args.adapter) if args.adapter else None,
-        },
-        "data": {"path": args.data, "sha256": data_sha256(args.data)},
-        "code": code_version(),
-        "packages": package_versions(),
-    }
+    return _filled(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "status": "running",
+            "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "arguments": dataclasses.asdict(args),
+            "model": {
+                "name": args.model,
+                "weights_sha256": weights,
+                "adapter": args.adapter,
+                "adapter_sha256": adapter_of(weights, args.adapter) if args.adapter else None,
+            },
+            "data": {"path": args.data, "sha256": data_sha256(args.data)},
+            "code": code_version(),
+            "packages": package_versions(),
+            "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+            "precision": args.dtype,
+            "log": LOG_NAME,
+        }
+    )
 
 
-def write_record(directory: str | Path, record: dict[str, Any]) -> None:
-    """Write training.json into a run's directory."""
-    atomic_write_text(Path(directory, FILE_NAME), json.dumps(record, indent=2) + "\n")
+def write_record(directory: str | Path, record: Mapping[str, Any]) -> None:
+    """Write training.json into a run's directory; an error in it shows now, not when it is read."""
+    TypeAdapter(TrainingRecord).validate_python(record)
+    atomic_write_text(Path(directory, FILE_NAME), json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def read_record(directory: str | Path) -> dict[str, Any] | None:
-    """A run's training.json, or None where there is none.
+    """A run's training.json as version `SCHEMA_VERSION` has it, or None where there is none.
+
+    Of version 1, what it did not have is None.
 
     Raises:
-        PerpoError: It is damaged.
+        PerpoError: It is damaged, or of a version that is not known.
     """
     path = Path(directory, FILE_NAME)
     if not path.is_file():
         return None
     try:
         record = json.loads(path.read_text())
-        _ = record["status"], record["arguments"], record["model"]["weights_sha256"], record["data"]["sha256"]
+        version = record["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise PerpoError(f"{path} is damaged", "delete the directory, or train into another one") from error
-    return record
+        raise PerpoError(f"{path} is damaged", _DAMAGED) from error
+    if version not in (1, SCHEMA_VERSION):
+        raise PerpoError(
+            f"{path} has schema version {version}; this perpo reads versions 1 to {SCHEMA_VERSION}",
+            "install a newer perpo to read it",
+        )
+    try:
+        upgraded = record if version == SCHEMA_VERSION else _filled(record) | {"schema_version": SCHEMA_VERSION}
+        return cast(dict[str, Any], TypeAdapter(TrainingRecord).validate_python(upgraded))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise PerpoError(f"{path} is damaged: {field}: {first['msg']}", _DAMAGED) from error
+
+
+_DAMAGED = "delete the directory, or train into another one"
+
+
+def _filled(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with every field that it lacks at None, in the order of the schema."""
+    whole: dict[str, Any] = {**dict.fromkeys(TrainingRecord.__annotations__), **record}
+    for name, part in _PARTS.items():
+        if isinstance(whole[name], Mapping):
+            whole[name] = {**dict.fromkeys(part.__annotations__), **whole[name]}
+    return whole
+
+
+def public_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record that names no directory of the machine, only their last parts."""
+    paths = ("data", "output_dir", "model", "adapter", "image_root", "eval_data", "eval_image_root", "config")
+    arguments = {
+        name: Path(value).name if name in paths and isinstance(value, str) and "/" in value else value
+        for name, value in record["arguments"].items()
+    }
+    model = record["model"] | {name: _public(record["model"][name]) for name in ("name", "adapter")}
+    validation = record["validation"] and record["validation"] | {"data": Path(record["validation"]["data"]).name}
+    data = record["data"] | {"path": record["data"]["path"] and Path(record["data"]["path"]).name}
+    return {**record, "arguments": arguments, "model": model, "data": data, "validation": validation}
+
+
+def _public(name: str | None) -> str | None:
+    return None if name is None else public_name(name)
+
+
+def write_log(directory: str | Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Write log.jsonl anew, as a run does when it begins or goes on."""
+    atomic_write_text(Path(directory, LOG_NAME), "".join(log_line(entry) for entry in entries))
+
+
+def log_line(entry: Mapping[str, Any]) -> str:
+    """An entry as a line of log.jsonl; a number that is not finite becomes null."""
+    finite = {k: None if isinstance(v, float) and not _is_finite(v) else v for k, v in entry.items()}
+    return json.dumps(finite, allow_nan=False) + "\n"
+
+
+def _is_finite(value: float) -> bool:
+    return value - value == 0.0
+
+
+def read_log(directory: str | Path) -> list[dict[str, Any]]:
+    """The entries of log.jsonl, oldest first; a last line that was cut while it was written is left out."""
+    path = Path(directory, LOG_NAME)
+    if not path.is_file():
+        return []
+    *lines, last = path.read_text().split("\n")
+    del last  # empty, or a line that has no end yet
+    return [json.loads(line) for line in lines]
 
 
 def adapter_of(weights_sha256: str, adapter: str | Path) -> str:
@@ -112,77 +250,3 @@ def adapter_of(weights_sha256: str, adapter: str | Path) -> str:
             "give the model that it was trained on",
         )
     return digest
-
-
-def find_start(args: TrainArguments, record: dict[str, Any]) -> Start:
-    """Decide whether a run begins, goes on or is finished.
-
-    Args:
-        args: The run's arguments.
-        record: What `new_record` made of them.
-
-    Raises:
-        PerpoError: The output directory holds a run that was not to be resumed, or the run to be
-            resumed was made with other arguments, data or weights. Or the directory cannot be written.
-    """
-    check_writable(args.output_dir)
-    where = args.resume_from_checkpoint
-    if where is None:
-        _refuse_to_overwrite(args.output_dir)
-        return Start(None)
-    if where == "last":
-        earlier = read_record(args.output_dir)
-        if earlier is None:
-            return Start(None)
-        _check_same_run(earlier, record, args.output_dir)
-        return Start(last_checkpoint(args.output_dir), finished=earlier["status"] == "complete")
-    if not _is_whole(Path(where)):
-        raise PerpoError(f"{where} is no checkpoint of a run", "give last, or a checkpoint-... directory")
-    earlier = read_record(Path(where).parent)
-    if earlier is None:
-        raise PerpoError(f"there is no {FILE_NAME} beside {where}", "leave checkpoints in their run's directory")
-    _check_same_run(earlier, record, where)
-    return Start(Path(where))
-
-
-def last_checkpoint(directory: str | Path) -> Path | None:
-    """The newest checkpoint that was written to its end, or None."""
-    whole = [path for path in Path(directory).glob("checkpoint-*") if _is_whole(path)]
-    return max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    # The Trainer writes this file last; a process that was killed leaves none, or a part of it.
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def _refuse_to_overwrite(directory: str) -> None:
-    earlier = read_record(directory)
-    if earlier is not None and earlier["status"] == "complete":
-        raise PerpoError(f"{directory} holds a finished training", "give another --output_dir, or delete it")
-    if last_checkpoint(directory) is not None:
-        raise PerpoError(
-            f"{directory} holds a training that was cut off",
-            "go on with --resume_from_checkpoint last, or delete it",
-        )
-
-
-def _check_same_run(earlier: dict[str, Any], record: dict[str, Any], where: str) -> None:
-    for name, value in record["arguments"].items():
-        before = earlier["arguments"].get(name)
-        if name not in _FREE and before != value:
-            raise PerpoError(
-                f"the training in {where} was begun with {name} {before}, not {value}",
-                "give the same arguments to go on with it, or another --output_dir",
-            )
-    for part, key in (("model", "weights_sha256"), ("model", "adapter_sha256"), ("data", "sha256")):
-        if earlier[part].get(key) != record[part][key]:
-            what = {"weights_sha256": "model", "adapter_sha256": "adapter", "sha256": "data"}[key]
-            raise PerpoError(
-                f"the {what} has changed since the training in {where} was begun",
-                "bring it back, or give another --output_dir",
-            )

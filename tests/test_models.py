@@ -166,7 +166,7 @@ def test_an_adapter_of_another_model_of_the_same_shape_is_refused(loaded, checkp
     tensors = load_file(copy / "model.safetensors")
     save_file({name: tensor + 1 for name, tensor in tensors.items()}, copy / "model.safetensors", {"format": "pt"})
     load_model(str(copy), str(tmp_path / "adapter"))
-    record = {"status": "complete", "arguments": {}, "data": {"sha256": "0"}}
+    record = {"schema_version": 1, "status": "complete", "arguments": {}, "data": {"sha256": "0"}}
     record["model"] = {"name": "the-first", "weights_sha256": loaded.weights_sha256}
     (tmp_path / "adapter" / "training.json").write_text(json.dumps(record))
     load_model(str(checkpoint), str(tmp_path / "adapter"))

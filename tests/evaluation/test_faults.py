@@ -375,7 +375,7 @@ def write_adapter(model: Path, folder: Path, seed: int) -> None:
     noisy(adapted, seed)
     save_checkpoint(adapted, loaded.processor, folder)
     about = {"name": "its base", "weights_sha256": loaded.weights_sha256}
-    record = {"status": "complete", "arguments": {}, "model": about, "data": {"sha256": "b"}}
+    record = {"schema_version": 1, "status": "complete", "arguments": {}, "model": about, "data": {"sha256": "b"}}
     (folder / "training.json").write_text(json.dumps(record))
 
 

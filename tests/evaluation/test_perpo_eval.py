@@ -26,6 +26,7 @@ from perpo.scores import PRIMARY
 from perpo.stats import clustered_mean
 from perpo.store import Run, read_run
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
+from perpo.training_record import read_record
 from perpo_eval import runner
 from perpo_eval.cli import EvalArguments, main
 from perpo_eval.runner import evaluate
@@ -111,10 +112,10 @@ def test_an_adapter_is_told_apart_and_its_training_is_kept(refcoco_folder, check
     folder = tmp_path / "my-adapter"
     save_checkpoint(add_lora(loaded, r=2, alpha=4, dropout=0.0, train_projector=False), loaded.processor, folder)
     model = {"name": "its base", "weights_sha256": loaded.weights_sha256}
-    training = {"status": "complete", "arguments": {}, "model": model, "data": {"sha256": "b"}}
+    training = {"schema_version": 1, "status": "complete", "arguments": {}, "model": model, "data": {"sha256": "b"}}
     (folder / "training.json").write_text(json.dumps(training))
     record = run_on(refcoco_folder, checkpoint, tmp_path / "out", limit=1, adapter=str(folder)).record
-    assert record.training_run == training
+    assert record.training_run == read_record(folder)
     assert (record.model.adapter, record.name) == ("my-adapter", f"{checkpoint.name}+my-adapter")
     assert (
         record.model.adapter_sha256 == hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
@@ -128,8 +129,9 @@ def test_what_an_adapter_was_trained_with_is_read_before_the_evaluation(
     folder = tmp_path / "adapter"
     save_checkpoint(add_lora(loaded, r=2, alpha=4, dropout=0.0, train_projector=False), loaded.processor, folder)
     model = {"name": "its base", "weights_sha256": loaded.weights_sha256}
-    training = {"status": "complete", "arguments": {}, "model": model, "data": {"sha256": "b"}}
+    training = {"schema_version": 1, "status": "complete", "arguments": {}, "model": model, "data": {"sha256": "b"}}
     (folder / "training.json").write_text(json.dumps(training))
+    expected = read_record(folder)
 
     def damaging(loaded, prompts, *rest) -> list[list[int]]:
         (folder / "training.json").write_text("{")
@@ -137,7 +139,7 @@ def test_what_an_adapter_was_trained_with_is_read_before_the_evaluation(
 
     monkeypatch.setattr("perpo_eval.lmms_model.answer", damaging)
     record = run_on(refcoco_folder, checkpoint, tmp_path / "out", limit=1, adapter=str(folder)).record
-    assert record.training_run == training
+    assert record.training_run == expected
     monkeypatch.setattr(runner, "load_task", lambda *args: pytest.fail("data were read"))
     with pytest.raises(PerpoError, match="is damaged"):
         run_on(refcoco_folder, checkpoint, tmp_path / "out", limit=1, adapter=str(folder))

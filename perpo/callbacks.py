@@ -1,0 +1,174 @@
+"""What happens beside the optimizer steps: the log, whole checkpoints, the bar, and a stop at the first NaN."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from transformers import TrainerCallback
+
+from perpo.cli.common import progress
+from perpo.errors import PerpoError
+from perpo.resuming import rotate, seal
+from perpo.training_record import LOG_NAME, log_line, write_log, write_record
+
+_GO_ON = "then go on with --resume_from_checkpoint last: earlier checkpoints are whole"
+
+
+class Log(TrainerCallback):
+    """Keeps training.json and log.jsonl in a run's directory.
+
+    Args:
+        output: The directory.
+        record: The record; what others add to it is written with it.
+    """
+
+    def __init__(self, output: Path, record: dict[str, Any]) -> None:
+        self.output = output
+        self.record = record
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """What a run that was cut off logged after its last checkpoint comes again, so it goes."""
+        if state.is_world_process_zero:
+            write_log(self.output, state.log_history)
+            write_record(self.output, self.record)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            with open(self.output / LOG_NAME, "a", encoding="utf-8") as file:
+                file.write(log_line(state.log_history[-1]))
+
+
+class Checkpoints(TrainerCallback):
+    """Seals each checkpoint when all processes have written their files, and only then deletes older ones.
+
+    Args:
+        output: The run's directory.
+        limit: How many to keep; None keeps all.
+        add: Writes what else belongs into the checkpoint.
+    """
+
+    def __init__(self, output: Path, limit: int | None, add: Callable[[Path], None]) -> None:
+        self.output = output
+        self.limit = limit
+        self.add = add
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            checkpoint = self.output / f"checkpoint-{state.global_step}"
+            self.add(checkpoint)
+            seal(checkpoint)
+            rotate(self.output, self.limit)
+
+
+class NotFinite(ArithmeticError):
+    """A loss or a gradient is NaN or infinite.
+
+    Args:
+        what: Which of the two.
+        step: The optimizer step that did not happen.
+        numbers: Of the records that it came from.
+    """
+
+    def __init__(self, what: str, step: int, numbers: Sequence[int]) -> None:
+        super().__init__(what)
+        self.what = what
+        self.step = step
+        self.numbers = list(numbers)
+
+
+class FiniteGuard(TrainerCallback):
+    """Stops a run before it learns from a loss or a gradient that is NaN or infinite.
+
+    DeepSpeed steps within backward, so there the losses alone are looked at in time.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+        self._step = 0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._numbers.clear()
+        self._step = state.global_step + 1
+
+    def check_losses(self, losses: Tensor, numbers: Sequence[int]) -> None:
+        """Look at the (B,) losses of a batch's lists before they are propagated back.
+
+        Raises:
+            NotFinite: Some are not finite; names their records alone.
+        """
+        finite = losses.detach().isfinite()
+        if not finite.all():
+            raise NotFinite(
+                "loss", self._step, [n for n, good in zip(numbers, finite.tolist(), strict=True) if not good]
+            )
+        self._numbers += numbers
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
+        if gradients and not torch.nn.utils.get_total_norm(gradients).isfinite():
+            raise NotFinite("gradient", self._step, self._numbers)
+
+
+class ProgressBar(TrainerCallback):
+    """Shows the optimizer steps; closed with the stack that it is given."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.advance = self.stack.enter_context(progress(state.max_steps, "training", state.global_step))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.advance(1)
+
+
+@contextmanager
+def plain_errors(output: Path, image_ids: Mapping[int, str | int]) -> Iterator[None]:
+    """Within it a full disk, and a loss that is not finite, become sentences with exit code 3.
+
+    Args:
+        output: The run's directory.
+        image_ids: The image of each record number.
+    """
+    try:
+        yield
+    except NotFinite as error:
+        names = ", ".join(f"record {number} (image_id {image_ids[number]})" for number in error.numbers)
+        raise PerpoError(
+            f"the {error.what} of {names} is not finite in step {error.step}; nothing was learnt from it",
+            f"look at them and at --learning_rate, {_GO_ON}",
+            exit_code=3,
+        ) from error
+    except Exception as error:
+        if not _is_full_disk(error):
+            raise
+        left = shutil.disk_usage(output).free / 2**20
+        raise PerpoError(
+            f"the disk of {output} is full ({left:.1f} MiB left): what was being written is not whole",
+            f"make room, {_GO_ON}",
+            exit_code=3,
+        ) from error
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, says so; only Python's own have a number for it.
+
+    torch.save says "iostream error", and nothing of why.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    if any(words in str(error) for words in ("No space left on device", "Disk quota exceeded", "iostream error")):
+        return True
+    earlier = error.__cause__ or error.__context__
+    return earlier is not None and _is_full_disk(earlier)

@@ -1,0 +1,252 @@
+"""Where a run that was cut off goes on, and which checkpoints are whole. Needs no torch.
+
+A checkpoint is whole once its manifest is there: the last file that is written, with the size and the
+SHA-256 of all the others, which are on the disk by then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perpo.errors import PerpoError
+from perpo.files import atomic_write_text, check_writable
+from perpo.train_arguments import TrainArguments
+from perpo.training_record import FILE_NAME, read_record
+
+MANIFEST = "manifest.json"
+
+# These may differ between a run and its continuation: they do not change the weights. The paths do
+# not count either, because the digests of what they lead to do.
+_FREE = {
+    "output_dir",
+    "resume_from_checkpoint",
+    "logging_steps",
+    "save_strategy",
+    "save_steps",
+    "save_total_limit",
+    "dataloader_num_workers",
+    "model",
+    "adapter",
+    "data",
+    "image_root",
+    "cache_dir",
+    "eval_image_root",
+    "eval_steps",
+    "per_device_eval_batch_size",
+    "report_to",
+    "run_name",
+    "license",
+    "push_to_hub",
+    "hub_model_id",
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins.
+
+    Attributes:
+        checkpoint: The checkpoint that it goes on from, or None for its very beginning.
+        finished: Whether there is nothing left to do.
+    """
+
+    checkpoint: Path | None
+    finished: bool = False
+
+
+def find_start(args: TrainArguments, record: dict[str, Any]) -> Start:
+    """Decide whether a run begins, goes on or is finished.
+
+    A checkpoint that is damaged is passed over with a warning. If none is whole the run begins
+    again, with a warning too: the same command ends with the same weights, and there is nothing
+    left that could be lost.
+
+    Args:
+        args: The run's arguments.
+        record: What `new_record` made of them.
+
+    Raises:
+        PerpoError: The output directory holds a run that was not to be resumed, or the run to be
+            resumed was made with other arguments, data or weights. Or the directory cannot be written.
+    """
+    check_writable(args.output_dir)
+    where = args.resume_from_checkpoint
+    if where is None:
+        _refuse_to_overwrite(args.output_dir)
+        return Start(None)
+    if where == "last":
+        earlier = read_record(args.output_dir)
+        if earlier is None:
+            return Start(None)
+        _check_same_run(earlier, record, args.output_dir)
+        if earlier["status"] == "complete":
+            return Start(None, finished=True)
+        return Start(_last_with_warning(args.output_dir))
+    if reason := damage(Path(where)):
+        raise PerpoError(f"{where} is no checkpoint of a run: {reason}", "give last, or a checkpoint-... directory")
+    earlier = read_record(Path(where).parent)
+    if earlier is None:
+        raise PerpoError(f"there is no {FILE_NAME} beside {where}", "leave checkpoints in their run's directory")
+    _check_same_run(earlier, record, where)
+    return Start(Path(where))
+
+
+def last_checkpoint(directory: str | Path) -> Path | None:
+    """The newest whole checkpoint, or None."""
+    return _newest_whole(Path(directory))[0]
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one of those that torchrun started that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def seal(checkpoint: str | Path) -> None:
+    """Write a checkpoint's manifest, when all else is written."""
+    folder = Path(checkpoint)
+    files = _files(folder)
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(_flushed_digest, files)
+        content = {
+            str(file.relative_to(folder)): {"size": file.stat().st_size, "sha256": digest}
+            for file, digest in zip(files, digests, strict=True)
+        }
+    atomic_write_text(folder / MANIFEST, json.dumps({"files": content}, indent=1) + "\n")
+    for place in {folder.parent, folder, *(file.parent for file in files)}:
+        _flush(place)  # the names
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, or None if it is whole."""
+    try:
+        files = json.loads((checkpoint / MANIFEST).read_text())["files"]
+    except OSError:
+        return "it was not written to its end"
+    except (ValueError, KeyError, TypeError):
+        return f"{MANIFEST} is damaged"
+    for name, expected in files.items():
+        if not (checkpoint / name).is_file():
+            return f"{name} is missing"
+        size = (checkpoint / name).stat().st_size
+        if size != expected["size"]:
+            return f"{name} has {size} of {expected['size']} bytes"
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(_digest, [checkpoint / name for name in files])
+        for (name, expected), digest in zip(files.items(), digests, strict=True):
+            if digest != expected["sha256"]:
+                return f"{name} has changed since it was written"
+    return None
+
+
+def rotate(directory: str | Path, limit: int | None) -> None:
+    """Delete what is older than the newest `limit` checkpoints that were written to their end.
+
+    Call it after `seal`, so that no older checkpoint goes before the new one is whole.
+    """
+    if limit is None:
+        return
+    sealed = [path for path in _by_step(Path(directory)) if (path / MANIFEST).is_file()]
+    kept = sealed[:limit]
+    for path in _by_step(Path(directory)):
+        if kept and _step(path) < _step(kept[-1]):
+            (path / MANIFEST).unlink(missing_ok=True)  # first, so that half a deletion leaves no whole one
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _last_with_warning(directory: str) -> Path | None:
+    found, damaged = _newest_whole(Path(directory))
+    if damaged and is_first_process():
+        reasons = "; ".join(f"{path.name} cannot be used: {reason}" for path, reason in damaged)
+        print(f"warning: {reasons}; {_instead(found)}", file=sys.stderr)
+    return found
+
+
+def _instead(found: Path | None) -> str:
+    return f"going on from {found.name}" if found else "there is none before it, and training begins again"
+
+
+def _newest_whole(directory: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """The newest whole checkpoint, and the damaged ones that are newer."""
+    damaged: list[tuple[Path, str]] = []
+    for path in _by_step(directory):
+        reason = damage(path)
+        if reason is None:
+            return path, damaged
+        damaged.append((path, reason))
+    return None, damaged
+
+
+def _by_step(directory: Path) -> list[Path]:
+    """All checkpoints, the newest first."""
+    found = [path for path in directory.glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
+    return sorted(found, key=_step, reverse=True)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.partition("-")[2])
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+
+
+def _flushed_digest(path: Path) -> str:
+    _flush(path)
+    return _digest(path)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_to_overwrite(directory: str) -> None:
+    earlier = read_record(directory)
+    if earlier is not None and earlier["status"] == "complete":
+        raise PerpoError(f"{directory} holds a finished training", "give another --output_dir, or delete it")
+    if any((path / MANIFEST).is_file() for path in _by_step(Path(directory))):
+        raise PerpoError(
+            f"{directory} holds a training that was cut off",
+            "go on with --resume_from_checkpoint last, or delete it",
+        )
+
+
+def _check_same_run(earlier: Mapping[str, Any], record: Mapping[str, Any], where: str) -> None:
+    for name, value in record["arguments"].items():
+        default = getattr(TrainArguments, name, None)  # an earlier perpo may not have known it
+        before = earlier["arguments"].get(name, default)
+        if name not in _FREE and before != value:
+            raise PerpoError(
+                f"the training in {where} was begun with {name} {before}, not {value}",
+                "give the same arguments to go on with it, or another --output_dir",
+            )
+    for part, key in (("model", "weights_sha256"), ("model", "adapter_sha256"), ("data", "sha256")):
+        if earlier[part].get(key) != record[part][key]:
+            what = {"weights_sha256": "model", "adapter_sha256": "adapter", "sha256": "data"}[key]
+            raise PerpoError(
+                f"the {what} has changed since the training in {where} was begun",
+                "bring it back, or give another --output_dir",
+            )
+    before, now = earlier["world_size"], record["world_size"]
+    if before is not None and before != now:
+        raise PerpoError(
+            f"the training in {where} was begun with {before} processes, not {now}",
+            "start as many again: which process learns from which records depends on it",
+        )

@@ -1,0 +1,172 @@
+"""kill -9 at any moment of a training run, and what lies on the disk then."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from perpo.resuming import damage, last_checkpoint, rotate, seal
+from perpo.training_record import read_log, read_record
+
+LAST = "--resume_from_checkpoint=last"
+
+
+def log_steps(output):
+    return [entry["step"] for entry in read_log(output) if "loss" in entry]
+
+
+@pytest.fixture(scope="module")
+def killed(runs, words, tmp_path_factory):
+    """A run that was killed after its fifth step, with checkpoints of the second and the fourth."""
+    output = tmp_path_factory.mktemp("killed") / "run"
+    assert runs(words(output), kill="step:5")[0] == -signal.SIGKILL
+    return output
+
+
+@pytest.fixture
+def cut(killed, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(killed, tmp_path / "run")
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("step", [1, pytest.param(2, marks=slow), 3, pytest.param(5, marks=slow), 6])
+def test_killed_after_a_step_it_ends_with_the_weights_of_an_uninterrupted_run(runs, words, same_end, tmp_path, step):
+    output = tmp_path / "run"
+    code, _ = runs(words(output), kill=f"step:{step}")
+    assert code == -signal.SIGKILL
+    assert read_record(output)["status"] == "running"
+    assert runs(words(output))[0] == (2 if step > 2 else 0)  # a whole checkpoint is not overwritten unasked
+    code, err = runs(words(output, LAST))
+    assert (code, "warning" in err) == (0, False), err
+    assert same_end(output)
+    assert log_steps(output) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("save:2:adapter_model.safetensors", "it was not written to its end"),
+        pytest.param("save:2:optimizer.pt", "it was not written to its end", marks=slow),
+        pytest.param("save:2:trainer_state.json", "it was not written to its end", marks=slow),
+        ("seal:2", "it was not written to its end"),
+    ],
+)
+def test_killed_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(
+    runs, words, same_end, tmp_path, place, reason
+):
+    output = tmp_path / "run"
+    assert runs(words(output, "--save_total_limit=1"), kill=place)[0] == -signal.SIGKILL
+    assert last_checkpoint(output) == output / "checkpoint-2"  # not deleted before the new one is whole
+    code, err = runs(words(output, LAST))
+    assert code == 0
+    assert f"warning: checkpoint-4 cannot be used: {reason}; going on from checkpoint-2\n" in err
+    assert same_end(output)
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def zero(path):
+    """What a power cut can leave: the right size, and nothing in it."""
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize(
+    ("name", "tear", "reason"),
+    [
+        ("adapter_model.safetensors", truncate, "adapter_model.safetensors has "),
+        ("adapter_model.safetensors", zero, "adapter_model.safetensors has changed since it was written"),
+        ("optimizer.pt", Path.unlink, "optimizer.pt is missing"),
+        ("trainer_state.json", truncate, "trainer_state.json has "),
+        ("manifest.json", truncate, "manifest.json is damaged"),
+    ],
+)
+def test_a_torn_checkpoint_is_passed_over(runs, words, same_end, cut, name, tear, reason):
+    tear(cut / "checkpoint-4" / name)
+    code, err = runs(words(cut, LAST))
+    assert code == 0
+    assert f"warning: checkpoint-4 cannot be used: {reason}" in err
+    assert "; going on from checkpoint-2\n" in err
+    assert same_end(cut)
+    assert damage(cut / "checkpoint-4") is None  # it was written again
+
+
+def test_without_a_whole_checkpoint_it_begins_again_and_says_so(runs, words, same_end, cut):
+    for checkpoint in cut.glob("checkpoint-*"):
+        truncate(checkpoint / "optimizer.pt")
+    code, err = runs(words(cut, LAST))
+    assert code == 0
+    assert "checkpoint-4 cannot be used: optimizer.pt has " in err
+    assert "checkpoint-2 cannot be used: optimizer.pt has " in err
+    assert "; there is none before it, and training begins again\n" in err
+    assert same_end(cut)
+
+
+def test_a_torn_checkpoint_that_is_asked_for_by_its_path_is_refused(runs, words, cut):
+    truncate(cut / "checkpoint-4" / "optimizer.pt")
+    code, err = runs(words(cut, f"--resume_from_checkpoint={cut / 'checkpoint-4'}"))
+    assert code == 2
+    assert "checkpoint-4 is no checkpoint of a run: optimizer.pt has " in err
+
+
+def test_a_run_is_not_continued_by_another_number_of_processes(runs, words, cut):
+    record = read_record(cut) | {"world_size": 2}
+    (cut / "training.json").write_text(json.dumps(record))
+    code, err = runs(words(cut, LAST))
+    assert code == 2
+    assert "was begun with 2 processes, not 1" in err
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no disk can be mounted here: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_said_and_earlier_checkpoints_stay(runs, words, same_end, small_disk):
+    """With so much room that one file or another of the second checkpoint finds none."""
+    output = small_disk / "run"
+    assert runs(words(output), kill="seal:2")[0] == -signal.SIGKILL
+    needed = sum(file.stat().st_size for file in (output / "checkpoint-4").iterdir())
+    for share in (0, 0.3, 0.6, 0.9):
+        shutil.rmtree(output / "checkpoint-4", ignore_errors=True)
+        filler = small_disk / "filler"
+        filler.write_bytes(bytes(max(0, shutil.disk_usage(small_disk).free - int(share * needed))))
+        code, err = runs(words(output, LAST))
+        filler.unlink()
+        assert code == 3, err
+        assert f"error: the disk of {output} is full (" in err
+        assert "\nhint: make room, then go on with --resume_from_checkpoint last" in err
+        assert last_checkpoint(output) == output / "checkpoint-2"
+    assert runs(words(output, LAST))[0] == 0
+    assert same_end(output)
+
+
+def test_older_checkpoints_go_when_newer_ones_are_whole(tmp_path):
+    for step in (2, 4, 6, 8, 10):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "weights").write_text(str(step))
+        if step not in (4, 10):
+            seal(folder)
+    rotate(tmp_path, None)
+    assert len(list(tmp_path.iterdir())) == 5
+    rotate(tmp_path, 2)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-6", "checkpoint-8", "checkpoint-10"}
+    assert last_checkpoint(tmp_path).name == "checkpoint-8"
