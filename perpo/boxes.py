@@ -7,7 +7,8 @@ The canonical box is float64 (x1, y1, x2, y2). Three things are declared, never 
 - `padded`: the image centred on a square as wide as its longer side (LLaVA-1.5's training data);
 - `cropped`: the centred square as wide as its shorter side, which is what remains when the
   shorter side is resized to the model's input and the centre cut out (CLIP's preprocessing);
-- `resized`: the image stretched to the model's input, whatever its shape.
+- `resized`: the image stretched to the model's input, whatever its shape. Pixels of it need to know that
+  input's size, which a `Resize` gives.
 """
 
 from __future__ import annotations
@@ -43,6 +44,36 @@ _BIN_RUN = re.compile(r"<loc[0-9]{4}>(?:\s*<loc[0-9]{4}>)*")
 
 
 @dataclass(frozen=True)
+class Resize:
+    """How Qwen's processors choose the size of a model's input: sides in whole patches, an area within bounds.
+
+    Attributes:
+        factor: Both sides are multiples of it, in pixels.
+        min_pixels: Smallest area.
+        max_pixels: Largest area.
+    """
+
+    factor: int
+    min_pixels: int
+    max_pixels: int
+
+    def size(self, image_size: ImageSize) -> ImageSize:
+        """The (width, height) of the input that an image of (width, height) becomes.
+
+        Sides are rounded to the nearest multiple; where the area then is out of bounds, the image is first
+        scaled to the bound and its sides rounded into it (Qwen2-VL's `smart_resize`).
+        """
+        width, height = (round(side / self.factor) * self.factor for side in image_size)
+        area = width * height
+        if self.min_pixels <= area <= self.max_pixels:
+            return width, height
+        bound, into = (self.max_pixels, math.floor) if area > self.max_pixels else (self.min_pixels, math.ceil)
+        scale = math.sqrt(image_size[0] * image_size[1] / bound)
+        width, height = (max(into(side / scale / self.factor), 1) * self.factor for side in image_size)
+        return width, height
+
+
+@dataclass(frozen=True)
 class BoxFormat:
     """How a model writes boxes.
 
@@ -51,11 +82,13 @@ class BoxFormat:
             999ths (0-999) of them, pixels of the frame, or PaliGemma's 1024 bins.
         order: Which number is which.
         frame: The picture that they refer to.
+        resize: For pixels of a resized picture, how its size is chosen.
     """
 
     scale: Scale
     order: Order = "xyxy"
     frame: Frame = "original"
+    resize: Resize | None = None
 
     def __post_init__(self) -> None:
         for name, value, kind in (
@@ -65,7 +98,7 @@ class BoxFormat:
         ):
             if value not in get_args(kind):
                 raise PerpoError(f"there is no box {name} '{value}'", did_you_mean(str(value), get_args(kind)))
-        if self.scale == "pixels" and self.frame == "resized":
+        if self.scale == "pixels" and self.frame == "resized" and self.resize is None:
             raise PerpoError("boxes in pixels of a resized image need its size", "declare another scale or frame")
 
 
@@ -99,6 +132,7 @@ def parse_boxes(
     order: Order = "xyxy",
     image_size: ImageSize | None = None,
     frame: Frame = "original",
+    resize: Resize | None = None,
 ) -> list[Box]:
     """Read every box in a text, in the order of the text.
 
@@ -113,12 +147,13 @@ def parse_boxes(
         order: Which number is which.
         image_size: (width, height) of the original image in pixels.
         frame: The picture that the numbers refer to.
+        resize: For pixels of a resized picture, how its size is chosen.
 
     Returns:
         Boxes x1 y1 x2 y2 in pixels of the original image if its size is given; else as shares of
         the frame's sides (for `pixels`: in pixels of the frame).
     """
-    fmt = BoxFormat(scale, order, frame)
+    fmt = BoxFormat(scale, order, frame, resize)
     boxes = []
     for numbers in _quadruples(text, fmt):
         box = np.array(numbers, dtype=np.float64) / _DIVISOR.get(scale, 1.0)
@@ -135,7 +170,9 @@ def parse_boxes(
 
 def parse_box(text: str, fmt: BoxFormat, image_size: ImageSize | None = None) -> Box | None:
     """The first box in a text, as `parse_boxes` gives it; None where there is none."""
-    boxes = parse_boxes(text, scale=fmt.scale, order=fmt.order, image_size=image_size, frame=fmt.frame)
+    boxes = parse_boxes(
+        text, scale=fmt.scale, order=fmt.order, image_size=image_size, frame=fmt.frame, resize=fmt.resize
+    )
     return boxes[0] if boxes else None
 
 
@@ -177,7 +214,7 @@ def format_box(box: ArrayLike, fmt: BoxFormat, image_size: ImageSize) -> str:
     if fmt.scale == "bins":
         return "".join(f"<loc{min(math.floor(value * 1024), _LAST_BIN):04d}>" for value in unit)
     if fmt.scale == "pixels":
-        _, _, width, height = frame_window(fmt.frame, image_size)
+        width, height = _frame_pixels(fmt, image_size)
         factor = np.array([height, width] * 2 if fmt.order == "yxyx" else [width, height] * 2)
     else:
         factor = np.array([_DIVISOR[fmt.scale]] * 4)
@@ -216,10 +253,20 @@ def frame_to_original(boxes: ArrayLike, frame: Frame, image_size: ImageSize) -> 
 
 
 def _to_original(box: Box, fmt: BoxFormat, image_size: ImageSize) -> Box:
+    if fmt.scale == "pixels" and fmt.frame == "resized":
+        return frame_to_original(box / ([*_frame_pixels(fmt, image_size)] * 2), fmt.frame, image_size)
     if fmt.scale == "pixels":
         left, top, _, _ = frame_window(fmt.frame, image_size)
         return box + np.array([left, top] * 2)
     return frame_to_original(box, fmt.frame, image_size)
+
+
+def _frame_pixels(fmt: BoxFormat, image_size: ImageSize) -> tuple[float, float]:
+    """How many pixels a frame's sides have."""
+    if fmt.frame == "resized" and fmt.resize is not None:
+        return fmt.resize.size(image_size)
+    _, _, width, height = frame_window(fmt.frame, image_size)
+    return width, height
 
 
 def _area(boxes: Box) -> Box:

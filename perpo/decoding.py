@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from perpo.prefix import attention_mask
+from perpo.prefix import attention_mask, base_model, check_shared, prefix_positions
 
 # Stands for a branch where a row has fewer live ones than another.
 _NOBODY = -2
@@ -88,8 +88,10 @@ def sample_candidates(
     ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
     seen = inputs["attention_mask"].bool()
     cache = DynamicCache()
+    base = base_model(model)
+    check_shared(base, seen.shape[1] + steps)
     # A left-padded prompt counts from its first real token, as generate() does.
-    positions = (seen.cumsum(1) - 1).clamp(min=0)
+    positions, next_position = prefix_positions(base, inputs["input_ids"], inputs["attention_mask"], inputs)
     prefill = {**inputs, "position_ids": positions, "past_key_values": cache, "logits_to_keep": 1}
     logits = model(**prefill, use_cache=True).logits.expand(-1, branches, -1)
 
@@ -101,7 +103,6 @@ def sample_candidates(
     row = torch.arange(rows, device=device)[:, None]
     segments = seen.long() - 1
     branch = torch.arange(branches, device=device).expand(rows, -1)
-    next_position = positions[:, -1:] + 1
     for step in range(steps):
         chosen, logp = _choose(logits, uniforms[row, branch.clamp(min=0), step], temperature, top_p)
         live = branch >= 0
@@ -124,7 +125,7 @@ def sample_candidates(
         logits = model(
             input_ids=chosen.gather(1, order),
             attention_mask=attention_mask(segments, logits.dtype, queries=branch.shape[1]),
-            position_ids=(next_position + step).expand_as(branch),
+            position_ids=(next_position + step).expand(*positions.shape[:-2], *branch.shape),
             past_key_values=cache,
             use_cache=True,
         ).logits

@@ -1,11 +1,14 @@
-"""What is known of a model family: its prompt, how it writes boxes, where its parts are."""
+"""What is known of a model family: its prompt, how it writes boxes, where its parts are, how it reads a prefix.
+
+`python -m perpo.families` prints the table of docs/families.md.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from perpo.boxes import BoxFormat, Frame
+from perpo.boxes import BoxFormat, Frame, Resize
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 from perpo.prompts import GROUNDING
@@ -19,31 +22,69 @@ class Family:
 
     Attributes:
         model_type: `model_type` of the checkpoint's config.json.
-        box_format: How its answers write boxes.
+        example: A checkpoint on the hub; empty for a type that is not in the table.
+        vision_tower: Name of the image encoder's module.
+        projector: Pattern of the names of the modules that turn image features into tokens; None where not known.
+        boxes: How its answers write boxes; None where not known.
         other_frames: Frames that its checkpoints may have been taught instead; accuracy is reported in these too.
         pads_images: Whether its images are padded to a square before its processor sees them.
         grounding_prompt: The question that asks for a box, with `{expression}` in it.
-        answer_separator: What stands between the rendered prompt and the answer.
-        projector: Name of the module that turns image features into tokens.
-        vision_tower: Name of the image encoder's module.
-        lora_targets: Regular expression of the language model's linear layers (matched against
-            whole module names, as PEFT does).
+        prompt: What the model reads, with `{image}`, `{bos}` and `{question}` in it, where there is no chat
+            template; the processor itself adds `{bos}` and the line break at the end.
+        answer_separator: What stands between the rendered prompt and the answer, unless the prompt ends in
+            white space.
+        end_token: What ends an answer; None for the tokenizer's end token.
         prefix: How a prefix is read: `causal` tokens see those before them and positions count tokens;
             `mrope` the same, but images are placed in three dimensions, by the model's `get_rope_index`;
             `both_ways` tokens of the prefix see the whole prefix, and positions count from 1.
+        language_model: Name of the language model's module.
+        linear_layers: Pattern of the last part of its linear layers' names.
     """
 
     model_type: str
-    box_format: BoxFormat
-    other_frames: tuple[Frame, ...]
-    pads_images: bool
-    grounding_prompt: str
-    answer_separator: str
-    projector: str
+    example: str
     vision_tower: str
-    lora_targets: str
+    projector: str | None
+    boxes: BoxFormat | None
+    other_frames: tuple[Frame, ...] = ()
+    pads_images: bool = False
+    grounding_prompt: str = GROUNDING
+    prompt: str | None = None
+    answer_separator: str = " "
+    end_token: str | None = None
     prefix: Prefix = "causal"
+    language_model: str = "language_model"
+    linear_layers: str = "(q|k|v|o|gate|up|down)_proj"
 
+    @property
+    def box_format(self) -> BoxFormat:
+        """How its answers write boxes.
+
+        Raises:
+            PerpoError: That is not known.
+        """
+        if self.boxes is None:
+            raise PerpoError(
+                f"how the model type '{self.model_type}' writes boxes is not known",
+                f"these are known: {', '.join(FAMILIES)}; what has no boxes can be done with any",
+            )
+        return self.boxes
+
+    @property
+    def lora_targets(self) -> str:
+        """Pattern of the language model's linear layers, for whole module names, as PEFT matches it."""
+        return rf"(.*\.)?{self.language_model}\..*\.{self.linear_layers}"
+
+
+_JSON_GROUNDING = "Locate {expression}, output its bbox coordinates using JSON format."
+_LLAVA: dict[str, Any] = {"vision_tower": "vision_tower", "projector": "multi_modal_projector"}
+_IDEFICS: dict[str, Any] = {
+    "vision_tower": "vision_model",
+    "projector": "connector",
+    "boxes": BoxFormat("0-1"),
+    "end_token": "<end_of_utterance>",
+    "language_model": "text_model",
+}
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -51,29 +92,82 @@ FAMILIES: dict[str, Family] = {
         # LLaVA-1.5 was taught on padded squares, and its boxes refer to them; left to itself its
         # Hugging Face processor would cut out the picture's centre.
         Family(
-            model_type="llava",
-            box_format=BoxFormat(scale="0-1", frame="padded"),
+            "llava",
+            "llava-hf/llava-1.5-7b-hf",
+            **_LLAVA,
+            boxes=BoxFormat("0-1", frame="padded"),
             other_frames=("original", "cropped"),
             pads_images=True,
-            grounding_prompt=GROUNDING,
-            answer_separator=" ",
-            projector="multi_modal_projector",
-            vision_tower="vision_tower",
-            lora_targets=r".*language_model\..*\.(q|k|v|o|gate|up|down)_proj",
+        ),
+        # Of these two nobody has said which frame they were taught.
+        Family(
+            "llava_next",
+            "llava-hf/llava-v1.6-vicuna-7b-hf",
+            **_LLAVA,
+            boxes=BoxFormat("0-1"),
+            other_frames=("padded",),
+        ),
+        Family(
+            "llava_onevision",
+            "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+            **_LLAVA,
+            boxes=BoxFormat("0-1"),
+            other_frames=("padded",),
+        ),
+        # Its boxes count pixels of the picture that its processor makes; the bounds are those of the hub's checkpoints.
+        Family(
+            "qwen2_5_vl",
+            "Qwen/Qwen2.5-VL-7B-Instruct",
+            vision_tower="visual",
+            projector=r"visual\.merger",
+            boxes=BoxFormat("pixels", frame="resized", resize=Resize(28, 56 * 56, 28 * 28 * 16384)),
+            other_frames=("original",),
+            grounding_prompt=_JSON_GROUNDING,
+            prefix="mrope",
+        ),
+        Family(
+            "qwen3_vl",
+            "Qwen/Qwen3-VL-8B-Instruct",
+            vision_tower="visual",
+            projector=r"visual\.(merger|deepstack_merger_list\.\d+)",
+            boxes=BoxFormat("0-1000"),
+            grounding_prompt=_JSON_GROUNDING,
+            prefix="mrope",
+        ),
+        Family(
+            "internvl",
+            "OpenGVLab/InternVL3-8B-hf",
+            **_LLAVA,
+            boxes=BoxFormat("0-1000"),
+            grounding_prompt=GROUNDING.replace("{expression}", "<ref>{expression}</ref>"),
+        ),
+        # Nothing is documented of how these two write boxes: they have to be taught LLaVA's form.
+        Family("idefics3", "HuggingFaceM4/Idefics3-8B-Llama3", **_IDEFICS),
+        Family("smolvlm", "HuggingFaceTB/SmolVLM2-2.2B-Instruct", **_IDEFICS),
+        Family(
+            "paligemma",
+            "google/paligemma2-3b-mix-448",
+            **_LLAVA,
+            boxes=BoxFormat("bins", "yxyx", "resized"),
+            grounding_prompt="detect {expression}",
+            prompt="{image}{bos}{question}\n",
+            prefix="both_ways",
         ),
     ]
 }
 
 
 def family_of(model_type: str) -> Family:
-    """The family of a checkpoint.
+    """The row of a model type.
 
     Args:
-        model_type: `model_type` of its config.json.
+        model_type: `model_type` of a checkpoint's config.json.
 
     Raises:
         PerpoError: Nothing is known of this family.
     """
     if model_type not in FAMILIES:
-        raise PerpoError(f"the model type '{model_type}' is not supported", did_you_mean(model_type, FAMILIES))
+        raise PerpoError(
+            f"the model type '{model_type}' is not in the table of families", did_you_mean(model_type, FAMILIES)
+        )
     return FAMILIES[model_type]

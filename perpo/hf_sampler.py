@@ -110,7 +110,7 @@ class HfSampler:
     def _texts(self, prompt: str, candidates: Sequence[Candidate]) -> list[Answer]:
         kept = [c.token_ids if c.truncated else c.token_ids[:-1] for c in candidates]
         texts = [text.strip() for text in self.loaded.tokenizer.batch_decode(kept, skip_special_tokens=True)]
-        end = self.loaded.tokenizer.eos_token_id
+        end = self.loaded.end_id
         try:
             again = answers_token_ids(self.loaded, prompt, texts, end=False)
         except PerpoError:  # one of the texts joins with the prompt; only an empty one is certain then

@@ -176,7 +176,7 @@ def tokenize(
         with Image.open(path) as image:
             size = image.size
         if size not in image_tokens:
-            image_tokens[size] = _image_tokens(loaded, size)
+            image_tokens[size] = loaded.image_tokens(size)
         text, longest = len(loaded.token_ids([prompt])[0]) - 1, max(map(len, answers))
         if max_prompt_length is not None and text > max_prompt_length:
             raise PerpoError(
@@ -195,12 +195,6 @@ def tokenize(
             TokenizedList(choice.number, path, prompt, prefix, answers, choice.rewards, choice.reference_logps)
         )
     return lists
-
-
-def _image_tokens(loaded: LoadedModel, size: tuple[int, int]) -> int:
-    """How many tokens an image of this size becomes, asked of the processor with a blank one."""
-    ids = loaded.encode([loaded.processor.image_token], [Image.new("RGB", size)]).input_ids[0]
-    return ids.tolist().count(loaded.processor.image_token_id)
 
 
 class ListDataset(Dataset):

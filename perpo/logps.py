@@ -5,15 +5,27 @@ The model's own top-level forward is called, so that wrappers (DDP, ZeRO, PEFT) 
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from perpo.prefix import Packed, TokenIds, base_model, join_images, packed_inputs, plain_inputs
+from perpo.prefix import (
+    Packed,
+    TokenIds,
+    base_model,
+    join_images,
+    longest_shared,
+    packed_inputs,
+    plain_inputs,
+    unpack,
+)
 
 # Positions whose logits are held at a time: enough to keep a GPU busy, and 0.3 GB in fp32 at 152,000 words.
 _CHUNK = 512
@@ -33,6 +45,11 @@ def candidate_logps(model: Any, packed: Packed, images: Sequence[Mapping[str, Te
     Returns:
         (B, N) float32 nats; 0 where a list has fewer candidates.
     """
+    longest = longest_shared(base_model(model))
+    if longest is not None and packed["prefix_mask"].sum(1).max() + packed["offset"].max() + 1 > longest:
+        _say_repeated(longest)
+        logps = repeated_logps(model, *unpack(packed), images, pad_id=0)
+        return functional.pad(logps, (0, candidates - logps.shape[1]))
     inputs = packed_inputs(model, packed, images)
     # from the prefix's last token on
     inputs |= {"logits_to_keep": packed["answer_ids"].shape[1] + 1, "use_cache": False}
@@ -45,6 +62,16 @@ def candidate_logps(model: Any, packed: Packed, images: Sequence[Mapping[str, Te
             logps = model(**inputs).logits
     sums = logps.new_zeros(len(logps), candidates + 1)
     return sums.scatter_add(1, packed["candidate"].clamp(min=0), logps)[:, 1:]
+
+
+@functools.cache
+def _say_repeated(longest: int) -> None:
+    """Say once that this will be slow."""
+    print(
+        f"note: this model's attention lets candidates share a prompt up to {longest} tokens; "
+        "longer lists are read with the prompt repeated for each candidate",
+        file=sys.stderr,
+    )
 
 
 def changes_logits(model: Any) -> bool:

@@ -7,6 +7,7 @@ see the same weights, the same prompt and the same answer tokens.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,17 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from perpo.checkpoints import first_line, local_directory, public_name, resolve_model, weights_digest
 from perpo.data import strip_image_token
 from perpo.errors import PerpoError
-from perpo.families import Family, family_of
+from perpo.families import FAMILIES, Family
 from perpo.images import pad_to_square
+from perpo.nearest import did_you_mean
 from perpo.training_record import adapter_of
+from perpo.unlisted import check_unlisted, unlisted_family
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -61,7 +65,19 @@ class LoadedModel:
     def end_ids(self) -> set[int]:
         """The tokens that end an answer, as `generate` has them."""
         ends = self.model.generation_config.eos_token_id
-        return set(ends) if isinstance(ends, list) else {self.tokenizer.eos_token_id if ends is None else ends}
+        return {self.end_id, *(ends if isinstance(ends, list) else [] if ends is None else [ends])}
+
+    @property
+    def end_id(self) -> int:
+        """The token that is written at the end of an answer."""
+        token = self.family.end_token
+        return self.tokenizer.eos_token_id if token is None else self.tokenizer.convert_tokens_to_ids(token)
+
+    def image_tokens(self, size: tuple[int, int]) -> int:
+        """How many tokens an image of (width, height) becomes, asked of the processor with a blank one."""
+        prompt = render_prompt(self, "")
+        with_image = self.encode([prompt], [Image.new("RGB", size)]).input_ids.shape[1]
+        return with_image - len(self.token_ids([prompt])[0]) + 1
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of rendered prompts; a first token that the chat template wrote does not come twice."""
@@ -76,13 +92,21 @@ class LoadedModel:
         if self.family.pads_images:
             red, green, blue = (int(share * 255) for share in self.processor.image_processor.image_mean)
             pictures = [pad_to_square(picture, (red, green, blue)) for picture in pictures]
-        special = self._adds_special_tokens(prompts[0])
-        return self.processor(
-            images=pictures, text=list(prompts), padding=True, return_tensors="pt", add_special_tokens=special
+        texts = list(prompts)
+        if self.family.prompt is not None:  # the processor writes these two itself
+            texts = [text.replace(self.tokenizer.bos_token, "", 1).removesuffix("\n") for text in texts]
+        inputs = self.processor(
+            images=[[picture] for picture in pictures],
+            text=texts,
+            padding=True,
+            return_tensors="pt",
+            add_special_tokens=self._adds_special_tokens(prompts[0]),
         )
+        inputs.pop("labels", None)  # PaliGemma's processor gives them, for a loss of its own
+        return inputs
 
     def _adds_special_tokens(self, prompt: str) -> bool:
-        return not prompt.startswith(self.tokenizer.bos_token or "\0")
+        return self.family.prompt is None and not prompt.startswith(self.tokenizer.bos_token or "\0")
 
 
 def load_model(
@@ -111,7 +135,10 @@ def load_model(
     directory = local_directory(resolve_model(name))
     place = _device(device)
     config = json.loads((directory / "config.json").read_text())
-    family = family_of(config.get("model_type", ""))
+    model_type = config.get("model_type", "")
+    known = FAMILIES.get(model_type)
+    if model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise PerpoError(f"the model type '{model_type}' is not supported", did_you_mean(model_type, FAMILIES))
     weights_sha256 = weights_digest(directory)
     adapter_sha256 = None if adapter is None else adapter_of(weights_sha256, adapter)
     try:
@@ -121,10 +148,16 @@ def load_model(
         raise
     except Exception as error:  # the libraries raise many kinds for damaged files
         raise PerpoError(f"{name} cannot be loaded: {first_line(error)}", "is the download complete?") from error
-    if not getattr(processor, "chat_template", None):
+    family = known or unlisted_family(model)
+    if family.prompt is None and not getattr(processor, "chat_template", None):
         raise PerpoError(f"{name} has no chat template", "add the chat_template.jinja of its hub page")
     processor.tokenizer.padding_side = "left"
     model.to(place).eval()
+    if known is None:
+        loaded = LoadedModel(model, processor, family, name, weights_sha256)
+        prompt = render_prompt(loaded, "What is in this image?")
+        sizes = ((64, 48), (50, 90))
+        check_unlisted(model, [loaded.encode([prompt], [Image.new("RGB", size)]).to(model.dtype) for size in sizes])
     if adapter is not None:
         model = _with_adapter(model, adapter, trainable_adapter)
     return LoadedModel(model, processor, family, name, weights_sha256, adapter_sha256)
@@ -144,8 +177,7 @@ def _base_model(directory: Path, name: str, dtype: DType) -> Any:
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
         directory,
         dtype=getattr(torch, dtype),
-        # It takes the 4-D masks of shared prefixes; FlashAttention 2 does not.
-        attn_implementation="sdpa",
+        attn_implementation=_attention(directory),
         use_safetensors=True,
         trust_remote_code=False,
         output_loading_info=True,
@@ -162,6 +194,13 @@ def _base_model(directory: Path, name: str, dtype: DType) -> Any:
     return model
 
 
+def _attention(directory: Path) -> dict[str, str]:
+    """SDPA, which takes the 4-D masks of shared prefixes (FlashAttention 2 does not); eager where scores are capped."""
+    text = AutoConfig.from_pretrained(directory, trust_remote_code=False).get_text_config()
+    capped = getattr(text, "attn_logit_softcapping", None) is not None
+    return {"": "sdpa"} | ({"text_config": "eager"} if capped else {})
+
+
 def render_prompt(loaded: LoadedModel, question: str) -> str:
     """The text that the model reads before its answer, with one placeholder for the image.
 
@@ -176,6 +215,10 @@ def render_prompt(loaded: LoadedModel, question: str) -> str:
     placeholder = loaded.processor.image_token
     if placeholder in question:
         raise PerpoError(f"a question holds {placeholder}, which stands for an image: {question!r}", "remove it")
+    template = loaded.family.prompt
+    if template is not None:
+        parts = {"image": placeholder, "bos": loaded.tokenizer.bos_token, "question": question}
+        return template.format(**parts)
     content = [{"type": "image"}, {"type": "text", "text": question}]
     return loaded.processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
@@ -197,12 +240,11 @@ def answers_token_ids(loaded: LoadedModel, prompt: str, answers: Sequence[str], 
         PerpoError: The tokens of prompt and answer do not begin with the prompt's own, so that no
             split between the two is right; or an answer holds the model's image placeholder.
     """
-    tokenizer = loaded.tokenizer
     placeholder = loaded.processor.image_token
     for answer in answers:
         if placeholder in answer:
             raise PerpoError(f"an answer holds {placeholder}, which stands for an image: {answer!r}", "remove it")
-    separator = loaded.family.answer_separator
+    separator = "" if prompt[-1:].isspace() else loaded.family.answer_separator
     texts = [prompt, *(prompt + separator + answer if answer else prompt for answer in answers)]
     prompt_ids, *whole = loaded.token_ids(texts)
     ids = []
@@ -212,7 +254,7 @@ def answers_token_ids(loaded: LoadedModel, prompt: str, answers: Sequence[str], 
                 f"the tokenizer of {loaded.name} joins the end of the prompt with the start of {answer!r}",
                 "the family's answer separator does not suit this tokenizer",
             )
-        ids.append(answered[len(prompt_ids) :] + [tokenizer.eos_token_id] * end)
+        ids.append(answered[len(prompt_ids) :] + [loaded.end_id] * end)
     return ids
 
 
@@ -229,13 +271,26 @@ def add_lora(loaded: LoadedModel, *, r: int, alpha: int, dropout: float, train_p
 
     Returns:
         The PeftModel; its adapter is called "default".
+
+    Raises:
+        PerpoError: The projector is to be trained, and it is not known which module that is.
     """
+    projector = None
+    if train_projector:
+        pattern = loaded.family.projector
+        if pattern is None:
+            raise PerpoError(
+                f"which module of the model type '{loaded.family.model_type}' is the projector is not known",
+                "give --mm_projector_lr 0",
+            )
+        names = [name for name, _ in loaded.model.named_modules()]
+        projector = [name for name in names if re.fullmatch(rf"(.*\.)?{pattern}", name)]
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=loaded.family.lora_targets,
-        modules_to_save=[loaded.family.projector] if train_projector else None,
+        modules_to_save=projector,
     )
     return _in_full_precision(get_peft_model(loaded.model, config))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,9 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from perpo.errors import PerpoError
 from perpo.models import LoadedModel, add_lora, load_model
@@ -63,34 +66,76 @@ class Policy:
 
     @contextmanager
     def encode_images_once(self) -> Iterator[None]:
-        """Within it the frozen vision tower runs once per batch of images, whoever asks.
+        """Within it the frozen vision tower runs once per batch of images, whoever asks."""
+        with run_once(*self._frozen_vision):
+            yield
 
-        What the tower gave is kept until the end and handed out again for the same pixels.
+    @cached_property
+    def _frozen_vision(self) -> tuple[list[nn.Module], set[int]]:
+        """Modules of the vision tower that call one another in turn, and which of their outputs are used elsewhere.
+
+        That is the tower as a whole, or its blocks where the trained projector is a part of it.
         """
         tower = self._vision_tower
-        run = tower.forward
-        kept: list[tuple[Tensor, Any]] = []
-
-        def run_once(pixel_values: Tensor, *args: Any, **kwargs: Any) -> Any:
-            for pixels, output in kept:
-                if pixels.shape == pixel_values.shape and torch.equal(pixels, pixel_values):
-                    return copy.copy(output)  # the model writes projected features into what it is given
-            with torch.no_grad():
-                output = run(pixel_values, *args, **kwargs)
-            kept.append((pixel_values, output))
-            return copy.copy(output)
-
-        tower.forward = run_once
-        try:
-            yield
-        finally:
-            del tower.forward  # which uncovers the class's own
+        if not any(isinstance(module, ModulesToSaveWrapper) for module in tower.modules()):
+            return [tower], {0}
+        blocks = list(tower.blocks)
+        return blocks, {len(blocks) - 1, *getattr(tower, "deepstack_visual_indexes", [])}
 
     @cached_property
     def _vision_tower(self) -> Any:
         ending = f".{self.loaded.family.vision_tower}"
         (tower,) = (module for name, module in self.model.named_modules() if name.endswith(ending))
         return tower
+
+
+@contextmanager
+def run_once(modules: Sequence[nn.Module], outputs: Collection[int]) -> Iterator[None]:
+    """Within it frozen modules, each of which takes what the one before it gave, run once for the same input.
+
+    What they gave is kept until the end and handed out again.
+
+    Args:
+        modules: The modules.
+        outputs: Numbers of those whose output anything else uses; the last is among them.
+    """
+    kept: list[tuple[list[Any], dict[int, Any]]] = []
+    given: dict[int, Any] = {}
+    is_new = True
+
+    def run(number: int, forward: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal given, is_new
+        if number == 0:
+            asked = tree_leaves((args, kwargs))
+            given = next((outputs for inputs, outputs in kept if _same(inputs, asked)), {})
+            is_new = not given
+            if is_new:
+                kept.append((asked, given))
+        if is_new:
+            with torch.no_grad():
+                output = forward(*args, **kwargs)
+            if number not in outputs:
+                return output
+            given[number] = output
+        # a copy, because models write projected features into what they are given
+        return copy.copy(given[number]) if number in given else args[0]
+
+    for number, module in enumerate(modules):
+        module.forward = functools.partial(run, number, module.forward)
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.forward  # which uncovers the class's own
+
+
+def _same(left: Sequence[Any], right: Sequence[Any]) -> bool:
+    return len(left) == len(right) and all(
+        a.shape == b.shape and torch.equal(a, b)
+        if isinstance(a, Tensor) and isinstance(b, Tensor)
+        else a is b or a == b
+        for a, b in zip(left, right, strict=True)
+    )
 
 
 def load_policy(args: TrainArguments) -> Policy:

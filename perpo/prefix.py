@@ -23,6 +23,7 @@ from accelerate.utils import extract_model_from_parallel
 from torch import Tensor
 from torch.nn import functional
 
+from perpo.errors import PerpoError
 from perpo.families import FAMILIES
 
 TokenIds = Sequence[int]
@@ -73,6 +74,16 @@ def pack(prefixes: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]],
         "candidate": _padded_right(owner, -1),
         "offset": _padded_right(offset, -1),
     }
+
+
+def unpack(packed: Packed) -> tuple[list[list[int]], list[list[list[int]]]]:
+    """The prefixes and candidates that `pack` laid out."""
+    prefixes = [ids[mask].tolist() for ids, mask in zip(packed["prefix_ids"], packed["prefix_mask"], strict=True)]
+    candidates = [
+        [ids[owner == k].tolist() for k in range(1, int(owner.max()) + 1)]
+        for ids, owner in zip(packed["answer_ids"], packed["candidate"], strict=True)
+    ]
+    return prefixes, candidates
 
 
 def attention_mask(
@@ -159,6 +170,36 @@ def plain_inputs(base: Any, ids: Tensor, mask: Tensor, is_answer: Tensor) -> dic
     if _rule(base) == "both_ways":
         inputs["token_type_ids"] = is_answer.long()
     return inputs | {"position_ids": (mask.cumsum(1) - 1).clamp(min=0) + _first_position(base)}
+
+
+def longest_shared(base: Any) -> int | None:
+    """Up to how many tokens of a prefix and one answer together may a prefix be shared; None if of any number.
+
+    A layer that looks back through a window sees a whole sequence that is no longer than the window. A mask of ours
+    would reach layers with and without a window alike, so what is longer is not shared; nor is anything by a
+    model with layers of another kind.
+    """
+    text = base.config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ())
+    if kinds - {"full_attention", "sliding_attention"}:
+        return 0
+    windowed = "sliding_attention" in kinds if kinds else True
+    return getattr(text, "sliding_window", None) if windowed else None
+
+
+def check_shared(base: Any, tokens: int) -> None:
+    """Refuse what cannot be read as a shared prefix where there is no other way.
+
+    Raises:
+        PerpoError: The model's attention allows no shared prefix, or none so long.
+    """
+    longest = longest_shared(base)
+    if longest is not None and tokens > longest:
+        raise PerpoError(
+            f"{tokens} tokens of a prompt and its answer exceed the {longest} for which this model's attention lets "
+            "candidates share a prompt",
+            "leave that question out, or give a smaller --max_new_tokens",
+        )
 
 
 def base_model(model: Any) -> Any:

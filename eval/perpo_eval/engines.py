@@ -160,7 +160,7 @@ def in_frame(family: Family, frame: Frame | None) -> Family:
     if frame is None or frame == family.box_format.frame:
         return family
     others = [name for name in (family.box_format.frame, *family.other_frames) if name != frame]
-    return replace(family, box_format=replace(family.box_format, frame=frame), other_frames=tuple(others))
+    return replace(family, boxes=replace(family.box_format, frame=frame), other_frames=tuple(others))
 
 
 def _own(args: EvalArguments) -> OwnEngine:

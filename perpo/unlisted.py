@@ -1,0 +1,84 @@
+"""Model types that are not in the table of families: what can be found out, and what has to be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from perpo.errors import PerpoError
+from perpo.families import FAMILIES, Family
+from perpo.logps import candidate_logps
+from perpo.prefix import PER_TOKEN, longest_shared, pack
+
+_HINT = f"these are known: {', '.join(FAMILIES)}"
+
+
+def unlisted_family(model: Any) -> Family:
+    """A row for a model type that the table lacks; what its boxes mean and what its projector is stay unknown."""
+    names = {module: name for name, module in model.named_modules()}
+    text, vision = model.get_decoder(), model.get_encoder(modality="image")
+    linear = sorted({name.rpartition(".")[2] for name, part in text.named_modules() if isinstance(part, nn.Linear)})
+    return Family(
+        model.config.model_type,
+        "",
+        vision_tower=names[vision].removeprefix("model."),
+        projector=None,
+        boxes=None,
+        language_model=names[text].removeprefix("model."),
+        linear_layers=f"({'|'.join(linear)})",
+    )
+
+
+def check_unlisted(model: Any, each: Sequence[Mapping[str, Tensor]]) -> None:
+    """See that a model of unknown type reads a shared prefix as its own forward reads single sequences.
+
+    Args:
+        model: The model.
+        each: What the processor gives for each of several prompts with an image.
+
+    Raises:
+        PerpoError: It does not, or its inputs say that it would not.
+    """
+    unlike = f"the model type '{model.config.model_type}' is not in the table of families, and "
+    if extra := sorted(set(each[0]) & PER_TOKEN - {"input_ids", "attention_mask"}):
+        raise PerpoError(
+            f"{unlike}its processor gives {extra[0]}, which says that not all tokens are read alike", _HINT
+        )
+    if longest_shared(model) is not None:
+        raise PerpoError(f"{unlike}its attention is not causal over the whole sequence", _HINT)
+    prefixes = [inputs["input_ids"][0].tolist() for inputs in each]
+    images = [{name: value for name, value in inputs.items() if name not in PER_TOKEN} for inputs in each]
+    words = [token for token in prefixes[0] if token != model.config.image_token_id]
+    candidates = [[words[:3], words[-1:], words[1:6]]] * len(each)
+    try:
+        found, expected = _both_ways(model, prefixes, candidates, images)
+    except Exception as error:  # whatever a model raises that is built in another way
+        raise PerpoError(f"{unlike}it cannot read a shared prefix: {type(error).__name__}: {error}", _HINT) from error
+    absolute, relative = (1e-3, 1e-3) if model.dtype == torch.float32 else (0.1, 0.02)
+    if not torch.allclose(found, expected, atol=absolute, rtol=relative):
+        raise PerpoError(f"{unlike}its answers behind a shared prefix are not those of its own forward", _HINT)
+
+
+@torch.no_grad()
+def _both_ways(
+    model: Any,
+    prefixes: Sequence[list[int]],
+    candidates: Sequence[Sequence[list[int]]],
+    images: Sequence[Mapping[str, Tensor]],
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities behind shared prefixes, and one by one from a forward that is given nothing but tokens."""
+    device = model.device
+    images = [{name: value.to(device) for name, value in image.items()} for image in images]
+    packed: Any = pack(prefixes, candidates, 0)
+    packed = {name: value.to(device) for name, value in packed.items()}
+    found = candidate_logps(model, packed, images, candidates=len(candidates[0]))
+    expected = torch.zeros_like(found)
+    for row, (prefix, image) in enumerate(zip(prefixes, images, strict=True)):
+        for place, answer in enumerate(candidates[row]):
+            ids = torch.tensor([[*prefix, *answer]], device=device)
+            logits = model(input_ids=ids, **image).logits[0, len(prefix) - 1 : -1].float()
+            expected[row, place] = logits.log_softmax(-1)[range(len(answer)), answer].sum()
+    return found, expected
