@@ -110,7 +110,7 @@ def clustered_ratio(
     """
     from scipy.stats import t
 
-    a, b = _checked(numerators, denominators, clusters, strata)
+    a, b = checked_sums(numerators, denominators, clusters, strata)
     n = len(a)
     if n == 0:
         return Estimate(None, None, None, None, 0, 0, "undefined")
@@ -127,7 +127,7 @@ def clustered_ratio(
         return Estimate(value, None, None, None, n, groups, "undefined")
     a, b, stratum = a[used], b[used], stratum[used]
     if (a * b[0] == a[0] * b).all():
-        low, high = _constant_interval(value, groups, bounds, confidence)
+        low, high = constant_interval(value, groups, bounds, confidence)
         return Estimate(value, None, low, high, n, groups, "cluster-exact")
     u = np.bincount(cluster, weights=(a - ratios[stratum] * b) / (len(totals) * totals[stratum]))
     stderr = float(np.sqrt(groups / (groups - 1) * np.square(u).sum()))
@@ -137,9 +137,10 @@ def clustered_ratio(
     return Estimate(value, stderr, value - half, value + half, n, groups, "cluster-t")
 
 
-def _checked(
+def checked_sums(
     numerators: ArrayLike, denominators: ArrayLike, clusters: Sequence[str] | NDArray, strata: Sequence | NDArray | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Numerators and denominators as `clustered_ratio` takes them, which says what they may not be."""
     a, b = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     if len({len(a), len(b), len(clusters), len(a if strata is None else strata)}) > 1:
         raise ValueError("scores, clusters and strata must have equal lengths")
@@ -152,8 +153,7 @@ def _checked(
     return a, b
 
 
-def _constant_interval(
-    value: float, groups: int, bounds: tuple[float, float], confidence: float
-) -> tuple[float, float]:
+def constant_interval(value: float, groups: int, bounds: tuple[float, float], confidence: float) -> tuple[float, float]:
+    """The interval of a value that every row has: see `clustered_ratio`."""
     unseen = 1 - ((1 - confidence) / 2) ** (1 / groups)
     return value - unseen * (value - bounds[0]), value + unseen * (bounds[1] - value)

@@ -1,0 +1,247 @@
+"""Differences between two runs on the same samples: intervals and tests that respect clusters. numpy and scipy only.
+
+A metric is a ratio of two sums (see `perpo.scores`), averaged over T strata: R = mean_t A_t / B_t. The
+difference of two runs is D = R' - R, and what one cluster (an image, whatever the strata of its samples) adds
+to it is
+
+    u_c = sum over the cluster's samples i of  (a'_i - R'_t b'_i) / (T B'_t) - (a_i - R_t b_i) / (T B_t)
+
+its ratios linearised (Cochran 1977, "Sampling Techniques", section 6.3). Pairing takes away what makes an image
+hard for both runs (Miller 2024, arXiv 2411.00640, section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from perpo.stats import checked_sums, constant_interval
+
+Sums = tuple[ArrayLike, ArrayLike]
+"""(n,) what each sample adds above and below the line, as `perpo.scores.Definition.sums` gives."""
+
+DRAWS = 10_000
+POWER = 0.8
+_CHUNK = 64  # draws that are multiplied at once
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Candidate minus baseline, with its uncertainty; None where the samples do not define it.
+
+    Attributes:
+        value: The difference, on the scale of the scores.
+        stderr: Its clustered standard error.
+        interval: The 95% interval.
+        interval90: The 90% interval, which two one-sided tests at 5% stand for (TOST).
+        p_value: Two-sided, of no difference.
+        n: Number of samples.
+        n_clusters: Number of clusters.
+        method: "cluster-t", "cluster-bootstrap", "cluster-exact" or "undefined".
+    """
+
+    value: float | None
+    stderr: float | None
+    interval: tuple[float, float] | None
+    interval90: tuple[float, float] | None
+    p_value: float | None
+    n: int
+    n_clusters: int
+    method: str
+
+
+@dataclass(frozen=True)
+class PairedSums:
+    """What the clusters of two runs add up to.
+
+    Attributes:
+        above: (2, G, T) numerators of candidate and baseline, by cluster and stratum.
+        below: (2, G, T) denominators.
+        n: Number of samples.
+        shift: The difference that all samples have in common, or None where they differ.
+    """
+
+    above: NDArray[np.float64]
+    below: NDArray[np.float64]
+    n: int
+    shift: float | None
+
+    @property
+    def clusters(self) -> int:
+        """G."""
+        return self.above.shape[1]
+
+    def difference(self) -> float:
+        """D; NaN where a stratum has no denominator in one of the runs."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            candidate, baseline = (self.above.sum(1) / self.below.sum(1)).mean(1)
+        return float(candidate - baseline)
+
+
+def paired_sums(
+    candidate: Sums, baseline: Sums, clusters: Sequence[str] | NDArray, strata: Sequence[str] | NDArray | None = None
+) -> PairedSums:
+    """Sum two runs' numerators and denominators by cluster and stratum.
+
+    Args:
+        candidate: (n,) numerators and (n,) denominators of the run in question.
+        baseline: The same of the run that it is held against; sample i is the same in both.
+        clusters: (n,) labels.
+        strata: (n,) labels that weigh the same, or None for one stratum.
+
+    Raises:
+        ValueError: As `perpo.stats.clustered_ratio`.
+    """
+    runs = [checked_sums(*run, clusters, strata) for run in (candidate, baseline)]
+    n = len(runs[0][0])
+    label = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    stratum = np.zeros(n, dtype=int) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
+    shape = (int(label.max(initial=-1)) + 1, int(stratum.max(initial=-1)) + 1)
+    place = label * shape[1] + stratum
+
+    def summed(values: NDArray) -> NDArray:
+        return np.bincount(place, weights=values, minlength=shape[0] * shape[1]).reshape(shape)
+
+    above = np.stack([summed(a) for a, _ in runs])
+    below = np.stack([summed(b) for _, b in runs])
+    return PairedSums(above, below, n, _shift(runs))
+
+
+def _shift(runs: list[tuple[NDArray, NDArray]]) -> float | None:
+    (a1, b1), (a0, b0) = runs
+    if not len(a1) or (b1 != b0).any():
+        return None
+    if (a1 == a0).all():
+        return 0.0
+    constant = (b1 == b1[0]).all() and (a1 - a0 == a1[0] - a0[0]).all()
+    return float((a1[0] - a0[0]) / b1[0]) if constant else None
+
+
+def cluster_t(sums: PairedSums, *, bounds: tuple[float, float] = (-1.0, 1.0)) -> Difference:
+    """The difference with a t interval on its cluster-robust standard error, and its t test.
+
+    The variance is G / (G - 1) sum_c u_c^2 with the t quantile of G - 1 degrees of freedom, as in
+    `perpo.stats.clustered_ratio`. Where all samples have the same difference v, spread cannot be seen; the
+    interval is then that of `perpo.stats.constant_interval`, and the p-value the level at which it ends at 0.
+
+    Args:
+        sums: What `paired_sums` gave.
+        bounds: What the difference of a sample can be at least and at most.
+    """
+    from scipy.stats import t
+
+    value, groups = sums.difference(), sums.clusters
+    if np.isnan(value):
+        return Difference(None, None, None, None, None, sums.n, groups, "undefined")
+    if groups < 2:
+        return Difference(value, None, None, None, None, sums.n, groups, "undefined")
+    if sums.shift is not None:
+        return _constant(value, sums.n, groups, bounds)
+    u = _influence(sums)
+    stderr = float(np.sqrt(groups / (groups - 1) * np.square(u).sum()))
+    if stderr < 1e-12:  # no cluster differs from the others by chance: that is no evidence of certainty
+        return Difference(value, None, None, None, None, sums.n, groups, "undefined")
+    ends = [float(t.ppf(0.5 + confidence / 2, groups - 1)) * stderr for confidence in (0.95, 0.9)]
+    wide, narrow = ((value - half, value + half) for half in ends)
+    p = float(2 * t.sf(abs(value) / stderr, groups - 1))
+    return Difference(value, stderr, wide, narrow, p, sums.n, groups, "cluster-t")
+
+
+def _constant(value: float, n: int, groups: int, bounds: tuple[float, float]) -> Difference:
+    wide, narrow = (constant_interval(value, groups, bounds, confidence) for confidence in (0.95, 0.9))
+    end = bounds[0] if value > 0 else bounds[1]
+    p = min(1.0, 2 * (1 - value / (value - end)) ** groups) if value else 1.0
+    return Difference(value, None, wide, narrow, p, n, groups, "cluster-exact")
+
+
+def _influence(sums: PairedSums) -> NDArray[np.float64]:
+    """(G,) u_c of the formula above."""
+    above, below = sums.above, sums.below
+    totals = below.sum(1, keepdims=True)
+    per_run = ((above - above.sum(1, keepdims=True) / totals * below) / totals).mean(2)
+    return per_run[0] - per_run[1]
+
+
+def cluster_bootstrap(sums: PairedSums, *, draws: int = DRAWS, seed: int = 0) -> Difference:
+    """The difference with a bootstrap of its clusters: the statistic itself is drawn again, nothing is linearised.
+
+    Each draw takes G clusters with replacement, an image with all its samples of both runs and of all strata
+    (Field and Welsh 2007, "Bootstrapping clustered data", the cluster bootstrap). Intervals are percentiles; the
+    p-value is that of the draws centred at 0: (1 + #{|D* - D| >= |D|}) / (draws + 1) (Davison and Hinkley 1997,
+    "Bootstrap Methods and their Application", section 4.4). Draws in which a stratum loses all its denominators
+    are left out.
+
+    Args:
+        sums: What `paired_sums` gave.
+        draws: How many times.
+        seed: Of the random numbers; the same seed gives the same result.
+    """
+    value, groups = sums.difference(), sums.clusters
+    if np.isnan(value) or groups < 2 or sums.shift is not None:
+        return cluster_t(sums)
+    drawn = _draw(sums, draws, np.random.default_rng(seed))
+    drawn = drawn[np.isfinite(drawn)]
+    stderr = float(drawn.std(ddof=1)) if len(drawn) > 1 else 0.0
+    if stderr < 1e-12:
+        return Difference(value, None, None, None, None, sums.n, groups, "undefined")
+    low, low90, high90, high = (float(end) for end in np.percentile(drawn, (2.5, 5, 95, 97.5)))
+    extreme = int((np.abs(drawn - value) >= abs(value)).sum())
+    p = (1 + extreme) / (len(drawn) + 1)
+    return Difference(value, stderr, (low, high), (low90, high90), p, sums.n, groups, "cluster-bootstrap")
+
+
+def _draw(sums: PairedSums, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(draws,) the difference in each draw; how often a cluster is drawn is counted, nothing is copied."""
+    groups, strata = sums.above.shape[1:]
+    columns = np.concatenate([sums.above, sums.below]).transpose(1, 0, 2).reshape(groups, 4 * strata)
+    found = np.empty(draws)
+    for start in range(0, draws, _CHUNK):
+        size = min(_CHUNK, draws - start)
+        counts = np.empty((size, groups))
+        for row in range(size):
+            counts[row] = np.bincount(rng.integers(groups, size=groups), minlength=groups)
+        totals = (counts @ columns).reshape(size, 4, strata)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios = (totals[:, :2] / totals[:, 2:]).mean(2)
+        found[start : start + size] = ratios[:, 0] - ratios[:, 1]
+    return found
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (1979, "A simple sequentially rejective multiple test procedure").
+
+    The k-th smallest of m p-values is multiplied by m - k + 1, at most 1 and never below the one before.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = p.argsort(kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return adjusted.tolist()
+
+
+def minimum_detectable_effect(stderr: float, clusters: int, *, alpha: float = 0.05, power: float = POWER) -> float:
+    """The smallest true difference that a two-sided test finds with the given power.
+
+    (t_{1 - alpha / 2} + t_power) times the standard error, G - 1 degrees of freedom (Bloom 1995, "Minimum
+    Detectable Effects").
+
+    Args:
+        stderr: Clustered standard error of the difference.
+        clusters: G, at least 2.
+        alpha: Level of the test.
+        power: Chance that it finds the effect.
+    """
+    from scipy.stats import t
+
+    return float((t.ppf(1 - alpha / 2, clusters - 1) + t.ppf(power, clusters - 1)) * stderr)
+
+
+def predicted_power(effect: float, stderr: float, clusters: int, *, alpha: float = 0.05) -> float:
+    """The chance that a two-sided t test finds a true difference, by the noncentral t distribution."""
+    from scipy.stats import nct, t
+
+    critical, shift = t.ppf(1 - alpha / 2, clusters - 1), effect / stderr
+    return float(nct.sf(critical, clusters - 1, shift) + nct.cdf(-critical, clusters - 1, shift))

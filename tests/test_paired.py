@@ -1,0 +1,172 @@
+"""perpo.paired against statsmodels, scipy, closed forms, written-out resampling and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from scipy.stats import binomtest
+from scipy.stats import t as student
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+from perpo.paired import (
+    cluster_bootstrap,
+    cluster_t,
+    holm,
+    minimum_detectable_effect,
+    paired_sums,
+    predicted_power,
+)
+from perpo.scores import BENCHMARKS
+from perpo.stats import clustered_mean, clustered_ratio
+
+
+def two_runs(
+    seed: int, clusters: int = 60, *, shift: float = 0.0, share: float = 0.6
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """0/1 scores of two runs on clustered samples; the runs share what makes a cluster hard."""
+    rng = np.random.default_rng(seed)
+    label = np.repeat(np.arange(clusters), rng.integers(1, 9, clusters))
+    common = rng.random(clusters)
+    ease = [share * common + (1 - share) * rng.random(clusters) for _ in range(2)]
+    one, other = (rng.random(len(label)) < each[label] for each in ease)
+    return np.clip(one + shift, 0, 1).astype(float), other.astype(float), label
+
+
+def ones(scores: np.ndarray) -> np.ndarray:
+    return np.ones(len(scores))
+
+
+def of_means(one: np.ndarray, other: np.ndarray, label: np.ndarray, strata: np.ndarray | None = None):
+    return paired_sums((one, ones(one)), (other, ones(other)), label, strata)
+
+
+def test_a_difference_of_means_equals_statsmodels() -> None:
+    one, other, label = two_runs(1)
+    fit = sm.OLS(one - other, ones(one)).fit(cov_type="cluster", cov_kwds={"groups": label}, use_t=True)
+    found = cluster_t(of_means(one, other, label))
+    assert (found.value, found.stderr) == pytest.approx((fit.params[0], fit.bse[0]))
+    assert found.p_value == pytest.approx(fit.pvalues[0])
+    assert found.interval == pytest.approx(tuple(fit.conf_int(0.05)[0]))
+    assert found.interval90 == pytest.approx(tuple(fit.conf_int(0.1)[0]))
+    assert (found.n, found.n_clusters, found.method) == (len(one), 60, "cluster-t")
+
+
+def test_with_strata_it_is_the_mean_of_the_differences_clustered_jointly() -> None:
+    one, other, label = two_runs(2)
+    strata = np.random.default_rng(0).integers(3, size=len(one))
+    found = cluster_t(of_means(one, other, label, strata))
+    expected = clustered_mean(one - other, label, strata, bounds=(-1, 1))
+    assert (found.value, found.stderr) == pytest.approx((expected.value, expected.stderr))
+    assert found.interval == pytest.approx((expected.ci_low, expected.ci_high))
+
+
+def f1_sums(said: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    definition = next(metric for metric in BENCHMARKS["pope"] if metric.name == "f1")
+    columns = {"tp": said * truth, "fp": said * (1 - truth), "fn": (1 - said) * truth}
+    return definition.sums(columns)
+
+
+def test_a_difference_of_ratios_is_linearised_as_each_ratio_is() -> None:
+    """Against a baseline that is always right (F1 of 1, no spread), it has the candidate's own standard error."""
+    said, truth, label = two_runs(3)
+    sums = paired_sums(f1_sums(said, truth), f1_sums(truth, truth), label)
+    alone = clustered_ratio(*f1_sums(said, truth), label)
+    found = cluster_t(sums)
+    assert alone.value is not None
+    assert found.value == pytest.approx(alone.value - 1)
+    # Samples without a denominator in one run count there as clusters of no weight.
+    assert found.stderr == pytest.approx(alone.stderr, rel=0.02)
+
+
+def test_the_bootstrap_is_a_resampling_written_out() -> None:
+    """Fewer draws, made with plain loops over copies of the samples; and the interval that scipy's bootstrap gives."""
+    one, other, label = two_runs(4, clusters=25)
+    truth = (np.random.default_rng(9).random(len(one)) < 0.5).astype(float)
+    sums = paired_sums(f1_sums(one, truth), f1_sums(other, truth), label)
+    rng, drawn = np.random.default_rng(7), []
+    for _ in range(400):
+        rows = np.concatenate([np.flatnonzero(label == c) for c in rng.integers(25, size=25)])
+        (a1, b1), (a0, b0) = f1_sums(one[rows], truth[rows]), f1_sums(other[rows], truth[rows])
+        drawn.append(a1.sum() / b1.sum() - a0.sum() / b0.sum())
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    found = cluster_bootstrap(sums, draws=400, seed=7)
+    assert found.interval == pytest.approx((low, high), abs=1e-12)
+    assert found.stderr == pytest.approx(np.std(drawn, ddof=1))
+    far = sum(abs(draw - found.value) >= abs(found.value) for draw in drawn)
+    assert found.p_value == pytest.approx((1 + far) / 401)
+
+
+def test_of_means_the_bootstrap_and_the_t_test_agree() -> None:
+    one, other, label = two_runs(5, clusters=300)
+    sums = of_means(one, other, label)
+    by_t, by_draws = cluster_t(sums), cluster_bootstrap(sums)
+    assert by_draws.stderr == pytest.approx(by_t.stderr, rel=0.05)
+    assert by_draws.p_value == pytest.approx(by_t.p_value, abs=0.03)
+    assert cluster_bootstrap(sums) == by_draws
+    assert cluster_bootstrap(sums, seed=1) != by_draws
+
+
+def test_equal_runs_differ_by_nothing_and_the_interval_knows_how_few_there_are() -> None:
+    one, _, label = two_runs(6, clusters=50)
+    for found in (cluster_t(of_means(one, one, label)), cluster_bootstrap(of_means(one, one, label))):
+        assert (found.value, found.stderr, found.p_value, found.method) == (0.0, None, 1.0, "cluster-exact")
+        unseen = 1 - 0.025 ** (1 / 50)  # Clopper and Pearson's upper end with 0 of 50
+        assert found.interval == pytest.approx((-unseen, unseen))
+        assert binomtest(0, 50).proportion_ci(0.95).high == pytest.approx(unseen)
+
+
+def test_a_run_that_is_better_on_every_sample_is_tested_by_its_signs() -> None:
+    found = cluster_t(of_means(np.ones(8), np.zeros(8), np.arange(8)))
+    assert found.value == 1.0
+    assert found.p_value == pytest.approx(binomtest(8, 8).pvalue)
+
+
+def test_what_is_not_defined_is_none() -> None:
+    one_cluster = cluster_t(of_means(np.array([1.0, 0.0]), np.array([0.0, 0.0]), np.zeros(2)))
+    assert (one_cluster.value, one_cluster.stderr, one_cluster.p_value) == (0.5, None, None)
+    nothing = cluster_t(paired_sums(([0.0, 0.0], [0.0, 0.0]), ([1.0, 0.0], [1.0, 1.0]), [1, 2]))
+    assert (nothing.value, nothing.method) == (None, "undefined")
+    # One cluster up, one down by the same: the differences differ, the clusters' u do not vanish.
+    moved = cluster_t(of_means(np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.arange(2)))
+    assert moved.value == 0.0
+    assert moved.stderr == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_equals_statsmodels(seed: int) -> None:
+    p_values = np.random.default_rng(seed).random(9) ** 3
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+    assert holm([]) == []
+
+
+def test_the_minimum_detectable_effect_is_found_at_about_its_power() -> None:
+    """The formula's t quantiles approximate the noncentral t, which statsmodels integrates."""
+    effect = minimum_detectable_effect(0.02, 200)
+    assert effect == pytest.approx((student.ppf(0.975, 199) + student.ppf(0.8, 199)) * 0.02)
+    deviation = 0.02 * np.sqrt(200)
+    exact = TTestPower().solve_power(nobs=200, alpha=0.05, power=0.8) * deviation
+    assert effect == pytest.approx(exact, rel=0.01)
+    by_statsmodels = TTestPower().power(effect / deviation, 200, 0.05)
+    assert predicted_power(effect, 0.02, 200) == pytest.approx(by_statsmodels, abs=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [False, True])
+def test_two_equal_models_are_told_apart_as_often_as_alpha_says(ratio: bool) -> None:
+    """2,000 A/A comparisons on clustered samples: alarms in 3-7%, intervals cover 0 in 93-97%."""
+    alarms = covered = 0
+    for trial in range(2000):
+        one, other, label = two_runs(100 + trial)
+        if ratio:
+            truth = (np.random.default_rng(trial).random(len(one)) < 0.5).astype(float)
+            sums = paired_sums(f1_sums(one, truth), f1_sums(other, truth), label)
+            found = cluster_bootstrap(sums, draws=400, seed=trial)
+        else:
+            found = cluster_t(of_means(one, other, label))
+        assert found.p_value is not None
+        assert found.interval is not None
+        alarms += found.p_value < 0.05
+        covered += found.interval[0] <= 0 <= found.interval[1]
+    assert 60 <= alarms <= 140
+    assert 1860 <= covered <= 1940
