@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perpo.errors import PerpoError
+from perpo.paired import Difference, cluster_bootstrap, cluster_t, paired_sums
 from perpo.records import RunRecord
-from perpo.stats import Estimate, clustered_mean
+from perpo.scores import Definition
+from perpo.stats import Estimate
 from perpo.store import Run
 
 
@@ -29,6 +31,11 @@ class Scores:
     clusters: NDArray
     values: dict[str, NDArray]
 
+    def take(self, places: NDArray) -> Scores:
+        """Some of the samples, by their places or as a mask."""
+        values = {name: column[places] for name, column in self.values.items()}
+        return Scores(self.keys[places], self.tasks[places], self.clusters[places], values)
+
 
 def read_scores(run: Run) -> Scores:
     """The scores of a run's samples.
@@ -46,51 +53,74 @@ def read_scores(run: Run) -> Scores:
     return Scores(keys.astype(str), tasks.astype(str), clusters.astype(str), values)
 
 
-def mismatches(candidate: RunRecord, baseline: RunRecord) -> list[str]:
-    """What keeps two runs from being compared, one sentence each; empty if nothing does."""
+def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = False) -> list[str]:
+    """What keeps two runs from being compared, one sentence each; empty if nothing does.
+
+    Args:
+        candidate: The run in question.
+        baseline: The run that it is held against.
+        common: Whether only what both have is compared, so that tasks and samples of one alone do not matter.
+    """
     found = []
-    if candidate.suite["name"] != baseline.suite["name"]:
-        found.append(f"suite {candidate.suite['name']} against {baseline.suite['name']}")
     theirs = {result.task: result for result in baseline.tasks}
     ours = {result.task: result for result in candidate.tasks}
-    if only := sorted(set(ours) ^ set(theirs)):
-        found.append(f"only one of them has the tasks {', '.join(only)}")
+    if not common:
+        if candidate.suite["name"] != baseline.suite["name"]:
+            found.append(f"suite {candidate.suite['name']} against {baseline.suite['name']}")
+        if only := sorted(set(ours) ^ set(theirs)):
+            found.append(f"only one of them has the tasks {', '.join(only)}")
     for field in ("temperature", "top_p"):
-        one, other = candidate.generation.get(field), baseline.generation.get(field)
-        if one != other and None not in (one, other):
-            found.append(f"{field} {one} against {other}")
+        found += _differ(field, candidate.generation.get(field), baseline.generation.get(field))
+    for field in ("id", "prompt_sha256", "settings"):
+        found += _differ(f"judge's {field}", (candidate.judge or {}).get(field), (baseline.judge or {}).get(field))
+    fields = ["box_frame", "task_version", "prompt", "max_new_tokens", *([] if common else ["data_sha256", "n_scored"])]
     for name in sorted(set(ours) & set(theirs)):
-        for field in ("data_sha256", "box_frame", "task_version", "prompt", "max_new_tokens", "n_scored"):
-            one, other = getattr(ours[name], field), getattr(theirs[name], field)
-            if one != other and None not in (one, other):  # None: not known
-                found.append(f"{name}: {field} {one!s:.60} against {other!s:.60}")
+        for field in fields:
+            found += _differ(f"{name}: {field}", getattr(ours[name], field), getattr(theirs[name], field))
     return found
 
 
-def check_comparable(candidate: Run, baseline: Run) -> None:
+def _differ(what: str, one: object, other: object) -> list[str]:
+    return (
+        [] if one == other or None in (one, other) else [f"{what} {one!s:.60} against {other!s:.60}"]
+    )  # None: unknown
+
+
+def check_comparable(candidate: Run, baseline: Run, *, common: bool = False) -> None:
     """Refuse to compare what cannot be compared.
 
     Raises:
-        PerpoError: The runs differ in suite, tasks, data, frame, scorer or number of samples; all
-            differences are listed.
+        PerpoError: The runs differ in suite, tasks, data, frame, scorer, judge or number of samples; all
+            differences are listed. With `common`, only what would make equal samples mean different things counts.
     """
-    if found := mismatches(candidate.record, baseline.record):
+    if found := mismatches(candidate.record, baseline.record, common=common):
         raise PerpoError(
             f"{candidate.record.name} and {baseline.record.name} cannot be compared: {'; '.join(found)}",
             "evaluate both with the same suite, data, tasks, limit, prompt_style and max_new_tokens",
         )
 
 
-def paired_difference(candidate: Scores, baseline: Scores, score: str) -> Estimate:
-    """Mean of candidate minus baseline over the same samples, every task weighing the same.
+def shared_samples(candidate: Scores, baseline: Scores) -> tuple[Scores, Scores]:
+    """The samples that both runs have.
 
-    Pairing takes away what makes a sample hard for both (Miller 2024, section 4); the interval is
-    clustered as in `perpo.stats.clustered_mean`.
+    Raises:
+        PerpoError: There are none.
+    """
+    keys, ours, theirs = np.intersect1d(candidate.keys, baseline.keys, assume_unique=True, return_indices=True)
+    if not len(keys):
+        raise PerpoError("the runs have no sample in common", "evaluate both on the same data")
+    return candidate.take(ours), baseline.take(theirs)
+
+
+def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -> Difference:
+    """Candidate minus baseline in one metric over the same samples, every task weighing the same.
+
+    A mean is tested by `perpo.paired.cluster_t`, a ratio such as F1 by `perpo.paired.cluster_bootstrap`.
 
     Args:
         candidate: Scores of the run in question.
         baseline: Scores of the run it is held against.
-        score: A key of `values`, such as "acc@0.5". Samples that do not have it are left out.
+        metric: The metric. Samples that lack one of its scores in both runs are left out.
 
     Raises:
         PerpoError: The two hold different samples, or a score is missing in one of them alone.
@@ -101,8 +131,25 @@ def paired_difference(candidate: Scores, baseline: Scores, score: str) -> Estima
             f"the runs share {shared} of {len(candidate.keys)} and {len(baseline.keys)} samples",
             "evaluate both on the same data with the same limit",
         )
-    difference = candidate.values[score] - baseline.values[score]
-    held = ~np.isnan(difference)
-    if (np.isnan(candidate.values[score]) != np.isnan(baseline.values[score])).any():
-        raise PerpoError(f"{score} is missing for samples of one run alone", "score both again: perpo-eval --rescore")
-    return clustered_mean(difference[held], candidate.clusters[held], candidate.tasks[held], bounds=(-1.0, 1.0))
+    runs = [metric.sums(scores.values) for scores in (candidate, baseline)]
+    held, theirs = (~np.isnan(above) & ~np.isnan(below) for above, below in runs)
+    if (held != theirs).any():
+        raise PerpoError(
+            f"{metric.name} is missing for samples of one run alone", "score both again: perpo-eval --rescore"
+        )
+    ours, base = ((above[held], below[held]) for above, below in runs)
+    sums = paired_sums(ours, base, baseline.clusters[held], baseline.tasks[held])
+    return cluster_bootstrap(sums) if metric.bottom else cluster_t(sums)
+
+
+def paired_difference(candidate: Scores, baseline: Scores, score: str) -> Estimate:
+    """`metric_difference` of a score's mean, as an estimate.
+
+    Args:
+        candidate: As there.
+        baseline: As there.
+        score: A key of `values`, such as "acc@0.5".
+    """
+    found = metric_difference(candidate, baseline, Definition(score, score))
+    low, high = found.interval or (None, None)
+    return Estimate(found.value, found.stderr, low, high, found.n, found.n_clusters, found.method)

@@ -1,0 +1,327 @@
+"""A regression report: is a candidate worse than its baseline, task by task. Numbers only, no torch.
+
+For each task's primary metric, and for their average where tasks belong together, the gain g is the difference
+of the two runs in the better direction. Over all of them p-values are adjusted by Holm's method, and with the
+threshold d:
+
+    regressed     adjusted p < 0.05 and g <= -d
+    improved      adjusted p < 0.05 and g >= d
+    unchanged     the 90% interval lies within (-d, d), which is two one-sided tests at 5% (Schuirmann 1987),
+                  or all answers score the same
+    inconclusive  anything else; the smallest effect that would have been found is given
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Literal
+
+import numpy as np
+
+from perpo.compare import Scores, check_comparable, metric_difference, read_scores, shared_samples
+from perpo.errors import PerpoError
+from perpo.nearest import did_you_mean
+from perpo.paired import Difference, holm, minimum_detectable_effect
+from perpo.records import GroupResult
+from perpo.scores import BENCHMARKS, PRIMARY, Definition
+from perpo.store import Run
+
+Verdict = Literal["regressed", "inconclusive", "unchanged", "improved"]
+
+ALPHA = 0.05
+THRESHOLD = 0.5
+"""Points (of 100) below which a difference does not matter, unless told otherwise."""
+
+FLIP_SCORES = {"grounding": ("acc@0.5", "iou"), "pope": ("accuracy",), "ocr": ("edit_distance",)}
+"""Scores by which a benchmark's samples are said to have got worse, the deciding one first."""
+
+_FLIPS = 20
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """A known loss that may pass: in which task, why, and until when."""
+
+    task: str
+    reason: str
+    expires: date
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """How many samples both runs had right, one alone, or neither: a description (it ignores clusters)."""
+
+    both: int
+    baseline_only: int
+    candidate_only: int
+    neither: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task (or average of tasks) in its primary metric.
+
+    Attributes:
+        task: The task's name, or the group's.
+        tasks: The tasks that it is made of.
+        benchmark: A key of `perpo.scores.BENCHMARKS`.
+        metric: What is compared.
+        baseline: The baseline's value over the compared samples, or None.
+        candidate: The candidate's.
+        difference: Candidate minus baseline.
+        threshold: As a fraction, above 0.
+        p_adjusted: Holm's, over all rows; None where there is no p-value.
+        verdict: See the module.
+        mde: The smallest effect found with a power of 80%, or None.
+        pairs: For scores that are 0 or 1.
+        waiver: What lets a regression pass, or None.
+    """
+
+    task: str
+    tasks: list[str]
+    benchmark: str
+    metric: Definition
+    baseline: float | None
+    candidate: float | None
+    difference: Difference
+    threshold: float
+    p_adjusted: float | None = None
+    verdict: Verdict = "inconclusive"
+    mde: float | None = None
+    pairs: Pairs | None = None
+    waiver: Waiver | None = None
+
+    @property
+    def gain(self) -> float | None:
+        """The difference, above 0 where the candidate is better."""
+        value = self.difference.value
+        return value if value is None or self.metric.higher_is_better else -value
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A sample on which the candidate lost. Texts are as the models wrote them."""
+
+    task: str
+    sample_key: str
+    loss: float
+    image: str | None
+    question: str
+    target: str
+    baseline: str
+    candidate: str
+    baseline_prediction: str | None
+    candidate_prediction: str | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of it; rendered by `perpo.report_files`."""
+
+    baseline: Run
+    candidate: Run
+    rows: list[Row]
+    flips: list[Flip]
+    samples: int
+    notes: list[str]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the rows, waived ones left out."""
+        found = {row.verdict for row in self.rows if row.waiver is None}
+        order: tuple[Verdict, ...] = ("regressed", "inconclusive", "improved")
+        return next((verdict for verdict in order if verdict in found), "unchanged")
+
+
+def compare_runs(
+    baseline: Run,
+    candidate: Run,
+    *,
+    thresholds: Mapping[str, float] | None = None,
+    common: bool = False,
+    waivers: Sequence[Waiver] = (),
+    today: date | None = None,
+) -> Report:
+    """Compare two runs.
+
+    Args:
+        baseline: What is to be held.
+        candidate: What is new.
+        thresholds: Points (0 to 100) by task, group or benchmark; "" for all others.
+        common: Compare the tasks and samples that both have, rather than refuse.
+        waivers: Known losses; expired ones do not count and are named.
+        today: For the waivers; by default the date in UTC.
+
+    Raises:
+        PerpoError: The runs cannot be compared, or a threshold or waiver names no task of theirs; exit code 3
+            where a run is not complete.
+    """
+    for run in (baseline, candidate):
+        _check_complete(run)
+    check_comparable(candidate, baseline, common=common)
+    ours, theirs = read_scores(candidate), read_scores(baseline)
+    notes = []
+    if common:
+        counts = len(ours.keys), len(theirs.keys)
+        ours, theirs = shared_samples(ours, theirs)
+        notes.append(f"Compared on the {len(ours.keys):,} samples that both have, of {counts[1]:,} and {counts[0]:,}.")
+    elif len(ours.keys) != len(theirs.keys) or (ours.keys != theirs.keys).any():
+        raise PerpoError("the runs hold other samples", "give --common to compare those that both have")
+    rows = [_row(part, ours, theirs, thresholds or {}) for part in _parts(baseline, set(ours.tasks))]
+    _check_names(thresholds or {}, waivers, rows)
+    rows = _judged(rows)
+    live, expired = _live(waivers, today)
+    notes += [f"The waiver for {each.task} expired on {each.expires} ({each.reason})." for each in expired]
+    rows = [
+        replace(row, waiver=live.get(row.task)) if row.verdict == "regressed" and row.task in live else row
+        for row in rows
+    ]
+    return Report(baseline, candidate, rows, _flips(baseline, candidate, rows, ours, theirs), len(ours.keys), notes)
+
+
+def _check_complete(run: Run) -> None:
+    if run.record.source != "measured":
+        raise PerpoError(f"{run.path} holds {run.record.source} numbers and no samples", "give measured runs")
+    if run.record.status != "complete":
+        raise PerpoError(
+            f"the run {run.path} is {run.record.status}", "run the same perpo-eval again to finish it", exit_code=3
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What becomes a row: some tasks of one benchmark."""
+
+    name: str
+    group: str
+    benchmark: str
+    tasks: list[str]
+
+
+def _parts(run: Run, present: set[str]) -> list[_Part]:
+    """The tasks, and behind those of each group their average."""
+    parts = []
+    for group in run.record.groups:
+        tasks = [task for task in group.tasks if task in present]
+        parts += [_Part(task, group.name, group.benchmark, [task]) for task in tasks]
+        if len(tasks) > 1:
+            parts.append(_Part(_average_name(group, tasks), group.name, group.benchmark, tasks))
+    return parts
+
+
+def _average_name(group: GroupResult, tasks: Sequence[str]) -> str:
+    return group.name if group.name not in tasks else f"{group.name} (average)"
+
+
+def _row(part: _Part, ours: Scores, theirs: Scores, thresholds: Mapping[str, float]) -> Row:
+    name = PRIMARY[part.benchmark]
+    metric = next(each for each in BENCHMARKS[part.benchmark] if each.name == name)
+    chosen = np.isin(theirs.tasks, part.tasks)
+    candidate, baseline = ours.take(chosen), theirs.take(chosen)
+    old, new = (metric.estimate(run.values, run.clusters, run.tasks).value for run in (baseline, candidate))
+    points = next(
+        (thresholds[key] for key in (part.name, part.group, part.benchmark, "") if key in thresholds), THRESHOLD
+    )
+    difference = metric_difference(candidate, baseline, metric)
+    pairs = _pairs(candidate, baseline, FLIP_SCORES[part.benchmark][0])
+    return Row(part.name, part.tasks, part.benchmark, metric, old, new, difference, points / 100, pairs=pairs)
+
+
+def _pairs(candidate: Scores, baseline: Scores, score: str) -> Pairs | None:
+    one, other = candidate.values[score], baseline.values[score]
+    if not (np.isin(one, (0, 1)).all() and np.isin(other, (0, 1)).all()):
+        return None
+    new, old = one == 1, other == 1
+    return Pairs(int((new & old).sum()), int((old & ~new).sum()), int((new & ~old).sum()), int((~new & ~old).sum()))
+
+
+def _judged(rows: Sequence[Row]) -> list[Row]:
+    """The rows with their adjusted p-values, verdicts and smallest detectable effects."""
+    tested = [row for row in rows if row.difference.p_value is not None]
+    adjusted = dict(zip(map(id, tested), holm([row.difference.p_value or 0.0 for row in tested]), strict=True))
+    found = []
+    for row in rows:
+        p, stderr = adjusted.get(id(row)), row.difference.stderr
+        mde = None if stderr is None else minimum_detectable_effect(stderr, row.difference.n_clusters)
+        found.append(replace(row, p_adjusted=p, verdict=_verdict(row, p), mde=mde))
+    return found
+
+
+def _verdict(row: Row, p: float | None) -> Verdict:
+    gain, within = row.gain, row.difference.interval90
+    if gain is None or p is None:
+        return "inconclusive"
+    if p < ALPHA and abs(gain) >= row.threshold:
+        return "improved" if gain > 0 else "regressed"
+    same = row.difference.method == "cluster-exact" and gain == 0
+    if same or (within is not None and -row.threshold < within[0] and within[1] < row.threshold):
+        return "unchanged"
+    return "inconclusive"
+
+
+def _check_names(thresholds: Mapping[str, float], waivers: Sequence[Waiver], rows: Sequence[Row]) -> None:
+    known = {row.task for row in rows}
+    for waiver in waivers:
+        if waiver.task not in known:
+            raise PerpoError(
+                f"a waiver names '{waiver.task}', which was not compared", did_you_mean(waiver.task, known)
+            )
+    known |= {row.benchmark for row in rows} | {""}
+    for name, points in thresholds.items():
+        if name not in known:
+            raise PerpoError(f"--threshold names '{name}', which was not compared", did_you_mean(name, known - {""}))
+        if not 0 < points <= 100:
+            raise PerpoError(f"--threshold {name}={points:g} is not between 0 and 100 points", "such as 0.5")
+
+
+def _live(waivers: Sequence[Waiver], today: date | None) -> tuple[dict[str, Waiver], list[Waiver]]:
+    from datetime import UTC, datetime
+
+    now = today or datetime.now(UTC).date()
+    return {w.task: w for w in waivers if w.expires >= now}, [w for w in waivers if w.expires < now]
+
+
+def _flips(baseline: Run, candidate: Run, rows: Sequence[Row], ours: Scores, theirs: Scores) -> list[Flip]:
+    """The samples that lost most; those of tasks that regressed come first."""
+    losses = np.zeros((2, len(ours.keys)))
+    regressed = np.zeros(len(ours.keys), dtype=bool)
+    for row in rows:
+        chosen = np.isin(ours.tasks, row.tasks)
+        names = FLIP_SCORES[row.benchmark]
+        for place, name in enumerate((names[0], names[-1])):
+            sign = 1 if next(m for m in BENCHMARKS[row.benchmark] if m.name == name).higher_is_better else -1
+            change = sign * (theirs.values[name] - ours.values[name])
+            losses[place][chosen] = np.nan_to_num(change[chosen])
+        if row.verdict == "regressed":
+            regressed |= chosen
+    order = np.lexsort((ours.keys, -losses[1], -losses[0], ~regressed))
+    worst = [place for place in order if losses[0][place] > 0][:_FLIPS]
+    return _described(baseline, candidate, [(str(ours.keys[place]), float(losses[0][place])) for place in worst])
+
+
+def _described(baseline: Run, candidate: Run, worst: Sequence[tuple[str, float]]) -> list[Flip]:
+    import pyarrow.compute as pc
+
+    if not worst:
+        return []
+    columns = ["sample_key", "task", "image", "question", "target", "response", "prediction"]
+    tables = []
+    for run in (baseline, candidate):
+        table = run.samples(columns)
+        chosen = table.filter(pc.is_in(table["sample_key"], value_set=_strings([key for key, _ in worst])))
+        tables.append({sample["sample_key"]: sample for sample in chosen.to_pylist()})
+    flips = []
+    for key, loss in worst:
+        old, new = tables[0][key], tables[1][key]
+        image = (old["image"] or {}).get("path")
+        texts = (old["question"], old["target"], old["response"], new["response"])
+        flips.append(Flip(old["task"], key, loss, image, *texts, old["prediction"], new["prediction"]))
+    return flips
+
+
+def _strings(values: Sequence[str]):  # type: ignore[no-untyped-def]
+    import pyarrow as pa
+
+    return pa.array(values, pa.string())
