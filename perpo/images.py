@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageFile
 
-from perpo.files import atomic_write_bytes
+from perpo.files import atomic_write_bytes, cache_folder
 
 
 def image_problems(paths: Sequence[Path]) -> list[str | None]:
@@ -51,6 +53,24 @@ def unpack_image(data: bytes, folder: Path) -> Path:
     if not path.exists():
         atomic_write_bytes(path, data)
     return path
+
+
+def find_image(image: Mapping[str, Any], folder: Path | None = None) -> Path | None:
+    """The file of an image that a run record names, or None; what has other contents is not it.
+
+    Args:
+        image: {sha256, path} as in `perpo.records.SAMPLE_COLUMNS`.
+        folder: Where to look for the path; what perpo unpacked itself is found without.
+    """
+    sha256, path = str(image.get("sha256") or ""), str(image.get("path") or "")
+    candidates = sorted((cache_folder() / "images").glob(f"{glob.escape(sha256[:32])}.*")) if sha256 else []
+    if folder is not None and path:
+        inside = (folder / path).resolve()
+        candidates += [inside] if inside.is_relative_to(folder.resolve()) else []
+    for file in candidates:
+        if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256:
+            return file
+    return None
 
 
 def _problem(path: Path) -> str | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -102,12 +102,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Flip:
-    """A sample on which the candidate lost. Texts are as the models wrote them."""
+    """A sample on which the candidate lost `loss` of a score; columns as in `perpo.records.SAMPLE_COLUMNS`."""
 
     task: str
     sample_key: str
     loss: float
-    image: str | None
+    benchmark: str
+    image: dict[str, Any]
     question: str
     target: str
     baseline: str
@@ -315,9 +316,10 @@ def _described(baseline: Run, candidate: Run, worst: Sequence[tuple[str, float]]
     flips = []
     for key, loss in worst:
         old, new = tables[0][key], tables[1][key]
-        image = (old["image"] or {}).get("path")
         texts = (old["question"], old["target"], old["response"], new["response"])
-        flips.append(Flip(old["task"], key, loss, image, *texts, old["prediction"], new["prediction"]))
+        benchmark = baseline.record.task(old["task"]).benchmark
+        image = old["image"] or {}
+        flips.append(Flip(old["task"], key, loss, benchmark, image, *texts, old["prediction"], new["prediction"]))
     return flips
 
 

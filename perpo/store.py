@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perpo.errors import PerpoError
+from perpo.nearest import did_you_mean
 from perpo.records import RunRecord, SamplesFile, from_json, to_json
 
 if TYPE_CHECKING:
@@ -121,6 +122,63 @@ def read_run(path: Path) -> Run:
     if not file.is_file():
         raise PerpoError(f"there is no run at {folder} (no {RUN_FILE})", "give the folder that perpo-eval printed")
     return Run(from_json(file.read_bytes(), str(file)), folder)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A run.json that cannot be read, and why."""
+
+    path: Path
+    reason: str
+
+
+def find_runs(root: Path) -> tuple[list[Run], list[Unreadable]]:
+    """All runs below a folder, the oldest first; those that cannot be read are told apart.
+
+    Raises:
+        PerpoError: There is no such folder.
+    """
+    if not root.is_dir():
+        raise PerpoError(f"there is no results folder {root}", "give the folder that perpo-eval wrote to")
+    runs, unreadable = [], []
+    for file in sorted(root.rglob(RUN_FILE)):
+        if any(part.startswith(".") for part in file.relative_to(root).parts):  # being written
+            continue
+        try:
+            runs.append(read_run(file))
+        except PerpoError as error:
+            unreadable.append(Unreadable(file, error.message))
+    return sorted(runs, key=lambda run: (run.record.created_utc, run.record.run_id)), unreadable
+
+
+def resolve_run(text: str, root: Path) -> Run:
+    """The run that somebody means.
+
+    Args:
+        text: A run's folder or run.json; a folder with runs below it, which means the newest of them; or the id or
+            name of a run below `root` (of several with one name, the newest).
+        root: The results folder.
+
+    Raises:
+        PerpoError: There is no such run; exit code 3 where a folder holds none that was finished.
+    """
+    path = Path(text)
+    if path.name == RUN_FILE or (path / RUN_FILE).is_file():
+        return read_run(path)
+    runs = find_runs(root)[0] if root.is_dir() else []
+    if found := [run for run in runs if text in (run.record.run_id, run.record.name)]:
+        return found[-1]
+    if not path.is_dir():
+        known = sorted({run.record.name for run in runs})
+        raise PerpoError(
+            f"there is no run {text}: neither a folder nor the id or name of one in {root}",
+            did_you_mean(text, known) if known else "give the folder that perpo-eval printed",
+        )
+    runs, unreadable = find_runs(path)
+    if not runs:
+        why = f": {unreadable[0].reason}" if unreadable else ""
+        raise PerpoError(f"{path} holds no finished run{why}", "run perpo-eval to its end", exit_code=3)
+    return runs[-1]
 
 
 def _write_samples(path: Path, samples: pa.Table) -> SamplesFile:

@@ -1,0 +1,116 @@
+"""perpo-report: is a candidate worse than its baseline; the exit code gates a merge."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from perpo.cli.common import arg, parse_arguments, run_program
+from perpo.errors import PerpoError
+
+if TYPE_CHECKING:
+    from perpo.report import Report, Waiver
+
+DESCRIPTION = "Compare a candidate run with a baseline run, sample by sample. Exit code 1: it regressed."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportArguments:
+    """What perpo-report takes."""
+
+    baseline: str = arg(help="a run's folder, a folder of runs (its newest), or the id or name of a run in --results")
+    candidate: str = arg(help="the same, of the run in question")
+    results: Path = arg(Path("results"), "where ids and names are looked up")
+    threshold: list[str] = arg([], "points that matter: 1.0, or by task or benchmark grounding=1.0 (default: 0.5)")
+    common: bool = arg(False, "compare the tasks and samples that both have, rather than refuse")
+    waivers: Path | None = arg(None, "YAML: a list of task, reason and expires (a date) of known losses")
+    fail_on: Literal["regressed", "inconclusive"] = arg("regressed", "the mildest verdict that exits with 1")
+    images: Path | None = arg(None, "folder of the pictures, for the thumbnails of --html")
+    markdown: Path | None = arg(None, "write the report as Markdown")
+    junit: Path | None = arg(None, "write it as JUnit's XML")
+    html: Path | None = arg(None, "write it as one HTML page")
+    json: Path | None = arg(None, "write it as JSON")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program."""
+    return run_program(_main, argv)
+
+
+def _main(argv: list[str]) -> int:
+    args = parse_arguments(ReportArguments, argv, prog="perpo-report", description=DESCRIPTION)
+    thresholds = _thresholds(args.threshold)
+    waivers = _waivers(args.waivers)
+    from perpo.report import compare_runs
+    from perpo.report_files import headline, table
+    from perpo.store import resolve_run
+
+    baseline, candidate = (resolve_run(text, args.results) for text in (args.baseline, args.candidate))
+    report = compare_runs(baseline, candidate, thresholds=thresholds, common=args.common, waivers=waivers)
+    _write(args, report)
+    table(report).show()
+    closed = {"regressed"} if args.fail_on == "regressed" else {"regressed", "inconclusive"}
+    print(headline(report), file=sys.stderr)
+    return int(report.verdict in closed)
+
+
+def _write(args: ReportArguments, report: Report) -> None:
+    from perpo import report_files
+    from perpo.files import atomic_write_text
+
+    outputs: dict[Path | None, Any] = {
+        args.markdown: lambda: report_files.markdown(report),
+        args.junit: lambda: report_files.junit(report),
+        args.html: lambda: report_files.page(report, args.images),
+        args.json: lambda: json.dumps(report_files.as_json(report), indent=1, ensure_ascii=False) + "\n",
+    }
+    for path, render in outputs.items():
+        if path is not None:
+            atomic_write_text(path, render())
+            print(f"{path} written", file=sys.stderr)
+
+
+def _thresholds(words: list[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for word in words:
+        name, _, number = word.rpartition("=")
+        try:
+            points = float(number)
+        except ValueError:
+            points = float("nan")
+        if not 0 < points <= 100 or name in found:
+            raise PerpoError(f"--threshold {word} is not points between 0 and 100", "such as 0.5 or grounding=1.0")
+        found[name] = points
+    return found
+
+
+def _waivers(path: Path | None) -> list[Waiver]:
+    import yaml
+
+    from perpo.report import Waiver
+
+    if path is None:
+        return []
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PerpoError(f"{path} can't be read: {' '.join(str(error).split())}", _WAIVER_HINT) from error
+    if not isinstance(content, list):
+        raise PerpoError(f"{path} holds no list of waivers", _WAIVER_HINT)
+    found = []
+    for number, item in enumerate(content, 1):
+        whole = isinstance(item, dict) and set(item) == {"task", "reason", "expires"}
+        if not (whole and type(item["expires"]) is date and all(str(value).strip() for value in item.values())):
+            raise PerpoError(f"{path}, waiver {number}: expected task, reason and expires (a date)", _WAIVER_HINT)
+        found.append(Waiver(str(item["task"]), str(item["reason"]), item["expires"]))
+    return found
+
+
+_WAIVER_HINT = "such as - {task: refcoco_val, reason: known loss of the new frame, expires: 2027-01-31}"
+
+if __name__ == "__main__":
+    sys.exit(main())
