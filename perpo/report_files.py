@@ -58,8 +58,8 @@ def _notes(report: Report) -> list[str]:
     notes = [
         "Gain: candidate minus baseline in the better direction, in points of 100, paired over "
         f"{report.samples:,} samples and clustered by image. Regressed: p below {ALPHA} and a loss of at least the "
-        "threshold; unchanged: the 90% interval lies within the threshold; otherwise inconclusive, with the effect that "
-        "would have been seen with a power of 80%.",
+        "threshold; unchanged: the 90% interval lies within the threshold; otherwise inconclusive, with the effect "
+        "that would have been seen with a power of 80%.",
         *report.notes,
     ]
     for row in report.rows:
@@ -100,9 +100,17 @@ def _runs_markdown(report: Report) -> str:
 
 
 def _flip_markdown(flip: Flip) -> str:
-    parts = {"question": flip.question, "truth": flip.target, "baseline": flip.baseline, "candidate": flip.candidate}
+    parts = {"question": flip.question, "truth": _truth(flip), "baseline": flip.baseline, "candidate": flip.candidate}
     lines = [f"- {name}: {_code(text)}" for name, text in parts.items()]
     return f"**{flip.task}** `{flip.sample_key[:12]}`\n" + "\n".join(lines) + "\n\n"
+
+
+def _truth(flip: Flip) -> str:
+    """The truth as one reads it: a box in whole pixels, a text without JSON's quotes."""
+    truth = json.loads(flip.target)
+    if isinstance(truth, list):
+        return "[" + ", ".join(f"{number:.0f}" for number in truth) + "] pixels"
+    return str(truth)
 
 
 def _code(text: str, longest: int = 400) -> str:
@@ -185,7 +193,7 @@ def page(report: Report, images: Path | None = None) -> str:
 
 
 def _flip_html(flip: Flip, images: Path | None) -> str:
-    texts = {"truth": flip.target, "baseline": flip.baseline, "candidate": flip.candidate}
+    texts = {"truth": _truth(flip), "baseline": flip.baseline, "candidate": flip.candidate}
     said = "".join(
         f'<dt><span style="color:{_COLOURS[name]}">■</span> {name}</dt><dd>{_text(text[:2000])}</dd>'
         for name, text in texts.items()

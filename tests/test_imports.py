@@ -14,8 +14,8 @@ TORCH_FREE = [
     "perpo.train_arguments", "perpo.cli.train", "perpo.cli.sample", "perpo.tiny", "perpo.tiny.world",
     "perpo_eval.cli", "perpo_eval.run_cli", "perpo_eval.recipe", "perpo_eval.experiment", "perpo_eval.suites",
     "perpo_eval.metrics.grounding", "perpo_eval.metrics.pope", "perpo_eval.metrics.ocr", "perpo_eval.scoring",
-    "perpo_eval.documents", "perpo_eval.benchmarks", "perpo.cli.data",
-    "perpo.resuming", "perpo.training_record",
+    "perpo_eval.documents", "perpo_eval.benchmarks", "perpo.cli.data", "perpo.resuming", "perpo.training_record",
+    "perpo.paired", "perpo.report", "perpo.report_files", "perpo.cli.report",
 ]  # fmt: skip
 
 

@@ -40,6 +40,11 @@ def make_run(tmp_path: Path) -> MakeRun:
             "task": tasks,
             "cluster_id": images,
             "scores": [{"acc@0.5": score, "iou": score, "parse_fail": 0.0} for score in scores],
+            "image": [{"sha256": "0" * 64, "path": image, "width": 40, "height": 20} for image in images],
+            "question": [f"where is {place}?" for place in range(len(flat))],
+            "target": ["[1.0, 2.0, 9.0, 8.0]"] * len(flat),
+            "response": [f"{name} says {score}" for score in scores],
+            "prediction": ["[0.0, 0.0, 5.0, 5.0]"] * len(flat),
         }
         results = [
             TaskResult(

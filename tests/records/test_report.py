@@ -1,0 +1,268 @@
+"""perpo.report, its files and perpo-report: verdicts derived by hand, hostile texts, exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import date
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import DescrStatsW
+
+from perpo.cli.report import main
+from perpo.errors import PerpoError
+from perpo.report import Waiver, compare_runs
+from perpo.report_files import as_json, headline, junit, markdown, page
+from perpo.store import read_run, write_run
+
+SIZE = 400
+
+
+def rows(seed: int, **loss: float) -> dict[str, list[tuple[str, float]]]:
+    """Two tasks, one sample an image, so that plain statistics apply; a task's loss is the share that turns wrong."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for task in ("a", "b"):
+        right = rng.random(SIZE) < 0.7
+        wrong = rng.random(SIZE) < loss.get(task, 0.0)
+        found[task] = [(f"{task}{k}", float(right[k] and not wrong[k])) for k in range(SIZE)]
+    return found
+
+
+def by_hand(base: list[tuple[str, float]], other: list[tuple[str, float]]) -> DescrStatsW:
+    return DescrStatsW([b[1] - a[1] for a, b in zip(base, other, strict=True)])
+
+
+def test_a_loss_in_one_task_is_found_there(make_run) -> None:
+    base, worse = rows(1), rows(1, b=0.1)
+    report = compare_runs(make_run("base", base), make_run("worse", worse))
+    plain = {row.task: row for row in report.rows}
+    assert {task: row.verdict for task, row in plain.items()} == {
+        "a": "unchanged",
+        "b": "regressed",
+        "grounding": "regressed",
+    }
+    t_statistic, p, _ = by_hand(base["b"], worse["b"]).ttest_mean()
+    assert plain["b"].difference.p_value == pytest.approx(p)
+    assert plain["b"].difference.value / plain["b"].difference.stderr == pytest.approx(t_statistic)
+    adjusted = multipletests([1.0, p, plain["grounding"].difference.p_value], method="holm")[1]
+    assert [row.p_adjusted for row in report.rows] == pytest.approx(list(adjusted))
+    assert report.verdict == "regressed"
+    assert headline(report).startswith("regressed: worse against base (b -")
+    # The average of two tasks of one sample an image: half of each task's difference, all images apart.
+    assert plain["grounding"].difference.value == pytest.approx(plain["b"].difference.value / 2)
+    pairs = plain["b"].pairs
+    lost = sum(a[1] > b[1] for a, b in zip(base["b"], worse["b"], strict=True))
+    assert (pairs.baseline_only, pairs.candidate_only) == (lost, 0)
+    assert pairs.both + pairs.baseline_only + pairs.candidate_only + pairs.neither == SIZE
+
+
+def test_the_reverse_is_an_improvement_and_a_run_against_itself_unchanged(make_run) -> None:
+    base, worse = make_run("base", rows(2)), make_run("worse", rows(2, a=0.1, b=0.1))
+    assert compare_runs(worse, base).verdict == "improved"
+    again = compare_runs(base, base)
+    assert {row.verdict for row in again.rows} == {"unchanged"}
+    assert again.flips == []
+
+
+def test_a_small_sample_is_inconclusive_and_says_what_it_would_have_seen(make_run) -> None:
+    base = {"a": [(f"{k}", float(k % 2)) for k in range(30)]}
+    other = {"a": [(f"{k}", float(k % 2) if k > 1 else 1.0 - k % 2) for k in range(30)]}
+    (row,) = compare_runs(make_run("base", base), make_run("other", other)).rows
+    assert row.verdict == "inconclusive"
+    assert row.mde == pytest.approx(2.8 * row.difference.stderr, rel=0.06)
+
+
+def test_unchanged_is_two_one_sided_tests_within_the_threshold(make_run) -> None:
+    """At the margin: just wide enough a threshold makes both one-sided tests of statsmodels reject at 5%."""
+    base, other = rows(3), rows(3, a=0.01, b=0.01)
+    runs = make_run("base", base), make_run("other", other)
+    stats = by_hand(base["a"], other["a"])
+    for points, verdict in ((50.0, "unchanged"), (0.1, None)):
+        row = compare_runs(*runs, thresholds={"a": points}).rows[0]
+        p = max(stats.ttest_mean(-points / 100, "larger")[1], stats.ttest_mean(points / 100, "smaller")[1])
+        assert (row.verdict == "unchanged") == (p < 0.05)
+        assert verdict in (None, row.verdict)
+
+
+def test_a_loss_below_the_threshold_is_no_regression(make_run) -> None:
+    runs = make_run("base", rows(4)), make_run("worse", rows(4, a=0.1, b=0.1))
+    assert compare_runs(*runs, thresholds={"grounding": 50}).verdict == "unchanged"
+    assert compare_runs(*runs, thresholds={"": 50, "b": 1}).rows[1].verdict == "regressed"
+    for thresholds, said in (({"c": 1.0}, "'c', which was not compared"), ({"a": 0.0}, "a=0 is not between")):
+        with pytest.raises(PerpoError, match=said):
+            compare_runs(*runs, thresholds=thresholds)
+
+
+def test_a_waiver_lets_a_known_loss_pass_until_it_expires(make_run) -> None:
+    runs = make_run("base", rows(5)), make_run("worse", rows(5, b=0.1))
+    waivers = [Waiver(task, "new frame", date(2026, 5, 1)) for task in ("b", "grounding")]
+    passed = compare_runs(*runs, waivers=waivers, today=date(2026, 5, 1))
+    assert passed.verdict == "unchanged"
+    assert "Waived until 2026-05-01: b (new frame)." in markdown(passed)
+    assert "regressed (waived)" in markdown(passed)
+    expired = compare_runs(*runs, waivers=waivers, today=date(2026, 5, 2))
+    assert expired.verdict == "regressed"
+    assert "The waiver for b expired on 2026-05-01 (new frame)." in expired.notes
+    with pytest.raises(PerpoError, match="'nope', which was not compared"):
+        compare_runs(*runs, waivers=[Waiver("nope", "x", date(2026, 5, 1))])
+
+
+def test_common_compares_what_both_have(make_run) -> None:
+    base, worse = rows(6), rows(6, b=0.1)
+    short = {task: pairs[:300] for task, pairs in worse.items()}
+    runs = make_run("base", {"a": base["a"]}), make_run("short", {"a": short["a"]}, data_sha256="1" * 64)
+    with pytest.raises(PerpoError, match=r"data_sha256.*; a: n_scored 300 against 400"):
+        compare_runs(*runs)
+    report = compare_runs(*runs, common=True)
+    assert (report.samples, report.rows[0].difference.n) == (300, 300)
+    assert report.notes == ["Compared on the 300 samples that both have, of 400 and 300."]
+
+
+HOSTILE = "<script>alert(1)</script> | `` ` | \x00\x0b ]]> & \u202e $x$ **b**"
+
+
+def hostile(make_run, name: str, score: float):
+    """A run of one image whose texts are hostile; stored again with the columns that samples have."""
+    run = make_run(name, {"a": [("x", score), ("y", score), ("z", 1.0)]})
+    table = run.samples()
+    size = table.num_rows
+    texts = {
+        "image": [{"sha256": "0" * 64, "path": "../../etc/passwd", "width": 40, "height": 20}] * size,
+        "question": [HOSTILE] * size,
+        "target": ["[1.0, 2.0, 9.0, 8.0]"] * size,
+        "response": [HOSTILE + name] * size,
+        "prediction": ["[0.0, 0.0, 5.0, 5.0]", None, None],
+    }
+    for column, values in texts.items():
+        table = table.set_column(table.schema.get_field_index(column), column, pa.array(values))
+    record = dataclasses.replace(run.record, run_id=f"hostile-{name}", samples=None)
+    return write_run(run.path.parents[1], record, table)
+
+
+class Tags(HTMLParser):
+    """Names of a page's elements, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names, self.text = [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self.names.append(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_what_models_wrote_is_text_everywhere(make_run, tmp_path) -> None:
+    report = compare_runs(hostile(make_run, "base", 1.0), hostile(make_run, "worse", 0.0))
+    assert len(report.flips) == 2
+    tags = Tags()
+    tags.feed(page(report, tmp_path))
+    assert "script" not in tags.names
+    assert "image" not in tags.names
+    assert tags.names.count("rect") == 2 + 2 * 1  # two truths, and the one prediction that each run has
+    assert "<script>alert(1)</script> | `` ` |" in tags.text
+    ElementTree.fromstring(junit(report))
+    assert json.loads(json.dumps(as_json(report)))["flips"][0]["candidate"] == HOSTILE + "worse"
+    lines = markdown(report).splitlines()
+    (line,) = {line for line in lines if line.startswith("- question")}
+    assert line.startswith("- question: ``` <script>")
+    assert line.endswith(" ```")
+
+
+def test_markdown_keeps_to_its_limit_and_says_so(make_run) -> None:
+    base, worse = (hostile(make_run, name, score) for name, score in (("base", 1.0), ("worse", 0.0)))
+    report = compare_runs(base, worse)
+    whole = markdown(report)
+    cut = markdown(report, limit=len(whole.encode()) - 100)
+    assert len(cut.encode()) <= len(whole.encode()) - 100
+    assert "more are left out: this text may have" in cut
+    assert "more are left out" not in whole
+
+
+def test_a_thumbnail_is_only_of_the_image_that_was_scored(make_run, tmp_path) -> None:
+    from hashlib import sha256
+
+    file = tmp_path / "x.png"
+    Image.new("RGB", (40, 20), "red").save(file)
+    base, worse = hostile(make_run, "base", 1.0), hostile(make_run, "worse", 0.0)
+    report = compare_runs(base, worse)
+    known = {"path": "x.png", "width": 40, "height": 20, "sha256": sha256(file.read_bytes()).hexdigest()}
+    flips = [dataclasses.replace(flip, image=known) for flip in report.flips]
+    assert page(dataclasses.replace(report, flips=flips), tmp_path).count("data:image/png;base64,") == 2
+    Image.new("RGB", (40, 20), "blue").save(file)
+    assert "data:image" not in page(dataclasses.replace(report, flips=flips), tmp_path)
+
+
+def test_exit_codes_and_files(make_run, tmp_path, capsys) -> None:
+    base, worse = make_run("base", rows(7)), make_run("worse", rows(7, b=0.1))
+    make_run("other", rows(7), data_sha256="1" * 64)
+    files = {kind: tmp_path / f"report.{kind}" for kind in ("markdown", "junit", "html", "json")}
+    flags = [f"--results={tmp_path / 'results'}", "--baseline=base"]
+    outputs = [f"--{kind}={path}" for kind, path in files.items()]
+    (tmp_path / "results").joinpath("x").mkdir()
+
+    assert main([*flags, f"--candidate={worse.path}", *outputs]) == 1  # written before it fails
+    found = {kind: path.read_text() for kind, path in files.items()}
+    assert found["markdown"].startswith("**▼ regressed: worse against base (b -")
+    suite = ElementTree.fromstring(found["junit"])[0]
+    assert suite.attrib["failures"] == "2"
+    assert [case.find("failure") is not None for case in suite] == [False, True, True]
+    assert json.loads(found["json"])["verdict"] == "regressed"
+    assert "b" in capsys.readouterr().out
+
+    assert main([*flags, f"--candidate={base.path / 'run.json'}"]) == 0
+    assert main([*flags, "--candidate=other"]) == 2
+    assert "a: data_sha256 111" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main([*flags, f"--candidate={tmp_path / 'empty'}"]) == 3
+    assert "holds no finished run" in capsys.readouterr().err
+    assert main([*flags, "--candidate=wrse"]) == 2
+    assert "did you mean 'worse'?" in capsys.readouterr().err
+
+
+def test_an_inconclusive_gate(make_run, tmp_path) -> None:
+    make_run("base", {"a": [(f"{k}", float(k % 2)) for k in range(30)]})
+    make_run("other", {"a": [(f"{k}", float(k % 2) if k > 1 else 1.0 - k % 2) for k in range(30)]})
+    flags = [f"--results={tmp_path / 'results'}", "--baseline=base", "--candidate=other"]
+    assert main(flags) == 0
+    assert main([*flags, "--fail_on=inconclusive"]) == 1
+
+
+def test_a_run_that_is_not_complete_is_not_judged(make_run, tmp_path, capsys) -> None:
+    base = make_run("base", rows(8))
+    partial = dataclasses.replace(base.record, status="partial", run_id="cut", name="cut", samples=None)
+    write_run(base.path.parents[1], partial, base.samples())
+    assert main([f"--results={tmp_path / 'results'}", "--baseline=base", "--candidate=cut"]) == 3
+    assert "is partial" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--threshold", "x=y"], "--threshold x=y is not points"),
+        (["--threshold", "0"], "--threshold 0 is not points"),
+        (["--threshold", "200"], "--threshold 200 is not points"),
+        (["--waivers", "w.yaml"], "w.yaml"),
+        (["--fail_on", "improved"], "--fail_on expects one of regressed, inconclusive"),
+    ],
+)
+def test_bad_flags(words, said, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.yaml").write_text("- {task: a, reason: '', expires: soon}\n")
+    assert main(["--baseline=x", "--candidate=y", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_record_that_is_not_whole_is_named(make_run, tmp_path) -> None:
+    run = make_run("base", rows(9))
+    (run.path / "samples.parquet").write_bytes(b"PAR1 cut")
+    with pytest.raises(PerpoError, match="is not the file that"):
+        compare_runs(read_run(run.path), read_run(run.path))
