@@ -2,7 +2,8 @@
 
 What stands before the question (system text, image tokens) is the same for every question about an
 image. It is run once per image, its keys and values are repeated for the image's questions, and
-`generate` continues from there.
+`generate` continues from there. Where a model does not read it alike before every question, or counts
+positions in another way, `generate` is given everything.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from transformers import DynamicCache
 from perpo.decoding import question_uniforms, sample_candidates
 from perpo.errors import PerpoError
 from perpo.models import LoadedModel
+from perpo.prefix import base_model, longest_shared
 
 
 @torch.inference_mode()
@@ -33,7 +35,7 @@ def answer(
     """Answer one batch of prompts.
 
     Args:
-        loaded: A model whose positions count tokens and whose processor pads on the left.
+        loaded: A model whose processor pads on the left.
         prompts: B rendered prompts with one image placeholder each; prompts about one image share
             everything before the question.
         images: The U different images.
@@ -47,6 +49,10 @@ def answer(
         PerpoError: A prompt that does not fit the model's context together with its answer.
     """
     model, tokenizer = loaded.model, loaded.tokenizer
+    if not _heads_are_alike(loaded):
+        inputs = _encoded(loaded, prompts, [images[number] for number in image_of], settings["max_new_tokens"])
+        out = model.generate(**inputs, **settings)
+        return [_until_end(row, loaded.end_ids) for row in out[:, inputs["input_ids"].shape[1] :].tolist()]
     heads = _heads(loaded, prompts, images, image_of)
     tails = _tails(loaded, prompts)
     repeat = torch.tensor(image_of, device=model.device)
@@ -84,8 +90,7 @@ def sample(
     Raises:
         PerpoError: As for `answer`.
     """
-    inputs = loaded.encode(prompts, images).to(loaded.model.device, loaded.model.dtype)
-    _check_context(loaded, prompts, inputs["attention_mask"].sum(1), settings["max_new_tokens"])
+    inputs = _encoded(loaded, prompts, images, settings["max_new_tokens"])
     places = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") for name in names]
     uniforms = [question_uniforms(settings["seed"], place, 1, settings["max_new_tokens"]) for place in places]
     drawn = sample_candidates(
@@ -97,6 +102,20 @@ def sample(
         end_ids=loaded.end_ids,
     )
     return [candidates[0].token_ids for candidates in drawn]
+
+
+def _heads_are_alike(loaded: LoadedModel) -> bool:
+    """Whether what stands before a question is read in one way and takes as many positions as tokens."""
+    listed = bool(loaded.family.example)
+    return listed and loaded.family.prefix == "causal" and longest_shared(base_model(loaded.model)) is None
+
+
+def _encoded(
+    loaded: LoadedModel, prompts: Sequence[str], images: Sequence[Image.Image], longest_answer: int
+) -> Mapping[str, Tensor]:
+    inputs = loaded.encode(prompts, images).to(loaded.model.device, loaded.model.dtype)
+    _check_context(loaded, prompts, inputs["attention_mask"].sum(1), longest_answer)
+    return inputs
 
 
 def _check_context(loaded: LoadedModel, prompts: Sequence[str], lengths: Tensor, longest_answer: int) -> None:

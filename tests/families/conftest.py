@@ -54,7 +54,7 @@ from transformers import (
 
 import perpo.training  # noqa: F401  so that what it imports is frozen below
 from perpo.models import LoadedModel, load_model
-from perpo.tiny.model import ModelShape, new_tokenizer, save_random_model
+from perpo.tiny.model import ModelShape, new_model, new_processor, new_tokenizer
 
 TILE, PATCH, WIDTH = 32, 8, 32
 PATCHES = (TILE // PATCH) ** 2
@@ -76,13 +76,14 @@ IDEFICS = (
     "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n"
     "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
+CORPUS = ["USER: ASSISTANT: where is the red cup? detect find it left"] * 2
 _TOKENIZERS: dict[str, Any] = {}
 
 
 def tokenizer(*special: str, eos: str = "</s>", named: dict[str, str] | None = None) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer with further special tokens; `named` become attributes such as `start_image_token`."""
     if not _TOKENIZERS:
-        _TOKENIZERS["base"] = new_tokenizer(["USER: ASSISTANT: where is the red cup? detect find it left"] * 2)
+        _TOKENIZERS["base"] = new_tokenizer(CORPUS)
     return PreTrainedTokenizerFast(
         tokenizer_object=copy.deepcopy(_TOKENIZERS["base"]._tokenizer),
         unk_token="<unk>",
@@ -305,21 +306,24 @@ NAMES = ["llava", *BUILDERS]
 
 def build(name: str, folder: Path) -> Path:
     """Write the checkpoint of that name."""
-    if name == "llava":
-        return save_random_model(folder, ModelShape(TILE, PATCH, WIDTH, 1, -1, WIDTH, 1, CONTEXT))
-    config, processor = BUILDERS[name]()
-    words = processor.tokenizer
-    config.get_text_config().vocab_size = len(words)
-    if hasattr(config, "image_token_index"):
-        config.image_token_index = words.convert_tokens_to_ids("<image>")
-    config.image_token_id = processor.image_token_id
     torch.manual_seed(0)
-    model = AutoModelForImageTextToText.from_config(config)
+    if name == "llava":
+        shape = ModelShape(TILE, PATCH, WIDTH, 1, -1, WIDTH, 1, CONTEXT)
+        processor = new_processor(shape, CORPUS)
+        model = new_model(shape, processor)
+    else:
+        config, processor = BUILDERS[name]()
+        config.get_text_config().vocab_size = len(processor.tokenizer)
+        if hasattr(config, "image_token_index"):
+            config.image_token_index = processor.image_token_id
+        config.image_token_id = processor.image_token_id
+        model = AutoModelForImageTextToText.from_config(config)
+        model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+        model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     with torch.no_grad():  # so that what is said depends on all that was read
         for parameter in model.parameters():
-            parameter.normal_(std=0.2) if parameter.ndim > 1 else None
-    model.generation_config.eos_token_id = words.eos_token_id
-    model.generation_config.pad_token_id = words.pad_token_id
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.2)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -349,13 +353,13 @@ def checkpoints(tmp_path_factory) -> Callable[[str], Path]:
     return get
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(scope="session", params=NAMES)
 def name(request) -> str:
     """Every architecture in turn."""
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def checkpoint(name, checkpoints) -> Path:
     return checkpoints(name)
 

@@ -1,0 +1,64 @@
+"""Every family: sampled and generated answers, and training by its real program."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from perpo.decoding import question_uniforms, sample_candidates
+from perpo.errors import PerpoError
+from perpo.logps import repeated_logps
+from perpo.models import load_model, render_prompt
+from perpo.prefix import PER_TOKEN
+from perpo_eval.answering import answer
+
+STEPS = 8
+SETTINGS = {"max_new_tokens": STEPS, "do_sample": False}
+
+
+def plain(loaded, prompt, picture):
+    """One question with the processor's own inputs through generate()."""
+    inputs = loaded.encode([prompt], [picture])
+    with torch.inference_mode():
+        ids = loaded.model.generate(**inputs, **SETTINGS)[0, inputs["input_ids"].shape[1] :].tolist()
+    ends = [place for place, token in enumerate(ids) if token in loaded.end_ids]
+    return ids[: ends[0] + 1] if ends else ids
+
+
+def test_sampled_log_probs_are_those_of_the_repeated_forward(loaded, pictures, questions):
+    prompts = [render_prompt(loaded, question) for question in questions]
+    batch = dict(loaded.encode(prompts, pictures))
+    uniforms = torch.from_numpy(np.stack([question_uniforms(7, k, 5, STEPS) for k in range(len(prompts))]))
+    ends = set(range(2, 500, 9))  # so that answers end at different lengths
+    found = sample_candidates(loaded.model, batch, uniforms, temperature=1.0, top_p=1.0, end_ids=ends)
+    assert len({len(c.token_ids) for answers in found for c in answers}) > 1
+    images = set(range(len(loaded.tokenizer) - 64, len(loaded.tokenizer))) | {loaded.processor.image_token_id}
+    found = [[c for c in answers if not images & set(c.token_ids)] for answers in found]
+    each = [loaded.encode([prompt], [picture]) for prompt, picture in zip(prompts, pictures, strict=True)]
+    with torch.no_grad():
+        expected = repeated_logps(
+            loaded.model,
+            [inputs["input_ids"][0].tolist() for inputs in each],
+            [[c.token_ids for c in answers] for answers in found],
+            [{name: value for name, value in inputs.items() if name not in PER_TOKEN} for inputs in each],
+            pad_id=3,
+        )
+    for answers, row in zip(found, expected, strict=True):
+        assert answers
+        torch.testing.assert_close(torch.tensor([c.logp for c in answers]), row[: len(answers)], atol=2e-4, rtol=1e-5)
+
+
+def test_evaluation_answers_as_plain_generate_does_one_by_one(loaded, pictures, questions):
+    image_of = [0, 1, 2, 1, 3, 0, 2, 2]
+    prompts = [render_prompt(loaded, questions[k % 4] + " thing" * (k % 3)) for k in range(len(image_of))]
+    expected = [plain(loaded, prompt, pictures[k]) for prompt, k in zip(prompts, image_of, strict=True)]
+    assert len({tuple(ids) for ids in expected}) > 3  # the answers do tell apart
+    assert answer(loaded, prompts, pictures, image_of, SETTINGS) == expected
+
+
+def test_what_is_longer_than_a_window_is_not_sampled(checkpoints, pictures, questions):
+    loaded = load_model(str(checkpoints("paligemma2")), device="cpu")
+    batch = dict(loaded.encode([render_prompt(loaded, question) for question in questions], pictures))
+    with pytest.raises(PerpoError, match="exceed the 64 for which"):
+        sample_candidates(loaded.model, batch, torch.zeros(4, 2, 60), temperature=1.0, top_p=1.0, end_ids={2})
