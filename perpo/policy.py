@@ -17,8 +17,10 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from perpo.attention import set_attention
 from perpo.errors import PerpoError
 from perpo.models import LoadedModel, add_lora, load_model
+from perpo.prefix import base_model
 from perpo.train_arguments import TrainArguments
 
 _REFERENCE = "reference"
@@ -164,6 +166,7 @@ def load_policy(args: TrainArguments) -> Policy:
     policy.set_trainable()
     if args.ranks:
         switch_dropout_off(model)
+    set_attention(base_model(model))
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return policy

@@ -23,6 +23,7 @@ from accelerate.utils import extract_model_from_parallel
 from torch import Tensor
 from torch.nn import functional
 
+from perpo.attention import sparse_mask
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES
 
@@ -119,9 +120,11 @@ def packed_inputs(model: Any, packed: Packed, images: Sequence[Mapping[str, Tens
     segments = torch.cat([prefix_mask.long() - 1, packed["candidate"]], dim=1)
     positions, start = prefix_positions(base, packed["prefix_ids"], prefix_mask, joined)
     answers = torch.where(offset < 0, 0, start + offset)
+    both_ways = _rule(base) == "both_ways"
+    mask = None if both_ways else sparse_mask(base, segments)
     return {
         "input_ids": torch.cat([packed["prefix_ids"], packed["answer_ids"]], dim=1),
-        "attention_mask": attention_mask(segments, base.dtype, both_ways=_rule(base) == "both_ways"),
+        "attention_mask": attention_mask(segments, base.dtype, both_ways=both_ways) if mask is None else mask,
         "position_ids": torch.cat([positions, answers.expand(*positions.shape[:-1], -1)], dim=-1),
         **joined,
     }

@@ -17,6 +17,7 @@ from transformers import TrainerCallback, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.utils import is_torch_tf32_available
 
+from perpo.attention import attention_of
 from perpo.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.checkpoints import adapter_digest, use_hub_cache
 from perpo.data import (
@@ -30,6 +31,7 @@ from perpo.data import (
 from perpo.errors import PerpoError
 from perpo.lists import ListDataset, choose, tokenize
 from perpo.policy import load_policy
+from perpo.prefix import base_model
 from perpo.provenance import hardware, peak_memory
 from perpo.resuming import find_start, is_first_process
 from perpo.train_arguments import TrainArguments
@@ -77,6 +79,7 @@ def train(args: TrainArguments) -> Path:
         dataset = ListDataset(lists, policy.loaded)
         trainer = PreferenceTrainer(args, policy, dataset, _callbacks(args, record, stack))
         record["hardware"] = hardware(str(trainer.args.device))
+        record["attention"] = attention_of(base_model(policy.model))
         if trainer.is_world_process_zero():
             trainer.add_callback(TensorBoardCallback(SummaryWriter(output / "tensorboard")))
         trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)

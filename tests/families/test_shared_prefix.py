@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from perpo import attention
 from perpo.logps import candidate_logps, repeated_logps
 from perpo.models import add_lora, load_model, render_prompt
 from perpo.prefix import PER_TOKEN, pack, unpack
@@ -84,6 +85,21 @@ def test_log_probs_and_gradients_equal_those_of_the_repeated_forward(loaded, bat
     for name, gradient in expected.items():
         assert (found[name] - gradient).norm() <= 1e-3 * gradient.norm(), name
     assert sum(gradient.norm() > 0 for gradient in expected.values()) > len(expected) / 2
+
+
+def test_the_attention_of_training_gives_the_same(name, loaded, batch, monkeypatch):
+    """It splits what is causal by the order of tokens, however short; PaliGemma 2 caps scores, which SDPA cannot."""
+    monkeypatch.setattr(attention, "_LEAST_HIDDEN", -1)
+    model = with_lora(loaded)
+    repeated = repeated_logps(model, *batch, pad_id=3)
+    expected = gradients(model, repeated)
+    attention.set_attention(loaded.model)
+    assert attention.attention_of(loaded.model) == ("dense" if name == "paligemma2" else "split")
+    logps = shared(model, *batch)
+    found = gradients(model, logps)
+    torch.testing.assert_close(logps, repeated, atol=1e-4, rtol=1e-5)
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() <= 1e-3 * gradient.norm(), name
 
 
 def test_the_image_is_seen(loaded, batch):

@@ -143,6 +143,7 @@ def test_each_method_trains_and_writes_its_files(options, method):
     record = read_record(output)
     assert record["status"] == "complete"
     assert record["steps"] == 3
+    assert record["attention"] == "split"
     assert record["arguments"]["method"] == method
     assert load_model(options["model"], str(output)).adapter_sha256 == record["adapter_sha256"]
     logged = events(output)
