@@ -198,7 +198,10 @@ def tokenize(
 
 
 class ListDataset(Dataset):
-    """Tokenized lists with their images, loaded when they are asked for."""
+    """Tokenized lists with their images, loaded when they are asked for.
+
+    From its length on they come again, and count nothing: see `perpo.distributed.Filled`.
+    """
 
     def __init__(self, lists: Sequence[TokenizedList], loaded: LoadedModel) -> None:
         self.lists = lists
@@ -208,11 +211,12 @@ class ListDataset(Dataset):
         return len(self.lists)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item = self.lists[index]
+        item = self.lists[index % len(self.lists)]
         with Image.open(item.image_path) as image:
             inputs = dict(self.loaded.encode([item.prompt], [image]))
         image_inputs = {name: value for name, value in inputs.items() if name not in PER_TOKEN}
-        return {"list": item, "prefix": inputs["input_ids"][0].tolist(), "image": image_inputs}
+        counts = index < len(self.lists)
+        return {"list": item, "prefix": inputs["input_ids"][0].tolist(), "image": image_inputs, "counts": counts}
 
 
 class SimilarLengths(LengthGroupedSampler):
@@ -246,7 +250,8 @@ class Collator:
 
     A batch holds `numbers` (of the lists' records), `packed` (see `perpo.prefix`), `images` (for each list
     what the processor made of its image), `rewards` (B, N), `mask` (B, N; True
-    where there is a candidate), `token_counts` (B, N) and, where it was recorded, `reference_logps` (B, N).
+    where there is a candidate; nowhere in a list that counts nothing), `token_counts` (B, N) and, where it
+    was recorded, `reference_logps` (B, N).
     """
 
     pad_id: int
@@ -258,7 +263,7 @@ class Collator:
             "packed": pack([item["prefix"] for item in items], [each.answers for each in lists], self.pad_id),
             "images": [item["image"] for item in items],
             "rewards": _rows([each.rewards for each in lists]),
-            "mask": _rows([[1.0] * len(each.answers) for each in lists]) > 0,
+            "mask": _rows([[float(item["counts"])] * len(item["list"].answers) for item in items]) > 0,
             "token_counts": _rows([[float(len(ids)) for ids in each.answers] for each in lists]),
         }
         if lists[0].reference_logps is not None:

@@ -140,6 +140,7 @@ def preference_metrics(
         in [0, 1], and `margin`: beta times the weighted mean of s_better - s_worse; both NaN for a list
         without spread. `kl`: mean of -s, which estimates KL(reference || policy) in nats per answer where
         the candidates were sampled from the reference. `no_spread`: 1 for a list whose rewards are equal.
+        All are NaN for a list without candidates.
     """
     weights = pair_weights(rewards, gamma=gamma, mask=mask)
     difference = _differences(policy_logps, reference_logps, mask)
@@ -150,8 +151,8 @@ def preference_metrics(
     return {
         "pair_accuracy": (weights * (difference > 0)).sum((-2, -1)) + undefined,
         "margin": beta * (weights * difference).sum((-2, -1)) + undefined,
-        "kl": -scores.sum(-1) / present.sum(-1).clamp(min=1),
-        "no_spread": (~spread).to(rewards.dtype),
+        "kl": -scores.sum(-1) / present.sum(-1),
+        "no_spread": torch.where(present.sum(-1) > 0, (~spread).to(rewards.dtype), torch.nan),
     }
 
 

@@ -295,12 +295,22 @@ def add_lora(loaded: LoadedModel, *, r: int, alpha: int, dropout: float, train_p
     return _in_full_precision(get_peft_model(loaded.model, config))
 
 
-def save_checkpoint(model: PeftModel, processor: Any, directory: str | Path) -> None:
+def save_checkpoint(
+    model: PeftModel, processor: Any, directory: str | Path, weights: dict[str, torch.Tensor] | None = None
+) -> None:
     """Write the "default" adapter (safetensors) and the processor.
 
     Whether the vocabulary was resized is not asked, because PEFT would ask the hub.
+
+    Args:
+        model: The PeftModel.
+        processor: Its processor.
+        directory: Where to.
+        weights: The adapter's weights by parameter name, where the model's own are parted among processes.
     """
-    model.save_pretrained(str(directory), selected_adapters=["default"], save_embedding_layers=False)
+    model.save_pretrained(
+        str(directory), selected_adapters=["default"], save_embedding_layers=False, state_dict=weights
+    )
     processor.save_pretrained(directory)
 
 

@@ -49,6 +49,10 @@ class Policy:
             is_projector = ".modules_to_save.default." in name
             parameter.requires_grad_((is_lora and self.trains_lora) or (is_projector and self.trains_projector))
 
+    def saved_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The names and parameters that a checkpoint holds."""
+        return ((name, each) for name, each in self.model.named_parameters() if ".default." in name)
+
     @contextmanager
     def as_reference(self) -> Iterator[None]:
         """Within it the model is the reference: as it was before the training, its projector too.
@@ -149,6 +153,7 @@ def load_policy(args: TrainArguments) -> Policy:
     """
     trains_projector = args.mm_projector_lr > 0
     loaded = load_model(args.model, args.adapter, dtype=args.dtype, device=_device(), trainable_adapter=True)
+    torch.manual_seed(args.seed)  # ZeRO-3 draws random numbers while it loads
     if args.adapter is None:
         model = add_lora(
             loaded,

@@ -120,6 +120,10 @@ class TrainArguments:
     )
     seed: int = arg(42, "of the adapter's first weights, the data's order and dropout")
     dataloader_num_workers: int = arg(0, "processes that load images; 0 loads them in the training process")
+    deepspeed: str | None = arg(
+        None,
+        "a JSON file of DeepSpeed's, or zero2, zero2_offload, zero3, zero3_offload; unset: plain DDP",
+    )
     cache_dir: str | None = arg(None, "folder for models from the hub; unset: the hub's own cache")
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import torch
+from accelerate.data_loader import SeedableRandomSampler
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
@@ -16,6 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from perpo.callbacks import FiniteGuard
 from perpo.checkpoints import ADAPTER_WEIGHTS
+from perpo.distributed import Filled, deepspeed_config, full_weights, nanmeans, shape_of, summed
 from perpo.lists import Collator, ListDataset, SimilarLengths
 from perpo.logps import candidate_logps
 from perpo.losses import BETA, GAMMA, dpo_loss, lipo_loss, perpo_loss, preference_metrics, sft_loss
@@ -29,6 +31,7 @@ class PreferenceTrainer(Trainer):
 
     Args:
         arguments: The run's arguments.
+        training: What `training_arguments` made of them, before the policy was loaded.
         policy: What is trained, and its reference.
         dataset: The lists.
         callbacks: Who is told of the progress.
@@ -37,17 +40,17 @@ class PreferenceTrainer(Trainer):
     def __init__(
         self,
         arguments: TrainArguments,
+        training: TrainingArguments,
         policy: Policy,
         dataset: ListDataset,
         callbacks: list[TrainerCallback],
     ) -> None:
         super().__init__(
             model=policy.model,
-            args=_training_arguments(arguments),
+            args=training,
             data_collator=Collator(policy.loaded.tokenizer.pad_token_id),
             train_dataset=dataset,
             callbacks=[*callbacks, guard := FiniteGuard()],
-            optimizers=(_optimizer(arguments, policy), None),
         )
         self.remove_callback(PrinterCallback)  # stdout is for results
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the whole step's number of lists
@@ -85,7 +88,7 @@ class PreferenceTrainer(Trainer):
     def _losses(self, policy: Tensor, reference: Tensor | None, inputs: dict[str, Any]) -> Tensor:
         """(B,) losses by the method; also takes down what is to be logged."""
         if reference is None:
-            return sft_loss(policy[:, 0], inputs["token_counts"][:, 0])
+            return sft_loss(policy[:, 0], inputs["token_counts"][:, 0]) * inputs["mask"][:, 0]
         rewards, mask = inputs["rewards"], inputs["mask"]
         gamma = self.gamma if self.arguments.method == "perpo" else 0.0
         self._since_last_log.append(
@@ -101,15 +104,27 @@ class PreferenceTrainer(Trainer):
         return data.to(self.args.device) if isinstance(data, Tensor) else super()._prepare_input(data)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if not self.arguments.group_by_modality_length:
-            return super()._get_train_sampler(train_dataset)
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return SimilarLengths(self.train_dataset.lists, step, self.args.seed)  # type: ignore[union-attr]
+        lists, together = self.train_dataset.lists, self.args.train_batch_size * self.args.world_size  # type: ignore[union-attr]
+        if self.arguments.group_by_modality_length:
+            order: Any = SimilarLengths(lists, together * self.args.gradient_accumulation_steps, self.args.seed)
+        else:  # in which accelerate would put any other random order
+            order = SeedableRandomSampler(lists, data_seed=self.args.seed)
+        return order if self.args.world_size == 1 else Filled(order, together)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Tensor]:  # type: ignore[override]
-        """The micro-batches of an optimizer step, and how many lists they hold together."""
+        """The micro-batches of an optimizer step, and how many lists they hold together.
+
+        Of several processes it is the mean number, for their gradients are averaged and not summed.
+        """
         batches, _ = super().get_batch_samples(*args, **kwargs)
-        return batches, torch.tensor(float(sum(len(batch["mask"]) for batch in batches)), device=self.args.device)
+        lists = sum(float(batch["mask"].any(1).sum()) for batch in batches)
+        return batches, summed(torch.tensor(lists, device=self.args.device)) / self.args.world_size
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """AdamW with the projector at its own rate."""
+        if self.optimizer is None:
+            self.optimizer = _optimizer(self.arguments, self.policy)
+        return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The run's part of the learning-rate schedule."""
@@ -130,10 +145,7 @@ class PreferenceTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the mean metrics since the last entry; one that no list defines is left out."""
         if "loss" in logs and self._since_last_log:
-            for name in self._since_last_log[0]:
-                mean = torch.cat([metrics[name] for metrics in self._since_last_log]).nanmean()
-                if not mean.isnan():
-                    logs[name] = mean.item()
+            logs |= nanmeans(self._since_last_log)
             self._since_last_log.clear()
         super().log(logs, *args, **kwargs)
 
@@ -141,16 +153,20 @@ class PreferenceTrainer(Trainer):
         """Not estimated: the formula knows nothing of shared prefixes."""
         return 0
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        directory = self.arguments.output_dir if output_dir is None else output_dir
-        save_checkpoint(self.policy.model, self.policy.loaded.processor, directory)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write what is trained, and the processor; all processes call it, and the first one writes."""
+        weights = full_weights(self.policy.saved_parameters()) if self.is_deepspeed_enabled else None
+        if self.args.should_save:
+            directory = self.arguments.output_dir if output_dir is None else output_dir
+            save_checkpoint(self.policy.model, self.policy.loaded.processor, directory, weights)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         weights = load_file(os.path.join(resume_from_checkpoint, ADAPTER_WEIGHTS))
         set_peft_model_state_dict(self.policy.model, weights, adapter_name="default")
 
 
-def _training_arguments(args: TrainArguments) -> TrainingArguments:
+def training_arguments(args: TrainArguments) -> TrainingArguments:
+    """What transformers' Trainer takes. ZeRO-3 shards just the models that are loaded while it exists."""
     cuda = torch.cuda.is_available()
     training = TrainingArguments(
         output_dir=args.output_dir,
@@ -170,6 +186,10 @@ def _training_arguments(args: TrainArguments) -> TrainingArguments:
         dataloader_num_workers=args.dataloader_num_workers,
         dataloader_pin_memory=cuda,
         remove_unused_columns=False,
+        deepspeed=deepspeed_config(args.deepspeed) if args.deepspeed else None,
+        # Everything that trains takes part in every pass, and no buffer changes.
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
         report_to="none",  # the callbacks do it
         disable_tqdm=True,
         use_cpu=not cuda,
@@ -184,6 +204,6 @@ def _optimizer(args: TrainArguments, policy: Policy) -> AdamW:
     for name, parameter in policy.model.named_parameters():
         if parameter.requires_grad:
             rate = args.mm_projector_lr if ".modules_to_save." in name else args.learning_rate
-            decay = args.weight_decay if parameter.ndim > 1 else 0.0
+            decay = args.weight_decay if len(shape_of(parameter)) > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return AdamW([{"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()])

@@ -28,6 +28,7 @@ from perpo.data import (
     read_preferences,
     read_questions,
 )
+from perpo.distributed import deepspeed_config, processes
 from perpo.errors import PerpoError
 from perpo.lists import ListDataset, choose, tokenize
 from perpo.policy import load_policy
@@ -35,7 +36,7 @@ from perpo.prefix import base_model
 from perpo.provenance import hardware, peak_memory
 from perpo.resuming import find_start, is_first_process
 from perpo.train_arguments import TrainArguments
-from perpo.trainer import PreferenceTrainer
+from perpo.trainer import PreferenceTrainer, training_arguments
 from perpo.training_record import FILE_NAME, new_record, write_record
 
 
@@ -53,6 +54,8 @@ def train(args: TrainArguments) -> Path:
         raise PerpoError("--tf32 needs an NVIDIA GPU, Ampere or newer, and there is none here", "leave --tf32 out")
     if args.cache_dir is not None:
         use_hub_cache(args.cache_dir)
+    if args.deepspeed is not None:
+        deepspeed_config(args.deepspeed)  # to be told now if it can't be used
     # The data come first, for the record asks for the model, which may have to be downloaded and takes time to hash.
     records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
     choices, counts = choose(args, records)
@@ -71,13 +74,15 @@ def train(args: TrainArguments) -> Path:
         if is_first_process():
             stack.enter_context(_failure_recorded(output, record))
         stack.enter_context(plain_errors(output, {choice.number: choice.record.image_id for choice in choices}))
+        stack.enter_context(processes(args.deepspeed is not None))
+        training = training_arguments(args)
         stack.enter_context(_own_random_numbers(args.seed))
         policy = load_policy(args)
         lists = tokenize(
             policy.loaded, choices, image_root, max_length=args.max_length, max_prompt_length=args.max_prompt_length
         )
         dataset = ListDataset(lists, policy.loaded)
-        trainer = PreferenceTrainer(args, policy, dataset, _callbacks(args, record, stack))
+        trainer = PreferenceTrainer(args, training, policy, dataset, _callbacks(args, record, stack))
         record["hardware"] = hardware(str(trainer.args.device))
         record["attention"] = attention_of(base_model(policy.model))
         if trainer.is_world_process_zero():

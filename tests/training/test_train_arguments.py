@@ -58,6 +58,7 @@ ELSEWHERE = {
     "lora_r",
     "gradient_checkpointing",
     "group_by_modality_length",
+    "deepspeed",
     "logging_steps",
     "save_steps",
     "save_total_limit",
