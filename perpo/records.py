@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -18,7 +19,7 @@ from perpo.errors import PerpoError
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a field changes its meaning; readers refuse what is later than theirs."""
 
 SAMPLE_COLUMNS: dict[str, str] = {
@@ -46,8 +47,9 @@ SAMPLE_COLUMNS: dict[str, str] = {
 class Metric:
     """One number of a task with its uncertainty; None where a value is undefined, never 0.
 
-    `unit` is "fraction" (0 to 1). `higher_is_better` is None for a share such as POPE's yes ratio.
-    `ci_low` and `ci_high` bound the 95% interval made by `ci_method` (see `perpo.stats`).
+    `unit` is "fraction" (0 to 1) or what the score counts in. `higher_is_better` is None for a share such as
+    POPE's yes ratio. `ci_low` and `ci_high` bound the 95% interval made by `ci_method` (see `perpo.stats`). A
+    reported number mostly comes without uncertainty and counts.
     """
 
     name: str
@@ -55,9 +57,9 @@ class Metric:
     stderr: float | None
     ci_low: float | None
     ci_high: float | None
-    ci_method: str
-    n: int
-    n_clusters: int
+    ci_method: str | None
+    n: int | None
+    n_clusters: int | None
     higher_is_better: bool | None
     unit: str
 
@@ -69,25 +71,26 @@ class TaskResult:
     `data_sha256` covers every row of the task's data, also those that a limit left out; `n_total`
     counts them, `n_scored` those that were scored. `benchmark` is a key of `perpo.scores.BENCHMARKS`;
     `prompt` is what was asked, with the place of the sample's own words in braces; `note` is what a
-    reader of the numbers must know, such as rows of two data sets in one split.
+    reader of the numbers must know, such as rows of two data sets in one split. What a reported number
+    leaves open is None.
     """
 
     task: str
     benchmark: str
-    task_version: str
+    task_version: str | None
     dataset: str
     revision: str | None
-    data_sha256: str
+    data_sha256: str | None
     split: str
-    prompt: str
+    prompt: str | None
     max_new_tokens: int | None
     box_frame: str | None
     note: str | None
-    n_total: int
-    n_scored: int
-    n_parse_fail: int
-    n_error: int
-    cluster_key: str
+    n_total: int | None
+    n_scored: int | None
+    n_parse_fail: int | None
+    n_error: int | None
+    cluster_key: str | None
     metrics: list[Metric]
 
 
@@ -142,7 +145,7 @@ class RunRecord:
         run_id: Unique name, also the folder's.
         name: What tables call the model.
         status: complete, partial or failed.
-        created_utc: When the run began, ISO 8601.
+        created_utc: When the run began, ISO 8601; when they were copied for reported numbers.
         duration_s: Wall time in seconds.
         command: What would repeat it.
         code: {version, commit, dirty}; commit and dirty are None outside of a git checkout.
@@ -215,6 +218,15 @@ def to_json(record: RunRecord) -> str:
     return json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+# How a record of an earlier version becomes one of the next: version 3 lets more fields be None.
+_FORWARD: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {2: lambda data: data | {"schema_version": 3}}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of run.json."""
+    return TypeAdapter(RunRecord).json_schema()
+
+
 def from_json(text: str | bytes, where: str) -> RunRecord:
     """Read a record, refusing what this version does not know.
 
@@ -232,13 +244,16 @@ def from_json(text: str | bytes, where: str) -> RunRecord:
     version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(version, int):
         raise PerpoError(f"{where} is no run record: it has no schema_version", "give a folder that perpo-eval wrote")
+    while version in _FORWARD:
+        data = _FORWARD[version](data)
+        version = data["schema_version"]
     if version != SCHEMA_VERSION:
         raise PerpoError(
-            f"{where} has schema version {version}; this perpo reads version {SCHEMA_VERSION}",
+            f"{where} has schema version {version}; this perpo reads versions {min(_FORWARD)} to {SCHEMA_VERSION}",
             "install a newer perpo to read it" if version > SCHEMA_VERSION else "run the evaluation again",
         )
     try:
-        return TypeAdapter(RunRecord).validate_json(text)
+        return TypeAdapter(RunRecord).validate_json(json.dumps(data))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))

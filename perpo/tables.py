@@ -187,7 +187,7 @@ def leaderboard(
             )
         )
     average = entries[0].average
-    return Leaderboard(base, against, is_tiny(runs[base].record), average.n, average.n_clusters, entries)
+    return Leaderboard(base, against, is_tiny(runs[base].record), average.n or 0, average.n_clusters or 0, entries)
 
 
 def cell(estimate: Metric | Estimate | None, *, signed: bool = False) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from perpo.store import read_run
+from perpo.store import find_runs, read_run
 from perpo.tables import leaderboard
 
 ROOT = Path(__file__).parents[2]
@@ -57,3 +57,39 @@ def test_the_readme_prints_these_numbers(runs):
     board = leaderboard(runs, "base", against="sft-loose")
     for entry in board.entries:
         assert f"| {entry.label} | {100 * entry.average.value:.1f} ±" in readme
+
+
+SHARED = ROOT.parent / "shared" / "reference" / "paper_tables.json"
+SCALES = {"acc@0.5": 100, "relative_score": 100, "pope": 100}  # how many of the printed number are 1 here
+
+
+@pytest.mark.skipif(not SHARED.is_file(), reason="the paper's tables are not at hand")
+def test_the_papers_numbers_are_reported_ones_as_they_are_printed():
+    records = {run.record.run_id: run.record for run in find_runs(ROOT / "results" / "paper")[0]}
+    rows = [
+        (name, table["columns"], row)
+        for name, table in json.loads(SHARED.read_text())["tables"].items()
+        for row in table["rows"]
+    ]
+    assert len(records) == len(rows) == 20
+    for table, columns, row in rows:
+        run_id = f"reported-{table.replace('_', '-')}-{row['base']}-{row['method'].lower()}"
+        record = records[run_id]
+        assert (record.source, record.model.id, record.samples) == ("reported", row["base"], None)
+        found = [
+            (round(metric.value * SCALES.get(metric.name, SCALES.get(task.task, 1)), 6), metric.higher_is_better)
+            for task in record.tasks
+            for metric in task.metrics
+        ]
+        assert found == [(row[column["name"]], column["higher_is_better"]) for column in columns]
+        assert all(metric.stderr is None and metric.n is None for task in record.tasks for metric in task.metrics)
+
+
+def test_the_probable_misprint_is_kept_and_flagged():
+    flagged = [
+        (run.record.name, task.task, task.metrics[0].value)
+        for run in find_runs(ROOT / "results" / "paper")[0]
+        for task in run.record.tasks
+        if "misprint" in (task.note or "")
+    ]
+    assert flagged == [("LLaVA-NEXT-7B + PerPO", "refcoco+_val", 0.694)]

@@ -29,8 +29,8 @@ def test_round_trip(record: RunRecord) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema_version": 3}, "has schema version 3; this perpo reads version 2"),
-        ({"schema_version": 1}, "has schema version 1; this perpo reads version 2"),
+        ({"schema_version": 4}, "has schema version 4; this perpo reads versions 2 to 3"),
+        ({"schema_version": 1}, "has schema version 1; this perpo reads versions 2 to 3"),
         ({"schema_version": None}, "is no run record"),
         ({"surprise": 1}, "surprise"),
         ({"status": "fine"}, "status"),
