@@ -42,18 +42,25 @@ class EvalArguments:
     json: bool = arg(False, "print run.json's content on stdout instead of the table")
 
 
+_DESCRIPTION = (
+    "Evaluate a checkpoint through lmms-eval, print its scores, and store a run record. "
+    "Of stored runs: perpo-eval list, perpo-eval show, perpo-eval export."
+)
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program."""
     return run_program(_main, argv)
 
 
 def _main(argv: list[str]) -> None:
-    args = parse_arguments(
-        EvalArguments,
-        argv,
-        prog="perpo-eval",
-        description="Evaluate a checkpoint through lmms-eval, print its scores, and store a run record.",
-    )
+    if argv and argv[0] in ("list", "show", "export"):
+        from perpo_eval import results_cli
+
+        mains = {"list": results_cli.list_main, "show": results_cli.show_main, "export": results_cli.export_main}
+        mains[argv[0]](argv[1:])
+        return
+    args = parse_arguments(EvalArguments, argv, prog="perpo-eval", description=_DESCRIPTION)
     quiet_libraries()
     from perpo_eval.runner import evaluate, write_questions
 

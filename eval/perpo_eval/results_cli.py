@@ -1,0 +1,139 @@
+"""perpo-eval list, show and export: find stored runs, and make leaderboards of them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from perpo.cli.common import arg, parse_arguments
+from perpo.errors import PerpoError
+
+if TYPE_CHECKING:
+    from perpo.store import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which runs of a results folder are meant."""
+
+    results: list[Path] = arg([Path("results")], "results folders")
+    model: str | None = arg(None, "only runs whose name or model holds this text")
+    suite: str | None = arg(None, "only runs of this suite")
+    source: Literal["measured", "reported"] | None = arg(None, "only these")
+    since: str | None = arg(None, "only runs from this day on, such as 2026-11-23 (UTC)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListArguments(Choice):
+    """What perpo-eval list takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowArguments:
+    """What perpo-eval show takes."""
+
+    run: str = arg(help="a run's folder, a folder of runs (its newest), or the id or name of a run in --results")
+    results: Path = arg(Path("results"), "where ids and names are looked up")
+    json: bool = arg(False, "print run.json's content instead of the tables")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportArguments(Choice):
+    """What perpo-eval export takes."""
+
+    format: Literal["text", "markdown", "csv", "latex", "json"] = arg("text", "what is printed on stdout")
+
+
+def list_main(argv: list[str]) -> None:
+    """Print a line for each run."""
+    args = parse_arguments(ListArguments, argv, prog="perpo-eval list", description="List stored runs.")
+    from perpo.tables import Text
+
+    runs = _chosen(args)
+    rows = []
+    for run in runs:
+        record = run.record
+        state = record.source if record.status == "complete" else record.status
+        when = record.created_utc[:16].replace("T", " ")
+        rows.append([record.name, str(record.suite.get("name")), when, state, record.run_id])
+    Text(f"{len(runs)} runs", ["name", "suite", "when (UTC)", "source", "run"], rows, []).show()
+
+
+def show_main(argv: list[str]) -> None:
+    """Print one run's tables."""
+    args = parse_arguments(ShowArguments, argv, prog="perpo-eval show", description="Show a stored run's scores.")
+    from perpo.records import to_json
+    from perpo.run_tables import run_texts
+    from perpo.store import resolve_run
+
+    run = resolve_run(args.run, args.results)
+    if args.json:
+        print(to_json(run.record), end="")
+        return
+    texts = run_texts(run.record)
+    if not texts:  # reported numbers have no groups
+        from perpo import leaderboard
+
+        texts = [leaderboard.text(board) for board in leaderboard.boards([run])]
+    for text in texts:
+        text.show()
+    print(f"run record: {run.path}", file=sys.stderr)
+
+
+def export_main(argv: list[str]) -> None:
+    """Print leaderboards of stored runs."""
+    args = parse_arguments(
+        ExportArguments, argv, prog="perpo-eval export", description="Print a leaderboard of stored runs."
+    )
+    from perpo import leaderboard
+
+    found = leaderboard.boards(_chosen(args))
+    if args.format == "text":
+        for board in found:
+            leaderboard.text(board).show()
+    elif args.format in ("csv", "json") and len(found) > 1:
+        raise PerpoError(
+            f"these runs make {len(found)} tables: {', '.join(board.title for board in found)}",
+            "choose the runs of one with --suite or --model",
+        )
+    else:
+        print("\n".join(leaderboard.render(board, args.format) for board in found), end="")
+
+
+def _chosen(args: Choice) -> list[Run]:
+    """The runs that are meant, the oldest first; what cannot be read is named on stderr."""
+    from perpo.store import find_runs
+
+    since = _day(args.since)
+    runs = []
+    for root in args.results:
+        found, unreadable = find_runs(root)
+        runs += found
+        for each in unreadable:
+            print(f"note: {each.path} is left out: {each.reason}", file=sys.stderr)
+    return [run for run in runs if _is_meant(run, args, since)]
+
+
+def _is_meant(run: Run, args: Choice, since: str) -> bool:
+    record = run.record
+    if args.model is not None and not any(
+        args.model.lower() in text.lower() for text in (record.name, record.model.id)
+    ):
+        return False
+    return (
+        args.suite in (None, record.suite.get("name"))
+        and args.source in (None, record.source)
+        and record.created_utc[:10] >= since
+    )
+
+
+def _day(text: str | None) -> str:
+    if text is None:
+        return ""
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError as error:
+        raise PerpoError(f"--since {text} is no day", "such as 2026-11-23") from error

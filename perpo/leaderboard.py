@@ -1,0 +1,310 @@
+"""A leaderboard of run records, measured and reported ones told apart: text, Markdown, CSV, LaTeX, JSON. No torch.
+
+A column is one metric of one task, or of a benchmark's average. In each column and for each base model the best
+value is bold where it is better than every other one: by `perpo.compare.metric_difference` on the same samples
+with p below 0.05, adjusted for the number of comparisons by Holm's method. Where that does not hold for some,
+those are its ties, and all of them carry "≈". A reported number has no interval and is never best or tied.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from perpo.compare import Scores, metric_difference, mismatches, read_scores
+from perpo.errors import PerpoError
+from perpo.paired import holm
+from perpo.records import Metric, RunRecord, metric_of
+from perpo.scores import BENCHMARKS, PRIMARY, Definition
+from perpo.store import Run, read_run
+from perpo.tables import INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny
+
+ALPHA = 0.05
+
+# Of a benchmark that has no page of its own in `perpo.scores`: what its columns are called.
+_TITLES = {
+    ("llava_bench_wild", "relative_score"): "LLaVA^W",
+    ("mmhal_bench", "score"): "MMHal score",
+    ("mmhal_bench", "hallucination_rate"): "MMHal hallucination",
+}
+_OCR = ("edit_distance", "f1", "precision", "recall", "bleu", "meteor")
+_KINDS = {"grounding": "Object grounding", "ocr": "Dense OCR", "": "Other benchmarks"}
+_METHODS = {"base": "base", "sft": "SFT", "rft": "RFT", "dpo": "DPO", "lipo": "LiPO", "perpo": "PerPO"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of one task, or of a group's average (then `task` is the group's name)."""
+
+    task: str
+    metric: str
+    title: str
+    unit: str
+    higher_is_better: bool | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run.
+
+    Attributes:
+        run: The run.
+        base: The model that it started from.
+        method: base, SFT, DPO, ...
+        label: What the row is called where base and method are not enough.
+        metrics: By column; absent where the run does not have it.
+    """
+
+    run: Run
+    base: str
+    method: str
+    label: str
+    metrics: dict[Column, Metric]
+
+
+@dataclass(frozen=True)
+class Board:
+    """Rows and columns, and which values are best or tied: (row number, column) to "best" or "tied"."""
+
+    title: str
+    columns: list[Column]
+    rows: list[Row]
+    marks: dict[tuple[int, Column], str]
+
+
+def boards(runs: Sequence[Run]) -> list[Board]:
+    """Make the leaderboards: one of the runs that hold boxes, one of those that read pages, one of the others.
+
+    Args:
+        runs: In any order; rows are sorted by source, base and method.
+
+    Raises:
+        PerpoError: There are none.
+    """
+    if not runs:
+        raise PerpoError("there are no runs to show", "run perpo-eval, or choose less narrowly")
+    kinds: dict[str, list[Run]] = {title: [] for title in _KINDS.values()}
+    for run in runs:
+        held = {task.benchmark for task in run.record.tasks}
+        kinds[next(title for benchmark, title in _KINDS.items() if benchmark in held or not benchmark)].append(run)
+    return [_board(title, members) for title, members in kinds.items() if members]
+
+
+def _board(title: str, runs: Sequence[Run]) -> Board:
+    rows = sorted((_row(run) for run in runs), key=_place)
+    columns = sorted(dict.fromkeys(column for row in rows for column in row.metrics), key=_column_place)
+    marks: dict[tuple[int, Column], str] = {}
+    for base in dict.fromkeys((row.base, row.run.record.source) for row in rows):
+        members = [n for n, row in enumerate(rows) if (row.base, row.run.record.source) == base]
+        for column in columns:
+            marks |= {(n, column): mark for n, mark in _marks(rows, members, column).items()}
+    return Board(title, columns, rows, marks)
+
+
+def _row(run: Run) -> Row:
+    record = run.record
+    arguments = (record.training_run or {}).get("arguments", {})
+    method = str(arguments.get("method", "base")) if record.training_run else "base"
+    return Row(run, record.model.id, _METHODS.get(method, method), record.name, _metrics(record))
+
+
+def _metrics(record: RunRecord) -> dict[Column, Metric]:
+    """The primary metric of each task, all of Fox's, and the averages of groups of several tasks."""
+    found: dict[Column, Metric] = {}
+    for task in record.tasks:
+        names: tuple[str, ...] = _OCR if task.benchmark == "ocr" else (PRIMARY.get(task.benchmark, ""),)
+        if task.benchmark not in BENCHMARKS:
+            names = tuple(metric.name for metric in task.metrics)
+        found |= _chosen(task.task, task.benchmark, task.metrics, names)
+    for group in record.groups:
+        if len(group.tasks) > 1:
+            primary = (PRIMARY.get(group.benchmark, ""),)
+            found |= _chosen(f"{group.name} average", group.benchmark, group.metrics, primary)
+    return found
+
+
+def _chosen(task: str, benchmark: str, metrics: list[Metric], names: Sequence[str]) -> dict[Column, Metric]:
+    titles = {metric.name: metric.title for metric in BENCHMARKS.get(benchmark, ())}
+    found = {}
+    for name in names:
+        metric = metric_of(metrics, name)
+        if metric is not None:
+            title = _TITLES.get((task, metric.name)) or f"{task} {titles.get(metric.name, metric.name)}"
+            found[Column(task, metric.name, title, metric.unit, metric.higher_is_better)] = metric
+    return found
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    methods = list(_METHODS.values())
+    place = methods.index(row.method) if row.method in methods else len(methods)
+    record = row.run.record
+    return (record.source != "measured", row.base, place, record.created_utc, record.run_id)
+
+
+def _column_place(column: Column) -> int:
+    """Benchmarks in the papers' order; within one as the records have them."""
+    starts = ("ref", "grounding", "fox", "tinypages", "ocr", "llava_bench", "mmhal", "")
+    return next(n for n, start in enumerate(starts) if column.task.startswith(start))
+
+
+def _marks(rows: Sequence[Row], members: Sequence[int], column: Column) -> dict[int, str]:
+    """Which of a base's runs are best in a column, or not told apart from the best."""
+    held = [n for n in members if column in rows[n].metrics and rows[n].metrics[column].value is not None]
+    held = [n for n in held if rows[n].run.record.source == "measured"]
+    definition = _definition(column)
+    if len(held) < 2 or definition is None or column.higher_is_better is None:
+        return {}
+    sign = 1 if column.higher_is_better else -1
+    first = max(held, key=lambda n: sign * (rows[n].metrics[column].value or 0.0))
+    others = [n for n in held if n != first]
+    p_values = [_p_value(rows[first].run, rows[n].run, column, definition) for n in others]
+    known = [p for p in p_values if p is not None]
+    adjusted = iter(holm(known))
+    ties = [n for n, p in zip(others, p_values, strict=True) if p is None or next(adjusted) >= ALPHA]
+    return {first: "tied" if ties else "best"} | dict.fromkeys(ties, "tied")
+
+
+def _definition(column: Column) -> Definition | None:
+    return next((m for metrics in BENCHMARKS.values() for m in metrics if m.name == column.metric), None)
+
+
+def _p_value(one: Run, other: Run, column: Column, definition: Definition) -> float | None:
+    """Of no difference; None where the two were not measured on the same samples."""
+    if mismatches(one.record, other.record, common=True):
+        return None
+    tasks = _tasks(one.record, column)
+    scores = [_of_tasks(_scores(str(run.path)), tasks) for run in (one, other)]
+    if len(scores[0].keys) != len(scores[1].keys) or (scores[0].keys != scores[1].keys).any():
+        return None
+    return metric_difference(scores[0], scores[1], definition).p_value
+
+
+def _tasks(record: RunRecord, column: Column) -> list[str]:
+    groups = {f"{group.name} average": group.tasks for group in record.groups}
+    return groups.get(column.task, [column.task])
+
+
+def _of_tasks(scores: Scores, tasks: Sequence[str]) -> Scores:
+    import numpy as np
+
+    return scores.take(np.isin(scores.tasks, list(tasks)))
+
+
+@lru_cache(maxsize=64)
+def _scores(path: str) -> Scores:
+    return read_scores(read_run(Path(path)))
+
+
+def frame(found: Board) -> pd.DataFrame:
+    """The values with full precision: one line a run, what it is first, then a column for each metric."""
+    lines = []
+    for row in found.rows:
+        record = row.run.record
+        line: dict[str, Any] = {"base": row.base, "method": row.method, "name": row.label, "source": record.source}
+        line |= {"judge": (record.judge or {}).get("id"), "created_utc": record.created_utc, "run_id": record.run_id}
+        for column in found.columns:
+            metric = row.metrics.get(column)
+            line[column.title] = None if metric is None else metric.value
+            line[f"{column.title} low"] = None if metric is None else metric.ci_low
+            line[f"{column.title} high"] = None if metric is None else metric.ci_high
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def text(found: Board) -> Text:
+    """For a terminal: percent with half of the 95% interval."""
+    return _rendered(found, "{}*", "{}≈", "{}")
+
+
+def render(found: Board, kind: str) -> str:
+    """The leaderboard as a file's content.
+
+    Args:
+        found: The leaderboard.
+        kind: markdown, csv, latex or json.
+    """
+    if kind == "csv":
+        return frame(found).to_csv(index=False)
+    if kind == "json":
+        lines = json.loads(frame(found).to_json(orient="records"))
+        marks = [
+            {"run_id": found.rows[n].run.record.run_id, "column": c.title, "mark": m}
+            for (n, c), m in found.marks.items()
+        ]
+        return json.dumps({"title": found.title, "rows": lines, "marks": marks}, indent=1, ensure_ascii=False) + "\n"
+    if kind == "markdown":
+        return _rendered(found, "**{}**", "{} ≈", "{}").markdown()
+    return latex(_rendered(found, r"\textbf{{{}}}", r"{}$^\approx$", "{}", _tex))
+
+
+def _rendered(found: Board, best: str, tied: str, plain: str, escape: Any = str) -> Text:
+    header = ["run", "source", *(_with_unit(column) for column in found.columns)]
+    known = [(row.base, row.method, row.run.record.source) for row in found.rows]
+    rows = []
+    for n, row in enumerate(found.rows):
+        name = row.base if row.method == "base" else f"{row.base} + {row.method}"
+        if known.count(known[n]) > 1:
+            name += f" ({row.label})"
+        cells = [escape(name), row.run.record.source]
+        for column in found.columns:
+            form = {"best": best, "tied": tied}.get(found.marks.get((n, column), ""), plain)
+            value = escape(_cell(column, row.metrics.get(column)))
+            cells.append(form.format(value) if value else "")
+        rows.append(cells)
+    return Text(found.title, [escape(name) for name in header], rows, [escape(note) for note in _notes(found)])
+
+
+def _with_unit(column: Column) -> str:
+    arrow = {True: " ↑", False: " ↓", None: ""}[column.higher_is_better]
+    return column.title + ("" if column.unit == "fraction" else f" ({column.unit})") + arrow
+
+
+def _cell(column: Column, metric: Metric | None) -> str:
+    if metric is None or metric.value is None:
+        return ""
+    return cell(metric) if column.unit == "fraction" else f"{metric.value:.2f}"
+
+
+def _notes(found: Board) -> list[str]:
+    records = [row.run.record for row in found.rows]
+    notes = [INTERVAL_NOTE, "Percent, if nothing else is said."] if any(r.source == "measured" for r in records) else []
+    if any(record.source == "reported" for record in records):
+        notes.append("Reported numbers are others' and were not measured here; they have no interval.")
+    if found.marks:
+        notes.append("Best of its base (* or bold) where it is better than every other run, paired by sample; ≈ tied.")
+    told = dict.fromkeys(
+        f"{row.label}, {task.task}: {task.note}." for row in found.rows for task in row.run.record.tasks if task.note
+    )
+    if len(told) > 8:  # the same about every reported row
+        told = dict.fromkeys(f"{task.task}: {task.note}." for r in records for task in r.tasks if task.note)
+    return [*notes, *told, *([TINY_NOTE] if any(map(is_tiny, records)) else [])]
+
+
+def latex(table: Text) -> str:
+    """A table of booktabs; the cells are LaTeX already."""
+    lines = [
+        r"\begin{tabular}{ll" + "r" * (len(table.header) - 2) + "}",
+        r"\toprule",
+        " & ".join(table.header) + r" \\",
+        r"\midrule",
+        *(" & ".join(row) + r" \\" for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join([*lines, *(f"% {note}" for note in table.notes)]) + "\n"
+
+
+_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_TEX |= {"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "≈": r"$\approx$"}
+_TEX |= {sign: "\\" + sign for sign in "&%$#_{}"}
+
+
+def _tex(words: str) -> str:
+    return re.sub("|".join(map(re.escape, _TEX)), lambda sign: _TEX[sign[0]], words)
