@@ -63,7 +63,7 @@ def test_bad_input_is_refused_before_anything_is_written(rows, refer, tmp_path, 
         ((tmp_path / "none.parquet", refer.images, output), "there are no rows at"),
         ((other, refer.images, output), "has no column answer"),
         ((rows, tmp_path / "nowhere", output), "images can't be used"),
-        ((rows, refer.images, output, "--family", "lava"), "'lava' is not supported"),
+        ((rows, refer.images, output, "--family", "lava"), "'lava' is not in the table of families"),
     ]:
         assert _run(*arguments) == 2
         assert message in capsys.readouterr().err
