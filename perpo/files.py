@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -33,6 +34,40 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
 def atomic_write_text(path: str | Path, text: str) -> None:
     """`atomic_write_bytes` of `text` in UTF-8."""
     atomic_write_bytes(path, text.encode())
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Put a folder that was written beside it in a folder's place; what was there before is deleted.
+
+    A crash leaves the old one or the new one whole; between two renames the old one is called
+    `.<name>.old`, and `recover_folder` brings it back.
+    """
+    for path in new.rglob("*"):
+        flush(path)
+    old = folder.with_name(f".{folder.name}.old")
+    recover_folder(folder)
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(new, folder)
+    flush(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(folder: Path) -> None:
+    """Bring back what a crash within `replace_folder` left under another name, or delete it."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():
+        os.rename(old, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_writable(folder: str | Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_text, check_writable
+from perpo.files import atomic_write_text, check_writable, flush
 from perpo.train_arguments import TrainArguments
 from perpo.training_record import FILE_NAME, read_record
 
@@ -122,7 +122,7 @@ def seal(checkpoint: str | Path) -> None:
         }
     atomic_write_text(folder / MANIFEST, json.dumps({"files": content}, indent=1) + "\n")
     for place in {folder.parent, folder, *(file.parent for file in files)}:
-        _flush(place)  # the names
+        flush(place)  # the names
 
 
 def damage(checkpoint: Path) -> str | None:
@@ -200,16 +200,8 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _flushed_digest(path: Path) -> str:
-    _flush(path)
+    flush(path)
     return _digest(path)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(path: Path) -> str:

@@ -60,7 +60,7 @@ class SamplingRun:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """A question that is asked, and what is known of its image."""
 
     question: Question
@@ -78,7 +78,7 @@ class _Job:
     """The checked input of a run; `questions` are all of the file's, `asked` the first `--limit`."""
 
     questions: list[Question]
-    asked: list[_Asked]
+    asked: list[Asked]
     image_root: Path
     answer_format: BoxFormat
     truth_format: BoxFormat
@@ -148,28 +148,37 @@ def _check_output(output: Path, journal_path: Path) -> None:
 
 def _prepare(args: SampleArguments, output: Path) -> _Job:
     """Check and read everything but the model's weights."""
-    config = model_config(resolve_model(args.model))
+    answers = answer_format(args.model)
     if args.adapter is not None:
         adapter_digest(args.adapter)
-    answers = family_of(config.get("model_type", "")).box_format
     truths = dataclasses.replace(answers, frame=args.truth_frame or answers.frame)
     reward = load_reward(args.reward, answers, truths)
     questions, image_root = _read(args, output)
     wanted = questions[: args.limit]
     check_images(wanted, image_root)
-    asked = _asked(wanted, image_root)
+    asked = asked_of(wanted, image_root)
     are_boxes = args.reward == "iou" or args.truth_frame is not None
     check_truths(reward, (each.sample for each in asked), truths if are_boxes else None)
     return _Job(questions, asked, image_root, answers, truths, reward)
 
 
-def _asked(questions: Sequence[Question], image_root: Path) -> list[_Asked]:
+def answer_format(model: str) -> BoxFormat:
+    """How a model writes boxes; nothing but its config.json is read.
+
+    Raises:
+        PerpoError: It cannot be found, or is of an unknown family.
+    """
+    return family_of(model_config(resolve_model(model)).get("model_type", "")).box_format
+
+
+def asked_of(questions: Sequence[Question], image_root: Path) -> list[Asked]:
+    """The questions with what is to be known of their images."""
     images: dict[str, tuple[ImageSize, str]] = {}
     for name in {question.image_path for question in questions}:
         path = image_root / name
         with Image.open(path) as image:
             images[name] = image.size, data_sha256(path)
-    return [_Asked(question, *images[question.image_path]) for question in questions]
+    return [Asked(question, *images[question.image_path]) for question in questions]
 
 
 def _read(args: SampleArguments, output: Path) -> tuple[list[Question], Path]:

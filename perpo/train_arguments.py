@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from perpo.boxes import Frame
 from perpo.cli.arguments import arg
 from perpo.errors import PerpoError
 
@@ -46,12 +47,28 @@ _LIMITS: dict[str, tuple[float, bool]] = {
     "logging_steps": (1, True),
     "save_steps": (0, True),
     "save_total_limit": (1, True),
+    "eval_steps": (1, True),
+    "eval_max_new_tokens": (1, True),
+    "per_device_eval_batch_size": (1, True),
+    "probe_lists": (0, True),
     "seed": (0, True),
     "dataloader_num_workers": (0, True),
     "max_length": (1, True),
     "max_prompt_length": (1, True),
 }
 _DROPOUT_HINT = "with dropout, policy and reference would differ by chance; sft and rft can use it"
+# What one argument has no use for without another.
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "eval_data": (
+        "eval_image_root",
+        "eval_steps",
+        "eval_reward",
+        "eval_truth_frame",
+        "eval_max_new_tokens",
+        "per_device_eval_batch_size",
+    ),
+    "push_to_hub": ("hub_model_id",),
+}
 
 
 def unused_by(method: str) -> list[str]:
@@ -118,6 +135,23 @@ class TrainArguments:
     resume_from_checkpoint: str | None = arg(
         None, "last (the newest checkpoint in output_dir, if there is any) or a checkpoint's path"
     )
+    eval_data: str | None = arg(None, "held-out questions with answers; their greedy answers are rewarded as it trains")
+    eval_image_root: str | None = arg(None, "folder that their image paths start from; by default that of eval_data")
+    eval_steps: int = arg(
+        100, "optimizer steps between two validations; one comes before the first, one after the last"
+    )
+    eval_reward: str | None = arg(None, "iou, edit or module:function of yours; unset means that of the training data")
+    eval_truth_frame: Frame | None = arg(None, "frame of the true boxes in eval_data; by default the model family's")
+    eval_max_new_tokens: int = arg(64, "longest answer in tokens")
+    per_device_eval_batch_size: int = arg(8, "questions answered at once")
+    probe_lists: int = arg(8, "lists whose log-probabilities before and after go to probe.parquet; 0 writes none")
+
+    report_to: Literal["tensorboard", "wandb", "none"] = arg("tensorboard", "who is told of the log besides log.jsonl")
+    run_name: str | None = arg(None, "what W&B and the model card call the run; by default the name of output_dir")
+    license: str | None = arg(None, "licence of the result as its model card gives it; unset means unknown")
+    push_to_hub: bool = arg(False, "upload the result when it is done; the token is taken from HF_TOKEN")
+    hub_model_id: str | None = arg(None, "where to on the hub, such as me/my-model; a new repository is private")
+
     seed: int = arg(42, "of the adapter's first weights, the data's order and dropout")
     dataloader_num_workers: int = arg(0, "processes that load images; 0 loads them in the training process")
     deepspeed: str | None = arg(
@@ -147,6 +181,7 @@ class TrainArguments:
             if getattr(self, name) != getattr(TrainArguments, name):  # the class holds the defaults
                 hint = _DROPOUT_HINT if name == "lora_dropout" else f"leave --{name} out"
                 raise PerpoError(f"--method {self.method} has no use for --{name}", hint)
+        self._check_pairs()
         if self.ranks and self.num_candidates == 1:
             raise PerpoError("--num_candidates 1 leaves nothing to compare", "give 2 or more, or 0 for all")
         if (self.warmup_steps or self.warmup_ratio) and self.lr_scheduler_type == "constant":
@@ -157,6 +192,17 @@ class TrainArguments:
             raise PerpoError(f"--save_strategy {self.save_strategy} has no use for --save_steps", "leave it out")
         if self.projector_only and self.mm_projector_lr == 0:
             raise PerpoError("--projector_only with --mm_projector_lr 0 trains nothing", "give the projector a rate")
+
+    def _check_pairs(self) -> None:
+        """Refuse what belongs to an argument that is not there."""
+        for owner, names in _NEEDS.items():
+            for name in names:
+                if not getattr(self, owner) and getattr(self, name) != getattr(TrainArguments, name):
+                    raise PerpoError(f"--{name} is of no use without --{owner}", f"give both, or leave --{name} out")
+        if self.push_to_hub and self.hub_model_id is None:
+            raise PerpoError("--push_to_hub needs --hub_model_id", "such as me/my-model")
+        if self.eval_reward == "edit" and self.eval_truth_frame is not None:
+            raise PerpoError("--eval_reward edit has no use for --eval_truth_frame", "leave it out, or choose iou")
 
     @property
     def ranks(self) -> bool:

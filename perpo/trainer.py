@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,6 +58,7 @@ class PreferenceTrainer(Trainer):
         self.guard = guard
         self.arguments = arguments
         self.policy = policy
+        self.dataset = dataset
         self.beta = BETA if arguments.beta is None else arguments.beta
         self.gamma = GAMMA if arguments.gamma is None else arguments.gamma
         self._since_last_log: list[dict[str, Tensor]] = []
@@ -71,6 +73,23 @@ class PreferenceTrainer(Trainer):
         losses = self._losses(policy_logps, reference_logps, inputs)
         self.guard.check_losses(losses, inputs["numbers"])
         return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+
+    @torch.no_grad()
+    def logps_of(self, places: Sequence[int]) -> tuple[list[list[float]], list[list[float]] | None]:
+        """Log-probabilities of some lists by the policy as it is now, and by the reference if there is one.
+
+        Args:
+            places: Their places in the data set.
+
+        Returns:
+            Twice (B, N), the most candidates of any of them; all processes take part.
+        """
+        inputs = self._prepare_inputs(self.data_collator([self.dataset[place] for place in places]))
+        self.policy.model.eval()
+        with self.compute_loss_context_manager(), self.policy.encode_images_once():
+            reference = self._reference_logps(self.model_wrapped, inputs)
+            policy = self._logps(self.model_wrapped, inputs)
+        return policy.tolist(), None if reference is None else reference.tolist()
 
     def _logps(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         candidates = inputs["mask"].shape[1]

@@ -14,11 +14,12 @@ import torch
 from accelerate.state import AcceleratorState
 from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback, set_seed
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations import TensorBoardCallback, WandbCallback
 from transformers.utils import is_torch_tf32_available
 
 from perpo.attention import attention_of
 from perpo.callbacks import Checkpoints, Log, ProgressBar, plain_errors
+from perpo.card import write_card
 from perpo.checkpoints import adapter_digest, use_hub_cache
 from perpo.data import (
     PreferenceRecord,
@@ -30,14 +31,17 @@ from perpo.data import (
 )
 from perpo.distributed import deepspeed_config, processes
 from perpo.errors import PerpoError
-from perpo.lists import ListDataset, choose, tokenize
+from perpo.lists import Choice, ListDataset, choose, tokenize
 from perpo.policy import load_policy
 from perpo.prefix import base_model
+from perpo.probe import Probe
 from perpo.provenance import hardware, peak_memory
-from perpo.resuming import find_start, is_first_process
+from perpo.resuming import Start, find_start, is_first_process
+from perpo.services import check_services, push, start_wandb
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer, training_arguments
-from perpo.training_record import FILE_NAME, new_record, write_record
+from perpo.training_record import FILE_NAME, new_record, read_record, write_record
+from perpo.validation import HeldOut, Validation, read_held_out
 
 
 def train(args: TrainArguments) -> Path:
@@ -56,14 +60,17 @@ def train(args: TrainArguments) -> Path:
         use_hub_cache(args.cache_dir)
     if args.deepspeed is not None:
         deepspeed_config(args.deepspeed)  # to be told now if it can't be used
+    check_services(args)
     # The data come first, for the record asks for the model, which may have to be downloaded and takes time to hash.
     records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
     choices, counts = choose(args, records)
+    held_out = read_held_out(args, records)
     record = new_record(args)
     record["data"]["counts"] = counts
     start = find_start(args, record)
     output = Path(args.output_dir)
     if start.finished:
+        _push(args)
         return output
     if args.reference == "recorded":
         _check_recorded(records, record, args.dtype)
@@ -85,8 +92,8 @@ def train(args: TrainArguments) -> Path:
         trainer = PreferenceTrainer(args, training, policy, dataset, _callbacks(args, record, stack))
         record["hardware"] = hardware(str(trainer.args.device))
         record["attention"] = attention_of(base_model(policy.model))
-        if trainer.is_world_process_zero():
-            trainer.add_callback(TensorBoardCallback(SummaryWriter(output / "tensorboard")))
+        for callback in _watchers(args, trainer, record, start, choices, held_out, stack):
+            trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
         trainer.save_model(args.output_dir)
         if trainer.is_world_process_zero():
@@ -100,12 +107,46 @@ def train(args: TrainArguments) -> Path:
                 "adapter_sha256": adapter_digest(output),
             }
             write_record(output, record)
+            write_card(output, record, record["steps"])
+    _push(args)
     return output
 
 
 def _callbacks(args: TrainArguments, record: dict[str, Any], stack: ExitStack) -> list[TrainerCallback]:
     output = Path(args.output_dir)
-    return [Log(output, record), Checkpoints(output, args.save_total_limit, lambda _: None), ProgressBar(stack)]
+
+    def add_card(checkpoint: Path) -> None:
+        write_card(checkpoint, record, int(checkpoint.name.partition("-")[2]))
+
+    return [Log(output, record), Checkpoints(output, args.save_total_limit, add_card), ProgressBar(stack)]
+
+
+def _watchers(
+    args: TrainArguments,
+    trainer: PreferenceTrainer,
+    record: dict[str, Any],
+    start: Start,
+    choices: Sequence[Choice],
+    held_out: HeldOut | None,
+    stack: ExitStack,
+) -> Iterator[TrainerCallback]:
+    """What needs the trainer: TensorBoard or W&B, the probe, validation."""
+    if trainer.is_world_process_zero() and args.report_to == "tensorboard":
+        yield TensorBoardCallback(SummaryWriter(Path(args.output_dir, "tensorboard")))
+    if trainer.is_world_process_zero() and args.report_to == "wandb":
+        start_wandb(args, stack)
+        yield WandbCallback()
+    if args.probe_lists:
+        earlier = start.checkpoint and start.checkpoint.parent
+        yield Probe(trainer, choices, args.probe_lists, record, earlier)
+    if held_out is not None:
+        yield Validation(args, held_out, trainer, record)
+
+
+def _push(args: TrainArguments) -> None:
+    record = read_record(args.output_dir)
+    if args.push_to_hub and is_first_process() and record is not None:
+        push(args, record)
 
 
 @contextmanager

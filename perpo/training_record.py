@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from perpo.checkpoints import adapter_digest, local_directory, public_name, resolve_model, weights_digest
+from perpo.checkpoints import adapter_digest, local_directory, resolve_model, weights_digest
 from perpo.data import data_sha256
 from perpo.errors import PerpoError
 from perpo.files import atomic_write_text
@@ -31,29 +31,29 @@ SCHEMA_VERSION = 2
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+@with_config(_STRICT)
 class StartInfo(TypedDict):
     """Where training began: the base, and the adapter that it continued from. None where there is none."""
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     name: str | None
     weights_sha256: str
     adapter: str | None
     adapter_sha256: str | None
 
 
+@with_config(_STRICT)
 class DataInfo(TypedDict):
     """What it was trained on; `counts` says how many records, lists and candidates were used and left out."""
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     path: str | None
     sha256: str
     counts: dict[str, int] | None
 
 
+@with_config(_STRICT)
 class Score(TypedDict):
     """One validation: means over its questions, in [0, 1]; `acc_50`, the share with IoU >= 0.5, for boxes only."""
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     step: int
     reward: float
     acc_50: float | None
@@ -61,10 +61,10 @@ class Score(TypedDict):
     truncated: float
 
 
+@with_config(_STRICT)
 class ValidationInfo(TypedDict):
     """Validations during training, in the order of their steps; `best` is the first of the highest reward."""
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     data: str
     data_sha256: str
     reward_name: str
@@ -73,22 +73,22 @@ class ValidationInfo(TypedDict):
     best: Score | None
 
 
+@with_config(_STRICT)
 class ProbeInfo(TypedDict):
     """The file of log-probabilities before and after training, and how many lists and answers it holds."""
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     path: str
     lists: int
     rows: int
 
 
+@with_config(_STRICT)
 class TrainingRecord(TypedDict):
     """One training run. What is not known (yet) is None.
 
     `status` is running (also after the process was killed), complete, or failed with `error`.
     """
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     schema_version: int
     status: Literal["running", "complete", "failed"]
     error: str | None
@@ -194,19 +194,20 @@ def _filled(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def public_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record that names no directory of the machine, only their last parts."""
-    paths = ("data", "output_dir", "model", "adapter", "image_root", "eval_data", "eval_image_root", "config")
-    arguments = {
-        name: Path(value).name if name in paths and isinstance(value, str) and "/" in value else value
-        for name, value in record["arguments"].items()
-    }
-    model = record["model"] | {name: _public(record["model"][name]) for name in ("name", "adapter")}
-    validation = record["validation"] and record["validation"] | {"data": Path(record["validation"]["data"]).name}
-    data = record["data"] | {"path": record["data"]["path"] and Path(record["data"]["path"]).name}
-    return {**record, "arguments": arguments, "model": model, "data": data, "validation": validation}
+    public = dict(record)
+    public["arguments"] = {name: _public(value) for name, value in record["arguments"].items()}
+    public["model"] = {name: _public(value) for name, value in record["model"].items()}
+    public["data"] = record["data"] | {"path": _public(record["data"]["path"])}
+    if record["validation"] is not None:
+        public["validation"] = record["validation"] | {"data": _public(record["validation"]["data"])}
+    return public
 
 
-def _public(name: str | None) -> str | None:
-    return None if name is None else public_name(name)
+def _public(value: Any) -> Any:
+    """What looks like a path, or leads to something, without its folders; a hub id stays."""
+    if isinstance(value, str) and (value.startswith(("/", ".", "~")) or os.path.exists(value)):
+        return Path(value).resolve().name
+    return value
 
 
 def write_log(directory: str | Path, entries: Iterable[Mapping[str, Any]]) -> None:

@@ -16,6 +16,7 @@ TORCH_FREE = [
     "perpo_eval.metrics.grounding", "perpo_eval.metrics.pope", "perpo_eval.metrics.ocr", "perpo_eval.scoring",
     "perpo_eval.documents", "perpo_eval.benchmarks", "perpo.cli.data", "perpo.resuming", "perpo.training_record",
     "perpo.paired", "perpo.leaderboard", "perpo.report", "perpo.report_files", "perpo.cli.report",
+    "perpo.card", "perpo.services", "perpo.merge",
 ]  # fmt: skip
 
 

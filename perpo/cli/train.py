@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
 from perpo.cli.common import parse_arguments, quiet_libraries, run_program
@@ -13,7 +14,8 @@ from perpo.train_arguments import TrainArguments
 _DESCRIPTION = (
     "Train LoRA (and the projector) of a vision-language model: on candidates and their rewards "
     "(perpo, lipo, dpo, rft), or on the answers given (sft). lipo is perpo at gamma 0: all pairs weigh the "
-    "same; it is not LiPO-lambda. dpo compares a record's best candidate with its worst, rft learns the best."
+    "same; it is not LiPO-lambda. dpo compares a record's best candidate with its worst, rft learns the best. "
+    "`perpo-train merge --help` tells how to put an adapter into its base."
 )
 
 
@@ -25,9 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> None:
+    if argv[:1] == ["merge"]:
+        _merge(argv[1:])
+        return
     args = parse_arguments(TrainArguments, argv, prog="perpo-train", description=_DESCRIPTION)
     quiet_libraries()
-    from perpo.training import train
+    with redirect_stdout(sys.stderr):  # transformers prints to it if WANDB_MODE is offline
+        from perpo.training import train
     from perpo.training_record import read_record
 
     output = train(args)
@@ -35,6 +41,14 @@ def _main(argv: list[str]) -> None:
         return
     print(_summary(read_record(output) or {}), file=sys.stderr)
     print(output)
+
+
+def _merge(argv: list[str]) -> None:
+    from perpo import merge as merging
+
+    args = parse_arguments(merging.MergeArguments, argv, prog="perpo-train merge", description=merging.DESCRIPTION)
+    quiet_libraries()
+    print(merging.merge(args))
 
 
 def _summary(record: dict[str, Any]) -> str:

@@ -69,6 +69,20 @@ ELSEWHERE = {
     "max_prompt_length",
     "tf32",
     "cache_dir",
+    # in test_validation.py, test_probe.py, test_services.py and test_card.py
+    "eval_data",
+    "eval_image_root",
+    "eval_steps",
+    "eval_reward",
+    "eval_truth_frame",
+    "eval_max_new_tokens",
+    "per_device_eval_batch_size",
+    "probe_lists",
+    "report_to",
+    "run_name",
+    "license",
+    "push_to_hub",
+    "hub_model_id",
 }
 
 
@@ -99,6 +113,7 @@ def options(tmp_path_factory, small_model):
         "learning_rate": 1e-2,
         "mm_projector_lr": 1e-2,
         "save_steps": 0,
+        "probe_lists": 0,
     }
 
 

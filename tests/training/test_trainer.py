@@ -84,6 +84,7 @@ def options(data, small_model, tmp_path):
         "learning_rate": 1e-2,
         "mm_projector_lr": 1e-2,
         "save_steps": 0,
+        "probe_lists": 0,
     }
 
 

@@ -1,0 +1,107 @@
+"""perpo-train merge: an adapter's weights put into its base, as a checkpoint of its own."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from perpo.checkpoints import adapter_digest, local_directory, public_name, resolve_model, weights_digest
+from perpo.cli.arguments import arg
+from perpo.errors import PerpoError
+from perpo.files import atomic_write_text, check_writable, replace_folder
+from perpo.provenance import code_version, package_versions
+from perpo.training_record import adapter_of, public_record, read_record
+
+FILE_NAME = "merge.json"
+SCHEMA_VERSION = 1
+DESCRIPTION = (
+    "Put an adapter's weights into its base and write a checkpoint that loads without PEFT. "
+    "It is computed in float32 and rounded once."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeArguments:
+    """What `perpo-train merge` takes."""
+
+    model: str = arg(help="the base: tiny, a directory in the Hugging Face layout, or a hub id")
+    adapter: str = arg(help="the adapter that was trained on it")
+    output: str = arg(help="directory to write, which must not exist")
+    dtype: Literal["base", "float32", "bfloat16", "float16"] = arg("base", "type of the written weights")
+
+
+def merge(args: MergeArguments) -> Path:
+    """Write the merged checkpoint: weights, processor, chat template, generation config, merge.json, model card.
+
+    Returns:
+        The output directory. A crash leaves none.
+
+    Raises:
+        PerpoError: The output exists, or model and adapter cannot be used together.
+    """
+    output = Path(args.output)
+    if output.exists():
+        raise PerpoError(f"{output} exists", "give another --output, or delete it")
+    check_writable(output.parent)
+    base = local_directory(resolve_model(args.model))
+    adapter_of(weights_digest(base), args.adapter)  # before torch is imported
+    new = output.with_name(f".{output.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        _write(args, base, new)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        replace_folder(new, output)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return output
+
+
+def _write(args: MergeArguments, base: Path, folder: Path) -> None:
+    import torch
+
+    from perpo.models import load_model
+
+    loaded = load_model(args.model, args.adapter, dtype="float32", device="cpu")
+    merged = loaded.model.merge_and_unload(safe_merge=True)
+    dtype = _base_dtype(base) if args.dtype == "base" else args.dtype
+    merged.to(getattr(torch, dtype)).save_pretrained(folder)
+    loaded.processor.save_pretrained(folder)
+    training = read_record(args.adapter)
+    record: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "base": {"name": public_name(args.model), "weights_sha256": loaded.weights_sha256},
+        "adapter": {"name": public_name(args.adapter), "sha256": adapter_digest(args.adapter)},
+        "dtype": dtype,
+        "weights_sha256": weights_digest(folder),
+        "training_run": training and public_record(training),
+        "code": code_version(),
+        "packages": package_versions(),
+    }
+    atomic_write_text(folder / FILE_NAME, json.dumps(record, indent=2) + "\n")
+    if training is not None and training["steps"] is not None:
+        from perpo.card import write_card
+
+        write_card(folder, training, training["steps"])
+
+
+def _base_dtype(base: Path) -> str:
+    """The type that most of the base's bytes are in."""
+    from safetensors import safe_open
+
+    sizes: dict[str, int] = {}
+    for file in base.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (it is no mapping)
+                part = tensors.get_slice(name)
+                sizes[part.get_dtype()] = sizes.get(part.get_dtype(), 0) + math.prod(part.get_shape())
+    name = max(sizes, key=lambda each: sizes[each])
+    known = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+    if name not in known:
+        raise PerpoError(f"the base's weights are of the type {name}", "give --dtype")
+    return known[name]

@@ -1,0 +1,210 @@
+"""Validation during training: what is answered, how it is scored, what is kept, and that training stays the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rapidfuzz.distance import Levenshtein
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from perpo.cli.train import main
+from perpo.data import read_questions
+from perpo.errors import PerpoError
+from perpo.hf_sampler import HfSampler
+from perpo.models import load_model, render_prompt
+from perpo.train_arguments import TrainArguments
+from perpo.training import train
+from perpo.training_record import read_log, read_record
+
+STEPS = 4
+
+
+def lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    records, questions = [], []
+    for number in range(4):
+        noise = np.random.default_rng(number).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(root / f"{number}.png")
+        asked = {"image_path": f"{number}.png", "question": f"what{' then' * number}?", "answer": "abc" * (number + 1)}
+        answers = {"answers_gen": ["zz", asked["answer"]], "rewards": [0.1, 1.0], "reward_name": "edit"}
+        records.append(asked | answers)
+        questions.append(asked)
+    lines(root / "records.jsonl", records)
+    lines(root / "held-out.jsonl", [*questions, questions[0] | {"question": "again?"}])
+    return root
+
+
+@pytest.fixture(scope="module")
+def options(data, small_model):
+    return {
+        "model": str(small_model),
+        "data": str(data / "records.jsonl"),
+        "lora_r": 4,
+        "lora_alpha": 8,
+        "learning_rate": 0.03,
+        "mm_projector_lr": 0.03,
+        "method": "rft",
+        "per_device_train_batch_size": 4,
+        "max_steps": STEPS,
+        "lr_scheduler_type": "constant",
+        "save_steps": 1,
+        "save_total_limit": 99,
+        "eval_data": str(data / "held-out.jsonl"),
+        "eval_steps": 3,
+        "eval_max_new_tokens": 12,
+        "per_device_eval_batch_size": 2,
+    }
+
+
+@pytest.fixture(scope="module")
+def validated(options, tmp_path_factory):
+    return train(TrainArguments(**options, output_dir=str(tmp_path_factory.mktemp("validated") / "run")))
+
+
+def generated_reward(model, adapter, data):
+    """Mean edit similarity of what transformers' own generate answers, one question at a time."""
+    loaded = load_model(model, adapter)
+    rewards = []
+    for question in read_questions(data / "held-out.jsonl"):
+        prompt = render_prompt(loaded, question.question)
+        with Image.open(data / question.image_path) as image:
+            inputs = loaded.encode([prompt], [image])
+        ids = loaded.model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        text = loaded.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        rewards.append(Levenshtein.normalized_similarity(text, question.answer))
+    return float(np.mean(rewards))
+
+
+def test_scores_are_those_of_greedy_answers_before_between_and_after(validated, options, data):
+    info = read_record(validated)["validation"]
+    assert [score["step"] for score in info["scores"]] == [0, 3, 4]
+    adapters = (None, str(validated / "checkpoint-3"), str(validated))
+    expected = [generated_reward(options["model"], adapter, data) for adapter in adapters]
+    assert [score["reward"] for score in info["scores"]] == pytest.approx(expected, abs=1e-12)
+    assert len(set(expected)) > 1
+    assert (info["reward_name"], info["questions"]) == ("edit", 5)
+    assert all(score["acc_50"] is None and score["unreadable"] == 0.0 for score in info["scores"])
+
+
+def test_they_are_logged_beside_the_losses(validated):
+    scores = read_record(validated)["validation"]["scores"]
+    log = read_log(validated)
+    assert [(e["step"], e["eval_reward"]) for e in log if "eval_reward" in e] == [
+        (score["step"], score["reward"]) for score in scores
+    ]
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3, 4]
+    events = EventAccumulator(str(validated / "tensorboard")).Reload()
+    assert [e.step for e in events.Scalars("eval/reward")] == [0, 3, 4]
+
+
+def test_the_best_adapter_is_kept_whole_with_its_step(options, tmp_path, monkeypatch):
+    """Rewards that rise, fall, and reach the same height again: the first of the best is kept."""
+    heights = iter([0.2, 0.4, 0.7, 0.3, 0.7])
+    monkeypatch.setattr("perpo.validation.Validation._answered", lambda self: [(next(heights), True, False)])
+    output = train(TrainArguments(**options | {"eval_steps": 1}, output_dir=str(tmp_path / "run")))
+    record, best = read_record(output), read_record(output / "best")
+    assert record["validation"]["best"] == {
+        "step": 2,
+        "reward": 0.7,
+        "acc_50": None,
+        "unreadable": 0.0,
+        "truncated": 0.0,
+    }
+    assert (best["steps"], best["validation"]["scores"][-1]["reward"]) == (2, 0.7)
+    kept, then = (load_file(output / name / "adapter_model.safetensors") for name in ("best", "checkpoint-2"))
+    assert all(torch.equal(kept[name], value) for name, value in then.items())
+    assert load_model(options["model"], str(output / "best")).adapter_sha256 == best["adapter_sha256"]
+    assert not list(output.glob(".best*"))
+
+
+def test_validation_changes_no_weight(validated, options, tmp_path):
+    without = {name: value for name, value in options.items() if "eval" not in name}
+    plain = train(TrainArguments(**without, probe_lists=0, output_dir=str(tmp_path / "run")))
+    one, other = (load_file(path / "adapter_model.safetensors") for path in (plain, validated))
+    assert all(torch.equal(other[name], value) for name, value in one.items())
+
+
+def test_a_resumed_run_has_the_scores_of_an_uninterrupted_one(validated, options, tmp_path):
+    cut = tmp_path / "run"
+    shutil.copytree(validated / "checkpoint-2", cut / "checkpoint-2")
+    shutil.copytree(validated / "best", cut / ".best.old")  # a crash between the two renames
+    (cut / "training.json").write_text(json.dumps(read_record(validated) | {"status": "running"}))
+    train(TrainArguments(**options, output_dir=str(cut), resume_from_checkpoint="last"))
+    assert read_record(cut)["validation"] == read_record(validated)["validation"]
+    assert read_record(cut / "best")["steps"] == read_record(validated / "best")["steps"]
+    assert {path.name for path in cut.glob(".best*")} == set()
+
+
+def test_boxes_have_an_accuracy(options, data, tmp_path, monkeypatch):
+    """A box on the truth, one beside it, one away from it, and an answer that holds none."""
+    said = iter(["[0.2, 0.2, 0.6, 0.6]", "[0.4, 0.2, 0.8, 0.6]", "[0.7, 0.7, 0.9, 0.9]", "no box"])
+
+    def answers(self, numbered):
+        from perpo.hf_sampler import Answer
+
+        return [[Answer(next(said), False, None)] for _ in numbered]
+
+    monkeypatch.setattr(HfSampler, "answers", answers)
+    rows = [{"image_path": f"{n}.png", "question": "where?", "answer": "[0.2, 0.2, 0.6, 0.6]"} for n in range(4)]
+    held_out = lines(data / "boxes.jsonl", rows)
+    changes = {"eval_data": held_out, "eval_reward": "iou", "eval_truth_frame": "original", "max_steps": 1}
+    monkeypatch.setattr("perpo.validation.Validation.on_step_end", lambda *args, **kwargs: None)
+    output = train(TrainArguments(**options | changes, output_dir=str(tmp_path / "run")))
+    (score,) = read_record(output)["validation"]["scores"]
+    assert score["acc_50"] == 0.25
+    assert score["unreadable"] == 0.25
+    # The truth is x 8 to 24, y 4.8 to 14.4 of 40 x 24 pixels. The answers are in the padded square of 40 pixels,
+    # which begins 8 pixels above the image: x 8 to 24 and x 16 to 32, y 0 to 16.
+    first, second = 16 * 9.6 / 16**2, 8 * 9.6 / (16 * 9.6 + 16**2 - 8 * 9.6)
+    assert score["reward"] == pytest.approx((first + second) / 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eval_data": "none.jsonl"}, "none.jsonl"),
+        ({"eval_reward": "iuo"}, "there is no reward 'iuo'"),
+        ({"eval_reward": "iou"}, "question 1: its truth 'abc' holds no box"),
+        ({"eval_max_new_tokens": 1000}, "exceed the model's context"),
+        ({"eval_steps": 0}, "--eval_steps must be at least 1"),
+        ({"eval_reward": "edit", "eval_truth_frame": "padded"}, "has no use for --eval_truth_frame"),
+    ],
+)
+def test_bad_questions_are_refused_before_training(options, tmp_path, capsys, changes, message):
+    words = [f"--{name}={value}" for name, value in (options | changes).items()]
+    assert main([*words, f"--output_dir={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "\nhint: " in error
+    assert not (tmp_path / "run" / "checkpoint-1").exists()
+
+
+def test_a_reward_that_the_data_do_not_name_has_to_be_given(options, data, tmp_path):
+    rows = [json.loads(line) | {"reward_name": "mine"} for line in Path(options["data"]).read_text().splitlines()]
+    changes = {"data": lines(data / "mine.jsonl", rows), "image_root": str(data)}
+    with pytest.raises(PerpoError, match="do not say what reward") as caught:
+        train(TrainArguments(**options | changes, output_dir=str(tmp_path / "run")))
+    assert "--eval_reward" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "name", ["eval_image_root", "eval_steps", "eval_reward", "eval_truth_frame", "per_device_eval_batch_size"]
+)
+def test_what_belongs_to_validation_is_refused_without_it(options, name):
+    value = {"eval_image_root": "x", "eval_reward": "iou", "eval_truth_frame": "padded"}.get(name, 7)
+    plain = {key: kept for key, kept in options.items() if "eval" not in key}
+    with pytest.raises(PerpoError, match=f"--{name} is of no use without --eval_data"):
+        TrainArguments(**plain, output_dir="run", **{name: value})
