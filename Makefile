@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 READY = $(VENV)/.ready
 
-.PHONY: setup demo test test-full lint types clean
+.PHONY: setup demo test test-full gate lint types clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt tools/mend_torchvision.py
@@ -25,6 +25,13 @@ test: $(READY)
 # The slow ones too: real runs of the demo, the wheel in an empty environment, benchmarks at full size.
 test-full: $(READY)
 	$(VENV)/bin/python -m pytest -m '' --timeout 3600 $(ARGS)
+
+# The embedded checkpoint against its committed record: fails where it became worse.
+gate: $(READY)
+	rm -rf runs/gate
+	$(VENV)/bin/perpo-eval --suite paper --model tiny --data tiny --name tiny --output runs/gate/results
+	$(VENV)/bin/perpo-report --baseline results/baselines --candidate runs/gate/results \
+		--markdown runs/gate/report.md --junit runs/gate/report.xml --html runs/gate/report.html
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
