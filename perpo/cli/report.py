@@ -15,7 +15,10 @@ from perpo.errors import PerpoError
 if TYPE_CHECKING:
     from perpo.report import Report, Waiver
 
-DESCRIPTION = "Compare a candidate run with a baseline run, sample by sample. Exit code 1: it regressed."
+DESCRIPTION = (
+    "Compare a candidate run with a baseline run, sample by sample. Exit code 1: it regressed. "
+    "perpo-report trend follows a metric over time."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +39,41 @@ class ReportArguments:
     json: Path | None = arg(None, "write it as JSON")
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrendArguments:
+    """What perpo-report trend takes."""
+
+    results: Path = arg(Path("results"), "the results folder")
+    task: str | None = arg(None, "task or benchmark (default: the first benchmark of the newest run)")
+    metric: str | None = arg(None, "metric of it (default: its primary one, such as acc@0.5)")
+    name: str | None = arg(None, "only runs of this name")
+    picture: Path | None = arg(None, "draw it too: a file that ends in .svg or .png")
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program."""
     return run_program(_main, argv)
 
 
+def _trend(argv: list[str]) -> int:
+    args = parse_arguments(TrendArguments, argv, prog="perpo-report trend", description="Follow a metric over runs.")
+    from perpo import trend
+    from perpo.store import find_runs
+
+    runs = [run for run in find_runs(args.results)[0] if run.record.source == "measured"]
+    runs = [run for run in runs if args.name in (None, run.record.name)]
+    table = trend.history(runs, args.task, args.metric)
+    title = trend.title_of(args.task or runs[-1].record.groups[0].name, args.metric, runs)
+    if args.picture is not None:
+        trend.draw(table, title, args.picture)
+        print(f"{args.picture} written", file=sys.stderr)
+    trend.text(table, title).show()
+    return 0
+
+
 def _main(argv: list[str]) -> int:
+    if argv and argv[0] == "trend":
+        return _trend(argv[1:])
     args = parse_arguments(ReportArguments, argv, prog="perpo-report", description=DESCRIPTION)
     thresholds = _thresholds(args.threshold)
     waivers = _waivers(args.waivers)

@@ -1,0 +1,115 @@
+"""The history of a metric over stored runs, as a table and a picture. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from perpo.errors import PerpoError
+from perpo.nearest import did_you_mean
+from perpo.records import Metric, RunRecord, metric_of
+from perpo.scores import BENCHMARKS, PRIMARY
+from perpo.stats import Estimate
+from perpo.store import Run
+from perpo.tables import INTERVAL_NOTE, Text, cell
+
+_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # Okabe and Ito's
+
+
+def history(runs: Sequence[Run], task: str | None = None, metric: str | None = None) -> pd.DataFrame:
+    """One line for each run that has the metric, the oldest first.
+
+    Args:
+        runs: Measured runs, the oldest first.
+        task: A task or a group; by default the first group of the newest run.
+        metric: By default the primary one of its benchmark.
+
+    Returns:
+        Columns when, name, run_id, data, value, low, high (fractions); `data` tells runs on other data apart.
+
+    Raises:
+        PerpoError: No run has it.
+    """
+    if not runs:
+        raise PerpoError("there are no measured runs to follow", "give a results folder")
+    task = task or runs[-1].record.groups[0].name
+    lines = []
+    for run in runs:
+        found = _metric(run.record, task, metric)
+        if found is not None and found.value is not None:
+            record = run.record
+            line = {"when": pd.Timestamp(record.created_utc), "name": record.name, "run_id": record.run_id}
+            data = _data(record, task)
+            lines.append(line | {"data": data, "value": found.value, "low": found.ci_low, "high": found.ci_high})
+    if not lines:
+        known = {part.task for run in runs for part in run.record.tasks}
+        known |= {group.name for run in runs for group in run.record.groups}
+        raise PerpoError(f"no run has {metric or 'the primary metric'} of '{task}'", did_you_mean(task, known))
+    return pd.DataFrame(lines)
+
+
+def _metric(record: RunRecord, task: str, name: str | None) -> Metric | None:
+    group = record.group(task)
+    part = group or next((each for each in record.tasks if each.task == task), None)
+    return None if part is None else metric_of(part.metrics, name or PRIMARY.get(part.benchmark, ""))
+
+
+def _data(record: RunRecord, task: str) -> str:
+    """Digests of the data that the metric stands on, short."""
+    group = record.group(task)
+    names = group.tasks if group is not None else [task]
+    return "+".join(sorted({(record.task(name).data_sha256 or "")[:8] for name in names}))
+
+
+def text(table: pd.DataFrame, title: str) -> Text:
+    """The history in percent; a change of the data is said, for values on both sides do not compare."""
+    rows = []
+    for line in table.to_dict("records"):
+        low, high = (None if pd.isna(line[end]) else line[end] for end in ("low", "high"))
+        value = cell(Estimate(line["value"], None, low, high, 0, 0, ""))
+        rows.append([f"{line['when']:%Y-%m-%d %H:%M}", line["name"], value, line["run_id"]])
+    notes = [INTERVAL_NOTE]
+    if table["data"].nunique() > 1:
+        notes.append("The data changed between some of these runs; values before and after do not compare.")
+    return Text(title, ["when (UTC)", "name", "value (%)", "run"], rows, notes)
+
+
+def title_of(task: str, metric: str | None, runs: Sequence[Run]) -> str:
+    """What is followed, such as "grounding: Acc@0.5"."""
+    for run in reversed(runs):
+        found = _metric(run.record, task, metric)
+        if found is not None:
+            titles = {each.name: each.title for metrics in BENCHMARKS.values() for each in metrics}
+            return f"{task}: {titles.get(found.name, found.name)}"
+    return task
+
+
+def draw(table: pd.DataFrame, title: str, file: Path) -> None:
+    """A picture of the history: points with their intervals, a colour and a line for each name.
+
+    Args:
+        table: What `history` gave.
+        title: What stands above it.
+        file: Where it goes; its suffix is .svg or .png.
+
+    Raises:
+        PerpoError: Another suffix, or the libraries that draw are not installed.
+    """
+    if file.suffix not in (".svg", ".png"):
+        raise PerpoError(f"--picture {file} is neither .svg nor .png", "such as trend.svg")
+    try:
+        import altair as alt
+        import vl_convert  # noqa: F401  what altair draws with
+    except ImportError as error:
+        raise PerpoError(f"{error.name}, which draws, is not installed", "pip install 'perpo[dashboard]'") from error
+    percent = table.assign(**{name: 100 * table[name].astype(float) for name in ("value", "low", "high")})
+    x = alt.X("when:T", title="when (UTC)")
+    colour = alt.Color("name:N", title="run", scale=alt.Scale(range=_COLOURS))
+    base = alt.Chart(percent, title=title)
+    scale = alt.Scale(zero=False)
+    lines = base.mark_line(opacity=0.5).encode(x=x, y=alt.Y("value:Q", title="%", scale=scale), color=colour)
+    points = base.mark_point(filled=True, size=60).encode(x=x, y="value:Q", color=colour)
+    bars = base.mark_rule().encode(x=x, y="low:Q", y2="high:Q", color=colour)
+    (lines + bars + points).properties(width=640, height=320).save(str(file))

@@ -1,0 +1,66 @@
+"""perpo.trend and perpo-report trend."""
+
+from __future__ import annotations
+
+import dataclasses
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+
+from perpo.cli.report import main
+from perpo.errors import PerpoError
+from perpo.store import Run, write_run
+from perpo.trend import history, text
+
+
+def over_time(make_run, *values: float) -> list[Run]:
+    runs = []
+    for day, value in enumerate(values, 1):
+        run = make_run(f"v{day}", {"a": [(str(k), float(k < 10 * value)) for k in range(10)]})
+        record = dataclasses.replace(
+            run.record, created_utc=f"2026-03-0{day}T00:00:00+00:00", run_id=f"r{day}", name="m", samples=None
+        )
+        runs.append(write_run(run.path.parents[1] / "time", record, run.samples()))
+    return runs
+
+
+def test_the_history_is_that_of_the_records(make_run) -> None:
+    runs = over_time(make_run, 0.5, 0.7, 0.6)
+    table = history(runs)
+    assert table["value"].tolist() == [0.5, 0.7, 0.6]
+    metrics = [run.record.groups[0].metrics[0] for run in runs]
+    assert table["low"].tolist() == [metric.ci_low for metric in metrics]
+    assert [str(when.date()) for when in table["when"]] == ["2026-03-01", "2026-03-02", "2026-03-03"]
+    assert history(runs, "a", "iou")["value"].tolist() == [0.5, 0.7, 0.6]
+    assert [row[2][:4] for row in text(table, "x").rows] == ["50.0", "70.0", "60.0"]
+    assert len(text(table, "x").notes) == 1
+
+
+def test_a_change_of_data_is_said(make_run) -> None:
+    other = make_run("other", {"a": [("x", 1.0), ("y", 0.0)]}, data_sha256="1" * 64)
+    table = history([*over_time(make_run, 0.5), other])
+    assert "The data changed" in text(table, "x").notes[-1]
+
+
+def test_what_is_not_there(make_run) -> None:
+    with pytest.raises(PerpoError, match="no measured runs"):
+        history([])
+    with pytest.raises(PerpoError, match="no run has the primary metric of 'grouding'") as error:
+        history(over_time(make_run, 0.5), "grouding")
+    assert error.value.hint == "did you mean 'grounding'?"
+
+
+def test_the_program_draws(make_run, tmp_path, capsys) -> None:
+    over_time(make_run, 0.5, 0.7)
+    flags = ["trend", f"--results={tmp_path / 'results' / 'time'}"]
+    for name in ("t.svg", "t.png"):
+        assert main([*flags, f"--picture={tmp_path / name}"]) == 0
+    assert "2026-03-02 00:00" in capsys.readouterr().out
+    words = "".join(ElementTree.parse(tmp_path / "t.svg").getroot().itertext())
+    assert "grounding: Acc@0.5" in words
+    with Image.open(tmp_path / "t.png") as image:
+        assert image.width > 640
+    assert main([*flags, "--picture=t.gif"]) == 2
+    assert "neither .svg nor .png" in capsys.readouterr().err
+    assert main([*flags, "--name=nobody"]) == 2
