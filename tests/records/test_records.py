@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
+import jsonschema
 import pytest
 
 from perpo.errors import PerpoError
-from perpo.records import Metric, RunRecord, from_json, metric_of, sample_key, to_json
+from perpo.records import Metric, RunRecord, from_json, json_schema, metric_of, sample_key, to_json
 
 
 @pytest.fixture
@@ -67,3 +69,21 @@ def test_sample_keys_tell_all_parts_apart() -> None:
         ("ds", None, "", "7", "ab"),
     ]
     assert len({sample_key(*part) for part in parts}) == len(parts)
+
+
+def test_the_published_schema_is_that_of_the_code_and_fits_the_committed_records() -> None:
+    root = Path(__file__).parents[2]
+    published = json.loads((root / "docs" / "run-record.schema.json").read_text())
+    assert published == json.loads(json.dumps(json_schema()))
+    checker = jsonschema.Draft202012Validator(published)
+    files = [*root.glob("results/paper/*/*/run.json"), *root.glob("results/baselines/*/*/run.json")]
+    assert len(files) == 21
+    for file in files:
+        checker.validate(json.loads(file.read_text()))
+    with pytest.raises(jsonschema.ValidationError):
+        checker.validate(json.loads(files[0].read_text()) | {"status": "fine"})
+
+
+def test_version_2_is_read_on(record: RunRecord) -> None:
+    old = json.loads(to_json(record)) | {"schema_version": 2}
+    assert from_json(json.dumps(old), "run.json") == record
