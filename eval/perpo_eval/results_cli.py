@@ -45,6 +45,7 @@ class ExportArguments(Choice):
     """What perpo-eval export takes."""
 
     format: Literal["text", "markdown", "csv", "latex", "json"] = arg("text", "what is printed on stdout")
+    card: Path | None = arg(None, "instead, write the newest such run's results into this model card (README.md)")
 
 
 def list_main(argv: list[str]) -> None:
@@ -90,7 +91,14 @@ def export_main(argv: list[str]) -> None:
     )
     from perpo import leaderboard
 
-    found = leaderboard.boards(_chosen(args))
+    runs = _chosen(args)
+    found = leaderboard.boards(runs)
+    if args.card is not None:
+        from perpo.model_index import update_card
+
+        count = update_card(args.card, runs[-1])
+        print(f"{args.card}: {count} results of {runs[-1].record.run_id}", file=sys.stderr)
+        return
     if args.format == "text":
         for board in found:
             leaderboard.text(board).show()

@@ -1,0 +1,79 @@
+"""Measured results as the model-index of a Hugging Face model card. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from perpo.errors import PerpoError
+from perpo.files import atomic_write_text
+from perpo.records import RunRecord, TaskResult
+from perpo.scores import BENCHMARKS, PRIMARY
+from perpo.store import Run
+
+_TASK = "image-text-to-text"
+
+
+def update_card(file: Path, run: Run) -> int:
+    """Write a run's primary metrics into a model card, in place of earlier ones of the same data.
+
+    Args:
+        file: README.md of a model; it is made if it is not there. All else in it stays.
+        run: A measured run.
+
+    Returns:
+        How many results were written.
+
+    Raises:
+        PerpoError: A reported run, a run that is not complete, or a card that cannot be read.
+    """
+    record = run.record
+    if record.source != "measured" or record.status != "complete":
+        raise PerpoError(f"{run.path} holds no complete measured run", "only what was measured goes into a card")
+    card = _read(file, record)
+    data: Any = card.data
+    results = [_result(record, task) for task in record.tasks]
+    new = [result for result in results if result is not None]
+    places = {_place(result) for result in new}
+    kept = [result for result in data.eval_results or [] if _place(result) not in places]
+    data.model_name = data.model_name or record.name
+    data.eval_results = [*kept, *new]
+    atomic_write_text(file, str(card))
+    return len(new)
+
+
+def _read(file: Path, record: RunRecord) -> ModelCard:
+    if not file.exists():
+        data = ModelCardData(model_name=record.name, pipeline_tag=_TASK, tags=["perpo", "vision-language"])
+        return ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {record.name}\n")
+    try:
+        return ModelCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=False)
+    except Exception as error:  # of YAML, of unreadable text, of a model-index that is none
+        text = " ".join(str(error).split())
+        raise PerpoError(
+            f"{file} is no model card that can be read: {text}", "give a README.md, or a new file"
+        ) from error
+
+
+def _place(result: EvalResult) -> tuple[str | None, ...]:
+    return (result.dataset_type, result.dataset_name, result.dataset_config, result.dataset_split, result.metric_type)
+
+
+def _result(record: RunRecord, task: TaskResult) -> EvalResult | None:
+    primary = next((metric for metric in task.metrics if metric.name == PRIMARY[task.benchmark]), None)
+    if primary is None or primary.value is None:
+        return None
+    title = next(each.title for each in BENCHMARKS[task.benchmark] if each.name == primary.name)
+    return EvalResult(
+        task_type=_TASK,
+        dataset_type=task.dataset.partition(":")[2] or task.dataset,
+        dataset_name=task.task,
+        dataset_split=task.split,
+        dataset_revision=task.revision,
+        metric_type=primary.name,
+        metric_name=title,
+        metric_value=primary.value,
+        metric_args={"ci_low": primary.ci_low, "ci_high": primary.ci_high, "run": record.run_id},
+    )
