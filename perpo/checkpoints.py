@@ -131,6 +131,16 @@ def use_hub_cache(folder: str | Path) -> None:
     os.environ["HF_HUB_CACHE"] = constants.HF_HUB_CACHE = str(folder)
 
 
+def small_files(resolved: str) -> Path:
+    """The directory of a model's files but its weights; of a hub id, these alone are downloaded."""
+    if Path(resolved).is_dir():
+        return Path(resolved)
+    from huggingface_hub import snapshot_download
+
+    with _hub_errors(resolved):
+        return Path(snapshot_download(resolved, allow_patterns=_HUB_FILES[1:]))
+
+
 def local_directory(resolved: str) -> Path:
     """The directory of a model that `resolve_model` found; a hub id is downloaded (safetensors only)."""
     if Path(resolved).is_dir():

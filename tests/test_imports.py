@@ -17,6 +17,7 @@ TORCH_FREE = [
     "perpo_eval.documents", "perpo_eval.benchmarks", "perpo.cli.data", "perpo.resuming", "perpo.training_record",
     "perpo.paired", "perpo.leaderboard", "perpo.report", "perpo.report_files", "perpo.cli.report",
     "perpo.card", "perpo.services", "perpo.merge",
+    "perpo.seed_flags", "perpo.seed_checks",
 ]  # fmt: skip
 
 

@@ -9,13 +9,16 @@ from contextlib import redirect_stdout
 from typing import Any
 
 from perpo.cli.common import parse_arguments, quiet_libraries, run_program
+from perpo.seed_checks import check_seed_flags
+from perpo.seed_flags import translate
 from perpo.train_arguments import TrainArguments
 
 _DESCRIPTION = (
     "Train LoRA (and the projector) of a vision-language model: on candidates and their rewards "
     "(perpo, lipo, dpo, rft), or on the answers given (sft). lipo is perpo at gamma 0: all pairs weigh the "
     "same; it is not LiPO-lambda. dpo compares a record's best candidate with its worst, rft learns the best. "
-    "`perpo-train merge --help` tells how to put an adapter into its base."
+    "`perpo-train merge --help` tells how to put an adapter into its base. "
+    "The flags of the authors' command are understood too: docs/training.md lists them."
 )
 
 
@@ -30,14 +33,19 @@ def _main(argv: list[str]) -> None:
     if argv[:1] == ["merge"]:
         _merge(argv[1:])
         return
-    args = parse_arguments(TrainArguments, argv, prog="perpo-train", description=_DESCRIPTION)
+    seed = translate(argv)
+    first = os.environ.get("RANK", "0") == "0"  # torchrun starts several processes, and one of them reports
+    for note in seed.notes if first else []:
+        print(f"perpo-train: {note}", file=sys.stderr)
+    args = parse_arguments(TrainArguments, seed.words, prog="perpo-train", description=_DESCRIPTION)
     quiet_libraries()
     with redirect_stdout(sys.stderr):  # transformers prints to it if WANDB_MODE is offline
+        check_seed_flags(args, seed.checks)
         from perpo.training import train
     from perpo.training_record import read_record
 
     output = train(args)
-    if os.environ.get("RANK", "0") != "0":  # torchrun starts several processes, and one of them reports
+    if not first:
         return
     print(_summary(read_record(output) or {}), file=sys.stderr)
     print(output)
