@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -235,6 +236,8 @@ class _SameLogits:
         return getattr(self.model, name)
 
     def __call__(self, **inputs: Any) -> Any:
-        logits = self.model(**inputs).logits.contiguous()
-        dist.broadcast(logits, 0)
+        # What ZeRO-3 gathers for a layer is trained later, which inference mode would forbid.
+        with torch.inference_mode(False), torch.no_grad():
+            logits = self.model(**inputs).logits.contiguous()
+            dist.broadcast(logits, 0)
         return SimpleNamespace(logits=logits)
