@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perpo.errors import PerpoError
+from perpo.families import Family, family_of, with_bounds
 from perpo.tiny import checkpoint_dir
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -115,13 +116,37 @@ def _check_checkpoint(directory: Path) -> None:
 
 def model_config(resolved: str) -> dict[str, Any]:
     """The config.json of a model that `resolve_model` found; of a hub id, that file alone is downloaded."""
-    path = Path(resolved, "config.json")
+    return _settings(resolved, "config.json") or {}
+
+
+def family_at(resolved: str) -> Family:
+    """The family of a model that `resolve_model` found, with the bounds of its own image processor.
+
+    Raises:
+        PerpoError: Its model type is not in the table.
+    """
+    family = family_of(model_config(resolved).get("model_type", ""))
+    if family.boxes is None or family.boxes.resize is None:
+        return family
+    whole = _settings(resolved, "processor_config.json") or {}  # the library reads this one first
+    return with_bounds(family, whole.get("image_processor") or _settings(resolved, "preprocessor_config.json") or {})
+
+
+def _settings(resolved: str, name: str) -> dict[str, Any] | None:
+    """A JSON file of a model, downloaded alone from the hub; None where the model has none."""
+    path = Path(resolved, name)
     if not Path(resolved).is_dir():
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
 
-        with _hub_errors(resolved):
-            path = Path(hf_hub_download(resolved, "config.json"))
-    return json.loads(path.read_text())
+        try:
+            with _hub_errors(resolved):
+                path = Path(hf_hub_download(resolved, name))
+        except PerpoError as error:
+            if name != "config.json" and isinstance(error.__cause__, EntryNotFoundError):
+                return None
+            raise
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def use_hub_cache(folder: str | Path) -> None:

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from perpo.boxes import BoxFormat, Frame, Resize
@@ -157,6 +158,25 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+def with_bounds(family: Family, image_processor: Mapping[str, Any]) -> Family:
+    """The family with the bounds that a checkpoint's own image processor resizes pictures to.
+
+    Args:
+        family: A family; one whose boxes do not depend on that size is returned as it is.
+        image_processor: The settings of the checkpoint's image processor; empty for those of the table.
+    """
+    if family.boxes is None or family.boxes.resize is None or not image_processor:
+        return family
+    usual, size = family.boxes.resize, image_processor.get("size") or {}
+    patch, merge = image_processor.get("patch_size"), image_processor.get("merge_size")
+    resize = Resize(
+        patch * merge if patch and merge else usual.factor,
+        image_processor.get("min_pixels") or size.get("shortest_edge") or usual.min_pixels,
+        image_processor.get("max_pixels") or size.get("longest_edge") or usual.max_pixels,
+    )
+    return replace(family, boxes=replace(family.boxes, resize=resize))
+
+
 def family_of(model_type: str) -> Family:
     """The row of a model type.
 
@@ -171,3 +191,40 @@ def family_of(model_type: str) -> Family:
             f"the model type '{model_type}' is not in the table of families", did_you_mean(model_type, FAMILIES)
         )
     return FAMILIES[model_type]
+
+
+_PREFIX_RULES = {
+    "causal": "shared; positions go on behind the prefix",
+    "mrope": "shared; the model's `get_rope_index` places the prefix, candidates go on behind its largest position",
+    "both_ways": "shared; the prefix sees itself both ways, positions count from 1",
+}
+
+
+def table() -> str:
+    """The table of docs/families.md."""
+    heads = ["model type", "such as", "grounding prompt", "boxes", "vision part", "projector", "prefix", "tests"]
+    rows = [heads, ["---"] * len(heads)] + [
+        [
+            f"`{family.model_type}`",
+            family.example,
+            f"`{family.grounding_prompt}`",
+            _boxes_in_words(family),
+            f"`{family.vision_tower}`",
+            f"`{family.projector}`".replace("|", r"\|"),
+            _PREFIX_RULES[family.prefix],
+            f"`tests/families -k {family.model_type}`",
+        ]
+        for family in FAMILIES.values()
+    ]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _boxes_in_words(family: Family) -> str:
+    boxes = family.box_format
+    words = [boxes.scale, *(["y before x"] if boxes.order == "yxyx" else []), f"of the {boxes.frame} picture"]
+    words += [f"(could also be {' or '.join(family.other_frames)})"] if family.other_frames else []
+    return " ".join(words)
+
+
+if __name__ == "__main__":
+    print(table(), end="")

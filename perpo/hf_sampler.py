@@ -56,13 +56,16 @@ class HfSampler:
     max_new_tokens: int
 
     def check_context(self, questions: Sequence[Question]) -> None:
-        """Run the longest prompt through the processor and see that it and an answer fit.
+        """Run the question with the most tokens of image and prompt through the processor: it and an answer must fit.
 
         Raises:
             PerpoError: They exceed the model's context.
         """
         prompts = [render_prompt(self.loaded, question.question) for question in questions]
-        lengths = [len(ids) for ids in self.loaded.token_ids(prompts)]
+        sizes = {question.image_path: self._size(question) for question in questions}
+        tokens = {size: self.loaded.image_tokens(size) for size in set(sizes.values())}
+        images = [tokens[sizes[question.image_path]] for question in questions]
+        lengths = [len(ids) + image for ids, image in zip(self.loaded.token_ids(prompts), images, strict=True)]
         self._encode([questions[int(np.argmax(lengths))]])
 
     def answers(self, numbered: Sequence[tuple[int, Question]]) -> list[list[Answer]]:
@@ -87,6 +90,10 @@ class HfSampler:
             end_ids=self.loaded.end_ids,
         )
         return [self._texts(prompt, found) for prompt, found in zip(prompts, sampled, strict=True)]
+
+    def _size(self, question: Question) -> tuple[int, int]:
+        with Image.open(self.image_root / question.image_path) as image:
+            return image.size
 
     def _encode(self, questions: Sequence[Question]) -> tuple[list[str], dict[str, torch.Tensor]]:
         """Prompts, and the left-padded batch that the model takes, on its device."""

@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from perpo.checkpoints import first_line, local_directory, public_name, resolve_model, weights_digest
 from perpo.data import strip_image_token
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES, Family
+from perpo.families import FAMILIES, Family, with_bounds
 from perpo.images import pad_to_square
 from perpo.nearest import did_you_mean
 from perpo.training_record import adapter_of
@@ -148,7 +148,8 @@ def load_model(
         raise
     except Exception as error:  # the libraries raise many kinds for damaged files
         raise PerpoError(f"{name} cannot be loaded: {first_line(error)}", "is the download complete?") from error
-    family = known or unlisted_family(model)
+    images = getattr(processor, "image_processor", None)
+    family = with_bounds(known, images.to_dict() if images else {}) if known else unlisted_family(model)
     if family.prompt is None and not getattr(processor, "chat_template", None):
         raise PerpoError(f"{name} has no chat template", "add the chat_template.jinja of its hub page")
     processor.tokenizer.padding_side = "left"

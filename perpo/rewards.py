@@ -32,19 +32,21 @@ class Scored:
     readable: bool
 
 
-def load_reward(spec: str, answers: BoxFormat, truths: BoxFormat) -> RewardFunction:
+def load_reward(spec: str, answers: BoxFormat | None, truths: BoxFormat | None) -> RewardFunction:
     """Find a reward function by name.
 
     Args:
         spec: `iou`, `edit`, or `module:function` for a function of the user's, which may be in
             the current folder.
-        answers: How the model writes boxes; only `iou` asks for it.
+        answers: How the model writes boxes; only `iou` asks for it, which there is none of without.
         truths: How the truths do.
 
     Raises:
         PerpoError: There is no such reward, or its module can't be imported.
     """
-    builtin: dict[str, RewardFunction] = {"iou": _iou_reward(answers, truths), "edit": _edit_reward}
+    builtin: dict[str, RewardFunction] = {"edit": _edit_reward}
+    if answers is not None and truths is not None:
+        builtin["iou"] = _iou_reward(answers, truths)
     if spec in builtin:
         return builtin[spec]
     module, colon, function = spec.partition(":")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from perpo.boxes import BoxFormat, ImageSize, format_box, parse_box
 from perpo.candidates import AnswerSet, Summary, summarise
-from perpo.checkpoints import adapter_digest, model_config, resolve_model
+from perpo.checkpoints import adapter_digest, family_at, model_config, resolve_model
 from perpo.cli.common import progress
 from perpo.data import (
     PreferenceRecord,
@@ -30,7 +30,7 @@ from perpo.data import (
     write_jsonl,
 )
 from perpo.errors import PerpoError
-from perpo.families import family_of
+from perpo.families import FAMILIES
 from perpo.files import check_writable
 from perpo.journal import Journal
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
@@ -75,13 +75,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Job:
-    """The checked input of a run; `questions` are all of the file's, `asked` the first `--limit`."""
+    """The checked input of a run; `questions` are all of the file's, `asked` the first `--limit`.
+
+    The formats are None where it is not known how the model writes boxes, and none are asked for.
+    """
 
     questions: list[Question]
     asked: list[Asked]
     image_root: Path
-    answer_format: BoxFormat
-    truth_format: BoxFormat
+    answer_format: BoxFormat | None
+    truth_format: BoxFormat | None
     reward: RewardFunction
 
 
@@ -148,27 +151,34 @@ def _check_output(output: Path, journal_path: Path) -> None:
 
 def _prepare(args: SampleArguments, output: Path) -> _Job:
     """Check and read everything but the model's weights."""
-    answers = answer_format(args.model)
+    are_boxes = args.reward == "iou" or args.truth_frame is not None
+    answers = answer_format(args.model, are_boxes=are_boxes)
     if args.adapter is not None:
         adapter_digest(args.adapter)
-    truths = dataclasses.replace(answers, frame=args.truth_frame or answers.frame)
+    truths = answers and dataclasses.replace(answers, frame=args.truth_frame or answers.frame)
     reward = load_reward(args.reward, answers, truths)
     questions, image_root = _read(args, output)
     wanted = questions[: args.limit]
     check_images(wanted, image_root)
     asked = asked_of(wanted, image_root)
-    are_boxes = args.reward == "iou" or args.truth_frame is not None
     check_truths(reward, (each.sample for each in asked), truths if are_boxes else None)
     return _Job(questions, asked, image_root, answers, truths, reward)
 
 
-def answer_format(model: str) -> BoxFormat:
-    """How a model writes boxes; nothing but its config.json is read.
+def answer_format(model: str, *, are_boxes: bool) -> BoxFormat | None:
+    """How a model writes boxes; nothing but its configuration is read.
+
+    Args:
+        model: As the user named it.
+        are_boxes: Whether answers or truths are boxes; if not, None stands for a type that is not in the table.
 
     Raises:
-        PerpoError: It cannot be found, or is of an unknown family.
+        PerpoError: It cannot be found, or how it writes boxes is not known.
     """
-    return family_of(model_config(resolve_model(model)).get("model_type", "")).box_format
+    resolved = resolve_model(model)
+    if not are_boxes and model_config(resolved).get("model_type", "") not in FAMILIES:
+        return None
+    return family_at(resolved).box_format
 
 
 def asked_of(questions: Sequence[Question], image_root: Path) -> list[Asked]:
@@ -288,7 +298,8 @@ def _filtered(sets: Sequence[AnswerSet], args: SampleArguments) -> list[AnswerSe
 def _record(job: _Job, answers: AnswerSet, reward: str, provenance: dict[str, Any]) -> PreferenceRecord:
     asked = job.asked[answers.id]
     question, size = asked.question, asked.image_size
-    if job.truth_format != job.answer_format:  # a record speaks of one frame, which is the model's
+    # A record speaks of one frame, which is the model's.
+    if job.truth_format and job.answer_format and job.truth_format != job.answer_format:
         box = parse_box(question.answer, job.truth_format, size)
         assert box is not None  # the truths were checked
         question = dataclasses.replace(question, answer=format_box(box, job.answer_format, size))
@@ -299,6 +310,6 @@ def _record(job: _Job, answers: AnswerSet, reward: str, provenance: dict[str, An
         reward_name=reward,
         truncated=answers.truncated,
         reference_logps=answers.reference_logps,
-        box_frame=job.answer_format.frame,
+        box_frame=None if job.answer_format is None else job.answer_format.frame,
         sampling=provenance,
     )

@@ -64,14 +64,14 @@ def read_held_out(args: TrainArguments, records: Sequence[Question]) -> HeldOut 
     if args.eval_data is None:
         return None
     name = args.eval_reward or _reward_of(records)
-    answers = answer_format(args.model)
-    truths = dataclasses.replace(answers, frame=args.eval_truth_frame or answers.frame)
+    are_boxes = name == "iou" or args.eval_truth_frame is not None
+    answers = answer_format(args.model, are_boxes=are_boxes)
+    truths = answers and dataclasses.replace(answers, frame=args.eval_truth_frame or answers.frame)
     reward = load_reward(name, answers, truths)
     questions = read_questions(args.eval_data)
     image_root = Path(args.eval_image_root or image_root_of(args.eval_data))
     check_images(questions, image_root)
     asked = asked_of(questions, image_root)
-    are_boxes = name == "iou" or args.eval_truth_frame is not None
     check_truths(reward, (each.sample for each in asked), truths if are_boxes else None)
     return HeldOut(asked, image_root, reward, name)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
+from perpo.boxes import parse_box
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, family_of
 
@@ -15,6 +17,26 @@ def test_llava_as_documented() -> None:
     assert (family.box_format.scale, family.box_format.frame) == ("0-1", "padded")
     asked = family.grounding_prompt.format(expression="the cup")
     assert asked == "Please provide the bounding box coordinate of the region this sentence describes: the cup"
+
+
+def test_prompts_and_boxes_as_documented() -> None:
+    """What the families' own documentation shows, read in the form and frame of the table."""
+    image = (1000, 500)  # Qwen2.5-VL sees 1008 x 504 of it
+    for model_type, asked, said in [
+        ("llava_next", "describes: the cup", "[0.10, 0.20, 0.50, 0.60]"),
+        ("llava_onevision", "describes: the cup", "[0.10, 0.20, 0.50, 0.60]"),
+        ("qwen2_5_vl", "Locate the cup, output", '[{"bbox_2d": [100.8, 100.8, 504, 302.4], "label": "cup"}]'),
+        ("qwen3_vl", "Locate the cup, output", '{"bbox_2d": [100, 200, 500, 600]}'),
+        ("internvl", "<ref>the cup</ref>", "<ref>the cup</ref><box>[[100, 200, 500, 600]]</box>"),
+        ("idefics3", "describes: the cup", "[0.10, 0.20, 0.50, 0.60]"),
+        ("smolvlm", "describes: the cup", "[0.10, 0.20, 0.50, 0.60]"),
+        ("paligemma", "detect the cup", "<loc0205><loc0102><loc0614><loc0512> the cup"),
+    ]:
+        family = family_of(model_type)
+        assert asked in family.grounding_prompt.format(expression="the cup")
+        box = parse_box(said, family.box_format, image)
+        assert box is not None
+        np.testing.assert_allclose(box, [100, 100, 500, 300], atol=0.6)
 
 
 def test_lora_is_for_the_language_model_alone() -> None:
@@ -27,6 +49,7 @@ def test_lora_is_for_the_language_model_alone() -> None:
     for name in (
         "model.vision_tower.vision_model.encoder.layers.0.self_attn.q_proj",
         "model.multi_modal_projector.linear_1",
+        "model.visual.blocks.0.mlp.gate_proj",
         f"{layer}.input_layernorm",
         "lm_head",
     ):

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from perpo.boxes import Frame
-from perpo.checkpoints import adapter_digest, files_digest, public_name, resolve_model, weights_digest
+from perpo.checkpoints import (
+    adapter_digest,
+    files_digest,
+    model_config,
+    public_name,
+    resolve_model,
+    weights_digest,
+)
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, family_of
 from perpo.nearest import did_you_mean
@@ -111,9 +118,9 @@ def check_engine(args: EvalArguments) -> None:
     if args.engine == "perpo":
         if args.model_args:
             raise PerpoError("--model_args is for --engine lmms:<model>", "give --dtype, --device and --batch_size")
-        if args.family is not None:
+        model_type = model_config(resolve_model(args.model or "tiny")).get("model_type", "")
+        if args.family is not None and model_type in FAMILIES:
             raise PerpoError("--family is for --engine lmms:<model> and --responses", "a checkpoint says its own")
-        resolve_model(args.model or "tiny")
         if args.adapter is not None:
             adapter_digest(args.adapter)
         return
@@ -194,7 +201,10 @@ def _own(args: EvalArguments) -> OwnEngine:
         "processor": info.processor_sha256,
         "dtype": args.dtype,
     }
-    return OwnEngine(model, info, in_frame(loaded.family, args.box_frame), identity)
+    family: Family | None = loaded.family
+    if loaded.family.boxes is None:  # its answers are read as the user says
+        family = family_of(args.family) if args.family else None
+    return OwnEngine(model, info, family and in_frame(family, args.box_frame), identity)
 
 
 def _own_gpu() -> str | None:
@@ -230,6 +240,11 @@ def _of_lmms_eval(args: EvalArguments) -> LmmsEngine:
     config = None if directory is None else json.loads((directory / "config.json").read_text(encoding="utf-8"))
     safe = directory is not None and any(directory.glob("*.safetensors"))
     family = family_from(args, config)
+    if family is not None and family.box_format.resize is not None and family.box_format.frame == "resized":
+        raise PerpoError(
+            f"boxes of {family.model_type} count pixels of the picture that {args.engine} resizes in its own way",
+            "use --engine perpo, or give --box_frame original if they are scaled back",
+        )
     info = ModelInfo(
         id=public_name(args.model or named),
         family=None if family is None else family.model_type,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from perpo import provenance
-from perpo.boxes import Frame
+from perpo.boxes import Frame, Resize
 from perpo.cli.arguments import default_of
 from perpo.errors import PerpoError
 from perpo.families import family_of
@@ -67,6 +67,8 @@ def rescored(args: EvalArguments) -> Path:
     old, samples = run.record, run.samples()
     named = args.family or old.model.family
     family = None if named is None else in_frame(family_of(named), args.box_frame or _declared(old))
+    if family is not None and family.box_format.resize is not None and (sizes := old.generation.get("box_resize")):
+        family = dataclasses.replace(family, boxes=dataclasses.replace(family.box_format, resize=Resize(**sizes)))
     tables, results = [], []
     for result in old.tasks:
         spec = _known_spec(result.task)

@@ -93,6 +93,8 @@ def check(args: EvalArguments) -> list[TaskSpec]:
     elif args.responses is None:
         check_engine(args)
         check_frame(args, specs)
+        if args.engine == "perpo":
+            check_family(family_from(args, model_config(resolve_model(args.model or "tiny"))), specs)
         if args.adapter is not None:
             read_record(args.adapter)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,11 @@ class RunWriter:
             zip(names, (size, args.temperature, args.top_p, args.seed if args.temperature else None), strict=True)
         )
 
+    def _resize(self) -> dict[str, Any]:
+        """How pictures were resized, where boxes count the pixels of what came of it."""
+        boxes = self.family and self.family.boxes
+        return {"box_resize": asdict(boxes.resize)} if boxes and boxes.resize else {}
+
     def _circumstances(self) -> dict[str, Any]:
         args, info = self.args, self.model
         name = args.name or "+".join(filter(None, (info.id, info.adapter)))
@@ -115,7 +120,7 @@ class RunWriter:
             "model": info,
             "training_run": self.training,
             "suite": {"name": args.suite, "version": SUITE_VERSION, "sha256": suite_sha256()},
-            "generation": {"limit": args.limit, "prompt_style": args.prompt_style} | self._decoding(),
+            "generation": {"limit": args.limit, "prompt_style": args.prompt_style} | self._decoding() | self._resize(),
         }
 
 
