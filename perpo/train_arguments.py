@@ -38,6 +38,7 @@ _LIMITS: dict[str, tuple[float, bool]] = {
     "mm_projector_lr": (0, True),
     "per_device_train_batch_size": (1, True),
     "gradient_accumulation_steps": (1, True),
+    "max_tokens_per_pass": (1, True),
     "num_train_epochs": (0, False),
     "max_steps": (-1, True),
     "warmup_steps": (0, True),
@@ -113,6 +114,9 @@ class TrainArguments:
     projector_only: bool = arg(False, "train the projector alone; LoRA stays as it is")
     per_device_train_batch_size: int = arg(2, "records per forward pass")
     gradient_accumulation_steps: int = arg(1, "forward passes per optimizer step")
+    max_tokens_per_pass: int | None = arg(
+        None, "most tokens of a forward pass; what takes more is done in several, with the same gradients"
+    )
     group_by_modality_length: bool = arg(False, "batch records with similar prefixes and answers, which pads less")
     num_train_epochs: float = arg(1.0, "times through the data")
     max_steps: int = arg(-1, "optimizer steps; overrides num_train_epochs unless -1")

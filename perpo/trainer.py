@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
+from accelerate.utils import DistributedType
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,7 +26,9 @@ from perpo.lists import Collator, ListDataset, SimilarLengths
 from perpo.logps import candidate_logps
 from perpo.losses import BETA, GAMMA, dpo_loss, lipo_loss, perpo_loss, preference_metrics, sft_loss
 from perpo.models import save_checkpoint
+from perpo.passes import Pass, split
 from perpo.policy import Policy
+from perpo.prefix import base_model, longest_shared
 from perpo.train_arguments import TrainArguments
 
 
@@ -70,9 +75,64 @@ class PreferenceTrainer(Trainer):
         with self.policy.encode_images_once():
             reference_logps = self._reference_logps(model, inputs)
             policy_logps = self._logps(model, inputs)
-        losses = self._losses(policy_logps, reference_logps, inputs)
+        return self._share(policy_logps, reference_logps, inputs, num_items_in_batch)
+
+    def _share(self, policy: Tensor, reference: Tensor | None, inputs: dict[str, Any], num_items: Any) -> Tensor:
+        losses = self._losses(policy, reference, inputs)
         self.guard.check_losses(losses, inputs["numbers"])
-        return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+        return losses.sum() / (len(losses) if num_items is None else num_items)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One batch forward and backward, in as many passes as --max_tokens_per_pass makes of it."""
+        budget = self.arguments.max_tokens_per_pass
+        if budget is not None:
+            inputs = self._prepare_inputs(inputs)
+            passes = split(inputs["packed"], inputs["images"], budget, longest_shared(base_model(model)))
+            inputs["passes"] = self._as_many_everywhere(passes)
+            if len(inputs["passes"]) > 1:
+                return self._step_in_passes(model, inputs, num_items_in_batch)
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def _step_in_passes(self, model: Any, inputs: dict[str, Any], num_items: Any) -> Tensor:
+        """The step of `compute_loss`, with the memory of one pass (see `perpo.passes`)."""
+        model.train()
+        passes = inputs["passes"]
+        with self.policy.encode_images_once():
+            with self.compute_loss_context_manager(), torch.no_grad():
+                reference = self._reference_logps(model, inputs)
+                policy = self._logps(model, inputs)
+            loss = self._share(policy.requires_grad_(), reference, inputs, num_items)
+            (weights,) = torch.autograd.grad(loss, policy)
+            for number, each in enumerate(passes, 1):
+                with nullcontext() if number == len(passes) else self._without_sync(model):
+                    with self.compute_loss_context_manager():
+                        logps = each.logps(model)
+                    self._backward((each.take(weights) * logps).sum())
+        return loss.detach()
+
+    def _as_many_everywhere(self, passes: list[Pass]) -> list[Pass]:
+        """As many passes as the process with the most has: ZeRO-3 gathers weights in each, from all processes."""
+        if self.accelerator.num_processes == 1:
+            return passes
+        counts = self.accelerator.gather(torch.tensor([len(passes)], device=self.args.device))
+        return passes + [replace(passes[0], counts=False)] * (int(counts.max()) - len(passes))
+
+    @contextmanager
+    def _without_sync(self, model: Any) -> Iterator[None]:
+        """Within it gradients stay with their process, and DeepSpeed makes no step of them."""
+        state, synced = self.accelerator.gradient_state, self.accelerator.sync_gradients
+        state._set_sync_gradients(False)  # which accelerate hands on to DeepSpeed
+        deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        try:
+            with nullcontext() if deepspeed else self.accelerator.no_sync(model):
+                yield
+        finally:
+            state._set_sync_gradients(synced)
+
+    def _backward(self, loss: Tensor) -> None:
+        deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        # our share of the step's mean needs no division by the number of micro-batches
+        self.accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
 
     @torch.no_grad()
     def logps_of(self, places: Sequence[int]) -> tuple[list[list[float]], list[list[float]] | None]:
@@ -92,8 +152,13 @@ class PreferenceTrainer(Trainer):
         return policy.tolist(), None if reference is None else reference.tolist()
 
     def _logps(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        candidates = inputs["mask"].shape[1]
-        return candidate_logps(model, inputs["packed"], inputs["images"], candidates=candidates)
+        packed, images, candidates = inputs["packed"], inputs["images"], inputs["mask"].shape[1]
+        if len(inputs.get("passes", [])) < 2:
+            return candidate_logps(model, packed, images, candidates=candidates)
+        found = torch.zeros_like(inputs["token_counts"])
+        for each in inputs["passes"]:
+            each.put(each.logps(model), found)
+        return found
 
     def _reference_logps(self, model: Any, inputs: dict[str, Any]) -> Tensor | None:
         """The reference's log-probabilities; comes first, because it switches adapters off and on."""

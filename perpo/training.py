@@ -32,6 +32,7 @@ from perpo.data import (
 from perpo.distributed import deepspeed_config, processes
 from perpo.errors import PerpoError
 from perpo.lists import Choice, ListDataset, choose, tokenize
+from perpo.passes import check_budget
 from perpo.policy import load_policy
 from perpo.prefix import base_model
 from perpo.probe import Probe
@@ -88,6 +89,8 @@ def train(args: TrainArguments) -> Path:
         lists = tokenize(
             policy.loaded, choices, image_root, max_length=args.max_length, max_prompt_length=args.max_prompt_length
         )
+        if args.max_tokens_per_pass is not None:
+            check_budget(lists, args.max_tokens_per_pass)
         dataset = ListDataset(lists, policy.loaded)
         trainer = PreferenceTrainer(args, training, policy, dataset, _callbacks(args, record, stack))
         record["hardware"] = hardware(str(trainer.args.device))

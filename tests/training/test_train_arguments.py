@@ -57,6 +57,7 @@ ELSEWHERE = {
     "reference",
     "lora_r",
     "gradient_checkpointing",
+    "max_tokens_per_pass",
     "group_by_modality_length",
     "deepspeed",
     "logging_steps",
@@ -170,6 +171,14 @@ def test_gradient_checkpointing_recomputes_and_gives_the_same_weights(trained, m
     assert calls
     for key, tensor in plain.items():
         torch.testing.assert_close(other[key], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_passes_of_few_tokens_give_the_same_weights_and_what_is_longer_is_refused(trained):
+    plain, other = weights(trained()), weights(trained(max_tokens_per_pass=20))
+    for key, tensor in plain.items():  # after two of Adam's steps, which make much of small differences
+        torch.testing.assert_close(other[key], tensor, atol=1e-4, rtol=1e-3)
+    with pytest.raises(PerpoError, match="exceed --max_tokens_per_pass 9"):
+        trained(max_tokens_per_pass=9)
 
 
 def test_lists_of_similar_lengths_share_a_batch_in_another_order_each_epoch(options, tmp_path):

@@ -1,0 +1,126 @@
+"""A batch in several forward passes, none of them over more tokens than a budget.
+
+A preference loss depends on the candidates' log-probabilities s alone. So a step may compute all s without
+gradients, take c = dL/ds, and back-propagate the sum of c s over a few candidates at a time: the gradient is the
+whole one, and the memory that of a few candidates, however many a list has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from perpo.errors import PerpoError
+from perpo.lists import TokenizedList
+from perpo.logps import candidate_logps
+from perpo.prefix import Packed, pack, unpack
+
+
+@dataclass(frozen=True)
+class Run:
+    """Candidates `start` to `stop` of the list `row` of a batch."""
+
+    row: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one forward pass reads: each run with its prefix.
+
+    Attributes:
+        packed: The runs' prefixes and candidates.
+        images: Of each run's list.
+        runs: Which candidates they are.
+        counts: Whether they count; False in a pass that just keeps this process in step with others.
+    """
+
+    packed: Packed
+    images: list[Mapping[str, Tensor]]
+    runs: list[Run]
+    counts: bool = True
+
+    def logps(self, model: Any) -> Tensor:
+        """(R, M) log-probabilities of the R runs' up to M candidates."""
+        return candidate_logps(model, self.packed, self.images, candidates=self._most)
+
+    def put(self, values: Tensor, into: Tensor) -> None:
+        """Write (R, M) values to their places in a batch's (B, N)."""
+        for run, row in zip(self.runs, values, strict=True):
+            into[run.row, run.start : run.stop] = row[: run.stop - run.start]
+
+    def take(self, values: Tensor) -> Tensor:
+        """(R, M) of a batch's (B, N) values; 0 where there is none, and everywhere in a pass that does not count."""
+        found = values.new_zeros(len(self.runs), self._most)
+        if self.counts:
+            for run, row in zip(self.runs, found, strict=True):
+                row[: run.stop - run.start] = values[run.row, run.start : run.stop]
+        return found
+
+    @property
+    def _most(self) -> int:
+        return max(run.stop - run.start for run in self.runs)
+
+
+def split(packed: Packed, images: Sequence[Mapping[str, Tensor]], budget: int, longest: int | None) -> list[Pass]:
+    """Share a batch's candidates out to passes, in their order.
+
+    Args:
+        packed: What `pack` gave for all lists.
+        images: For each list what the processor made of its image.
+        budget: The most tokens of a pass, padding included; just a single candidate may take more.
+        longest: See `perpo.prefix.longest_shared`.
+    """
+    prefixes, answers = unpack(packed)
+    groups: list[list[Run]] = []
+    for row, candidates in enumerate(answers):
+        for place in range(len(candidates)):
+            grown = _grown(groups[-1], row, place) if groups else []
+            if grown and _tokens(grown, prefixes, answers, longest) <= budget:
+                groups[-1] = grown
+            else:
+                groups.append([Run(row, place, place + 1)])
+    pad_id, device = int(packed["answer_ids"][0, -1]), packed["answer_ids"].device
+    passes = []
+    for runs in groups:
+        each = pack([prefixes[r.row] for r in runs], [answers[r.row][r.start : r.stop] for r in runs], pad_id)
+        moved: Any = {name: tensor.to(device) for name, tensor in each.items()}  # type: ignore[attr-defined]
+        passes.append(Pass(moved, [images[run.row] for run in runs], runs))
+    return passes
+
+
+def check_budget(lists: Sequence[TokenizedList], budget: int) -> None:
+    """See that each candidate fits into a pass.
+
+    Raises:
+        PerpoError: One does not.
+    """
+    for each in lists:
+        answer = max(map(len, each.answers))
+        if each.prefix_tokens + answer > budget:
+            raise PerpoError(
+                f"record {each.number}: image and prompt ({each.prefix_tokens} tokens) and its longest answer "
+                f"({answer}) exceed --max_tokens_per_pass {budget}",
+                f"give at least {each.prefix_tokens + answer}, or leave the record out; nothing is truncated",
+            )
+
+
+def _grown(runs: list[Run], row: int, place: int) -> list[Run]:
+    last = runs[-1]
+    if last.row == row:
+        return [*runs[:-1], Run(row, last.start, place + 1)]
+    return [*runs, Run(row, place, place + 1)]
+
+
+def _tokens(runs: list[Run], prefixes: list[list[int]], answers: list[list[list[int]]], longest: int | None) -> int:
+    """Tokens of a pass: those of its widest row in every row."""
+    prefix = max(len(prefixes[run.row]) for run in runs)
+    lengths = [[len(ids) for ids in answers[run.row][run.start : run.stop]] for run in runs]
+    alone = prefix + max(map(max, lengths))
+    if longest is not None and alone > longest:  # then each candidate is a row
+        return alone * sum(map(len, lengths))
+    return len(runs) * (prefix + max(map(sum, lengths)))
