@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from perpo.callbacks import FiniteGuard
 from perpo.checkpoints import ADAPTER_WEIGHTS
@@ -97,7 +98,9 @@ class PreferenceTrainer(Trainer):
         """The step of `compute_loss`, with the memory of one pass (see `perpo.passes`)."""
         model.train()
         passes = inputs["passes"]
-        with self.policy.encode_images_once():
+        # ZeRO-3 gathers the vision tower, too, so that all processes have to run it equally often.
+        kept = nullcontext() if is_deepspeed_zero3_enabled() else self.policy.encode_images_once()
+        with kept:
             with self.compute_loss_context_manager(), torch.no_grad():
                 reference = self._reference_logps(model, inputs)
                 policy = self._logps(model, inputs)
