@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from perpo.lists import Collator, ListDataset, SimilarLengths
 from perpo.logps import candidate_logps
 from perpo.losses import BETA, GAMMA, dpo_loss, lipo_loss, perpo_loss, preference_metrics, sft_loss
 from perpo.models import save_checkpoint
-from perpo.passes import Pass, split
+from perpo.passes import split
 from perpo.policy import Policy
 from perpo.prefix import base_model, longest_shared
 from perpo.train_arguments import TrainArguments
@@ -85,22 +85,16 @@ class PreferenceTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One batch forward and backward, in as many passes as --max_tokens_per_pass makes of it."""
-        budget = self.arguments.max_tokens_per_pass
-        if budget is not None:
-            inputs = self._prepare_inputs(inputs)
-            passes = split(inputs["packed"], inputs["images"], budget, longest_shared(base_model(model)))
-            inputs["passes"] = self._as_many_everywhere(passes)
-            if len(inputs["passes"]) > 1:
-                return self._step_in_passes(model, inputs, num_items_in_batch)
+        inputs = self._with_passes(inputs)
+        if inputs["passes"]:
+            return self._step_in_passes(model, inputs, num_items_in_batch)
         return super().training_step(model, inputs, num_items_in_batch)
 
     def _step_in_passes(self, model: Any, inputs: dict[str, Any], num_items: Any) -> Tensor:
         """The step of `compute_loss`, with the memory of one pass (see `perpo.passes`)."""
         model.train()
         passes = inputs["passes"]
-        # ZeRO-3 gathers the vision tower, too, so that all processes have to run it equally often.
-        kept = nullcontext() if is_deepspeed_zero3_enabled() else self.policy.encode_images_once()
-        with kept:
+        with self._images_once(inputs):
             with self.compute_loss_context_manager(), torch.no_grad():
                 reference = self._reference_logps(model, inputs)
                 policy = self._logps(model, inputs)
@@ -113,12 +107,28 @@ class PreferenceTrainer(Trainer):
                     self._backward((each.take(weights) * logps).sum())
         return loss.detach()
 
-    def _as_many_everywhere(self, passes: list[Pass]) -> list[Pass]:
-        """As many passes as the process with the most has: ZeRO-3 gathers weights in each, from all processes."""
-        if self.accelerator.num_processes == 1:
-            return passes
-        counts = self.accelerator.gather(torch.tensor([len(passes)], device=self.args.device))
-        return passes + [replace(passes[0], counts=False)] * (int(counts.max()) - len(passes))
+    def _with_passes(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """A batch on its device, with its `passes`: none where it is read at once.
+
+        All processes have as many as the one with the most, because ZeRO-3 gathers weights in each, from all of them.
+        """
+        inputs, budget = self._prepare_inputs(inputs), self.arguments.max_tokens_per_pass
+        if budget is None:
+            return inputs | {"passes": []}
+        longest = longest_shared(base_model(self.policy.model))
+        passes = split(inputs["packed"], inputs["images"], budget, longest)
+        if self.accelerator.num_processes > 1:
+            counts = self.accelerator.gather(torch.tensor([len(passes)], device=self.args.device))
+            passes += [replace(passes[0], counts=False)] * (int(counts.max()) - len(passes))
+        return inputs | {"passes": passes if len(passes) > 1 else []}
+
+    def _images_once(self, inputs: dict[str, Any]) -> AbstractContextManager[None]:
+        """Within it each image is encoded once, unless processes have to do that equally often.
+
+        ZeRO-3 gathers the vision tower, too, and the passes of one process may need it where another's do not.
+        """
+        in_step = is_deepspeed_zero3_enabled() and inputs["passes"]
+        return nullcontext() if in_step else self.policy.encode_images_once()
 
     @contextmanager
     def _without_sync(self, model: Any) -> Iterator[None]:
@@ -147,17 +157,17 @@ class PreferenceTrainer(Trainer):
         Returns:
             Twice (B, N), the most candidates of any of them; all processes take part.
         """
-        inputs = self._prepare_inputs(self.data_collator([self.dataset[place] for place in places]))
+        inputs = self._with_passes(self.data_collator([self.dataset[place] for place in places]))
         self.policy.model.eval()
-        with self.compute_loss_context_manager(), self.policy.encode_images_once():
+        with self.compute_loss_context_manager(), self._images_once(inputs):
             reference = self._reference_logps(self.model_wrapped, inputs)
             policy = self._logps(self.model_wrapped, inputs)
         return policy.tolist(), None if reference is None else reference.tolist()
 
     def _logps(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        packed, images, candidates = inputs["packed"], inputs["images"], inputs["mask"].shape[1]
-        if len(inputs.get("passes", [])) < 2:
-            return candidate_logps(model, packed, images, candidates=candidates)
+        if not inputs["passes"]:
+            candidates = inputs["mask"].shape[1]
+            return candidate_logps(model, inputs["packed"], inputs["images"], candidates=candidates)
         found = torch.zeros_like(inputs["token_counts"])
         for each in inputs["passes"]:
             each.put(each.logps(model), found)
