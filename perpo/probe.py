@@ -24,10 +24,10 @@ COLUMNS: dict[str, str] = {
     "question": "its question",
     "candidate": "the answer's place among those of the record that are used, from 0 on",
     "answer": "the answer",
-    "reward": "its reward, or null where the method has no use for one (sft, rft)",
+    "reward": "its reward; null for `sft`",
     "tokens": "how many tokens it has, the end token included",
-    "reference_logp": "its log-probability (nats, summed over its tokens) by the reference; null without one",
-    "logp_before": "the same by the policy before the first step; null where that is not known any more",
+    "reference_logp": "its log-probability (nats, summed over its tokens) by the reference; null for `sft` and `rft`",
+    "logp_before": "the same by the policy before the first step; null if a resumed run lacks the file",
     "logp_after": "the same by the policy after the last step; null while it trains",
 }
 _SCHEMA = pa.schema(

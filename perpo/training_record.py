@@ -115,6 +115,11 @@ class TrainingRecord(TypedDict):
 _PARTS: dict[str, Any] = {"model": StartInfo, "data": DataInfo}
 
 
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of training.json."""
+    return TypeAdapter(TrainingRecord).json_schema()
+
+
 def new_record(args: TrainArguments) -> dict[str, Any]:
     """The record of a run that is about to begin; it reads the model's, adapter's and data's digests.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_bytes, atomic_write_text, check_writable
+from perpo.files import atomic_write_bytes, atomic_write_text, check_writable, recover_folder, replace_folder
 
 
 def test_the_folder_is_made_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -49,3 +50,40 @@ def test_a_folder_that_cannot_be_written_is_said_and_none_is_made(
     with pytest.raises(PerpoError, match="may not be written"):
         check_writable(tmp_path / "new")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def folder_of(path: Path, content: str) -> Path:
+    path.mkdir()
+    (path / "file.txt").write_text(content)
+    return path
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
+    for content in ("first", "second"):
+        replace_folder(folder_of(tmp_path / ".best.new", content), tmp_path / "best")
+        assert (tmp_path / "best" / "file.txt").read_text() == content
+    assert os.listdir(tmp_path) == ["best"]
+
+
+@pytest.mark.parametrize(("renames", "kept"), [(0, "old"), (1, "old"), (2, "new")])
+def test_a_crash_while_a_folder_is_replaced_leaves_one_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int, kept: str
+) -> None:
+    """After so many of its two renames, and before what is old is deleted."""
+    folder = folder_of(tmp_path / "best", "old")
+    new = folder_of(tmp_path / ".best.new", "new")
+    rename, done = os.rename, []
+
+    def crash(source: Path, target: Path) -> None:
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(rename(source, target))
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr("os.rename", crash)
+        patch.setattr("shutil.rmtree", lambda *args, **kwargs: None)
+        replace_folder(new, folder)
+    assert len(done) == renames
+    recover_folder(folder)
+    assert (folder / "file.txt").read_text() == kept
+    assert not (tmp_path / ".best.old").exists()
