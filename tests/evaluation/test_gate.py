@@ -36,8 +36,8 @@ def harmed(tmp_path_factory) -> Path:
         if "describes: the " in line["question"]:
             line["answer"] = "[0.00, 0.00, 0.10, 0.10]"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    flags = {"method": "sft", "data": file, "output_dir": folder / "adapter", "learning_rate": 5e-4, "lora_r": 32}
-    flags |= {"lora_alpha": 64, "per_device_train_batch_size": 32, "mm_projector_lr": 0, "save_steps": 0}
+    flags = {"method": "sft", "data": file, "output_dir": folder / "adapter", "learning_rate": 4e-4, "lora_r": 32}
+    flags |= {"lora_alpha": 64, "per_device_train_batch_size": 8, "mm_projector_lr": 0, "save_steps": 0}
     program("-m", "perpo.cli.train", *(f"--{name}={value}" for name, value in flags.items()))
     return folder / "adapter"
 
@@ -47,7 +47,8 @@ def runs(harmed, tmp_path_factory) -> Path:
     """The base, the base once more, and the harmed adapter on three tasks; and the base on fewer samples."""
     results = tmp_path_factory.mktemp("runs")
     for name, more in (("base", []), ("again", []), ("harmed", [f"--adapter={harmed}"]), ("other", ["--limit=100"])):
-        program(*EVALUATE, *TASKS, f"--name={name}", f"--output={results / name}", *more)
+        limit = [] if name == "other" else ["--limit=150"]
+        program(*EVALUATE, *TASKS, f"--name={name}", f"--output={results / name}", *limit, *more)
     return results
 
 
