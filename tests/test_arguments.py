@@ -162,3 +162,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse("--version")
     assert capsys.readouterr().out == f"perpo-test {__version__}\n"
+
+
+def test_names_may_be_written_with_hyphens() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Two:
+        fail_on: str = arg("a-b", "text")
+        other: str = arg("", "text")
+
+    found = parse_arguments(Two, ["--fail-on", "x-y", "--other=a-b=c-d"], prog="p", description="d")
+    assert found == Two(fail_on="x-y", other="a-b=c-d")
+    with pytest.raises(PerpoError, match="there is no argument --fail_of"):
+        parse_arguments(Two, ["--fail-of", "x"], prog="p", description="d")

@@ -52,7 +52,8 @@ def parse_arguments(cls: type[T], argv: Sequence[str] | None, *, prog: str, desc
     fields = _fields(cls)
     for field in fields.values():
         _add_flag(parser, field, hints[field.name])
-    known, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    words = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
+    known, unknown = parser.parse_known_args(words)
     if unknown:
         _refuse_word(unknown[0], [f"--{name}" for name in [*fields, "config", "debug", "version"]])
     flags = vars(known)
@@ -61,6 +62,12 @@ def parse_arguments(cls: type[T], argv: Sequence[str] | None, *, prog: str, desc
     values = _converted(cls, _read_yaml(config), f"{config}: ") if config else {}
     values |= _converted(cls, flags, "--")
     return _build(cls, values, "--", f"give it as a flag or in the --config file; see {prog} --help")
+
+
+def _underscored(word: str) -> str:
+    """`--fail-on=x` as `--fail_on=x`: both spellings of a name are taken."""
+    name, sign, value = word.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + sign + value if name.startswith("--") else word
 
 
 def arguments_from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
