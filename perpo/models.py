@@ -155,13 +155,17 @@ def load_model(
     processor.tokenizer.padding_side = "left"
     model.to(place).eval()
     if known is None:
-        loaded = LoadedModel(model, processor, family, name, weights_sha256)
-        prompt = render_prompt(loaded, "What is in this image?")
-        sizes = ((64, 48), (50, 90))
-        check_unlisted(model, [loaded.encode([prompt], [Image.new("RGB", size)]).to(model.dtype) for size in sizes])
+        check_unlisted(model, family, lambda: _samples(LoadedModel(model, processor, family, name, weights_sha256)))
     if adapter is not None:
         model = _with_adapter(model, adapter, trainable_adapter)
     return LoadedModel(model, processor, family, name, weights_sha256, adapter_sha256)
+
+
+def _samples(loaded: LoadedModel) -> list[Any]:
+    """What the processor makes of a prompt with small images of two shapes."""
+    prompt = render_prompt(loaded, "What is in this image?")
+    each = [loaded.encode([prompt], [Image.new("RGB", size)]) for size in ((64, 48), (50, 90))]
+    return [inputs.to(loaded.model.dtype) for inputs in each]
 
 
 def _device(name: str | None) -> torch.device:

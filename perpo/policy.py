@@ -82,6 +82,8 @@ class Policy:
 
         That is the tower as a whole, or its blocks where the trained projector is a part of it.
         """
+        if not self.loaded.family.vision_tower:  # of a type that is not in the table
+            return [], set()
         tower = self._vision_tower
         if not any(isinstance(module, ModulesToSaveWrapper) for module in tower.modules()):
             return [tower], {0}

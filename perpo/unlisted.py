@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,17 +32,24 @@ def unlisted_family(model: Any) -> Family:
     )
 
 
-def check_unlisted(model: Any, each: Sequence[Mapping[str, Tensor]]) -> None:
+def check_unlisted(model: Any, family: Family, encode: Callable[[], Sequence[Mapping[str, Tensor]]]) -> None:
     """See that a model of unknown type reads a shared prefix as its own forward reads single sequences.
 
     Args:
         model: The model.
-        each: What the processor gives for each of several prompts with an image.
+        family: Its row, as far as that could be found out.
+        encode: Gives what the processor makes of each of several prompts with an image.
 
     Raises:
         PerpoError: It does not, or its inputs say that it would not.
     """
     unlike = f"the model type '{model.config.model_type}' is not in the table of families, and "
+    if not family.language_model:
+        raise PerpoError(f"{unlike}it holds no language model that could be told from the rest", _HINT)
+    try:
+        each = encode()
+    except Exception as error:  # whatever a processor raises that takes other things
+        raise PerpoError(f"{unlike}its processor gives nothing: {type(error).__name__}: {error}", _HINT) from error
     if extra := sorted(set(each[0]) & PER_TOKEN - {"input_ids", "attention_mask"}):
         raise PerpoError(
             f"{unlike}its processor gives {extra[0]}, which says that not all tokens are read alike", _HINT

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from perpo.data import Question
 from perpo.decoding import question_uniforms, sample_candidates
 from perpo.errors import PerpoError
+from perpo.hf_sampler import HfSampler
 from perpo.logps import repeated_logps
-from perpo.models import load_model, render_prompt
+from perpo.models import answers_token_ids, load_model, render_prompt
 from perpo.prefix import PER_TOKEN
 from perpo_eval.answering import answer
 
@@ -47,6 +49,35 @@ def test_sampled_log_probs_are_those_of_the_repeated_forward(loaded, pictures, q
     for answers, row in zip(found, expected, strict=True):
         assert answers
         torch.testing.assert_close(torch.tensor([c.logp for c in answers]), row[: len(answers)], atol=2e-4, rtol=1e-5)
+
+
+def test_the_sampler_s_texts_have_the_log_probs_that_training_will_use(loaded, pictures, questions, tmp_path):
+    for number, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{number}.png")
+    asked = [
+        Question(image_path=f"{number}.png", question=question, answer="", image_id=number)
+        for number, question in enumerate(questions)
+    ]
+    pieces = answers_token_ids(loaded, render_prompt(loaded, "where?"), ["[0.61, 0.10, 0.25]"])[0]
+    likely = torch.zeros(loaded.model.get_output_embeddings().out_features)
+    likely[pieces] = 20.0  # of which texts are made that are cut into the same tokens again
+    loaded.model.get_output_embeddings().register_forward_hook(lambda module, inputs, logits: logits + likely)
+    settings = {"num_candidates": 40, "temperature": 2.0, "top_p": 1.0, "seed": 0, "max_new_tokens": STEPS}
+    sampler = HfSampler(loaded=loaded, image_root=tmp_path, **settings)
+    sampler.check_context(asked)
+    compared = 0
+    for question, picture, found in zip(questions, pictures, sampler.answers(list(enumerate(asked))), strict=True):
+        prompt = render_prompt(loaded, question)
+        usable = [each for each in found if each.logp is not None]
+        ids = [answers_token_ids(loaded, prompt, [each.text], end=not each.truncated)[0] for each in usable]
+        inputs = loaded.encode([prompt], [picture])
+        images = {name: value for name, value in inputs.items() if name not in PER_TOKEN}
+        if usable:
+            with torch.no_grad():
+                logps = repeated_logps(loaded.model, inputs["input_ids"].tolist(), [ids], [images], pad_id=3)[0]
+            torch.testing.assert_close(logps, torch.tensor([each.logp for each in usable]), atol=2e-4, rtol=1e-5)
+            compared += len(usable)
+    assert compared > 10
 
 
 def test_evaluation_answers_as_plain_generate_does_one_by_one(loaded, pictures, questions):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import random
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from perpo.data import read_preferences
+from perpo.lists import Collator, ListDataset, choose, tokenize
+from perpo.logps import candidate_logps
 from perpo.merge import MergeArguments, merge
 from perpo.models import load_model, render_prompt
 from perpo.policy import load_policy
@@ -83,6 +87,33 @@ def test_one_step_changes_only_the_adapter_and_its_projector(trained):
 def test_the_vision_tower_runs_once_for_policy_and_reference(trained):
     """Qwen's projectors are parts of it, so that there its blocks do."""
     assert len(trained.calls) == 1
+
+
+def test_what_is_kept_of_the_tower_changes_no_gradient(trained, options):
+    """The reference runs first, so that the policy is handed what was kept, its trained projector included."""
+    policy = trained.policy
+    args = TrainArguments(**options)
+    choices, _ = choose(args, read_preferences(args.data))
+    dataset = ListDataset(tokenize(policy.loaded, choices, Path(args.data).parent), policy.loaded)
+    batch = Collator(3)([dataset[place] for place in range(len(dataset))])
+
+    def gradients():
+        policy.model.zero_grad()
+        with torch.no_grad(), policy.as_reference():
+            reference = candidate_logps(policy.model, batch["packed"], batch["images"], candidates=4)
+        policy_logps = candidate_logps(policy.model, batch["packed"], batch["images"], candidates=4)
+        (policy_logps * torch.arange(1.0, 5.0)).sum().backward()
+        trained_ones = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
+        return {"reference": reference, "policy": policy_logps.detach()} | trained_ones
+
+    plain = gradients()
+    with policy.encode_images_once():
+        kept = gradients()
+    assert any("modules_to_save" in name for name in plain)
+    assert (plain["reference"] - plain["policy"]).abs().max() > 1e-3
+    assert plain.keys() == kept.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(kept[name], value, msg=name)
 
 
 @pytest.mark.parametrize("bf16", [False, True])
