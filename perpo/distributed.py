@@ -88,6 +88,13 @@ def _free_port() -> int:
         return server.getsockname()[1]
 
 
+def leave() -> None:
+    """Part from the other processes at the end; one that just exits may tear the others' connections."""
+    if distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
 def world_size() -> int:
     """How many processes train together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
@@ -99,11 +106,6 @@ def summed(values: Tensor) -> Tensor:
         values = values.clone()
         distributed.all_reduce(values)
     return values
-
-
-def everywhere(condition: bool, device: Any) -> bool:
-    """Whether something is so in all processes."""
-    return int(summed(torch.tensor(int(condition), device=device))) == world_size()
 
 
 def nanmeans(metrics: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:

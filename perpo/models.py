@@ -25,6 +25,7 @@ from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, with_bounds
 from perpo.images import pad_to_square
 from perpo.nearest import did_you_mean
+from perpo.quantization import prepare
 from perpo.training_record import adapter_of
 from perpo.unlisted import check_unlisted, unlisted_family
 
@@ -116,6 +117,7 @@ def load_model(
     dtype: DType = "float32",
     device: str | None = None,
     trainable_adapter: bool = False,
+    quantization: Any = None,
 ) -> LoadedModel:
     """Load a model, its processor and, where given, an adapter.
 
@@ -127,6 +129,7 @@ def load_model(
         dtype: Type of the base's weights.
         device: Device such as "cpu" or "cuda:0"; by default CUDA where there is one, else the CPU.
         trainable_adapter: Whether the adapter's weights will be trained on.
+        quantization: How the base is quantised (see `perpo.quantization`), for training with LoRA; or None.
 
     Raises:
         PerpoError: The model or the adapter cannot be found, read, or is of an unknown family; or there
@@ -143,7 +146,7 @@ def load_model(
     adapter_sha256 = None if adapter is None else adapter_of(weights_sha256, adapter)
     try:
         processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
-        model = _base_model(directory, name, dtype)
+        model = _base_model(directory, name, dtype, place, quantization)
     except PerpoError:
         raise
     except Exception as error:  # the libraries raise many kinds for damaged files
@@ -153,7 +156,11 @@ def load_model(
     if family.prompt is None and not getattr(processor, "chat_template", None):
         raise PerpoError(f"{name} has no chat template", "add the chat_template.jinja of its hub page")
     processor.tokenizer.padding_side = "left"
-    model.to(place).eval()
+    if quantization is None:
+        model.to(place)
+    else:
+        prepare(model)
+    model.eval()
     if known is None:
         check_unlisted(model, family, lambda: _samples(LoadedModel(model, processor, family, name, weights_sha256)))
     if adapter is not None:
@@ -178,7 +185,8 @@ def _device(name: str | None) -> torch.device:
         raise PerpoError(f"the device {name} cannot be used: {first_line(error)}", "such as cpu or cuda:0") from error
 
 
-def _base_model(directory: Path, name: str, dtype: DType) -> Any:
+def _base_model(directory: Path, name: str, dtype: DType, place: torch.device, quantization: Any) -> Any:
+    quantized = {} if quantization is None else {"quantization_config": quantization, "device_map": {"": place}}
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
         directory,
         dtype=getattr(torch, dtype),
@@ -186,6 +194,7 @@ def _base_model(directory: Path, name: str, dtype: DType) -> Any:
         use_safetensors=True,
         trust_remote_code=False,
         output_loading_info=True,
+        **quantized,
     )
     model, report = loaded
     absent = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
@@ -282,14 +291,7 @@ def add_lora(loaded: LoadedModel, *, r: int, alpha: int, dropout: float, train_p
     """
     projector = None
     if train_projector:
-        pattern = loaded.family.projector
-        if pattern is None:
-            raise PerpoError(
-                f"which module of the model type '{loaded.family.model_type}' is the projector is not known",
-                "give --mm_projector_lr 0",
-            )
-        names = [name for name, _ in loaded.model.named_modules()]
-        projector = [name for name in names if re.fullmatch(rf"(.*\.)?{pattern}", name)]
+        projector = projector_modules(loaded.model, loaded.family)
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,
@@ -297,26 +299,7 @@ def add_lora(loaded: LoadedModel, *, r: int, alpha: int, dropout: float, train_p
         target_modules=loaded.family.lora_targets,
         modules_to_save=projector,
     )
-    return _in_full_precision(get_peft_model(loaded.model, config))
-
-
-def save_checkpoint(
-    model: PeftModel, processor: Any, directory: str | Path, weights: dict[str, torch.Tensor] | None = None
-) -> None:
-    """Write the "default" adapter (safetensors) and the processor.
-
-    Whether the vocabulary was resized is not asked, because PEFT would ask the hub.
-
-    Args:
-        model: The PeftModel.
-        processor: Its processor.
-        directory: Where to.
-        weights: The adapter's weights by parameter name, where the model's own are parted among processes.
-    """
-    model.save_pretrained(
-        str(directory), selected_adapters=["default"], save_embedding_layers=False, state_dict=weights
-    )
-    processor.save_pretrained(directory)
+    return in_full_precision(get_peft_model(loaded.model, config))
 
 
 def _with_adapter(model: Any, adapter: str, trainable: bool) -> PeftModel:
@@ -327,12 +310,26 @@ def _with_adapter(model: Any, adapter: str, trainable: bool) -> PeftModel:
             f"the adapter {adapter} does not fit the model: {first_line(error)}",
             "give the model that it was trained on",
         ) from error
-    return _in_full_precision(wrapped).eval()
+    return in_full_precision(wrapped).eval()
 
 
-def _in_full_precision(model: PeftModel) -> PeftModel:
+def projector_modules(model: Any, family: Family) -> list[str]:
+    """Names of the modules that make up the projector.
+
+    Raises:
+        PerpoError: They are not known of this family.
+    """
+    if family.projector is None:
+        raise PerpoError(
+            f"which module of the model type '{family.model_type}' is the projector is not known",
+            "give --mm_projector_lr 0",
+        )
+    return [name for name, _ in model.named_modules() if re.fullmatch(rf"(.*\.)?{family.projector}", name)]
+
+
+def in_full_precision(model: Any) -> Any:
     """What trains is kept in float32, also over a base in half precision (PEFT does so for LoRA only)."""
     for parameter in model.parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and not hasattr(parameter, "ds_id"):  # which ZeRO-3 gives those that it parts
             parameter.data = parameter.data.float()
     return model

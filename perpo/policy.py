@@ -19,8 +19,9 @@ from torch.utils._pytree import tree_leaves
 
 from perpo.attention import set_attention
 from perpo.errors import PerpoError
-from perpo.models import LoadedModel, add_lora, load_model
+from perpo.models import LoadedModel, add_lora, load_model, projector_modules
 from perpo.prefix import base_model
+from perpo.quantization import quantization_config
 from perpo.train_arguments import TrainArguments
 
 _REFERENCE = "reference"
@@ -28,22 +29,30 @@ _REFERENCE = "reference"
 
 @dataclass
 class Policy:
-    """A model whose adapter "default" is trained.
+    """A model whose adapter "default" is trained, or all of it but the vision tower.
 
     Attributes:
         loaded: The base with its processor and digests.
-        model: The PeftModel around it.
-        trains_projector: Whether the adapter's own projector is trained.
-        trains_lora: Whether its LoRA is.
+        model: The PeftModel around it; or the base itself, if that is what is trained.
+        trains_projector: Whether the projector is trained, the adapter's own if there is an adapter.
+        trains_lora: Whether an adapter's LoRA is.
     """
 
     loaded: LoadedModel
-    model: PeftModel
+    model: Any
     trains_projector: bool
     trains_lora: bool = True
 
+    @property
+    def has_adapter(self) -> bool:
+        """Whether an adapter is trained, which can be switched off, and not the base."""
+        return isinstance(self.model, PeftModel)
+
     def set_trainable(self) -> None:
         """Let just the trained adapter have gradients; switching adapters on and off resets that."""
+        if not self.has_adapter:
+            self._let_all_but_the_tower_train()
+            return
         for name, parameter in self.model.named_parameters():
             is_lora = ".lora_" in name and ".default." in name
             is_projector = ".modules_to_save.default." in name
@@ -51,14 +60,36 @@ class Policy:
 
     def saved_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The names and parameters that a checkpoint holds."""
-        return ((name, each) for name, each in self.model.named_parameters() if ".default." in name)
+        names = self.model.named_parameters()
+        return ((name, each) for name, each in names if not self.has_adapter or ".default." in name)
+
+    def in_projector(self, name: str) -> bool:
+        """Whether a parameter of that name is the projector's, of those that train."""
+        return ".modules_to_save." in name or (not self.has_adapter and name.startswith(self._projector))
+
+    def _let_all_but_the_tower_train(self) -> None:
+        tower = {id(each) for each in self._vision_tower.parameters()}
+        for name, parameter in self.model.named_parameters():
+            in_projector = self.in_projector(name)
+            parameter.requires_grad_(self.trains_projector if in_projector else id(parameter) not in tower)
+
+    @cached_property
+    def _projector(self) -> tuple[str, ...]:
+        """What the names of an unadapted model's projector begin with."""
+        if self.loaded.family.projector is None and not self.trains_projector:
+            return ()
+        return tuple(f"{name}." for name in projector_modules(self.model, self.loaded.family))
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
         """Within it the model is the reference: as it was before the training, its projector too.
 
-        That is the adapter that training continues from, or else no adapter at all.
+        That is the adapter that training continues from, or else no adapter at all. Without any, this is
+        so only as long as nothing has been learnt.
         """
+        if not self.has_adapter:
+            yield
+            return
         try:
             if _REFERENCE in self.model.peft_config:
                 self.model.set_adapter(_REFERENCE, inference_mode=True)
@@ -85,7 +116,8 @@ class Policy:
         if not self.loaded.family.vision_tower:  # of a type that is not in the table
             return [], set()
         tower = self._vision_tower
-        if not any(isinstance(module, ModulesToSaveWrapper) for module in tower.modules()):
+        adapted = any(isinstance(module, ModulesToSaveWrapper) for module in tower.modules())
+        if not adapted and not any(each.requires_grad for each in tower.parameters()):
             return [tower], {0}
         blocks = list(tower.blocks)
         return blocks, {len(blocks) - 1, *getattr(tower, "deepstack_visual_indexes", [])}
@@ -154,9 +186,20 @@ def load_policy(args: TrainArguments) -> Policy:
             than the arguments say.
     """
     trains_projector = args.mm_projector_lr > 0
-    loaded = load_model(args.model, args.adapter, dtype=args.dtype, device=_device(), trainable_adapter=True)
+    # What trains is kept in float32; DeepSpeed keeps such a copy itself.
+    whole = not args.lora_enable and args.deepspeed is None
+    loaded = load_model(
+        args.model,
+        args.adapter,
+        dtype="float32" if whole else args.dtype,
+        device=_device(),
+        trainable_adapter=True,
+        quantization=quantization_config(args),
+    )
     torch.manual_seed(args.seed)  # ZeRO-3 draws random numbers while it loads
-    if args.adapter is None:
+    if not args.lora_enable:
+        model = loaded.model
+    elif args.adapter is None:
         model = add_lora(
             loaded,
             r=args.lora_r,
@@ -171,12 +214,21 @@ def load_policy(args: TrainArguments) -> Policy:
             model.load_adapter(args.adapter, _REFERENCE)
     policy = Policy(loaded, model, trains_projector, trains_lora=not args.projector_only)
     policy.set_trainable()
+    if args.deepspeed is not None:
+        in_one_type(model)
     if args.ranks:
         switch_dropout_off(model)
     set_attention(base_model(model))
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return policy
+
+
+def in_one_type(model: nn.Module) -> None:
+    """Give what an adapter added the base's type: DeepSpeed computes in one, and keeps float32 of what trains."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and not hasattr(parameter, "ds_id"):
+            parameter.data = parameter.data.to(base_model(model).dtype)
 
 
 def _device() -> str | None:

@@ -162,8 +162,8 @@ def _aspect_ratio(value: str, model: _Model) -> str | None:
 
 
 def _frozen_backbone(value: str, args: TrainArguments) -> str | None:
-    _truth("freeze_backbone", value)  # which LoRA leaves as it is either way
-    return None
+    frozen = _truth("freeze_backbone", value)  # which LoRA leaves as it is either way
+    return "--lora_enable False, which trains the backbone" if frozen and not args.lora_enable else None
 
 
 def _strategy(value: str, args: TrainArguments) -> str | None:

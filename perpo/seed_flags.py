@@ -55,7 +55,7 @@ _STRATEGY = "`no`, or `steps` with `--eval_data` and `--eval_steps`"
 _LENGTH = "most tokens of image, prompt and answer; data with longer ones are refused, nothing is truncated"
 
 SEED_FLAGS: dict[str, SeedFlag] = {
-    "lora_enable": SeedFlag("must be `True`", None, {"true": None}),
+    "lora_enable": SeedFlag("`False` trains all of the language model", "lora_enable"),
     "lora_r": SeedFlag("rank of LoRA", "lora_r"),
     "lora_alpha": SeedFlag("scale of LoRA", "lora_alpha"),
     "mm_projector_lr": SeedFlag("learning rate of the projector", "mm_projector_lr"),
@@ -115,9 +115,9 @@ SEED_FLAGS: dict[str, SeedFlag] = {
     "best_of_n": SeedFlag("use the first N usable candidates of a record", "num_candidates"),
     "lora_dropout": _declared("`sft` and `rft` only: policy and reference would differ by chance", "lora_dropout"),
     "lora_bias": _declared("must be `none`: a trained bias would change the reference too", None, {"none": None}),
-    "bits": _declared("must be 16", None, {"16": None}),
-    "double_quant": SeedFlag(_OF_4_BITS, None, {"true": None}, in_command=False, idle=_quantises_nothing),
-    "quant_type": SeedFlag(_OF_4_BITS, None, {"nf4": None}, in_command=False, idle=_quantises_nothing),
+    "bits": _declared("16, or 4 for QLoRA", "bits"),
+    "double_quant": SeedFlag(_OF_4_BITS, "double_quant", in_command=False, idle=_quantises_nothing),
+    "quant_type": SeedFlag(_OF_4_BITS, "quant_type", in_command=False, idle=_quantises_nothing),
     "lora_weight_path": _declared("adapter to continue from; empty is none", "adapter"),
     "image_folder": _declared("folder that image paths start from; empty is that of the data", "image_root"),
     "max_grad_norm": _declared("clip the gradient's norm to this", "max_grad_norm"),

@@ -22,6 +22,7 @@ _USED_BY: dict[str, tuple[str, ...]] = {
     "gamma": ("perpo",),
     "beta": _RANKING,
     "reference": _RANKING,
+    "precompute_reference": _RANKING,
     "num_candidates": ("rft", *_RANKING),
     "keep_truncated": ("rft", *_RANKING),
     "lora_dropout": _SUPERVISED,
@@ -57,6 +58,7 @@ _LIMITS: dict[str, tuple[float, bool]] = {
     "max_length": (1, True),
     "max_prompt_length": (1, True),
 }
+_OF_LORA = ("adapter", "lora_r", "lora_alpha", "lora_dropout", "bits", "projector_only")
 _DROPOUT_HINT = "with dropout, policy and reference would differ by chance; sft and rft can use it"
 # What one argument has no use for without another.
 _NEEDS: dict[str, tuple[str, ...]] = {
@@ -99,6 +101,11 @@ class TrainArguments:
         "start: the model as it was when training began (unset means this); recorded: the log-probabilities "
         "in the data, which must have been sampled from just this model and adapter",
     )
+    precompute_reference: bool = arg(
+        False,
+        "compute the reference's log-probabilities before training and keep them beside the data for further runs; "
+        "always so with --lora_enable False",
+    )
     num_candidates: int = arg(0, "use the first N usable candidates of each record; 0 means all")
     keep_truncated: bool = arg(False, "also use answers that were cut at the token limit")
     max_length: int | None = arg(
@@ -106,6 +113,7 @@ class TrainArguments:
     )
     max_prompt_length: int | None = arg(None, "most tokens of a prompt without its image; longer ones are refused")
 
+    lora_enable: bool = arg(True, "False trains all of the language model (and the projector) in place of LoRA")
     lora_r: int = arg(128, "rank of LoRA on the language model's linear layers")
     lora_alpha: int = arg(256, "scale of LoRA; its update is multiplied by lora_alpha / lora_r")
     lora_dropout: float = arg(0.0, "dropout before LoRA; sft and rft only")
@@ -158,6 +166,9 @@ class TrainArguments:
 
     seed: int = arg(42, "of the adapter's first weights, the data's order and dropout")
     dataloader_num_workers: int = arg(0, "processes that load images; 0 loads them in the training process")
+    bits: Literal[4, 16] = arg(16, "4: QLoRA, the base in 4 bits (bitsandbytes, on an NVIDIA GPU)")
+    double_quant: bool = arg(True, "with --bits 4, quantise the scales too")
+    quant_type: Literal["nf4", "fp4"] = arg("nf4", "with --bits 4, the 4-bit type")
     deepspeed: str | None = arg(
         None,
         "a JSON file of DeepSpeed's, or zero2, zero2_offload, zero3, zero3_offload; unset: plain DDP",
@@ -194,6 +205,7 @@ class TrainArguments:
             raise PerpoError("--warmup_steps and --warmup_ratio say the same thing twice", "give one of them")
         if self.save_strategy != "steps" and self.save_steps != TrainArguments.save_steps:
             raise PerpoError(f"--save_strategy {self.save_strategy} has no use for --save_steps", "leave it out")
+        self._check_what_trains()
         if self.projector_only and self.mm_projector_lr == 0:
             raise PerpoError("--projector_only with --mm_projector_lr 0 trains nothing", "give the projector a rate")
 
@@ -207,6 +219,26 @@ class TrainArguments:
             raise PerpoError("--push_to_hub needs --hub_model_id", "such as me/my-model")
         if self.eval_reward == "edit" and self.eval_truth_frame is not None:
             raise PerpoError("--eval_reward edit has no use for --eval_truth_frame", "leave it out, or choose iou")
+
+    def _check_what_trains(self) -> None:
+        """Refuse what has no meaning without LoRA, or with a base in 4 bits."""
+        for switched, flag, names in (
+            (not self.lora_enable, "--lora_enable False", _OF_LORA),
+            (self.bits == 16, "--bits 16", ("double_quant", "quant_type")),
+            (self.reference == "recorded", "--reference recorded", ("precompute_reference",)),
+        ):
+            for name in names:
+                if switched and getattr(self, name) != getattr(TrainArguments, name):
+                    raise PerpoError(f"{flag} has no use for --{name}", f"leave --{name} out")
+        if self.bits == 4 and self.reference == "recorded":
+            raise PerpoError(
+                "--bits 4 changes the model that the log-probabilities were recorded of", "leave --reference out"
+            )
+
+    @property
+    def precomputes(self) -> bool:
+        """Whether the reference's log-probabilities are computed before training."""
+        return self.precompute_reference or (self.ranks and not self.lora_enable and self.reference != "recorded")
 
     @property
     def ranks(self) -> bool:

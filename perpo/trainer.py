@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -12,8 +11,6 @@ from typing import Any
 import torch
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import DistributedType
-from peft import set_peft_model_state_dict
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -21,15 +18,14 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from perpo.callbacks import FiniteGuard
-from perpo.checkpoints import ADAPTER_WEIGHTS
 from perpo.distributed import Filled, deepspeed_config, full_weights, nanmeans, shape_of, summed
 from perpo.lists import Collator, ListDataset, SimilarLengths
 from perpo.logps import candidate_logps
 from perpo.losses import BETA, GAMMA, dpo_loss, lipo_loss, perpo_loss, preference_metrics, sft_loss
-from perpo.models import save_checkpoint
 from perpo.passes import split
 from perpo.policy import Policy
 from perpo.prefix import base_model, longest_shared
+from perpo.saving import load_checkpoint, save_checkpoint
 from perpo.train_arguments import TrainArguments
 
 
@@ -157,12 +153,24 @@ class PreferenceTrainer(Trainer):
         Returns:
             Twice (B, N), the most candidates of any of them; all processes take part.
         """
-        inputs = self._with_passes(self.data_collator([self.dataset[place] for place in places]))
-        self.policy.model.eval()
-        with self.compute_loss_context_manager(), self._images_once(inputs):
+        with self._looking_at(self.dataset, places) as inputs:
             reference = self._reference_logps(self.model_wrapped, inputs)
             policy = self._logps(self.model_wrapped, inputs)
         return policy.tolist(), None if reference is None else reference.tolist()
+
+    @torch.no_grad()
+    def reference_logps_of(self, dataset: ListDataset, places: Sequence[int]) -> list[list[float]]:
+        """(B, N) log-probabilities of some lists by the reference; all processes take part."""
+        with self._looking_at(dataset, places) as inputs, self.policy.as_reference():
+            return self._logps(self.model_wrapped, inputs).tolist()
+
+    @contextmanager
+    def _looking_at(self, dataset: ListDataset, places: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """Within it the model computes as in training, but drops nothing out; gives a batch of lists."""
+        self.policy.model.eval()
+        inputs = self._with_passes(self.data_collator([dataset[place] for place in places]))
+        with self.compute_loss_context_manager(), self._images_once(inputs):
+            yield inputs
 
     def _logps(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         if not inputs["passes"]:
@@ -258,8 +266,7 @@ class PreferenceTrainer(Trainer):
             save_checkpoint(self.policy.model, self.policy.loaded.processor, directory, weights)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        weights = load_file(os.path.join(resume_from_checkpoint, ADAPTER_WEIGHTS))
-        set_peft_model_state_dict(self.policy.model, weights, adapter_name="default")
+        load_checkpoint(self.policy.model, resume_from_checkpoint)
 
 
 def training_arguments(args: TrainArguments) -> TrainingArguments:
@@ -300,7 +307,7 @@ def _optimizer(args: TrainArguments, policy: Policy) -> AdamW:
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in policy.model.named_parameters():
         if parameter.requires_grad:
-            rate = args.mm_projector_lr if ".modules_to_save." in name else args.learning_rate
+            rate = args.mm_projector_lr if policy.in_projector(name) else args.learning_rate
             decay = args.weight_decay if len(shape_of(parameter)) > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return AdamW([{"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()])

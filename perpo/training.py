@@ -20,7 +20,7 @@ from transformers.utils import is_torch_tf32_available
 from perpo.attention import attention_of
 from perpo.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.card import write_card
-from perpo.checkpoints import adapter_digest, use_hub_cache
+from perpo.checkpoints import use_hub_cache
 from perpo.data import (
     PreferenceRecord,
     Question,
@@ -37,11 +37,13 @@ from perpo.policy import load_policy
 from perpo.prefix import base_model
 from perpo.probe import Probe
 from perpo.provenance import hardware, peak_memory
+from perpo.quantization import check_machine
+from perpo.reference_cache import Precompute, ReferenceCache
 from perpo.resuming import Start, find_start, is_first_process
 from perpo.services import check_services, push, start_wandb
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer, training_arguments
-from perpo.training_record import FILE_NAME, new_record, read_record, write_record
+from perpo.training_record import FILE_NAME, digests_of, new_record, read_record, write_record
 from perpo.validation import HeldOut, Validation, read_held_out
 
 
@@ -61,6 +63,7 @@ def train(args: TrainArguments) -> Path:
         use_hub_cache(args.cache_dir)
     if args.deepspeed is not None:
         deepspeed_config(args.deepspeed)  # to be told now if it can't be used
+    check_machine(args)
     check_services(args)
     # The data come first, for the record asks for the model, which may have to be downloaded and takes time to hash.
     records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
@@ -95,6 +98,9 @@ def train(args: TrainArguments) -> Path:
         trainer = PreferenceTrainer(args, training, policy, dataset, _callbacks(args, record, stack))
         record["hardware"] = hardware(str(trainer.args.device))
         record["attention"] = attention_of(base_model(policy.model))
+        if args.precomputes:  # first, for what watches may ask for references
+            cache = ReferenceCache(args, record, policy.loaded)
+            trainer.add_callback(Precompute(cache, trainer))
         for callback in _watchers(args, trainer, record, start, choices, held_out, stack):
             trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
@@ -107,7 +113,7 @@ def train(args: TrainArguments) -> Path:
                 "last_log": logged[-1] if logged else None,
                 "duration_s": round(time.monotonic() - began, 3),
                 "peak_memory_bytes": peak_memory(trainer.args.device),
-                "adapter_sha256": adapter_digest(output),
+                **digests_of(output),
             }
             write_record(output, record)
             write_card(output, record, record["steps"])

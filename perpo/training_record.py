@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from perpo.checkpoints import adapter_digest, local_directory, resolve_model, weights_digest
+from perpo.checkpoints import ADAPTER_WEIGHTS, adapter_digest, local_directory, resolve_model, weights_digest
 from perpo.data import data_sha256
 from perpo.errors import PerpoError
 from perpo.files import atomic_write_text
@@ -110,6 +110,7 @@ class TrainingRecord(TypedDict):
     validation: ValidationInfo | None
     probe: ProbeInfo | None
     adapter_sha256: str | None
+    weights_sha256: str | None
 
 
 _PARTS: dict[str, Any] = {"model": StartInfo, "data": DataInfo}
@@ -238,6 +239,13 @@ def read_log(directory: str | Path) -> list[dict[str, Any]]:
     *lines, last = path.read_text().split("\n")
     del last  # empty, or a line that has no end yet
     return [json.loads(line) for line in lines]
+
+
+def digests_of(directory: str | Path) -> dict[str, str | None]:
+    """The record's digests of what training left in a directory: an adapter, or a whole checkpoint."""
+    if (Path(directory) / ADAPTER_WEIGHTS).is_file():
+        return {"adapter_sha256": adapter_digest(directory), "weights_sha256": None}
+    return {"adapter_sha256": None, "weights_sha256": weights_digest(Path(directory))}
 
 
 def adapter_of(weights_sha256: str, adapter: str | Path) -> str:

@@ -17,7 +17,6 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
 from perpo.card import write_card
-from perpo.checkpoints import adapter_digest
 from perpo.data import PreferenceRecord, Question, check_images, data_sha256, image_root_of, read_questions
 from perpo.errors import PerpoError
 from perpo.files import recover_folder, replace_folder
@@ -25,7 +24,7 @@ from perpo.hf_sampler import HfSampler
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.sampling import Asked, answer_format, asked_of
 from perpo.train_arguments import TrainArguments
-from perpo.training_record import Score, ValidationInfo, write_record
+from perpo.training_record import Score, ValidationInfo, digests_of, write_record
 
 if TYPE_CHECKING:
     from perpo.trainer import PreferenceTrainer
@@ -210,7 +209,7 @@ class Validation(TrainerCallback):
         self.trainer.save_model(str(new), _internal_call=True)
         if first:
             step = self.trainer.state.global_step
-            write_record(new, self.record | {"steps": step, "adapter_sha256": adapter_digest(new)})
+            write_record(new, self.record | {"steps": step, **digests_of(new)})
             write_card(new, self.record, step)
             replace_folder(new, self._best)
         PartialState().wait_for_everyone()

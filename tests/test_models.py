@@ -15,7 +15,8 @@ from transformers import AutoModelForImageTextToText
 
 from perpo.checkpoints import resolve_model
 from perpo.errors import PerpoError
-from perpo.models import add_lora, answers_token_ids, load_model, render_prompt, save_checkpoint
+from perpo.models import add_lora, answers_token_ids, load_model, render_prompt
+from perpo.saving import save_checkpoint
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
 
 

@@ -24,8 +24,9 @@ from perpo.cli.sample import SampleArguments, main
 from perpo.data import read_preferences
 from perpo.hf_sampler import Answer, HfSampler
 from perpo.logps import repeated_logps
-from perpo.models import add_lora, answers_token_ids, load_model, render_prompt, save_checkpoint
+from perpo.models import add_lora, answers_token_ids, load_model, render_prompt
 from perpo.sampling import run_sampling
+from perpo.saving import save_checkpoint
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, new_model, new_processor, save_random_model
 
 TRUTH = "[0.10, 0.20, 0.50, 0.60]"

@@ -119,7 +119,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hi
 
 def _metavar(kind: Any) -> str:
     if get_origin(kind) is Literal:
-        return "{" + ",".join(get_args(kind)) + "}"
+        return "{" + ",".join(map(str, get_args(kind))) + "}"
     return {int: "INT", float: "FLOAT", bool: "True|False", Path: "PATH"}.get(kind, "TEXT")
 
 
@@ -186,10 +186,11 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return [_convert(item, get_args(kind)[0], where) for item in value]
     if get_origin(kind) is Literal:
         choices = get_args(kind)
-        if value not in choices:
-            message = f"{where} expects one of {', '.join(choices)}, got {value!r}"
-            raise PerpoError(message, did_you_mean(str(value), choices))
-        return value
+        words = {str(choice): choice for choice in choices}
+        if str(value) not in words:
+            message = f"{where} expects one of {', '.join(words)}, got {value!r}"
+            raise PerpoError(message, did_you_mean(str(value), words))
+        return words[str(value)]
     expected, read = _READERS[kind]
     try:
         return read(value)

@@ -41,10 +41,12 @@ def _main(argv: list[str]) -> None:
     quiet_libraries()
     with redirect_stdout(sys.stderr):  # transformers prints to it if WANDB_MODE is offline
         check_seed_flags(args, seed.checks)
+        from perpo.distributed import leave
         from perpo.training import train
     from perpo.training_record import read_record
 
     output = train(args)
+    leave()
     if not first:
         return
     print(_summary(read_record(output) or {}), file=sys.stderr)

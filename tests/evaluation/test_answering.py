@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from perpo.errors import PerpoError
-from perpo.models import LoadedModel, add_lora, load_model, render_prompt, save_checkpoint
+from perpo.models import LoadedModel, add_lora, load_model, render_prompt
+from perpo.saving import save_checkpoint
 from perpo_eval.answering import answer
 from perpo_eval.lmms_model import PerpoModel, _settings
 

@@ -20,7 +20,8 @@ import torch
 from peft import PeftModel
 
 from perpo.errors import PerpoError
-from perpo.models import add_lora, load_model, save_checkpoint
+from perpo.models import add_lora, load_model
+from perpo.saving import save_checkpoint
 from perpo.store import Run, read_run
 from perpo_eval import lmms_model
 from perpo_eval.cli import EvalArguments

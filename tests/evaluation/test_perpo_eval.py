@@ -20,8 +20,9 @@ from PIL import ImageFile
 from perpo.boxes import iou
 from perpo.compare import paired_difference, read_scores
 from perpo.errors import PerpoError
-from perpo.models import add_lora, load_model, save_checkpoint
+from perpo.models import add_lora, load_model
 from perpo.records import SAMPLE_COLUMNS, sample_key
+from perpo.saving import save_checkpoint
 from perpo.scores import PRIMARY
 from perpo.stats import clustered_mean
 from perpo.store import Run, read_run

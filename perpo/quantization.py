@@ -1,0 +1,58 @@
+"""QLoRA: the frozen base in 4 bits by bitsandbytes, on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from peft import prepare_model_for_kbit_training
+from transformers import BitsAndBytesConfig
+
+from perpo.checkpoints import model_config, resolve_model
+from perpo.distributed import deepspeed_config
+from perpo.errors import PerpoError
+from perpo.families import family_of
+from perpo.train_arguments import TrainArguments
+
+
+def check_machine(args: TrainArguments) -> None:
+    """Say now if the base is to be in 4 bits and that can't be had here.
+
+    Raises:
+        PerpoError: There is no NVIDIA GPU, or no bitsandbytes; or ZeRO-3 is to part what it packs.
+    """
+    if args.bits == 16:
+        return
+    if not torch.cuda.is_available():
+        raise PerpoError("--bits 4 needs an NVIDIA GPU, and there is none here", "leave --bits out")
+    if find_spec("bitsandbytes") is None:
+        raise PerpoError("--bits 4 needs bitsandbytes, which is not installed", "pip install 'perpo[qlora]'")
+    zero = deepspeed_config(args.deepspeed).get("zero_optimization", {}) if args.deepspeed else {}
+    if zero.get("stage") == 3:
+        raise PerpoError("--bits 4 and ZeRO-3 don't go together", "use --deepspeed zero2, or leave --bits out")
+
+
+def quantization_config(args: TrainArguments) -> BitsAndBytesConfig | None:
+    """How the base is loaded, or None where it keeps its 16 or 32 bits.
+
+    The language model's linear layers are quantised; vision tower, projector and head are not.
+
+    Raises:
+        PerpoError: The model's family is not in the table, which knows these parts.
+    """
+    if args.bits == 16:
+        return None
+    family = family_of(model_config(resolve_model(args.model)).get("model_type", ""))
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=args.quant_type,
+        bnb_4bit_use_double_quant=args.double_quant,
+        bnb_4bit_compute_dtype=torch.bfloat16 if args.bf16 else torch.float32,
+        llm_int8_skip_modules=[rf"(.*\.)?({part})" for part in (family.vision_tower, family.projector, "lm_head")],
+    )
+
+
+def prepare(model: Any) -> None:
+    """Freeze a quantised base and keep all else of it in float32: norms, embeddings, head, projector, vision tower."""
+    prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
