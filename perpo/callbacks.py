@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from perpo.resuming import rotate, seal
 from perpo.training_record import LOG_NAME, log_line, write_log, write_record
 
 _GO_ON = "then go on with --resume_from_checkpoint last: earlier checkpoints are whole"
+
+_SHOWN = 10
 
 
 class Log(TrainerCallback):
@@ -141,10 +144,15 @@ def plain_errors(output: Path, image_ids: Mapping[int, str | int]) -> Iterator[N
         output: The run's directory.
         image_ids: The image of each record number.
     """
+    hook = threading.excepthook  # TensorBoard writes in a thread; its next write says it again in ours
+    threading.excepthook = lambda what: None if _is_full_disk(what.exc_value) else hook(what)
     try:
         yield
     except NotFinite as error:
-        names = ", ".join(f"record {number} (image_id {image_ids[number]})" for number in error.numbers)
+        named = error.numbers[:_SHOWN]
+        names = ", ".join(f"record {number} (image_id {image_ids[number]})" for number in named)
+        if len(error.numbers) > _SHOWN:
+            names += f" and {len(error.numbers) - _SHOWN} more"
         raise PerpoError(
             f"the {error.what} of {names} is not finite in step {error.step}; nothing was learnt from it",
             f"look at them and at --learning_rate, {_GO_ON}",
@@ -159,16 +167,19 @@ def plain_errors(output: Path, image_ids: Mapping[int, str | int]) -> Iterator[N
             f"make room, {_GO_ON}",
             exit_code=3,
         ) from error
+    finally:
+        threading.excepthook = hook
 
 
-def _is_full_disk(error: BaseException) -> bool:
+def _is_full_disk(error: BaseException | None) -> bool:
     """Whether an error, or one that led to it, says so; only Python's own have a number for it.
 
     torch.save says "iostream error", and nothing of why.
     """
+    if error is None:
+        return False
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     if any(words in str(error) for words in ("No space left on device", "Disk quota exceeded", "iostream error")):
         return True
-    earlier = error.__cause__ or error.__context__
-    return earlier is not None and _is_full_disk(earlier)
+    return _is_full_disk(error.__cause__ or error.__context__)

@@ -72,7 +72,7 @@ def push(args: TrainArguments, record: Mapping[str, Any]) -> None:
 
 def _check_wandb() -> None:
     if importlib.util.find_spec("wandb") is None:
-        raise PerpoError("--report_to wandb needs the package wandb, which is not installed", "pip install wandb")
+        raise PerpoError("--report_to wandb needs wandb, which is not installed", "pip install 'perpo[wandb]'")
     if os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled"):
         return
     import wandb

@@ -67,6 +67,9 @@ def _summary(record: dict[str, Any]) -> str:
     left_out = "".join(f", {name.replace('_', ' ')}: {count}" for name, count in counts.items())
     logged = record["last_log"] or {}
     values = "".join(f", {name} {logged[name]:.4g}" for name in ("loss", "pair_accuracy", "kl") if name in logged)
+    best = (record["validation"] or {}).get("best")
+    if best is not None:
+        values += f", best held-out reward {best['reward']:.4g} at step {best['step']}"
     return f"{used}{left_out}; {record['steps']} steps in {record['duration_s']:.1f} s{values}"
 
 

@@ -153,6 +153,7 @@ def test_a_full_disk_is_said_and_earlier_checkpoints_stay(runs, words, same_end,
         assert code == 3, err
         assert f"error: the disk of {output} is full (" in err
         assert "\nhint: make room, then go on with --resume_from_checkpoint last" in err
+        assert "Traceback" not in err
         assert last_checkpoint(output) == output / "checkpoint-2"
     assert runs(words(output, LAST))[0] == 0
     assert same_end(output)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import perpo.training  # noqa: F401  so that what it imports is frozen below
 from perpo.tiny.model import ModelShape, save_random_model
@@ -25,3 +28,32 @@ def _frozen_imports():
 def small_model(tmp_path_factory):
     """A checkpoint with random weights, as small as LLaVA gets."""
     return save_random_model(tmp_path_factory.mktemp("small"), SHAPE)
+
+
+@pytest.fixture(scope="session")
+def write_records():
+    """Call it with a folder and rows: writes them as JSON lines, and an image of noise for each."""
+
+    def write(folder, rows, name="records.jsonl"):
+        lines = []
+        for number, row in enumerate(rows):
+            noise = np.random.default_rng(number).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(folder / f"{number}.png")
+            lines.append(json.dumps({"image_path": f"{number}.png"} | row) + "\n")
+        (folder / name).write_text("".join(lines))
+        return str(folder / name)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def small_run(small_model):
+    """Arguments of a run whose few steps move the small model far."""
+    return {
+        "model": str(small_model),
+        "lora_r": 4,
+        "lora_alpha": 8,
+        "learning_rate": 3e-2,
+        "mm_projector_lr": 3e-2,
+        "save_steps": 0,
+    }

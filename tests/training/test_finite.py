@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 import perpo.trainer
@@ -18,21 +14,12 @@ from perpo.training_record import read_record
 
 
 @pytest.fixture
-def words(small_model, tmp_path):
+def words(small_run, write_records, tmp_path):
     """A run of 4 steps of one record each."""
-    rows = []
-    for number in range(4):
-        noise = np.random.default_rng(number).integers(0, 256, (24, 40, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(tmp_path / f"{number}.png")
-        answers = {"answers_gen": ["left", "right"], "rewards": [0.1, 0.9]}
-        rows.append({"image_path": f"{number}.png", "image_id": 70 + number, "question": "?", "answer": "x", **answers})
-    (tmp_path / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    flags = {
-        "model": small_model,
-        "data": tmp_path / "records.jsonl",
+    answers = {"question": "?", "answer": "x", "answers_gen": ["left", "right"], "rewards": [0.1, 0.9]}
+    flags = small_run | {
+        "data": write_records(tmp_path, [{"image_id": 70 + number} | answers for number in range(4)]),
         "output_dir": tmp_path / "run",
-        "lora_r": 2,
-        "lora_alpha": 2,
         "per_device_train_batch_size": 1,
         "save_steps": 1,
     }

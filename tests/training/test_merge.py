@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -23,28 +22,17 @@ from perpo.training import train
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, write_records):
     root = tmp_path_factory.mktemp("data")
-    with (root / "records.jsonl").open("w") as file:
-        for number in range(4):
-            noise = np.random.default_rng(number).integers(0, 256, (24, 40, 3), dtype=np.uint8)
-            Image.fromarray(noise).save(root / f"{number}.png")
-            asked = {"image_path": f"{number}.png", "question": f"what{' then' * number}?", "answer": f"left {number}"}
-            file.write(json.dumps(asked | {"answers_gen": ["up", "down", "off"], "rewards": [0.1, 1.0, 0.4]}) + "\n")
+    answers = {"answers_gen": ["up", "down", "off"], "rewards": [0.1, 1.0, 0.4]}
+    asked = [{"question": f"what{' then' * number}?", "answer": f"left {number}"} for number in range(4)]
+    write_records(root, [each | answers for each in asked])
     return root
 
 
 @pytest.fixture(scope="module")
-def options(data, small_model):
-    return {
-        "model": str(small_model),
-        "data": str(data / "records.jsonl"),
-        "lora_r": 4,
-        "lora_alpha": 8,
-        "learning_rate": 3e-2,
-        "mm_projector_lr": 3e-2,
-        "save_steps": 0,
-    }
+def options(data, small_run):
+    return small_run | {"data": str(data / "records.jsonl")}
 
 
 @pytest.fixture(scope="module")

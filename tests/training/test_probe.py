@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from perpo.data import read_preferences
 from perpo.lists import Collator, ListDataset, choose, tokenize
@@ -21,30 +20,21 @@ from perpo.training_record import read_record
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory, small_model):
+def options(tmp_path_factory, small_run, write_records):
     root = tmp_path_factory.mktemp("data")
-    with (root / "records.jsonl").open("w") as file:
-        for number in range(4):
-            noise = np.random.default_rng(number).integers(0, 256, (24, 40, 3), dtype=np.uint8)
-            Image.fromarray(noise).save(root / f"{number}.png")
-            count = 3 + number % 2
-            row = {
-                "image_path": f"{number}.png",
-                "question": f"what{' then' * number}?",
-                "answer": "x",
-                "answers_gen": ["zz", "e" * 9, "q", "left"][:count],
-                "rewards": [0.1, 1.0, 0.4, 0.2][:count],
-                "truncated": [number == 1, False, False, False][:count],
-            }
-            file.write(json.dumps(row) + "\n")
-    return {
-        "model": str(small_model),
-        "data": str(root / "records.jsonl"),
+    rows = [
+        {
+            "question": f"what{' then' * number}?",
+            "answer": "x",
+            "answers_gen": ["zz", "e" * 9, "q", "left"][: 3 + number % 2],
+            "rewards": [0.1, 1.0, 0.4, 0.2][: 3 + number % 2],
+            "truncated": [number == 1, False, False, False][: 3 + number % 2],
+        }
+        for number in range(4)
+    ]
+    return small_run | {
+        "data": write_records(root, rows),
         "image_root": str(root),
-        "lora_r": 4,
-        "lora_alpha": 8,
-        "learning_rate": 3e-2,
-        "mm_projector_lr": 3e-2,
         "save_steps": 1,
         "num_train_epochs": 2.0,
         "probe_lists": 3,

@@ -12,10 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import pytest
 from huggingface_hub import ModelCard
-from PIL import Image
 
 from perpo import services
 from perpo.cli.train import main
@@ -26,21 +24,12 @@ from perpo.training_record import read_record
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory, small_model):
+def options(tmp_path_factory, small_run, write_records):
     root = tmp_path_factory.mktemp("secret-place")
-    with (root / "records.jsonl").open("w") as file:
-        for number in range(2):
-            noise = np.random.default_rng(number).integers(0, 256, (24, 40, 3), dtype=np.uint8)
-            Image.fromarray(noise).save(root / f"{number}.png")
-            asked = {"image_path": f"{number}.png", "question": "what?", "answer": "left"}
-            answers = {"answers_gen": ["up", "left"], "rewards": [0.1, 1.0], "reward_name": "edit"}
-            file.write(json.dumps(asked | answers) + "\n")
-    return {
-        "model": str(small_model),
-        "data": str(root / "records.jsonl"),
+    answers = {"answers_gen": ["up", "left"], "rewards": [0.1, 1.0], "reward_name": "edit"}
+    return small_run | {
+        "data": write_records(root, [{"question": "what?", "answer": "left"} | answers] * 2),
         "image_root": str(root),
-        "lora_r": 2,
-        "lora_alpha": 2,
         "save_steps": 1,
         "max_steps": 2,
         "beta": 0.5,

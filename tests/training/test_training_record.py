@@ -7,9 +7,7 @@ import re
 from pathlib import Path
 
 import jsonschema
-import numpy as np
 import pytest
-from PIL import Image
 
 from perpo.errors import PerpoError
 from perpo.probe import COLUMNS
@@ -29,14 +27,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def output(small_model, tmp_path_factory):
+def output(small_run, write_records, tmp_path_factory):
     """A run of two steps."""
     root = tmp_path_factory.mktemp("data")
-    Image.fromarray(np.zeros((24, 40, 3), np.uint8)).save(root / "0.png")
-    row = {"image_path": "0.png", "question": "?", "answer": "x", "answers_gen": ["a", "b"], "rewards": [0.1, 0.9]}
-    (root / "records.jsonl").write_text(json.dumps(row) + "\n")
-    places = {"model": str(small_model), "data": str(root / "records.jsonl"), "output_dir": str(root / "out")}
-    return train(TrainArguments(**places, lora_r=2, lora_alpha=2, max_steps=2, save_steps=0))
+    data = write_records(root, [{"question": "?", "answer": "x", "answers_gen": ["a", "b"], "rewards": [0.1, 0.9]}])
+    return train(TrainArguments(**small_run, data=data, output_dir=str(root / "out"), max_steps=2))
 
 
 def test_a_finished_run_says_all_of_it(output):

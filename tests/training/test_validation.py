@@ -32,30 +32,19 @@ def lines(path, rows):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, write_records):
     root = tmp_path_factory.mktemp("data")
-    records, questions = [], []
-    for number in range(4):
-        noise = np.random.default_rng(number).integers(0, 256, (24, 40, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(root / f"{number}.png")
-        asked = {"image_path": f"{number}.png", "question": f"what{' then' * number}?", "answer": "abc" * (number + 1)}
-        answers = {"answers_gen": ["zz", asked["answer"]], "rewards": [0.1, 1.0], "reward_name": "edit"}
-        records.append(asked | answers)
-        questions.append(asked)
-    lines(root / "records.jsonl", records)
-    lines(root / "held-out.jsonl", [*questions, questions[0] | {"question": "again?"}])
+    asked = [{"question": f"what{' then' * n}?", "answer": "abc" * (n + 1)} for n in range(4)]
+    answers = {"rewards": [0.1, 1.0], "reward_name": "edit"}
+    write_records(root, [each | answers | {"answers_gen": ["zz", each["answer"]]} for each in asked])
+    write_records(root, [*asked, asked[0] | {"image_path": "0.png", "question": "again?"}], "held-out.jsonl")
     return root
 
 
 @pytest.fixture(scope="module")
-def options(data, small_model):
-    return {
-        "model": str(small_model),
+def options(data, small_run):
+    return small_run | {
         "data": str(data / "records.jsonl"),
-        "lora_r": 4,
-        "lora_alpha": 8,
-        "learning_rate": 0.03,
-        "mm_projector_lr": 0.03,
         "method": "rft",
         "per_device_train_batch_size": 4,
         "max_steps": STEPS,
