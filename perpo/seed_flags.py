@@ -55,7 +55,9 @@ _STRATEGY = "`no`, or `steps` with `--eval_data` and `--eval_steps`"
 _LENGTH = "most tokens of image, prompt and answer; data with longer ones are refused, nothing is truncated"
 
 SEED_FLAGS: dict[str, SeedFlag] = {
-    "lora_enable": SeedFlag("`False` trains all of the language model", "lora_enable"),
+    "lora_enable": SeedFlag(
+        "`False` trains the whole language model, and the projector, in place of LoRA", "lora_enable"
+    ),
     "lora_r": SeedFlag("rank of LoRA", "lora_r"),
     "lora_alpha": SeedFlag("scale of LoRA", "lora_alpha"),
     "mm_projector_lr": SeedFlag("learning rate of the projector", "mm_projector_lr"),
@@ -72,7 +74,9 @@ SEED_FLAGS: dict[str, SeedFlag] = {
     "tune_mm_mlp_adapter": SeedFlag(
         "`True` trains the projector alone", "projector_only", {"true": "True", "false": None}
     ),
-    "freeze_backbone": _checked("LoRA leaves the backbone as it is, so either holds"),
+    "freeze_backbone": _checked(
+        "LoRA leaves the backbone as it is, so either holds; `True` is refused with `--lora_enable False`"
+    ),
     "mm_projector_type": _checked("must be the model's: `mlp2x_` and the `projector_hidden_act` of its `config.json`"),
     "mm_vision_select_layer": _checked("must be the model's `vision_feature_layer`"),
     "mm_use_im_start_end": _checked("whether the prompt has `<im_start>` and `<im_end>` around the image"),

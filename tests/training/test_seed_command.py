@@ -230,6 +230,14 @@ def test_aliases_become_our_arguments():
         ({"evaluation_strategy": "steps"}, "--per_device_eval_batch_size is of no use without --eval_data"),
         ({"evaluation_strategy": "steps", "per_device_eval_batch_size": None}, "the run: there is no --eval_data"),
         ({"evaluation_strategy": "epoch", "per_device_eval_batch_size": None}, "not by epoch"),
+        (
+            {"freeze_backbone": "True", "lora_enable": "False"},
+            "--freeze_backbone True contradicts --lora_enable False, which trains the backbone",
+        ),
+        (
+            {"tune_mm_mlp_adapter": "True", "lora_enable": "False"},
+            "--lora_enable False has no use for --projector_only",
+        ),
         ({"best_of_n": "1"}, "--num_candidates 1 leaves nothing to compare"),
     ],
 )
@@ -256,6 +264,7 @@ def test_what_contradicts_the_model_is_a_sentence_before_its_weights_are_read(
         ("--data other.json", "--ours_data_path and --data both set data"),
         ("--max_length 1024", "--model_max_length and --max_length both set max_length"),
         ("--eval_data more.json", "--evaluation_strategy no contradicts --eval_data, which is validated on"),
+        ("--bits 8", "--bits expects one of 4, 16"),
         ("--perpo_gama 1", "there is no argument --perpo_gama"),
         ("--image_folder", "--image_folder expects a value"),
     ],
@@ -264,6 +273,20 @@ def test_what_cannot_be_had_is_a_sentence(paths, capsys, monkeypatch, more, mess
     monkeypatch.setattr("perpo.training.train", lambda args: pytest.fail("the training began"))
     assert main([*with_values(command_words(), **paths | WITHOUT_A_GPU), *more.split()]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_could_act_on_nothing_is_left_out_and_said():
+    words = "--double_quant True --quant_type nf4 --per_device_eval_batch_size 4 --eval_strategy no"
+    found = translate(shlex.split(words))
+    assert found.words == []
+    assert [note.split(" is left out")[0] for note in found.notes] == [
+        "--double_quant True",
+        "--quant_type nf4",
+        "--per_device_eval_batch_size 4",
+    ]
+    words = ["--bits", "4", "--double_quant", "True", "--eval_data", "x", "--per_device_eval_batch_size", "4"]
+    assert translate(words).words == words
+    assert translate(words).notes == []
 
 
 def test_version_alone_is_the_programs_own(capsys):
