@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import CLIPVisionConfig
+from transformers import CLIPVisionConfig, LlavaNextConfig, LlavaOnevisionConfig, Qwen2_5_VLConfig
 
 from perpo.cli.train import main
+from perpo.errors import PerpoError
+from perpo.seed_checks import check_seed_flags
 from perpo.seed_flags import SEED_FLAGS, seed_table, translate
 from perpo.tiny.model import ModelShape, save_random_model
 from perpo.train_arguments import TrainArguments
@@ -308,6 +310,26 @@ def test_a_tower_of_another_width_is_found_by_its_configuration(paths, capsys, t
     changes = paths | WITHOUT_A_GPU | {"vision_tower": tmp_path / "wide"}
     assert main(with_values(command_words(), **changes)) == 2
     assert "hidden_size 16, not 32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "true", "false"),
+    [
+        (LlavaNextConfig(), {"image_aspect_ratio": "anyres", "mm_projector_type": "mlp2x_gelu"}, "pad"),
+        (LlavaOnevisionConfig(vision_aspect_ratio="anyres_max_9"), {"image_aspect_ratio": "anyres_max_9"}, "anyres"),
+        (Qwen2_5_VLConfig(), {}, "pad"),
+    ],
+    ids=lambda value: getattr(value, "model_type", None),
+)
+def test_what_other_families_do_with_images(tmp_path, config, true, false):
+    config.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").touch()  # only its name is looked at
+    args = TrainArguments(data="", output_dir="", model=str(tmp_path))
+    check_seed_flags(args, true)
+    with pytest.raises(PerpoError, match=f"--image_aspect_ratio {false} contradicts"):
+        check_seed_flags(args, {"image_aspect_ratio": false})
+    with pytest.raises(PerpoError, match="--mm_projector_type linear contradicts"):
+        check_seed_flags(args, {"mm_projector_type": "linear"})
 
 
 def test_the_launchers_rank_is_accepted(monkeypatch, paths):
