@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from perpo.boxes import ImageSize
+from perpo.errors import PerpoError
 from perpo.families import Family
 from perpo.prompts import LMMS_EVAL_GROUNDING, OCR, YES_NO
 from perpo_eval.documents import Row, RowFormat
@@ -77,6 +78,12 @@ def _grounding_samples(row: Row) -> list[tuple[str, str, Any]]:
 
 
 def _grounding_prompt(family: Family, style: PromptStyle) -> str:
+    if style == "lmms_eval" and family.box_format.scale != "0-1":
+        raise PerpoError(
+            f"lmms-eval's question asks for numbers from 0 to 1, and boxes of {family.model_type} are read as "
+            f"{family.box_format.scale}",
+            "leave --prompt_style out",
+        )
     template = family.grounding_prompt if style == "paper" else LMMS_EVAL_GROUNDING
     return template.replace("{expression}", "{query}")
 

@@ -28,7 +28,7 @@ class EvalArguments:
     prompt_style: Literal["paper", "lmms_eval"] = arg("paper", "grounding question: the paper's, or lmms-eval's longer")
     engine: str = arg("perpo", "perpo, or lmms:<model> for any model that lmms-eval knows")
     model_args: str = arg("", "for --engine lmms:<model>: name=value,name=value")
-    family: str | None = arg(None, "how boxes are written, for --engine lmms:<model> and --responses")
+    family: str | None = arg(None, "how boxes are written, for --engine lmms:<model>, --responses and unlisted types")
     box_frame: Literal["original", "padded", "cropped", "resized"] | None = arg(
         None, "the picture that boxes refer to (default: the family's, for --engine perpo)"
     )

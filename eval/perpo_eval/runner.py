@@ -94,7 +94,9 @@ def check(args: EvalArguments) -> list[TaskSpec]:
         check_engine(args)
         check_frame(args, specs)
         if args.engine == "perpo":
-            check_family(family_from(args, model_config(resolve_model(args.model or "tiny"))), specs)
+            family = family_from(args, model_config(resolve_model(args.model or "tiny")))
+            check_family(family, specs)
+            templates_of(args, specs, family)
         if args.adapter is not None:
             read_record(args.adapter)
     else:

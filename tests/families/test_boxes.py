@@ -16,11 +16,12 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from perpo import families
 from perpo.boxes import BoxFormat, Resize, format_box, parse_box
 from perpo.cli.sample import SampleArguments
+from perpo.errors import PerpoError
 from perpo.models import answers_token_ids, load_model, render_prompt
 from perpo.sampling import run_sampling
 from perpo.store import read_run
 from perpo_eval.cli import EvalArguments
-from perpo_eval.runner import evaluate
+from perpo_eval.runner import check, evaluate
 
 sides = st.integers(1, 3000)
 
@@ -78,6 +79,13 @@ def test_a_record_keeps_the_bounds_that_its_boxes_need(checkpoints, tmp_path, mo
     again = read_run(evaluate(EvalArguments(rescore=first.path, output=str(tmp_path))))
     one, other = ([task.metrics for task in run.record.tasks] for run in (first, again))
     assert one == other
+
+
+def test_a_question_that_asks_for_another_scale_is_refused(checkpoints, tmp_path):
+    options = {"model": str(checkpoints("qwen3_vl")), "output": str(tmp_path), "data": "tiny"}
+    with pytest.raises(PerpoError, match="boxes of qwen3_vl are read as 0-1000"):
+        check(EvalArguments(**options, prompt_style="lmms_eval"))
+    assert check(EvalArguments(**options))
 
 
 def test_paligemma_s_prompt_is_what_its_processor_makes(checkpoints, pictures):

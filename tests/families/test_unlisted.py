@@ -12,19 +12,24 @@ from perpo.cli.sample import SampleArguments
 from perpo.errors import PerpoError
 from perpo.models import add_lora, load_model
 from perpo.sampling import run_sampling
+from perpo.train_arguments import TrainArguments
+from perpo.training import train
 from perpo_eval.cli import EvalArguments
 from perpo_eval.runner import check, evaluate
 
 
 @pytest.fixture
-def unlisted(monkeypatch, checkpoints):
+def unlisted(checkpoints):
     """The checkpoint of an architecture whose row is taken out of the table."""
+    rows = dict(families.FAMILIES)
 
     def take_out(kind):
-        monkeypatch.delitem(families.FAMILIES, kind)
+        families.FAMILIES.pop(kind, None)
         return str(checkpoints(kind))
 
-    return take_out
+    yield take_out
+    families.FAMILIES.clear()  # they come back in their order
+    families.FAMILIES.update(rows)
 
 
 @pytest.mark.parametrize("kind", ["llava_onevision", "internvl", "smolvlm"])
@@ -41,6 +46,18 @@ def test_a_causal_model_is_taken(kind, unlisted):
     with pytest.raises(PerpoError, match="is the projector is not known") as caught:
         add_lora(load_model(path, device="cpu"), r=2, alpha=4, dropout=0.0, train_projector=True)
     assert caught.value.hint == "give --mm_projector_lr 0"
+
+
+def test_it_is_trained_without_its_projector(unlisted, pictures, tmp_path):
+    pictures[0].save(tmp_path / "0.png")
+    row = {"image_path": "0.png", "question": "Where?", "answer": "a", "answers_gen": ["a", "b"], "rewards": [1.0, 0.0]}
+    (tmp_path / "records.jsonl").write_text(json.dumps(row) + "\n")
+    options = {"model": unlisted("internvl"), "data": str(tmp_path / "records.jsonl"), "lora_r": 4, "lora_alpha": 8}
+    options |= {"output_dir": str(tmp_path / "run"), "max_steps": 2, "learning_rate": 0.1, "logging_steps": 1}
+    with pytest.raises(PerpoError, match="is the projector is not known"):
+        train(TrainArguments(**options))
+    run = train(TrainArguments(**options | {"mm_projector_lr": 0, "output_dir": str(tmp_path / "other")}))
+    assert json.loads((run / "training.json").read_text())["last_log"]["loss"] < 0.69  # log 2 at first
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
