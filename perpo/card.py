@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from perpo.checkpoints import ADAPTER_WEIGHTS
+from perpo.resuming import FREE
 from perpo.train_arguments import TrainArguments
 from perpo.training_record import public_record
 
@@ -124,10 +125,9 @@ def _measured(validation: Mapping[str, Any] | None, score: Mapping[str, Any] | N
 def _settings(arguments: Mapping[str, Any]) -> list[str]:
     """The arguments that change the weights and were given, and the main ones in any case."""
     always = ("learning_rate", "mm_projector_lr", "lora_r", "lora_alpha", "num_train_epochs", "seed")
-    never = ("data", "model", "adapter", "output_dir", "image_root", "method", "license", "run_name", "hub_model_id")
     defaults = {name: getattr(TrainArguments, name, None) for name in arguments}
     return [
         f"- {name}: {value}"
         for name, value in arguments.items()
-        if name not in never and (name in always or value != defaults[name])
+        if name not in FREE and name != "method" and (name in always or value != defaults[name])
     ]

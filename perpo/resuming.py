@@ -26,7 +26,7 @@ MANIFEST = "manifest.json"
 
 # These may differ between a run and its continuation: they do not change the weights. The paths do
 # not count either, because the digests of what they lead to do.
-_FREE = {
+FREE = {
     "output_dir",
     "resume_from_checkpoint",
     "logging_steps",
@@ -224,7 +224,7 @@ def _check_same_run(earlier: Mapping[str, Any], record: Mapping[str, Any], where
     for name, value in record["arguments"].items():
         default = getattr(TrainArguments, name, None)  # an earlier perpo may not have known it
         before = earlier["arguments"].get(name, default)
-        if name not in _FREE and before != value:
+        if name not in FREE and before != value:
             raise PerpoError(
                 f"the training in {where} was begun with {name} {before}, not {value}",
                 "give the same arguments to go on with it, or another --output_dir",

@@ -4,7 +4,8 @@ Reads a line of JSON for each: {"words": what perpo-train is given, "kill": null
 is killed with SIGKILL}. Answers with {"code": its exit code, negative for a signal, "err": its stderr}.
 
 Where it can be killed: "step:K" after the optimizer's K-th step of this process; "save:K:NAME" within
-the K-th checkpoint, when half of the file NAME is written; "seal:K" before the K-th manifest.
+the K-th checkpoint, when half of the file NAME is written; "seal:K" before the K-th manifest; "rename:K" before
+the K-th time that a folder is renamed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tempfile
 
 import torch
 
-from perpo import callbacks
+from perpo import callbacks, files
 from perpo.cli.train import main
 from perpo.trainer import PreferenceTrainer
 
@@ -40,6 +41,9 @@ def arm(where: str) -> None:
     if place == "step":
         step = callbacks.ProgressBar.on_step_end
         callbacks.ProgressBar.on_step_end = lambda *a, **k: kill() if at_last() else step(*a, **k)
+    elif place == "rename":
+        rename = os.rename
+        files.os.rename = lambda *a: kill() if at_last() else rename(*a)
     elif place == "seal":
         seal = callbacks.seal
         callbacks.seal = lambda checkpoint: kill() if at_last() else seal(checkpoint)

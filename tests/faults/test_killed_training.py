@@ -72,6 +72,27 @@ def test_killed_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(
     assert same_end(output)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["step:5", "rename:1", "rename:2", "rename:3"])
+def test_a_killed_validation_goes_on_with_the_scores_of_an_uninterrupted_run(runs, words, inputs, tmp_path, place):
+    """Also when it is killed before the best adapter is put into its place, or between the two renames that do it."""
+    held_out = [f"--eval_data={inputs / 'records.jsonl'}", "--eval_steps=1", "--eval_max_new_tokens=6"]
+    held_out += ["--eval_reward=edit", "--method=sft", "--learning_rate=0.03", "--lr_scheduler_type=constant"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert runs(words(whole, *held_out))[0] == 0
+    expected = read_record(whole)
+    rising = [score["reward"] for score in expected["validation"]["scores"]]
+    assert max(rising) > rising[0]  # so that there is a best one to replace
+    assert runs(words(cut, *held_out), kill=place)[0] == -signal.SIGKILL
+    assert runs(words(cut, LAST, *held_out))[0] == 0
+    found = read_record(cut)
+    assert found["validation"] == expected["validation"]
+    for name in ("adapter_model.safetensors", "README.md"):
+        ours, theirs = ((path / "best" / name).read_bytes() for path in (cut, whole))
+        assert ours.replace(b"cut", b"whole") == theirs
+    assert not list(cut.glob(".best*"))
+
+
 def truncate(path):
     os.truncate(path, path.stat().st_size // 2)
 
