@@ -113,8 +113,6 @@ class Policy:
 
         That is the tower as a whole, or its blocks where the trained projector is a part of it.
         """
-        if not self.loaded.family.vision_tower:  # of a type that is not in the table
-            return [], set()
         tower = self._vision_tower
         adapted = any(isinstance(module, ModulesToSaveWrapper) for module in tower.modules())
         if not adapted and not any(each.requires_grad for each in tower.parameters()):

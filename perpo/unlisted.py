@@ -44,8 +44,8 @@ def check_unlisted(model: Any, family: Family, encode: Callable[[], Sequence[Map
         PerpoError: It does not, or its inputs say that it would not.
     """
     unlike = f"the model type '{model.config.model_type}' is not in the table of families, and "
-    if not family.language_model:
-        raise PerpoError(f"{unlike}it holds no language model that could be told from the rest", _HINT)
+    if not (family.language_model and family.vision_tower):
+        raise PerpoError(f"{unlike}its language model and image encoder are not known by their usual names", _HINT)
     try:
         each = encode()
     except Exception as error:  # whatever a processor raises that takes other things

@@ -116,6 +116,22 @@ def test_what_is_kept_of_the_tower_changes_no_gradient(trained, options):
         torch.testing.assert_close(kept[name], value, msg=name)
 
 
+def test_a_whole_model_trains_but_for_its_tower(options, checkpoint, tmp_path):
+    """What the tower holds of the projector does train. It computes in bfloat16, with weights in float32."""
+    changes = {"lora_enable": False, "bf16": True, "learning_rate": 1e-2, "mm_projector_lr": 1e-2}
+    names = ("lora_r", "lora_alpha", "output_dir")
+    given = {name: value for name, value in options.items() if name not in names}
+    run = train(TrainArguments(**given | changes | {"output_dir": str(tmp_path / "whole")}))
+    before, after = (load_model(str(path), device="cpu") for path in (checkpoint, run))
+    family, old = before.family, before.model.state_dict()
+    changed = {name for name, value in after.model.state_dict().items() if not torch.equal(value, old[name].to(value))}
+    in_tower = {name for name in changed if re.match(rf"(model\.)?{family.vision_tower}\.", name)}
+    in_projector = {name for name in changed if re.match(rf"(model\.)?{family.projector}\.", name)}
+    assert in_projector
+    assert in_tower <= in_projector
+    assert any(f"{family.language_model}.layers.0." in name for name in changed)
+
+
 @pytest.mark.parametrize("bf16", [False, True])
 def test_checkpointing_and_half_precision(options, trained, tmp_path, bf16):
     """Recomputing activations changes no gradient; in bfloat16 a step is made, too."""
