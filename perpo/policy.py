@@ -216,7 +216,8 @@ def load_policy(args: TrainArguments) -> Policy:
         in_one_type(model)
     if args.ranks:
         switch_dropout_off(model)
-    set_attention(base_model(model))
+    if loaded.family.prefix != "both_ways":  # which keeps the dense mask
+        set_attention(base_model(model))
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return policy

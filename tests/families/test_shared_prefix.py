@@ -9,7 +9,9 @@ from torch import nn
 from perpo import attention
 from perpo.logps import candidate_logps, repeated_logps
 from perpo.models import add_lora, load_model, render_prompt
+from perpo.policy import load_policy
 from perpo.prefix import PER_TOKEN, pack, unpack
+from perpo.train_arguments import TrainArguments
 
 LENGTHS = [[6, 1, 11], [4], [3, 3, 8, 2, 5], [1, 2]]
 CANDIDATES = 5
@@ -100,6 +102,12 @@ def test_the_attention_of_training_gives_the_same(name, loaded, batch, monkeypat
     torch.testing.assert_close(logps, repeated, atol=1e-4, rtol=1e-5)
     for name, gradient in expected.items():
         assert (found[name] - gradient).norm() <= 1e-3 * gradient.norm(), name
+
+
+def test_training_sets_the_attention_that_the_family_can_use(name, checkpoint, tmp_path):
+    policy = load_policy(TrainArguments(model=str(checkpoint), data="", output_dir=str(tmp_path)))
+    expected = "dense" if name.startswith("paligemma") else "split"
+    assert attention.attention_of(policy.loaded.model) == expected
 
 
 def test_the_image_is_seen(loaded, batch):
