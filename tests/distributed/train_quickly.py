@@ -1,4 +1,7 @@
-"""perpo-train without the minute in which DeepSpeed compiles its communication through shared memory."""
+"""perpo-train without the minute in which DeepSpeed compiles its communication through shared memory.
+
+With --dump_weights True each process also writes what it has trained, to OUTPUT_DIR-rankN.pt.
+"""
 
 from __future__ import annotations
 
@@ -12,4 +15,26 @@ if "--deepspeed" in sys.argv:
 
 from perpo.cli.train import main
 
-sys.exit(main())
+words = sys.argv[1:]
+if "--dump_weights" in words:
+    place = words.index("--dump_weights")
+    del words[place : place + 2]
+    import torch
+
+    from perpo.trainer import PreferenceTrainer
+
+    save_model = PreferenceTrainer.save_model
+
+    def dump(self: PreferenceTrainer, *args: object, **kwargs: object) -> None:
+        save_model(self, *args, **kwargs)  # type: ignore[arg-type]
+        trained = {name: each for name, each in self.model.named_parameters() if each.requires_grad}
+        if self.is_deepspeed_enabled:
+            import deepspeed
+
+            with deepspeed.zero.GatheredParameters(list(trained.values())):
+                trained = {name: each.detach().clone() for name, each in trained.items()}
+        torch.save(trained, f"{self.arguments.output_dir}-rank{self.args.process_index}.pt")
+
+    PreferenceTrainer.save_model = dump  # type: ignore[method-assign]
+
+sys.exit(main(words))
