@@ -175,3 +175,10 @@ def test_find_recipe_takes_a_path_or_a_shipped_name(tmp_path):
 def test_demo_refuses_unknown_flags(capsys):
     assert demo_main(["--quik"]) == 2
     assert "--quick" in capsys.readouterr().err
+
+
+def test_training_all_weights_is_refused_before_anything_runs(tmp_path, capsys):
+    """The stages of a recipe hand on adapters."""
+    assert main([str(_write(tmp_path, train={"lora_enable": False}))]) == 2
+    assert "leaves no adapter for the stages that follow" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

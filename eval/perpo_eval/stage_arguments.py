@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from perpo.checkpoints import adapter_digest, local_directory, resolve_model, weights_digest
 from perpo.cli.arguments import arguments_from_mapping
 from perpo.cli.sample import SampleArguments
+from perpo.errors import PerpoError
 from perpo.train_arguments import TrainArguments, unused_by
 from perpo_eval.cli import EvalArguments
 
@@ -35,7 +36,11 @@ def sample_arguments(
 def train_arguments(
     recipe: Recipe, experiment: Experiment, data: Path, image_root: Path, output: Path, adapter: Path | None, part: int
 ) -> TrainArguments:
-    """Arguments of the training stage of round `part`."""
+    """Arguments of the training stage of round `part`.
+
+    Raises:
+        PerpoError: The recipe trains all weights, which the stages after it could not pick up.
+    """
     own = experiment.train or {}
     method = own.get("method", recipe.train.get("method", TrainArguments.method))
     # What only some methods take may stand in the recipe's common part.
@@ -43,7 +48,13 @@ def train_arguments(
     values |= {"model": recipe.model, "adapter": adapter and str(adapter), "seed": recipe.seed}
     values |= {"data": str(data), "image_root": str(image_root), "output_dir": str(output)}
     values |= {"schedule_part": f"{part}/{max(experiment.rounds, 1)}", "resume_from_checkpoint": "last"}
-    return arguments_from_mapping(TrainArguments, values, f"recipe {recipe.name}: train")
+    arguments = arguments_from_mapping(TrainArguments, values, f"recipe {recipe.name}: train")
+    if not arguments.lora_enable:
+        raise PerpoError(
+            f"recipe {recipe.name}: train: lora_enable: false leaves no adapter for the stages that follow",
+            "run perpo-train by itself, and give what it leaves to perpo-eval as --model",
+        )
+    return arguments
 
 
 def evaluate_arguments(recipe: Recipe, name: str, output: Path, adapter: Path | None) -> EvalArguments:
