@@ -22,10 +22,10 @@ GITLAB = yaml.safe_load((CI / "gitlab" / "gitlab-ci.yml").read_text())
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory) -> str:
-    """A folder with the programs of this very code, for PATH."""
+    """A folder with the programs of this very code, for PATH; like them, they look for nothing where they are run."""
     folder = tmp_path_factory.mktemp("bin")
     for name, module in (("perpo-eval", "perpo_eval.cli"), ("perpo-report", "perpo.cli.report")):
-        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m {module} "$@"\n')
         (folder / name).chmod(0o755)
     return f"{folder}:{os.environ['PATH']}"
 
