@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,13 +72,20 @@ def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = Fals
             found.append(f"only one of them has the tasks {', '.join(only)}")
     for field in ("temperature", "top_p"):
         found += _differ(field, candidate.generation.get(field), baseline.generation.get(field))
-    for field in ("id", "prompt_sha256", "settings"):
-        found += _differ(f"judge's {field}", (candidate.judge or {}).get(field), (baseline.judge or {}).get(field))
-    fields = ["box_frame", "task_version", "prompt", "max_new_tokens", *([] if common else ["data_sha256", "n_scored"])]
+    if candidate.judge != baseline.judge:
+        found.append(f"judge {_judge(candidate)} against {_judge(baseline)}")
+    for name in sorted(set(ours) & set(theirs)):
+        if ours[name].box_frame != theirs[name].box_frame:
+            found.append(f"{name}: box_frame {ours[name].box_frame} against {theirs[name].box_frame}")
+    fields = ["task_version", "prompt", "max_new_tokens", *([] if common else ["data_sha256", "n_scored"])]
     for name in sorted(set(ours) & set(theirs)):
         for field in fields:
             found += _differ(f"{name}: {field}", getattr(ours[name], field), getattr(theirs[name], field))
     return found
+
+
+def _judge(record: RunRecord) -> str:
+    return "none" if record.judge is None else f"{json.dumps(record.judge, sort_keys=True):.80}"
 
 
 def _differ(what: str, one: object, other: object) -> list[str]:
@@ -101,15 +109,20 @@ def check_comparable(candidate: Run, baseline: Run, *, common: bool = False) -> 
 
 
 def shared_samples(candidate: Scores, baseline: Scores) -> tuple[Scores, Scores]:
-    """The samples that both runs have.
+    """The samples that both runs have in the same task.
 
     Raises:
-        PerpoError: There are none.
+        PerpoError: There are none, or some stand on other images in one run than in the other.
     """
-    keys, ours, theirs = np.intersect1d(candidate.keys, baseline.keys, assume_unique=True, return_indices=True)
-    if not len(keys):
-        raise PerpoError("the runs have no sample in common", "evaluate both on the same data")
-    return candidate.take(ours), baseline.take(theirs)
+    mine, known = (np.char.add(np.char.add(scores.tasks, "\x1f"), scores.keys) for scores in (candidate, baseline))
+    shared, ours, theirs = np.intersect1d(mine, known, assume_unique=True, return_indices=True)
+    if not len(shared):
+        raise PerpoError("the runs have no sample of a task in common", "evaluate both on the same data")
+    order = np.argsort(candidate.keys[ours])
+    new, old = candidate.take(ours[order]), baseline.take(theirs[order])
+    if changed := int((new.clusters != old.clusters).sum()):
+        raise PerpoError(f"{changed} shared samples are about other images", "evaluate both on the same images")
+    return new, old
 
 
 def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -> Difference:

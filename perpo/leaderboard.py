@@ -21,7 +21,7 @@ import pandas as pd
 from perpo.compare import Scores, metric_difference, mismatches, read_scores
 from perpo.errors import PerpoError
 from perpo.paired import holm
-from perpo.records import Metric, RunRecord, metric_of
+from perpo.records import GroupResult, Metric, RunRecord, metric_of
 from perpo.scores import BENCHMARKS, PRIMARY, Definition
 from perpo.store import Run, read_run
 from perpo.tables import INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny
@@ -41,8 +41,9 @@ _METHODS = {"base": "base", "sft": "SFT", "rft": "RFT", "dpo": "DPO", "lipo": "L
 
 @dataclass(frozen=True)
 class Column:
-    """One metric of one task, or of a group's average (then `task` is the group's name)."""
+    """One metric of one task, or of a group's average (then `task` says of how many tasks)."""
 
+    benchmark: str
     task: str
     metric: str
     title: str
@@ -126,8 +127,13 @@ def _metrics(record: RunRecord) -> dict[Column, Metric]:
     for group in record.groups:
         if len(group.tasks) > 1:
             primary = (PRIMARY.get(group.benchmark, ""),)
-            found |= _chosen(f"{group.name} average", group.benchmark, group.metrics, primary)
+            found |= _chosen(_average(group), group.benchmark, group.metrics, primary)
     return found
+
+
+def _average(group: GroupResult) -> str:
+    """What its column is called: averages over other numbers of tasks do not compare."""
+    return f"{group.name} average of {len(group.tasks)}"
 
 
 def _chosen(task: str, benchmark: str, metrics: list[Metric], names: Sequence[str]) -> dict[Column, Metric]:
@@ -137,7 +143,7 @@ def _chosen(task: str, benchmark: str, metrics: list[Metric], names: Sequence[st
         metric = metric_of(metrics, name)
         if metric is not None:
             title = _TITLES.get((task, metric.name)) or f"{task} {titles.get(metric.name, metric.name)}"
-            found[Column(task, metric.name, title, metric.unit, metric.higher_is_better)] = metric
+            found[Column(benchmark, task, metric.name, title, metric.unit, metric.higher_is_better)] = metric
     return found
 
 
@@ -172,22 +178,23 @@ def _marks(rows: Sequence[Row], members: Sequence[int], column: Column) -> dict[
 
 
 def _definition(column: Column) -> Definition | None:
-    return next((m for metrics in BENCHMARKS.values() for m in metrics if m.name == column.metric), None)
+    return next((metric for metric in BENCHMARKS.get(column.benchmark, ()) if metric.name == column.metric), None)
 
 
 def _p_value(one: Run, other: Run, column: Column, definition: Definition) -> float | None:
-    """Of no difference; None where the two were not measured on the same samples."""
+    """Of no difference; None where the two were not measured on the same samples, or those are not at hand."""
     if mismatches(one.record, other.record, common=True):
         return None
     tasks = _tasks(one.record, column)
-    scores = [_of_tasks(_scores(str(run.path)), tasks) for run in (one, other)]
-    if len(scores[0].keys) != len(scores[1].keys) or (scores[0].keys != scores[1].keys).any():
+    try:
+        scores = [_of_tasks(_scores(str(run.path)), tasks) for run in (one, other)]
+        return metric_difference(scores[0], scores[1], definition).p_value
+    except PerpoError:  # other samples, none, or a score that one alone lacks
         return None
-    return metric_difference(scores[0], scores[1], definition).p_value
 
 
 def _tasks(record: RunRecord, column: Column) -> list[str]:
-    groups = {f"{group.name} average": group.tasks for group in record.groups}
+    groups = {_average(group): group.tasks for group in record.groups}
     return groups.get(column.task, [column.task])
 
 

@@ -25,6 +25,8 @@ Sums = tuple[ArrayLike, ArrayLike]
 
 DRAWS = 10_000
 POWER = 0.8
+_FEWEST = 50  # clusters that a bootstrap needs: with 10, 8 of 100 equal pairs would be called different
+_NO_SPREAD = 1e-12  # below it a standard error is rounding
 _CHUNK = 64  # draws that are multiplied at once
 
 
@@ -124,8 +126,9 @@ def cluster_t(sums: PairedSums, *, bounds: tuple[float, float] = (-1.0, 1.0)) ->
     """The difference with a t interval on its cluster-robust standard error, and its t test.
 
     The variance is G / (G - 1) sum_c u_c^2 with the t quantile of G - 1 degrees of freedom, as in
-    `perpo.stats.clustered_ratio`. Where all samples have the same difference v, spread cannot be seen; the
-    interval is then that of `perpo.stats.constant_interval`, and the p-value the level at which it ends at 0.
+    `perpo.stats.clustered_ratio`. Where all samples, or all clusters, have the same difference v, spread cannot be
+    seen; the interval is then that of `perpo.stats.constant_interval`, and the p-value the level at which it ends
+    at 0. Clusters that all come out even while their samples differ define neither.
 
     Args:
         sums: What `paired_sums` gave.
@@ -142,8 +145,10 @@ def cluster_t(sums: PairedSums, *, bounds: tuple[float, float] = (-1.0, 1.0)) ->
         return _constant(value, sums.n, groups, bounds)
     u = _influence(sums)
     stderr = float(np.sqrt(groups / (groups - 1) * np.square(u).sum()))
-    if stderr < 1e-12:  # no cluster differs from the others by chance: that is no evidence of certainty
+    if stderr < _NO_SPREAD and abs(value) < _NO_SPREAD:
         return Difference(value, None, None, None, None, sums.n, groups, "undefined")
+    if stderr < _NO_SPREAD:
+        return _constant(value, sums.n, groups, bounds)
     ends = [float(t.ppf(0.5 + confidence / 2, groups - 1)) * stderr for confidence in (0.95, 0.9)]
     wide, narrow = ((value - half, value + half) for half in ends)
     p = float(2 * t.sf(abs(value) / stderr, groups - 1))
@@ -172,7 +177,8 @@ def cluster_bootstrap(sums: PairedSums, *, draws: int = DRAWS, seed: int = 0) ->
     (Field and Welsh 2007, "Bootstrapping clustered data", the cluster bootstrap). Intervals are percentiles; the
     p-value is that of the draws centred at 0: (1 + #{|D* - D| >= |D|}) / (draws + 1) (Davison and Hinkley 1997,
     "Bootstrap Methods and their Application", section 4.4). Draws in which a stratum loses all its denominators
-    are left out.
+    are left out. With fewer than 50 clusters draws hold too few different ones, and alarm too often: there it is
+    `cluster_t`.
 
     Args:
         sums: What `paired_sums` gave.
@@ -180,13 +186,13 @@ def cluster_bootstrap(sums: PairedSums, *, draws: int = DRAWS, seed: int = 0) ->
         seed: Of the random numbers; the same seed gives the same result.
     """
     value, groups = sums.difference(), sums.clusters
-    if np.isnan(value) or groups < 2 or sums.shift is not None:
+    if np.isnan(value) or groups < _FEWEST or sums.shift is not None:
         return cluster_t(sums)
     drawn = _draw(sums, draws, np.random.default_rng(seed))
     drawn = drawn[np.isfinite(drawn)]
     stderr = float(drawn.std(ddof=1)) if len(drawn) > 1 else 0.0
-    if stderr < 1e-12:
-        return Difference(value, None, None, None, None, sums.n, groups, "undefined")
+    if stderr < _NO_SPREAD:
+        return cluster_t(sums)
     low, low90, high90, high = (float(end) for end in np.percentile(drawn, (2.5, 5, 95, 97.5)))
     extreme = int((np.abs(drawn - value) >= abs(value)).sum())
     p = (1 + extreme) / (len(drawn) + 1)

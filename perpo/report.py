@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from perpo.compare import Scores, check_comparable, metric_difference, read_scores, shared_samples
 from perpo.errors import PerpoError
+from perpo.flips import FLIP_SCORES, Flip, flips
 from perpo.nearest import did_you_mean
 from perpo.paired import Difference, holm, minimum_detectable_effect
 from perpo.records import GroupResult
@@ -33,11 +34,6 @@ Verdict = Literal["regressed", "inconclusive", "unchanged", "improved"]
 ALPHA = 0.05
 THRESHOLD = 0.5
 """Points (of 100) below which a difference does not matter, unless told otherwise."""
-
-FLIP_SCORES = {"grounding": ("acc@0.5", "iou"), "pope": ("accuracy",), "ocr": ("edit_distance",)}
-"""Scores by which a benchmark's samples are said to have got worse, the deciding one first."""
-
-_FLIPS = 20
 
 
 @dataclass(frozen=True)
@@ -101,23 +97,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Flip:
-    """A sample on which the candidate lost `loss` of a score; columns as in `perpo.records.SAMPLE_COLUMNS`."""
-
-    task: str
-    sample_key: str
-    loss: float
-    benchmark: str
-    image: dict[str, Any]
-    question: str
-    target: str
-    baseline: str
-    candidate: str
-    baseline_prediction: str | None
-    candidate_prediction: str | None
-
-
-@dataclass(frozen=True)
 class Report:
     """All of it; rendered by `perpo.report_files`."""
 
@@ -168,6 +147,11 @@ def compare_runs(
         counts = len(ours.keys), len(theirs.keys)
         ours, theirs = shared_samples(ours, theirs)
         notes.append(f"Compared on the {len(ours.keys):,} samples that both have, of {counts[1]:,} and {counts[0]:,}.")
+        _check_targets(candidate, baseline, ours)
+        if absent := sorted(
+            {task.task for run in (candidate, baseline) for task in run.record.tasks} - set(ours.tasks)
+        ):
+            notes.append(f"Not compared, because one run lacks it: {', '.join(absent)}.")
     elif len(ours.keys) != len(theirs.keys) or (ours.keys != theirs.keys).any():
         raise PerpoError("the runs hold other samples", "give --common to compare those that both have")
     rows = [_row(part, ours, theirs, thresholds or {}) for part in _parts(baseline, set(ours.tasks))]
@@ -179,7 +163,20 @@ def compare_runs(
         replace(row, waiver=live.get(row.task)) if row.verdict == "regressed" and row.task in live else row
         for row in rows
     ]
-    return Report(baseline, candidate, rows, _flips(baseline, candidate, rows, ours, theirs), len(ours.keys), notes)
+    regressed = {task for row in rows if row.verdict == "regressed" for task in row.tasks}
+    worst = flips(baseline, candidate, ours, theirs, regressed)
+    return Report(baseline, candidate, rows, worst, len(ours.keys), notes)
+
+
+def _check_targets(candidate: Run, baseline: Run, shared: Scores) -> None:
+    """Refuse samples whose truth has changed: their key does not hold it."""
+    targets = []
+    for run in (candidate, baseline):
+        table = run.samples(["sample_key", "target"])
+        told = dict(zip(table["sample_key"].to_pylist(), table["target"].to_pylist(), strict=True))
+        targets.append([told[key] for key in shared.keys.tolist()])
+    if changed := sum(new != old for new, old in zip(*targets, strict=True)):
+        raise PerpoError(f"{changed} shared samples have another truth", "evaluate both on the same data")
 
 
 def _check_complete(run: Run) -> None:
@@ -232,7 +229,7 @@ def _row(part: _Part, ours: Scores, theirs: Scores, thresholds: Mapping[str, flo
 
 def _pairs(candidate: Scores, baseline: Scores, score: str) -> Pairs | None:
     one, other = candidate.values[score], baseline.values[score]
-    if not (np.isin(one, (0, 1)).all() and np.isin(other, (0, 1)).all()):
+    if score == "edit_distance" or not (np.isin(one, (0, 1)).all() and np.isin(other, (0, 1)).all()):
         return None
     new, old = one == 1, other == 1
     return Pairs(int((new & old).sum()), int((old & ~new).sum()), int((new & ~old).sum()), int((~new & ~old).sum()))
@@ -245,7 +242,8 @@ def _judged(rows: Sequence[Row]) -> list[Row]:
     found = []
     for row in rows:
         p, stderr = adjusted.get(id(row)), row.difference.stderr
-        mde = None if stderr is None else minimum_detectable_effect(stderr, row.difference.n_clusters)
+        level = ALPHA / len(tested) if tested else ALPHA  # what Holm asks of the smallest p-value
+        mde = None if stderr is None else minimum_detectable_effect(stderr, row.difference.n_clusters, alpha=level)
         found.append(replace(row, p_adjusted=p, verdict=_verdict(row, p), mde=mde))
     return found
 
@@ -282,48 +280,3 @@ def _live(waivers: Sequence[Waiver], today: date | None) -> tuple[dict[str, Waiv
 
     now = today or datetime.now(UTC).date()
     return {w.task: w for w in waivers if w.expires >= now}, [w for w in waivers if w.expires < now]
-
-
-def _flips(baseline: Run, candidate: Run, rows: Sequence[Row], ours: Scores, theirs: Scores) -> list[Flip]:
-    """The samples that lost most; those of tasks that regressed come first."""
-    losses = np.zeros((2, len(ours.keys)))
-    regressed = np.zeros(len(ours.keys), dtype=bool)
-    for row in rows:
-        chosen = np.isin(ours.tasks, row.tasks)
-        names = FLIP_SCORES[row.benchmark]
-        for place, name in enumerate((names[0], names[-1])):
-            sign = 1 if next(m for m in BENCHMARKS[row.benchmark] if m.name == name).higher_is_better else -1
-            change = sign * (theirs.values[name] - ours.values[name])
-            losses[place][chosen] = np.nan_to_num(change[chosen])
-        if row.verdict == "regressed":
-            regressed |= chosen
-    order = np.lexsort((ours.keys, -losses[1], -losses[0], ~regressed))
-    worst = [place for place in order if losses[0][place] > 0][:_FLIPS]
-    return _described(baseline, candidate, [(str(ours.keys[place]), float(losses[0][place])) for place in worst])
-
-
-def _described(baseline: Run, candidate: Run, worst: Sequence[tuple[str, float]]) -> list[Flip]:
-    import pyarrow.compute as pc
-
-    if not worst:
-        return []
-    columns = ["sample_key", "task", "image", "question", "target", "response", "prediction"]
-    tables = []
-    for run in (baseline, candidate):
-        table = run.samples(columns)
-        chosen = table.filter(pc.is_in(table["sample_key"], value_set=_strings([key for key, _ in worst])))
-        tables.append({sample["sample_key"]: sample for sample in chosen.to_pylist()})
-    flips = []
-    for key, loss in worst:
-        old, new = tables[0][key], tables[1][key]
-        texts = (old["question"], old["target"], old["response"], new["response"])
-        benchmark = baseline.record.task(old["task"]).benchmark
-        image = old["image"] or {}
-        flips.append(Flip(old["task"], key, loss, benchmark, image, *texts, old["prediction"], new["prediction"]))
-    return flips
-
-
-def _strings(values: Sequence[str]):  # type: ignore[no-untyped-def]
-    import pyarrow as pa
-
-    return pa.array(values, pa.string())

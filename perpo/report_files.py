@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from perpo.flips import Flip
 from perpo.images import find_image
 from perpo.paired import Difference
-from perpo.report import ALPHA, Flip, Report, Row
+from perpo.report import ALPHA, Report, Row
 from perpo.tables import TINY_NOTE, Text, is_tiny
 
 COMMENT_LIMIT = 65_000
@@ -32,12 +33,19 @@ _CONTROL = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def headline(report: Report) -> str:
     """The verdict and what it rests on, one line."""
-    names = f"{report.candidate.record.name} against {report.baseline.record.name}"
+    names = " against ".join(_short(run.record.name) for run in (report.candidate, report.baseline))
     rows = [row for row in report.rows if row.verdict == report.verdict and row.waiver is None]
     told = ", ".join(f"{row.task} {_points(row.gain, signed=True)}" for row in rows[:8] if row.gain is not None)
     more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
     detail = f" ({told}{more} points)" if told and report.verdict in ("regressed", "improved") else ""
-    return f"{report.verdict}: {names}{detail}"
+    waived = sum(row.waiver is not None for row in report.rows)
+    return f"{report.verdict}: {names}{detail}" + (f" ({waived} waived)" if waived else "")
+
+
+def _short(name: str) -> str:
+    """A name on one line, and no longer than that line can be."""
+    name = " ".join(name.split())
+    return name if len(name) <= 80 else f"{name[:79]}…"
 
 
 def table(report: Report) -> Text:
@@ -50,7 +58,7 @@ def table(report: Report) -> Text:
             verdict += f", would see {_points(row.mde)}"
         values = [_points(row.baseline), _points(row.candidate), _points(row.gain, signed=True), _interval(row)]
         p = "" if row.p_adjusted is None else f"{row.p_adjusted:.3f}" if row.p_adjusted >= 0.001 else "<0.001"
-        rows.append([row.task, row.metric.title, *values, p, _points(row.threshold), verdict])
+        rows.append([_short(row.task), row.metric.title, *values, p, _points(row.threshold), verdict])
     return Text(headline(report), header, rows, _notes(report))
 
 
@@ -72,9 +80,7 @@ def _notes(report: Report) -> list[str]:
 
 def markdown(report: Report, limit: int = COMMENT_LIMIT) -> str:
     """The verdict, the table and the worst flips, cut to `limit` bytes and saying so."""
-    told = table(report)
-    told = dataclasses.replace(told, title=f"{_MARKS[report.verdict]} {told.title}")
-    text = told.markdown() + "\n" + _runs_markdown(report)
+    text = _head_markdown(report, limit)
     shown: list[str] = []
     for flip in report.flips:
         part = _flip_markdown(flip)
@@ -87,6 +93,29 @@ def markdown(report: Report, limit: int = COMMENT_LIMIT) -> str:
     cut = f"\n{left} more are left out: this text may have {limit:,} bytes.\n" if left else ""
     title = f"The {len(report.flips)} samples that lost most" if report.flips else ""
     return text + f"\n<details><summary>{title}</summary>\n\n" + "".join(shown) + cut + "\n</details>\n"
+
+
+def _head_markdown(report: Report, limit: int) -> str:
+    """Verdict, table, notes and runs; of a table that is too long the worst rows."""
+    told = table(report)
+    severity = {"regressed": 0, "inconclusive": 1, "improved": 2, "unchanged": 3}
+    order = sorted(range(len(report.rows)), key=lambda n: severity[report.rows[n].verdict])
+    count = len(order)
+    while True:
+        kept = [told.rows[n] for n in sorted(order[:count])]
+        left = f"{len(order) - count} more rows are left out: this text may have {limit:,} bytes."
+        rows = [[_literal(cell) for cell in row] for row in kept]
+        notes = [_literal(note[:2000]) for note in [*told.notes[:40], *([left] if count < len(order) else [])]]
+        title = f"{_MARKS[report.verdict]} {_literal(told.title)}"
+        text = dataclasses.replace(told, title=title, rows=rows, notes=notes).markdown() + "\n" + _runs_markdown(report)
+        if len(text.encode()) <= limit - 300 or count <= 1:
+            return text
+        count = count * 3 // 4
+
+
+def _literal(text: str) -> str:
+    """Text in which Markdown and HTML find nothing, and which mentions nobody."""
+    return re.sub(r"([\\`*\[\]])", r"\\\1", html.escape(" ".join(text.split()), quote=False)).replace("@", "&#64;")
 
 
 def _runs_markdown(report: Report) -> str:

@@ -141,7 +141,8 @@ def find_runs(root: Path) -> tuple[list[Run], list[Unreadable]]:
     if not root.is_dir():
         raise PerpoError(f"there is no results folder {root}", "give the folder that perpo-eval wrote to")
     runs, unreadable = [], []
-    for file in sorted(root.rglob(RUN_FILE)):
+    folders = {file.parent for name in (RUN_FILE, SAMPLES_FILE) for file in root.rglob(name)}
+    for file in sorted(folder / RUN_FILE for folder in folders):
         if any(part.startswith(".") for part in file.relative_to(root).parts):  # being written
             continue
         try:
@@ -175,9 +176,14 @@ def resolve_run(text: str, root: Path) -> Run:
             did_you_mean(text, known) if known else "give the folder that perpo-eval printed",
         )
     runs, unreadable = find_runs(path)
+    if unreadable:  # it may be the newest
+        raise PerpoError(
+            f"{path} holds a run that cannot be read: {unreadable[0].reason}",
+            "give the folder of the run that is meant",
+            exit_code=3,
+        )
     if not runs:
-        why = f": {unreadable[0].reason}" if unreadable else ""
-        raise PerpoError(f"{path} holds no finished run{why}", "run perpo-eval to its end", exit_code=3)
+        raise PerpoError(f"{path} holds no finished run", "run perpo-eval to its end", exit_code=3)
     return runs[-1]
 
 

@@ -46,7 +46,7 @@ class Text:
 
     def show(self) -> None:
         """Print it on stdout; what is wider than the terminal continues in further tables with the same rows."""
-        console = Console()
+        console = Console(markup=False, emoji=False)  # names may hold brackets
         widths = [max(map(len, [*_words(name), *cells])) for name, *cells in zip(self.header, *self.rows, strict=True)]
         console.print(self.title, style="italic", highlight=False)
         for columns in _pages(widths, self.groups, console.width):

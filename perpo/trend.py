@@ -57,10 +57,11 @@ def _metric(record: RunRecord, task: str, name: str | None) -> Metric | None:
 
 
 def _data(record: RunRecord, task: str) -> str:
-    """Digests of the data that the metric stands on, short."""
+    """What the metric stands on: digests of the data, and how many samples were taken of them."""
     group = record.group(task)
     names = group.tasks if group is not None else [task]
-    return "+".join(sorted({(record.task(name).data_sha256 or "")[:8] for name in names}))
+    parts = [record.task(name) for name in names]
+    return "+".join(sorted({f"{(part.data_sha256 or '')[:8]}:{part.n_scored}" for part in parts}))
 
 
 def text(table: pd.DataFrame, title: str) -> Text:

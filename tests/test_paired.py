@@ -82,12 +82,12 @@ def test_a_difference_of_ratios_is_linearised_as_each_ratio_is() -> None:
 
 def test_the_bootstrap_is_a_resampling_written_out() -> None:
     """Fewer draws, made with plain loops over copies of the samples; and the interval that scipy's bootstrap gives."""
-    one, other, label = two_runs(4, clusters=25)
+    one, other, label = two_runs(4, clusters=60)
     truth = (np.random.default_rng(9).random(len(one)) < 0.5).astype(float)
     sums = paired_sums(f1_sums(one, truth), f1_sums(other, truth), label)
     rng, drawn = np.random.default_rng(7), []
     for _ in range(400):
-        rows = np.concatenate([np.flatnonzero(label == c) for c in rng.integers(25, size=25)])
+        rows = np.concatenate([np.flatnonzero(label == c) for c in rng.integers(60, size=60)])
         (a1, b1), (a0, b0) = f1_sums(one[rows], truth[rows]), f1_sums(other[rows], truth[rows])
         drawn.append(a1.sum() / b1.sum() - a0.sum() / b0.sum())
     low, high = np.percentile(drawn, (2.5, 97.5))
@@ -170,3 +170,32 @@ def test_two_equal_models_are_told_apart_as_often_as_alpha_says(ratio: bool) -> 
         covered += found.interval[0] <= 0 <= found.interval[1]
     assert 60 <= alarms <= 140
     assert 1860 <= covered <= 1940
+
+
+def test_a_loss_that_is_the_same_in_every_cluster_is_no_mystery() -> None:
+    """Each of 200 images loses just one of its two samples: the clusters do not differ, and the sign test is clear."""
+    image = np.repeat(np.arange(200), 2)
+    found = cluster_t(of_means(np.tile([1.0, 0.0], 200), np.ones(400), image))
+    assert found.value == -0.5
+    assert found.p_value == pytest.approx(2 * (1 - 1 / 3) ** 200)
+    assert found.interval is not None
+    assert found.interval[1] < 0
+    # F1 falls from 1 to 0 on every image; the denominators differ, so that nothing is linear.
+    truth = np.tile([1.0, 0.0, 1.0], 100)
+    for test in (cluster_t, cluster_bootstrap):
+        fallen = test(paired_sums(f1_sums(np.zeros(300), truth), f1_sums(truth, truth), np.repeat(np.arange(100), 3)))
+        assert fallen.value == -1.0
+        assert fallen.p_value is not None
+        assert fallen.p_value < 1e-6
+
+
+def test_a_bootstrap_of_few_clusters_is_not_trusted() -> None:
+    """With 8 images it would alarm in 12 of 100 equal pairs; the t test keeps to about 5."""
+    alarms = 0
+    for trial in range(400):
+        one, other, label = two_runs(5000 + trial, clusters=8)
+        truth = (np.random.default_rng(trial).random(len(one)) < 0.5).astype(float)
+        found = cluster_bootstrap(paired_sums(f1_sums(one, truth), f1_sums(other, truth), label), draws=400)
+        assert found.method in ("cluster-t", "cluster-exact", "undefined")
+        alarms += found.p_value is not None and found.p_value < 0.05
+    assert alarms <= 36

@@ -11,7 +11,7 @@ import pytest
 
 from perpo.records import SCHEMA_VERSION, GroupResult, Metric, ModelInfo, RunRecord, TaskResult, sample_key
 from perpo.stats import clustered_mean
-from perpo.store import Run, write_run
+from perpo.store import Run, slug, write_run
 
 Rows = Mapping[str, Sequence[tuple[str, float]]]
 MakeRun = Callable[..., Run]
@@ -70,7 +70,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         ]
         record = RunRecord(
             schema_version=SCHEMA_VERSION,
-            run_id=f"run-{name}",
+            run_id=f"run-{slug(name)}",
             name=name,
             status="complete",
             created_utc="2026-01-01T00:00:00+00:00",

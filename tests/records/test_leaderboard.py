@@ -73,7 +73,7 @@ def test_each_format_holds_the_numbers(make_run) -> None:
     assert table["name"].tolist() == ["a_&", "b|"]
     data = json.loads(render(board, "json"))
     assert data["rows"][1]["refcoco_val Acc@0.5"] == value
-    assert data["marks"] == [{"run_id": "run-b|", "column": "refcoco_val Acc@0.5", "mark": "best"}]
+    assert data["marks"] == [{"run_id": "run-b", "column": "refcoco_val Acc@0.5", "mark": "best"}]
     printed = f"{100 * value:.1f}"
     assert f"| **{printed} ±" in render(board, "markdown")
     assert "b\\|" in render(board, "markdown")

@@ -266,3 +266,60 @@ def test_a_record_that_is_not_whole_is_named(make_run, tmp_path) -> None:
     (run.path / "samples.parquet").write_bytes(b"PAR1 cut")
     with pytest.raises(PerpoError, match="is not the file that"):
         compare_runs(read_run(run.path), read_run(run.path))
+
+
+def test_a_folder_whose_newest_run_cannot_be_read_gives_no_older_one(make_run, tmp_path, capsys) -> None:
+    base, new = make_run("base", rows(10)), make_run("new", rows(10, b=0.2))
+    flags = [f"--baseline={base.path}", f"--candidate={tmp_path / 'results'}"]
+    (new.path / "run.json").write_text((new.path / "run.json").read_text()[:200])
+    assert main(flags) == 3
+    assert "holds a run that cannot be read" in capsys.readouterr().err
+    (new.path / "run.json").unlink()  # samples without their record
+    assert main(flags) == 3
+    assert "there is no run at" in capsys.readouterr().err
+
+
+def test_names_are_names_whatever_they_look_like(make_run, tmp_path, capsys) -> None:
+    base, odd = make_run("base", rows(11)), make_run("x[/v2][bold]:smile: @all\n# <img src=x> `", rows(11))
+    assert main([f"--baseline={base.path}", f"--candidate={odd.path}", f"--markdown={tmp_path / 'r.md'}"]) == 0
+    assert "x[/v2][bold]:smile: @all" in " ".join(capsys.readouterr().out.split())
+    first = (tmp_path / "r.md").read_text().splitlines()[0]
+    assert first.startswith(r"**= unchanged: x\[/v2\]\[bold\]:smile: &#64;all # &lt;img src=x&gt; \` against base")
+
+
+def test_the_worst_rows_stay_when_the_table_is_too_long(make_run) -> None:
+    many = {f"task{'x' * 40}{k}": [(f"{k}-{n}", 1.0) for n in range(4)] for k in range(60)}
+    lost = many | {"task_lost": [(f"l{n}", float(n % 2)) for n in range(40)]}
+    base = many | {"task_lost": [(f"l{n}", 1.0) for n in range(40)]}
+    report = compare_runs(make_run("base", base), make_run("lost", lost))
+    assert {row.task for row in report.rows if row.verdict == "regressed"} >= {"task_lost"}
+    cut = markdown(report, limit=5000)
+    assert len(cut.encode()) <= 5000
+    assert "| task_lost |" in cut
+    assert "more rows are left out: this text may have 5,000 bytes." in cut
+
+
+def test_common_is_of_the_same_tasks_images_and_truths(make_run) -> None:
+    base, run = rows(12), rows(12)
+    one = make_run("base", base)
+    lacking = compare_runs(one, make_run("a", {"a": run["a"]}), common=True)
+    assert "Not compared, because one run lacks it: b." in lacking.notes
+    with pytest.raises(PerpoError, match="no sample of a task in common"):
+        compare_runs(one, make_run("c", {"c": run["a"]}), common=True)
+    moved = make_run("moved", {"a": run["a"], "b": run["b"]})
+    for column, said in (("cluster_id", "are about other images"), ("target", "have another truth")):
+        table = moved.samples()
+        changed = table.set_column(table.schema.get_field_index(column), column, pa.array(["x"] * table.num_rows))
+        record = dataclasses.replace(moved.record, run_id=f"moved-{column}", samples=None)
+        with pytest.raises(PerpoError, match=f"800 shared samples {said}"):
+            compare_runs(one, write_run(one.path.parents[1], record, changed), common=True)
+
+
+def test_judges_and_frames_must_be_the_same_even_where_one_has_none(make_run) -> None:
+    one = make_run("base", rows(13))
+    judged = dataclasses.replace(one.record, judge={"id": "gpt", "prompt_sha256": "0", "settings": {}})
+    with pytest.raises(PerpoError, match=r'judge \{"id": "gpt".* against none'):
+        compare_runs(one, dataclasses.replace(one, record=judged))
+    tasks = [dataclasses.replace(task, box_frame=None) for task in one.record.tasks]
+    with pytest.raises(PerpoError, match="a: box_frame None against padded"):
+        compare_runs(one, dataclasses.replace(one, record=dataclasses.replace(one.record, tasks=tasks)))

@@ -1,0 +1,80 @@
+"""The samples on which a candidate run lost most against its baseline. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from perpo.compare import Scores
+from perpo.scores import BENCHMARKS
+from perpo.store import Run
+
+FLIP_SCORES = {"grounding": ("acc@0.5", "iou"), "pope": ("accuracy",), "ocr": ("edit_distance",)}
+"""Scores by which a benchmark's samples are said to have got worse, the deciding one first."""
+
+_FLIPS = 20
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A sample on which the candidate lost `loss` of a score; columns as in `perpo.records.SAMPLE_COLUMNS`."""
+
+    task: str
+    sample_key: str
+    loss: float
+    benchmark: str
+    image: dict[str, Any]
+    question: str
+    target: str
+    baseline: str
+    candidate: str
+    baseline_prediction: str | None
+    candidate_prediction: str | None
+
+
+def flips(baseline: Run, candidate: Run, ours: Scores, theirs: Scores, regressed: set[str]) -> list[Flip]:
+    """The samples that lost most.
+
+    Args:
+        baseline: The run that was.
+        candidate: The run in question.
+        ours: The candidate's scores.
+        theirs: The baseline's, of the same samples.
+        regressed: Tasks whose samples come first.
+    """
+    losses = np.zeros((2, len(ours.keys)))
+    for task in np.unique(ours.tasks).tolist():
+        chosen = ours.tasks == task
+        benchmark = baseline.record.task(task).benchmark
+        names = FLIP_SCORES[benchmark]
+        for place, name in enumerate((names[0], names[-1])):
+            sign = 1 if next(m for m in BENCHMARKS[benchmark] if m.name == name).higher_is_better else -1
+            losses[place][chosen] = np.nan_to_num(sign * (theirs.values[name] - ours.values[name])[chosen])
+    order = np.lexsort((ours.keys, -losses[1], -losses[0], ~np.isin(ours.tasks, sorted(regressed))))
+    worst = [place for place in order if losses[0][place] > 0][:_FLIPS]
+    return _described(baseline, candidate, [(str(ours.keys[place]), float(losses[0][place])) for place in worst])
+
+
+def _described(baseline: Run, candidate: Run, worst: Sequence[tuple[str, float]]) -> list[Flip]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not worst:
+        return []
+    columns = ["sample_key", "task", "image", "question", "target", "response", "prediction"]
+    keys = pa.array([key for key, _ in worst], pa.string())
+    tables = []
+    for run in (baseline, candidate):
+        table = run.samples(columns)
+        chosen = table.filter(pc.is_in(table["sample_key"], value_set=keys))
+        tables.append({sample["sample_key"]: sample for sample in chosen.to_pylist()})
+    found = []
+    for key, loss in worst:
+        old, new = tables[0][key], tables[1][key]
+        texts = (old["question"], old["target"], old["response"], new["response"])
+        about = (baseline.record.task(old["task"]).benchmark, old["image"] or {})
+        found.append(Flip(old["task"], key, loss, *about, *texts, old["prediction"], new["prediction"]))
+    return found
