@@ -114,8 +114,9 @@ def _head_markdown(report: Report, limit: int) -> str:
 
 
 def _literal(text: str) -> str:
-    """Text in which Markdown and HTML find nothing, and which mentions nobody."""
-    return re.sub(r"([\\`*\[\]])", r"\\\1", html.escape(" ".join(text.split()), quote=False)).replace("@", "&#64;")
+    """Text in which Markdown and HTML find neither marks, links nor tags, and which mentions nobody."""
+    text = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"(?<!\w)@", "&#64;", re.sub(r"([\\`*]|(?<=\])\()", r"\\\1", text))
 
 
 def _runs_markdown(report: Report) -> str:
