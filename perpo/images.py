@@ -79,6 +79,8 @@ def _problem(path: Path) -> str | None:
     try:
         with Image.open(path) as image:
             image.load()
+            if image.mode[0] in "IF":
+                return f"{image.mode} pixels, which would lose their scale: convert it to 8 bits"
     except Exception as error:  # damaged files raise many kinds, SyntaxError among them
         return " ".join(str(error).split()) or type(error).__name__
     return None

@@ -310,6 +310,8 @@ def _with_adapter(model: Any, adapter: str, trainable: bool) -> PeftModel:
             f"the adapter {adapter} does not fit the model: {first_line(error)}",
             "give the model that it was trained on",
         ) from error
+    for config in wrapped.peft_config.values():  # what is written again names no directory of a machine
+        config.base_model_name_or_path = model.name_or_path
     return in_full_precision(wrapped).eval()
 
 

@@ -207,7 +207,7 @@ def load_policy(args: TrainArguments) -> Policy:
         )
     else:
         model = loaded.model
-        _check_adapter(args, model)
+        _check_adapter(args, model, loaded.family.vision_tower)
         if args.ranks and args.reference != "recorded":
             model.load_adapter(args.adapter, _REFERENCE)
     policy = Policy(loaded, model, trains_projector, trains_lora=not args.projector_only)
@@ -236,7 +236,7 @@ def _device() -> str | None:
     return f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else None
 
 
-def _check_adapter(args: TrainArguments, model: PeftModel) -> None:
+def _check_adapter(args: TrainArguments, model: PeftModel, vision_tower: str) -> None:
     config: Any = model.peft_config["default"]
     made_with = {"lora_r": config.r, "lora_alpha": config.lora_alpha}
     if not args.ranks:  # which switch it off
@@ -247,6 +247,11 @@ def _check_adapter(args: TrainArguments, model: PeftModel) -> None:
                 f"the adapter {args.adapter} was made with {name} {value}, not {getattr(args, name)}",
                 f"give --{name} {value} to continue from it",
             )
+    if tower := [name for name, _ in model.named_parameters() if ".lora_" in name and f".{vision_tower}." in name]:
+        raise PerpoError(
+            f"the adapter {args.adapter} has LoRA in the vision tower, which is not trained here: {tower[0]}",
+            "give one of the language model, or merge it first: perpo-train merge",
+        )
     if args.mm_projector_lr > 0 and not config.modules_to_save:
         raise PerpoError(
             f"the adapter {args.adapter} has no projector that could be trained", "give --mm_projector_lr 0"

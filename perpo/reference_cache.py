@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import distributed
 from transformers import TrainerCallback
 
-from perpo.checkpoints import files_digest
+from perpo.callbacks import NotFinite
+from perpo.checkpoints import files_digest, local_directory, resolve_model
 from perpo.distributed import world_size
 from perpo.errors import PerpoError
 from perpo.files import check_writable
 from perpo.journal import Journal
 from perpo.lists import ListDataset, TokenizedList
 from perpo.models import LoadedModel
+from perpo.prefix import base_model
 from perpo.train_arguments import TrainArguments
 
 if TYPE_CHECKING:
@@ -48,7 +52,10 @@ class ReferenceCache:
             "data": record["data"]["sha256"],
             "weights": record["model"]["weights_sha256"],
             "adapter": record["model"]["adapter_sha256"],
-            "dtype": args.dtype,
+            "config": files_digest(_configs(args)),
+            "dtype": str(base_model(loaded.model).dtype),
+            "computing": (args.bf16, args.tf32, args.deepspeed is not None),
+            "packages": {name: version(name) for name in ("peft", "torch", "transformers")},
             "bits": (args.bits, args.quant_type, args.double_quant) if args.bits == 4 else None,
             "processor": loaded.processor.to_json_string(),
             "image_processor": type(loaded.processor.image_processor).__name__,  # of which PIL's differs from torch's
@@ -87,6 +94,9 @@ class ReferenceCache:
                     "bring the file back, or begin again in another --output_dir",
                 )
             for rows in _computed(trainer, dataset, list(places.values())):
+                lost = [place for place, logps in rows if not all(map(math.isfinite, logps))]
+                if lost:
+                    raise NotFinite("reference", 1, [dataset.lists[place].number for place in lost])
                 added = [{"id": ids[place], "logps": logps} for place, logps in dict(rows).items()]
                 known |= {row["id"]: row["logps"] for row in added}
                 if journal is not None:
@@ -102,6 +112,12 @@ class ReferenceCache:
             if not isinstance(logps, list) or not all(isinstance(each, float) for each in logps):
                 raise PerpoError(f"{self.path} is damaged", "delete it; what it holds is computed again")
         return rows  # type: ignore[return-value]  # checked above
+
+
+def _configs(args: TrainArguments) -> list[Path]:
+    """What says how the weights are run."""
+    found = [local_directory(resolve_model(args.model)) / "config.json"]
+    return found if args.adapter is None else [*found, Path(args.adapter, "adapter_config.json")]
 
 
 class Precompute(TrainerCallback):

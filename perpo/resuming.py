@@ -23,6 +23,8 @@ from perpo.train_arguments import TrainArguments
 from perpo.training_record import FILE_NAME, read_record
 
 MANIFEST = "manifest.json"
+BEST = "best"
+"""The folder of the adapter whose held-out score was the best."""
 
 # These may differ between a run and its continuation: they do not change the weights. The paths do
 # not count either, because the digests of what they lead to do.
@@ -67,8 +69,8 @@ def find_start(args: TrainArguments, record: dict[str, Any]) -> Start:
     """Decide whether a run begins, goes on or is finished.
 
     A checkpoint that is damaged is passed over with a warning. If none is whole the run begins
-    again, with a warning too: the same command ends with the same weights, and there is nothing
-    left that could be lost.
+    again, with a warning too: the same command ends with the same weights; a best/ that was trained is
+    put aside.
 
     Args:
         args: The run's arguments.
@@ -90,13 +92,19 @@ def find_start(args: TrainArguments, record: dict[str, Any]) -> Start:
         _check_same_run(earlier, record, args.output_dir)
         if earlier["status"] == "complete":
             return Start(None, finished=True)
-        return Start(_last_with_warning(args.output_dir))
+        checkpoint = _last_with_warning(args.output_dir)
+        if checkpoint is None:
+            _put_best_aside(Path(args.output_dir))
+        return Start(checkpoint)
     if reason := damage(Path(where)):
         raise PerpoError(f"{where} is no checkpoint of a run: {reason}", "give last, or a checkpoint-... directory")
     earlier = read_record(Path(where).parent)
     if earlier is None:
         raise PerpoError(f"there is no {FILE_NAME} beside {where}", "leave checkpoints in their run's directory")
     _check_same_run(earlier, record, where)
+    if Path(where).parent.resolve() != Path(args.output_dir).resolve():
+        _refuse_to_overwrite(args.output_dir)
+        _bring_best(Path(where), Path(args.output_dir))
     return Start(Path(where))
 
 
@@ -209,6 +217,21 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_same_images(record: Mapping[str, Any], checkpoint: Path) -> None:
+    """Hold the images against those that the run of a checkpoint was begun with.
+
+    Raises:
+        PerpoError: They are other ones.
+    """
+    earlier = read_record(checkpoint.parent)
+    before = None if earlier is None else earlier["data"].get("images_sha256")
+    if before is not None and before != record["data"]["images_sha256"]:
+        raise PerpoError(
+            f"the images have changed since the training in {checkpoint.parent} was begun",
+            "bring them back, or give another --output_dir",
+        )
+
+
 def _refuse_to_overwrite(directory: str) -> None:
     earlier = read_record(directory)
     if earlier is not None and earlier["status"] == "complete":
@@ -218,6 +241,32 @@ def _refuse_to_overwrite(directory: str) -> None:
             f"{directory} holds a training that was cut off",
             "go on with --resume_from_checkpoint last, or delete it",
         )
+    if (steps := _best_step(Path(directory))) > 0:
+        raise PerpoError(
+            f"{directory} holds {BEST}/ of a training that was cut off, as it was after step {steps}",
+            "give another --output_dir, or delete it",
+        )
+
+
+def _best_step(directory: Path) -> int:
+    """The step of a directory's best/; 0 where there is none, or where nothing was learnt yet."""
+    record = read_record(directory / BEST)
+    return 0 if record is None else record["steps"] or 0
+
+
+def _put_best_aside(directory: Path) -> None:
+    """Keep a best/ that a run without checkpoints left, for the run that begins again makes its own."""
+    if (steps := _best_step(directory)) and is_first_process():
+        aside = directory / f"{BEST}-step-{steps}"
+        os.replace(directory / BEST, aside)
+        print(f"warning: there is no checkpoint to go on from; {BEST}/ is put aside as {aside.name}/", file=sys.stderr)
+
+
+def _bring_best(checkpoint: Path, output: Path) -> None:
+    """Take along the best/ of the run that a checkpoint is from, unless it is of a later step."""
+    best = checkpoint.parent / BEST
+    if best.is_dir() and _best_step(checkpoint.parent) <= _step(checkpoint) and is_first_process():
+        shutil.copytree(best, output / BEST, dirs_exist_ok=True)
 
 
 def _check_same_run(earlier: Mapping[str, Any], record: Mapping[str, Any], where: str) -> None:

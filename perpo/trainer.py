@@ -225,6 +225,14 @@ class PreferenceTrainer(Trainer):
         lists = sum(float(batch["mask"].any(1).sum()) for batch in batches)
         return batches, summed(torch.tensor(lists, device=self.args.device)) / self.args.world_size
 
+    def _get_learning_rate(self) -> float:
+        """What is logged: the language model's rate, not that of the projector, which may come first."""
+        scheduler: Any = self.lr_scheduler
+        rates = scheduler.get_last_lr()
+        initial = [group["initial_lr"] for group in scheduler.optimizer.param_groups]
+        wanted = self.arguments.learning_rate
+        return float(rates[initial.index(wanted)] if wanted in initial else rates[0])
+
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW with the projector at its own rate."""
         if self.optimizer is None:

@@ -20,7 +20,7 @@ from transformers.utils import is_torch_tf32_available
 from perpo.attention import attention_of
 from perpo.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.card import write_card
-from perpo.checkpoints import use_hub_cache
+from perpo.checkpoints import files_digest, use_hub_cache
 from perpo.data import (
     PreferenceRecord,
     Question,
@@ -39,7 +39,7 @@ from perpo.probe import Probe
 from perpo.provenance import hardware, peak_memory
 from perpo.quantization import check_machine
 from perpo.reference_cache import Precompute, ReferenceCache
-from perpo.resuming import Start, find_start, is_first_process
+from perpo.resuming import Start, check_same_images, find_start, is_first_process
 from perpo.services import check_services, push, start_wandb
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer, training_arguments
@@ -80,6 +80,10 @@ def train(args: TrainArguments) -> Path:
         _check_recorded(records, record, args.dtype)
     image_root = args.image_root or image_root_of(args.data)
     check_images([choice.record for choice in choices], image_root)
+    paths = dict.fromkeys(Path(image_root, choice.record.image_path) for choice in choices)
+    record["data"]["images_sha256"] = files_digest(list(paths))
+    if start.checkpoint is not None:
+        check_same_images(record, start.checkpoint)
     AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
     with ExitStack() as stack:
         if is_first_process():

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NotRequired, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
@@ -43,10 +43,14 @@ class StartInfo(TypedDict):
 
 @with_config(_STRICT)
 class DataInfo(TypedDict):
-    """What it was trained on; `counts` says how many records, lists and candidates were used and left out."""
+    """What it was trained on; `counts` says how many records, lists and candidates were used and left out.
+
+    `images_sha256` is a digest of the images' bytes, in the order of their first use.
+    """
 
     path: str | None
     sha256: str
+    images_sha256: NotRequired[str | None]
     counts: dict[str, int] | None
 
 

@@ -21,6 +21,7 @@ from perpo.data import PreferenceRecord, Question, check_images, data_sha256, im
 from perpo.errors import PerpoError
 from perpo.files import recover_folder, replace_folder
 from perpo.hf_sampler import HfSampler
+from perpo.resuming import BEST
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.sampling import Asked, answer_format, asked_of
 from perpo.train_arguments import TrainArguments
@@ -29,7 +30,6 @@ from perpo.training_record import Score, ValidationInfo, digests_of, write_recor
 if TYPE_CHECKING:
     from perpo.trainer import PreferenceTrainer
 
-BEST = "best"
 _ACCURATE = 0.5
 
 

@@ -137,7 +137,15 @@ def test_an_adapter_made_with_other_settings_is_refused(case, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_ctrl_c_says_how_to_go_on(case, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C works, also where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_says_how_to_go_on(case, capsys, monkeypatch, interruptible):
     saved = []
 
     def save(self, *args, **kwargs):
