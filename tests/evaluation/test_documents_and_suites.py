@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pyarrow as pa
@@ -254,3 +256,15 @@ def test_the_tiny_world_is_drawn_once(cache: Path) -> None:
     assert file.stat().st_mtime_ns == drawn
     with Image.open(io.BytesIO(Path(first.docs[0]["image_file"]).read_bytes())) as image:
         assert image.size == (96, 96)
+
+
+def test_the_suites_digest_does_not_depend_on_where_it_is_installed(tmp_path: Path, monkeypatch) -> None:
+    before = suites.suite_sha256()
+    for folder in ("0", "z"):  # before and behind the other files in the order of paths
+        (tmp_path / folder).mkdir()
+        for name in ("boxes", "families", "prompts", "scores", "stats"):
+            file = Path(shutil.copy(str(getattr(suites, name).__file__), tmp_path / folder))
+            monkeypatch.setattr(suites, name, SimpleNamespace(__file__=str(file)))
+        assert suites.suite_sha256() == before
+    file.write_text(file.read_text() + "\n")
+    assert suites.suite_sha256() != before
