@@ -187,7 +187,7 @@ def _p_value(one: Run, other: Run, column: Column, definition: Definition) -> fl
         return None
     tasks = _tasks(one.record, column)
     try:
-        scores = [_of_tasks(_scores(str(run.path)), tasks) for run in (one, other)]
+        scores = [_of_tasks(_scores(run), tasks) for run in (one, other)]
         return metric_difference(scores[0], scores[1], definition).p_value
     except PerpoError:  # other samples, none, or a score that one alone lacks
         return None
@@ -204,9 +204,13 @@ def _of_tasks(scores: Scores, tasks: Sequence[str]) -> Scores:
     return scores.take(np.isin(scores.tasks, list(tasks)))
 
 
-@lru_cache(maxsize=64)
-def _scores(path: str) -> Scores:
-    return read_scores(read_run(Path(path)))
+def _scores(run: Run) -> Scores:
+    return _read(str(run.path), "" if run.record.samples is None else run.record.samples.sha256)
+
+
+@lru_cache(maxsize=16)
+def _read(path: str, sha256: str) -> Scores:
+    return read_scores(read_run(Path(path)))  # once for all columns; the digest tells when the file is another
 
 
 def frame(found: Board) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Literal
 
 import numpy as np
@@ -223,13 +223,13 @@ def _row(part: _Part, ours: Scores, theirs: Scores, thresholds: Mapping[str, flo
         (thresholds[key] for key in (part.name, part.group, part.benchmark, "") if key in thresholds), THRESHOLD
     )
     difference = metric_difference(candidate, baseline, metric)
-    pairs = _pairs(candidate, baseline, FLIP_SCORES[part.benchmark][0])
+    pairs = _pairs(candidate, baseline, FLIP_SCORES[part.benchmark][0]) if metric.higher_is_better else None
     return Row(part.name, part.tasks, part.benchmark, metric, old, new, difference, points / 100, pairs=pairs)
 
 
 def _pairs(candidate: Scores, baseline: Scores, score: str) -> Pairs | None:
     one, other = candidate.values[score], baseline.values[score]
-    if score == "edit_distance" or not (np.isin(one, (0, 1)).all() and np.isin(other, (0, 1)).all()):
+    if not (np.isin(one, (0, 1)).all() and np.isin(other, (0, 1)).all()):
         return None
     new, old = one == 1, other == 1
     return Pairs(int((new & old).sum()), int((old & ~new).sum()), int((new & ~old).sum()), int((~new & ~old).sum()))
@@ -276,7 +276,5 @@ def _check_names(thresholds: Mapping[str, float], waivers: Sequence[Waiver], row
 
 
 def _live(waivers: Sequence[Waiver], today: date | None) -> tuple[dict[str, Waiver], list[Waiver]]:
-    from datetime import UTC, datetime
-
     now = today or datetime.now(UTC).date()
     return {w.task: w for w in waivers if w.expires >= now}, [w for w in waivers if w.expires < now]

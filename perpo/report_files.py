@@ -91,7 +91,7 @@ def markdown(report: Report, limit: int = COMMENT_LIMIT) -> str:
         return text
     left = len(report.flips) - len(shown)
     cut = f"\n{left} more are left out: this text may have {limit:,} bytes.\n" if left else ""
-    title = f"The {len(report.flips)} samples that lost most" if report.flips else ""
+    title = f"The {len(report.flips)} samples that lost most"
     return text + f"\n<details><summary>{title}</summary>\n\n" + "".join(shown) + cut + "\n</details>\n"
 
 

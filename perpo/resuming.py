@@ -69,8 +69,7 @@ def find_start(args: TrainArguments, record: dict[str, Any]) -> Start:
     """Decide whether a run begins, goes on or is finished.
 
     A checkpoint that is damaged is passed over with a warning. If none is whole the run begins
-    again, with a warning too: the same command ends with the same weights; a best/ that was trained is
-    put aside.
+    again, with a warning too: the same command ends with the same weights.
 
     Args:
         args: The run's arguments.
@@ -92,10 +91,7 @@ def find_start(args: TrainArguments, record: dict[str, Any]) -> Start:
         _check_same_run(earlier, record, args.output_dir)
         if earlier["status"] == "complete":
             return Start(None, finished=True)
-        checkpoint = _last_with_warning(args.output_dir)
-        if checkpoint is None:
-            _put_best_aside(Path(args.output_dir))
-        return Start(checkpoint)
+        return Start(_last_with_warning(args.output_dir))
     if reason := damage(Path(where)):
         raise PerpoError(f"{where} is no checkpoint of a run: {reason}", "give last, or a checkpoint-... directory")
     earlier = read_record(Path(where).parent)
@@ -104,7 +100,6 @@ def find_start(args: TrainArguments, record: dict[str, Any]) -> Start:
     _check_same_run(earlier, record, where)
     if Path(where).parent.resolve() != Path(args.output_dir).resolve():
         _refuse_to_overwrite(args.output_dir)
-        _bring_best(Path(where), Path(args.output_dir))
     return Start(Path(where))
 
 
@@ -165,7 +160,7 @@ def rotate(directory: str | Path, limit: int | None) -> None:
     sealed = [path for path in _by_step(Path(directory)) if (path / MANIFEST).is_file()]
     kept = sealed[:limit]
     for path in _by_step(Path(directory)):
-        if kept and _step(path) < _step(kept[-1]):
+        if kept and step_of(path) < step_of(kept[-1]):
             (path / MANIFEST).unlink(missing_ok=True)  # first, so that half a deletion leaves no whole one
             shutil.rmtree(path, ignore_errors=True)
 
@@ -196,10 +191,11 @@ def _newest_whole(directory: Path) -> tuple[Path | None, list[tuple[Path, str]]]
 def _by_step(directory: Path) -> list[Path]:
     """All checkpoints, the newest first."""
     found = [path for path in directory.glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
-    return sorted(found, key=_step, reverse=True)
+    return sorted(found, key=step_of, reverse=True)
 
 
-def _step(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint-... was written."""
     return int(checkpoint.name.partition("-")[2])
 
 
@@ -241,32 +237,17 @@ def _refuse_to_overwrite(directory: str) -> None:
             f"{directory} holds a training that was cut off",
             "go on with --resume_from_checkpoint last, or delete it",
         )
-    if (steps := _best_step(Path(directory))) > 0:
+    if (steps := best_step(Path(directory))) > 0:
         raise PerpoError(
             f"{directory} holds {BEST}/ of a training that was cut off, as it was after step {steps}",
             "give another --output_dir, or delete it",
         )
 
 
-def _best_step(directory: Path) -> int:
+def best_step(directory: Path) -> int:
     """The step of a directory's best/; 0 where there is none, or where nothing was learnt yet."""
     record = read_record(directory / BEST)
     return 0 if record is None else record["steps"] or 0
-
-
-def _put_best_aside(directory: Path) -> None:
-    """Keep a best/ that a run without checkpoints left, for the run that begins again makes its own."""
-    if (steps := _best_step(directory)) and is_first_process():
-        aside = directory / f"{BEST}-step-{steps}"
-        os.replace(directory / BEST, aside)
-        print(f"warning: there is no checkpoint to go on from; {BEST}/ is put aside as {aside.name}/", file=sys.stderr)
-
-
-def _bring_best(checkpoint: Path, output: Path) -> None:
-    """Take along the best/ of the run that a checkpoint is from, unless it is of a later step."""
-    best = checkpoint.parent / BEST
-    if best.is_dir() and _best_step(checkpoint.parent) <= _step(checkpoint) and is_first_process():
-        shutil.copytree(best, output / BEST, dirs_exist_ok=True)
 
 
 def _check_same_run(earlier: Mapping[str, Any], record: Mapping[str, Any], where: str) -> None:

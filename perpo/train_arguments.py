@@ -230,6 +230,12 @@ class TrainArguments:
             for name in names:
                 if switched and getattr(self, name) != getattr(TrainArguments, name):
                     raise PerpoError(f"{flag} has no use for --{name}", f"leave --{name} out")
+        if self.reference == "recorded" and self.bf16 and not self.lora_enable:
+            raise PerpoError(
+                "--lora_enable False keeps its weights in float32, and the log-probabilities were recorded with "
+                "weights in bfloat16",
+                "leave --reference out",
+            )
         if self.bits == 4 and self.reference == "recorded":
             raise PerpoError(
                 "--bits 4 changes the model that the log-probabilities were recorded of", "leave --reference out"

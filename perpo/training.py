@@ -39,7 +39,7 @@ from perpo.probe import Probe
 from perpo.provenance import hardware, peak_memory
 from perpo.quantization import check_machine
 from perpo.reference_cache import Precompute, ReferenceCache
-from perpo.resuming import Start, check_same_images, find_start, is_first_process
+from perpo.resuming import Start, check_same_images, find_start, is_first_process, step_of
 from perpo.services import check_services, push, start_wandb
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer, training_arguments
@@ -129,7 +129,7 @@ def _callbacks(args: TrainArguments, record: dict[str, Any], stack: ExitStack) -
     output = Path(args.output_dir)
 
     def add_card(checkpoint: Path) -> None:
-        write_card(checkpoint, record, int(checkpoint.name.partition("-")[2]))
+        write_card(checkpoint, record, step_of(checkpoint))
 
     return [Log(output, record), Checkpoints(output, args.save_total_limit, add_card), ProgressBar(stack)]
 
@@ -153,7 +153,7 @@ def _watchers(
         earlier = start.checkpoint and start.checkpoint.parent
         yield Probe(trainer, choices, args.probe_lists, record, earlier)
     if held_out is not None:
-        yield Validation(args, held_out, trainer, record)
+        yield Validation(args, held_out, trainer, record, start.checkpoint)
 
 
 def _push(args: TrainArguments) -> None:

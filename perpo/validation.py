@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from perpo.data import PreferenceRecord, Question, check_images, data_sha256, im
 from perpo.errors import PerpoError
 from perpo.files import recover_folder, replace_folder
 from perpo.hf_sampler import HfSampler
-from perpo.resuming import BEST
+from perpo.resuming import BEST, best_step, step_of
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.sampling import Asked, answer_format, asked_of
 from perpo.train_arguments import TrainArguments
@@ -96,6 +97,7 @@ class Validation(TrainerCallback):
         held_out: The questions.
         trainer: Knows the model; logs and saves.
         record: The run's record, which the scores go into.
+        checkpoint: What the run goes on from, or None.
     """
 
     def __init__(
@@ -104,12 +106,14 @@ class Validation(TrainerCallback):
         held_out: HeldOut,
         trainer: PreferenceTrainer,
         record: dict[str, Any],
+        checkpoint: Path | None,
     ) -> None:
         assert args.eval_data is not None
         self.args = args
         self.held_out = held_out
         self.trainer = trainer
         self.record = record
+        self.checkpoint = checkpoint
         self.in_step = trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
         self.model = trainer.policy.model
         self.sampler = HfSampler(
@@ -138,11 +142,32 @@ class Validation(TrainerCallback):
         """A run that goes on has its earlier scores in the checkpoint's log."""
         if state.is_world_process_zero:
             recover_folder(self._best)
+            if self.checkpoint is None:
+                self._put_best_aside()
+            elif not self._best.is_dir():
+                self._bring_best(self.checkpoint)
         for entry in state.log_history:
             if "eval_reward" in entry:
                 self._add(_score_of(entry))
         if state.global_step == 0:
             self._validate(state, control)
+
+    def _put_best_aside(self) -> None:
+        """Keep what a run without checkpoints left, for this one begins again and makes its own."""
+        if steps := best_step(self._best.parent):
+            aside = self._best.with_name(f"{BEST}-step-{steps}")
+            replace_folder(self._best, aside)
+            said = f"warning: there is no checkpoint to go on from; {BEST}/ is put aside as {aside.name}/"
+            print(said, file=sys.stderr)
+
+    def _bring_best(self, checkpoint: Path) -> None:
+        """Take along the best/ of the run that a checkpoint is from, unless it is of a later step."""
+        earlier = checkpoint.parent / BEST
+        if earlier.is_dir() and best_step(checkpoint.parent) <= step_of(checkpoint):
+            new = self._best.with_name(f".{BEST}.new")
+            shutil.rmtree(new, ignore_errors=True)
+            shutil.copytree(earlier, new)
+            replace_folder(new, self._best)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self.args.eval_steps == 0 or state.global_step >= state.max_steps:
