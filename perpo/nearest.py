@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_SHOWN = 20
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint that names the nearest known name, or all of them where none is near.
+    """A hint that names the nearest known name, or where none is near all of them, up to what can be read.
 
     Args:
         name: What was given.
@@ -17,4 +19,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, names, n=1)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"known: {', '.join(sorted(names))}"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"known: {', '.join(sorted(names)[:_SHOWN])}{more}"
