@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from perpo.colours import BASELINE, CANDIDATE, TRUTH
 from perpo.flips import Flip
 from perpo.images import find_image
 from perpo.paired import Difference
@@ -27,7 +28,7 @@ COMMENT_LIMIT = 65_000
 
 _MARKS = {"regressed": "▼", "improved": "▲", "unchanged": "=", "inconclusive": "?"}
 _THUMBNAIL = 320  # pixels
-_COLOURS = {"truth": "#009e73", "baseline": "#0072b2", "candidate": "#d55e00"}  # Okabe and Ito's, colour-blind safe
+_COLOURS = {"truth": TRUTH, "baseline": BASELINE, "candidate": CANDIDATE}
 _CONTROL = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 cannot hold
 
 

@@ -141,15 +141,22 @@ def find_runs(root: Path) -> tuple[list[Run], list[Unreadable]]:
     if not root.is_dir():
         raise PerpoError(f"there is no results folder {root}", "give the folder that perpo-eval wrote to")
     runs, unreadable = [], []
-    folders = {file.parent for name in (RUN_FILE, SAMPLES_FILE) for file in root.rglob(name)}
-    for file in sorted(folder / RUN_FILE for folder in folders):
-        if any(part.startswith(".") for part in file.relative_to(root).parts):  # being written
-            continue
+    for file in run_files(root):
         try:
             runs.append(read_run(file))
         except PerpoError as error:
             unreadable.append(Unreadable(file, error.message))
     return sorted(runs, key=lambda run: (run.record.created_utc, run.record.run_id)), unreadable
+
+
+def run_files(root: Path) -> list[Path]:
+    """Where the runs below a folder have their run.json, or should have it: one for each folder that holds either file.
+
+    What is being written lies in hidden folders and is left out.
+    """
+    folders = {file.parent for name in (RUN_FILE, SAMPLES_FILE) for file in root.rglob(name)}
+    files = sorted(folder / RUN_FILE for folder in folders)
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(root).parts)]
 
 
 def resolve_run(text: str, root: Path) -> Run:

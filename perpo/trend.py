@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from perpo.colours import PALETTE
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 from perpo.records import Metric, RunRecord, metric_of
@@ -14,8 +15,6 @@ from perpo.scores import BENCHMARKS, PRIMARY
 from perpo.stats import Estimate
 from perpo.store import Run
 from perpo.tables import INTERVAL_NOTE, Text, cell
-
-_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]  # Okabe and Ito's
 
 
 def history(runs: Sequence[Run], task: str | None = None, metric: str | None = None) -> pd.DataFrame:
@@ -107,7 +106,7 @@ def draw(table: pd.DataFrame, title: str, file: Path) -> None:
         raise PerpoError(f"{error.name}, which draws, is not installed", "pip install 'perpo[dashboard]'") from error
     percent = table.assign(**{name: 100 * table[name].astype(float) for name in ("value", "low", "high")})
     x = alt.X("when:T", title="when (UTC)")
-    colour = alt.Color("name:N", title="run", scale=alt.Scale(range=_COLOURS))
+    colour = alt.Color("name:N", title="run", scale=alt.Scale(range=list(PALETTE)))
     base = alt.Chart(percent, title=title)
     scale = alt.Scale(zero=False)
     lines = base.mark_line(opacity=0.5).encode(x=x, y=alt.Y("value:Q", title="%", scale=scale), color=colour)

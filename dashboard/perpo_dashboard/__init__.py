@@ -1,0 +1,1 @@
+"""The dashboard: what stored runs hold, in a browser on this machine."""

@@ -1,0 +1,120 @@
+"""perpo-dashboard: tables and side-by-sides of stored runs in a browser, on this machine alone."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from perpo.cli.common import arg, parse_arguments, run_program
+from perpo.errors import PerpoError
+
+DESCRIPTION = (
+    "Show stored runs in a browser: leaderboard, comparisons, samples side by side, training, blind votes. "
+    "perpo-dashboard export writes a comparison of two runs as HTML that needs no server."
+)
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DashboardArguments:
+    """What perpo-dashboard takes."""
+
+    results: Path = arg(Path("results"), "a folder of run records, or of anything that holds some, such as runs/")
+    media: list[Path] = arg([], "folders that pictures may be read from beside it (default: none)")
+    port: int = arg(8501, "port to listen on; 0 takes a free one")
+    host: str = arg("127.0.0.1", "address to listen on; anything else than 127.0.0.1 lets others in, unasked")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportArguments:
+    """What perpo-dashboard export takes."""
+
+    run: list[str] = arg(help="baseline and candidate: a run's folder, id or name each")
+    out: Path = arg(help="folder that the pages are written to")
+    results: Path = arg(Path("results"), "where ids and names are looked up")
+    media: Path | None = arg(None, "folder of the pictures")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program."""
+    return run_program(_main, argv, interrupted="nothing is lost")
+
+
+def _main(argv: list[str]) -> None:
+    if argv and argv[0] == "export":
+        _export(argv[1:])
+        return
+    args = parse_arguments(DashboardArguments, argv, prog="perpo-dashboard", description=DESCRIPTION)
+    for folder in (args.results, *args.media):
+        if not folder.is_dir():
+            raise PerpoError(f"there is no folder {folder}", "perpo-demo makes runs/, and perpo-eval results/")
+    serve(args)
+
+
+def serve(args: DashboardArguments) -> None:
+    """Listen until Ctrl-C.
+
+    Raises:
+        PerpoError: The address cannot be listened on, or Streamlit is not installed.
+    """
+    port = _free_port(args.host, args.port)
+    try:
+        from streamlit.web import bootstrap
+    except ImportError as error:
+        raise PerpoError(
+            "streamlit, which the dashboard stands on, is not installed", "pip install 'perpo[dashboard]'"
+        ) from error
+    from perpo_dashboard.settings import Settings
+
+    Settings(args.results.resolve(), tuple(folder.resolve() for folder in args.media)).announce()
+    options = _options(args.host, port)
+    bootstrap.load_config_options(options)
+    if args.host not in _LOCAL:
+        print(f"note: everyone who reaches {args.host} can read these runs and vote", file=sys.stderr)
+    print(f"http://{'127.0.0.1' if args.host == '0.0.0.0' else args.host}:{port}", flush=True)
+    print(f"showing {args.results}; Ctrl-C stops", file=sys.stderr)
+    bootstrap.run(str(Path(__file__).with_name("app.py")), False, [], options)
+
+
+def _options(host: str, port: int) -> dict[str, object]:
+    """Streamlit's settings; given here, they hold against any config.toml."""
+    return {
+        "server_address": host,
+        "server_port": port,
+        "server_headless": True,
+        "server_fileWatcherType": "none",
+        "server_runOnSave": False,
+        "server_enableStaticServing": False,
+        "server_enableXsrfProtection": True,
+        "server_enableCORS": True,
+        "browser_gatherUsageStats": False,
+        "client_toolbarMode": "viewer",
+        "client_showErrorDetails": "none",
+        "logger_hideWelcomeMessage": True,
+        "logger_level": "error",
+        "global_developmentMode": False,
+    }
+
+
+def _free_port(host: str, port: int) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except (OSError, OverflowError) as error:
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            raise PerpoError(f"{host}:{port} cannot be listened on: {reason}", "give another --port, or 0") from error
+        return int(listener.getsockname()[1])
+
+
+def _export(argv: list[str]) -> None:
+    parse_arguments(ExportArguments, argv, prog="perpo-dashboard export", description="Write a comparison as HTML.")
+    raise PerpoError("not written yet", "wait")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""How things are shown: pages and links, run pickers, plain text, empty states, one palette."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from perpo.store import Run, Unreadable
+
+
+@dataclass(frozen=True)
+class PageInfo:
+    """A page: its file beside app.py, its name for people, and its icon."""
+
+    file: str
+    title: str
+    icon: str
+
+
+PAGES = {
+    "leaderboard": PageInfo("views/leaderboard.py", "Leaderboard", ":material/leaderboard:"),
+    "compare": PageInfo("views/compare.py", "Compare A and B", ":material/balance:"),
+    "samples": PageInfo("views/samples.py", "Samples", ":material/photo_library:"),
+    "training": PageInfo("views/training.py", "Training", ":material/show_chart:"),
+    "vote": PageInfo("views/vote.py", "Blind vote", ":material/how_to_vote:"),
+    "regressions": PageInfo("views/regressions.py", "Regressions", ":material/rule:"),
+}
+"""By the last part of their address, which no link should outlive."""
+
+
+def go(page: str, **state: str | Sequence[str]) -> None:
+    """Open another page in a state, as its address would."""
+    st.switch_page(PAGES[page].file, query_params=dict(state))
+
+
+def label_of(run: Run) -> str:
+    """What tells a run from all others in a list and in an address: its name and the end of its id."""
+    return f"{run.record.name} ({run.record.run_id[-6:]})"
+
+
+def pick_run(title: str, key: str, runs: Sequence[Run], default: Run | None) -> Run | None:
+    """A list to choose a run from, always kept in the address: another default elsewhere does not change a link.
+
+    Args:
+        title: What is above the list.
+        key: Its name in the address.
+        runs: What can be chosen.
+        default: What is chosen where the address does not say.
+
+    Returns:
+        The run; None where the address names one that is not here, which is said.
+    """
+    known = {label_of(run): run for run in runs}
+    widget, seen, asked = f"pick-{key}", f"seen-{key}", st.query_params.get(key)
+    if asked is not None and (asked != st.session_state.get(seen) or widget not in st.session_state):
+        st.session_state[widget] = asked if asked in known else None  # a link, or the browser's back button
+        st.session_state[seen] = asked
+    elif widget not in st.session_state:
+        st.session_state[widget] = None if default is None else label_of(default)
+    chosen = st.selectbox(title, list(known), index=None, key=widget)
+    if chosen is None:
+        if asked is not None:
+            st.warning(f"This address names the run {escape(asked)}, which is not in this folder.")
+        return None
+    st.session_state[seen] = chosen
+    if chosen != asked:
+        st.query_params[key] = chosen
+    return known[chosen]
+
+
+def escape(text: str) -> str:
+    """Text that Streamlit's Markdown shows as it is: for labels, captions and help.
+
+    What looks like an address gets an invisible character (U+2060), so that it does not become a link.
+    """
+    text = re.sub(r"(://|www\.|@)", "\u2060\\1", " ".join(text.split()), flags=re.IGNORECASE)
+    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&@])", r"\\\1", text)
+
+
+def plain(text: str | None, *, height: Any = "content", missing: str = "nothing") -> None:
+    """What a model or a data set wrote, letter by letter: no Markdown, no HTML, no formulas."""
+    if text is None:
+        st.caption(missing)
+    else:
+        st.code(text, language=None, wrap_lines=True, height=height)
+
+
+def empty(message: str, command: str) -> None:
+    """Says what is missing and what to run for it, and ends the page."""
+    st.info(message, icon=":material/info:")
+    st.code(command, language="bash")
+    st.stop()
+
+
+def tell_unreadable(found: Sequence[Unreadable]) -> None:
+    """The records that cannot be read, with their reasons; nothing where all can."""
+    if not found:
+        return
+    count = f"{len(found)} run{'s' if len(found) > 1 else ''} cannot be read"
+    with st.expander(count, icon=":material/warning:"):
+        for each in found:
+            st.text(f"{each.path}: {each.reason}")

@@ -1,0 +1,124 @@
+"""What lies in the results folder, read once and kept until the file changes.
+
+What is kept is keyed on a file's path, time and size, and bounded. It is shared by all who look, never copied, and
+must not be changed. Tables are read by column, and a column is in the order of the sample keys.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import streamlit as st
+
+from perpo.compare import Scores, read_scores
+from perpo.errors import PerpoError
+from perpo.store import SAMPLES_FILE, Run, Unreadable, read_run, run_files
+from perpo.training_record import FILE_NAME as TRAINING_FILE
+from perpo_dashboard.settings import settings
+
+Stamp = tuple[str, int, int]
+"""A file's path, time of the last change in nanoseconds, and size; -1 and -1 where it is missing."""
+
+_LOOK_EVERY_S = 3.0
+
+
+def runs() -> list[Run]:
+    """The runs that can be read, the oldest first."""
+    return _runs(_listing(str(settings().results)))[0]
+
+
+def unreadable() -> list[Unreadable]:
+    """Those that cannot be read, each with its reason."""
+    return _runs(_listing(str(settings().results)))[1]
+
+
+def measured() -> list[Run]:
+    """The runs that have samples, the oldest first."""
+    return [run for run in runs() if run.record.source == "measured" and run.record.samples is not None]
+
+
+def training_folders() -> list[Path]:
+    """The folders that hold a training.json, by name."""
+    return [Path(path).parent for path in _training_files(str(settings().results))]
+
+
+def stamp(path: Path) -> Stamp:
+    """What tells whether a file is still the one that was read."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return str(path), -1, -1
+    return str(path), status.st_mtime_ns, status.st_size
+
+
+def scores(run: Run) -> Scores:
+    """The scores of a run's samples, in the order of their keys.
+
+    Raises:
+        PerpoError: The samples are missing or damaged.
+    """
+    return _scores(stamp(run.path / SAMPLES_FILE), run.path)
+
+
+def column(run: Run, name: str) -> pa.Array:
+    """A column of a run's samples (see `perpo.records.SAMPLE_COLUMNS`), in the order of their keys.
+
+    Raises:
+        PerpoError: The samples are missing or damaged.
+    """
+    return _column(stamp(run.path / SAMPLES_FILE), run.path, name)
+
+
+def sample(run: Run, place: int, names: tuple[str, ...]) -> dict[str, Any]:
+    """Some columns of the sample at `place` in the order of the keys."""
+    return {name: column(run, name)[place].as_py() for name in names}
+
+
+@st.cache_resource(ttl=_LOOK_EVERY_S, max_entries=4, show_spinner=False)
+def _listing(root: str) -> tuple[Stamp, ...]:
+    return tuple(stamp(file) for file in run_files(Path(root)))
+
+
+@st.cache_resource(ttl=_LOOK_EVERY_S, max_entries=4, show_spinner=False)
+def _training_files(root: str) -> tuple[str, ...]:
+    found = sorted(Path(root).rglob(TRAINING_FILE))
+    return tuple(str(file) for file in found if not any(p.startswith(".") for p in file.relative_to(root).parts))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _runs(listing: tuple[Stamp, ...]) -> tuple[list[Run], list[Unreadable]]:
+    found: list[Run] = []
+    broken: list[Unreadable] = []
+    for each in listing:
+        one = _run(each)
+        (found if isinstance(one, Run) else broken).append(one)  # type: ignore[arg-type]
+    return sorted(found, key=lambda run: (run.record.created_utc, run.record.run_id)), broken
+
+
+@st.cache_resource(max_entries=5000, show_spinner=False)
+def _run(file: Stamp) -> Run | Unreadable:
+    try:
+        return read_run(Path(file[0]))
+    except (PerpoError, OSError) as error:
+        return Unreadable(Path(file[0]), error.message if isinstance(error, PerpoError) else str(error))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _scores(file: Stamp, folder: Path) -> Scores:
+    return read_scores(read_run(folder))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _order(file: Stamp, folder: Path) -> pa.Array:
+    import pyarrow.compute as pc
+
+    return pc.sort_indices(read_run(folder).samples(["sample_key"])["sample_key"])
+
+
+@st.cache_resource(max_entries=96, show_spinner=False)
+def _column(file: Stamp, folder: Path, name: str) -> pa.Array:
+    values = read_run(folder).samples([name])[name].combine_chunks()
+    return values.take(_order(file, folder))
