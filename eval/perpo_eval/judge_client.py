@@ -1,0 +1,238 @@
+"""One call to an OpenAI-compatible chat endpoint: paced, tried again, and honest about what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from time import time
+from types import TracebackType
+from typing import Any
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from perpo.errors import PerpoError
+
+TRIES = 6
+_FIRST_WAIT_S = 1.0
+_LONGEST_WAIT_S = 30.0
+_LONGEST_RETRY_AFTER_S = 300.0
+_GONE_AFTER = 3
+"""So many calls in a row that failed at every try, without a reply in between, say that the judge is gone."""
+_SHORTEST_SECRET = 8
+"""Shorter keys are the dummies of local servers ("EMPTY"): words that a judge may well use."""
+_WITHOUT_ANSWER = {"content_filter", "content_policy_violation"}
+
+
+class CallFailed(Exception):
+    """A call got no answer, and another try now would not help; the text says why."""
+
+
+class _TryAgain(CallFailed):
+    def __init__(self, why: str, wait_s: float = 0.0) -> None:
+        super().__init__(why)
+        self.wait_s = wait_s
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the judge answered.
+
+    Attributes:
+        text: Its words, those of a refusal too; None if it gave none.
+        finish_reason: As the server says it ("stop", "length", "content_filter"), or None.
+        refused: Whether the server marks it as a refusal.
+        model: The judge's name as the server says it, or None.
+        prompt_tokens: As the server counts, or None.
+        completion_tokens: As the server counts, or None.
+    """
+
+    text: str | None
+    finish_reason: str | None
+    refused: bool
+    model: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+class JudgeClient:
+    """The connection to a judge; use it with `async with`.
+
+    What may pass (429, 5xx, time-outs, broken connections, bodies that are no chat completion) is tried again
+    with growing waits, `TRIES` times in all; a Retry-After holds back every call.
+
+    Args:
+        base_url: As OpenAI's clients take it, such as http://127.0.0.1:8000/v1.
+        key: Sent as the bearer token, or None. It is taken out of whatever the server says.
+        rps: No more calls than this are begun in a second, or None.
+        timeout_s: For one try as a whole.
+        answered: Whether this judge is known to answer such requests, so that one bad request is that question's fault.
+    """
+
+    def __init__(
+        self, base_url: str, key: str | None, *, rps: float | None, timeout_s: float, answered: bool = False
+    ) -> None:
+        self._url = f"{base_url.rstrip('/')}/chat/completions"
+        self._key = key
+        self._timeout_s = timeout_s
+        self._answered = answered
+        self._failures = 0
+        self._pace = _Pace(rps)
+        # redirects are not followed: the key goes nowhere else
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.AsyncClient(headers=headers, timeout=None, limits=httpx.Limits(max_connections=None))
+
+    async def __aenter__(self) -> JudgeClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def ask(self, body: dict[str, Any]) -> Reply:
+        """Ask once.
+
+        Raises:
+            CallFailed: There is no answer to this question; others may have one.
+            PerpoError: No question would be answered (key, model, address, quota), or the judge is gone.
+        """
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(TRIES), wait=_wait, retry=retry_if_exception_type(_TryAgain), reraise=True
+        )
+        try:
+            reply: Reply = await retrying(self._try, body)
+        except _TryAgain as error:
+            self._failures += 1
+            if self._failures >= _GONE_AFTER:
+                raise PerpoError(
+                    f"the judge at {self._url} gives no answers: {error}",
+                    "answers so far are kept: see to the judge, then run the same command again",
+                    exit_code=3,
+                ) from None
+            raise CallFailed(f"{error} ({TRIES} tries)") from None
+        self._failures, self._answered = 0, True
+        return reply
+
+    async def _try(self, body: dict[str, Any]) -> Reply:
+        await self._pace.turn()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._http.post(self._url, json=body)
+        except TimeoutError:
+            raise _TryAgain(f"no answer within {self._timeout_s:g} s") from None
+        except httpx.RequestError as error:
+            raise _TryAgain(self._said(f"{type(error).__name__}: {error}")) from None
+        if response.status_code == 200:
+            return self._reply(response)
+        return self._failure(response)
+
+    def _reply(self, response: httpx.Response) -> Reply:
+        try:
+            answer = json.loads(response.content)
+            choice = answer["choices"][0]
+            message = choice["message"]
+            refusal, content = message.get("refusal"), message.get("content")
+            text = content if content else refusal
+            usage = answer.get("usage") or {}
+            tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+            if not (text is None or isinstance(text, str)):
+                raise TypeError
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            raise _TryAgain(f"the body is no chat completion: {self._said(response.text)}") from None
+        reason = choice.get("finish_reason")
+        return Reply(
+            None if text is None else self._clean(text),
+            None if reason is None else self._said(str(reason)),
+            bool(refusal) or reason == "content_filter",
+            self._said(answer["model"]) if isinstance(answer.get("model"), str) else None,
+            *(count if isinstance(count, int) else None for count in tokens),
+        )
+
+    def _failure(self, response: httpx.Response) -> Reply:
+        """Sort a status that is not 200: the reply that a refusal is, or the error to be raised."""
+        status = response.status_code
+        code, said = self._error_of(response)
+        why = f"status {status}{f' ({said})' if said else ''}"
+        if code == "insufficient_quota":
+            raise PerpoError(f"the judge's quota is used up: {why}", "answers so far are kept", exit_code=3)
+        if status in (408, 409, 425, 429) or status >= 500:
+            wait_s = _retry_after(response)
+            if wait_s > _LONGEST_RETRY_AFTER_S:
+                hint = "answers so far are kept: run the same command again then"
+                raise PerpoError(f"the judge asks to wait for {wait_s:.0f} s: {why}", hint, exit_code=3)
+            self._pace.hold(wait_s)
+            raise _TryAgain(why, wait_s)
+        if code in _WITHOUT_ANSWER:
+            return Reply(None, code, True, None, None, None)
+        if code == "context_length_exceeded" or (status in (400, 413, 422) and self._answered):
+            raise CallFailed(why)
+        raise PerpoError(f"the judge at {self._url} refuses the request: {why}", _hint(status))
+
+    def _error_of(self, response: httpx.Response) -> tuple[str | None, str]:
+        """The code and the words of an error in OpenAI's form; without it, the body's beginning."""
+        try:
+            error = json.loads(response.content)["error"]
+            code, message = error.get("code"), error["message"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None, self._said(response.text)
+        return code if isinstance(code, str) else None, self._said(str(message))
+
+    def _said(self, text: str) -> str:
+        return " ".join(self._clean(text).split())[:200]
+
+    def _clean(self, text: str) -> str:
+        """Text without the key (a server may echo it), and without what UTF-8 cannot hold."""
+        if self._key and len(self._key) >= _SHORTEST_SECRET:
+            text = text.replace(self._key, "***")
+        return text.encode("utf-8", "replace").decode()
+
+
+class _Pace:
+    """When the next call may begin."""
+
+    def __init__(self, rps: float | None) -> None:
+        self._gap_s = 1 / rps if rps else 0.0
+        self._next = 0.0
+
+    async def turn(self) -> None:
+        while True:
+            now = asyncio.get_running_loop().time()
+            if self._next <= now:
+                self._next = now + self._gap_s
+                return
+            await asyncio.sleep(self._next - now)
+
+    def hold(self, wait_s: float) -> None:
+        self._next = max(self._next, asyncio.get_running_loop().time() + wait_s)
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    backoff = wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S)(state)
+    return max(backoff, error.wait_s) if isinstance(error, _TryAgain) else backoff
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds that the server asks to wait: Retry-After as a number or as a date (RFC 9110, section 10.2.3); else 0."""
+    value = response.headers.get("retry-after", "").strip()
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
+    except ValueError:
+        return 0.0
+
+
+def _hint(status: int) -> str:
+    if status in (401, 403):
+        return "set PERPO_JUDGE_API_KEY to this judge's key"
+    if status == 404:
+        return "check --judge_model, and that --judge_base_url ends as the server wants it (mostly in /v1)"
+    if 300 <= status < 400:
+        return "the address redirects, and the key is not sent on: name the final --judge_base_url"
+    return "check --judge_model; the official settings (temperature, max_tokens) are sent as they are"
