@@ -1,0 +1,41 @@
+"""Every page: it opens, says what to run where there is nothing, and stands beside broken records."""
+
+from __future__ import annotations
+
+import pytest
+
+from perpo_dashboard.show import PAGES
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_opens_over_nothing_and_says_what_to_run(serve, visit, no_results, name):
+    visitor = visit(serve(no_results))
+    visitor.open(name)
+    assert visitor.errors() == []
+    assert "perpo-" in visitor.page.get_by_test_id("stCode").first.inner_text()
+    assert visitor.page.get_by_role("heading", level=1).inner_text() == PAGES[name].title
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_broken_records_are_listed_with_their_reasons_and_break_no_page(serve, visit, broken_results, name):
+    visitor = visit(serve(broken_results))
+    page = visitor.open(name)
+    assert visitor.errors() == []
+    page.get_by_text("4 runs cannot be read").click()
+    listed = page.get_by_test_id("stExpander").first
+    for kind, reason in {
+        "no-json": "is not JSON",
+        "half": "is not JSON",
+        "future": "schema version 99",
+        "wrong-type": "is damaged: status",
+    }.items():
+        (line,) = [text for text in listed.get_by_test_id("stText").all_inner_texts() if f"/{kind}/" in text]
+        assert reason in line
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_opens_over_real_runs(serve, visit, tiny_results, name):
+    visitor = visit(serve(tiny_results))
+    visitor.open(name)
+    assert visitor.errors() == []
+    assert "cannot be read" not in visitor.text()
