@@ -43,6 +43,16 @@ def test_scoring_and_storing_many_rows() -> None:
     assert "equal what was counted" in out
 
 
+def test_a_judge_is_kept_busy() -> None:
+    out = run("judge_throughput", "--pairs", 6, "--ratings", 10, "--delay_s", 0.2, "--concurrency", 4)
+    table = rows(out)
+    (ideal,), (taken, ratio) = table["ideal"], rows(out.replace(" s ", "  "))["taken"]
+    assert ideal == 16 / 4 * 0.2
+    assert ideal <= taken < 3 * ideal  # the claim is the benchmark's, on a machine of its own
+    assert abs(ratio - taken / ideal) < 0.01
+    assert "without a call" in out
+
+
 def test_a_wrong_metric_ends_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     """The counts are the benchmark's own: a scorer that says otherwise is found."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))

@@ -16,8 +16,9 @@ TORCH_FREE = [
     "perpo_eval.metrics.grounding", "perpo_eval.metrics.pope", "perpo_eval.metrics.ocr", "perpo_eval.scoring",
     "perpo_eval.documents", "perpo_eval.benchmarks", "perpo.cli.data", "perpo.resuming", "perpo.training_record",
     "perpo.paired", "perpo.leaderboard", "perpo.report", "perpo.flips", "perpo.report_files", "perpo.cli.report",
-    "perpo.card", "perpo.services", "perpo.merge",
-    "perpo.seed_flags", "perpo.seed_checks", "perpo_dashboard.cli", "perpo_dashboard.stored", "perpo_dashboard.pictures",
+    "perpo.card", "perpo.services", "perpo.merge", "perpo.seed_flags", "perpo.seed_checks",
+    "perpo_dashboard.cli", "perpo_dashboard.stored", "perpo_dashboard.pictures",
+    "perpo_eval.judge", "perpo_eval.metrics.judged",
 ]  # fmt: skip
 
 

@@ -9,19 +9,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from perpo.cli.common import progress
-from perpo.errors import PerpoError
 from perpo.journal import Journal
 from perpo_eval.judge_client import CallFailed, JudgeClient, Reply
 from perpo_eval.judge_messages import llava_messages, mmhal_messages, official_settings, prompts_sha256
+from perpo_eval.judge_settings import JudgeSettings, check_key, judge_key
 from perpo_eval.metrics import judged
 
 __all__ = [
@@ -35,7 +33,6 @@ __all__ = [
     "prompts_sha256",
 ]
 
-KEY_VARIABLES = ("PERPO_JUDGE_API_KEY", "OPENAI_API_KEY")
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "llava_bench": judged.parse_pair_rating,
     "mmhal": judged.parse_mmhal_rating,
@@ -43,53 +40,6 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 _FLAGS = {"llava_bench": judged.pair_flags, "mmhal": judged.mmhal_flags}
 _ATTEMPTS = 2
 _CHARACTERS_PER_TOKEN = 4
-
-
-@dataclass(frozen=True)
-class JudgeSettings:
-    """Which judge, and how it is asked.
-
-    Attributes:
-        model: The judge's name at its server.
-        base_url: As OpenAI's clients take it, such as http://127.0.0.1:8000/v1; it must hold no password.
-        votes: How often each question is asked.
-        rps: No more calls than this are begun in a second; None: no limit.
-        concurrency: No more calls than this are open at once.
-        timeout_s: For one try of a call.
-
-    Raises:
-        PerpoError: A setting out of range, or an address that is none or holds a password or a query.
-    """
-
-    model: str
-    base_url: str
-    votes: int = 1
-    rps: float | None = None
-    concurrency: int = 16
-    timeout_s: float = 120.0
-
-    def __post_init__(self) -> None:
-        url = urlsplit(self.base_url)
-        if url.username is not None or url.password is not None or url.query or url.fragment:
-            raise PerpoError(
-                "the judge's address must hold no user, password, query or fragment",
-                f"put the key into {KEY_VARIABLES[0]}",
-            )
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise PerpoError(
-                f"expected the judge's address as http(s)://HOST/..., found {self.base_url!r}",
-                "such as http://127.0.0.1:8000/v1",
-            )
-        if not self.model:
-            raise PerpoError("the judge's model has no name", "name it with --judge_model")
-        for name in ("votes", "rps", "concurrency", "timeout_s"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise PerpoError(f"expected {name} of the judge above 0, found {value}")
-
-    def identity(self) -> dict[str, Any]:
-        """What answers depend on, for the run record: the judge's name and the official settings."""
-        return {"id": self.model, "settings": {"votes": self.votes, **official_settings()}}
 
 
 @dataclass(frozen=True)
@@ -136,11 +86,6 @@ class Verdict:
     judge_model: str | None
 
 
-def judge_key(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The judge's key from the environment: PERPO_JUDGE_API_KEY, else OPENAI_API_KEY, else None."""
-    return next((environ[name] for name in KEY_VARIABLES if environ.get(name)), None)
-
-
 def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
@@ -172,8 +117,7 @@ def ask_judge(
         PerpoError: The judge refuses the key, the model or the request (exit code 2), its quota is used up or it
             is gone (3), or another process is asking it with the same cache.
     """
-    if key is not None and (not key.isascii() or not key.isprintable() or " " in key):
-        raise PerpoError("the judge's key holds a character that no key has", f"set {KEY_VARIABLES[0]} anew")
+    check_key(key)
     endpoint = json.dumps({"base_url": settings.base_url.rstrip("/"), "model": settings.model}, sort_keys=True)
     name = hashlib.sha256(endpoint.encode()).hexdigest()
     with Journal(cache / f"{name[:24]}.jsonl", name) as journal:
@@ -195,6 +139,7 @@ class _Asked:
         self._known = journal.done()
         self._calls: dict[tuple[str, int], tuple[dict[str, Any], str]] = {}
         self._errors: dict[tuple[str, int], str] = {}
+        self._new: list[Reply] = []
 
     def add(self, question: Question) -> None:
         body = self._body(question)
@@ -213,9 +158,7 @@ class _Asked:
             f"{characters // _CHARACTERS_PER_TOKEN:,} tokens (an estimate: {_CHARACTERS_PER_TOKEN} characters a token)"
         )
         queue = iter(calls)
-        client = JudgeClient(
-            settings.base_url, key, rps=settings.rps, timeout_s=settings.timeout_s, answered=bool(self._known)
-        )
+        client = JudgeClient(settings, key, answered=bool(self._known))
         with progress(total, "judging", total - len(calls)) as advance:
             try:
                 async with client, asyncio.TaskGroup() as group:
@@ -223,6 +166,8 @@ class _Asked:
                         group.create_task(self._work(client, queue, advance))
             except ExceptionGroup as group_of_one:  # the first error ends the others
                 raise _first(group_of_one) from None
+            finally:
+                report(self._spent())
 
     async def _work(
         self, client: JudgeClient, queue: Iterator[tuple[str, int]], advance: Callable[[int], None]
@@ -231,12 +176,27 @@ class _Asked:
             body, _ = self._calls[call]
             try:
                 while attempt := self._next_attempt(call):
-                    row = {"id": _row_id(call, attempt), **asdict(await client.ask(body))}
-                    self._journal.append([row])
-                    self._known[row["id"]] = row
+                    self._keep(_row_id(call, attempt), await client.ask(body))
             except CallFailed as error:
                 self._errors[call] = str(error)
             advance(1)
+
+    def _keep(self, row_id: str, reply: Reply) -> None:
+        row = {"id": row_id, **asdict(reply)}
+        self._journal.append([row])
+        self._known[row_id] = row
+        self._new.append(reply)
+
+    def _spent(self) -> str:
+        """What this run's answers cost, as far as the server counts."""
+        replies = self._new
+        counted = [reply for reply in replies if None not in (reply.prompt_tokens, reply.completion_tokens)]
+        read = sum(reply.prompt_tokens or 0 for reply in counted)
+        written = sum(reply.completion_tokens or 0 for reply in counted)
+        said = f"{read:,} tokens read and {written:,} written, as the server counts"
+        if len(counted) < len(replies):
+            said += f" (it counts {len(counted):,} of them)"
+        return f"judge {self._settings.model}: {len(replies):,} answers, {said}"
 
     def _replies(self, call: tuple[str, int]) -> list[Reply]:
         """The answers to the attempts of a call, up to the first that can be read."""

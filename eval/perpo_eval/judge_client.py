@@ -14,6 +14,7 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from perpo.errors import PerpoError
+from perpo_eval.judge_settings import JudgeSettings
 
 TRIES = 6
 _FIRST_WAIT_S = 1.0
@@ -23,6 +24,7 @@ _GONE_AFTER = 3
 """So many calls in a row that failed at every try, without a reply in between, say that the judge is gone."""
 _SHORTEST_SECRET = 8
 """Shorter keys are the dummies of local servers ("EMPTY"): words that a judge may well use."""
+_NO_CREDIT = "insufficient_quota"
 _WITHOUT_ANSWER = {"content_filter", "content_policy_violation"}
 
 
@@ -64,22 +66,18 @@ class JudgeClient:
     with growing waits, `TRIES` times in all; a Retry-After holds back every call.
 
     Args:
-        base_url: As OpenAI's clients take it, such as http://127.0.0.1:8000/v1.
+        settings: Where the judge is, its pace, and the time for one try as a whole.
         key: Sent as the bearer token, or None. It is taken out of whatever the server says.
-        rps: No more calls than this are begun in a second, or None.
-        timeout_s: For one try as a whole.
         answered: Whether this judge is known to answer such requests, so that one bad request is that question's fault.
     """
 
-    def __init__(
-        self, base_url: str, key: str | None, *, rps: float | None, timeout_s: float, answered: bool = False
-    ) -> None:
-        self._url = f"{base_url.rstrip('/')}/chat/completions"
+    def __init__(self, settings: JudgeSettings, key: str | None, *, answered: bool = False) -> None:
+        self._url = f"{settings.base_url.rstrip('/')}/chat/completions"
         self._key = key
-        self._timeout_s = timeout_s
+        self._timeout_s = settings.timeout_s
         self._answered = answered
         self._failures = 0
-        self._pace = _Pace(rps)
+        self._pace = _Pace(settings.rps)
         # redirects are not followed: the key goes nowhere else
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.AsyncClient(headers=headers, timeout=None, limits=httpx.Limits(max_connections=None))
@@ -154,10 +152,11 @@ class JudgeClient:
     def _failure(self, response: httpx.Response) -> Reply:
         """Sort a status that is not 200: the reply that a refusal is, or the error to be raised."""
         status = response.status_code
-        code, said = self._error_of(response)
+        codes, said = self._error_of(response)
         why = f"status {status}{f' ({said})' if said else ''}"
-        if code == "insufficient_quota":
-            raise PerpoError(f"the judge's quota is used up: {why}", "answers so far are kept", exit_code=3)
+        if status == 402 or _NO_CREDIT in codes:  # OpenAI's 429 is this too
+            hint = "answers so far are kept: see to the account, then run the same command again"
+            raise PerpoError(f"the judge's credit is used up: {why}", hint, exit_code=3)
         if status in (408, 409, 425, 429) or status >= 500:
             wait_s = _retry_after(response)
             if wait_s > _LONGEST_RETRY_AFTER_S:
@@ -165,20 +164,20 @@ class JudgeClient:
                 raise PerpoError(f"the judge asks to wait for {wait_s:.0f} s: {why}", hint, exit_code=3)
             self._pace.hold(wait_s)
             raise _TryAgain(why, wait_s)
-        if code in _WITHOUT_ANSWER:
-            return Reply(None, code, True, None, None, None)
-        if code == "context_length_exceeded" or (status in (400, 413, 422) and self._answered):
+        if codes & _WITHOUT_ANSWER:
+            return Reply(None, "content_filter", True, None, None, None)
+        if "context_length_exceeded" in codes or (status in (400, 413, 422) and self._answered):
             raise CallFailed(why)
         raise PerpoError(f"the judge at {self._url} refuses the request: {why}", _hint(status))
 
-    def _error_of(self, response: httpx.Response) -> tuple[str | None, str]:
-        """The code and the words of an error in OpenAI's form; without it, the body's beginning."""
+    def _error_of(self, response: httpx.Response) -> tuple[set[str], str]:
+        """The code, the type and the words of an error in OpenAI's form; without it, the body's beginning."""
         try:
             error = json.loads(response.content)["error"]
-            code, message = error.get("code"), error["message"]
+            codes, message = {str(error.get(name)) for name in ("code", "type")}, str(error["message"])
         except (ValueError, KeyError, TypeError, AttributeError):
-            return None, self._said(response.text)
-        return code if isinstance(code, str) else None, self._said(str(message))
+            return set(), self._said(response.text)
+        return codes, self._said(message)
 
     def _said(self, text: str) -> str:
         return " ".join(self._clean(text).split())[:200]

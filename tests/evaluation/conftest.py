@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from perpo.tiny.model import TINY, new_model, new_processor
+from perpo_eval import judge_client
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,6 +24,13 @@ def cache(tmp_path_factory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder / "perpo"
+
+
+@pytest.fixture
+def quick_judge(monkeypatch) -> None:
+    """Shorter waits between the tries of a call to a judge, and no proxy before loopback."""
+    monkeypatch.setattr(judge_client, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ _ASSISTANT = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _RATING = re.compile(
-    rf"\brating\b\s*(?:\([^()\n]*\)\s*)?(?:[:=-]|\bis\b:?|\bof\b)[\s\[(\"']*([+-]?{_NUMBER})"
+    rf"\brating\b\s*(?:\([^()\n]*\)\s*)?(?:[:=-]|\bis\b:?|\bof\b)[\s\[(']*([+-]?{_NUMBER})"
     rf"(?P<rest> *(?:/|out +of) *{_NUMBER}| *- *[0-9]| +(?:or|to) +[0-9])?",
     re.IGNORECASE,
 )
@@ -102,8 +102,8 @@ def official_mmhal_rating(text: str) -> int:
 
 def _answer(text: str) -> str:
     """The text without the thoughts that reasoning models write first and without Markdown's marks."""
-    said = text.rpartition("</think>")[2]
-    return re.sub(r"[*_`#]", "", unicodedata.normalize("NFKC", said).replace("–", "-").replace("\u2019", "'"))
+    said = text.rpartition("</think>")[2].partition("<think>")[0]
+    return re.sub(r"[*_`#\"]", "", unicodedata.normalize("NFKC", said).replace("–", "-").replace("\u2019", "'"))
 
 
 def _pair_lines(answer: str) -> list[tuple[float, float]]:

@@ -1,0 +1,36 @@
+"""Questions for the judge on loopback, and how tests put them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from judge_server import JudgeServer
+
+from perpo_eval.judge import JudgeSettings, Question, Verdict, ask_judge, llava_messages, mmhal_messages
+
+
+def pair(number: int) -> Question:
+    """A question of LLaVA-Bench."""
+    return Question(f"pair {number}", llava_messages(f"What is {number}?", "conv", "A 7.", "7", "8"), "llava_bench")
+
+
+def rating(number: int) -> Question:
+    """A question of MMHal-Bench."""
+    return Question(f"rating {number}", mmhal_messages(f"What is {number}?", ["Cat", "Dog"], "A cat.", "A"), "mmhal")
+
+
+QUESTIONS = [*map(pair, range(3)), *map(rating, range(3))]
+
+
+def ask(
+    server: JudgeServer, cache: Path, questions: Sequence[Question] = QUESTIONS, key: str | None = None, **settings: Any
+) -> dict[str, list[Verdict]]:
+    """The verdicts on questions, by a judge of the given settings."""
+    return ask_judge(JudgeSettings("gpt", server.url, **settings), questions, cache, key=key)
+
+
+def settled(answers: dict[str, list[Verdict]]) -> dict[str, object]:
+    """The ratings of the first votes."""
+    return {name: verdicts[0].rating for name, verdicts in answers.items()}
