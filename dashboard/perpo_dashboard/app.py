@@ -1,15 +1,22 @@
 """The pages of the dashboard; `streamlit run` starts here, see `perpo_dashboard.cli`."""
 
+from typing import Any
+
 import streamlit as st
+from streamlit.navigation.page import StreamlitPage
 
 from perpo_dashboard import stored
 from perpo_dashboard.show import PAGES, tell_unreadable
 
+
+def _page(name: str, address: str, **more: Any) -> StreamlitPage:
+    return st.Page(PAGES[name].file, title=PAGES[name].title, icon=PAGES[name].icon, url_path=address, **more)
+
+
 st.set_page_config(page_title="perpo", page_icon=":material/crop_free:", layout="wide")
-pages = [
-    st.Page(page.file, title=page.title, icon=page.icon, url_path=name, default=not place)
-    for place, (name, page) in enumerate(PAGES.items())
-]
+first, *others = PAGES
+pages = [_page(first, "", default=True), *(_page(name, name) for name in others)]
+pages.append(_page(first, first, visibility="hidden"))  # it has no name in its address, and is found by its name too
 chosen = st.navigation(pages, position="top")
 st.title(chosen.title)
 tell_unreadable(stored.unreadable())

@@ -39,3 +39,17 @@ def test_every_page_opens_over_real_runs(serve, visit, tiny_results, name):
     visitor.open(name)
     assert visitor.errors() == []
     assert "cannot be read" not in visitor.text()
+
+
+def test_the_first_page_is_found_by_its_name_too(serve, visit, no_results):
+    visitor = visit(serve(no_results))
+    first = next(iter(PAGES))
+    visitor.open(f"{visitor.url}/{first}")
+    assert visitor.page.get_by_role("heading", level=1).inner_text() == PAGES[first].title
+    assert visitor.page.get_by_role("dialog").count() == 0
+    visitor.page.get_by_role("link", name=PAGES["samples"].title).click()
+    visitor.settle()
+    assert visitor.page.get_by_role("heading", level=1).inner_text() == PAGES["samples"].title
+    visitor.page.go_back()
+    visitor.settle()
+    assert visitor.page.get_by_role("heading", level=1).inner_text() == PAGES[first].title
