@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,9 @@ def find(image: Mapping[str, Any] | None) -> Path | None:
     """
     if not image or not image.get("sha256"):
         return None
+    path = str(image.get("path") or "")
     for folder in settings().roots:
-        found = _found(str(image["sha256"]), str(image.get("path") or ""), str(folder))
+        found = _found(str(image["sha256"]), path, str(folder), stamp(folder / path))
         if found is not None:
             return found
     return None
@@ -67,9 +69,12 @@ def with_boxes(file: Path, sha256: str, boxes: Sequence[Box], *, whole: bool = F
     return _drawn(stamp(file), sha256, tuple(boxes), whole)
 
 
-@st.cache_data(max_entries=5000, show_spinner=False)
-def _found(sha256: str, path: str, folder: str) -> Path | None:
-    return find_image({"sha256": sha256, "path": path}, Path(folder))
+@st.cache_data(max_entries=5000, ttl=60, show_spinner=False)  # for perpo's own cache, which the stamp is not of
+def _found(sha256: str, path: str, folder: str, file: Stamp) -> Path | None:
+    try:
+        return find_image({"sha256": sha256, "path": path}, Path(folder))
+    except (OSError, ValueError):  # no path at all: too long, or with a character that no path has
+        return None
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
@@ -94,7 +99,11 @@ def _drawn(file: Stamp, sha256: str, boxes: tuple[Box, ...], whole: bool) -> byt
     canvas = ImageDraw.Draw(picture)
     scale, line = picture.width / width, max(2, round(max(picture.size) / 250))
     for box in boxes:
-        corners = [corner * scale for corner in box.xyxy]
+        if not all(map(math.isfinite, box.xyxy)):
+            continue
+        # A model may answer any number: what lies beyond the picture is not drawn dash by dash.
+        ends = (picture.width + line, picture.height + line) * 2
+        corners = [min(max(corner * scale, -line), end) for corner, end in zip(box.xyxy, ends, strict=True)]
         _rectangle(canvas, corners, box.colour, line, dash=6 * line if box.dashed else 0)
     return _png(picture)
 

@@ -49,7 +49,7 @@ def stamp(path: Path) -> Stamp:
     """What tells whether a file is still the one that was read."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no path at all
         return str(path), -1, -1
     return str(path), status.st_mtime_ns, status.st_size
 
