@@ -72,6 +72,7 @@ class Verdict:
         prompt_tokens: Of all attempts, as the server counts; None if it does not say.
         completion_tokens: Likewise.
         judge_model: What the server calls the judge.
+        first_text: What the judge wrote at the first attempt: what the official scripts, which ask once, would count.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Verdict:
     prompt_tokens: int | None
     completion_tokens: int | None
     judge_model: str | None
+    first_text: str | None
 
 
 def _to_stderr(line: str) -> None:
@@ -238,6 +240,7 @@ class _Asked:
             prompt,
             completion,
             None if last is None else last.model,
+            replies[0].text if replies else None,
         )
 
     def _body(self, question: Question) -> dict[str, Any]:

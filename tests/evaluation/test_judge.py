@@ -42,7 +42,7 @@ def test_answers_are_read_and_counted(tmp_path) -> None:
         expected = int(numbers[0]) if question.benchmark == "mmhal" else tuple(map(float, numbers))
         read = sum(len(message["content"].split()) for message in question.messages)
         (verdict,) = answers[question.id]
-        assert verdict == Verdict(question.id, 0, said, expected, [], None, 1, read, len(said.split()), "gpt")
+        assert verdict == Verdict(question.id, 0, said, expected, [], None, 1, read, len(said.split()), "gpt", said)
 
 
 def test_the_official_request_is_sent(tmp_path) -> None:
