@@ -1,0 +1,34 @@
+"""What the tests of the dashboard share: folders of runs, announced as the program does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from perpo_dashboard.settings import Settings
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="session")
+def made_runs() -> Iterator[object]:
+    """The module that makes up runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        import made_runs
+
+        yield made_runs
+
+
+@pytest.fixture
+def announce(monkeypatch, tmp_path) -> Callable[..., None]:
+    """Show a results folder (and media folders), as if the program had been started over it; nothing cached is left."""
+    import streamlit as st
+
+    monkeypatch.setenv("PERPO_DASHBOARD", "")  # so that it is taken back after the test
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    return lambda results, *media: Settings(results, media).announce()
