@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from perpo.files import atomic_write_bytes, cache_folder
 from perpo.images import find_image
 from perpo_dashboard.settings import settings
 from perpo_dashboard.stored import Stamp, stamp
+
+Window = tuple[int, int, int, int]
 
 SMALL = 896
 """Pixels of the longer side of what is shown unless somebody asks for all of it."""
@@ -29,11 +31,13 @@ class Box:
         xyxy: Corners in pixels of the original picture.
         colour: Such as "#0072b2".
         dashed: Whether its line is broken, for who cannot tell the colours.
+        label: What is written at its corner, if anything.
     """
 
     xyxy: tuple[float, float, float, float]
     colour: str
     dashed: bool = False
+    label: str = ""
 
 
 def find(image: Mapping[str, Any] | None) -> Path | None:
@@ -57,16 +61,30 @@ def small(file: Path, sha256: str) -> bytes:
     return _small(stamp(file), sha256)
 
 
-def with_boxes(file: Path, sha256: str, boxes: Sequence[Box], *, whole: bool = False) -> bytes:
+def with_boxes(
+    file: Path, sha256: str, boxes: Sequence[Box], *, window: Window | None = None, whole: bool = False
+) -> bytes:
     """The picture with boxes over it, as PNG.
 
     Args:
         file: The picture.
         sha256: Of the file.
         boxes: What is drawn, the first one lowest.
+        window: The part that is shown, corners in pixels of the original; by default all of it.
         whole: Whether it keeps all its pixels.
     """
-    return _drawn(stamp(file), sha256, tuple(boxes), whole)
+    return _drawn(stamp(file), sha256, tuple(boxes), window, whole)
+
+
+def around(boxes: Sequence[Box], size: tuple[int, int]) -> Window:
+    """The part of a picture of that size that boxes lie in, with some of what is around them."""
+    corners = [box.xyxy for box in boxes if all(map(math.isfinite, box.xyxy))] or [(0.0, 0.0, *size)]
+    x1, y1 = (min(min(c[axis], c[axis + 2]) for c in corners) for axis in (0, 1))
+    x2, y2 = (max(max(c[axis], c[axis + 2]) for c in corners) for axis in (0, 1))
+    margin = 0.25 * max(x2 - x1, y2 - y1, 8)
+    low = [min(max(0, round(end - margin)), limit - 1) for end, limit in zip((x1, y1), size, strict=True)]
+    high = [min(limit, round(end + margin)) for end, limit in zip((x2, y2), size, strict=True)]
+    return low[0], low[1], max(high[0], low[0] + 1), max(high[1], low[1] + 1)
 
 
 @st.cache_data(max_entries=5000, ttl=60, show_spinner=False)  # for perpo's own cache, which the stamp is not of
@@ -89,30 +107,56 @@ def _small(file: Stamp, sha256: str) -> bytes:
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _drawn(file: Stamp, sha256: str, boxes: tuple[Box, ...], whole: bool) -> bytes:
+def _drawn(file: Stamp, sha256: str, boxes: tuple[Box, ...], window: Window | None, whole: bool) -> bytes:
     with Image.open(file[0]) as image:
-        width = image.width
-        picture = image.convert("RGB") if whole else Image.open(io.BytesIO(_small(file, sha256)))
-    if picture.width < SMALL // 2 and not whole:  # a line is never thinner than a pixel of the picture
-        factor = SMALL // 2 // picture.width + 1
+        part = window or (0, 0, image.width, image.height)
+        picture = image.convert("RGB") if whole or window else Image.open(io.BytesIO(_small(file, sha256)))
+    if window:
+        picture = picture.crop(window)
+        picture.thumbnail((SMALL, SMALL))
+    if max(picture.size) < SMALL // 2 and not whole:  # a line is never thicker than what it shows
+        factor = SMALL // 2 // max(picture.size) + 1
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     canvas = ImageDraw.Draw(picture)
-    scale, line = picture.width / width, max(2, round(max(picture.size) / 250))
-    for box in boxes:
-        if not all(map(math.isfinite, box.xyxy)):
-            continue
-        # A model may answer any number: what lies beyond the picture is not drawn dash by dash.
-        ends = (picture.width + line, picture.height + line) * 2
-        corners = [min(max(corner * scale, -line), end) for corner, end in zip(box.xyxy, ends, strict=True)]
+    scale, line = picture.width / (part[2] - part[0]), max(2, round(max(picture.size) / 250))
+    # A model may answer any number: what lies beyond the picture is not drawn dash by dash.
+    ends = (picture.width + line, picture.height + line)
+    placed = [
+        (box, [min(max((end - part[n % 2]) * scale, -line), ends[n % 2]) for n, end in enumerate(box.xyxy)])
+        for box in boxes
+        if all(map(math.isfinite, box.xyxy))
+    ]
+    for box, corners in placed:
+        _rectangle(canvas, corners, "#ffffff", line + 2, dash=0)  # so that it is seen on any colour
         _rectangle(canvas, corners, box.colour, line, dash=6 * line if box.dashed else 0)
+    for number, (box, corners) in enumerate(placed):
+        if box.label:
+            _label(canvas, corners, box, number % 4, size=6 * line)
     return _png(picture)
 
 
+def _label(canvas: ImageDraw.ImageDraw, corners: Sequence[float], box: Box, place: int, size: int) -> None:
+    """A box's name in a field of its colour at one of its corners, each box at another one; within the picture."""
+    font = ImageFont.load_default(size)
+    left, top, right, bottom = canvas.textbbox((0, 0), box.label, font=font)
+    width, height = right - left + size // 2, bottom - top + size // 2
+    x1, x2 = sorted((corners[0], corners[2]))
+    y1, y2 = sorted((corners[1], corners[3]))
+    x = (x1, x1, x2 - width, x2 - width)[place]
+    y = (y1 - height, y2, y1 - height, y2)[place]
+    limit = canvas.im.size
+    x, y = (min(max(0, at), end - own) for at, end, own in zip((x, y), limit, (width, height), strict=True))
+    canvas.rectangle((x, y, x + width, y + height), fill=box.colour)
+    canvas.text((x + size // 4 - left, y + size // 4 - top), box.label, fill="#ffffff", font=font)
+
+
 def _rectangle(canvas: ImageDraw.ImageDraw, box: Sequence[float], colour: str, line: int, dash: int) -> None:
+    """A frame whose line has its middle on the box's edge; `dash` is the length of its dashes, 0 for none."""
     x1, x2 = sorted((box[0], box[2]))
     y1, y2 = sorted((box[1], box[3]))
+    half = line / 2
     if not dash:
-        canvas.rectangle((x1, y1, x2, y2), outline=colour, width=line)
+        canvas.rectangle((x1 - half, y1 - half, x2 + half, y2 + half), outline=colour, width=line)
         return
     for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
         length = abs(end[0] - start[0]) + abs(end[1] - start[1])

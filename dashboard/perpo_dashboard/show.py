@@ -72,6 +72,31 @@ def pick_run(title: str, key: str, runs: Sequence[Run], default: Run | None) -> 
     return known[chosen]
 
 
+def pick_runs(title: str, key: str, runs: Sequence[Run], most: int | None = None) -> list[Run]:
+    """A list to choose several runs from, kept in the address as `pick_run` keeps one; none at first.
+
+    Args:
+        title: What is above the list.
+        key: Its name in the address.
+        runs: What can be chosen.
+        most: How many at most.
+
+    Returns:
+        The runs in the order of the choice; those of the address that are not here are named and left out.
+    """
+    known = {label_of(run): run for run in runs}
+    widget, seen, asked = f"pick-{key}", f"seen-{key}", st.query_params.get_all(key)
+    here = [name for name in asked if name in known][:most]
+    if asked != st.session_state.get(seen) or widget not in st.session_state:
+        st.session_state[widget], st.session_state[seen] = here, asked
+    chosen = st.multiselect(title, list(known), key=widget, max_selections=most)
+    if chosen != here:
+        st.query_params[key] = st.session_state[seen] = chosen
+    elif absent := [name for name in asked if name not in known]:
+        st.warning(f"This address names runs that are not in this folder: {escape(', '.join(absent))}.")
+    return [known[name] for name in chosen]
+
+
 def escape(text: str) -> str:
     """Text that Streamlit's Markdown shows as it is: for labels, captions and help.
 

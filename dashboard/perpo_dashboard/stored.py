@@ -15,8 +15,11 @@ import streamlit as st
 
 from perpo.compare import Scores, read_scores
 from perpo.errors import PerpoError
+from perpo.report import Report, compare_runs
 from perpo.store import SAMPLES_FILE, Run, Unreadable, read_run, run_files
 from perpo.training_record import FILE_NAME as TRAINING_FILE
+from perpo_dashboard import outcomes
+from perpo_dashboard.outcomes import Pair
 from perpo_dashboard.settings import settings
 
 Stamp = tuple[str, int, int]
@@ -77,6 +80,24 @@ def sample(run: Run, place: int, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: column(run, name)[place].as_py() for name in names}
 
 
+def pair(a: Run, b: Run) -> Pair:
+    """Two runs side by side, on the samples that both have.
+
+    Raises:
+        PerpoError: The samples of one are missing or damaged.
+    """
+    return _pair(stamp(a.path / SAMPLES_FILE), stamp(b.path / SAMPLES_FILE), a, b)
+
+
+def difference(a: Run, b: Run, common: bool) -> Report:
+    """The regression report of two runs, A as the baseline.
+
+    Raises:
+        PerpoError: They cannot be compared.
+    """
+    return _difference(stamp(a.path / SAMPLES_FILE), stamp(b.path / SAMPLES_FILE), common, a, b)
+
+
 @st.cache_resource(ttl=_LOOK_EVERY_S, max_entries=4, show_spinner=False)
 def _listing(root: str) -> tuple[Stamp, ...]:
     return tuple(stamp(file) for file in run_files(Path(root)))
@@ -109,6 +130,16 @@ def _run(file: Stamp) -> Run | Unreadable:
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _scores(file: Stamp, folder: Path) -> Scores:
     return read_scores(read_run(folder))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _pair(a: Stamp, b: Stamp, _a: Run, _b: Run) -> Pair:
+    return outcomes.pair(scores(_a), scores(_b), outcomes.benchmarks_of(_b.record) | outcomes.benchmarks_of(_a.record))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _difference(a: Stamp, b: Stamp, common: bool, _a: Run, _b: Run) -> Report:
+    return compare_runs(_a, _b, common=common)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

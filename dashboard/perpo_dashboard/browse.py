@@ -1,0 +1,201 @@
+"""The samples page: what is asked for, the list of what was found, and one of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import streamlit as st
+from numpy.typing import NDArray
+
+from perpo.errors import PerpoError
+from perpo.store import SAMPLES_FILE, Run
+from perpo_dashboard import cards, filters, outcomes, stored
+from perpo_dashboard.filters import Filter
+from perpo_dashboard.outcomes import OUTCOMES, Pair
+from perpo_dashboard.show import escape
+
+_PAGE = 25
+_PREFIX = 16
+
+
+def show(a: Run, b: Run, more: list[Run]) -> None:
+    """The page below the choice of runs."""
+    try:
+        pair = stored.pair(a, b)
+    except PerpoError as error:
+        st.error(f"{escape(error.message)}  \n{escape(error.hint or '')}")
+        return
+    if not len(pair.keys):
+        st.warning("These runs have no sample of a task in common.")
+        return
+    scopes = outcomes.scopes(a.record, pair.names)
+    wanted, sort = _asked(pair, scopes)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        wanted = _narrowed(wanted)
+        order = _order((_stamp(a), _stamp(b)), repr(wanted), sort, wanted, a, b)
+        st.space("stretch")
+        place = _walk(pair, order)
+    _told(pair, wanted, order, place)
+    if place is not None:
+        _one(pair, place, a, b, more)
+    _list(pair, order, place, a, b)
+
+
+def _stamp(run: Run) -> stored.Stamp:
+    return stored.stamp(run.path / SAMPLES_FILE)
+
+
+def _restart() -> None:
+    """After another filter the first sample is shown."""
+    st.session_state["open"] = ""
+
+
+def _asked(pair: Pair, scopes: dict[str, tuple[str, ...]]) -> tuple[Filter, str]:
+    told = st.query_params.get("task")
+    bound: dict[str, Any] = {"bind": "query-params", "on_change": _restart}
+    row = st.columns((3, 3, 3, 3))
+    task = row[0].selectbox("Task", list(scopes), key="task", **bound)
+    sort = row[1].selectbox("Sort by", filters.SORTS, key="sort", **bound)
+    question = row[2].text_input("Search questions", key="q", type="search", **bound)
+    answer = row[3].text_input("Search answers", key="said", type="search", **bound)
+    if told is not None and told not in scopes:
+        st.warning(f"This address asks for the task {escape(told)}, which these runs do not share.")
+    return Filter(scopes[task], question=question.strip(), answer=answer.strip()), sort
+
+
+def _narrowed(wanted: Filter) -> Filter:
+    bound: dict[str, Any] = {"bind": "query-params", "on_change": _restart}
+    outcome = st.segmented_control("Outcome", ["all", *OUTCOMES], default="all", required=True, key="outcome", **bound)
+    with st.popover("More filters", icon=":material/filter_list:"):
+        unreadable = st.selectbox("Unreadable answer of", filters.UNREADABLE, key="unreadable", **bound)
+    return replace(wanted, outcome=outcome, unreadable=unreadable)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _order(runs: tuple[stored.Stamp, stored.Stamp], asked: str, sort: str, _wanted: Filter, _a: Run, _b: Run) -> Any:
+    pair = stored.pair(_a, _b)
+
+    def column(run: int, name: str) -> pa.Array:
+        values = stored.column((_a, _b)[run], name)
+        return values if len(values) == len(pair.keys) else values.take(pa.array(pair.places[run]))
+
+    return filters.ordered(pair, filters.chosen(pair, _wanted, column), sort, column)
+
+
+def _walk(pair: Pair, order: NDArray[np.intp]) -> int | None:
+    """The buttons, and the place of the sample that is open; its key is always in the address."""
+    asked = st.query_params.get("key", "")
+    if asked != st.session_state.get("seen-key") or "open" not in st.session_state:
+        st.session_state["open"] = asked  # a link, or the browser's back button
+    wanted = str(st.session_state["open"]).strip().lower()
+    found = pair.find(wanted) if wanted else order[:1]
+    place = int(found[0]) if len(found) else None
+    position = _position(order, place)
+    if place is not None:
+        st.session_state["open"] = str(pair.keys[place])[: max(_PREFIX, len(wanted))]
+    _step("Previous", "Left", pair, order, position - 1, ":material/chevron_left:")
+    _step("Next", "Right", pair, order, position + 1, ":material/chevron_right:")
+    shown = st.text_input(
+        "Sample key", key="open", width=200, help="The first letters of another sample's key open that one."
+    )
+    st.session_state["seen-key"] = shown
+    if shown != asked:
+        st.query_params["key"] = shown
+    return place
+
+
+def _position(order: NDArray[np.intp], place: int | None) -> int:
+    """Where a sample stands in the list; -1 where it is not in it."""
+    at: NDArray[np.intp] = np.flatnonzero(order == (-1 if place is None else place))
+    return int(at[0]) if len(at) else -1
+
+
+def _told(pair: Pair, wanted: Filter, order: NDArray[np.intp], place: int | None) -> None:
+    """Where we are, in words."""
+    counts = pair.counts(pair.among(wanted.tasks))
+    outcome = " · ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+    position, key = _position(order, place), str(st.session_state["open"])
+    if position >= 0:
+        st.caption(f"**{position + 1:,} of {len(order):,}** · of these tasks' {sum(counts.values()):,}: {outcome}")
+    elif place is not None:
+        st.info("This sample is not among those that are asked for.")
+    elif key:
+        st.warning(f"No sample of these runs has a key that begins with {escape(key)}.")
+    if not len(order):
+        st.info("No sample is like this: ask for less.")
+    if key and len(found := pair.find(key)) > 1:
+        st.warning(f"{len(found):,} samples have keys that begin so; this is the first.")
+
+
+def _step(label: str, shortcut: str, pair: Pair, order: NDArray[np.intp], to: int, icon: str) -> None:
+    possible = 0 <= to < len(order)
+    key = str(pair.keys[order[to]])[:_PREFIX] if possible else ""
+    st.button(label, icon=icon, shortcut=shortcut, disabled=not possible, on_click=_open, args=(key,), key=label)
+
+
+def _open(key: str) -> None:
+    st.session_state["open"] = key
+
+
+def _one(pair: Pair, place: int, a: Run, b: Run, more: list[Run]) -> None:
+    task = pair.names[pair.tasks[place]]
+    benchmark = outcomes.benchmarks_of(a.record)[task]
+    answers = [
+        cards.answer("A", a, int(pair.places[0, place]), int(pair.right[0, place])),
+        *([cards.answer("B", b, int(pair.places[1, place]), int(pair.right[1, place]))] if b != a else []),
+    ]
+    for name, run in zip(cards.NAMES[2:], more, strict=False):
+        other = stored.pair(a, run)
+        found = other.find(str(pair.keys[place]))
+        if len(found):
+            at = int(found[0])
+            answers.append(cards.answer(name, run, int(other.places[1, at]), int(other.right[1, at])))
+        else:
+            st.caption(f"{name}, {escape(run.record.name)}, has no such sample.")
+    cards.show_sample(answers, benchmark)
+
+
+def _list(pair: Pair, order: NDArray[np.intp], place: int | None, a: Run, b: Run) -> None:
+    """The part of the list that holds the open sample."""
+    start = max(0, _position(order, place)) // _PAGE * _PAGE
+    part = order[start : start + _PAGE]
+    if not len(part):
+        return
+    told = np.array([*OUTCOMES, "not scored"])
+    right = pair.right[:, part]
+    outcome = np.where((right < 0).any(0), 4, 2 * (1 - right[0]) + (1 - right[1]))
+    texts = {
+        "question": stored.column(a, "question").take(pa.array(pair.places[0, part])).to_pylist(),
+        "answer of A": stored.column(a, "response").take(pa.array(pair.places[0, part])).to_pylist(),
+        "answer of B": stored.column(b, "response").take(pa.array(pair.places[1, part])).to_pylist(),
+    }
+    table = pd.DataFrame(
+        {
+            "open": [f"{start + n + 1:,}" for n in range(len(part))],
+            "task": [pair.names[number] for number in pair.tasks[part]],
+            "outcome": told[outcome],
+            "A": pair.measure[0, part],
+            "B": pair.measure[1, part],
+        }
+        | {name: [" ".join((text or "")[:300].split()) for text in column] for name, column in texts.items()}
+    )
+    keys = [str(key)[:_PREFIX] for key in pair.keys[part]]
+    number = st.column_config.NumberColumn(format="%.3f", width="small")
+    st.dataframe(
+        table, hide_index=True, height="content",
+        column_config={
+            "open": st.column_config.ButtonColumn(
+                "", key="row", on_click=_open_row, args=(keys,), width="small", pinned=True
+            ),
+            "A": number, "B": number,
+        },
+        alt="Samples that are asked for, a page of 25",
+    )  # fmt: skip
+
+
+def _open_row(keys: list[str]) -> None:
+    _open(keys[st.session_state["row"].row])

@@ -1,0 +1,231 @@
+"""One sample: its picture with the boxes, the question and the truth, and a card for each run's answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from perpo.colours import RUNS, TRUTH
+from perpo.store import Run
+from perpo_dashboard import pictures, stored, words
+from perpo_dashboard.outcomes import RULES
+from perpo_dashboard.pictures import Box
+from perpo_dashboard.show import escape, plain
+
+NAMES = "ABCDEF"
+MARKS = ("blue", "orange", "violet", "yellow", "gray")
+"""Streamlit's names for the colours of the runs, in their order; `COLOURS` are what is drawn."""
+COLOURS = (*RUNS[:4], RUNS[5])
+_COLUMNS = ("response", "prediction", "parse_ok", "error", "finish_reason", "tokens_out", "latency_ms", "judge")
+_LONG = 400  # characters: what is longer gets a field of its own height
+_HEIGHT = 320
+_LONG_ANSWERS = ("llava_bench", "mmhal")  # too wide for a place beside the picture
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one run said about the sample that is shown; columns as in `perpo.records.SAMPLE_COLUMNS`.
+
+    Attributes:
+        name: A, B and so on.
+        run: The run.
+        place: Where the sample stands in its columns.
+        data: Some of the columns.
+        scores: The scores that the sample has.
+        right: 1 right, 0 wrong, -1 cannot be told.
+    """
+
+    name: str
+    run: Run
+    place: int
+    data: dict[str, Any]
+    scores: dict[str, float]
+    right: int
+
+    @property
+    def mark(self) -> str:
+        """Markdown of its name in its colour."""
+        return f":{MARKS[NAMES.index(self.name)]}-badge[{self.name}]"
+
+    @property
+    def colour(self) -> str:
+        """What it is drawn in."""
+        return COLOURS[NAMES.index(self.name)]
+
+
+def answer(name: str, run: Run, place: int, right: int) -> Answer:
+    """Read what a run said."""
+    data = stored.sample(run, place, _COLUMNS)
+    scores = {
+        key: value for key, value in stored.sample(run, place, ("scores",))["scores"].items() if value is not None
+    }
+    return Answer(name, run, place, data, scores, right)
+
+
+def show_sample(answers: Sequence[Answer], benchmark: str) -> None:
+    """Everything about one sample.
+
+    Args:
+        answers: Of each run, at least one; what they share is read from the first.
+        benchmark: What decides how it is shown.
+    """
+    first = answers[0]
+    about = stored.sample(first.run, first.place, ("image", "question", "target"))
+    left, right = st.columns((5, 6), gap="medium")
+    with left:
+        _picture(about, answers, benchmark)
+    with right:
+        st.caption("Question")
+        plain(about["question"], height=_height(about["question"]))
+        truth = _value(about["target"])
+        st.markdown(":green-badge[truth]")
+        plain(_readable(truth), height=_height(_readable(truth)), missing="no truth is stored")
+        if benchmark not in _LONG_ANSWERS:
+            _cards(answers, benchmark, truth, 2 if benchmark != "ocr" else 1)
+    if benchmark in _LONG_ANSWERS:
+        _cards(answers, benchmark, truth, 2)
+
+
+def _cards(answers: Sequence[Answer], benchmark: str, truth: Any, most: int) -> None:
+    columns = st.columns(min(len(answers), most))
+    for number, each in enumerate(answers):
+        with columns[number % len(columns)], st.container(border=True):
+            _card(each, benchmark, truth)
+
+
+def _card(each: Answer, benchmark: str, truth: Any) -> None:
+    verdict = {1: ":green[:material/check:] right", 0: ":red[:material/close:] wrong", -1: "not scored"}[each.right]
+    st.markdown(f"{each.mark} **{escape(each.run.record.name)}** · {verdict}")
+    if line := _score_line(each, benchmark):
+        st.caption(line)
+    if each.data["error"]:
+        st.error("This sample failed.", icon=":material/error:")
+        plain(each.data["error"], height=_height(each.data["error"]))
+    if each.data["parse_ok"] is False:
+        st.markdown(":red-badge[no answer could be read]")
+    if each.data["finish_reason"] == "length":
+        st.markdown(":orange-badge[cut at the token limit]")
+    said = each.data["response"]
+    if benchmark == "ocr" and isinstance(truth, str) and said is not None:
+        _word_differences(each, truth, str(_value(each.data["prediction"]) or said))
+        with st.expander("Raw response", key=f"raw-{each.name}"):
+            plain(said, height=_height(said))
+    else:
+        plain(said, height=_height(said), missing="no response is stored")
+    if each.data["judge"]:
+        _judge(each)
+
+
+def _score_line(each: Answer, benchmark: str) -> str:
+    rule = RULES.get(benchmark)
+    names = [rule.measure] if rule else []
+    names += [name for name in _BESIDE.get(benchmark, ()) if name not in names]
+    titles = {rule.measure: rule.title} if rule else {}
+    found = [f"{titles.get(name, name)} {each.scores[name]:.3g}" for name in names if name in each.scores]
+    return escape(" · ".join(found))
+
+
+_BESIDE = {
+    "grounding": ("center_acc",),
+    "ocr": ("f1", "precision", "recall", "bleu", "meteor"),
+    "llava_bench": ("reference",),
+    "mmhal": ("hallucination_rate",),
+}
+
+
+def _word_differences(each: Answer, truth: str, said: str) -> None:
+    found = words.differences(truth, said)
+    if not found.count("truth") and not found.count("answer"):
+        st.caption("Word for word the truth." if not found.cut else "The first 10,000 words are the truth's.")
+    else:
+        cut = " Only the first 10,000 words are held against each other." if found.cut else ""
+        st.caption(
+            f"{found.count('truth')} words of the truth are missing (struck out), "
+            f"{found.count('answer')} are not in the truth (underlined).{cut}"
+        )
+    with st.container(height=_height(said)):
+        st.html(words.as_html(found, TRUTH, each.colour))
+
+
+def _judge(each: Answer) -> None:
+    """The judge's words; the column is JSON of any shape."""
+    said = _value(each.data["judge"])
+    votes = said if isinstance(said, list) else said.get("votes", [said]) if isinstance(said, dict) else [said]
+    for number, vote in enumerate(votes, start=1):
+        st.caption(f"The judge's text{f' (vote {number})' if len(votes) > 1 else ''}")
+        text = vote.get("text") if isinstance(vote, dict) else None
+        plain(text if isinstance(text, str) else _readable(vote), height=_height(text))
+        rest = {k: v for k, v in vote.items() if k != "text" and v not in (None, [], "")} if text else {}
+        if rest:
+            st.caption(escape(" · ".join(f"{k}: {v}" for k, v in rest.items())))
+
+
+def _picture(about: dict[str, Any], answers: Sequence[Answer], benchmark: str) -> None:
+    image = about["image"] or {}
+    file = pictures.find(image)
+    boxes = _boxes(about, answers) if benchmark == "grounding" else {}
+    shown: list[str] = []
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if boxes:
+            shown = st.pills(
+                "Boxes", ["truth", *NAMES[: len(answers)]], selection_mode="multi", key="boxes",
+                default=["truth", *NAMES[: len(answers)]], bind="query-params", label_visibility="collapsed",
+            )  # fmt: skip
+        zooms = ["fit", *(["boxes"] if boxes else []), "full"]
+        zoom = st.segmented_control(
+            "Zoom", zooms, default="fit", required=True, key="zoom", bind="query-params",
+            label_visibility="collapsed", help="fit: made smaller; boxes: what is around them; full: all pixels",
+        )  # fmt: skip
+    if file is None:
+        st.info(
+            "The picture is not in the results, in a --media folder or in perpo's own store.",
+            icon=":material/hide_image:",
+        )
+        return
+    drawn = [box for name, box in boxes.items() if name in shown]
+    window = None
+    if zoom == "boxes" and boxes:
+        window = pictures.around(list(boxes.values()), (image["width"], image["height"]))
+    data = pictures.with_boxes(file, image["sha256"], drawn, window=window, whole=zoom == "full")
+    size = f"{image.get('width')} x {image.get('height')} pixels"
+    ious = [f"{each.name}: IoU {each.scores['iou']:.2f}" for each in answers if "iou" in each.scores]
+    st.image(
+        data, width="stretch", caption=escape(" · ".join([*ious, size])), alt="The sample's picture with its boxes"
+    )
+
+
+def _boxes(about: dict[str, Any], answers: Sequence[Answer]) -> dict[str, Box]:
+    found = {"truth": _box(_value(about["target"]), TRUTH, "truth", False)}
+    for each in answers:
+        found[each.name] = _box(_value(each.data["prediction"]), each.colour, each.name, each.name != "A")
+    return {name: box for name, box in found.items() if box is not None}
+
+
+def _box(value: Any, colour: str, label: str, dashed: bool) -> Box | None:
+    if not isinstance(value, list) or len(value) != 4 or not all(isinstance(end, int | float) for end in value):
+        return None
+    return Box((value[0], value[1], value[2], value[3]), colour, dashed, label)
+
+
+def _value(text: str | None) -> Any:
+    """What a JSON column holds; text that is no JSON is itself."""
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError:
+        return text
+
+
+def _readable(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list) and len(value) == 4 and all(isinstance(end, int | float) for end in value):
+        return "[" + ", ".join(f"{end:.1f}" for end in value) + "] pixels"
+    return json.dumps(value, ensure_ascii=False, indent=1)
+
+
+def _height(text: Any) -> Any:
+    return _HEIGHT if isinstance(text, str) and (len(text) > _LONG or text.count("\n") > 12) else "content"
