@@ -11,17 +11,19 @@ from types import TracebackType
 from typing import Any
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from perpo.errors import PerpoError
 from perpo_eval.judge_settings import JudgeSettings
 
 TRIES = 6
+TRIES_OF_TIME = 3
+"""After so many time-outs a question is given up: an answer that runs on and on is paid for at each."""
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 30.0
 _LONGEST_RETRY_AFTER_S = 300.0
 _GONE_AFTER = 3
-"""So many calls in a row that failed at every try, without a reply in between, say that the judge is gone."""
+"""So many calls in a row that reached nobody at any try, or, of a judge that never answered, failed anyhow."""
 _SHORTEST_SECRET = 8
 """Shorter keys are the dummies of local servers ("EMPTY"): words that a judge may well use."""
 _NO_CREDIT = "insufficient_quota"
@@ -33,9 +35,11 @@ class CallFailed(Exception):
 
 
 class _TryAgain(CallFailed):
-    def __init__(self, why: str, wait_s: float = 0.0) -> None:
+    def __init__(self, why: str, *, wait_s: float = 0.0, tries: int = TRIES, reached: bool = True) -> None:
         super().__init__(why)
         self.wait_s = wait_s
+        self.tries = tries
+        self.reached = reached
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class JudgeClient:
     """The connection to a judge; use it with `async with`.
 
     What may pass (429, 5xx, time-outs, broken connections, bodies that are no chat completion) is tried again
-    with growing waits, `TRIES` times in all; a Retry-After holds back every call.
+    with growing waits, `TRIES` times in all (`TRIES_OF_TIME` after a time-out); a Retry-After holds back every call.
 
     Args:
         settings: Where the judge is, its pace, and the time for one try as a whole.
@@ -97,20 +101,18 @@ class JudgeClient:
             CallFailed: There is no answer to this question; others may have one.
             PerpoError: No question would be answered (key, model, address, quota), or the judge is gone.
         """
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(TRIES), wait=_wait, retry=retry_if_exception_type(_TryAgain), reraise=True
-        )
+        retrying = AsyncRetrying(stop=_stop, wait=_wait, retry=retry_if_exception_type(_TryAgain), reraise=True)
         try:
             reply: Reply = await retrying(self._try, body)
         except _TryAgain as error:
-            self._failures += 1
+            self._failures += not (error.reached and self._answered)
             if self._failures >= _GONE_AFTER:
                 raise PerpoError(
                     f"the judge at {self._url} gives no answers: {error}",
                     "answers so far are kept: see to the judge, then run the same command again",
                     exit_code=3,
                 ) from None
-            raise CallFailed(f"{error} ({TRIES} tries)") from None
+            raise CallFailed(f"{error} ({error.tries} tries)") from None
         self._failures, self._answered = 0, True
         return reply
 
@@ -120,9 +122,10 @@ class JudgeClient:
             async with asyncio.timeout(self._timeout_s):
                 response = await self._http.post(self._url, json=body)
         except TimeoutError:
-            raise _TryAgain(f"no answer within {self._timeout_s:g} s") from None
+            raise _TryAgain(f"no answer within {self._timeout_s:g} s", tries=TRIES_OF_TIME) from None
         except httpx.RequestError as error:
-            raise _TryAgain(self._said(f"{type(error).__name__}: {error}")) from None
+            reached = not isinstance(error, httpx.ConnectError)
+            raise _TryAgain(self._said(f"{type(error).__name__}: {error}"), reached=reached) from None
         if response.status_code == 200:
             return self._reply(response)
         return self._failure(response)
@@ -163,7 +166,7 @@ class JudgeClient:
                 hint = "answers so far are kept: run the same command again then"
                 raise PerpoError(f"the judge asks to wait for {wait_s:.0f} s: {why}", hint, exit_code=3)
             self._pace.hold(wait_s)
-            raise _TryAgain(why, wait_s)
+            raise _TryAgain(why, wait_s=wait_s)
         if codes & _WITHOUT_ANSWER:
             return Reply(None, "content_filter", True, None, None, None)
         if "context_length_exceeded" in codes or (status in (400, 413, 422) and self._answered):
@@ -206,6 +209,11 @@ class _Pace:
 
     def hold(self, wait_s: float) -> None:
         self._next = max(self._next, asyncio.get_running_loop().time() + wait_s)
+
+
+def _stop(state: RetryCallState) -> bool:
+    error = state.outcome.exception() if state.outcome else None
+    return isinstance(error, _TryAgain) and state.attempt_number >= error.tries
 
 
 def _wait(state: RetryCallState) -> float:

@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+
+import httpx
 
 from perpo.errors import PerpoError
 from perpo_eval.judge_messages import official_settings
@@ -35,20 +36,21 @@ class JudgeSettings:
     votes: int = 1
     rps: float | None = None
     concurrency: int = 16
-    timeout_s: float = 120.0
+    timeout_s: float = 300.0
 
     def __post_init__(self) -> None:
-        url = urlsplit(self.base_url)
-        if url.username is not None or url.password is not None or url.query or url.fragment:
+        hint = "such as http://127.0.0.1:8000/v1"
+        try:
+            url = httpx.URL(self.base_url)
+        except httpx.InvalidURL as error:
+            raise PerpoError(f"the judge's address is no URL: {error}", hint) from None
+        if url.userinfo or url.query or url.fragment:
             raise PerpoError(
                 "the judge's address must hold no user, password, query or fragment",
                 f"put the key into {KEY_VARIABLES[0]}",
             )
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise PerpoError(
-                f"expected the judge's address as http(s)://HOST/..., found {self.base_url!r}",
-                "such as http://127.0.0.1:8000/v1",
-            )
+        if url.scheme not in ("http", "https") or not url.host:
+            raise PerpoError(f"expected the judge's address as http(s)://HOST/..., found {self.base_url!r}", hint)
         if not self.model:
             raise PerpoError("the judge's model has no name", "name it with --judge_model")
         for name in ("votes", "rps", "concurrency", "timeout_s"):

@@ -241,6 +241,8 @@ def test_a_key_that_no_header_can_hold_is_refused_unsaid(key, tmp_path) -> None:
         ({"base_url": "127.0.0.1:8000/v1"}, "expected the judge's address"),
         ({"base_url": "ftp://host/v1"}, "expected the judge's address"),
         ({"base_url": ""}, "expected the judge's address"),
+        ({"base_url": "http://me:secret@host:port/v1"}, "no URL"),
+        ({"base_url": "http://[::1/v1"}, "no URL"),
         ({"model": ""}, "has no name"),
         ({"votes": 0}, "votes"),
         ({"rps": 0.0}, "rps"),

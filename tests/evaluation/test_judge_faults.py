@@ -65,6 +65,7 @@ FAULTS = [
     ),
     Fault("400 of a content filter, twice", [refusal(400, "content_filter")] * 2, 2, "missing", 0, "refusal"),
     Fault("cut at the token limit, twice", [Answer("Let me see", finish_reason="length")] * 2, 2, "missing", 0, "cut"),
+    Fault("hangs at every try", [Answer(hang=True)] * 3, 3, "missing", 1, "no answer within 1 s"),
     Fault("500 at every try", [refusal(500)] * 6, 6, "missing", 1, "status 500"),
     Fault("400: longer than the context", [refusal(400, "context_length_exceeded")], 1, "missing", 1, "status 400"),
     Fault("401: wrong key", [refusal(401)], 1, 2, 1, "status 401"),
@@ -117,10 +118,11 @@ def test_every_fault_costs_its_own_question_at_most(fault: Fault, tmp_path, tabl
     def behave(call: Call, times: int) -> Answer:
         return fault.behave[times - 1] if call.prompt == first else good(call, times)
 
+    patience_s = 1 if any(answer.hang for answer in fault.behave) else 60
     # one call at a time, the faulty question last: what the others were answered is known
     order = [*QUESTIONS[1:], QUESTIONS[0]]
     with judge_server(behave) as server:
-        outcome, said = outcome_of(fault, lambda: ask(server, tmp_path, order, concurrency=1, timeout_s=0.5))
+        outcome, said = outcome_of(fault, lambda: ask(server, tmp_path, order, concurrency=1, timeout_s=patience_s))
         calls = Counter(call.prompt == first for call in server.calls)
         assert (calls[True], calls[False]) == (fault.calls, 5)
         assert fault.said in said
@@ -146,6 +148,18 @@ def test_a_judge_that_is_gone_ends_the_run_with_all_that_it_said(tmp_path, table
         assert raised.value.exit_code == 3
     assert _lines(tmp_path) == 1 + 2  # its head and two answers
     table("the judge is gone", "6 each", "error, exit code 3: the judge gives no answers", 4, "2 of 2")
+
+
+def test_questions_that_always_fail_do_not_keep_the_others_from_a_record(tmp_path) -> None:
+    """As many as would say that a judge is gone, were it not known to answer."""
+    bad = {question.messages[-1]["content"] for question in QUESTIONS[:5]}
+    order = [*QUESTIONS[5:], *QUESTIONS[:5]]
+    with judge_server(lambda call, times: refusal(500) if call.prompt in bad else good(call, times)) as server:
+        for _ in range(2):
+            ratings = settled(ask(server, tmp_path, order, concurrency=1))
+            assert [rating is None for rating in ratings.values()] == [False] + [True] * 5
+        with pytest.raises(PerpoError, match="gives no answers: status 500"):
+            ask(server, tmp_path / "anew", order[1:])
 
 
 ASKER = """
