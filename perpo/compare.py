@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ class Scores:
         keys: (n,) sample keys.
         tasks: (n,) task names.
         clusters: (n,) cluster labels.
-        values: For each score, (n,) numbers in [0, 1]; NaN where it does not apply or could not be had.
+        values: For each score, (n,) numbers; NaN where it does not apply or could not be had.
     """
 
     keys: NDArray
@@ -72,8 +72,7 @@ def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = Fals
             found.append(f"only one of them has the tasks {', '.join(only)}")
     for field in ("temperature", "top_p"):
         found += _differ(field, candidate.generation.get(field), baseline.generation.get(field))
-    if candidate.judge != baseline.judge:
-        found.append(f"judge {_judge(candidate)} against {_judge(baseline)}")
+    found += _other_judges(candidate.judge, baseline.judge)
     for name in sorted(set(ours) & set(theirs)):
         if ours[name].box_frame != theirs[name].box_frame:
             found.append(f"{name}: box_frame {ours[name].box_frame} against {theirs[name].box_frame}")
@@ -84,8 +83,16 @@ def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = Fals
     return found
 
 
-def _judge(record: RunRecord) -> str:
-    return "none" if record.judge is None else f"{json.dumps(record.judge, sort_keys=True):.80}"
+def _other_judges(one: dict[str, Any] | None, other: dict[str, Any] | None) -> list[str]:
+    """In what two judges differ; their deviations say the same once more."""
+    if one == other:
+        return []
+    if one is None or other is None or one.get("id") != other.get("id"):
+        return [f"judge {one and one.get('id')} against {other and other.get('id')}"]
+    parts = [{**judge, **judge.get("settings", {})} for judge in (one, other)]
+    names = sorted((set(parts[0]) | set(parts[1])) - {"settings", "deviations"})
+    differing = [name for name in names if parts[0].get(name) != parts[1].get(name)]
+    return [f"judge {one['id']}: {name} {parts[0].get(name)} against {parts[1].get(name)}" for name in differing]
 
 
 def _differ(what: str, one: object, other: object) -> list[str]:
@@ -104,7 +111,7 @@ def check_comparable(candidate: Run, baseline: Run, *, common: bool = False) -> 
     if found := mismatches(candidate.record, baseline.record, common=common):
         raise PerpoError(
             f"{candidate.record.name} and {baseline.record.name} cannot be compared: {'; '.join(found)}",
-            "evaluate both with the same suite, data, tasks, limit, prompt_style and max_new_tokens",
+            "evaluate both with the same suite, data, tasks, limit, prompt_style, max_new_tokens and judge",
         )
 
 
@@ -133,7 +140,8 @@ def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -
     Args:
         candidate: Scores of the run in question.
         baseline: Scores of the run it is held against.
-        metric: The metric. Samples that lack one of its scores in both runs are left out.
+        metric: The metric. Samples that lack one of its scores in both runs are left out; of a judged one, samples
+            that lack it in either.
 
     Raises:
         PerpoError: The two hold different samples, or a score is missing in one of them alone.
@@ -144,6 +152,7 @@ def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -
             f"the runs share {shared} of {len(candidate.keys)} and {len(baseline.keys)} samples",
             "evaluate both on the same data with the same limit",
         )
+    candidate, baseline = both_judged(candidate, baseline, metric)
     runs = [metric.sums(scores.values) for scores in (candidate, baseline)]
     held, theirs = (~np.isnan(above) & ~np.isnan(below) for above, below in runs)
     if (held != theirs).any():
@@ -152,7 +161,17 @@ def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -
         )
     ours, base = ((above[held], below[held]) for above, below in runs)
     sums = paired_sums(ours, base, baseline.clusters[held], baseline.tasks[held])
-    return cluster_bootstrap(sums) if metric.bottom else cluster_t(sums)
+    reach = metric.bounds[1] - metric.bounds[0]
+    return (cluster_bootstrap if metric.bottom else cluster_t)(sums, bounds=(-reach, reach))
+
+
+def both_judged(candidate: Scores, baseline: Scores, metric: Definition) -> tuple[Scores, Scores]:
+    """The samples that two runs are compared on: of a judged metric those that have it in both, else all."""
+    if not metric.judged:
+        return candidate, baseline
+    sums = [part for scores in (candidate, baseline) for part in metric.sums(scores.values)]
+    held = ~np.isnan(np.sum(sums, axis=0))
+    return candidate.take(held), baseline.take(held)
 
 
 def paired_difference(candidate: Scores, baseline: Scores, score: str) -> Estimate:

@@ -12,7 +12,13 @@ from perpo.compare import Scores
 from perpo.scores import BENCHMARKS
 from perpo.store import Run
 
-FLIP_SCORES = {"grounding": ("acc@0.5", "iou"), "pope": ("accuracy",), "ocr": ("edit_distance",)}
+FLIP_SCORES = {
+    "grounding": ("acc@0.5", "iou"),
+    "pope": ("accuracy",),
+    "ocr": ("edit_distance",),
+    "llava_bench": ("model",),
+    "mmhal": ("score",),
+}
 """Scores by which a benchmark's samples are said to have got worse, the deciding one first."""
 
 _FLIPS = 20
@@ -20,7 +26,10 @@ _FLIPS = 20
 
 @dataclass(frozen=True)
 class Flip:
-    """A sample on which the candidate lost `loss` of a score; columns as in `perpo.records.SAMPLE_COLUMNS`."""
+    """A sample on which the candidate lost `loss` of a score, as a share of its scale.
+
+    The other columns are as in `perpo.records.SAMPLE_COLUMNS`.
+    """
 
     task: str
     sample_key: str
@@ -51,8 +60,9 @@ def flips(baseline: Run, candidate: Run, ours: Scores, theirs: Scores, regressed
         benchmark = baseline.record.task(task).benchmark
         names = FLIP_SCORES[benchmark]
         for place, name in enumerate((names[0], names[-1])):
-            sign = 1 if next(m for m in BENCHMARKS[benchmark] if m.name == name).higher_is_better else -1
-            losses[place][chosen] = np.nan_to_num(sign * (theirs.values[name] - ours.values[name])[chosen])
+            metric = next(m for m in BENCHMARKS[benchmark] if m.name == name)
+            share = (1 if metric.higher_is_better else -1) / metric.scale
+            losses[place][chosen] = np.nan_to_num(share * (theirs.values[name] - ours.values[name])[chosen])
     order = np.lexsort((ours.keys, -losses[1], -losses[0], ~np.isin(ours.tasks, sorted(regressed))))
     worst = [place for place in order if losses[0][place] > 0][:_FLIPS]
     return _described(baseline, candidate, [(str(ours.keys[place]), float(losses[0][place])) for place in worst])

@@ -1,9 +1,10 @@
 """A leaderboard of run records, measured and reported ones told apart: text, Markdown, CSV, LaTeX, JSON. No torch.
 
-A column is one metric of one task, or of a benchmark's average. In each column and for each base model the best
-value is bold where it is better than every other one: by `perpo.compare.metric_difference` on the same samples
-with p below 0.05, adjusted for the number of comparisons by Holm's method. Where that does not hold for some,
-those are its ties, and all of them carry "≈". A reported number has no interval and is never best or tied.
+A column is one metric of one task, or of a benchmark's average, by one judge where a judge gave it. In each column
+and for each base model the best value is bold where it is better than every other one: by
+`perpo.compare.metric_difference` on the same samples with p below 0.05, adjusted for the number of comparisons by
+Holm's method. Where that does not hold for some, those are its ties, and all of them carry "≈". A reported number has
+no interval and is never best or tied.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +24,23 @@ from perpo.compare import Scores, metric_difference, mismatches, read_scores
 from perpo.errors import PerpoError
 from perpo.paired import holm
 from perpo.records import GroupResult, Metric, RunRecord, metric_of
-from perpo.scores import BENCHMARKS, PRIMARY, Definition
+from perpo.scores import BENCHMARKS, JUDGED, PRIMARY, Definition
 from perpo.store import Run, read_run
-from perpo.tables import INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny
+from perpo.tables import INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, with_unit
 
 ALPHA = 0.05
 
-# Of a benchmark that has no page of its own in `perpo.scores`: what its columns are called.
+# What columns are called otherwise than by the task and the metric.
 _TITLES = {
     ("llava_bench_wild", "relative_score"): "LLaVA^W",
     ("mmhal_bench", "score"): "MMHal score",
     ("mmhal_bench", "hallucination_rate"): "MMHal hallucination",
 }
-_OCR = ("edit_distance", "f1", "precision", "recall", "bleu", "meteor")
+# Of benchmarks of which more than the primary metric is shown: which.
+_SHOWN: dict[str, tuple[str, ...]] = {
+    "ocr": ("edit_distance", "f1", "precision", "recall", "bleu", "meteor"),
+    "mmhal": ("score", "hallucination_rate"),
+}
 _KINDS = {"grounding": "Object grounding", "ocr": "Dense OCR", "": "Other benchmarks"}
 _METHODS = {"base": "base", "sft": "SFT", "rft": "RFT", "dpo": "DPO", "lipo": "LiPO", "perpo": "PerPO"}
 
@@ -99,7 +105,8 @@ def boards(runs: Sequence[Run]) -> list[Board]:
 
 
 def _board(title: str, runs: Sequence[Run]) -> Board:
-    rows = sorted((_row(run) for run in runs), key=_place)
+    judges = _judges([run.record for run in runs])
+    rows = sorted((_row(run, judges) for run in runs), key=_place)
     columns = sorted(dict.fromkeys(column for row in rows for column in row.metrics), key=_column_place)
     marks: dict[tuple[int, Column], str] = {}
     for base in dict.fromkeys((row.base, row.run.record.source) for row in rows):
@@ -109,21 +116,38 @@ def _board(title: str, runs: Sequence[Run]) -> Board:
     return Board(title, columns, rows, marks)
 
 
-def _row(run: Run) -> Row:
+def _judges(records: Sequence[RunRecord]) -> dict[str, str]:
+    """What each judge is called: its id, and a digest where judges of one id differ in anything else."""
+    found = {_identity(record): str((record.judge or {}).get("id", "not named")) for record in records}
+    names = list(found.values())
+    return {
+        identity: f"judge {name}" + ("" if names.count(name) == 1 else f" {sha256(identity.encode()).hexdigest()[:6]}")
+        for identity, name in found.items()
+    }
+
+
+def _identity(record: RunRecord) -> str:
+    return json.dumps(record.judge, sort_keys=True)
+
+
+def _row(run: Run, judges: dict[str, str]) -> Row:
     record = run.record
     arguments = (record.training_run or {}).get("arguments", {})
     method = str(arguments.get("method", "base")) if record.training_run else "base"
-    return Row(run, record.model.id, _METHODS.get(method, method), record.name, _metrics(record))
+    return Row(
+        run, record.model.id, _METHODS.get(method, method), record.name, _metrics(record, judges[_identity(record)])
+    )
 
 
-def _metrics(record: RunRecord) -> dict[Column, Metric]:
-    """The primary metric of each task, all of Fox's, and the averages of groups of several tasks."""
+def _metrics(record: RunRecord, judge: str) -> dict[Column, Metric]:
+    """The primary metric of each task, more of some, and the averages of groups of several tasks."""
     found: dict[Column, Metric] = {}
     for task in record.tasks:
-        names: tuple[str, ...] = _OCR if task.benchmark == "ocr" else (PRIMARY.get(task.benchmark, ""),)
+        names = _SHOWN.get(task.benchmark, (PRIMARY.get(task.benchmark, ""),))
         if task.benchmark not in BENCHMARKS:
             names = tuple(metric.name for metric in task.metrics)
-        found |= _chosen(task.task, task.benchmark, task.metrics, names)
+        by = judge if task.benchmark in JUDGED else ""
+        found |= _chosen(task.task, task.benchmark, task.metrics, names, by)
     for group in record.groups:
         if len(group.tasks) > 1:
             primary = (PRIMARY.get(group.benchmark, ""),)
@@ -136,13 +160,16 @@ def _average(group: GroupResult) -> str:
     return f"{group.name} average of {len(group.tasks)}"
 
 
-def _chosen(task: str, benchmark: str, metrics: list[Metric], names: Sequence[str]) -> dict[Column, Metric]:
+def _chosen(
+    task: str, benchmark: str, metrics: list[Metric], names: Sequence[str], judge: str = ""
+) -> dict[Column, Metric]:
     titles = {metric.name: metric.title for metric in BENCHMARKS.get(benchmark, ())}
     found = {}
     for name in names:
         metric = metric_of(metrics, name)
-        if metric is not None:
+        if metric is not None and not (judge and metric.value is None):  # what awaits its judge has no column
             title = _TITLES.get((task, metric.name)) or f"{task} {titles.get(metric.name, metric.name)}"
+            title += f", {judge}" if judge else ""
             found[Column(benchmark, task, metric.name, title, metric.unit, metric.higher_is_better)] = metric
     return found
 
@@ -266,7 +293,7 @@ def _rendered(found: Board, best: str, tied: str, plain: str, escape: Any = str)
         cells = [escape(name), row.run.record.source]
         for column in found.columns:
             form = {"best": best, "tied": tied}.get(found.marks.get((n, column), ""), plain)
-            value = escape(_cell(column, row.metrics.get(column)))
+            value = escape(cell(row.metrics.get(column)))
             cells.append(form.format(value) if value else "")
         rows.append(cells)
     return Text(found.title, [escape(name) for name in header], rows, [escape(note) for note in _notes(found)])
@@ -274,13 +301,7 @@ def _rendered(found: Board, best: str, tied: str, plain: str, escape: Any = str)
 
 def _with_unit(column: Column) -> str:
     arrow = {True: " ↑", False: " ↓", None: ""}[column.higher_is_better]
-    return column.title + ("" if column.unit == "fraction" else f" ({column.unit})") + arrow
-
-
-def _cell(column: Column, metric: Metric | None) -> str:
-    if metric is None or metric.value is None:
-        return ""
-    return cell(metric) if column.unit == "fraction" else f"{metric.value:.2f}"
+    return with_unit(column.title, column.unit) + arrow
 
 
 def _notes(found: Board) -> list[str]:
@@ -295,7 +316,8 @@ def _notes(found: Board) -> list[str]:
     )
     if len(told) > 8:  # the same about every reported row
         told = dict.fromkeys(f"{task.task}: {task.note}." for r in records for task in r.tasks if task.note)
-    return [*notes, *told, *([TINY_NOTE] if any(map(is_tiny, records)) else [])]
+    unfinished = [f"{record.run_id} is {record.status}." for record in records if record.status != "complete"]
+    return [*notes, *told, *judge_note(records), *unfinished, *([TINY_NOTE] if any(map(is_tiny, records)) else [])]
 
 
 def latex(table: Text) -> str:

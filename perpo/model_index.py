@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from perpo.errors import PerpoError
 from perpo.files import atomic_write_text
 from perpo.records import RunRecord, TaskResult
-from perpo.scores import BENCHMARKS, PRIMARY
+from perpo.scores import BENCHMARKS, JUDGED, PRIMARY
 from perpo.store import Run
 
 _TASK = "image-text-to-text"
@@ -66,6 +66,8 @@ def _result(record: RunRecord, task: TaskResult) -> EvalResult | None:
     if primary is None or primary.value is None:
         return None
     title = next(each.title for each in BENCHMARKS[task.benchmark] if each.name == primary.name)
+    if record.judge is not None and task.benchmark in JUDGED:
+        title += f", judged by {record.judge['id']}"
     return EvalResult(
         task_type=_TASK,
         dataset_type=task.dataset.partition(":")[2] or task.dataset,

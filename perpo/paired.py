@@ -170,7 +170,9 @@ def _influence(sums: PairedSums) -> NDArray[np.float64]:
     return per_run[0] - per_run[1]
 
 
-def cluster_bootstrap(sums: PairedSums, *, draws: int = DRAWS, seed: int = 0) -> Difference:
+def cluster_bootstrap(
+    sums: PairedSums, *, bounds: tuple[float, float] = (-1.0, 1.0), draws: int = DRAWS, seed: int = 0
+) -> Difference:
     """The difference with a bootstrap of its clusters: the statistic itself is drawn again, nothing is linearised.
 
     Each draw takes G clusters with replacement, an image with all its samples of both runs and of all strata
@@ -182,17 +184,18 @@ def cluster_bootstrap(sums: PairedSums, *, draws: int = DRAWS, seed: int = 0) ->
 
     Args:
         sums: What `paired_sums` gave.
+        bounds: As for `cluster_t`.
         draws: How many times.
         seed: Of the random numbers; the same seed gives the same result.
     """
     value, groups = sums.difference(), sums.clusters
     if np.isnan(value) or groups < _FEWEST or sums.shift is not None:
-        return cluster_t(sums)
+        return cluster_t(sums, bounds=bounds)
     drawn = _draw(sums, draws, np.random.default_rng(seed))
     drawn = drawn[np.isfinite(drawn)]
     stderr = float(drawn.std(ddof=1)) if len(drawn) > 1 else 0.0
     if stderr < _NO_SPREAD:
-        return cluster_t(sums)
+        return cluster_t(sums, bounds=bounds)
     low, low90, high90, high = (float(end) for end in np.percentile(drawn, (2.5, 5, 95, 97.5)))
     extreme = int((np.abs(drawn - value) >= abs(value)).sum())
     p = (1 + extreme) / (len(drawn) + 1)

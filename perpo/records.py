@@ -19,7 +19,7 @@ from perpo.errors import PerpoError
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised when a field changes its meaning; readers refuse what is later than theirs."""
 
 SAMPLE_COLUMNS: dict[str, str] = {
@@ -144,7 +144,8 @@ class RunRecord:
         schema_version: `SCHEMA_VERSION` of the writer.
         run_id: Unique name, also the folder's.
         name: What tables call the model.
-        status: complete, partial or failed.
+        status: complete, partial (more than a twentieth of the judgements are missing), failed, or "awaiting judge"
+            (the answers are there, and no judge was asked).
         created_utc: When the run began, ISO 8601; when they were copied for reported numbers.
         duration_s: Wall time in seconds.
         command: What would repeat it.
@@ -157,7 +158,7 @@ class RunRecord:
         generation: {batch_size, temperature, top_p, seed, limit, prompt_style}.
         tasks: One result per task.
         groups: One result per benchmark, and per task that stands alone.
-        judge: {id, prompt_sha256, settings}, or None.
+        judge: {id, prompt_sha256 by benchmark, settings, ...} as `perpo_eval.judged` says; None where none was asked.
         samples: The table of samples, or None for a reported record.
         source: measured, or reported by somebody else.
         rescored_from: Id of the run whose responses were scored again, or None.
@@ -166,7 +167,7 @@ class RunRecord:
     schema_version: int
     run_id: str
     name: str
-    status: Literal["complete", "partial", "failed"]
+    status: Literal["complete", "partial", "failed", "awaiting judge"]
     created_utc: str
     duration_s: float | None
     command: str | None
@@ -218,8 +219,12 @@ def to_json(record: RunRecord) -> str:
     return json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-# How a record of an earlier version becomes one of the next: version 3 lets more fields be None.
-_FORWARD: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {2: lambda data: data | {"schema_version": 3}}
+# How a record of an earlier version becomes one of the next: version 3 lets more fields be None, version 4 knows
+# runs that await their judge.
+_FORWARD: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    2: lambda data: data | {"schema_version": 3},
+    3: lambda data: data | {"schema_version": 4},
+}
 
 
 def json_schema() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from perpo.compare import Scores, check_comparable, metric_difference, read_scores, shared_samples
+from perpo.compare import Scores, both_judged, check_comparable, metric_difference, read_scores, shared_samples
 from perpo.errors import PerpoError
 from perpo.flips import FLIP_SCORES, Flip, flips
 from perpo.nearest import did_you_mean
@@ -33,7 +33,7 @@ Verdict = Literal["regressed", "inconclusive", "unchanged", "improved"]
 
 ALPHA = 0.05
 THRESHOLD = 0.5
-"""Points (of 100) below which a difference does not matter, unless told otherwise."""
+"""Points below which a difference does not matter, unless told otherwise; 100 are the metric's whole scale."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Row:
         baseline: The baseline's value over the compared samples, or None.
         candidate: The candidate's.
         difference: Candidate minus baseline.
-        threshold: As a fraction, above 0.
+        threshold: In the metric's unit, above 0.
         p_adjusted: Holm's, over all rows; None where there is no p-value.
         verdict: See the module.
         mde: The smallest effect found with a power of 80%, or None.
@@ -129,7 +129,7 @@ def compare_runs(
     Args:
         baseline: What is to be held.
         candidate: What is new.
-        thresholds: Points (0 to 100) by task, group or benchmark; "" for all others.
+        thresholds: Points (0 to 100 of the metric's scale) by task, group or benchmark; "" for all others.
         common: Compare the tasks and samples that both have, rather than refuse.
         waivers: Known losses; expired ones do not count and are named.
         today: For the waivers; by default the date in UTC.
@@ -156,7 +156,8 @@ def compare_runs(
         raise PerpoError("the runs hold other samples", "give --common to compare those that both have")
     rows = [_row(part, ours, theirs, thresholds or {}) for part in _parts(baseline, set(ours.tasks))]
     _check_names(thresholds or {}, waivers, rows)
-    rows = _judged(rows)
+    rows = _decided(rows)
+    notes += _unjudged(rows, ours)
     live, expired = _live(waivers, today)
     notes += [f"The waiver for {each.task} expired on {each.expires} ({each.reason})." for each in expired]
     rows = [
@@ -183,9 +184,9 @@ def _check_complete(run: Run) -> None:
     if run.record.source != "measured":
         raise PerpoError(f"{run.path} holds {run.record.source} numbers and no samples", "give measured runs")
     if run.record.status != "complete":
-        raise PerpoError(
-            f"the run {run.path} is {run.record.status}", "run the same perpo-eval again to finish it", exit_code=3
-        )
+        judging = run.record.status == "awaiting judge" or run.record.judge is not None
+        hint = "perpo-eval judge RUN scores it" if judging else "run the same perpo-eval again to finish it"
+        raise PerpoError(f"the run {run.path} is {run.record.status}", hint, exit_code=3)
 
 
 @dataclass(frozen=True)
@@ -217,14 +218,15 @@ def _row(part: _Part, ours: Scores, theirs: Scores, thresholds: Mapping[str, flo
     name = PRIMARY[part.benchmark]
     metric = next(each for each in BENCHMARKS[part.benchmark] if each.name == name)
     chosen = np.isin(theirs.tasks, part.tasks)
-    candidate, baseline = ours.take(chosen), theirs.take(chosen)
+    candidate, baseline = both_judged(ours.take(chosen), theirs.take(chosen), metric)
     old, new = (metric.estimate(run.values, run.clusters, run.tasks).value for run in (baseline, candidate))
     points = next(
         (thresholds[key] for key in (part.name, part.group, part.benchmark, "") if key in thresholds), THRESHOLD
     )
     difference = metric_difference(candidate, baseline, metric)
     pairs = _pairs(candidate, baseline, FLIP_SCORES[part.benchmark][0]) if metric.higher_is_better else None
-    return Row(part.name, part.tasks, part.benchmark, metric, old, new, difference, points / 100, pairs=pairs)
+    threshold = points / 100 * metric.scale
+    return Row(part.name, part.tasks, part.benchmark, metric, old, new, difference, threshold, pairs=pairs)
 
 
 def _pairs(candidate: Scores, baseline: Scores, score: str) -> Pairs | None:
@@ -235,7 +237,17 @@ def _pairs(candidate: Scores, baseline: Scores, score: str) -> Pairs | None:
     return Pairs(int((new & old).sum()), int((old & ~new).sum()), int((new & ~old).sum()), int((~new & ~old).sum()))
 
 
-def _judged(rows: Sequence[Row]) -> list[Row]:
+def _unjudged(rows: Sequence[Row], scores: Scores) -> list[str]:
+    """How many samples lack a judgement in one of the runs, by row."""
+    found = []
+    for row in rows:
+        count = int(np.isin(scores.tasks, row.tasks).sum()) - row.difference.n
+        if row.metric.judged and count:
+            found.append(f"{row.task}: {count} samples are left out, whose judgement is missing in one of the runs.")
+    return found
+
+
+def _decided(rows: Sequence[Row]) -> list[Row]:
     """The rows with their adjusted p-values, verdicts and smallest detectable effects."""
     tested = [row for row in rows if row.difference.p_value is not None]
     adjusted = dict(zip(map(id, tested), holm([row.difference.p_value or 0.0 for row in tested]), strict=True))

@@ -21,7 +21,7 @@ from perpo.flips import Flip
 from perpo.images import find_image
 from perpo.paired import Difference
 from perpo.report import ALPHA, Report, Row
-from perpo.tables import TINY_NOTE, Text, is_tiny
+from perpo.tables import TINY_NOTE, Text, is_tiny, judge_note, number, with_unit
 
 COMMENT_LIMIT = 65_000
 """Bytes of Markdown: a comment on a pull request takes 65,536 characters, a step summary 1 MiB."""
@@ -36,7 +36,7 @@ def headline(report: Report) -> str:
     """The verdict and what it rests on, one line."""
     names = " against ".join(_short(run.record.name) for run in (report.candidate, report.baseline))
     rows = [row for row in report.rows if row.verdict == report.verdict and row.waiver is None]
-    told = ", ".join(f"{row.task} {_points(row.gain, signed=True)}" for row in rows[:8] if row.gain is not None)
+    told = ", ".join(f"{row.task} {_points(row, row.gain, signed=True)}" for row in rows[:8] if row.gain is not None)
     more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
     detail = f" ({told}{more} points)" if told and report.verdict in ("regressed", "improved") else ""
     waived = sum(row.waiver is not None for row in report.rows)
@@ -50,26 +50,29 @@ def _short(name: str) -> str:
 
 
 def table(report: Report) -> Text:
-    """The rows in points (0 to 100)."""
+    """The rows, each in its metric's unit: points of 100 where nothing else is said."""
     header = ["task", "metric", "baseline", "candidate", "gain", "95% interval", "p (Holm)", "threshold", "verdict"]
     rows = []
     for row in report.rows:
         verdict = f"{_MARKS[row.verdict]} {row.verdict}" + (" (waived)" if row.waiver else "")
         if row.verdict == "inconclusive" and row.mde is not None:
-            verdict += f", would see {_points(row.mde)}"
-        values = [_points(row.baseline), _points(row.candidate), _points(row.gain, signed=True), _interval(row)]
+            verdict += f", would see {_points(row, row.mde)}"
+        values = [_points(row, row.baseline), _points(row, row.candidate), _points(row, row.gain, signed=True)]
+        values.append(_interval(row))
         p = "" if row.p_adjusted is None else f"{row.p_adjusted:.3f}" if row.p_adjusted >= 0.001 else "<0.001"
-        rows.append([_short(row.task), row.metric.title, *values, p, _points(row.threshold), verdict])
+        name = with_unit(row.metric.title, row.metric.unit)
+        rows.append([_short(row.task), name, *values, p, _points(row, row.threshold), verdict])
     return Text(headline(report), header, rows, _notes(report))
 
 
 def _notes(report: Report) -> list[str]:
     notes = [
-        "Gain: candidate minus baseline in the better direction, in points of 100, paired over "
+        "Gain: candidate minus baseline in the better direction, in points of 100 if nothing else is said, paired over "
         f"{report.samples:,} samples and clustered by image. Regressed: p below {ALPHA} and a loss of at least the "
         "threshold; unchanged: the 90% interval lies within the threshold; otherwise inconclusive, with the effect "
         "that would have been seen with a power of 80%.",
         *report.notes,
+        *judge_note([report.candidate.record]),
     ]
     for row in report.rows:
         if row.waiver:
@@ -137,8 +140,10 @@ def _flip_markdown(flip: Flip) -> str:
 
 
 def _truth(flip: Flip) -> str:
-    """The truth as one reads it: a box in whole pixels, a text without JSON's quotes."""
+    """The truth as one reads it: a box in whole pixels, a text without JSON's quotes, of more the reference answer."""
     truth = json.loads(flip.target)
+    if isinstance(truth, dict):
+        return str(truth["reference"])
     if isinstance(truth, list):
         return "[" + ", ".join(f"{number:.0f}" for number in truth) + "] pixels"
     return str(truth)
@@ -178,19 +183,24 @@ def _case(row: Row) -> str:
 
 
 def _sentence(row: Row) -> str:
-    gain = _points(row.gain, signed=True) or "undefined"
+    gain = _points(row, row.gain, signed=True) or "undefined"
     return (
-        f"{row.verdict}: {row.task} {row.metric.title} {_points(row.baseline)} -> {_points(row.candidate)}, "
-        f"gain {gain} {_interval(row)}, threshold {_points(row.threshold)}"
+        f"{row.verdict}: {row.task} {row.metric.title} {_points(row, row.baseline)} -> "
+        f"{_points(row, row.candidate)}, gain {gain} {_interval(row)}, threshold {_points(row, row.threshold)}"
     )
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Everything with full precision, as fractions."""
+    """Everything with full precision, in the metrics' units."""
     rows = []
     for row in report.rows:
         data = dataclasses.asdict(row)
-        data |= {"metric": row.metric.name, "higher_is_better": row.metric.higher_is_better, "gain": row.gain}
+        data |= {
+            "metric": row.metric.name,
+            "unit": row.metric.unit,
+            "higher_is_better": row.metric.higher_is_better,
+            "gain": row.gain,
+        }
         data["waiver"] = row.waiver and {"reason": row.waiver.reason, "expires": row.waiver.expires.isoformat()}
         rows.append(data)
     runs = {name: run.record.run_id for name, run in (("baseline", report.baseline), ("candidate", report.candidate))}
@@ -274,13 +284,13 @@ def _text(text: str) -> str:
     return html.escape(_CONTROL.sub("?", text))
 
 
-def _points(value: float | None, *, signed: bool = False) -> str:
-    return "" if value is None else f"{round(100 * value, 1) + 0.0:{'+' if signed else ''}.1f}"
+def _points(row: Row, value: float | None, *, signed: bool = False) -> str:
+    return "" if value is None else number(value, row.metric.unit, signed=signed)
 
 
 def _interval(row: Row) -> str:
     ends = _gained(row.difference, row.metric.higher_is_better)
-    return "" if ends is None else f"[{_points(ends[0], signed=True)}, {_points(ends[1], signed=True)}]"
+    return "" if ends is None else f"[{_points(row, ends[0], signed=True)}, {_points(row, ends[1], signed=True)}]"
 
 
 def _gained(difference: Difference, higher: bool | None) -> tuple[float, float] | None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from perpo.prepare.known import POPE_SPLITS
 from perpo.records import GroupResult, Metric, RunRecord, metric_of
-from perpo.scores import BENCHMARKS
-from perpo.tables import INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny
+from perpo.scores import BENCHMARKS, JUDGE_READINGS, JUDGED
+from perpo.tables import FRACTION, INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, with_unit
 
 POPE_NOTE = (
     "F1 counts a yes to an object that is there. The number that the LLaVA papers print for POPE is the mean F1 of the "
@@ -18,6 +18,15 @@ OCR_NOTE = (
     "(sentence BLEU-4 without smoothing; METEOR with Porter stems and WordNet)."
 )
 METEOR_NOTE = "METEOR needs WordNet: perpo-data wordnet, then perpo-eval --rescore RUN."
+LLAVA_NOTE = (
+    "Relative score: the sum of the model's ratings over that of the reference answers', of the questions that have "
+    "both. Missing: no judgement could be had or read; never counted as a score."
+)
+MMHAL_NOTE = (
+    "Score: 0 to 6. Hallucination rate: the share of scores below 3. Missing: no judgement could be had or read; never "
+    "counted as a score."
+)
+AWAITING_NOTE = "No judge was asked: perpo-eval judge RUN scores the stored answers, without the model."
 FRAMES_NOTE = (
     "Acc@0.5 with the answers read in each frame that the family could be using, the declared one first. A gain in one "
     "frame that is a loss in another may be a change of frame."
@@ -30,7 +39,7 @@ def run_texts(record: RunRecord) -> list[Text]:
     """The tables of a run: its benchmarks one after the other, tasks as rows and metrics as columns, in percent.
 
     Metrics in another reading (`acc@0.5:original`) get a table of their own, for grounding alone, and only
-    where the readings differ; run.json holds all of them.
+    where the readings differ; those of a judged benchmark by category too. run.json holds all of them.
     """
     texts = []
     for group in record.groups:
@@ -38,11 +47,14 @@ def run_texts(record: RunRecord) -> list[Text]:
         notes = [INTERVAL_NOTE, *_notes(group)]
         notes += [f"{task.task}: {task.note}." for task in record.tasks if task.note and task.task in group.tasks]
         notes += [METEOR_NOTE] if _lacks(group.metrics, "meteor") else []
-        title = f"{record.name} on {group.name} (%)"
+        title = f"{record.name} on {group.name} (%{_judge(record, group)})"
         texts.append(_text(record, group, title, plain, notes))
         readings = [metric.name for metric in group.metrics if ":" in metric.name]
         if group.benchmark == "grounding" and _frames_differ(group.metrics):
             texts.append(_text(record, group, _FRAMES_TITLE, readings, [FRAMES_NOTE]))
+        if group.benchmark in JUDGED:
+            texts[-1].notes.extend(_judged_notes(record, group))
+            texts += [] if record.judge is None else [_by_category(group)]
     if is_tiny(record) and texts:
         texts[-1].notes.append(TINY_NOTE)
     return texts
@@ -50,14 +62,50 @@ def run_texts(record: RunRecord) -> list[Text]:
 
 def _text(record: RunRecord, group: GroupResult, title: str, names: Sequence[str], notes: list[str]) -> Text:
     titles = {metric.name: metric.title for metric in BENCHMARKS[group.benchmark]}
+    units = {metric.name: metric.unit for metric in BENCHMARKS[group.benchmark]}
     rows = []
     per_task = [(task, record.task(task).metrics) for task in group.tasks]
     average = [("average", group.metrics)] if len(per_task) > 1 else []
     for label, metrics in [*per_task, *average]:
         first = metrics[0]
         rows.append([label, str(first.n), str(first.n_clusters), *(cell(metric_of(metrics, name)) for name in names)])
-    header = ["task", "n", "images", *(titles[name] for name in names)]
+    header = ["task", "n", "images", *(with_unit(titles[name], units[name]) for name in names)]
     return Text(title, header, rows, notes)
+
+
+def _judge(record: RunRecord, group: GroupResult) -> str:
+    if group.benchmark not in JUDGED:
+        return ""
+    return "; awaiting judge" if record.judge is None else f"; judge {record.judge['id']}"
+
+
+def _judged_notes(record: RunRecord, group: GroupResult) -> list[str]:
+    """What else is known of judged numbers: who judged, what the official script would print, the judge's own error."""
+    if record.judge is None:
+        kept = sum(record.task(task).n_scored or 0 for task in group.tasks)
+        return [f"{kept:,} answers are kept. {AWAITING_NOTE}"]
+    notes = judge_note([record])
+    for metric in group.metrics:
+        name, _, kind = metric.name.partition(":")
+        if kind in JUDGE_READINGS:
+            unit = "%" if metric.unit == FRACTION else f" {metric.unit}"
+            told = "undefined" if metric.value is None else cell(metric) + unit
+            notes.append(f"{name.replace('_', ' ')}, {JUDGE_READINGS[kind]}: {told}.")
+    return notes
+
+
+def _by_category(group: GroupResult) -> Text:
+    """A judged benchmark's metrics by the kind of question, kinds as rows."""
+    found = {metric.name: metric for metric in group.metrics}
+    parted = [metric for metric in BENCHMARKS[group.benchmark] if ":" in metric.name]
+    names = list(dict.fromkeys(metric.name.partition(":")[0] for metric in parted))
+    titles = {metric.name: metric for metric in BENCHMARKS[group.benchmark]}
+    rows = []
+    for kind in dict.fromkeys(metric.name.partition(":")[2] for metric in parted):
+        metrics = [found[f"{name}:{kind}"] for name in names]
+        rows.append([kind, str(metrics[0].n), str(metrics[0].n_clusters), *map(cell, metrics)])
+    header = ["questions", "n", "images", *(with_unit(titles[name].title, titles[name].unit) for name in names)]
+    return Text(f"{group.name} by kind of question (%)", header, rows, [INTERVAL_NOTE])
 
 
 def _frames_differ(metrics: list[Metric]) -> bool:
@@ -68,7 +116,8 @@ def _frames_differ(metrics: list[Metric]) -> bool:
 def _notes(group: GroupResult) -> list[str]:
     if group.benchmark == "pope":
         return [POPE_NOTE] if {name.rpartition("_")[2] for name in group.tasks} == set(POPE_SPLITS) else []
-    return [OCR_NOTE] if group.benchmark == "ocr" else []
+    known = {"ocr": OCR_NOTE, "llava_bench": LLAVA_NOTE, "mmhal": MMHAL_NOTE}
+    return [known[group.benchmark]] if group.benchmark in known else []
 
 
 def _lacks(metrics: list[Metric], name: str) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perpo.boxes import Frame
-from perpo.stats import Estimate, clustered_ratio
+from perpo.stats import Estimate, bootstrap_ratio, clustered_ratio
 
 Columns = Mapping[str, NDArray[np.float64]]
 """Scores by name, one number a sample; NaN where a score does not apply or could not be had."""
@@ -30,6 +30,11 @@ class Definition:
         higher_is_better: Which way is better; None if neither is.
         top: Weights of the scores whose sum is divided; by default the score of the metric's own name.
         bottom: Weights of the scores whose sum divides; by default every sample counts 1.
+        unit: What it counts in, as in records.
+        scale: What a hundred points of it are: 1 for a fraction, 6 where 6 is the highest score.
+        bounds: What it can be at least and at most for one sample.
+        judged: Whether a judge gave the scores. Its intervals are bootstrapped, and a sample whose judgement is
+            missing in one of two runs is left out when they are compared.
     """
 
     name: str
@@ -37,6 +42,10 @@ class Definition:
     higher_is_better: bool | None = True
     top: Mapping[str, float] = field(default_factory=dict)
     bottom: Mapping[str, float] = field(default_factory=dict)
+    unit: str = "fraction"
+    scale: float = 1.0
+    bounds: tuple[float, float] = (0.0, 1.0)
+    judged: bool = False
 
     def needs(self) -> set[str]:
         """Names of the scores that it is made of."""
@@ -60,7 +69,8 @@ class Definition:
         held = ~np.isnan(above) & ~np.isnan(below)
         if len(np.unique(strata[held])) < len(np.unique(strata)):
             return Estimate(None, None, None, None, int(held.sum()), 0, "undefined")
-        return clustered_ratio(above[held], below[held], clusters[held], strata[held])
+        ratio = bootstrap_ratio if self.judged else clustered_ratio
+        return ratio(above[held], below[held], clusters[held], strata[held], bounds=self.bounds)
 
 
 def _weighted(columns: Columns, weights: Mapping[str, float]) -> NDArray[np.float64]:
@@ -72,7 +82,30 @@ def _f1(name: str, title: str, suffix: str = "") -> Definition:
     return Definition(name, title, True, {tp: 2.0}, {tp: 2.0, fp: 1.0, fn: 1.0})
 
 
+def _rating(name: str, title: str, most: float, least: float, better: bool | None = True) -> Definition:
+    return Definition(name, title, better, {}, {}, f"points of {most:g}", most, (least, most), judged=True)
+
+
+def _relative(suffix: str = "") -> Definition:
+    name, title = f"relative_score{suffix}", suffix.removeprefix(":") or "relative score"
+    above, below = {f"model{suffix}": 1.0}, {f"reference{suffix}": 1.0}
+    # A rating is 1 to 10, and so a question's own ratio a tenth to ten.
+    return Definition(name, title, True, above, below, bounds=(0.1, 10.0), judged=True)
+
+
+def _mmhal(suffix: str = "") -> tuple[Definition, Definition]:
+    kind = suffix.removeprefix(":")
+    rate = Definition(f"hallucination_rate{suffix}", kind or "hallucination rate", False, judged=True)
+    return _rating(f"score{suffix}", kind or "score", 6, 0), rate
+
+
 SIZES = ("small", "medium", "large")
+
+LLAVA_BENCH_CATEGORIES = ("conv", "detail", "complex")
+MMHAL_TYPES = (
+    "attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other",
+)  # fmt: skip
+"""In the order of the published file: the type of question number n is the one at n modulo 8."""
 
 _IN_FRAMES = [f"acc@0.5:{frame}" for frame in get_args(Frame)]
 
@@ -108,11 +141,44 @@ BENCHMARKS: dict[str, tuple[Definition, ...]] = {
         Definition("meteor:swapped", "swapped METEOR"),
         Definition("truncated", "cut off", False),
     ),
+    "llava_bench": (
+        _relative(),
+        _rating("model", "model's rating", 10, 1),
+        _rating("reference", "reference's rating", 10, 1, None),
+        Definition("missing", "missing", False),
+        *(_relative(f":{category}") for category in LLAVA_BENCH_CATEGORIES),
+    ),
+    "mmhal": (
+        *_mmhal(),
+        Definition("missing", "missing", False),
+        *(metric for kind in MMHAL_TYPES for metric in _mmhal(f":{kind}")),
+    ),
 }
 """The metrics of each benchmark, in the order of tables."""
 
-PRIMARY = {"grounding": "acc@0.5", "pope": "f1", "ocr": "edit_distance"}
+PRIMARY = {
+    "grounding": "acc@0.5",
+    "pope": "f1",
+    "ocr": "edit_distance",
+    "llava_bench": "relative_score",
+    "mmhal": "score",
+}
 """The metric that stands for a benchmark."""
+
+JUDGED = tuple(name for name, metrics in BENCHMARKS.items() if any(metric.judged for metric in metrics))
+"""The benchmarks that a judge scores."""
+
+JUDGE_READINGS = {
+    "official": "as the official script counts what the judge wrote",
+    "judge_stderr": "standard error of the judge itself, from its votes",
+    "first_advantage": "how much higher an answer is rated where it stands first",
+}
+"""What records hold of judged metrics beside their values, behind the colon of the name, and what it is."""
+
+
+def score_names(benchmark: str) -> list[str]:
+    """Names of the scores that a benchmark's metrics are made of, in the order of the metrics."""
+    return list(dict.fromkeys(score for metric in BENCHMARKS[benchmark] for score in sorted(metric.needs())))
 
 
 def metrics_of(benchmark: str, scores: Sequence[str], box_frame: str | None = None) -> list[Definition]:

@@ -22,6 +22,7 @@ from perpo.store import Run
 
 TINY_NOTE = "Data: the tiny world's drawn shapes; these numbers say nothing about photographs or RefCOCO."
 INTERVAL_NOTE = "±: half of the 95% interval, clustered by image. The average weighs every task the same."
+FRACTION = "fraction"
 _METRIC = PRIMARY["grounding"]
 _GAP = 2  # blanks between two columns on a terminal
 
@@ -191,21 +192,32 @@ def leaderboard(
 
 
 def cell(estimate: Metric | Estimate | None, *, signed: bool = False) -> str:
-    """A value in percent with its 95% interval: "64.8 ±1.7", or "0.0 [0.0, 1.2]" where it is lopsided."""
+    """A value with its 95% interval: "64.8 ±1.7", or "0.0 [0.0, 1.2]" where it is lopsided; see `number`."""
     if estimate is None or estimate.value is None:
         return ""
-    value = _percent(estimate.value, signed)
+    unit = estimate.unit if isinstance(estimate, Metric) else FRACTION
+    value = number(estimate.value, unit, signed=signed)
     if estimate.ci_low is None or estimate.ci_high is None:
         return value
     if estimate.stderr is None:
-        return f"{value} [{_percent(estimate.ci_low, signed)}, {_percent(estimate.ci_high, signed)}]"
-    return f"{value} ±{100 * (estimate.ci_high - estimate.ci_low) / 2:.1f}"
+        low, high = (number(end, unit, signed=signed) for end in (estimate.ci_low, estimate.ci_high))
+        return f"{value} [{low}, {high}]"
+    return f"{value} ±{number((estimate.ci_high - estimate.ci_low) / 2, unit)}"
 
 
-def _percent(value: float | None, signed: bool = False) -> str:
-    if value is None:
-        return ""
-    return f"{round(100 * value, 1) + 0.0:{'+' if signed else ''}.1f}"  # + 0.0 turns -0.0 into 0.0
+def number(value: float, unit: str, *, signed: bool = False) -> str:
+    """A value of a metric: fractions in percent ("64.8"), all else in its own unit ("2.26")."""
+    scale, digits = (100, 1) if unit == FRACTION else (1, 2)
+    return f"{round(scale * value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"  # + 0.0 turns -0.0 into 0.0
+
+
+def with_unit(name: str, unit: str) -> str:
+    """The name of a column, with the unit of what is no fraction."""
+    return name if unit == FRACTION else f"{name} ({unit})"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else number(value, FRACTION)
 
 
 def _words(name: str) -> list[str]:
@@ -242,6 +254,16 @@ def _metric(metrics: list[Metric], name: str) -> Metric:
 def _group_metric(record: RunRecord, name: str) -> Metric:
     group = record.group("grounding")
     return _metric([] if group is None else group.metrics, name)
+
+
+def judge_note(records: Sequence[RunRecord]) -> list[str]:
+    """Who judged these runs, one sentence each, and where that departs from what was published."""
+    found = []
+    for judge in (record.judge for record in records if record.judge is not None):
+        changes = "; ".join(judge.get("deviations", []))
+        told = f" Not as published: {changes}. Compare only scores of the same judge." if changes else ""
+        found.append(f"Judge: {judge['id']}.{told}")
+    return list(dict.fromkeys(found))
 
 
 def is_tiny(record: RunRecord) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,9 @@ from perpo.colours import PALETTE
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 from perpo.records import Metric, RunRecord, metric_of
-from perpo.scores import BENCHMARKS, PRIMARY
-from perpo.stats import Estimate
+from perpo.scores import BENCHMARKS, JUDGED, PRIMARY
 from perpo.store import Run
-from perpo.tables import INTERVAL_NOTE, Text, cell
+from perpo.tables import FRACTION, INTERVAL_NOTE, Text, cell
 
 
 def history(runs: Sequence[Run], task: str | None = None, metric: str | None = None) -> pd.DataFrame:
@@ -26,7 +26,8 @@ def history(runs: Sequence[Run], task: str | None = None, metric: str | None = N
         metric: By default the primary one of its benchmark.
 
     Returns:
-        Columns when, name, run_id, data, value, low, high (fractions); `data` tells runs on other data apart.
+        Columns when, name, run_id, data, value, low, high, unit; `data` tells runs on other data, or with another
+        judge, apart.
 
     Raises:
         PerpoError: No run has it.
@@ -41,7 +42,8 @@ def history(runs: Sequence[Run], task: str | None = None, metric: str | None = N
             record = run.record
             line = {"when": pd.Timestamp(record.created_utc), "name": record.name, "run_id": record.run_id}
             data = _data(record, task)
-            lines.append(line | {"data": data, "value": found.value, "low": found.ci_low, "high": found.ci_high})
+            numbers = {"value": found.value, "low": found.ci_low, "high": found.ci_high, "unit": found.unit}
+            lines.append(line | {"data": data} | numbers)
     if not lines:
         known = {part.task for run in runs for part in run.record.tasks}
         known |= {group.name for run in runs for group in run.record.groups}
@@ -56,24 +58,33 @@ def _metric(record: RunRecord, task: str, name: str | None) -> Metric | None:
 
 
 def _data(record: RunRecord, task: str) -> str:
-    """What the metric stands on: digests of the data, and how many samples were taken of them."""
+    """What the metric stands on: digests of the data, how many samples were taken of them, and the judge."""
     group = record.group(task)
     names = group.tasks if group is not None else [task]
     parts = [record.task(name) for name in names]
-    return "+".join(sorted({f"{(part.data_sha256 or '')[:8]}:{part.n_scored}" for part in parts}))
+    data = "+".join(sorted({f"{(part.data_sha256 or '')[:8]}:{part.n_scored}" for part in parts}))
+    judged = any(part.benchmark in JUDGED for part in parts)
+    return f"{data} {json.dumps(record.judge, sort_keys=True)}" if judged else data
 
 
 def text(table: pd.DataFrame, title: str) -> Text:
-    """The history in percent; a change of the data is said, for values on both sides do not compare."""
+    """The history; a change of the data or the judge is said, for values on both sides do not compare."""
     rows = []
     for line in table.to_dict("records"):
         low, high = (None if pd.isna(line[end]) else line[end] for end in ("low", "high"))
-        value = cell(Estimate(line["value"], None, low, high, 0, 0, ""))
+        numbers = (line["value"], None, low, high, None, None, None, None)
+        value = cell(Metric("", *numbers, unit=line["unit"]))
         rows.append([f"{line['when']:%Y-%m-%d %H:%M}", line["name"], value, line["run_id"]])
     notes = [INTERVAL_NOTE]
     if table["data"].nunique() > 1:
-        notes.append("The data changed between some of these runs; values before and after do not compare.")
-    return Text(title, ["when (UTC)", "name", "value (%)", "run"], rows, notes)
+        changed = "The data, or the judge," if table["data"].str.contains(" ").any() else "The data"
+        notes.append(f"{changed} changed between some of these runs; values before and after do not compare.")
+    return Text(title, ["when (UTC)", "name", f"value ({_sign(table)})", "run"], rows, notes)
+
+
+def _sign(table: pd.DataFrame) -> str:
+    unit = str(table["unit"].iloc[-1])
+    return "%" if unit == FRACTION else unit
 
 
 def title_of(task: str, metric: str | None, runs: Sequence[Run]) -> str:
@@ -104,12 +115,13 @@ def draw(table: pd.DataFrame, title: str, file: Path) -> None:
         import vl_convert  # noqa: F401  what altair draws with
     except ImportError as error:
         raise PerpoError(f"{error.name}, which draws, is not installed", "pip install 'perpo[dashboard]'") from error
-    percent = table.assign(**{name: 100 * table[name].astype(float) for name in ("value", "low", "high")})
+    factor = 100 if _sign(table) == "%" else 1
+    percent = table.assign(**{name: factor * table[name].astype(float) for name in ("value", "low", "high")})
     x = alt.X("when:T", title="when (UTC)")
     colour = alt.Color("name:N", title="run", scale=alt.Scale(range=list(PALETTE)))
     base = alt.Chart(percent, title=title)
     scale = alt.Scale(zero=False)
-    lines = base.mark_line(opacity=0.5).encode(x=x, y=alt.Y("value:Q", title="%", scale=scale), color=colour)
+    lines = base.mark_line(opacity=0.5).encode(x=x, y=alt.Y("value:Q", title=_sign(table), scale=scale), color=colour)
     points = base.mark_point(filled=True, size=60).encode(x=x, y="value:Q", color=colour)
     bars = base.mark_rule().encode(x=x, y="low:Q", y2="high:Q", color=colour)
     (lines + bars + points).properties(width=640, height=320).save(str(file))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from perpo.scores import BENCHMARKS, PRIMARY, SIZES, Definition, metrics_of
+from perpo.scores import BENCHMARKS, MMHAL_TYPES, PRIMARY, SIZES, Definition, metrics_of
 
 NAN = float("nan")
 F1 = Definition("f1", "F1", True, {"tp": 2.0}, {"tp": 2.0, "fp": 1.0, "fn": 1.0})
@@ -119,7 +119,8 @@ def test_each_benchmark_has_distinct_names_and_the_one_that_stands_for_it() -> N
         assert PRIMARY[benchmark] in names
     assert set(PRIMARY) == set(BENCHMARKS)
     lower = {metric.name for metrics in BENCHMARKS.values() for metric in metrics if metric.higher_is_better is False}
-    assert lower == {"parse_fail", "edit_distance", "truncated"}
+    rates = {f"hallucination_rate{suffix}" for suffix in ("", *(f":{kind}" for kind in MMHAL_TYPES))}
+    assert lower == {"parse_fail", "edit_distance", "truncated", "missing", *rates}
 
 
 def plain(benchmark: str, name: str, rows: list[dict[str, float]]) -> float | None:
@@ -134,6 +135,9 @@ def plain(benchmark: str, name: str, rows: list[dict[str, float]]) -> float | No
         precision, recall = tp / (tp + fp), tp / (tp + fn)
         harmonic = 2 * precision * recall / (precision + recall)
         return {"precision": precision, "recall": recall}.get(name, harmonic)
+    if name.startswith("relative_score"):
+        suffix = name.removeprefix("relative_score")
+        return count(f"model{suffix}") / count(f"reference{suffix}")
     score = "yes" if name == "yes_ratio" else name
     held = [row[score] for row in rows if not math.isnan(row[score])]
     return sum(held) / len(held) if held else None

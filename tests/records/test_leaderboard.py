@@ -61,7 +61,7 @@ def test_reported_and_measured_rows_are_told_apart(make_run) -> None:
     assert "Probably a misprint" in notes
     table = frame(grounding)
     line = table[table["name"] == "LLaVA-v1.5-7B + PerPO"].iloc[0]
-    assert (line["refcoco_val Acc@0.5"], line["MMHal score"]) == (0.638, 2.26)
+    assert (line["refcoco_val Acc@0.5"], line["MMHal score, judge not named"]) == (0.638, 2.26)
     assert pd.isna(line["refcoco_val Acc@0.5 low"])
 
 

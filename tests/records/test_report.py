@@ -318,7 +318,7 @@ def test_common_is_of_the_same_tasks_images_and_truths(make_run) -> None:
 def test_judges_and_frames_must_be_the_same_even_where_one_has_none(make_run) -> None:
     one = make_run("base", rows(13))
     judged = dataclasses.replace(one.record, judge={"id": "gpt", "prompt_sha256": "0", "settings": {}})
-    with pytest.raises(PerpoError, match=r'judge \{"id": "gpt".* against none'):
+    with pytest.raises(PerpoError, match="judge gpt against None"):
         compare_runs(one, dataclasses.replace(one, record=judged))
     tasks = [dataclasses.replace(task, box_frame=None) for task in one.record.tasks]
     with pytest.raises(PerpoError, match="a: box_frame None against padded"):
