@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Literal
 
 from perpo.cli.common import arg, parse_arguments, quiet_libraries, run_program
+from perpo_eval.judge_cli import JudgeFlags, judge_main, show
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalArguments:
-    """What perpo-eval takes."""
+class AnswerFlags:
+    """What is asked, of whom, and what becomes of it."""
 
-    suite: Literal["grounding", "pope", "ocr", "paper"] = arg("grounding", "which tasks and scores")
+    suite: Literal["grounding", "pope", "ocr", "paper", "judged"] = arg("grounding", "which tasks and scores")
     model: str | None = arg(None, "tiny (the embedded checkpoint; default), a Hugging Face folder, or a hub id")
     adapter: str | None = arg(None, "folder of an adapter that perpo-train wrote")
-    data: str = arg("tiny", "tiny (the embedded world), hub, or a folder of <task>.parquet that perpo-data wrote")
+    data: str = arg("tiny", "tiny (the embedded world), hub, or a folder: what perpo-data wrote, or published files")
     tasks: list[str] = arg([], "tasks to run (default: all of the suite that the data serve)")
     limit: int | None = arg(None, "only the first so many samples of each task")
     batch_size: int | None = arg(None, "questions in one batch (default: 16; 1 for lmms:<model>)")
-    max_new_tokens: int | None = arg(None, "where answers are cut (default: 64 for boxes, 128 for yes/no, 2048 a page)")
+    max_new_tokens: int | None = arg(None, "where answers are cut (default: by benchmark, 64 for boxes to 2048 a page)")
     temperature: float = arg(0.0, "0 takes the most probable token, more draws")
     top_p: float = arg(1.0, "share of the probability that is drawn from")
     seed: int = arg(0, "what is drawn depends on it, the question and the image alone")
@@ -42,9 +43,18 @@ class EvalArguments:
     json: bool = arg(False, "print run.json's content on stdout instead of the table")
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvalArguments(JudgeFlags, AnswerFlags):
+    """What perpo-eval takes."""
+
+    judge: Literal["model", "none"] = arg(
+        "model", "for --suite judged: model asks --judge_model; none keeps the answers, for perpo-eval judge"
+    )
+
+
 _DESCRIPTION = (
     "Evaluate a checkpoint through lmms-eval, print its scores, and store a run record. "
-    "Of stored runs: perpo-eval list, perpo-eval show, perpo-eval export."
+    "Of stored runs: perpo-eval list, perpo-eval show, perpo-eval export, perpo-eval judge."
 )
 
 
@@ -53,13 +63,15 @@ def main(argv: list[str] | None = None) -> int:
     return run_program(_main, argv)
 
 
-def _main(argv: list[str]) -> None:
+def _main(argv: list[str]) -> int:
     if argv and argv[0] in ("list", "show", "export"):
         from perpo_eval import results_cli
 
         mains = {"list": results_cli.list_main, "show": results_cli.show_main, "export": results_cli.export_main}
         mains[argv[0]](argv[1:])
-        return
+        return 0
+    if argv and argv[0] == "judge":
+        return judge_main(argv[1:])
     args = parse_arguments(EvalArguments, argv, prog="perpo-eval", description=_DESCRIPTION)
     quiet_libraries()
     from perpo_eval.runner import evaluate, write_questions
@@ -67,19 +79,9 @@ def _main(argv: list[str]) -> None:
     if args.questions is not None:
         count = write_questions(args)
         print(f"{args.questions}: {count:,} questions", file=sys.stderr)
-        return
+        return 0
     path = evaluate(args)
-    if path is None:  # not the first of several processes
-        return
-    if args.json:
-        print((path / "run.json").read_text(encoding="utf-8"), end="")
-    else:
-        from perpo.run_tables import run_texts
-        from perpo.store import read_run
-
-        for text in run_texts(read_run(path).record):
-            text.show()
-    print(f"run record: {path}", file=sys.stderr)
+    return 0 if path is None else show(path, as_json=args.json)  # None: not the first of several processes
 
 
 if __name__ == "__main__":

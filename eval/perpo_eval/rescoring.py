@@ -17,19 +17,30 @@ from perpo.errors import PerpoError
 from perpo.families import family_of
 from perpo.files import check_writable
 from perpo.records import ModelInfo, RunRecord, sample_key
-from perpo.store import new_run_id, read_run, write_run
+from perpo.scores import JUDGED
+from perpo.store import new_run_id, read_run, resolve_run, write_run
 from perpo_eval import scoring
 from perpo_eval.engines import in_frame
+from perpo_eval.judge_cli import judge_of
 from perpo_eval.responses import Response
 from perpo_eval.storing import RunWriter, check_family, command, templates_of
 from perpo_eval.suites import SUITE_VERSION, TaskData, TaskSpec, spec_of, suite_sha256
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from perpo_eval.cli import EvalArguments
+    from perpo_eval.judge_cli import JudgeArguments
+    from perpo_eval.judged import Judge
 
 
 def score_responses(
-    args: EvalArguments, data: Sequence[TaskData], answers: dict[str, str], began: datetime, clock: float
+    args: EvalArguments,
+    data: Sequence[TaskData],
+    answers: dict[str, str],
+    judge: Judge | None,
+    began: datetime,
+    clock: float,
 ) -> Path:
     """Score answers that were made elsewhere."""
     missing, known = [], set()
@@ -51,7 +62,7 @@ def score_responses(
     unknown = dict.fromkeys((field.name for field in fields(ModelInfo)), None)
     info = ModelInfo(**unknown | {"id": args.name or Path(str(args.responses)).stem, "engine": "elsewhere"})  # type: ignore[arg-type]
     info = dataclasses.replace(info, family=args.family)
-    run = RunWriter(args, info, family, None, {}, began, clock)
+    run = RunWriter(args, info, family, None, {}, began, clock, judge)
     templates = templates_of(args, specs, family)
     return run.store(data, templates, lambda task: lambda number, key: Response(answers[key]))
 
@@ -59,8 +70,6 @@ def score_responses(
 def rescored(args: EvalArguments) -> Path:
     """Score a stored run's responses again, and store that as another run."""
     check_unused(args, ("rescore", "name", "output", "family", "box_frame", "json"))
-    import pyarrow.compute as pc
-
     check_writable(Path(args.output))
     clock = time.perf_counter()
     run = read_run(Path(str(args.rescore)))
@@ -69,27 +78,68 @@ def rescored(args: EvalArguments) -> Path:
     family = None if named is None else in_frame(family_of(named), args.box_frame or _declared(old))
     if family is not None and family.box_format.resize is not None and (sizes := old.generation.get("box_resize")):
         family = dataclasses.replace(family, boxes=dataclasses.replace(family.box_format, resize=Resize(**sizes)))
-    tables, results = [], []
-    for result in old.tasks:
-        spec = _known_spec(result.task)
+    tables, specs = [], [_known_spec(result.task) for result in old.tasks]
+    for spec in specs:
         check_family(family, [spec])
-        table = scoring.rescore(samples.filter(pc.equal(samples["task"], result.task)), spec, family)
+        tables.append(scoring.rescore(_of_task(samples, spec), spec, family))
+    old = dataclasses.replace(old, model=dataclasses.replace(old.model, family=named))
+    return _store_again(old, args.name, args.output, tables, specs, clock, command(args))
+
+
+def judge_run(args: JudgeArguments) -> Path:
+    """Let a judge score a stored run's responses, and store that as another run.
+
+    Raises:
+        PerpoError: No such run, none with judged tasks, or as `perpo_eval.judge.ask_judge`.
+    """
+    judge = judge_of(args, args.output)
+    check_writable(Path(args.output))
+    clock = time.perf_counter()
+    run = resolve_run(args.run, Path(args.output))
+    old, samples = run.record, run.samples()
+    specs = [_known_spec(result.task) for result in old.tasks]
+    if not any(spec.benchmark in JUDGED for spec in specs):
+        raise PerpoError(f"{run.path} holds no task that a judge scores", "give a run of perpo-eval --suite judged")
+    family = None if old.model.family is None else family_of(old.model.family)
+    # As they are stored: the columns of a task's own scores, and null for all that a judge gives.
+    tables = [scoring.rescore(_of_task(samples, spec), spec, family) for spec in specs]
+    tables, about = scoring.judge(tables, specs, judge)
+    old = dataclasses.replace(old, judge=about)
+    return _store_again(old, args.name, args.output, tables, specs, clock, command(args, "perpo-eval judge"))
+
+
+def _of_task(samples: pa.Table, spec: TaskSpec) -> pa.Table:
+    import pyarrow.compute as pc
+
+    return samples.filter(pc.equal(samples["task"], spec.name))
+
+
+def _store_again(
+    old: RunRecord,
+    name: str | None,
+    output: str,
+    tables: Sequence[pa.Table],
+    specs: Sequence[TaskSpec],
+    clock: float,
+    line: str,
+) -> Path:
+    """Store new scores of a run's responses as another run."""
+    results = []
+    for result, table in zip(old.tasks, tables, strict=True):
         kept = {field.name: getattr(result, field.name) for field in fields(result)}
-        for name in ("n_scored", "n_parse_fail", "n_error", "metrics"):
-            del kept[name]
+        for measured in ("n_scored", "n_parse_fail", "n_error", "metrics"):
+            del kept[measured]
         frame = table["box_frame"][0].as_py() if table.num_rows else None
-        tables.append(table)
         results.append(scoring.task_result(kept | {"box_frame": frame, "task_version": scoring.TASK_VERSION}, table))
     now = datetime.now(UTC)
-    name = args.name or old.name
     record = dataclasses.replace(
         old,
-        run_id=new_run_id(name, old.suite["name"], now),
-        name=name,
-        model=dataclasses.replace(old.model, family=named),
+        run_id=new_run_id(name or old.name, old.suite["name"], now),
+        name=name or old.name,
+        status=scoring.judging_status(tables, specs),
         created_utc=now.isoformat(timespec="seconds"),
         duration_s=round(time.perf_counter() - clock, 3),
-        command=command(args),
+        command=line,
         code=provenance.code_version(),
         packages=provenance.package_versions(),
         suite=old.suite | {"version": SUITE_VERSION, "sha256": suite_sha256()},
@@ -98,7 +148,7 @@ def rescored(args: EvalArguments) -> Path:
         samples=None,
         rescored_from=old.run_id,
     )
-    return write_run(Path(args.output), record, scoring.join(tables)).path
+    return write_run(Path(output), record, scoring.join(tables)).path
 
 
 def _declared(record: RunRecord) -> Frame | None:

@@ -20,6 +20,7 @@ from perpo.records import sample_key
 from perpo.training_record import read_record
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.engines import check_engine, family_from, load_engine
+from perpo_eval.judge_cli import given, judge_of
 from perpo_eval.rescoring import check_unused, rescored, score_responses
 from perpo_eval.responses import ResponseJournal, read_responses
 from perpo_eval.storing import RunWriter, check_family, check_frame, templates_of
@@ -27,6 +28,7 @@ from perpo_eval.suites import TaskSpec, load_task, missing_tasks, select_tasks
 
 if TYPE_CHECKING:
     from perpo_eval.cli import EvalArguments
+    from perpo_eval.judged import Judge
 
 
 def evaluate(args: EvalArguments) -> Path | None:
@@ -44,12 +46,13 @@ def evaluate(args: EvalArguments) -> Path | None:
     if args.rescore is not None:
         return rescored(args)
     specs = check(args)
+    judge = _judge(args)
     began, clock = datetime.now(UTC), time.perf_counter()
     training = read_record(args.adapter) if args.adapter else None
     answers = read_responses(args.responses) if args.responses is not None else None
     data = [load_task(spec, args.data) for spec in specs]
     if answers is not None:
-        return score_responses(args, data, answers, began, clock)
+        return score_responses(args, data, answers, judge, began, clock)
     from perpo_eval.generation import World, answer_all
 
     engine = load_engine(args)
@@ -58,7 +61,7 @@ def evaluate(args: EvalArguments) -> Path | None:
     settings = {spec.name: _settings(args, spec) for spec in specs}
     device = getattr(engine.model, "device", None)  # a model behind a server has none here
     hardware = provenance.hardware(None if device is None else str(device))
-    run = RunWriter(args, engine.info, engine.family, training, hardware, began, clock)
+    run = RunWriter(args, engine.info, engine.family, training, hardware, began, clock, judge)
     world = World()
     with closing(ResponseJournal(Path(args.output), engine.identity, world.rank)) as journal:
         done = answer_all(engine, data, templates, settings, args.limit, journal, world)
@@ -81,6 +84,8 @@ def check(args: EvalArguments) -> list[TaskSpec]:
         if value is not None and value < 1:
             raise PerpoError(f"--{name} is {value}; expected at least 1", "leave it out for the default")
     _check_sampling(args)
+    if args.questions is None:
+        _judge(args)
     if importlib.util.find_spec("lmms_eval") is None:
         raise PerpoError("lmms-eval, which evaluates, is not installed", "pip install 'perpo[eval]'")
     specs = select_tasks(args.suite, args.data, args.tasks)
@@ -100,12 +105,25 @@ def check(args: EvalArguments) -> list[TaskSpec]:
         if args.adapter is not None:
             read_record(args.adapter)
     else:
-        check_unused(
-            args, ("suite", "data", "tasks", "limit", "prompt_style", "family", "box_frame", "name", "output", "json")
-        )
+        asked = ("suite", "data", "tasks", "limit", "prompt_style", "family", "box_frame", "name", "output", "json")
+        check_unused(args, (*asked, "judge", *given(args)))
         check_family(FAMILIES.get(args.family or ""), specs)
     check_writable(Path(args.output))
     return specs
+
+
+def _judge(args: EvalArguments) -> Judge | None:
+    """Who judges; None where nobody does.
+
+    Raises:
+        PerpoError: No judge is named where one is needed, or one is where none is asked.
+    """
+    names = given(args)
+    if args.suite != "judged" and (names or args.judge != "model"):
+        raise PerpoError(f"--{(names or ['judge'])[0]} is for --suite judged", "no other suite asks a judge")
+    if args.judge == "none" and names:
+        raise PerpoError(f"--{names[0]} has no use with --judge none", "leave one of the two out")
+    return judge_of(args, args.output) if args.suite == "judged" and args.judge == "model" else None
 
 
 def write_questions(args: EvalArguments) -> int:

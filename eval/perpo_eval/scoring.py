@@ -9,14 +9,16 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from perpo.families import Family
 from perpo.records import GroupResult, Metric, TaskResult, sample_key
-from perpo.scores import metrics_of
+from perpo.scores import JUDGED, metrics_of
+from perpo_eval import judged
 from perpo_eval.benchmarks import BENCHMARKS, Benchmark
+from perpo_eval.judge_readings import readings
 from perpo_eval.responses import Response
 from perpo_eval.suites import TaskData, TaskSpec, spec_of
 
@@ -78,14 +80,54 @@ def rescore(samples: pa.Table, spec: TaskSpec, family: Family | None) -> pa.Tabl
             for row in batch.to_pylist():
                 said = Response(row["response"], finish_reason=row["finish_reason"])
                 size = (row["image"]["width"], row["image"]["height"])
-                yield row | _scored(benchmark, said, json.loads(row["target"]), size, family, names)
+                again = _scored(benchmark, said, json.loads(row["target"]), size, family, names)
+                if benchmark.name in JUDGED:
+                    again |= judged.scored(benchmark.name, row, judged.votes_in(row))
+                yield row | again
 
     return _table(rows(), names)
 
 
+def judge(
+    tables: Sequence[pa.Table], specs: Sequence[TaskSpec], by: judged.Judge
+) -> tuple[list[pa.Table], dict[str, Any]]:
+    """Let a judge score the answers to those tasks that are judged.
+
+    Args:
+        tables: The rows of each task.
+        specs: The tasks.
+        by: The judge.
+
+    Returns:
+        The rows of each task, and what the record says of the judge.
+
+    Raises:
+        PerpoError: As `perpo_eval.judge.ask_judge`.
+    """
+    places = [place for place, spec in enumerate(specs) if spec.benchmark in JUDGED]
+    rows, record = by.judge([(specs[place].benchmark, tables[place].to_pylist()) for place in places])
+    found = list(tables)
+    for place, scored in zip(places, rows, strict=True):
+        found[place] = _table(scored, score_names(BENCHMARKS[specs[place].benchmark], None))
+    return found, record
+
+
+def judging_status(
+    tables: Sequence[pa.Table], specs: Sequence[TaskSpec]
+) -> Literal["complete", "partial", "awaiting judge"]:
+    """Whether the judged tasks have their scores: see `perpo.records.RunRecord.status`."""
+    missing = [_score(table, "missing") for table, spec in zip(tables, specs, strict=True) if spec.benchmark in JUDGED]
+    found = np.concatenate([*missing, []])
+    if not len(found):
+        return "complete"
+    if np.isnan(found).any():
+        return "awaiting judge"
+    return "partial" if found.mean() > judged.MOST_MISSING else "complete"
+
+
 def score_names(benchmark: Benchmark, family: Family | None) -> list[str]:
     """The scores of a benchmark's samples, in the order of the column."""
-    scored = benchmark.score("", _EXAMPLES[benchmark.name], (2, 2), family)  # type: ignore[arg-type]
+    scored = benchmark.score("", _EXAMPLES.get(benchmark.name), (2, 2), family)  # type: ignore[arg-type]
     return [*scored.scores, *(["truncated"] if benchmark.name == "ocr" else [])]
 
 
@@ -226,15 +268,19 @@ def metrics(benchmark: str, tables: Sequence[pa.Table], box_frame: str | None = 
     columns = {name: np.concatenate([_score(table, name) for table in tables]) for name in names}
     clusters = np.concatenate([table["cluster_id"].to_numpy() for table in tables]).astype(str)
     tasks = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
-    return [
+    found = [
         Metric(
             name=metric.name,
             **asdict(metric.estimate(columns, clusters, tasks)),
             higher_is_better=metric.higher_is_better,
-            unit="fraction",
+            unit=metric.unit,
         )
         for metric in metrics_of(benchmark, names, box_frame)
     ]
+    if benchmark in JUDGED:
+        judgements = [text for table in tables for text in table["judge"].to_pylist()]
+        found += readings(benchmark, judgements, clusters.tolist())
+    return found
 
 
 def _score(table: pa.Table, name: str) -> np.ndarray:

@@ -24,6 +24,8 @@ from perpo_eval.suites import SUITE_VERSION, TaskData, TaskSpec, suite_sha256
 
 if TYPE_CHECKING:
     from perpo_eval.cli import EvalArguments
+    from perpo_eval.judge_cli import JudgeArguments
+    from perpo_eval.judged import Judge
 
 ResponseOf = Callable[[str], Callable[[int, str], Response]]
 """For a task, the answer by document number and sample key."""
@@ -41,6 +43,7 @@ class RunWriter:
         hardware: Where it answered.
         began: When.
         clock: `time.perf_counter()` of then.
+        judge: Who scores what a judge is to score, or None.
     """
 
     args: EvalArguments
@@ -50,10 +53,15 @@ class RunWriter:
     hardware: dict[str, Any]
     began: datetime
     clock: float
+    judge: Judge | None = None
 
     def store(self, data: Sequence[TaskData], templates: dict[str, str], response_of: ResponseOf) -> Path:
-        """Score the answers and write the record."""
-        tables, results = [], []
+        """Score the answers and write the record.
+
+        Raises:
+            PerpoError: Where a judge is asked, as `perpo_eval.judge.ask_judge`.
+        """
+        tables, abouts = [], []
         for task in data:
             spec, template = task.spec, templates[task.spec.name]
             table = scoring.score_task(task, template, self.family, response_of(spec.name), self.args.limit)
@@ -73,12 +81,17 @@ class RunWriter:
                 "cluster_key": "image sha256",
             }
             tables.append(table)
-            results.append(scoring.task_result(about, table))
+            abouts.append(about)
+        specs, judge = [task.spec for task in data], None
+        if self.judge is not None:
+            tables, judge = scoring.judge(tables, specs, self.judge)
+        results = [scoring.task_result(about, table) for about, table in zip(abouts, tables, strict=True)]
         record = RunRecord(
             **self._circumstances(),
+            status=scoring.judging_status(tables, specs),
             tasks=results,
             groups=scoring.groups(results, tables),
-            judge=None,
+            judge=judge,
             samples=None,
             source="measured",
         )
@@ -110,7 +123,6 @@ class RunWriter:
             "schema_version": SCHEMA_VERSION,
             "run_id": new_run_id(name, args.suite, self.began),
             "name": name,
-            "status": "complete",
             "created_utc": self.began.isoformat(timespec="seconds"),
             "duration_s": round(time.perf_counter() - self.clock, 3),
             "command": command(args),
@@ -162,9 +174,9 @@ def _prompt(task: TaskData, template: str) -> str:
     return template if asked else BENCHMARKS[task.spec.benchmark].question("", template)
 
 
-def command(args: EvalArguments) -> str:
+def command(args: EvalArguments | JudgeArguments, program: str = "perpo-eval") -> str:
     """The command line that would repeat a run."""
-    words = ["perpo-eval"]
+    words = [program]
     for field in fields(args):
         value = getattr(args, field.name)
         default = default_of(field)

@@ -13,6 +13,7 @@ from perpo.checkpoints import files_digest
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 from perpo.prepare.hub import HubTask, hub_rows, hub_tasks
+from perpo_eval.published import PUBLISHED, Published
 from perpo_eval.tiny_data import tiny_parquet, tiny_version
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "pope": ("pope",),
     "ocr": ("ocr",),
     "paper": ("grounding", "pope", "ocr"),
+    "judged": ("llava_bench", "mmhal"),
 }
 """The benchmarks of each suite."""
 
@@ -33,6 +35,7 @@ SUITE_VERSION = "2"
 _SPLITS = {"": ("val", "testA", "testB"), "+": ("val", "testA", "testB"), "g": ("val", "test")}
 _STRATEGIES = ("random", "popular", "adversarial")
 _PAGE_TOKENS = 2048
+_ANSWER_TOKENS = 1024
 _LONGEST = {"grounding": 64, "pope": 128, "ocr": _PAGE_TOKENS}
 
 
@@ -68,6 +71,11 @@ class TaskSpec:
         """Whether the tiny world draws it."""
         return self.dataset.startswith(("refshapes", "tiny"))
 
+    @property
+    def published(self) -> Published | None:
+        """How its authors' files are read, where it is read from them."""
+        return PUBLISHED.get(self.name)
+
 
 def _specs() -> list[TaskSpec]:
     specs, hub = [], hub_tasks()
@@ -84,6 +92,12 @@ def _specs() -> list[TaskSpec]:
     specs.append(TaskSpec("tinypages_test", "ocr", "tinypages", "test", 64))
     for language in ("en", "cn"):
         specs.append(TaskSpec(f"fox_ocr_{language}", "ocr", "fox_ocr", language, _PAGE_TOKENS, None, "perpo-data fox"))
+    for name, dataset, benchmark in (
+        ("llava_bench_wild", "tinywild", "llava_bench"),
+        ("mmhal_bench", "tinymmhal", "mmhal"),
+    ):
+        specs.append(TaskSpec(f"{dataset}_test", benchmark, dataset, "test", 64))
+        specs.append(TaskSpec(name, benchmark, name, "test", _ANSWER_TOKENS))
     return specs
 
 
@@ -132,7 +146,7 @@ def select_tasks(suite: str, data: str, tasks: Sequence[str]) -> list[TaskSpec]:
 
     Args:
         suite: A key of `SUITES`.
-        data: "tiny", "hub", or a folder of <task>.parquet files.
+        data: "tiny", "hub", or a folder of <task>.parquet files or of published benchmarks.
         tasks: What the user asked for; empty for all of the suite that the data serve.
 
     Raises:
@@ -142,7 +156,7 @@ def select_tasks(suite: str, data: str, tasks: Sequence[str]) -> list[TaskSpec]:
     if data == "tiny":
         served = [spec for spec in wanted if spec.tiny]
     elif data == "hub":
-        served = [spec for spec in wanted if spec.hub is not None]
+        served = [spec for spec in wanted if spec.hub is not None or spec.published is not None]
     else:
         served = _in_folder(data, wanted, suite)
     known = {spec.name: spec for spec in served}
@@ -175,19 +189,23 @@ def missing_tasks(suite: str, data: str, specs: Sequence[TaskSpec]) -> str | Non
 def _in_folder(data: str, wanted: Sequence[TaskSpec], suite: str) -> list[TaskSpec]:
     if not Path(data).is_dir():
         raise PerpoError(f"--data is {data}, which is no folder", "give tiny, hub, or a folder of <task>.parquet files")
-    found = [spec for spec in wanted if _file(data, spec.name).is_file()]
+    found = [spec for spec in wanted if _sources(data, spec)]
     own = sorted(path.stem for start in _OWN_DATA for path in Path(data).glob(f"{start}?*.parquet"))
     return found + [spec for spec in map(spec_of, own) if spec.benchmark in SUITES[suite]]
 
 
 def _missing_hint(task: str, known: dict[str, TaskSpec]) -> str:
     spec = TASKS.get(task)
+    if spec is not None and spec.published is not None:
+        return _builds([spec])
     if spec is not None and spec.build:
         return f"build it with {spec.build} --output FOLDER, and give --data FOLDER"
     return did_you_mean(task, known)
 
 
 def _builds(wanted: Sequence[TaskSpec]) -> str:
+    if fetched := [spec.published.repository for spec in wanted if spec.published is not None]:
+        return f"fetch {' and '.join(fetched)} from the hub with their images into FOLDER, and give --data FOLDER"
     commands = dict.fromkeys(spec.build.split(" --")[0] for spec in wanted if spec.build)
     return f"build the files with {' or '.join(commands)} --output FOLDER, and give --data FOLDER"
 
@@ -199,7 +217,7 @@ def load_task(spec: TaskSpec, data: str) -> TaskData:
         PerpoError: Rows or images that cannot be read.
     """
     from perpo_eval.benchmarks import BENCHMARKS
-    from perpo_eval.documents import fingerprint, hub_documents, parquet_documents
+    from perpo_eval.documents import documents, fingerprint, hub_documents, parquet_documents
 
     form = BENCHMARKS[spec.benchmark].rows
     revision: str | None = None
@@ -213,6 +231,11 @@ def load_task(spec: TaskSpec, data: str) -> TaskData:
         dataset, note = f"hub:{spec.hub.repository}", spec.hub.mixture
         rows, revision = hub_rows(spec.hub.repository, spec.hub.config, spec.hub.split)
         docs = hub_documents(rows, form)
+    elif spec.published is not None:
+        files, revision = spec.published.get(data)
+        dataset = f"hub:{spec.published.repository}" if data == "hub" else f"dir:{spec.dataset}"
+        docs = documents(spec.published.rows(files), form, str(files[0]))
+        note = spec.published.note(len(docs))
     else:
         dataset, note = f"dir:{spec.dataset}", _file_note(_file(data, spec.name))
         docs = parquet_documents(_file(data, spec.name), form)
@@ -239,20 +262,36 @@ def data_version(data: str, specs: Sequence[TaskSpec]) -> str:
     """
     if data == "hub":
         return data
-    return tiny_version() if data == "tiny" else files_digest([_file(data, spec.name) for spec in specs])
+    if data == "tiny":
+        return tiny_version()
+    return files_digest([file for spec in specs for file in _sources(data, spec)])
 
 
 def suite_sha256() -> str:
     """Digest of what is asked and how answers are scored."""
     here = Path(__file__).parent
-    files = [path for folder in ("tasks", "metrics") for path in (here / folder).rglob("*") if path.is_file()]
-    files += [here / "benchmarks.py", here / "documents.py"]
+    files = [
+        path
+        for folder in ("tasks", "metrics", "judge_prompts")
+        for path in (here / folder).rglob("*")
+        if path.is_file()
+    ]
+    files += [here / "benchmarks.py", here / "documents.py", here / "judged.py", here / "judge_readings.py"]
     files += [Path(str(module.__file__)) for module in (boxes, families, prompts, scores, stats)]
     digest = hashlib.sha256()
     # In the order of what they are, not of where they are installed.
     for name, content in sorted((path.name, path.read_bytes()) for path in files if "__pycache__" not in path.parts):
         digest.update(name.encode() + b"\0" + content)
     return digest.hexdigest()
+
+
+def _sources(data: str, spec: TaskSpec) -> list[Path]:
+    """The files of a folder that a task's rows are read from; none if they are not there."""
+    if spec.published is not None:
+        files = spec.published.find(Path(data))
+        return [] if files is None else spec.published.versioned(files)
+    file = _file(data, spec.name)
+    return [file] if file.is_file() else []
 
 
 def _file(data: str, task: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,15 @@ def tiny_version() -> str:
     version stands.
     """
     from perpo import prompts
-    from perpo.tiny import expressions, objects, pages, scenes, world
+    from perpo.tiny import expressions, judged, objects, pages, scenes, world
 
-    modules = (expressions, objects, pages, prompts, scenes, world)
+    modules = (expressions, judged, objects, pages, prompts, scenes, world)
     sources = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     return f"{world.WORLD_VERSION}-{hashlib.sha256(sources).hexdigest()[:8]}"
 
 
 def tiny_parquet(task: str) -> Path:
-    """The rows of a task of the tiny world, such as refshapes_val, tinypope_random or tinypages_test."""
+    """The rows of a task of the tiny world, such as refshapes_val, tinypope_random or tinywild_test."""
     from perpo.tiny.world import write_parquet
 
     path = cache_folder() / f"tiny-world-{tiny_version()}" / f"{task}.parquet"
@@ -36,6 +36,7 @@ def tiny_parquet(task: str) -> Path:
 
 
 def _rows(task: str) -> Iterator[dict[str, Any]]:
+    from perpo.tiny.judged import mmhal_rows, wild_rows
     from perpo.tiny.objects import object_rows
     from perpo.tiny.pages import page_rows
     from perpo.tiny.world import benchmark_rows
@@ -43,4 +44,6 @@ def _rows(task: str) -> Iterator[dict[str, Any]]:
     dataset, split = task.rsplit("_", 1)
     if dataset == "tinypope":
         return object_rows(split)
-    return page_rows(split) if dataset == "tinypages" else benchmark_rows(dataset, split)
+    drawn: dict[str, Callable[[str], Iterator[dict[str, Any]]]]
+    drawn = {"tinypages": page_rows, "tinywild": wild_rows, "tinymmhal": mmhal_rows}
+    return drawn[dataset](split) if dataset in drawn else benchmark_rows(dataset, split)

@@ -182,6 +182,26 @@ def hub_rows(repository: str, config: str | None, split: str, revision: str | No
     return data, commit
 
 
+def hub_folder(repository: str, patterns: Sequence[str]) -> tuple[Path, str]:
+    """A data set's files as its repository holds them at the pinned commit, and that commit.
+
+    Args:
+        repository: The data set's id on the hub, a key of `known.HUB_REVISIONS`.
+        patterns: Which files, such as "images/*".
+
+    Raises:
+        PerpoError: They can't be fetched, and are not at hand either (exit code 3).
+    """
+    from huggingface_hub import snapshot_download
+
+    commit = HUB_REVISIONS[repository]
+    try:
+        found = snapshot_download(repository, repo_type="dataset", revision=commit, allow_patterns=list(patterns))
+    except Exception as error:  # of many kinds: no network, no such commit, a file that was cut
+        raise _unreachable(repository, commit, error) from error
+    return Path(found), commit
+
+
 def _check_commit(data: Dataset, repository: str, commit: str) -> None:
     """Without a network `datasets` takes what it fetched last, whatever the commit: its cache's folder tells."""
     for file in data.cache_files:

@@ -40,14 +40,20 @@ GOOGLE_REFS: dict[ReferSet, dict[str, int]] = {"refcoco": {"val": 5000, "test": 
 their images too."""
 
 # The newest commits of the data (RefCOCOplus: of its files) as the hub's pages of lmms-lab/RefCOCO, /RefCOCOplus,
-# /RefCOCOg and /POPE showed them; the data sets moved to lmms-lab-encoder with their history in 2026.
+# /RefCOCOg and /POPE showed them; the data sets moved to lmms-lab-encoder with their history in 2026. The authors'
+# own repositories of the judged benchmarks have their published files at these commits.
 HUB_REVISIONS = {
     "lmms-lab-encoder/RefCOCO": "a5dff0b3194715fda69b2d6a0d2aaafb41eaa407",
     "lmms-lab-encoder/RefCOCOplus": "6ff10a221309bc4791d1ff7d57f8bbcb509b9e9d",
     "lmms-lab-encoder/RefCOCOg": "93af55545967808285637a67431e4971a6f9fd49",
     "lmms-lab-encoder/POPE": "4db1276663dfa5eb8ad16a52d24c31a09e470896",
+    "liuhaotian/llava-bench-in-the-wild": "9773b6fd2be88d4ced480dcd9bfd4ce76e47f79b",
+    "Shengcao1006/MMHal-Bench": "f5f49a938f45ed99e235b8519ba28f76832a2add",
 }
 """The commits that are read unless another is asked for."""
+
+LLAVA_BENCH_QUESTIONS = 60
+MMHAL_QUESTIONS = 96
 
 # Rows of the hub's splits that are refs of Google's partition, beside those that the papers report.
 HUB_GOOGLE_ROWS = {"refcoco_val": 5000, "refcocog_val": 5000}

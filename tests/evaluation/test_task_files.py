@@ -7,13 +7,15 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
+import published_files
 import pyarrow.parquet as pq
 import pytest
+from judge_server import JudgeServer, judge_server
 from lmms_eval.tasks import TaskManager, get_task_dict
 from PIL import ImageFile
 
@@ -21,22 +23,27 @@ from perpo.boxes import format_box
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES
 from perpo.scores import BENCHMARKS as METRICS
+from perpo.scores import JUDGED, PRIMARY
 from perpo.store import read_run
+from perpo.tiny.judged import mmhal_rows, wild_rows
 from perpo.tiny.objects import object_rows
 from perpo.tiny.pages import page_rows
 from perpo.tiny.world import benchmark_rows, write_parquet
 from perpo_eval import suites
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.cli import EvalArguments
+from perpo_eval.judge_cli import JudgeFlags, judge_of
 from perpo_eval.responses import Response
 from perpo_eval.runner import evaluate
+from perpo_eval.scoring import judge as judge_tables
 from perpo_eval.scoring import metrics, score_task
 from perpo_eval.suites import TASKS, TASKS_FOLDER, TaskData, TaskSpec, load_task
-from perpo_eval.tasks import functions
+from perpo_eval.tasks import functions, judging
 
 LLAVA = FAMILIES["llava"]
 BESIDE = {"truncated", *(metric.name for metric in METRICS["grounding"] if ":" in metric.name)}
-"""What perpo-eval alone has: an answer's cut, which lmms-eval does not tell, and accuracies by size and frame."""
+BESIDE |= {metric.name for benchmark in JUDGED for metric in METRICS[benchmark] if ":" in metric.name}
+"""What perpo-eval alone has: an answer's cut, which lmms-eval does not tell, and parts: sizes, frames, categories."""
 
 HUB_SPLITS = {"RefCOCO": ("val", "testA", "testB", "test"), "POPE": ("random", "popular", "adversarial")}
 
@@ -50,6 +57,8 @@ def small_parquet(folder: Path) -> Callable[[str], Path]:
             dataset, split = task.rsplit("_", 1)
             if dataset == "tinypope":
                 rows = object_rows(split, images=3)
+            elif dataset in ("tinywild", "tinymmhal"):
+                rows = wild_rows(split) if dataset == "tinywild" else mmhal_rows(split)
             elif TASKS[task].benchmark == "ocr":
                 rows = page_rows("val" if split == "cn" else "test", pages=6)
             else:
@@ -88,6 +97,13 @@ def asked() -> list[tuple[str, str | None]]:
 
 
 @pytest.fixture(scope="module")
+def judge() -> Iterator[JudgeServer]:
+    """A judge for all of them."""
+    with judge_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Callable[[str], Path]:
     """See `small_parquet`."""
     return small_parquet(tmp_path_factory.mktemp("rows"))
@@ -100,7 +116,8 @@ def tasks(tmp_path_factory, small, asked) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(functions, "tiny_parquet", small)
         pages = {small(task).parent for task in ("fox_ocr_en", "fox_ocr_cn")}
-        patch.setenv(functions.DATA_FOLDER, str(pages.pop()))
+        patch.setattr(judging, "tiny_parquet", small)
+        patch.setenv(functions.DATA_FOLDER, str(published_files.both(pages.pop())))
         patch.setenv("HF_DATASETS_CACHE", str(folder / "datasets"))
         patch.setattr(datasets, "load_dataset", hub(folder, asked))
         manager = TaskManager(include_path=str(TASKS_FOLDER), include_defaults=False)
@@ -167,6 +184,8 @@ def test_pages_that_nobody_has_built_are_said(monkeypatch: pytest.MonkeyPatch, t
 
 def said(benchmark: str, number: int, doc: dict[str, Any]) -> str:
     """Answers of several kinds, right and wrong ones among them."""
+    if benchmark in JUDGED:
+        return f"I see {number} things."
     target = json.loads(doc["target"])
     if benchmark == "grounding":
         size = (doc["width"], doc["height"])
@@ -178,7 +197,9 @@ def said(benchmark: str, number: int, doc: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("spec", TASKS.values(), ids=list(TASKS))
-def test_the_files_aggregations_give_the_numbers_of_perpo_scores(spec: TaskSpec, tasks: dict[str, Any]) -> None:
+def test_the_files_aggregations_give_the_numbers_of_perpo_scores(
+    spec: TaskSpec, tasks: dict[str, Any], judge: JudgeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """The same answers through lmms-eval's task, and through the scoring of perpo-eval."""
     task = tasks[spec.name]
     docs = task.test_docs()
@@ -187,6 +208,11 @@ def test_the_files_aggregations_give_the_numbers_of_perpo_scores(spec: TaskSpec,
     template = BENCHMARKS[spec.benchmark].prompt(LLAVA, "paper")
     data = TaskData(spec, "dir:x", None, docs, "0" * 64)
     table = score_task(data, template, LLAVA, lambda number, key: Response(answers[number]), None)
+    if spec.benchmark in JUDGED:
+        monkeypatch.setenv(judging.JUDGE_MODEL, "gpt")
+        monkeypatch.setenv(judging.JUDGE_BASE_URL, judge.url)
+        by = judge_of(JudgeFlags(judge_model="gpt", judge_base_url=judge.url), str(tmp_path))
+        ((table,), _) = judge_tables([table], [spec], by)
     ours = {metric.name: metric for metric in metrics(spec.benchmark, [table])}
     aggregations = task.aggregation()
     for name, aggregate in aggregations.items():
@@ -199,8 +225,7 @@ def test_the_files_aggregations_give_the_numbers_of_perpo_scores(spec: TaskSpec,
             expected = ours[name].higher_is_better
             assert expected is None or task.higher_is_better()[name] == expected, name
     assert ours.keys() - aggregations.keys() <= BESIDE
-    varied = {"grounding": "acc@0.5", "pope": "f1", "ocr": "edit_distance"}[spec.benchmark]
-    assert 0 < ours[varied].value < 1
+    assert 0 < ours[PRIMARY[spec.benchmark]].value < (6 if spec.benchmark == "mmhal" else 1)
 
 
 def test_aggregations_without_anything_to_divide_by() -> None:

@@ -1,0 +1,105 @@
+"""What a judge is asked with from the command line, and perpo-eval judge: score the answers of a stored run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perpo.cli.arguments import default_of
+from perpo.cli.common import arg, parse_arguments
+from perpo.errors import PerpoError
+
+if TYPE_CHECKING:
+    from perpo_eval.judged import Judge
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeFlags:
+    """Which judge is asked, and how. Its key is taken from the environment alone."""
+
+    judge_model: str | None = arg(
+        None, "who judges, by the name it has at --judge_base_url; its key: PERPO_JUDGE_API_KEY, else OPENAI_API_KEY"
+    )
+    judge_base_url: str = arg("https://api.openai.com/v1", "an OpenAI-compatible server, such as one's own vLLM")
+    judge_votes: int = arg(1, "how often each answer is judged; more give a standard error of the judge")
+    judge_swap: bool = arg(False, "show LLaVA-Bench's two answers in both orders (not the published protocol)")
+    judge_rps: float | None = arg(None, "at most so many calls are begun in a second")
+    judge_concurrency: int = arg(16, "at most so many calls are open at once")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeArguments(JudgeFlags):
+    """What perpo-eval judge takes."""
+
+    run: str = arg(help="a run's folder, a folder of runs (its newest), or the id or name of a run in --output")
+    output: str = arg("results", "results folder, for the new run and for what judges answered")
+    name: str | None = arg(None, "what tables call the new run (default: as the old one)")
+    json: bool = arg(False, "print run.json's content on stdout instead of the tables")
+
+
+def judge_of(flags: JudgeFlags, output: str) -> Judge:
+    """The judge that is meant.
+
+    Raises:
+        PerpoError: None is named, or a setting that cannot be.
+    """
+    from perpo_eval.judge import JudgeSettings
+    from perpo_eval.judged import CACHE_FOLDER, Judge
+
+    if flags.judge_model is None:
+        raise PerpoError(
+            "the answers need a judge, and none is named",
+            "give --judge_model (and --judge_base_url), or --judge none to keep the answers for perpo-eval judge",
+        )
+    settings = JudgeSettings(
+        flags.judge_model,
+        flags.judge_base_url,
+        votes=flags.judge_votes,
+        rps=flags.judge_rps,
+        concurrency=flags.judge_concurrency,
+    )
+    return Judge(settings, flags.judge_swap, Path(output) / CACHE_FOLDER)
+
+
+def given(flags: JudgeFlags) -> list[str]:
+    """The judge's flags that are not at their defaults."""
+    return [each.name for each in fields(JudgeFlags) if getattr(flags, each.name) != default_of(each)]
+
+
+def judge_main(argv: list[str]) -> int:
+    """Score a stored run's answers by a judge; 3 if too many judgements are missing."""
+    words = ["--run", *argv] if argv and not argv[0].startswith("-") else argv
+    description = "Let a judge score the answers of a stored run, without the model, and store that as another run."
+    args = parse_arguments(JudgeArguments, words, prog="perpo-eval judge", description=description)
+    from perpo_eval.rescoring import judge_run
+
+    return show(judge_run(args), as_json=args.json)
+
+
+def show(path: Path, *, as_json: bool) -> int:
+    """Print a run that was just stored, and say where it lies; the exit code."""
+    from perpo.run_tables import run_texts
+    from perpo.store import read_run
+
+    record = read_run(path).record
+    if as_json:
+        print((path / "run.json").read_text(encoding="utf-8"), end="")
+    else:
+        for text in run_texts(record):
+            text.show()
+    print(f"run record: {path}", file=sys.stderr)
+    if record.status == "awaiting judge":
+        print(f"awaiting judge: no scores yet; perpo-eval judge {path} --judge_model NAME gives them", file=sys.stderr)
+    if record.status != "partial":
+        return 0
+    total, missing = _missing(record.tasks)
+    print(f"error: partial: {missing:,} of {total:,} judgements are missing, more than one in twenty", file=sys.stderr)
+    print("hint: samples.parquet says why (error); the same command asks again where a call failed", file=sys.stderr)
+    return 3
+
+
+def _missing(tasks: Any) -> tuple[int, int]:
+    judged = [task for task in tasks if any(metric.name == "missing" for metric in task.metrics)]
+    return sum(task.n_scored for task in judged), sum(task.n_error for task in judged)

@@ -1,0 +1,182 @@
+"""The judged benchmarks: samples become a judge's questions, and its verdicts their scores. No torch.
+
+The scores of a sample come of what stands in its `judge` column alone, so that they can be computed again without a
+judge. That column holds JSON, a list of votes: {vote, swapped (the model's answer was shown first), text (what the
+judge wrote at last), first_text (at first: what official scripts, which ask once, see), rating (as we read the text;
+of LLaVA-Bench's pair in the order shown), official (as the official script reads first_text), flags, error, attempts,
+model (as the server calls the judge)}.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from perpo.scores import JUDGED, score_names
+from perpo_eval.judge import JudgeSettings, Question, Verdict, ask_judge, judge_key
+from perpo_eval.judge_messages import llava_messages, mmhal_messages, official_settings, prompts_sha256
+from perpo_eval.metrics.judged import (
+    official_mmhal_rating,
+    official_pair_rating,
+    parse_mmhal_rating,
+    parse_pair_rating,
+)
+
+MOST_MISSING = 0.05
+"""The share of a run's samples whose judgement may be missing; with more the run is partial."""
+
+CACHE_FOLDER = ".judge"
+"""In the results folder: what judges answered."""
+
+HALLUCINATION_BELOW = 3
+"""MMHal-Bench's scores below it say that the answer holds a hallucination."""
+
+_SWAPPED = ":swapped"
+_READ: dict[str, Callable[[str], Any]] = {"llava_bench": parse_pair_rating, "mmhal": parse_mmhal_rating}
+_READ_OFFICIALLY: dict[str, Callable[[str], Any]] = {
+    "llava_bench": official_pair_rating,
+    "mmhal": official_mmhal_rating,
+}
+
+Row = Mapping[str, Any]
+Vote = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who judges, and how.
+
+    Attributes:
+        settings: The judge, and how it is asked.
+        swap: Whether LLaVA-Bench's questions are asked in both orders of the answers.
+        cache: The folder of what judges answered.
+    """
+
+    settings: JudgeSettings
+    swap: bool
+    cache: Path
+
+    def judge(self, parts: Sequence[tuple[str, Sequence[Row]]]) -> tuple[list[list[dict[str, Any]]], dict[str, Any]]:
+        """Judge samples.
+
+        Args:
+            parts: Benchmark and samples of each task.
+
+        Returns:
+            The samples with their scores, and what the record says of the judge.
+
+        Raises:
+            PerpoError: As `perpo_eval.judge.ask_judge`.
+        """
+        questions = [asked for benchmark, rows in parts for row in rows for asked in self._questions(benchmark, row)]
+        verdicts = ask_judge(self.settings, questions, self.cache, key=judge_key())
+        found = [
+            [{**row, **scored(benchmark, row, _votes(row, verdicts))} for row in rows] for benchmark, rows in parts
+        ]
+        served = {verdict.judge_model for votes in verdicts.values() for verdict in votes}
+        return found, self._record(name for name in served if name is not None)
+
+    def _questions(self, benchmark: str, row: Row) -> list[Question]:
+        target, key, answer = json.loads(row["target"]), row["sample_key"], row["response"].strip()
+        if benchmark == "mmhal":
+            messages = mmhal_messages(row["question"], target["image_content"], target["reference"], answer)
+            return [Question(key, messages, benchmark)]
+        parts = (row["question"], target["category"], target["caption"], target["reference"], answer)
+        orders = {key: False} | ({key + _SWAPPED: True} if self.swap else {})
+        return [Question(name, llava_messages(*parts, swapped=swap), benchmark) for name, swap in orders.items()]
+
+    def _record(self, served: Iterable[str]) -> dict[str, Any]:
+        identity, official = self.settings.identity(), official_settings()["official_model"]
+        changes = {
+            f"the judge is {self.settings.model}, not {official}": self.settings.model != official,
+            f"scores are means of {self.settings.votes} votes": self.settings.votes > 1,
+            "LLaVA-Bench's answers are shown in both orders": self.swap,
+        }
+        return {
+            "id": identity["id"],
+            "served_as": sorted(served),
+            "prompt_sha256": {benchmark: prompts_sha256(benchmark) for benchmark in JUDGED},
+            "settings": identity["settings"] | {"swap": self.swap},
+            "deviations": [change for change, made in changes.items() if made],
+        }
+
+
+def scored(benchmark: str, row: Row, votes: Sequence[Vote] | None) -> dict[str, Any]:
+    """What votes make of a sample: its `scores`, `judge` and `error`.
+
+    Args:
+        benchmark: A key of `perpo.scores.BENCHMARKS`, of those that are judged.
+        row: The sample.
+        votes: What the judge wrote; None if it was not asked, so that all scores are null.
+    """
+    scores: dict[str, float | None] = dict.fromkeys(score_names(benchmark))
+    if votes is None:
+        return {"scores": scores, "judge": None, "error": None}
+    read = [vote | _read(benchmark, vote) for vote in votes]
+    ratings = ratings_of(benchmark, read)
+    scores["missing"] = float(not ratings)
+    if ratings:
+        means = {name: fmean(rating[name] for rating in ratings) for name in ratings[0]}
+        category = json.loads(row["target"])["category"]
+        by_category = {f"{name}:{category}": value for name, value in means.items()}
+        scores |= means | {name: value for name, value in by_category.items() if name in scores}
+    error = None if ratings else "judge: " + next((v["error"] for v in read if v["error"]), "no rating can be read")
+    return {"scores": scores, "judge": json.dumps(read, ensure_ascii=False), "error": error}
+
+
+def ratings_of(benchmark: str, votes: Sequence[Vote]) -> list[dict[str, float]]:
+    """The scores that each readable vote gives, by name.
+
+    A vote that was asked in both orders counts where both can be read; its ratings are the means of the two.
+    """
+    if benchmark == "mmhal":
+        said = [float(vote["rating"]) for vote in votes if vote["rating"] is not None]
+        return [{"score": rating, "hallucination_rate": float(rating < HALLUCINATION_BELOW)} for rating in said]
+    orders = len({vote["swapped"] for vote in votes})
+    found = []
+    for number in sorted({vote["vote"] for vote in votes}):
+        pairs = [_model_first(vote) for vote in votes if vote["vote"] == number and vote["rating"] is not None]
+        if len(pairs) == orders:
+            model, reference = (fmean(side) for side in zip(*pairs, strict=True))
+            found.append({"model": model, "reference": reference})
+    return found
+
+
+def votes_in(row: Row) -> list[Vote] | None:
+    """The votes of a stored sample, or None where no judge was asked."""
+    return None if row["judge"] is None else json.loads(row["judge"])
+
+
+def _model_first(vote: Vote) -> tuple[float, float]:
+    first, second = vote["rating"]
+    return (first, second) if vote["swapped"] else (second, first)
+
+
+def _read(benchmark: str, vote: Vote) -> dict[str, Any]:
+    text, first = vote["text"], vote["first_text"]
+    return {
+        "rating": None if text is None else _READ[benchmark](text),
+        "official": None if first is None else _READ_OFFICIALLY[benchmark](first),
+    }
+
+
+def _votes(row: Row, verdicts: Mapping[str, Sequence[Verdict]]) -> list[Vote]:
+    key = row["sample_key"]
+    return [_vote(verdict) for name in (key, key + _SWAPPED) for verdict in verdicts.get(name, ())]
+
+
+def _vote(verdict: Verdict) -> Vote:
+    return {
+        "vote": verdict.vote,
+        "swapped": verdict.id.endswith(_SWAPPED),
+        "text": verdict.text,
+        "first_text": verdict.first_text,
+        "flags": verdict.flags,
+        "error": verdict.error,
+        "attempts": verdict.attempts,
+        "model": verdict.judge_model,
+    }
