@@ -13,7 +13,7 @@ def _page(name: str, address: str, **more: Any) -> StreamlitPage:
     return st.Page(PAGES[name].file, title=PAGES[name].title, icon=PAGES[name].icon, url_path=address, **more)
 
 
-st.set_page_config(page_title="perpo", page_icon=":material/crop_free:", layout="wide")
+st.set_page_config(page_title="perpo", page_icon="🔲", layout="wide")
 first, *others = PAGES
 pages = [_page(first, "", default=True), *(_page(name, name) for name in others)]
 pages.append(_page(first, first, visibility="hidden"))  # it has no name in its address, and is found by its name too

@@ -6,109 +6,33 @@ Where no Chromium can be had the tests skip and say so; with PERPO_NEED_BROWSER=
 from __future__ import annotations
 
 import os
-import re
-import select
 import shutil
-import signal
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Error
 
 from perpo.store import Run
-from perpo_dashboard.show import PAGES
 
 ROOT = Path(__file__).parents[2]
-QUIET = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
-IDLE = '[data-testid="stApp"][data-test-connection-state="CONNECTED"][data-test-script-state="notRunning"]'
-WAIT_S = 30
-expect.set_options(timeout=WAIT_S * 1000)
+sys.path.insert(0, str(ROOT / "benchmarks"))
 
-
-@dataclass
-class Dashboard:
-    """A running dashboard: where it listens, and what it has written to stderr so far."""
-
-    url: str
-    process: subprocess.Popen[str]
-    log: Path
-
-
-@dataclass
-class Visitor:
-    """Someone who looks at a dashboard.
-
-    Attributes:
-        page: The browser's tab.
-        url: The dashboard's address.
-        complaints: What the browser reported: exceptions that nobody caught, and errors of its console.
-    """
-
-    page: Page
-    url: str
-    complaints: list[str] = field(default_factory=list)
-
-    def open(self, place: str = "", **state: str) -> Page:
-        """Go to a page of the dashboard, or to an address as it was copied, and wait until it is there."""
-        query = f"?{urlencode(state)}" if state else ""
-        path = "" if place == next(iter(PAGES)) else place  # the first page has no name in its address
-        self.page.goto(place if "://" in place else f"{self.url}/{path}{query}")
-        return self.settle()
-
-    def settle(self) -> Page:
-        """Wait until the script has run and the page shows what came of it."""
-        self.page.locator(IDLE).wait_for(state="attached")
-        # What an interaction starts is not always running yet when it returns: idle has to last.
-        self.page.wait_for_function(
-            """selector => new Promise(done => {
-                let since = performance.now();
-                const look = () => {
-                    const now = performance.now();
-                    const busy = !document.querySelector(selector) || document.querySelector("[data-stale='true']")
-                        || document.querySelector("[data-testid='stSkeleton']");
-                    if (busy) since = now;
-                    now - since > 250 ? done(true) : requestAnimationFrame(look);
-                };
-                look();
-            })""",
-            arg=IDLE,
-        )
-        return self.page
-
-    @property
-    def state(self) -> dict[str, str]:
-        """What the address says beside the page's name."""
-        return {name: values[0] for name, values in parse_qs(urlsplit(self.page.url).query).items()}
-
-    def text(self) -> str:
-        """All text of the page, as it is read."""
-        return self.page.get_by_test_id("stMain").inner_text()
-
-    def errors(self) -> list[str]:
-        """What the page says where a script of it failed."""
-        return self.page.get_by_test_id("stException").all_inner_texts()
-
+import made_runs  # noqa: E402
+import visiting  # noqa: E402
+from visiting import Dashboard, Visitor  # noqa: E402
 
 Serve = Callable[..., Dashboard]
 Visit = Callable[..., Visitor]
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """Debian's Chromium, or the one that playwright has got."""
+def chromium() -> Iterator[BrowserContext]:
+    """A browser for all tests; each visitor has a tab."""
     try:
-        with sync_playwright() as playwright:
-            path = shutil.which("chromium") or shutil.which("chromium-browser")
-            browser = playwright.chromium.launch(executable_path=path, args=QUIET.split())
+        with visiting.chromium() as browser:
             yield browser
-            browser.close()
     except Error as error:
         reason = f"no Chromium could be started: {error.message.splitlines()[0]}"
         if os.environ.get("PERPO_NEED_BROWSER") == "1":
@@ -125,77 +49,28 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     def start(results: Path, *media: Path) -> Dashboard:
         if (results, *media) not in started:
             log = tmp_path_factory.mktemp("log") / "stderr"
-            started[results, *media] = _start(results, media, log, cache)
+            started[results, *media] = visiting.start(results, log, cache=cache, media=media)
         return started[results, *media]
 
     yield start
-    for each in started.values():
-        each.process.send_signal(signal.SIGINT)
-    codes = [each.process.wait(WAIT_S) for each in started.values()]
-    wrong = [text for each in started.values() if "Traceback" in (text := each.log.read_text())]
-    assert not wrong, "\n".join(wrong)
+    codes = [each.stop() for each in started.values()]
+    assert [text for each in started.values() if "Traceback" in (text := each.log.read_text())] == []
     assert set(codes) <= {0, 130}
 
 
-def _start(results: Path, media: tuple[Path, ...], log: Path, cache: Path) -> Dashboard:
-    words = ["--results", str(results), "--port", "0", *(["--media", *map(str, media)] if media else [])]
-    with open(log, "w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "perpo_dashboard.cli", *words],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            cwd=log.parent,
-            env=os.environ | {"XDG_CACHE_HOME": str(cache)},
-        )
-    assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], WAIT_S)
-    line = process.stdout.readline().strip() if ready else ""
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", line), f"{line!r}: {log.read_text()}"
-    _wait_until_it_answers(line, process, log)
-    return Dashboard(line, process, log)
-
-
-def _wait_until_it_answers(url: str, process: subprocess.Popen[str], log: Path) -> None:
-    end = time.monotonic() + WAIT_S
-    while True:
-        try:
-            with urllib.request.urlopen(f"{url}/_stcore/health", timeout=WAIT_S):
-                return
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, "the dashboard does not answer"
-            time.sleep(0.02)
-
-
 @pytest.fixture
-def visit(chromium: Browser) -> Iterator[Visit]:
-    """Visitors of dashboards; at the end their browsers must not have complained."""
+def visit(chromium: BrowserContext) -> Iterator[Visit]:
+    """Visitors of dashboards; at the end their browsers must not have complained, nor asked for any other site."""
     visitors: list[Visitor] = []
 
     def arrive(dashboard: Dashboard, *, width: int = 1440, dark: bool = False) -> Visitor:
-        page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
-        page.set_default_timeout(WAIT_S * 1000)
-        visitor = Visitor(page, dashboard.url)
-        page.on("pageerror", lambda error: visitor.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (visitor.complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        visitors.append(visitor)
-        return visitor
+        visitors.append(visiting.visitor(chromium, dashboard, width=width, dark=dark))
+        return visitors[-1]
 
     yield arrive
     for each in visitors:
         each.page.close()
     assert [each.complaints for each in visitors if each.complaints] == []
-
-
-@pytest.fixture(scope="session")
-def made_runs() -> Iterator[object]:
-    """The module that makes up runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks"))
-        import made_runs
-
-        yield made_runs
 
 
 HOSTILE = {
@@ -222,14 +97,14 @@ def hostile_texts() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def large_pair(made_runs, tmp_path_factory) -> tuple[Path, tuple[Run, Run]]:
+def large_pair(tmp_path_factory) -> tuple[Path, tuple[Run, Run]]:
     """Two runs, base and perpo, of 100,000 samples each, and their folder."""
     folder = tmp_path_factory.mktemp("large")
     return folder, made_runs.write_pair(folder)
 
 
 @pytest.fixture(scope="session")
-def hostile_pair(made_runs, tmp_path_factory) -> tuple[Path, tuple[Run, Run]]:
+def hostile_pair(tmp_path_factory) -> tuple[Path, tuple[Run, Run]]:
     """Two small runs of the worst texts, one of them also called so; and their folder."""
     folder = tmp_path_factory.mktemp("hostile")
     names = ("base", "<b>perpo</b> **bold** $x^2$ :red[red] [l](https://example.org)")
@@ -245,7 +120,7 @@ def tiny_results(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def broken_results(made_runs, tmp_path_factory) -> Path:
+def broken_results(tmp_path_factory) -> Path:
     """One whole pair beside runs that are broken in every way: the folder's name says which."""
     folder = tmp_path_factory.mktemp("broken")
     one, _ = made_runs.write_pair(folder, 60, pictures=2)
