@@ -169,7 +169,8 @@ class _Asked:
             except ExceptionGroup as group_of_one:  # the first error ends the others
                 raise _first(group_of_one) from None
             finally:
-                report(self._spent())
+                if self._new:
+                    report(self._spent())
 
     async def _work(
         self, client: JudgeClient, queue: Iterator[tuple[str, int]], advance: Callable[[int], None]
@@ -195,10 +196,11 @@ class _Asked:
         counted = [reply for reply in replies if None not in (reply.prompt_tokens, reply.completion_tokens)]
         read = sum(reply.prompt_tokens or 0 for reply in counted)
         written = sum(reply.completion_tokens or 0 for reply in counted)
-        said = f"{read:,} tokens read and {written:,} written, as the server counts"
-        if len(counted) < len(replies):
-            said += f" (it counts {len(counted):,} of them)"
-        return f"judge {self._settings.model}: {len(replies):,} answers, {said}"
+        if not counted:
+            return f"judge {self._settings.model}: {len(replies):,} answers; the server counts no tokens"
+        some = f" of {len(counted):,}" if len(counted) < len(replies) else ""
+        tokens = f"{read:,} tokens read and {written:,} written{some}, as the server counts"
+        return f"judge {self._settings.model}: {len(replies):,} answers, {tokens}"
 
     def _replies(self, call: tuple[str, int]) -> list[Reply]:
         """The answers to the attempts of a call, up to the first that can be read."""
