@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,11 +79,7 @@ def _narrowed(wanted: Filter) -> Filter:
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _order(runs: tuple[stored.Stamp, stored.Stamp], asked: str, sort: str, _wanted: Filter, _a: Run, _b: Run) -> Any:
     pair = stored.pair(_a, _b)
-
-    def column(run: int, name: str) -> pa.Array:
-        values = stored.column((_a, _b)[run], name)
-        return values if len(values) == len(pair.keys) else values.take(pa.array(pair.places[run]))
-
+    column = partial(stored.paired_column, _a, _b)
     return filters.ordered(pair, filters.chosen(pair, _wanted, column), sort, column)
 
 

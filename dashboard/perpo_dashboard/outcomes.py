@@ -67,7 +67,7 @@ class Pair:
         keys: (n,) sample keys.
         names: Names of the tasks.
         tasks: (n,) places in `names`.
-        clusters: (n,) images.
+        clusters: (n,) a number for each image.
         places: (2, n) where a sample stands in the columns of A and of B.
         measure: (2, n) the measure of each sample's benchmark; NaN where it is missing.
         right: (2, n) 1 where right, 0 where wrong, -1 where it cannot be told.
@@ -77,7 +77,7 @@ class Pair:
     keys: NDArray[np.str_]
     names: list[str]
     tasks: NDArray[np.intp]
-    clusters: NDArray[np.str_]
+    clusters: NDArray[np.intp]
     places: NDArray[np.intp]
     measure: NDArray[np.float64]
     right: NDArray[np.int8]
@@ -128,8 +128,8 @@ def pair(a: Scores, b: Scores, benchmarks: Mapping[str, str]) -> Pair:
     judged = [_judged(run, here, tasks, rules) for run, here in ((a, places[0]), (b, places[1]))]
     measure, right = (np.stack(columns) for columns in zip(*judged, strict=True))
     signs = np.array([0.0 if r is None else (1 if r.higher_is_better else -1) / (r.span[1] - r.span[0]) for r in rules])
-    first = places[0]
-    return Pair(a.keys[first], [str(n) for n in names], tasks, a.clusters[first], places, measure, right, signs)
+    images = np.unique(a.clusters[places[0]], return_inverse=True)[1]
+    return Pair(a.keys[places[0]], [str(n) for n in names], tasks, images, places, measure, right, signs)
 
 
 def _judged(

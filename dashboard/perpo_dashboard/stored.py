@@ -89,6 +89,12 @@ def pair(a: Run, b: Run) -> Pair:
     return _pair(stamp(a.path / SAMPLES_FILE), stamp(b.path / SAMPLES_FILE), a, b)
 
 
+def paired_column(a: Run, b: Run, of: int, name: str) -> pa.Array:
+    """A column of A (`of` 0) or B (1), on the samples that both have, in the order of `pair`."""
+    both, values = pair(a, b), column((a, b)[of], name)
+    return values if len(values) == len(both.keys) else values.take(pa.array(both.places[of]))
+
+
 def difference(a: Run, b: Run, common: bool) -> Report:
     """The regression report of two runs, A as the baseline.
 

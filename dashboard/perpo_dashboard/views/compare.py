@@ -1,7 +1,37 @@
-"""Not built yet."""
+"""Two runs against each other: how sure the difference is, who is right where, and what was set differently."""
 
-from perpo_dashboard import stored
-from perpo_dashboard.show import empty
+import pandas as pd
+import streamlit as st
 
-if not stored.runs():
-    empty("There are no runs in this folder.", "perpo-demo && perpo-dashboard --results runs")
+from perpo_dashboard import stored, versus
+from perpo_dashboard.configuration import configuration_differences
+from perpo_dashboard.outcomes import default_pair
+from perpo_dashboard.show import empty, pick_run
+
+runs = stored.measured()
+if not runs:
+    empty("There are no runs with samples in this folder.", "perpo-demo && perpo-dashboard --results runs")
+
+first, last = default_pair(runs)
+left, right = st.columns(2)
+with left:
+    a = pick_run("A (baseline)", "a", runs, first)
+with right:
+    b = pick_run("B (candidate)", "b", runs, last)
+if a is None or b is None:
+    st.info("Choose two runs.")
+    st.stop()
+if a == b:
+    st.info("A and B are the same run: choose another one to see where they differ.")
+
+verdicts = st.container()
+versus.show_outcomes(a, b)
+st.subheader("Settings that differ")
+found = configuration_differences(a.record, b.record)
+if found:
+    table = pd.DataFrame(found, columns=["setting", "A", "B"])
+    st.dataframe(table, hide_index=True, alt="Settings in which the two runs differ")
+else:
+    st.caption("None: what was asked, the weights and the programs are the same.")
+with verdicts.skeleton(height=260):  # last, because many samples take seconds
+    versus.show_verdicts(a, b, verdicts)

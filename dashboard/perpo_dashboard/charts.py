@@ -1,0 +1,110 @@
+"""Pictures of two runs: gains with their intervals, and where the samples' scores lie. Altair, no Streamlit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from perpo.colours import BASELINE, CANDIDATE, PALETTE
+from perpo.report import Report
+from perpo_dashboard.breakdown import Row
+
+_VERDICTS = {"regressed": PALETTE[1], "improved": PALETTE[2], "unchanged": PALETTE[5], "inconclusive": PALETTE[6]}
+_ROW = 26  # pixels
+
+
+def gains(report: Report) -> alt.LayerChart:
+    """Each task's gain in points with its 95% interval, by verdict."""
+    rows = []
+    for row in report.rows:
+        if row.gain is None:
+            continue
+        low, high = row.difference.interval or (None, None)
+        sign = 1 if row.metric.higher_is_better else -1
+        ends = sorted(sign * end for end in (low, high) if end is not None)
+        scale = 100 / getattr(row.metric, "scale", 1.0)
+        rows.append(
+            {"task": row.task, "metric": row.metric.title, "gain": scale * row.gain, "verdict": row.verdict}
+            | ({"low": scale * ends[0], "high": scale * ends[1]} if ends else {"low": None, "high": None})
+        )
+    base = alt.Chart(pd.DataFrame(rows, columns=["task", "metric", "gain", "verdict", "low", "high"])).encode(
+        y=alt.Y("task:N", sort=None, title=None, axis=alt.Axis(labelLimit=200)),
+        color=alt.Color(
+            "verdict:N", scale=alt.Scale(domain=list(_VERDICTS), range=list(_VERDICTS.values())),
+            legend=alt.Legend(orient="top", title=None),
+        ),
+        tooltip=["task", "metric", "verdict", *(alt.Tooltip(n, format="+.1f") for n in ("gain", "low", "high"))],
+    )  # fmt: skip
+    return _with_zero(base, "gain:Q", "gain of B over A, points of 100")
+
+
+def kinds(rows: Sequence[Row], span: tuple[float, float]) -> alt.LayerChart:
+    """B minus A by kind, with 95% intervals; the axis ends where no difference can be.
+
+    Args:
+        rows: The kinds, at least one.
+        span: What the mean of a run can be at least and at most; shares are shown as points of 100.
+    """
+    width = span[1] - span[0]
+    scale, unit = (100, ", points of 100") if width == 1 else (1, "")
+    table = [
+        {"kind": f"{row.name} ({row.n:,})", "A": scale * row.a, "B": scale * row.b, "images": row.difference.n_clusters}
+        | {"difference": scale * (row.b - row.a)}
+        | {name: scale * end for name, end in zip(("low", "high"), row.difference.interval or (), strict=False)}
+        for row in rows
+    ]
+    columns = ["kind", "A", "B", "images", "difference", "low", "high"]
+    base = alt.Chart(pd.DataFrame(table, columns=columns)).encode(
+        y=alt.Y("kind:N", sort=None, title=None, axis=alt.Axis(labelLimit=260)),
+        tooltip=[
+            "kind",
+            "images",
+            *(alt.Tooltip(name, format=".2f") for name in ("A", "B", "difference", "low", "high")),
+        ],
+        color=alt.value(CANDIDATE),
+    )
+    ends = [0.0, *(end for row in rows for end in (row.b - row.a, *(row.difference.interval or ())))]
+    domain = [scale * max(-width, min(ends)), scale * min(width, max(ends))]
+    return _with_zero(base, "difference:Q", f"B minus A{unit}", alt.Scale(domain=domain))
+
+
+def _with_zero(base: alt.Chart, value: str, title: str, scale: Any = alt.Undefined) -> alt.LayerChart:
+    """Points with their intervals and a line at 0, a row each."""
+    zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(strokeDash=[4, 4], color="#888888").encode(x="x:Q")
+    x = alt.X(value, title=title, scale=scale)
+    lines = base.mark_rule(strokeWidth=2, clip=True).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
+    points = base.mark_point(filled=True, size=70, opacity=1).encode(x=x)
+    return (zero + lines + points).properties(height=alt.Step(_ROW))
+
+
+def plane(cells: dict[str, Any], title: str, span: tuple[float, float]) -> alt.LayerChart:
+    """Where the samples lie: A's measure across, B's up; what is above the line is better or worse in B."""
+    domain = alt.Scale(domain=list(span) if span[1] - span[0] <= 1 else [span[0] - 0.5, span[1] + 0.5], nice=False)
+    rects = alt.Chart(pd.DataFrame(cells)).mark_rect().encode(
+        x=alt.X("a:Q", title=f"{title} of A", scale=domain), x2="a_end:Q",
+        y=alt.Y("b:Q", title=f"{title} of B", scale=domain), y2="b_end:Q",
+        color=alt.Color("samples:Q", scale=alt.Scale(type="symlog", scheme="viridis"), title="samples"),
+        tooltip=[alt.Tooltip("a", format=".2f", title="A from"), alt.Tooltip("b", format=".2f", title="B from"),
+                 alt.Tooltip("samples", format=",")],
+    )  # fmt: skip
+    ends = pd.DataFrame({"x": list(span), "y": list(span)})
+    same = alt.Chart(ends).mark_line(color="#888888", strokeDash=[4, 4]).encode(x="x:Q", y="y:Q")
+    return (rects + same).properties(height=340)
+
+
+def heights(bins: dict[str, Any], title: str) -> alt.Chart:
+    """How many samples of A and B have which measure."""
+    table = pd.DataFrame(bins).melt(["from", "to"], ["A", "B"], "run", "samples")
+    return alt.Chart(table).mark_bar(opacity=0.55).encode(
+        x=alt.X("from:Q", title=title, bin="binned", scale=alt.Scale(nice=False)), x2="to:Q",
+        y=alt.Y("samples:Q", title="samples", stack=None),
+        color=alt.Color(
+            "run:N", scale=alt.Scale(domain=["A", "B"], range=[BASELINE, CANDIDATE]),
+            legend=alt.Legend(orient="top", title=None),
+        ),
+        tooltip=["run", alt.Tooltip("from", format=".2f"), alt.Tooltip("to", format=".2f"),
+                 alt.Tooltip("samples", format=",")],
+    ).properties(height=340)  # fmt: skip

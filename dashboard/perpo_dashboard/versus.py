@@ -1,0 +1,141 @@
+"""The parts of the page that holds two runs against each other."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from perpo.errors import PerpoError
+from perpo.report_files import headline, table
+from perpo.store import Run
+from perpo_dashboard import breakdown, charts, outcomes, stored
+from perpo_dashboard.outcomes import OUTCOMES, RULES, Pair, Rule
+from perpo_dashboard.show import escape, go, label_of
+
+_BOUND: dict[str, Any] = {"bind": "query-params"}
+
+
+def show_verdicts(a: Run, b: Run, place: DeltaGenerator) -> None:
+    """The paired differences of all tasks with their verdicts; why there are none where the runs do not allow it."""
+    common = bool(st.session_state.get("common"))
+    try:
+        report = stored.difference(a, b, common)
+    except PerpoError as error:
+        with place:
+            st.warning(f"{escape(error.message)}  \n{escape(error.hint or '')}", icon=":material/block:")
+            st.toggle("Compare what both have all the same", key="common", **_BOUND)
+        return
+    told = table(report)
+    with place:
+        if common or st.session_state.get("common") is not None:
+            st.toggle("Compare what both have all the same", key="common", **_BOUND)
+        st.subheader(escape(headline(report)))
+        left, right = st.columns((5, 7))
+        left.altair_chart(charts.gains(report), alt="Gain of B over A by task, with 95% intervals")
+        numbers = pd.DataFrame(told.rows, columns=told.header)
+        order = ["task", "verdict", "gain", "95% interval", "baseline", "candidate", "p (Holm)", "metric"]
+        right.dataframe(
+            numbers, hide_index=True, height="content", column_order=order, alt="Paired differences by task",
+            column_config={"task": st.column_config.TextColumn(pinned=True)},
+        )  # fmt: skip
+        with st.expander("How to read this"):
+            for note in told.notes:
+                st.text(note)
+
+
+def show_outcomes(a: Run, b: Run) -> None:
+    """Who is right where: counts as buttons, the scores of the samples, and kinds of samples."""
+    st.subheader("Who is right where")
+    try:
+        pair = stored.pair(a, b)
+    except PerpoError as error:
+        st.error(f"{escape(error.message)}  \n{escape(error.hint or '')}")
+        return
+    if not len(pair.keys):
+        st.warning("These runs have no sample of a task in common.")
+        return
+    scopes = outcomes.scopes(a.record, pair.names)
+    told = st.query_params.get("task")
+    task = st.selectbox("Task", list(scopes), key="task", width=360, **_BOUND)
+    if told is not None and told not in scopes:
+        st.warning(f"This address asks for the task {escape(told)}, which these runs do not share.")
+    benchmarks = outcomes.benchmarks_of(a.record)
+    present = dict.fromkeys(benchmarks[name] for name in scopes[task])
+    for benchmark in present:
+        members = tuple(name for name in scopes[task] if benchmarks[name] == benchmark)
+        if len(present) > 1:
+            st.markdown(f"**{escape(benchmark)}**")
+        _benchmark(a, b, pair, benchmark, members, task if len(present) == 1 else _scope_of(scopes, members))
+
+
+def _scope_of(scopes: dict[str, tuple[str, ...]], members: tuple[str, ...]) -> str:
+    return next(name for name, tasks in scopes.items() if tasks == members)
+
+
+def _benchmark(a: Run, b: Run, pair: Pair, benchmark: str, members: tuple[str, ...], scope: str) -> None:
+    rule = RULES.get(benchmark)
+    if rule is None:
+        st.info("When an answer of this benchmark is right is not known here.")
+        return
+    mask = pair.among(members)
+    measured = _measured(rule)
+    columns = st.columns((4, 5, 5) if measured else (4, 10))
+    with columns[0]:
+        _square(a, b, pair.counts(mask), scope, rule.says)
+    if measured:
+        columns[1].altair_chart(
+            charts.plane(breakdown.plane(pair, mask, rule.span), rule.title, rule.span),
+            alt=f"How many samples have which {rule.title} in A and in B",
+        )
+        columns[2].altair_chart(
+            charts.heights(breakdown.heights(pair, mask, rule.span), rule.title),
+            alt=f"How many samples of each run have which {rule.title}",
+        )
+    _kinds(a, b, pair, benchmark, mask)
+
+
+def _measured(rule: Rule) -> bool:
+    """Whether there is more to see of a sample than right or wrong."""
+    return (rule.score, rule.least) != (rule.measure, 1.0)
+
+
+def _square(a: Run, b: Run, counts: dict[str, int], scope: str, says: str) -> None:
+    total = max(1, sum(counts[name] for name in OUTCOMES))
+    for pair_of_names in (OUTCOMES[:2], OUTCOMES[2:]):
+        for column, name in zip(st.columns(2), pair_of_names, strict=True):
+            with column:
+                label = f"**{counts[name]:,}**  \n{name} · {counts[name] / total:.1%}"
+                if st.button(label, key=f"{scope}-{name}", width="stretch", disabled=not counts[name], wrap=True):
+                    go("samples", a=label_of(a), b=label_of(b), task=scope, outcome=name)
+    missing = f" {counts['not scored']:,} samples have no score." if counts["not scored"] else ""
+    st.caption(f"Right: {escape(says)}. A button opens its samples.{missing}")
+
+
+def _kinds(a: Run, b: Run, pair: Pair, benchmark: str, mask: np.ndarray) -> None:
+    rule, scores = RULES[benchmark], stored.scores(a).values
+    kinds = breakdown.kinds(benchmark, list(scores))
+    values = ["share right", f"mean {rule.title}"]
+    with st.container(horizontal=True):
+        kind = st.segmented_control(
+            "B minus A by", kinds, default=kinds[0], required=True, key=f"by-{benchmark}", **_BOUND
+        )
+        value = values[0]
+        if _measured(rule):
+            value = st.segmented_control(
+                "of", values, default=values[0], required=True, key=f"of-{benchmark}", **_BOUND
+            )
+    share = value == values[0]
+    found = breakdown.labels(kind, benchmark, pair, a.record, partial(stored.paired_column, a, b, 0), scores)
+    codes = np.where(mask, found.codes, -1)
+    numbers, span = (breakdown.right_share(pair), (0.0, 1.0)) if share else (pair.measure, rule.span)
+    rows = breakdown.by_kind(pair, numbers, breakdown.Labels(found.names, codes), span)
+    if rows:
+        chart = charts.kinds(rows, span)
+        st.altair_chart(chart, alt=f"B minus A by {kind}, with 95% intervals")
+    else:
+        st.caption(f"No sample can be told by its {kind}.")
