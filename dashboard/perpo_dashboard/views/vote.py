@@ -1,7 +1,34 @@
-"""Not built yet."""
+"""Blind votes: two answers to one question, names hidden, and what the votes add up to."""
 
-from perpo_dashboard import stored
-from perpo_dashboard.show import empty
+import streamlit as st
 
-if not stored.runs():
-    empty("There are no runs in this folder.", "perpo-demo && perpo-dashboard --results runs")
+from perpo.errors import PerpoError
+from perpo_dashboard import vote_result, voting
+from perpo_dashboard.show import escape, go
+
+try:
+    ballots = voting.ballots()
+except PerpoError as error:
+    st.error(escape(error.message))
+    st.caption(error.hint)
+    st.stop()
+if ballots.unread:
+    lines = "line makes" if ballots.unread == 1 else "lines make"
+    st.warning(f"{ballots.unread} {lines} no sense in {escape(str(voting.file()))} and did not count.")
+
+asked, voter, shown = (st.query_params.get(name, "") for name in ("study", "voter", "show"))
+study = ballots.studies.get(asked)
+if study is None and asked:
+    st.warning(f"This address names the vote {escape(asked)}, which is not in this folder.")
+    if st.button("All votes"):
+        go("vote")
+elif study is None and (shown == "new" or not ballots.studies):
+    voting.set_up(ballots)
+elif study is None:
+    voting.overview(ballots)
+elif shown == "result":
+    vote_result.result(ballots, study, voter)
+elif not voter.strip():
+    voting.greet(study)
+else:
+    voting.ask(ballots, study, voter.strip())
