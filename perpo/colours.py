@@ -8,3 +8,16 @@ TRUTH, BASELINE, CANDIDATE = PALETTE[2], PALETTE[0], PALETTE[1]
 
 RUNS = tuple(colour for colour in PALETTE if colour != TRUTH)
 """For runs that are shown with the truth."""
+
+METHODS = {
+    "base": PALETTE[6],
+    "SFT": PALETTE[5],
+    "RFT": PALETTE[4],
+    "DPO": PALETTE[0],
+    "LiPO": PALETTE[3],
+    "PerPO": PALETTE[1],
+}
+"""For runs that are told apart by how they were trained."""
+
+BETTER, WORSE = PALETTE[2], PALETTE[1]
+"""For numbers that became better or worse."""

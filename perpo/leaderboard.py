@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -22,7 +22,7 @@ import pandas as pd
 
 from perpo.compare import Scores, metric_difference, mismatches, read_scores
 from perpo.errors import PerpoError
-from perpo.paired import holm
+from perpo.paired import Difference, holm
 from perpo.records import GroupResult, Metric, RunRecord, metric_of
 from perpo.scores import BENCHMARKS, JUDGED, PRIMARY, Definition
 from perpo.store import Run, read_run
@@ -78,19 +78,33 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """Rows and columns, and which values are best or tied: (row number, column) to "best" or "tied"."""
+    """Rows and columns.
+
+    Attributes:
+        title: What is measured.
+        columns: In the papers' order.
+        rows: By source, base and method, unless they were sorted otherwise.
+        marks: Which values are best or tied: (row number, column) to "best" or "tied".
+        baseline: What the metrics are differences to, in words; None where they are values.
+    """
 
     title: str
     columns: list[Column]
     rows: list[Row]
     marks: dict[tuple[int, Column], str]
+    baseline: str | None = None
 
 
-def boards(runs: Sequence[Run]) -> list[Board]:
+Differ = Callable[[Run, Run, Column], Difference | None]
+"""Says by how much one run differs from another in a column, as `difference` does."""
+
+
+def boards(runs: Sequence[Run], differ: Differ | None = None) -> list[Board]:
     """Make the leaderboards: one of the runs that hold boxes, one of those that read pages, one of the others.
 
     Args:
         runs: In any order; rows are sorted by source, base and method.
+        differ: What tells best from tied; by default `difference`.
 
     Raises:
         PerpoError: There are none.
@@ -101,10 +115,10 @@ def boards(runs: Sequence[Run]) -> list[Board]:
     for run in runs:
         held = {task.benchmark for task in run.record.tasks}
         kinds[next(title for benchmark, title in _KINDS.items() if benchmark in held or not benchmark)].append(run)
-    return [_board(title, members) for title, members in kinds.items() if members]
+    return [_board(title, members, differ or difference) for title, members in kinds.items() if members]
 
 
-def _board(title: str, runs: Sequence[Run]) -> Board:
+def _board(title: str, runs: Sequence[Run], differ: Differ) -> Board:
     judges = _judges([run.record for run in runs])
     rows = sorted((_row(run, judges) for run in runs), key=_place)
     columns = sorted(dict.fromkeys(column for row in rows for column in row.metrics), key=_column_place)
@@ -112,7 +126,7 @@ def _board(title: str, runs: Sequence[Run]) -> Board:
     for base in dict.fromkeys((row.base, row.run.record.source) for row in rows):
         members = [n for n, row in enumerate(rows) if (row.base, row.run.record.source) == base]
         for column in columns:
-            marks |= {(n, column): mark for n, mark in _marks(rows, members, column).items()}
+            marks |= {(n, column): mark for n, mark in _marks(rows, members, column, differ).items()}
     return Board(title, columns, rows, marks)
 
 
@@ -132,11 +146,15 @@ def _identity(record: RunRecord) -> str:
 
 def _row(run: Run, judges: dict[str, str]) -> Row:
     record = run.record
+    metrics = _metrics(record, judges[_identity(record)])
+    return Row(run, record.model.id, method_of(record), record.name, metrics)
+
+
+def method_of(record: RunRecord) -> str:
+    """How its model was trained: base, SFT, DPO, ..."""
     arguments = (record.training_run or {}).get("arguments", {})
     method = str(arguments.get("method", "base")) if record.training_run else "base"
-    return Row(
-        run, record.model.id, _METHODS.get(method, method), record.name, _metrics(record, judges[_identity(record)])
-    )
+    return _METHODS.get(method, method)
 
 
 def _metrics(record: RunRecord, judge: str) -> dict[Column, Metric]:
@@ -187,17 +205,17 @@ def _column_place(column: Column) -> int:
     return next(n for n, start in enumerate(starts) if column.task.startswith(start))
 
 
-def _marks(rows: Sequence[Row], members: Sequence[int], column: Column) -> dict[int, str]:
+def _marks(rows: Sequence[Row], members: Sequence[int], column: Column, differ: Differ) -> dict[int, str]:
     """Which of a base's runs are best in a column, or not told apart from the best."""
     held = [n for n in members if column in rows[n].metrics and rows[n].metrics[column].value is not None]
     held = [n for n in held if rows[n].run.record.source == "measured"]
-    definition = _definition(column)
-    if len(held) < 2 or definition is None or column.higher_is_better is None:
+    if len(held) < 2 or _definition(column) is None or column.higher_is_better is None:
         return {}
     sign = 1 if column.higher_is_better else -1
     first = max(held, key=lambda n: sign * (rows[n].metrics[column].value or 0.0))
     others = [n for n in held if n != first]
-    p_values = [_p_value(rows[first].run, rows[n].run, column, definition) for n in others]
+    differences = [differ(rows[first].run, rows[n].run, column) for n in others]
+    p_values = [None if found is None else found.p_value for found in differences]
     known = [p for p in p_values if p is not None]
     adjusted = iter(holm(known))
     ties = [n for n, p in zip(others, p_values, strict=True) if p is None or next(adjusted) >= ALPHA]
@@ -208,14 +226,25 @@ def _definition(column: Column) -> Definition | None:
     return next((metric for metric in BENCHMARKS.get(column.benchmark, ()) if metric.name == column.metric), None)
 
 
-def _p_value(one: Run, other: Run, column: Column, definition: Definition) -> float | None:
-    """Of no difference; None where the two were not measured on the same samples, or those are not at hand."""
-    if mismatches(one.record, other.record, common=True):
+def difference(one: Run, other: Run, column: Column, read: Callable[[Run], Scores] | None = None) -> Difference | None:
+    """One run minus another in a column, paired by sample.
+
+    Args:
+        one: The run in question.
+        other: What is subtracted.
+        column: A column of their leaderboard.
+        read: What reads their scores; by default a reader that remembers some.
+
+    Returns:
+        None where the two were not measured on the same samples, or those are not at hand.
+    """
+    definition = _definition(column)
+    if definition is None or mismatches(one.record, other.record, common=True):
         return None
     tasks = _tasks(one.record, column)
     try:
-        scores = [_of_tasks(_scores(run), tasks) for run in (one, other)]
-        return metric_difference(scores[0], scores[1], definition).p_value
+        scores = [_of_tasks((read or _scores)(run), tasks) for run in (one, other)]
+        return metric_difference(scores[0], scores[1], definition)
     except PerpoError:  # other samples, none, or a score that one alone lacks
         return None
 
@@ -284,19 +313,25 @@ def render(found: Board, kind: str) -> str:
 
 def _rendered(found: Board, best: str, tied: str, plain: str, escape: Any = str) -> Text:
     header = ["run", "source", *(_with_unit(column) for column in found.columns)]
-    known = [(row.base, row.method, row.run.record.source) for row in found.rows]
     rows = []
-    for n, row in enumerate(found.rows):
-        name = row.base if row.method == "base" else f"{row.base} + {row.method}"
-        if known.count(known[n]) > 1:
-            name += f" ({row.label})"
+    for n, (row, name) in enumerate(zip(found.rows, names(found), strict=True)):
         cells = [escape(name), row.run.record.source]
         for column in found.columns:
             form = {"best": best, "tied": tied}.get(found.marks.get((n, column), ""), plain)
-            value = escape(cell(row.metrics.get(column)))
+            value = escape(cell(row.metrics.get(column), signed=found.baseline is not None))
             cells.append(form.format(value) if value else "")
         rows.append(cells)
-    return Text(found.title, [escape(name) for name in header], rows, [escape(note) for note in _notes(found)])
+    return Text(found.title, [escape(name) for name in header], rows, [escape(note) for note in notes(found)])
+
+
+def names(found: Board) -> list[str]:
+    """What each row is called: its base and method, and its run's name where several have both."""
+    known = [(row.base, row.method, row.run.record.source) for row in found.rows]
+    return [
+        (row.base if row.method == "base" else f"{row.base} + {row.method}")
+        + (f" ({row.label})" if known.count(kind) > 1 else "")
+        for row, kind in zip(found.rows, known, strict=True)
+    ]
 
 
 def _with_unit(column: Column) -> str:
@@ -304,11 +339,15 @@ def _with_unit(column: Column) -> str:
     return with_unit(column.title, column.unit) + arrow
 
 
-def _notes(found: Board) -> list[str]:
+def notes(found: Board) -> list[str]:
+    """What stands below the table."""
     records = [row.run.record for row in found.rows]
     notes = [INTERVAL_NOTE, "Percent, if nothing else is said."] if any(r.source == "measured" for r in records) else []
     if any(record.source == "reported" for record in records):
         notes.append("Reported numbers are others' and were not measured here; they have no interval.")
+    if found.baseline is not None:
+        what = f"Differences to {found.baseline}, paired by sample where both were measured"
+        notes.append(f"{what}; blank where they cannot be had.")
     if found.marks:
         notes.append("Best of its base (* or bold) where it is better than every other run, paired by sample; ≈ tied.")
     told = dict.fromkeys(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perpo.cli.common import arg, parse_arguments, run_program
+from perpo.colours import BASELINE
 from perpo.errors import PerpoError
 
 DESCRIPTION = (
@@ -91,6 +92,8 @@ def _options(host: str, port: int) -> dict[str, object]:
         "server_enableXsrfProtection": True,
         "server_enableCORS": True,
         "browser_gatherUsageStats": False,
+        "theme_light_primaryColor": BASELINE,
+        "theme_dark_primaryColor": BASELINE,
         "client_toolbarMode": "viewer",
         "client_showErrorDetails": "none",
         "logger_hideWelcomeMessage": True,

@@ -55,21 +55,45 @@ def pick_run(title: str, key: str, runs: Sequence[Run], default: Run | None) -> 
         The run; None where the address names one that is not here, which is said.
     """
     known = {label_of(run): run for run in runs}
+    chosen = pick(title, key, list(known), None if default is None else label_of(default), what="the run")
+    return None if chosen is None else known[chosen]
+
+
+def pick(title: str, key: str, options: Sequence[str], default: str | None, *, what: str) -> str | None:
+    """A list to choose from that is always kept in the address, as for `pick_run`.
+
+    Args:
+        title: What is above the list.
+        key: Its name in the address.
+        options: What can be chosen.
+        default: What is chosen where the address does not say.
+        what: What an option is, such as "the run".
+
+    Returns:
+        The choice; None where the address names one that is not here, which is said.
+    """
     widget, seen, asked = f"pick-{key}", f"seen-{key}", st.query_params.get(key)
     if asked is not None and (asked != st.session_state.get(seen) or widget not in st.session_state):
-        st.session_state[widget] = asked if asked in known else None  # a link, or the browser's back button
+        st.session_state[widget] = asked if asked in options else None  # a link, or the browser's back button
         st.session_state[seen] = asked
     elif widget not in st.session_state:
-        st.session_state[widget] = None if default is None else label_of(default)
-    chosen = st.selectbox(title, list(known), index=None, key=widget)
+        st.session_state[widget] = default
+    chosen = st.selectbox(title, options, index=None, key=widget)
     if chosen is None:
         if asked is not None:
-            st.warning(f"This address names the run {escape(asked)}, which is not in this folder.")
+            st.warning(f"This address names {what} {escape(asked)}, which is not in this folder.")
         return None
     st.session_state[seen] = chosen
     if chosen != asked:
         st.query_params[key] = chosen
-    return known[chosen]
+    return chosen
+
+
+def tell_unknown(key: str, options: Sequence[str]) -> None:
+    """Says which values of a bound widget the address names that cannot be chosen: Streamlit drops them silently."""
+    lost = [value for value in st.query_params.get_all(key) if value not in options]
+    if lost:
+        st.warning(f"This address names {', '.join(map(escape, lost))} ({key}), which is not in this folder.")
 
 
 def pick_runs(title: str, key: str, runs: Sequence[Run], most: int | None = None) -> list[Run]:

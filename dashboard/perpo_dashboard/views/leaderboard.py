@@ -1,7 +1,239 @@
-"""Not built yet."""
+"""Who is best at what: measured and reported runs as tables and bars, their differences to a baseline, and files."""
 
-from perpo_dashboard import stored
-from perpo_dashboard.show import empty
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
-if not stored.runs():
+import streamlit as st
+
+from perpo import board_views, colours, leaderboard
+from perpo.leaderboard import Board, Column
+from perpo.paired import Difference
+from perpo.store import SAMPLES_FILE, Run
+from perpo_dashboard import boards, stored, tables
+from perpo_dashboard.show import empty, escape, go, label_of, tell_unknown
+
+OWN_BASE = "each run's own base"
+
+
+@st.cache_resource(max_entries=20_000, show_spinner=False)
+def _difference(one: stored.Stamp, other: stored.Stamp, column: Column, _runs: tuple[Run, Run]) -> Difference | None:
+    return leaderboard.difference(*_runs, column, stored.scores)
+
+
+def differ(one: Run, other: Run, column: Column) -> Difference | None:
+    """As `perpo.leaderboard.difference`, taken once."""
+    mine, theirs = (stored.stamp(run.path / SAMPLES_FILE) for run in (one, other))
+    return _difference(mine, theirs, column, (one, other))
+
+
+def choose(runs: Sequence[Run]) -> boards.Choice:
+    """The filters."""
+    methods = {leaderboard.method_of(run.record) for run in runs}
+    facets = {
+        "base": ("Base model", sorted({run.record.model.id for run in runs})),
+        "method": ("Method", sorted(methods, key=lambda name: [*colours.METHODS, name].index(name))),
+        "judge": ("Judge", sorted({boards.judge_of(run.record) for run in runs})),
+        "source": ("Source", ["measured", "reported"]),
+    }
+    for key, (_, options) in facets.items():
+        tell_unknown(key, options)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        base, method, judge, source = (
+            st.multiselect(title, options, key=key, bind="query-params", placeholder="all", width=172)
+            for key, (title, options) in facets.items()
+        )
+        since, until = (
+            st.date_input(f"{title} (UTC)", None, key=key, bind="query-params", format="YYYY-MM-DD", width=130)
+            for title, key in (("From", "since"), ("To", "until"))
+        )
+    return boards.Choice(base, method, judge, source, since, until)
+
+
+def ask(found: Sequence[Board]) -> tuple[list[str], str | None, str]:
+    """In which form they are wanted: topics of columns, what differences are taken to, and an order."""
+    topics = boards.benchmarks(found)
+    runs = [label_of(row.run) for board in found for row in board.rows]
+    orders = [*boards.ORDERS, *dict.fromkeys(column.title for board in found for column in board.columns)]
+    for key, options in (("columns", topics), ("to", [OWN_BASE, *runs]), ("sort", orders)):
+        tell_unknown(key, options)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        wanted = st.multiselect(
+            "Columns about", topics, key="columns", bind="query-params", placeholder="all", width=232
+        )
+        to = st.selectbox(
+            "Difference to",
+            [OWN_BASE, *runs],
+            index=None,
+            key="to",
+            bind="query-params",
+            placeholder="show values",
+            help="How much higher or lower each run is than this one: paired by sample where both were measured.",
+            width=232,
+        )
+        return wanted, to, st.selectbox("Sort by", orders, key="sort", bind="query-params", width=232)
+
+
+def formed(found: Sequence[Board], topics: Sequence[str], to: str | None, order: str) -> list[Board]:
+    """The leaderboards in that form."""
+    rows = {label_of(row.run): row for board in found for row in board.rows}
+    views = []
+    for board in found:
+        view = boards.only(boards.ordered(board, order), topics)  # by values, also where differences are shown
+        if to is not None:
+            baselines = board_views.own_bases(view) if to == OWN_BASE else [rows[to]] * len(view.rows)
+            view = board_views.against(view, baselines, to, differ)
+        views.append(view)
+    return [view for view in views if view.columns]
+
+
+def table(found: Board, *, early: bool = False) -> list[Run]:
+    """The table; returns the runs whose rows are chosen, of which an early one knows none."""
+    styler, first = tables.styled(found)
+    widest = max(map(len, leaderboard.names(found)))
+    config: dict[Any, Any] = {
+        1: st.column_config.TextColumn("run", pinned=True, width=min(320, 40 + 7 * widest)),
+        2: st.column_config.MultiselectColumn(
+            "source",
+            options=["measured", "reported"],
+            color=["blue", "gray"],
+            help="measured: from answers that lie in this folder; reported: numbers of others, without intervals",
+        ),
+        3: st.column_config.DatetimeColumn("date", format="YYYY-MM-DD", help="Day of the evaluation (UTC)"),
+    }
+    for place, column in enumerate(found.columns, first + 1):
+        config[place] = st.column_config.NumberColumn(help=escape(tables.help_of(found, column)))
+    key = f"{'early' if early else 'board'}-{found.title}"
+    st.dataframe(
+        styler,
+        hide_index=True,
+        column_config=config,
+        height="content",
+        placeholder="",
+        key=key,
+        on_select="ignore" if early else "rerun",
+        selection_mode="multi-row",
+        alt=f"Leaderboard: {found.title}",
+    )
+    if early:
+        return []
+    chosen = st.session_state[key].selection.rows
+    return [found.rows[n].run for n in chosen if n < len(found.rows)]
+
+
+def actions(found: Board, chosen: Sequence[Run]) -> None:
+    """Files of what is shown, and where to go with the chosen rows."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for name, kind, suffix, mime in (
+            ("CSV", "csv", "csv", "text/csv"),
+            ("Markdown", "markdown", "md", "text/markdown"),
+            ("LaTeX", "latex", "tex", "text/x-tex"),
+        ):
+            st.download_button(
+                name,
+                partial(leaderboard.render, found, kind),
+                file_name=f"{found.title.lower().replace(' ', '-')}.{suffix}",
+                mime=mime,
+                icon=":material/download:",
+                key=f"{found.title}-{kind}",
+                on_click="ignore",
+            )
+        pair = {name: label_of(run) for name, run in zip("ab", chosen, strict=False)}
+        measured = [run for run in chosen if run.record.samples is not None]
+        if len(measured) == 2 == len(chosen):
+            for page, name, icon in (
+                ("compare", "Compare", "balance"),
+                ("samples", "Samples", "photo_library"),
+                ("regressions", "Report", "rule"),
+            ):
+                if st.button(name, icon=f":material/{icon}:", type="primary", key=f"{found.title}-{page}"):
+                    go(page, **pair)
+        else:
+            st.caption("Choose two measured rows to compare them.")
+
+
+def draw(views: Sequence[Board]) -> None:
+    """Bars with intervals: a picture for each column of a part of a table."""
+    parts: dict[str, list[tuple[Board, Column, str]]] = {}
+    for view in views:
+        for column, (head, name) in zip(view.columns, tables.headers(view.columns), strict=True):
+            parts.setdefault(f"{view.title} · {head}", []).append((view, column, name))
+    tell_unknown("bars", list(parts))
+    part = st.selectbox("Bars of", list(parts), key="bars", bind="query-params", width=576)
+    with st.grid("auto", min_column_width=340):
+        for view, column, name in parts[part]:
+            lines = boards.bars(view, [column])
+            if not lines.empty:
+                title = name if name in column.task else column.title
+                whole = view.baseline is None and column.unit == "fraction"
+                unit = column.unit if column.unit != "fraction" else "%" if whole else "points of 100"
+                spec = _bars(unit, whole) | {"title": title}
+                st.vega_lite_chart(lines, spec, alt=f"Bars with intervals: {column.title}")
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def _bars(unit: str, whole: bool) -> dict[str, object]:
+    """The picture without its data: Altair takes as long to check one as a page may take for all of them."""
+    import altair as alt
+
+    y = alt.Y("run:N", title=None, sort=None, axis=alt.Axis(labelLimit=220))
+    base = alt.Chart().encode(y=y, tooltip=["run:N", "source:N", alt.Tooltip("text:N", title="value")])
+    scale = alt.Scale(domain=list(colours.METHODS), range=list(colours.METHODS.values()))
+    bars = base.mark_bar(height={"band": 0.72}).encode(
+        x=alt.X(
+            "value:Q",
+            title=unit,
+            axis=alt.Axis(tickCount=6),
+            scale=alt.Scale(domain=[0, 100]) if whole else alt.Scale(zero=True),
+        ),
+        color=alt.Color("method:N", scale=scale, legend=None),
+        opacity=alt.condition("datum.source === 'reported'", alt.value(0.55), alt.value(1)),
+    )
+    halo = base.mark_rule(color="white", strokeWidth=4, opacity=0.9).encode(x="low:Q", x2="high:Q")
+    rule = base.mark_rule(color="#222222", strokeWidth=1.6).encode(x="low:Q", x2="high:Q")
+    return (bars + halo + rule).properties(height=alt.Step(22)).to_dict()
+
+
+def show_all(views: Sequence[Board]) -> None:
+    """All tables with what belongs to them."""
+    for view in views:
+        st.subheader(view.title)
+        actions(view, table(view))
+        colour = "Green is better, orange is worse, where the 95% interval leaves out 0."
+        told = [*leaderboard.notes(view), *([colour] if view.baseline is not None else [])]
+        st.caption("  \n".join(map(escape, told)))
+
+
+@st.cache_resource(show_spinner=False)
+def _compared() -> set[tuple[stored.Stamp, ...]]:
+    return set()  # the runs whose differences somebody has waited for
+
+
+def without_marks(found: Sequence[Board]) -> None:
+    """The tables as they are before anything is compared, for which samples must be read."""
+    for view in found:
+        st.subheader(view.title)
+        table(view, early=True)
+
+
+runs = stored.runs()
+if not runs:
     empty("There are no runs in this folder.", "perpo-demo && perpo-dashboard --results runs")
+choice = choose(runs)
+held = [run for run in runs if choice.holds(run)]
+if not held:
+    empty("No run is left by these filters.", f"perpo-eval list --results {stored.settings().results}")
+plain = [dataclasses.replace(board, marks={}) for board in leaderboard.boards(held, lambda *_: None)]
+parts = [part for board in plain for part in boards.split(board)]
+topics, to, order = ask(parts)
+place, stamps = st.empty(), tuple(stored.stamp(run.path / SAMPLES_FILE) for run in held)
+if stamps not in _compared() and to is None:
+    with place.container():
+        without_marks(formed(parts, topics, None, order))
+found = [part for board in leaderboard.boards(held, differ) for part in boards.split(board)]
+views = formed(found, topics, to, order)
+_compared().add(stamps)
+with place.container():
+    show_all(views)
+draw(views)

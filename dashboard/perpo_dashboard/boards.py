@@ -1,0 +1,148 @@
+"""The leaderboard as a page shows it: which runs and columns, in which order. No Streamlit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import pandas as pd
+
+from perpo import board_views, leaderboard
+from perpo.leaderboard import Board, Column, Row
+from perpo.records import RunRecord
+from perpo.store import Run
+from perpo.tables import cell
+
+NO_JUDGE = "no judge"
+AVERAGES = "averages"
+ORDERS: dict[str, tuple[Callable[[Row], Any] | None, bool]] = {
+    "source, base and method": (None, False),
+    "base": (lambda row: row.base, False),
+    "method": (lambda row: row.method, False),
+    "newest first": (lambda row: row.run.record.created_utc, True),
+    "judge": (lambda row: judge_of(row.run.record), False),
+}
+"""What rows can be sorted by, beside a column."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which runs are meant; what is empty leaves all of them.
+
+    Attributes:
+        bases: Ids of models.
+        methods: How they were trained.
+        judges: Who judged them, or `NO_JUDGE`.
+        sources: measured, reported.
+        since: The first day (UTC) of the evaluation.
+        until: The last one.
+    """
+
+    bases: Sequence[str] = ()
+    methods: Sequence[str] = ()
+    judges: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    since: date | None = None
+    until: date | None = None
+
+    def holds(self, run: Run) -> bool:
+        """Whether a run is meant."""
+        record = run.record
+        day = datetime.fromisoformat(record.created_utc).date()
+        return (
+            (not self.bases or record.model.id in self.bases)
+            and (not self.methods or leaderboard.method_of(record) in self.methods)
+            and (not self.judges or judge_of(record) in self.judges)
+            and (not self.sources or record.source in self.sources)
+            and (self.since is None or day >= self.since)
+            and (self.until is None or day <= self.until)
+        )
+
+
+def judge_of(record: RunRecord) -> str:
+    """Who judged a run."""
+    return NO_JUDGE if record.judge is None else str(record.judge.get("id", "not named"))
+
+
+def ordered(found: Board, by: str) -> Board:
+    """A leaderboard sorted by a key of `ORDERS` or by the title of a column, which need not be one of its own."""
+    if by in ORDERS:
+        what, last_first = ORDERS[by]
+        order = range(len(found.rows)) if what is None else board_views.by(found, what, last_first=last_first)
+    else:
+        column = next((each for each in found.columns if each.title == by), None)
+        order = range(len(found.rows)) if column is None else board_views.by_column(found, column)
+    return board_views.arranged(found, list(order), found.columns)
+
+
+def split(found: Board) -> list[Board]:
+    """A leaderboard as several, where some of its rows have no column in common with the others.
+
+    Each begins with the averages of its benchmarks, and is named after its data where there are several.
+    """
+    parts: list[tuple[set[Column], list[int]]] = []
+    for n, row in enumerate(found.rows):
+        columns, members = set(row.metrics), [n]
+        for part in [part for part in parts if part[0] & columns]:
+            parts.remove(part)
+            columns, members = part[0] | columns, part[1] + members
+        parts.append((columns, members))
+    parts.sort(key=lambda part: min(part[1]))
+    made = [board_views.arranged(found, sorted(rows), _headline_first(found, columns)) for columns, rows in parts]
+    if len(made) == 1:
+        return made
+    return [dataclasses.replace(part, title=f"{part.title}: {_data(part)}") for part in made]
+
+
+def _headline_first(found: Board, columns: set[Column]) -> list[Column]:
+    order = list(dict.fromkeys(column.benchmark for column in found.columns))
+    held = [column for column in found.columns if column in columns]
+    return sorted(held, key=lambda column: (order.index(column.benchmark), topic(column) != AVERAGES))
+
+
+def _data(found: Board) -> str:
+    names = [name for name in benchmarks([found]) if name != AVERAGES]
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def benchmarks(found: Sequence[Board]) -> list[str]:
+    """What the columns of some leaderboards are about: the splits of a data set count once."""
+    return list(dict.fromkeys(topic(column) for board in found for column in board.columns))
+
+
+def topic(column: Column) -> str:
+    """The part of a table that a column belongs to."""
+    if " average of " in column.task:
+        return AVERAGES
+    return column.task.split("_")[0] if column.benchmark == "grounding" else column.benchmark
+
+
+def only(found: Board, topics: Sequence[str]) -> Board:
+    """The columns about some of `benchmarks`; all if none is named."""
+    columns = [column for column in found.columns if not topics or topic(column) in topics]
+    return board_views.arranged(found, range(len(found.rows)), columns)
+
+
+def bars(found: Board, columns: Sequence[Column]) -> pd.DataFrame:
+    """What is drawn of some columns: run, method, source, column (its title), value, low, high and text."""
+    lines: list[dict[str, Any]] = []
+    names = leaderboard.names(found)
+    for column in columns:
+        for row, name in zip(found.rows, names, strict=True):
+            metric = row.metrics.get(column)
+            if metric is None or metric.value is None:
+                continue
+            scale = 100 if column.unit == "fraction" else 1
+            low, high = (None if end is None else scale * end for end in (metric.ci_low, metric.ci_high))
+            line: dict[str, Any] = {
+                "run": name,
+                "method": row.method,
+                "source": row.run.record.source,
+                "column": column.title,
+            }
+            line |= {"value": scale * metric.value, "low": low, "high": high}
+            lines.append(line | {"text": cell(metric, signed=found.baseline is not None)})
+    return pd.DataFrame(lines)
