@@ -139,10 +139,13 @@ class Visitor:
 
     def open(self, place: str = "", **state: str) -> Page:
         """Go to a page of the dashboard, or to an address as it was copied, and wait until it is there."""
-        query = f"?{urlencode(state)}" if state else ""
-        path = "" if place == next(iter(PAGES)) else place  # the first page has no name in its address
-        self.page.goto(place if "://" in place else f"{self.url}/{path}{query}")
+        self.page.goto(place if "://" in place else self.address(place, **state))
         return self.settle()
+
+    def address(self, page: str, **state: str) -> str:
+        """The address of a page in a state."""
+        path = "" if page == next(iter(PAGES)) else page  # the first page has no name in its address
+        return f"{self.url}/{path}{'?' if state else ''}{urlencode(state)}"
 
     def settle(self) -> Page:
         """Wait until the script has run and the page shows what came of it.
