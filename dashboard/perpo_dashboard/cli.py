@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from perpo.cli.common import arg, parse_arguments, run_program
@@ -77,7 +79,14 @@ def serve(args: DashboardArguments) -> None:
         print(f"note: everyone who reaches {args.host} can read these runs and vote", file=sys.stderr)
     print(f"http://{'127.0.0.1' if args.host == '0.0.0.0' else args.host}:{port}", flush=True)
     print(f"showing {args.results}; Ctrl-C stops", file=sys.stderr)
+    threading.Thread(target=_prepare, daemon=True).start()
     bootstrap.run(str(Path(__file__).with_name("app.py")), False, [], options)
+
+
+def _prepare() -> None:
+    """Import what the pages need while the first browser is still on its way."""
+    for name in ("perpo_dashboard.browse", "altair"):
+        import_module(name)
 
 
 def _options(host: str, port: int) -> dict[str, object]:

@@ -149,13 +149,26 @@ def _difference(a: Stamp, b: Stamp, common: bool, _a: Run, _b: Run) -> Report:
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
+def _checked(file: Stamp, folder: Path) -> Path:
+    """The samples' file, which is the one that the record describes; that costs as much as to read it."""
+    run = read_run(folder)
+    run.samples([])
+    return Path(file[0])
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
 def _order(file: Stamp, folder: Path) -> pa.Array:
     import pyarrow.compute as pc
 
-    return pc.sort_indices(read_run(folder).samples(["sample_key"])["sample_key"])
+    return pc.sort_indices(_read(file, folder, "sample_key"))
+
+
+def _read(file: Stamp, folder: Path, name: str) -> pa.Array:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(_checked(file, folder), columns=[name])[name].combine_chunks()
 
 
 @st.cache_resource(max_entries=96, show_spinner=False)
 def _column(file: Stamp, folder: Path, name: str) -> pa.Array:
-    values = read_run(folder).samples([name])[name].combine_chunks()
-    return values.take(_order(file, folder))
+    return _read(file, folder, name).take(_order(file, folder))
