@@ -9,10 +9,10 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap, norm
 from scipy.stats import t as student
 
-from perpo.stats import Estimate, clustered_mean, clustered_ratio
+from perpo.stats import Estimate, bootstrap_ratio, clustered_mean, clustered_ratio
 
 
 def clustered_scores(seed: int, clusters: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -283,3 +283,64 @@ def test_a_stratum_without_a_denominator_leaves_the_ratio_undefined() -> None:
 def test_bad_fractions_are_refused(numerators: list[float], denominators: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         clustered_ratio(numerators, denominators, ["a", "b"])
+
+
+def rated(seed: int, images: int = 24) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ratings of a model and of a reference, two or three questions an image, as LLaVA-Bench has them."""
+    rng = np.random.default_rng(seed)
+    label = np.repeat(np.arange(images), rng.integers(2, 4, images))
+    ease = rng.normal(0, 1, images)[label]
+    reference = np.clip(np.rint(rng.normal(8.5, 0.8, len(label))), 1, 10)
+    return np.clip(np.rint(rng.normal(5.5, 2, len(label)) + ease), 1, 10), reference, label
+
+
+def test_a_bootstrapped_ratio_agrees_with_scipys() -> None:
+    """Images drawn again; scipy's percentiles at the expanded level, Phi(sqrt(24 / 23) t) on either side."""
+    model, reference, label = rated(1)
+    found = bootstrap_ratio(model, reference, label, draws=40_000)
+    level = norm.cdf(np.sqrt(24 / 23) * student.ppf(0.025, 23))
+    sums = [np.bincount(label, weights=part) for part in (model, reference)]
+    theirs = bootstrap(
+        sums,
+        lambda above, below, axis: above.sum(axis) / below.sum(axis),
+        paired=True,
+        n_resamples=40_000,
+        confidence_level=1 - 2 * level,
+        method="percentile",
+        random_state=2,
+    )
+    ends = theirs.confidence_interval
+    assert found.value == pytest.approx(model.sum() / reference.sum())
+    assert (found.ci_low, found.ci_high) == pytest.approx((ends.low, ends.high), abs=0.002)
+    assert found.stderr == pytest.approx(np.sqrt(24 / 23) * theirs.standard_error, rel=0.02)
+    assert (found.n, found.n_clusters, found.ci_method) == (len(model), 24, "cluster-bootstrap")
+    assert bootstrap_ratio(model, reference, label, draws=40_000) == found
+
+
+def test_a_bootstrapped_interval_covers_the_truth_with_few_images() -> None:
+    """95% of 400 data sets of 24 images."""
+    model, reference, _ = rated(0, 100_000)
+    truth = model.sum() / reference.sum()
+    hits = 0
+    for seed in range(1, 401):
+        found = bootstrap_ratio(*rated(seed), draws=1000)
+        hits += found.ci_low <= truth <= found.ci_high
+    assert binomtest(hits, 400, 0.95).pvalue > 0.001
+
+
+def test_strata_are_drawn_together() -> None:
+    """The same rows once more in a second stratum change nothing, since an image brings both."""
+    model, reference, label = rated(3)
+    once = bootstrap_ratio(model, reference, label)
+    strata = np.repeat(["a", "b"], len(label))
+    twice = bootstrap_ratio(np.tile(model, 2), np.tile(reference, 2), np.tile(label, 2), strata)
+    assert (twice.value, twice.ci_low, twice.stderr) == pytest.approx((once.value, once.ci_low, once.stderr))
+
+
+def test_where_a_bootstrap_sees_nothing_the_linearised_interval_stands() -> None:
+    model, reference, label = rated(4, 9)
+    assert bootstrap_ratio(model, reference, label) == clustered_ratio(model, reference, label)
+    assert clustered_ratio(model, reference, label).ci_method == "cluster-t"
+    same = bootstrap_ratio(reference, reference, rated(4, 9)[2], bounds=(0.1, 10.0))
+    assert (same.value, same.stderr, same.ci_method) == (1.0, None, "cluster-exact")
+    assert bootstrap_ratio([], [], []).value is None

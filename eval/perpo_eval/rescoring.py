@@ -105,7 +105,7 @@ def judge_run(args: JudgeArguments) -> Path:
     tables = [scoring.rescore(_of_task(samples, spec), spec, family) for spec in specs]
     tables, about = scoring.judge(tables, specs, judge)
     old = dataclasses.replace(old, judge=about)
-    return _store_again(old, args.name, args.output, tables, specs, clock, command(args, "perpo-eval judge"))
+    return _store_again(old, args.name, args.output, tables, specs, clock, command(args, "judge"))
 
 
 def _of_task(samples: pa.Table, spec: TaskSpec) -> pa.Table:

@@ -23,7 +23,7 @@ from perpo_eval.engines import check_engine, family_from, load_engine
 from perpo_eval.judge_cli import given, judge_of
 from perpo_eval.rescoring import check_unused, rescored, score_responses
 from perpo_eval.responses import ResponseJournal, read_responses
-from perpo_eval.storing import RunWriter, check_family, check_frame, templates_of
+from perpo_eval.storing import RunWriter, answer_tokens, check_family, check_frame, templates_of
 from perpo_eval.suites import TaskSpec, load_task, missing_tasks, select_tasks
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def write_questions(args: EvalArguments) -> int:
 
 def _settings(args: EvalArguments, spec: TaskSpec) -> dict[str, Any]:
     """lmms-eval's generation_kwargs of a task."""
-    settings: dict[str, Any] = {"max_new_tokens": args.max_new_tokens or spec.max_new_tokens, "do_sample": False}
+    settings: dict[str, Any] = {"max_new_tokens": answer_tokens(args, spec), "do_sample": False}
     if args.temperature > 0:
         drawn = {"temperature": args.temperature, "top_p": args.top_p, "seed": args.seed}
         settings |= {"do_sample": True, **drawn}

@@ -15,6 +15,7 @@ from perpo.cli.arguments import default_of
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family
 from perpo.records import SCHEMA_VERSION, ModelInfo, RunRecord
+from perpo.scores import JUDGED
 from perpo.store import new_run_id, write_run
 from perpo_eval import scoring
 from perpo_eval.benchmarks import BENCHMARKS
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from perpo_eval.cli import EvalArguments
     from perpo_eval.judge_cli import JudgeArguments
     from perpo_eval.judged import Judge
+
+_EMBEDDED_TOKENS = 64
 
 ResponseOf = Callable[[str], Callable[[int, str], Response]]
 """For a task, the answer by document number and sample key."""
@@ -74,7 +77,7 @@ class RunWriter:
                 "data_sha256": task.data_sha256,
                 "split": spec.split,
                 "prompt": _prompt(task, template),
-                "max_new_tokens": None if self.elsewhere else self.args.max_new_tokens or spec.max_new_tokens,
+                "max_new_tokens": None if self.elsewhere else answer_tokens(self.args, spec),
                 "box_frame": table["box_frame"][0].as_py() if table.num_rows else None,
                 "note": task.note,
                 "n_total": len(task.docs),
@@ -136,6 +139,17 @@ class RunWriter:
         }
 
 
+def answer_tokens(args: EvalArguments, spec: TaskSpec) -> int:
+    """Where answers to a task are cut.
+
+    The embedded model's context is too short for the open answers that judged benchmarks allow for, and it was not
+    taught to give any: they are cut where those to its own questions are.
+    """
+    embedded = args.engine == "perpo" and args.model in (None, "tiny")
+    most = _EMBEDDED_TOKENS if embedded and spec.benchmark in JUDGED else spec.max_new_tokens
+    return args.max_new_tokens or most
+
+
 def templates_of(args: EvalArguments, specs: Sequence[TaskSpec], family: Family | None) -> dict[str, str]:
     """The prompt of each task, with {query} in it."""
     # Yes/no questions and pages are asked alike of every family.
@@ -174,9 +188,9 @@ def _prompt(task: TaskData, template: str) -> str:
     return template if asked else BENCHMARKS[task.spec.benchmark].question("", template)
 
 
-def command(args: EvalArguments | JudgeArguments, program: str = "perpo-eval") -> str:
+def command(args: EvalArguments | JudgeArguments, *subcommand: str) -> str:
     """The command line that would repeat a run."""
-    words = [program]
+    words = ["perpo-eval", *subcommand]
     for field in fields(args):
         value = getattr(args, field.name)
         default = default_of(field)
