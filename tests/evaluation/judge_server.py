@@ -120,14 +120,14 @@ class JudgeServer:
             self._open += 1
             self.most_open = max(self.most_open, self._open)
         self.over.wait(self.delay_s)
+        with self._lock:  # before the answer goes out, after which the client may well ask again
+            self._open -= 1
         return self.behave(call, times)
 
     def done(self, call: Call, answer: Answer) -> None:
         """Count an answer that was sent."""
-        with self._lock:
-            self._open -= 1
-            if answer.status == 200 and not (answer.hang or answer.cut):
-                self.answered.append(call.prompt)
+        if answer.status == 200 and not (answer.hang or answer.cut):
+            self.answered.append(call.prompt)
 
 
 @contextmanager
