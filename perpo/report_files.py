@@ -21,7 +21,7 @@ from perpo.flips import Flip
 from perpo.images import find_image
 from perpo.paired import Difference
 from perpo.report import ALPHA, Report, Row
-from perpo.tables import TINY_NOTE, Text, is_tiny, judge_note, number, with_unit
+from perpo.tables import FRACTION, TINY_NOTE, Text, is_tiny, judge_note, number, with_unit
 
 COMMENT_LIMIT = 65_000
 """Bytes of Markdown: a comment on a pull request takes 65,536 characters, a step summary 1 MiB."""
@@ -66,8 +66,9 @@ def table(report: Report) -> Text:
 
 
 def _notes(report: Report) -> list[str]:
+    unless = "" if all(row.metric.unit == FRACTION for row in report.rows) else " if nothing else is said"
     notes = [
-        "Gain: candidate minus baseline in the better direction, in points of 100 if nothing else is said, paired over "
+        f"Gain: candidate minus baseline in the better direction, in points of 100{unless}, paired over "
         f"{report.samples:,} samples and clustered by image. Regressed: p below {ALPHA} and a loss of at least the "
         "threshold; unchanged: the 90% interval lies within the threshold; otherwise inconclusive, with the effect "
         "that would have been seen with a power of 80%.",

@@ -20,7 +20,7 @@ def llava_messages(
     Args:
         question: The user's question.
         category: conv, detail or complex.
-        caption: The picture's description. (The official script puts a line break after each of its letters.)
+        caption: The picture's description. (The first official script put a line break after each of its letters.)
         reference: The reference answer.
         answer: The model's answer.
         swapped: Show the model's answer first, which the official protocol does not do.
