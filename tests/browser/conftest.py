@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Error
 
+from perpo.records import SCHEMA_VERSION
 from perpo.store import Run
 
 ROOT = Path(__file__).parents[2]
@@ -131,7 +132,7 @@ def broken_results(tmp_path_factory) -> Path:
     (copy("no-json") / "run.json").write_text("{not json")
     (copy("half") / "run.json").write_bytes((one.path / "run.json").read_bytes()[:500])
     text = (one.path / "run.json").read_text()
-    (copy("future") / "run.json").write_text(text.replace('"schema_version": 3', '"schema_version": 99'))
+    (copy("future") / "run.json").write_text(text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'))
     (copy("wrong-type") / "run.json").write_text(text.replace('"status": "complete"', '"status": "<b>fine</b>"'))
     for kind in ("samples-missing", "samples-changed"):
         file = copy(kind) / "run.json"
