@@ -234,13 +234,16 @@ def test_damaged_samples_are_refused(stored, tmp_path) -> None:
     assert not (tmp_path / "again").exists()
 
 
+JUDGE = {"judge": "none", "judge_model": "x", "judge_base_url": "http://x", "judge_votes": 3, "judge_swap": True}
+JUDGE |= {"judge_rps": 3.0, "judge_concurrency": 3}
+ANSWERS = {"suite", "data", "tasks", "limit", "prompt_style", "family", "box_frame", "name", "output", "json"}
 USED = {
-    "responses": {"suite", "data", "tasks", "limit", "prompt_style", "family", "box_frame", "name", "output", "json"},
+    "responses": ANSWERS | set(JUDGE),
     "rescore": {"name", "output", "family", "box_frame", "json"},
 }
 OTHER = {"suite": "pope", "model": "x", "adapter": "x", "data": "x", "tasks": ["x"], "limit": 3, "batch_size": 3}
 OTHER |= {"max_new_tokens": 3, "temperature": 0.5, "top_p": 0.5, "seed": 1, "prompt_style": "lmms_eval"}
-OTHER |= {"engine": "lmms:x", "model_args": "x=y", "dtype": "bfloat16", "device": "cpu"}
+OTHER |= {"engine": "lmms:x", "model_args": "x=y", "dtype": "bfloat16", "device": "cpu"} | JUDGE
 
 
 @pytest.mark.parametrize(
