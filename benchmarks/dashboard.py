@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import visiting
-from made_runs import TASKS, write_pair
+from made_answers import TASKS
+from made_runs import write_pair
 from playwright.sync_api import BrowserContext
 from visiting import Dashboard, Visitor
 

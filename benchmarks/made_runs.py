@@ -9,56 +9,31 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from made_answers import HEIGHT, TASKS, WIDTH, Answers, votes
 from numpy.typing import NDArray
 from PIL import Image
-from rapidfuzz.distance import Levenshtein
 
-from perpo.boxes import iou
-from perpo.records import SCHEMA_VERSION, GroupResult, Metric, ModelInfo, RunRecord, TaskResult, sample_key
+from perpo.records import (
+    SAMPLE_COLUMNS,
+    SCHEMA_VERSION,
+    GroupResult,
+    Metric,
+    ModelInfo,
+    RunRecord,
+    TaskResult,
+    sample_key,
+)
 from perpo.scores import metrics_of
 from perpo.store import Run, slug, write_run
 
-WIDTH, HEIGHT = 640, 480
 FLAWS = {"base": 0.3, "perpo": 0.2}
 """The two runs, and how far their answers are off."""
-
-_WORDS = [
-    "the",
-    "of",
-    "river",
-    "stone",
-    "a",
-    "light",
-    "house",
-    "over",
-    "small",
-    "garden",
-    "under",
-    "seven",
-    "windows",
-    "and",
-    "trees",
-    "in",
-    "an",
-    "open",
-    "field",
-]
-
-
-@dataclass(frozen=True)
-class Answers:
-    """One task's samples as one run answered them: a list or array of each column, and the scores by name."""
-
-    columns: dict[str, Sequence[Any]]
-    scores: dict[str, NDArray[np.float64]]
 
 
 def write_pair(
@@ -96,6 +71,13 @@ def _write_run(
         replaced = list(texts) if said else []
         found.columns["response"] = [*replaced, *list(found.columns["response"])[len(replaced) :]]
         found.columns["question"] = [*texts, *list(found.columns["question"])[len(texts) :]]
+        if benchmark == "ocr":
+            written = list(map(json.dumps, texts))
+            found.columns["target"] = [*written, *found.columns["target"][len(texts) :]]
+            found.columns["prediction"] = [*written[: len(replaced)], *found.columns["prediction"][len(replaced) :]]
+        if "judge" in found.columns:
+            judged = [votes(text, 5) for text in replaced]
+            found.columns["judge"] = [*judged, *found.columns["judge"][len(replaced) :]]
         shown = [images[place % len(images)] for place in range(count)]
         parts.append(_table(task, found, shown))
         results.append(_result(task, benchmark, found, _clusters(shown)))
@@ -119,91 +101,6 @@ def _pictures(folder: Path, count: int) -> list[dict[str, Any]]:
     return found
 
 
-def _grounding(count: int, flaw: float) -> Answers:
-    rng = np.random.default_rng(1)
-    size = np.exp(rng.uniform(np.log(12), np.log(300), (count, 2)))
-    corner = rng.uniform(0, 1, (count, 2)) * (np.array([WIDTH, HEIGHT]) - size)
-    truth = np.hstack([corner, corner + size])
-    own = np.random.default_rng(round(flaw * 1000))
-    read = own.uniform(size=count) >= flaw / 10
-    said = truth + own.normal(size=(count, 4)) * np.hstack([size, size]) * flaw / 2
-    said = np.hstack([np.minimum(said[:, :2], said[:, 2:]), np.maximum(said[:, :2], said[:, 2:])])
-    overlap = np.where(read, iou(said, truth), 0.0)
-    area = size.prod(axis=1)
-    of_size = {"small": area < 32**2, "medium": (area >= 32**2) & (area < 96**2), "large": area >= 96**2}
-    scores = {f"acc@{limit}": (overlap >= limit).astype(float) for limit in (0.3, 0.5, 0.7, 0.9)}
-    scores |= {"iou": overlap, "parse_fail": 1.0 - read}
-    scores |= {f"acc@0.5:{name}": np.where(held, scores["acc@0.5"], np.nan) for name, held in of_size.items()}
-    boxes = [json.dumps([round(float(edge), 2) for edge in box]) for box in said]
-    asked = "Please provide the bounding box coordinate of the region this sentence describes: "
-    sides = ("left", "right", "floor", "far side of the street")
-    columns = {
-        "question": [
-            f"{asked}the {_WORDS[n % len(_WORDS)]} thing number {n} on the {sides[n % 4]}" for n in range(count)
-        ],
-        "response": [box if good else "I see no such thing." for box, good in zip(boxes, read, strict=True)],
-        "parse_ok": read,
-        "prediction": [box if good else None for box, good in zip(boxes, read, strict=True)],
-        "target": [json.dumps([round(float(edge), 2) for edge in box]) for box in truth],
-        "box_frame": ["original"] * count,
-    }
-    return Answers(columns, scores)
-
-
-def _pope(count: int, flaw: float) -> Answers:
-    yes = np.random.default_rng(3).uniform(size=count) < 0.5
-    own = np.random.default_rng(round(flaw * 1000) + 1)
-    said = np.where(own.uniform(size=count) < flaw / 2, ~yes, yes)
-    read = own.uniform(size=count) >= flaw / 20
-    scores = {"accuracy": said == yes, "tp": said & yes, "fp": said & ~yes, "fn": ~said & yes, "tn": ~said & ~yes}
-    scores |= {"yes": said, "parse_fail": ~read}
-    words = np.where(said, "yes", "no")
-    columns = {
-        "question": [f"Is there a {_WORDS[n % len(_WORDS)]} thing number {n} in the image?" for n in range(count)],
-        "response": np.where(read, np.char.capitalize(words), np.char.add("Hard to tell: ", words)).tolist(),
-        "parse_ok": read,
-        "prediction": [f'"{word}"' for word in words],
-        "target": ['"yes"' if each else '"no"' for each in yes],
-        "box_frame": [None] * count,
-    }
-    return Answers(columns, {name: values.astype(float) for name, values in scores.items()})
-
-
-def _pages(count: int, flaw: float) -> Answers:
-    rng, own = np.random.default_rng(2), np.random.default_rng(round(flaw * 1000) + 2)
-    truths, said, scores = [], [], {name: np.zeros(count) for name in ("edit_distance", "precision", "recall", "f1")}
-    for place in range(count):
-        words = [_WORDS[n] for n in rng.integers(0, len(_WORDS), 240)]
-        answer = [word[::-1] if own.uniform() < flaw / 5 else word for word in words if own.uniform() >= flaw / 20]
-        truths.append("\n".join(" ".join(words[line : line + 8]) for line in range(0, len(words), 8)))
-        said.append("\n".join(" ".join(answer[line : line + 8]) for line in range(0, len(answer), 8)))
-        scores["edit_distance"][place] = Levenshtein.normalized_distance(truths[-1], said[-1])
-        both = (Counter(words) & Counter(answer)).total()
-        scores["precision"][place], scores["recall"][place] = both / len(answer), both / len(words)
-        scores["f1"][place] = 2 * both / (len(answer) + len(words))
-    scores["truncated"] = np.zeros(count)
-    columns = {
-        "question": ["OCR this image:"] * count,
-        "response": said,
-        "parse_ok": np.ones(count, bool),
-        "prediction": list(map(json.dumps, said)),
-        "target": list(map(json.dumps, truths)),
-        "box_frame": [None] * count,
-    }
-    return Answers(columns, scores)
-
-
-TASKS: Mapping[str, tuple[str, float, Callable[[int, float], Answers]]] = {
-    "refcoco_val": ("grounding", 0.25, _grounding),
-    "refcoco+_val": ("grounding", 0.2, _grounding),
-    "refcocog_val": ("grounding", 0.15, _grounding),
-    "coco_pope_random": ("pope", 0.2, _pope),
-    "coco_pope_adversarial": ("pope", 0.195, _pope),
-    "fox_ocr_en": ("ocr", 0.005, _pages),
-}
-"""Each task's benchmark, its share of the samples, and what answers it."""
-
-
 def _clusters(shown: Sequence[Mapping[str, Any]]) -> NDArray:
     return np.array([image["sha256"] for image in shown])
 
@@ -223,10 +120,10 @@ def _table(task: str, found: Answers, shown: list[dict[str, Any]]) -> pa.Table:
         "latency_ms": pa.array(np.full(count, 1.5)),
         "finish_reason": pa.array(["stop"] * count),
         "error": pa.nulls(count, pa.string()),
-        "judge": pa.nulls(count, pa.string()),
+        "judge": pa.array(found.columns.get("judge", [None] * count), pa.string()),
         "scores": _scores(found.scores, count),
     }
-    return pa.table(columns)
+    return pa.table({name: columns[name] for name in SAMPLE_COLUMNS})
 
 
 def _scores(held: Mapping[str, NDArray], count: int) -> pa.StructArray:
@@ -275,7 +172,7 @@ def _metrics(benchmark: str, scores: Mapping[str, NDArray], clusters: NDArray, t
     for metric in metrics_of(benchmark, list(scores)):
         e = metric.estimate(scores, clusters, tasks)
         numbers = (e.value, e.stderr, e.ci_low, e.ci_high, e.ci_method, e.n, e.n_clusters)
-        found.append(Metric(metric.name, *numbers, higher_is_better=metric.higher_is_better, unit="fraction"))
+        found.append(Metric(metric.name, *numbers, higher_is_better=metric.higher_is_better, unit=metric.unit))
     return found
 
 
@@ -298,7 +195,7 @@ def _record(name: str, results: list[TaskResult], groups: list[GroupResult]) -> 
         generation={"limit": None, "temperature": 0.0, "top_p": None, "seed": 0},
         tasks=results,
         groups=groups,
-        judge=None,
+        judge={"id": "made-up-judge", "prompt_sha256": {}, "settings": {"temperature": 0.2}},
         samples=None,
         source="measured",
     )

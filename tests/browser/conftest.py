@@ -132,7 +132,9 @@ def broken_results(tmp_path_factory) -> Path:
     (copy("no-json") / "run.json").write_text("{not json")
     (copy("half") / "run.json").write_bytes((one.path / "run.json").read_bytes()[:500])
     text = (one.path / "run.json").read_text()
-    (copy("future") / "run.json").write_text(text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'))
+    (copy("future") / "run.json").write_text(
+        text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99')
+    )
     (copy("wrong-type") / "run.json").write_text(text.replace('"status": "complete"', '"status": "<b>fine</b>"'))
     for kind in ("samples-missing", "samples-changed"):
         file = copy(kind) / "run.json"
