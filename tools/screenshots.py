@@ -16,10 +16,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-import visiting  # noqa: E402
-from playwright.sync_api import BrowserContext  # noqa: E402
+import visiting
+from playwright.sync_api import BrowserContext
 
-from perpo_dashboard.show import PAGES  # noqa: E402
+from perpo_dashboard.show import PAGES
 
 HEIGHT = 1600
 """Pixels that a picture has at most: what is below is left out."""
