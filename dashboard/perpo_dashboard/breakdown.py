@@ -69,15 +69,13 @@ def by_kind(pair: Pair, values: NDArray[np.float64], labels: Labels, span: tuple
     rows = []
     width = span[1] - span[0]
     held = ~np.isnan(values).any(0)
-    for code, name in enumerate(labels.names):
+    for code in np.unique(labels.codes[held & (labels.codes >= 0)]):
         chosen = np.flatnonzero(held & (labels.codes == code))
-        if not len(chosen):
-            continue
         a, b = values[:, chosen]
         ones = np.ones(len(chosen))
         sums = paired_sums((b, ones), (a, ones), pair.clusters[chosen])
         difference = cluster_t(sums, bounds=(-width, width))
-        rows.append(Row(name, len(chosen), float(a.mean()), float(b.mean()), difference))
+        rows.append(Row(labels.names[code], len(chosen), float(a.mean()), float(b.mean()), difference))
     return rows
 
 
@@ -102,17 +100,39 @@ def kinds(benchmark: str, scores: Sequence[str]) -> list[str]:
     return [*found, *(["question type"] if _types(benchmark, scores) else []), "task"]
 
 
-def labels(kind: str, benchmark: str, pair: Pair, record: RunRecord, column: Column, scores: Mapping) -> Labels:
+def labels(
+    kind: str,
+    benchmark: str,
+    pair: Pair,
+    mask: NDArray[np.bool_],
+    record: RunRecord,
+    column: Column,
+    scores: Mapping[str, NDArray],
+) -> Labels:
     """What kind each of a pair's samples is of.
 
     Args:
         kind: One of `kinds`.
-        benchmark: The samples' benchmark.
+        benchmark: A benchmark.
         pair: The samples.
+        mask: (n,) which of them are asked for, all of the benchmark; others are of no kind.
         record: A's record.
         column: A's columns.
         scores: A's scores by name, in A's own order.
     """
+    found = _labels(kind, benchmark, pair, mask, record, column, scores)
+    return Labels(found.names, np.where(mask, found.codes, -1))
+
+
+def _labels(
+    kind: str,
+    benchmark: str,
+    pair: Pair,
+    mask: NDArray[np.bool_],
+    record: RunRecord,
+    column: Column,
+    scores: Mapping[str, NDArray],
+) -> Labels:
     if kind == "task":
         return Labels(pair.names, pair.tasks)
     if kind == "box size":
@@ -124,9 +144,10 @@ def labels(kind: str, benchmark: str, pair: Pair, record: RunRecord, column: Col
         words = _words(column("question")) - _asked(pair, record)[pair.tasks]
         return _binned(words, _LENGTHS, list(map(str, _LENGTHS)), "words")
     if kind == "truth":
-        found = pc.dictionary_encode(pc.utf8_trim(column("target"), '"'))
-        names = found.dictionary.to_pylist()
-        return Labels([str(name) for name in names], pc.fill_null(found.indices, -1).to_numpy(zero_copy_only=False))
+        truths = pc.if_else(pa.array(mask), pc.utf8_trim(column("target"), '"'), pa.scalar(None, pa.string()))
+        found = pc.dictionary_encode(truths)
+        names = [str(name) for name in found.dictionary.to_pylist()]
+        return Labels(names, pc.fill_null(found.indices, -1).to_numpy(zero_copy_only=False))
     types = _types(benchmark, scores)
     codes = np.full(len(pair.keys), -1)
     for code, score in enumerate(types.values()):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import streamlit as st
 from numpy.typing import NDArray
 
 from perpo.errors import PerpoError
 from perpo.store import SAMPLES_FILE, Run
-from perpo_dashboard import cards, filters, outcomes, stored
+from perpo_dashboard import asking, cards, filters, outcomes, stored
 from perpo_dashboard.filters import Filter
+from perpo_dashboard.notes import FILE_NAME, Note, read_notes, write_note
 from perpo_dashboard.outcomes import OUTCOMES, Pair
+from perpo_dashboard.settings import settings
 from perpo_dashboard.show import escape
 
 _PAGE = 25
@@ -34,46 +35,22 @@ def show(a: Run, b: Run, more: list[Run]) -> None:
         st.warning("These runs have no sample of a task in common.")
         return
     scopes = outcomes.scopes(a.record, pair.names)
-    wanted, sort = _asked(pair, scopes)
+    notes = _known_notes()
+    task, sort, wanted = asking.which(scopes)
+    splits = {result.task: result.split for result in a.record.tasks}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        wanted = _narrowed(wanted)
+        wanted = asking.narrowed(wanted, outcomes.benchmarks_of(a.record), splits, notes)
         order = _order((_stamp(a), _stamp(b)), repr(wanted), sort, wanted, a, b)
         st.space("stretch")
         place = _walk(pair, order)
-    _told(pair, wanted, order, place)
+    _told(pair, pair.among(scopes[task]), order, place)
     if place is not None:
-        _one(pair, place, a, b, more)
+        _one(pair, place, a, b, more, notes)
     _list(pair, order, place, a, b)
 
 
 def _stamp(run: Run) -> stored.Stamp:
     return stored.stamp(run.path / SAMPLES_FILE)
-
-
-def _restart() -> None:
-    """After another filter the first sample is shown."""
-    st.session_state["open"] = ""
-
-
-def _asked(pair: Pair, scopes: dict[str, tuple[str, ...]]) -> tuple[Filter, str]:
-    told = st.query_params.get("task")
-    bound: dict[str, Any] = {"bind": "query-params", "on_change": _restart}
-    row = st.columns((3, 3, 3, 3))
-    task = row[0].selectbox("Task", list(scopes), key="task", **bound)
-    sort = row[1].selectbox("Sort by", filters.SORTS, key="sort", **bound)
-    question = row[2].text_input("Search questions", key="q", type="search", **bound)
-    answer = row[3].text_input("Search answers", key="said", type="search", **bound)
-    if told is not None and told not in scopes:
-        st.warning(f"This address asks for the task {escape(told)}, which these runs do not share.")
-    return Filter(scopes[task], question=question.strip(), answer=answer.strip()), sort
-
-
-def _narrowed(wanted: Filter) -> Filter:
-    bound: dict[str, Any] = {"bind": "query-params", "on_change": _restart}
-    outcome = st.segmented_control("Outcome", ["all", *OUTCOMES], default="all", required=True, key="outcome", **bound)
-    with st.popover("More filters", icon=":material/filter_list:"):
-        unreadable = st.selectbox("Unreadable answer of", filters.UNREADABLE, key="unreadable", **bound)
-    return replace(wanted, outcome=outcome, unreadable=unreadable)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -111,19 +88,20 @@ def _position(order: NDArray[np.intp], place: int | None) -> int:
     return int(at[0]) if len(at) else -1
 
 
-def _told(pair: Pair, wanted: Filter, order: NDArray[np.intp], place: int | None) -> None:
-    """Where we are, in words."""
-    counts = pair.counts(pair.among(wanted.tasks))
+def _told(pair: Pair, mask: NDArray[np.bool_], order: NDArray[np.intp], place: int | None) -> None:
+    """Where we are, in words; `mask` holds the samples of the chosen task."""
+    counts = pair.counts(mask)
     outcome = " · ".join(f"{name} {count:,}" for name, count in counts.items() if count)
     position, key = _position(order, place), str(st.session_state["open"])
     if position >= 0:
-        st.caption(f"**{position + 1:,} of {len(order):,}** · of these tasks' {sum(counts.values()):,}: {outcome}")
+        st.caption(f"**{position + 1:,} of {len(order):,}** · of all {sum(counts.values()):,} in this task: {outcome}")
     elif place is not None:
         st.info("This sample is not among those that are asked for.")
     elif key:
         st.warning(f"No sample of these runs has a key that begins with {escape(key)}.")
     if not len(order):
-        st.info("No sample is like this: ask for less.")
+        st.info("No sample is like this.")
+        st.button("Clear all filters", on_click=asking.clear, key="clear-too")
     if key and len(found := pair.find(key)) > 1:
         st.warning(f"{len(found):,} samples have keys that begin so; this is the first.")
 
@@ -138,7 +116,7 @@ def _open(key: str) -> None:
     st.session_state["open"] = key
 
 
-def _one(pair: Pair, place: int, a: Run, b: Run, more: list[Run]) -> None:
+def _one(pair: Pair, place: int, a: Run, b: Run, more: list[Run], notes: dict[str, Note]) -> None:
     task = pair.names[pair.tasks[place]]
     benchmark = outcomes.benchmarks_of(a.record)[task]
     answers = [
@@ -154,6 +132,51 @@ def _one(pair: Pair, place: int, a: Run, b: Run, more: list[Run]) -> None:
         else:
             st.caption(f"{name}, {escape(run.record.name)}, has no such sample.")
     cards.show_sample(answers, benchmark)
+    key = str(pair.keys[place])
+    _remember(key, task, [each.run.record.run_id for each in answers], notes.get(key, Note(False, "")))
+    cards.show_stored(answers)
+
+
+def _known_notes() -> dict[str, Note]:
+    folder = settings().results
+    try:
+        found, damaged = _notes(stored.stamp(folder / FILE_NAME), folder)
+    except PerpoError as error:
+        st.error(f"{escape(error.message)}  \n{escape(error.hint or '')}")
+        return {}
+    if damaged:
+        st.warning(f"{damaged} lines of {FILE_NAME} hold no note.")
+    return found
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _notes(file: stored.Stamp, folder: Path) -> tuple[dict[str, Note], int]:
+    return read_notes(folder)
+
+
+def _remember(key: str, task: str, runs: list[str], note: Note) -> None:
+    """What people want to remember of the open sample."""
+    short = key[:_PREFIX]
+
+    def save(flagged: bool) -> None:
+        text = str(st.session_state.get(f"note-{short}", note.text))
+        try:
+            write_note(settings().results, key, Note(flagged, text), task=task, runs=runs)
+        except PerpoError as error:
+            st.session_state["note-failed"] = error.message
+
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        icon = ":material/flag:" if note.flagged else ":material/outlined_flag:"
+        st.button(
+            "Flagged" if note.flagged else "Flag", icon=icon, shortcut="F", key=f"flag-{short}",
+            type="primary" if note.flagged else "secondary", on_click=save, args=(not note.flagged,),
+        )  # fmt: skip
+        st.text_input(
+            "Note", note.text, key=f"note-{short}", on_change=save, args=(note.flagged,),
+            placeholder=f"kept in {FILE_NAME} beside the runs",
+        )  # fmt: skip
+    if failed := st.session_state.pop("note-failed", None):
+        st.error(escape(failed))
 
 
 def _list(pair: Pair, order: NDArray[np.intp], place: int | None, a: Run, b: Run) -> None:
@@ -165,11 +188,9 @@ def _list(pair: Pair, order: NDArray[np.intp], place: int | None, a: Run, b: Run
     told = np.array([*OUTCOMES, "not scored"])
     right = pair.right[:, part]
     outcome = np.where((right < 0).any(0), 4, 2 * (1 - right[0]) + (1 - right[1]))
-    texts = {
-        "question": stored.column(a, "question").take(pa.array(pair.places[0, part])).to_pylist(),
-        "answer of A": stored.column(a, "response").take(pa.array(pair.places[0, part])).to_pylist(),
-        "answer of B": stored.column(b, "response").take(pa.array(pair.places[1, part])).to_pylist(),
-    }
+    ours = stored.rows(a, pair.places[0, part], cards.COLUMNS)
+    theirs = stored.rows(b, pair.places[1, part], cards.COLUMNS)
+    texts = {"question": ours["question"], "answer of A": ours["response"], "answer of B": theirs["response"]}
     table = pd.DataFrame(
         {
             "open": [f"{start + n + 1:,}" for n in range(len(part))],
@@ -178,7 +199,10 @@ def _list(pair: Pair, order: NDArray[np.intp], place: int | None, a: Run, b: Run
             "A": pair.measure[0, part],
             "B": pair.measure[1, part],
         }
-        | {name: [" ".join((text or "")[:300].split()) for text in column] for name, column in texts.items()}
+        | {
+            name: [" ".join((text or "")[:300].split()) for text in column.to_pylist()]
+            for name, column in texts.items()
+        }
     )
     keys = [str(key)[:_PREFIX] for key in pair.keys[part]]
     number = st.column_config.NumberColumn(format="%.3f", width="small")

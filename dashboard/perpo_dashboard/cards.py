@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from perpo.colours import RUNS, TRUTH
+from perpo.records import SAMPLE_COLUMNS
 from perpo.store import Run
 from perpo_dashboard import pictures, stored, words
 from perpo_dashboard.outcomes import RULES
@@ -20,7 +22,7 @@ NAMES = "ABCDEF"
 MARKS = ("blue", "orange", "violet", "yellow", "gray")
 """Streamlit's names for the colours of the runs, in their order; `COLOURS` are what is drawn."""
 COLOURS = (*RUNS[:4], RUNS[5])
-_COLUMNS = ("response", "prediction", "parse_ok", "error", "finish_reason", "tokens_out", "latency_ms", "judge")
+COLUMNS = tuple(name for name in SAMPLE_COLUMNS if name != "prompt")
 _LONG = 400  # characters: what is longer gets a field of its own height
 _HEIGHT = 320
 _LONG_ANSWERS = ("llava_bench", "mmhal")  # too wide for a place beside the picture
@@ -34,7 +36,7 @@ class Answer:
         name: A, B and so on.
         run: The run.
         place: Where the sample stands in its columns.
-        data: Some of the columns.
+        data: Its columns.
         scores: The scores that the sample has.
         right: 1 right, 0 wrong, -1 cannot be told.
     """
@@ -59,10 +61,8 @@ class Answer:
 
 def answer(name: str, run: Run, place: int, right: int) -> Answer:
     """Read what a run said."""
-    data = stored.sample(run, place, _COLUMNS)
-    scores = {
-        key: value for key, value in stored.sample(run, place, ("scores",))["scores"].items() if value is not None
-    }
+    data = stored.sample(run, place, COLUMNS)
+    scores = {key: value for key, value in (data["scores"] or {}).items() if value is not None}
     return Answer(name, run, place, data, scores, right)
 
 
@@ -74,7 +74,7 @@ def show_sample(answers: Sequence[Answer], benchmark: str) -> None:
         benchmark: What decides how it is shown.
     """
     first = answers[0]
-    about = stored.sample(first.run, first.place, ("image", "question", "target"))
+    about = first.data
     left, right = st.columns((5, 6), gap="medium")
     with left:
         _picture(about, answers, benchmark)
@@ -88,6 +88,26 @@ def show_sample(answers: Sequence[Answer], benchmark: str) -> None:
             _cards(answers, benchmark, truth, 2 if benchmark != "ocr" else 1)
     if benchmark in _LONG_ANSWERS:
         _cards(answers, benchmark, truth, 2)
+
+
+def show_stored(answers: Sequence[Answer]) -> None:
+    """Every column of the sample, for each run."""
+    with st.expander("Everything that is stored of this sample", key="stored", on_change="rerun") as opened:
+        if not opened.open:
+            return
+        told = {each.name: stored.sample(each.run, each.place, tuple(SAMPLE_COLUMNS)) for each in answers}
+        scores = {name: row.pop("scores") or {} for name, row in told.items()}
+        names = [name for name in SAMPLE_COLUMNS if name != "scores"]
+        table = {name: [_readable(told[run][name]) for run in told] for name in names}
+        held = dict.fromkeys(name for found in scores.values() for name, value in found.items() if value is not None)
+        table |= {name: [_number(scores[run].get(name)) for run in told] for name in held}
+        frame = pd.DataFrame.from_dict(table, orient="index", columns=list(told), dtype="string")
+        st.dataframe(frame, height="content", row_height=36, alt="Columns of the sample for each run")
+        plain(told[answers[0].name]["prompt"], missing="no prompt is stored")
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4g}"
 
 
 def _cards(answers: Sequence[Answer], benchmark: str, truth: Any, most: int) -> None:
@@ -122,6 +142,8 @@ def _card(each: Answer, benchmark: str, truth: Any) -> None:
 
 def _score_line(each: Answer, benchmark: str) -> str:
     rule = RULES.get(benchmark)
+    if benchmark == "pope":
+        return f"read as {escape(str(_value(each.data['prediction'])))}" if each.data["prediction"] else ""
     names = [rule.measure] if rule else []
     names += [name for name in _BESIDE.get(benchmark, ()) if name not in names]
     titles = {rule.measure: rule.title} if rule else {}

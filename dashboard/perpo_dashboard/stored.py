@@ -7,11 +7,14 @@ must not be changed. Tables are read by column, and a column is in the order of 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import streamlit as st
+from numpy.typing import NDArray
 
 from perpo.compare import Scores, read_scores
 from perpo.errors import PerpoError
@@ -77,7 +80,17 @@ def column(run: Run, name: str) -> pa.Array:
 
 def sample(run: Run, place: int, names: tuple[str, ...]) -> dict[str, Any]:
     """Some columns of the sample at `place` in the order of the keys."""
-    return {name: column(run, name)[place].as_py() for name in names}
+    return rows(run, [place], names).to_pylist()[0]
+
+
+def rows(run: Run, places: Sequence[int] | NDArray[np.intp], names: tuple[str, ...]) -> pa.Table:
+    """Some columns of a few samples, by their places in the order of the keys; columns are read but not sorted.
+
+    Raises:
+        PerpoError: The samples are missing or damaged.
+    """
+    file = stamp(run.path / SAMPLES_FILE)
+    return _table(file, run.path, names).take(_order(file, run.path).take(pa.array(places)))
 
 
 def pair(a: Run, b: Run) -> Pair:
@@ -133,7 +146,7 @@ def _run(file: Stamp) -> Run | Unreadable:
         return Unreadable(Path(file[0]), error.message if isinstance(error, PerpoError) else str(error))
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@st.cache_resource(max_entries=8, show_spinner=False)
 def _scores(file: Stamp, folder: Path) -> Scores:
     return read_scores(read_run(folder))
 
@@ -169,6 +182,11 @@ def _read(file: Stamp, folder: Path, name: str) -> pa.Array:
     return pq.read_table(_checked(file, folder), columns=[name])[name].combine_chunks()
 
 
-@st.cache_resource(max_entries=96, show_spinner=False)
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _table(file: Stamp, folder: Path, names: tuple[str, ...]) -> pa.Table:
+    return read_run(folder).samples(names).combine_chunks()
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
 def _column(file: Stamp, folder: Path, name: str) -> pa.Array:
     return _read(file, folder, name).take(_order(file, folder))

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import streamlit as st
+from numpy.typing import NDArray
 from streamlit.delta_generator import DeltaGenerator
 
 from perpo.errors import PerpoError
 from perpo.report_files import headline, table
-from perpo.store import Run
+from perpo.store import SAMPLES_FILE, Run
 from perpo_dashboard import breakdown, charts, outcomes, stored
+from perpo_dashboard.breakdown import Row
 from perpo_dashboard.outcomes import OUTCOMES, RULES, Pair, Rule
 from perpo_dashboard.show import escape, go, label_of
 
@@ -96,7 +98,7 @@ def _benchmark(a: Run, b: Run, pair: Pair, benchmark: str, members: tuple[str, .
             charts.heights(breakdown.heights(pair, mask, rule.span), rule.title),
             alt=f"How many samples of each run have which {rule.title}",
         )
-    _kinds(a, b, pair, benchmark, mask)
+    _kinds(a, b, benchmark, scope, mask)
 
 
 def _measured(rule: Rule) -> bool:
@@ -116,9 +118,8 @@ def _square(a: Run, b: Run, counts: dict[str, int], scope: str, says: str) -> No
     st.caption(f"Right: {escape(says)}. A button opens its samples.{missing}")
 
 
-def _kinds(a: Run, b: Run, pair: Pair, benchmark: str, mask: np.ndarray) -> None:
-    rule, scores = RULES[benchmark], stored.scores(a).values
-    kinds = breakdown.kinds(benchmark, list(scores))
+def _kinds(a: Run, b: Run, benchmark: str, scope: str, mask: NDArray[np.bool_]) -> None:
+    rule, kinds = RULES[benchmark], breakdown.kinds(benchmark, list(stored.scores(a).values))
     values = ["share right", f"mean {rule.title}"]
     with st.container(horizontal=True):
         kind = st.segmented_control(
@@ -130,12 +131,20 @@ def _kinds(a: Run, b: Run, pair: Pair, benchmark: str, mask: np.ndarray) -> None
                 "of", values, default=values[0], required=True, key=f"of-{benchmark}", **_BOUND
             )
     share = value == values[0]
-    found = breakdown.labels(kind, benchmark, pair, a.record, partial(stored.paired_column, a, b, 0), scores)
-    codes = np.where(mask, found.codes, -1)
-    numbers, span = (breakdown.right_share(pair), (0.0, 1.0)) if share else (pair.measure, rule.span)
-    rows = breakdown.by_kind(pair, numbers, breakdown.Labels(found.names, codes), span)
+    span = (0.0, 1.0) if share else rule.span
+    stamps = tuple(stored.stamp(run.path / SAMPLES_FILE) for run in (a, b))
+    rows = _rows((*stamps, scope, benchmark, kind, share), a, b, mask, span)
     if rows:
         chart = charts.kinds(rows, span)
         st.altair_chart(chart, alt=f"B minus A by {kind}, with 95% intervals")
     else:
         st.caption(f"No sample can be told by its {kind}.")
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _rows(asked: tuple[Any, ...], _a: Run, _b: Run, _mask: NDArray[np.bool_], _span: tuple[float, float]) -> list[Row]:
+    """What `breakdown.by_kind` finds; `asked` holds all that it depends on."""
+    *_, benchmark, kind, share = asked
+    pair, column = stored.pair(_a, _b), partial(stored.paired_column, _a, _b, 0)
+    labels = breakdown.labels(kind, benchmark, pair, _mask, _a.record, column, stored.scores(_a).values)
+    return breakdown.by_kind(pair, breakdown.right_share(pair) if share else pair.measure, labels, _span)

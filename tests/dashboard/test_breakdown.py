@@ -50,7 +50,7 @@ def test_boxes_are_told_by_their_part_of_the_picture():
     image = {"sha256": "", "path": "", "width": 200, "height": 100}
     boxes = [[0, 0, 10, 10], [0.0, 0.0, 40, 20.5], [-1e-05, 0, 200, 100], "yes, no, not, sure", None, [1, 2]]
     told = columns(target=[None if box is None else json.dumps(box) for box in boxes], image=[image] * len(boxes))
-    found = labels("box size", "grounding", made(np.zeros((2, 6))), None, told, {})
+    found = labels("box size", "grounding", made(np.zeros((2, 6))), np.ones(6, dtype=bool), None, told, {})
     assert [found.names[code] if code >= 0 else None for code in found.codes] == [
         "below 1% of the picture", "4% to 10%", "from 25%", None, None, None,
     ]  # fmt: skip
@@ -64,14 +64,25 @@ class _Record:
 def test_expressions_are_counted_without_the_tasks_own_words():
     pair = made(np.zeros((2, 3)), names=("a", "b"), tasks=[0, 0, 1])
     told = columns(question=["Where is: the ring", "Where is: the red ring there", "one two three"])
-    found = labels("expression length", "grounding", pair, _Record(a="Where is: {expression}", b=None), told, {})
+    found = labels(
+        "expression length",
+        "grounding",
+        pair,
+        np.ones(3, dtype=bool),
+        _Record(a="Where is: {expression}", b=None),
+        told,
+        {},
+    )
     assert [found.names[code] for code in found.codes] == ["below 3 words", "3 to 5", "3 to 5"]
 
 
 def test_truths_and_types_are_told_as_the_records_tell_them():
     pair = made(np.zeros((2, 3)))
-    found = labels("truth", "pope", pair, None, columns(target=['"yes"', '"no"', '"yes"']), {})
-    assert [found.names[code] for code in found.codes] == ["yes", "no", "yes"]
+    found = labels(
+        "truth", "pope", pair, np.array([True, True, False]), None, columns(target=['"yes"', '"no"', '"x"']), {}
+    )
+    assert [found.names[code] if code >= 0 else None for code in found.codes] == ["yes", "no", None]
+    assert found.names == ["yes", "no"]
     scores = {
         "score": np.zeros(3),
         "score:counting": np.array([np.nan, 1.0, np.nan]),
@@ -79,7 +90,7 @@ def test_truths_and_types_are_told_as_the_records_tell_them():
     }
     assert "question type" in kinds("mmhal", list(scores))
     assert "question type" not in kinds("mmhal", ["score"])
-    found = labels("question type", "mmhal", pair, None, columns(), scores)
+    found = labels("question type", "mmhal", pair, np.ones(3, dtype=bool), None, columns(), scores)
     assert [found.names[code] if code >= 0 else None for code in found.codes] == ["other", "counting", None]
 
 

@@ -1,0 +1,157 @@
+"""What the samples page is asked for: widgets that keep it in the address, and the filter they make."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+import streamlit as st
+
+from perpo.records import SAMPLE_COLUMNS
+from perpo_dashboard import filters
+from perpo_dashboard.filters import Condition, Filter
+from perpo_dashboard.notes import Note
+from perpo_dashboard.outcomes import OUTCOMES, RULES
+from perpo_dashboard.show import escape
+
+ASKED = (
+    "sort",
+    "q",
+    "said",
+    "outcome",
+    "split",
+    "unreadable",
+    "ra",
+    "rb",
+    "noted",
+    "column",
+    "of",
+    "low",
+    "high",
+    "holds",
+)
+_NOTED = ("any", "flagged", "with a note")
+_NUMBERS = ("tokens_out", "latency_ms", "image.width", "image.height")
+_TEXTS = (
+    "response",
+    "prediction",
+    "target",
+    "prompt",
+    "finish_reason",
+    "error",
+    "judge",
+    "box_frame",
+    "cluster_id",
+    "image.path",
+)
+assert {name.split(".")[0] for name in (*_NUMBERS, *_TEXTS)} <= set(SAMPLE_COLUMNS)
+
+
+def restart() -> None:
+    """After another filter the first sample is shown."""
+    st.session_state["open"] = ""
+
+
+def clear() -> None:
+    """Ask for everything again."""
+    for name in ASKED:
+        st.session_state.pop(name, None)
+    restart()
+
+
+_BOUND: dict[str, Any] = {"bind": "query-params", "on_change": restart}
+
+
+def which(scopes: Mapping[str, tuple[str, ...]]) -> tuple[str, str, Filter]:
+    """The first row: the task, the order, and what is searched for.
+
+    Returns:
+        The task's name, the order, and the filter so far.
+    """
+    _tell_unknown("task", scopes, "which these runs do not share")
+    _tell_unknown("sort", filters.SORTS, "which is none")
+    _tell_unknown("outcome", ("all", *OUTCOMES), "which is none")
+    row = st.columns(4)
+    task = row[0].selectbox("Task", list(scopes), key="task", **_BOUND)
+    sort = row[1].selectbox("Sort by", filters.SORTS, key="sort", **_BOUND)
+    question = row[2].text_input("Search questions", key="q", type="search", **_BOUND)
+    answer = row[3].text_input("Search answers", key="said", type="search", **_BOUND)
+    return task, sort, Filter(scopes[task], question=(question or "").strip(), answer=(answer or "").strip())
+
+
+def narrowed(
+    wanted: Filter, benchmarks: Mapping[str, str], splits: Mapping[str, str], notes: Mapping[str, Note]
+) -> Filter:
+    """The second row: the outcome, and what is asked for more rarely.
+
+    Args:
+        wanted: What the first row asks for.
+        benchmarks: The benchmark of each task.
+        splits: The split of each task.
+        notes: The notes by sample key.
+    """
+    outcome = st.segmented_control("Outcome", ["all", *OUTCOMES], default="all", required=True, key="outcome", **_BOUND)
+    wanted = replace(wanted, outcome=outcome)
+    active = sum(name in st.query_params for name in ASKED[4:] if name != "of")
+    title = f"More filters ({active})" if active else "More filters"
+    with st.popover(title, icon=":material/filter_list:", key="more-filters", width="content"):
+        left, right = st.columns(2)
+        with left:
+            held = sorted({splits[task] for task in wanted.tasks})
+            split = st.selectbox("Split", ["all", *held], key="split", **_BOUND)
+            noted = st.selectbox("Notes", _NOTED, key="noted", **_BOUND)
+        with right:
+            unreadable = st.selectbox("Unreadable answer of", filters.UNREADABLE, key="unreadable", **_BOUND)
+        ranges = _ranges({benchmarks[task] for task in wanted.tasks})
+        condition = _condition()
+        st.button("Clear all filters", on_click=clear, icon=":material/filter_list_off:")
+    tasks = tuple(task for task in wanted.tasks if split in ("all", splits[task]))
+    keys = None if noted == "any" else frozenset(k for k, note in notes.items() if note.flagged or noted != "flagged")
+    if noted == "with a note":
+        keys = frozenset(key for key, note in notes.items() if note.text)
+    return replace(wanted, tasks=tasks, unreadable=unreadable, a=ranges[0], b=ranges[1], keys=keys, condition=condition)
+
+
+def _ranges(benchmarks: Collection[str]) -> list[tuple[float, float] | None]:
+    """Of the measure of A and of B, each over what the benchmarks' measures can be."""
+    rules = [RULES[name] for name in benchmarks if name in RULES]
+    titles, found = {rule.title for rule in rules}, []
+    low = float(min((rule.span[0] for rule in rules), default=0.0))
+    high = float(max((rule.span[1] for rule in rules), default=1.0))
+    for name, key in (("A", "ra"), ("B", "rb")):
+        title = f"{titles.pop() if len(titles) == 1 else 'Score'} of {name}"
+        chosen = st.slider(
+            title[0].upper() + title[1:], low, high, (low, high), 0.05 if high <= 1 else 1.0, key=key, **_BOUND
+        )
+        found.append(None if chosen == (low, high) else chosen)
+    return found
+
+
+def _condition() -> Condition | None:
+    """One more column, whichever."""
+    scores = dict.fromkeys(rule.measure for rule in RULES.values())
+    left, right = st.columns(2)
+    with left:
+        column = st.selectbox(
+            "Any column", ["none", *_TEXTS, *_NUMBERS, *(f"scores.{n}" for n in scores)], key="column", **_BOUND
+        )
+    with right:
+        run = st.selectbox("of", ["A", "B"], key="of", **_BOUND)
+    if column == "none":
+        return None
+    if column in _TEXTS:
+        holds = st.text_input("holds", key="holds", **_BOUND)
+        return Condition("AB".index(run), column, holds=holds) if holds else None
+    with left:
+        low = st.number_input("at least", value=None, key="low", **_BOUND)
+    with right:
+        high = st.number_input("at most", value=None, key="high", **_BOUND)
+    return Condition("AB".index(run), column, low, high) if (low, high) != (None, None) else None
+
+
+def _tell_unknown(key: str, known: Collection[str], why: str) -> None:
+    """Says it where an address asks for what is not known; Streamlit would show something else in silence."""
+    asked = st.query_params.get(key)
+    if asked is not None and asked not in known:
+        st.warning(f"This address asks for the {key} {escape(asked)}, {why}.")
