@@ -41,8 +41,8 @@ def show(a: Run, b: Run, more: list[Run]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         wanted = asking.narrowed(wanted, outcomes.benchmarks_of(a.record), splits, notes)
         order = _order((_stamp(a), _stamp(b)), repr(wanted), sort, wanted, a, b)
-        st.space("stretch")
-        place = _walk(pair, order)
+        with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="right", width="stretch"):
+            place = _walk(pair, order)
     _told(pair, pair.among(scopes[task]), order, place)
     if place is not None:
         _one(pair, place, a, b, more, notes)
@@ -190,11 +190,18 @@ def _list(pair: Pair, order: NDArray[np.intp], place: int | None, a: Run, b: Run
     outcome = np.where((right < 0).any(0), 4, 2 * (1 - right[0]) + (1 - right[1]))
     ours = stored.rows(a, pair.places[0, part], cards.COLUMNS)
     theirs = stored.rows(b, pair.places[1, part], cards.COLUMNS)
-    texts = {"question": ours["question"], "answer of A": ours["response"], "answer of B": theirs["response"]}
+    prompts = {result.task: (result.prompt or "").partition("{")[0] for result in a.record.tasks}
+    names = [pair.names[number] for number in pair.tasks[part]]
+    asked = zip(ours["question"].to_pylist(), names, strict=True)
+    texts = {
+        "question": [(question or "").removeprefix(prompts.get(name, "")) for question, name in asked],
+        "answer of A": ours["response"].to_pylist(),
+        "answer of B": theirs["response"].to_pylist(),
+    }
     table = pd.DataFrame(
         {
             "open": [f"{start + n + 1:,}" for n in range(len(part))],
-            "task": [pair.names[number] for number in pair.tasks[part]],
+            "task": names,
             "outcome": told[outcome],
             "A": pair.measure[0, part],
             "B": pair.measure[1, part],

@@ -75,19 +75,26 @@ def show_sample(answers: Sequence[Answer], benchmark: str) -> None:
     """
     first = answers[0]
     about = first.data
-    left, right = st.columns((5, 6), gap="medium")
+    truth = _value(about["target"])
+    left, right = st.columns((4, 7) if benchmark == "ocr" else (5, 6), gap="medium")
     with left:
         _picture(about, answers, benchmark)
     with right:
         st.caption("Question")
         plain(about["question"], height=_height(about["question"]))
-        truth = _value(about["target"])
-        st.markdown(":green-badge[truth]")
-        plain(_readable(truth), height=_height(_readable(truth)), missing="no truth is stored")
+        _truth(truth, folded=benchmark == "ocr")
         if benchmark not in _LONG_ANSWERS:
-            _cards(answers, benchmark, truth, 2 if benchmark != "ocr" else 1)
+            _cards(answers, benchmark, truth)
     if benchmark in _LONG_ANSWERS:
-        _cards(answers, benchmark, truth, 2)
+        _cards(answers, benchmark, truth)
+
+
+def _truth(truth: Any, *, folded: bool) -> None:
+    told = _readable(truth)
+    with st.expander("Truth", key="truth") if folded else st.container():
+        if not folded:
+            st.markdown(":green-badge[truth]")
+        plain(told, height=_height(told), missing="no truth is stored")
 
 
 def show_stored(answers: Sequence[Answer]) -> None:
@@ -110,10 +117,10 @@ def _number(value: float | None) -> str | None:
     return None if value is None else f"{value:.4g}"
 
 
-def _cards(answers: Sequence[Answer], benchmark: str, truth: Any, most: int) -> None:
-    columns = st.columns(min(len(answers), most))
-    for number, each in enumerate(answers):
-        with columns[number % len(columns)], st.container(border=True):
+def _cards(answers: Sequence[Answer], benchmark: str, truth: Any) -> None:
+    grid = st.grid(min(len(answers), 2), min_column_width=250)
+    for each in answers:
+        with grid.cell(), st.container(border=True, height="stretch"):
             _card(each, benchmark, truth)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import streamlit as st
 from PIL import Image, ImageDraw, ImageFont
 
@@ -77,14 +78,20 @@ def with_boxes(
 
 
 def around(boxes: Sequence[Box], size: tuple[int, int]) -> Window:
-    """The part of a picture of that size that boxes lie in, with some of what is around them."""
-    corners = [box.xyxy for box in boxes if all(map(math.isfinite, box.xyxy))] or [(0.0, 0.0, *size)]
-    x1, y1 = (min(min(c[axis], c[axis + 2]) for c in corners) for axis in (0, 1))
-    x2, y2 = (max(max(c[axis], c[axis + 2]) for c in corners) for axis in (0, 1))
-    margin = 0.25 * max(x2 - x1, y2 - y1, 8)
-    low = [min(max(0, round(end - margin)), limit - 1) for end, limit in zip((x1, y1), size, strict=True)]
-    high = [min(limit, round(end + margin)) for end, limit in zip((x2, y2), size, strict=True)]
-    return low[0], low[1], max(high[0], low[0] + 1), max(high[1], low[1] + 1)
+    """The part of a picture that boxes lie in, with some of what is around them, as wide for its height as the picture.
+
+    Args:
+        boxes: What is to be seen, at least one.
+        size: Width and height of the picture in pixels.
+    """
+    corners = np.array([box.xyxy for box in boxes if all(map(math.isfinite, box.xyxy))] or [(0, 0, *size)])
+    ends = np.clip(corners.reshape(-1, 2), 0, size)
+    low, high = ends.min(0), ends.max(0)
+    part = min(1.0, 1.5 * float(((high - low) / size).max()) + 8 / max(size))
+    half = part * np.array(size) / 2
+    middle = np.clip((low + high) / 2, half, size - half)
+    x1, y1, x2, y2 = (round(float(end)) for end in (*(middle - half), *(middle + half)))
+    return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
 
 
 @st.cache_data(max_entries=5000, ttl=60, show_spinner=False)  # for perpo's own cache, which the stamp is not of
@@ -118,7 +125,7 @@ def _drawn(file: Stamp, sha256: str, boxes: tuple[Box, ...], window: Window | No
         factor = SMALL // 2 // max(picture.size) + 1
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     canvas = ImageDraw.Draw(picture)
-    scale, line = picture.width / (part[2] - part[0]), max(2, round(max(picture.size) / 250))
+    scale, line = picture.width / (part[2] - part[0]), max(3, round(max(picture.size) / 220))
     # A model may answer any number: what lies beyond the picture is not drawn dash by dash.
     ends = (picture.width + line, picture.height + line)
     placed = [
@@ -131,7 +138,7 @@ def _drawn(file: Stamp, sha256: str, boxes: tuple[Box, ...], window: Window | No
         _rectangle(canvas, corners, box.colour, line, dash=6 * line if box.dashed else 0)
     for number, (box, corners) in enumerate(placed):
         if box.label:
-            _label(canvas, corners, box, number % 4, size=6 * line)
+            _label(canvas, corners, box, number % 4, size=5 * line)
     return _png(picture)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 from streamlit.delta_generator import DeltaGenerator
 
 from perpo.errors import PerpoError
-from perpo.report_files import headline, table
+from perpo.report_files import table
 from perpo.store import SAMPLES_FILE, Run
 from perpo_dashboard import breakdown, charts, outcomes, stored
 from perpo_dashboard.breakdown import Row
 from perpo_dashboard.outcomes import OUTCOMES, RULES, Pair, Rule
 from perpo_dashboard.show import escape, go, label_of
 
+_BADGES = {"regressed": "orange", "improved": "green", "unchanged": "blue", "inconclusive": "gray"}
 _BOUND: dict[str, Any] = {"bind": "query-params"}
 
 
@@ -36,12 +38,14 @@ def show_verdicts(a: Run, b: Run, place: DeltaGenerator) -> None:
     with place:
         if common or st.session_state.get("common") is not None:
             st.toggle("Compare what both have all the same", key="common", **_BOUND)
-        st.subheader(escape(headline(report)))
-        left, right = st.columns((5, 7))
-        left.altair_chart(charts.gains(report), alt="Gain of B over A by task, with 95% intervals")
+        st.subheader(f"{report.verdict}: {escape(b.record.name)} against {escape(a.record.name)}")
+        counts = Counter(row.verdict for row in report.rows)
+        st.markdown(" ".join(f":{_BADGES[verdict]}-badge[{count} {verdict}]" for verdict, count in counts.items()))
+        grid = st.grid(2, min_column_width=440)
+        grid.altair_chart(charts.gains(report), alt="Gain of B over A by task, with 95% intervals")
         numbers = pd.DataFrame(told.rows, columns=told.header)
         order = ["task", "verdict", "gain", "95% interval", "baseline", "candidate", "p (Holm)", "metric"]
-        right.dataframe(
+        grid.dataframe(
             numbers, hide_index=True, height="content", column_order=order, alt="Paired differences by task",
             column_config={"task": st.column_config.TextColumn(pinned=True)},
         )  # fmt: skip
@@ -86,15 +90,15 @@ def _benchmark(a: Run, b: Run, pair: Pair, benchmark: str, members: tuple[str, .
         return
     mask = pair.among(members)
     measured = _measured(rule)
-    columns = st.columns((4, 5, 5) if measured else (4, 10))
-    with columns[0]:
+    grid = st.grid(3, min_column_width=300)
+    with grid.cell():
         _square(a, b, pair.counts(mask), scope, rule.says)
     if measured:
-        columns[1].altair_chart(
+        grid.altair_chart(
             charts.plane(breakdown.plane(pair, mask, rule.span), rule.title, rule.span),
             alt=f"How many samples have which {rule.title} in A and in B",
         )
-        columns[2].altair_chart(
+        grid.altair_chart(
             charts.heights(breakdown.heights(pair, mask, rule.span), rule.title),
             alt=f"How many samples of each run have which {rule.title}",
         )
@@ -111,7 +115,7 @@ def _square(a: Run, b: Run, counts: dict[str, int], scope: str, says: str) -> No
     for pair_of_names in (OUTCOMES[:2], OUTCOMES[2:]):
         for column, name in zip(st.columns(2), pair_of_names, strict=True):
             with column:
-                label = f"**{counts[name]:,}**  \n{name} · {counts[name] / total:.1%}"
+                label = f"**{counts[name]:,}** · {counts[name] / total:.1%}  \n{name}"
                 if st.button(label, key=f"{scope}-{name}", width="stretch", disabled=not counts[name], wrap=True):
                     go("samples", a=label_of(a), b=label_of(b), task=scope, outcome=name)
     missing = f" {counts['not scored']:,} samples have no score." if counts["not scored"] else ""
