@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from perpo.cli.common import arg, parse_arguments, run_program
-from perpo.colours import BASELINE
+from perpo.colours import BASELINE, PALETTE
 from perpo.errors import PerpoError
 
 DESCRIPTION = (
@@ -102,7 +102,7 @@ def _options(host: str, port: int) -> dict[str, object]:
         "server_enableCORS": True,
         "browser_gatherUsageStats": False,
         "theme_light_primaryColor": BASELINE,
-        "theme_dark_primaryColor": BASELINE,
+        "theme_dark_primaryColor": PALETTE[5],  # light enough to be read on black
         "client_toolbarMode": "viewer",
         "client_showErrorDetails": "none",
         "logger_hideWelcomeMessage": True,
