@@ -19,7 +19,7 @@ TORCH_FREE = [
     "perpo.paired", "perpo.leaderboard", "perpo.report", "perpo.flips", "perpo.report_files", "perpo.cli.report",
     "perpo.card", "perpo.services", "perpo.merge", "perpo.seed_flags", "perpo.seed_checks",
     "perpo_dashboard.cli", "perpo_dashboard.stored", "perpo_dashboard.pictures",
-    "perpo_dashboard.vote_result",
+    "perpo_dashboard.vote_result", "perpo_dashboard.training_lists",
     "perpo_eval.judge", "perpo_eval.metrics.judged",
 ]  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,16 +109,44 @@ def pick_runs(title: str, key: str, runs: Sequence[Run], most: int | None = None
         The runs in the order of the choice; those of the address that are not here are named and left out.
     """
     known = {label_of(run): run for run in runs}
+    return [known[name] for name in pick_many(title, key, list(known), most=most, what="runs")]
+
+
+def pick_many(
+    title: str,
+    key: str,
+    options: Sequence[str],
+    default: Sequence[str] = (),
+    *,
+    most: int | None = None,
+    what: str,
+    shown: Callable[[str], str] = str,
+) -> list[str]:
+    """A list to choose several things from that is kept in the address, as for `pick_runs`.
+
+    Args:
+        title: What is above the list.
+        key: Its name in the address.
+        options: What can be chosen.
+        default: What is chosen where the address names nothing at first.
+        most: How many at most.
+        what: What options are, such as "runs".
+        shown: What people see of an option.
+
+    Returns:
+        The choice, in its order.
+    """
     widget, seen, asked = f"pick-{key}", f"seen-{key}", st.query_params.get_all(key)
-    here = [name for name in asked if name in known][:most]
+    here = [name for name in asked if name in options][:most]
     if asked != st.session_state.get(seen) or widget not in st.session_state:
-        st.session_state[widget], st.session_state[seen] = here, asked
-    chosen = st.multiselect(title, list(known), key=widget, max_selections=most)
+        st.session_state[widget] = here if asked else list(default)
+        st.session_state[seen] = asked
+    chosen = st.multiselect(title, options, key=widget, max_selections=most, format_func=shown)
     if chosen != here:
         st.query_params[key] = st.session_state[seen] = chosen
-    elif absent := [name for name in asked if name not in known]:
-        st.warning(f"This address names runs that are not in this folder: {escape(', '.join(absent))}.")
-    return [known[name] for name in chosen]
+    elif absent := [name for name in asked if name not in options]:
+        st.warning(f"This address names {what} that are not in this folder: {escape(', '.join(absent))}.")
+    return chosen
 
 
 def escape(text: str) -> str:

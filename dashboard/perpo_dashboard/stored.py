@@ -21,9 +21,12 @@ from perpo.errors import PerpoError
 from perpo.report import Report, compare_runs
 from perpo.store import SAMPLES_FILE, Run, Unreadable, read_run, run_files
 from perpo.training_record import FILE_NAME as TRAINING_FILE
-from perpo_dashboard import outcomes
+from perpo.training_record import LOG_NAME
+from perpo_dashboard import lists, outcomes
+from perpo_dashboard.lists import BestOf, Preferences
 from perpo_dashboard.outcomes import Pair
 from perpo_dashboard.settings import settings
+from perpo_dashboard.trainings import Training, read_training
 
 Stamp = tuple[str, int, int]
 """A file's path, time of the last change in nanoseconds, and size; -1 and -1 where it is missing."""
@@ -49,6 +52,42 @@ def measured() -> list[Run]:
 def training_folders() -> list[Path]:
     """The folders that hold a training.json, by name."""
     return [Path(path).parent for path in _training_files(str(settings().results))]
+
+
+def training(folder: Path) -> Training:
+    """A training's record and log, as they are now.
+
+    Raises:
+        PerpoError: They cannot be read.
+    """
+    return _training(stamp(folder / TRAINING_FILE), stamp(folder / LOG_NAME), folder)
+
+
+def preferences(file: Path, sha256: str) -> Preferences:
+    """The preference data of a training.
+
+    Raises:
+        PerpoError: They are not what was trained on, or no preference data.
+    """
+    return _preferences(stamp(file), file, sha256)
+
+
+def best_of(file: Path, sha256: str) -> BestOf:
+    """What best-of-N would give on them.
+
+    Raises:
+        PerpoError: As for `preferences`.
+    """
+    return _best_of(stamp(file), file, sha256)
+
+
+def probe(file: Path) -> dict[int, list[dict[str, Any]]]:
+    """The rows of a probe.parquet by the number of their record.
+
+    Raises:
+        PerpoError: It cannot be read.
+    """
+    return _probe(stamp(file), file)
 
 
 def stamp(path: Path) -> Stamp:
@@ -190,3 +229,23 @@ def _table(file: Stamp, folder: Path, names: tuple[str, ...]) -> pa.Table:
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _column(file: Stamp, folder: Path, name: str) -> pa.Array:
     return _read(file, folder, name).take(_order(file, folder))
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _training(record: Stamp, log: Stamp, folder: Path) -> Training:
+    return read_training(folder)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _preferences(stamped: Stamp, file: Path, sha256: str) -> Preferences:
+    return lists.read_lists(file, sha256)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _best_of(stamped: Stamp, file: Path, sha256: str) -> BestOf:
+    return lists.best_of(preferences(file, sha256))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _probe(stamped: Stamp, file: Path) -> dict[int, list[dict[str, Any]]]:
+    return lists.read_probe(file)

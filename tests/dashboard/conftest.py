@@ -32,3 +32,13 @@ def announce(monkeypatch, tmp_path) -> Callable[..., None]:
     st.cache_data.clear()
     st.cache_resource.clear()
     return lambda results, *media: Settings(results, media).announce()
+
+
+@pytest.fixture
+def write_training() -> Callable[..., dict[str, object]]:
+    """Makes up a training run: `made_trainings.write_training`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        from made_trainings import write_training
+
+        return write_training
