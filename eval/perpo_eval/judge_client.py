@@ -35,9 +35,8 @@ class CallFailed(Exception):
 
 
 class _TryAgain(CallFailed):
-    def __init__(self, why: str, *, wait_s: float = 0.0, tries: int = TRIES, reached: bool = True) -> None:
+    def __init__(self, why: str, *, tries: int = TRIES, reached: bool = True) -> None:
         super().__init__(why)
-        self.wait_s = wait_s
         self.tries = tries
         self.reached = reached
 
@@ -101,7 +100,8 @@ class JudgeClient:
             CallFailed: There is no answer to this question; others may have one.
             PerpoError: No question would be answered (key, model, address, quota), or the judge is gone.
         """
-        retrying = AsyncRetrying(stop=_stop, wait=_wait, retry=retry_if_exception_type(_TryAgain), reraise=True)
+        waits = wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S)
+        retrying = AsyncRetrying(stop=_stop, wait=waits, retry=retry_if_exception_type(_TryAgain), reraise=True)
         try:
             reply: Reply = await retrying(self._try, body)
         except _TryAgain as error:
@@ -165,8 +165,8 @@ class JudgeClient:
             if wait_s > _LONGEST_RETRY_AFTER_S:
                 hint = "answers so far are kept: run the same command again then"
                 raise PerpoError(f"the judge asks to wait for {wait_s:.0f} s: {why}", hint, exit_code=3)
-            self._pace.hold(wait_s)
-            raise _TryAgain(why, wait_s=wait_s)
+            self._pace.hold(wait_s)  # every call, this one too
+            raise _TryAgain(why)
         if codes & _WITHOUT_ANSWER:
             return Reply(None, "content_filter", True, None, None, None)
         if "context_length_exceeded" in codes or (status in (400, 413, 422) and self._answered):
@@ -214,12 +214,6 @@ class _Pace:
 def _stop(state: RetryCallState) -> bool:
     error = state.outcome.exception() if state.outcome else None
     return isinstance(error, _TryAgain) and state.attempt_number >= error.tries
-
-
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    backoff = wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S)(state)
-    return max(backoff, error.wait_s) if isinstance(error, _TryAgain) else backoff
 
 
 def _retry_after(response: httpx.Response) -> float:

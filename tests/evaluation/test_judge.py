@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -94,9 +95,12 @@ def test_the_published_rules_are_the_ones_that_are_sent() -> None:
         assert user.endswith(f"[System]\n{rules[f'llava_bench_{category}']['prompt']}\n\n")
 
 
-def test_digests_of_prompts_differ_and_stay() -> None:
-    assert prompts_sha256("mmhal") != prompts_sha256("llava_bench")
-    assert prompts_sha256("mmhal") == prompts_sha256("mmhal")
+def test_digests_are_of_prompt_and_settings() -> None:
+    folder = Path(__file__).parents[2] / "eval/perpo_eval/judge_prompts"
+    settings = json.loads((folder / "settings.json").read_text())
+    for benchmark, name in {"llava_bench": "llava_bench.json", "mmhal": "mmhal.txt"}.items():
+        digested = (folder / name).read_bytes() + b"\x1f" + json.dumps(settings[benchmark], sort_keys=True).encode()
+        assert prompts_sha256(benchmark) == hashlib.sha256(digested).hexdigest()
 
 
 def test_a_wrong_key_costs_no_more_than_the_open_calls(tmp_path) -> None:
@@ -134,6 +138,10 @@ def test_an_address_where_nothing_listens(tmp_path) -> None:
 
 def test_retry_after_holds_every_call_back(tmp_path) -> None:
     """As seconds and as a date, whose resolution is a second."""
+    quick, slow = (question.messages[-1]["content"] for question in QUESTIONS[:2])
+
+    def refused(server) -> Call:
+        return next(call for call in server.calls if call.prompt == quick)
 
     def in_two_seconds() -> str:
         return format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
@@ -141,12 +149,17 @@ def test_retry_after_holds_every_call_back(tmp_path) -> None:
     for name, value in {"seconds": lambda: "1", "date": in_two_seconds}.items():
 
         def behave(call: Call, times: int, value=value) -> Answer:
-            return refusal(429, headers={"Retry-After": value()}) if len(server.calls) == 1 else good(call, times)
+            if call.prompt == slow:
+                server.over.wait(0.2)  # the next question comes up while the first one's 429 is known
+            return refusal(429, headers={"Retry-After": value()}) if call is refused(server) else good(call, times)
 
         with judge_server(behave) as server:
-            answers = ask(server, tmp_path / name, concurrency=1)
+            answers = ask(server, tmp_path / name, concurrency=2)
             assert all(rating is not None for rating in settled(answers).values())
-            assert server.calls[1].at - server.calls[0].at >= 0.9
+            at = refused(server).at
+            later = [call.at - at for call in server.calls if call is not refused(server) and call.prompt != slow]
+            assert len(later) == 5
+            assert min(later) >= 0.9
 
 
 def test_no_more_calls_are_open_than_allowed(tmp_path) -> None:
