@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from playwright.sync_api import BrowserContext, Page, Request, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, Request, WebSocket, expect, sync_playwright
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from perpo_dashboard.show import PAGES
 
@@ -126,16 +128,31 @@ class Visitor:
     page: Page
     url: str
     complaints: list[str] = field(default_factory=list)
+    _waiting: bool = False
 
     def __post_init__(self) -> None:
         self.page.set_default_timeout(WAIT_S * 1000)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
         self.page.on("request", self._asked)
+        self.page.on("websocket", self._connected)
 
     def _asked(self, request: Request) -> None:
         if not request.url.startswith((self.url, "data:", "blob:")):
             self.complaints.append(f"asked for {request.url}")
+
+    def _connected(self, socket: WebSocket) -> None:
+        socket.on("framesent", self._sent)
+        socket.on("framereceived", self._received)
+
+    def _sent(self, frame: bytes | str) -> None:
+        if isinstance(frame, bytes) and BackMsg.FromString(frame).WhichOneof("type") == "rerun_script":
+            self._waiting = True
+
+    def _received(self, frame: bytes | str) -> None:
+        said = ForwardMsg.FromString(frame) if isinstance(frame, bytes) else ForwardMsg()
+        if said.WhichOneof("type") == "script_finished" and said.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
+            self._waiting = False
 
     def open(self, place: str = "", **state: str) -> Page:
         """Go to a page of the dashboard, or to an address as it was copied, and wait until it is there."""
@@ -148,13 +165,18 @@ class Visitor:
         return f"{self.url}/{path}{'?' if state else ''}{urlencode(state)}"
 
     def settle(self) -> Page:
-        """Wait until the script has run and the page shows what came of it.
+        """Wait until the script has run for all that was asked of it, and the page shows what came of it.
 
-        What an interaction starts does not always run yet when it returns: the page has to stay idle for a while.
+        A page that looks idle may have asked the server for another run that has not begun: so what goes to the server
+        and comes from there is listened to.
         """
-        self.page.locator(IDLE).wait_for(state="attached")
-        self.page.wait_for_function(_SETTLED, arg=[IDLE, QUIET_MS])
-        return self.page
+        end = time.monotonic() + WAIT_S
+        while time.monotonic() < end:
+            self.page.locator(IDLE).wait_for(state="attached")
+            self.page.wait_for_function(_SETTLED, arg=[IDLE, QUIET_MS])
+            if not self._waiting:
+                return self.page
+        raise TimeoutError(f"{self.page.url} is not settled after {WAIT_S} s")
 
     @property
     def state(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import expect
 from visiting import Visitor
 
 from perpo_dashboard.show import PAGES
@@ -15,8 +16,8 @@ def walk(visitor: Visitor) -> Iterator[str]:
     visitor.open()
     for page in PAGES.values():
         visitor.page.get_by_test_id("stTopNavLink").filter(has_text=page.title).click()
+        expect(visitor.page.get_by_role("heading", level=1)).to_have_text(page.title)
         visitor.settle()
-        assert visitor.page.get_by_role("heading", level=1).inner_text() == page.title
         assert visitor.errors() == []
         yield page.title
 
