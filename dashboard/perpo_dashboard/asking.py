@@ -15,22 +15,7 @@ from perpo_dashboard.notes import Note
 from perpo_dashboard.outcomes import OUTCOMES, RULES
 from perpo_dashboard.show import escape
 
-ASKED = (
-    "sort",
-    "q",
-    "said",
-    "outcome",
-    "split",
-    "unreadable",
-    "ra",
-    "rb",
-    "noted",
-    "column",
-    "of",
-    "low",
-    "high",
-    "holds",
-)
+_SELDOM = ("split", "noted", "unreadable", "ra", "rb", "column")
 _NOTED = ("any", "flagged", "with a note")
 _NUMBERS = ("tokens_out", "latency_ms", "image.width", "image.height")
 _TEXTS = (
@@ -53,10 +38,11 @@ def restart() -> None:
     st.session_state["open"] = ""
 
 
-def clear() -> None:
-    """Ask for everything again."""
-    for name in ASKED:
-        st.session_state.pop(name, None)
+def clear(span: tuple[float, float]) -> None:
+    """Ask for all samples of the task again, in their order; `span` is what the scores can be."""
+    state = {"q": "", "said": "", "outcome": "all", "split": "all", "noted": "any", "unreadable": "any"}
+    for name, value in (state | {"ra": span, "rb": span, "column": "none"}).items():
+        st.session_state[name] = value
     restart()
 
 
@@ -93,7 +79,7 @@ def narrowed(
     """
     outcome = st.segmented_control("Outcome", ["all", *OUTCOMES], default="all", required=True, key="outcome", **_BOUND)
     wanted = replace(wanted, outcome=outcome)
-    active = sum(name in st.query_params for name in ASKED[4:] if name != "of")
+    active = sum(name in st.query_params for name in _SELDOM)
     title = f"More filters ({active})" if active else "More filters"
     with st.popover(title, icon=":material/filter_list:", key="more-filters", width="content"):
         left, right = st.columns(2)
@@ -105,7 +91,7 @@ def narrowed(
             unreadable = st.selectbox("Unreadable answer of", filters.UNREADABLE, key="unreadable", **_BOUND)
         ranges = _ranges({benchmarks[task] for task in wanted.tasks})
         condition = _condition()
-        st.button("Clear all filters", on_click=clear, icon=":material/filter_list_off:")
+        clear_button(wanted, benchmarks, "clear")
     tasks = tuple(task for task in wanted.tasks if split in ("all", splits[task]))
     keys = None if noted == "any" else frozenset(k for k, note in notes.items() if note.flagged or noted != "flagged")
     if noted == "with a note":
@@ -113,18 +99,22 @@ def narrowed(
     return replace(wanted, tasks=tasks, unreadable=unreadable, a=ranges[0], b=ranges[1], keys=keys, condition=condition)
 
 
+def span_of(benchmarks: Collection[str]) -> tuple[float, float]:
+    """What the measures of some benchmarks can be at least and at most."""
+    spans = [RULES[name].span for name in benchmarks if name in RULES] or [(0.0, 1.0)]
+    return float(min(low for low, _ in spans)), float(max(high for _, high in spans))
+
+
 def _ranges(benchmarks: Collection[str]) -> list[tuple[float, float] | None]:
     """Of the measure of A and of B, each over what the benchmarks' measures can be."""
-    rules = [RULES[name] for name in benchmarks if name in RULES]
-    titles, found = {rule.title for rule in rules}, []
-    low = float(min((rule.span[0] for rule in rules), default=0.0))
-    high = float(max((rule.span[1] for rule in rules), default=1.0))
+    titles = {RULES[name].title for name in benchmarks if name in RULES}
+    title = titles.pop() if len(titles) == 1 else "score"
+    low, high = span = span_of(benchmarks)
+    found = []
     for name, key in (("A", "ra"), ("B", "rb")):
-        title = f"{titles.pop() if len(titles) == 1 else 'Score'} of {name}"
-        chosen = st.slider(
-            title[0].upper() + title[1:], low, high, (low, high), 0.05 if high <= 1 else 1.0, key=key, **_BOUND
-        )
-        found.append(None if chosen == (low, high) else chosen)
+        label = f"{title[0].upper()}{title[1:]} of {name}"
+        chosen = st.slider(label, low, high, span, 0.05 if high <= 1 else 1.0, key=key, **_BOUND)
+        found.append(None if chosen == span else chosen)
     return found
 
 
@@ -148,6 +138,12 @@ def _condition() -> Condition | None:
     with right:
         high = st.number_input("at most", value=None, key="high", **_BOUND)
     return Condition("AB".index(run), column, low, high) if (low, high) != (None, None) else None
+
+
+def clear_button(wanted: Filter, benchmarks: Mapping[str, str], key: str) -> None:
+    """A button for `clear`."""
+    span = span_of({benchmarks[task] for task in wanted.tasks})
+    st.button("Clear all filters", on_click=clear, args=(span,), icon=":material/filter_list_off:", key=key)
 
 
 def _tell_unknown(key: str, known: Collection[str], why: str) -> None:

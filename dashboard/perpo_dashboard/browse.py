@@ -35,15 +35,17 @@ def show(a: Run, b: Run, more: list[Run]) -> None:
         st.warning("These runs have no sample of a task in common.")
         return
     scopes = outcomes.scopes(a.record, pair.names)
-    notes = _known_notes()
+    notes, benchmarks = _known_notes(), outcomes.benchmarks_of(a.record)
     task, sort, wanted = asking.which(scopes)
     splits = {result.task: result.split for result in a.record.tasks}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        wanted = asking.narrowed(wanted, outcomes.benchmarks_of(a.record), splits, notes)
+        wanted = asking.narrowed(wanted, benchmarks, splits, notes)
         order = _order((_stamp(a), _stamp(b)), repr(wanted), sort, wanted, a, b)
         with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="right", width="stretch"):
             place = _walk(pair, order)
     _told(pair, pair.among(scopes[task]), order, place)
+    if not len(order):
+        asking.clear_button(wanted, benchmarks, "clear-too")
     if place is not None:
         _one(pair, place, a, b, more, notes)
     _list(pair, order, place, a, b)
@@ -101,7 +103,6 @@ def _told(pair: Pair, mask: NDArray[np.bool_], order: NDArray[np.intp], place: i
         st.warning(f"No sample of these runs has a key that begins with {escape(key)}.")
     if not len(order):
         st.info("No sample is like this.")
-        st.button("Clear all filters", on_click=asking.clear, key="clear-too")
     if key and len(found := pair.find(key)) > 1:
         st.warning(f"{len(found):,} samples have keys that begin so; this is the first.")
 
@@ -206,10 +207,7 @@ def _list(pair: Pair, order: NDArray[np.intp], place: int | None, a: Run, b: Run
             "A": pair.measure[0, part],
             "B": pair.measure[1, part],
         }
-        | {
-            name: [" ".join((text or "")[:300].split()) for text in column.to_pylist()]
-            for name, column in texts.items()
-        }
+        | {name: [" ".join((text or "")[:300].split()) for text in column] for name, column in texts.items()}
     )
     keys = [str(key)[:_PREFIX] for key in pair.keys[part]]
     number = st.column_config.NumberColumn(format="%.3f", width="small")

@@ -1,0 +1,179 @@
+"""The samples page over made-up runs, without a browser: what is asked for is what is shown, and what fails says so."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from perpo.compare import read_scores
+from perpo_dashboard.notes import FILE_NAME, read_notes
+from perpo_dashboard.outcomes import OUTCOMES
+from perpo_dashboard.show import label_of
+
+ROOT = Path(__file__).parents[2]
+APP = ROOT / "dashboard" / "perpo_dashboard" / "app.py"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from made_runs import write_pair
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    folder = tmp_path_factory.mktemp("made")
+    return folder, *write_pair(folder, 1000, pictures=4)
+
+
+@pytest.fixture
+def open_page(made, monkeypatch):
+    def arrive(page: str = "samples", **state: str) -> AppTest:
+        folder, a, b = made
+        monkeypatch.setenv("PERPO_DASHBOARD", json.dumps([str(folder)]))
+        test = AppTest.from_file(str(APP), default_timeout=30)
+        test.switch_page(f"views/{page}.py")
+        for name, value in ({"a": label_of(a), "b": label_of(b)} | state).items():
+            test.query_params[name] = value
+        return test.run()
+
+    return arrive
+
+
+def said(test: AppTest, kind: str) -> str:
+    return "\n".join(str(each.value) for each in getattr(test, kind))
+
+
+def right(run, task: str, score: str) -> dict[str, bool]:
+    found = read_scores(run)
+    mine = found.tasks == task
+    return dict(zip(found.keys[mine].tolist(), (found.values[score][mine] == 1).tolist(), strict=True))
+
+
+@pytest.mark.parametrize(("outcome", "signs"), zip(OUTCOMES, [(1, 1), (1, 0), (0, 1), (0, 0)], strict=True))
+def test_an_outcome_in_the_address_shows_its_samples(made, open_page, outcome, signs):
+    _, a, b = made
+    ours, theirs = (right(run, "refcoco_val", "acc@0.5") for run in (a, b))
+    expected = [key for key in ours if (ours[key], theirs[key]) == tuple(map(bool, signs))]
+    test = open_page(task="refcoco_val", outcome=outcome)
+    assert not test.exception
+    if not expected:
+        assert "No sample is like this" in said(test, "info")
+        return
+    assert f"**1 of {len(expected)}**" in said(test, "caption")
+    assert test.text_input(key="open").value in [key[:16] for key in expected]
+
+
+def test_samples_are_walked_through_in_the_order_of_disagreement(made, open_page):
+    _, a, b = made
+    one, other = (read_scores(run) for run in (a, b))
+    mine = one.tasks == "refcoco_val"
+    gap = np.abs(one.values["iou"] - other.values["iou"])[mine]
+    expected = [key[:16] for key in one.keys[mine][np.argsort(-gap, kind="stable")]]
+    test = open_page(task="refcoco_val")
+    seen = [test.text_input(key="open").value]
+    for _ in range(4):
+        test = test.button(key="Next").click().run()
+        seen.append(test.text_input(key="open").value)
+    assert seen == expected[:5]
+    test = test.button(key="Previous").click().run()
+    assert test.text_input(key="open").value == expected[3]
+    assert test.query_params["key"] == expected[3]
+
+
+def test_a_sample_is_opened_by_the_beginning_of_its_key(made, open_page):
+    _, a, _ = made
+    key = sorted(read_scores(a).keys)[7]
+    test = open_page(key=key[:10])
+    assert test.text_input(key="open").value == key[:16]
+    test = test.text_input(key="open").set_value("zzzz").run()
+    assert not test.exception
+    assert "No sample of these runs has a key that begins with zzzz" in said(test, "warning")
+
+
+def test_a_sample_that_is_not_asked_for_is_shown_all_the_same(made, open_page):
+    _, a, _ = made
+    scores = read_scores(a)
+    key = scores.keys[scores.tasks == "fox_ocr_en"][0]
+    test = open_page(task="refcoco_val", key=key[:16])
+    assert "not among those that are asked for" in said(test, "info")
+    assert test.text_input(key="open").value == key[:16]
+    test = test.selectbox(key="sort").set_value("key").run()
+    assert test.text_input(key="open").value != key[:16]
+
+
+@pytest.mark.parametrize("state", [{"task": "of_tomorrow"}, {"sort": "by moon"}, {"outcome": "maybe"}])
+def test_an_address_that_asks_for_what_is_not_known_is_told_so(open_page, state):
+    test = open_page(**state)
+    assert not test.exception
+    (value,) = state.values()
+    assert value.replace("_", "\\_") in said(test, "warning")
+
+
+def test_flags_and_notes_are_kept_and_can_be_asked_for(made, open_page):
+    folder, a, b = made
+    test = open_page(task="refcoco_val")
+    short = test.text_input(key="open").value
+    test = test.button(key=f"flag-{short}").click().run()
+    test = test.text_input(key=f"note-{short}").set_value("look *again*").run()
+    assert not test.exception
+    notes, damaged = read_notes(folder)
+    assert damaged == 0
+    assert {key[:16]: (note.flagged, note.text) for key, note in notes.items()} == {short: (True, "look *again*")}
+    rows = [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
+    assert {tuple(row["runs"]) for row in rows} == {(a.record.run_id, b.record.run_id)}
+    test = open_page(noted="flagged")
+    assert "**1 of 1**" in said(test, "caption")
+    test = test.button(key=f"flag-{short}").click().run()
+    assert not read_notes(folder)[0][next(iter(notes))].flagged
+    (folder / FILE_NAME).unlink()
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ({"column": "tokens_out", "low": "1000000"}, 0),
+        ({"column": "finish_reason", "holds": "stop"}, None),
+        ({"unreadable": "B"}, None),
+        ({"q": "OCR"}, None),
+    ],
+)
+def test_any_column_can_be_asked_for(made, open_page, state, expected):
+    _, a, b = made
+    table = (b if state.get("unreadable") == "B" else a).samples()
+    if expected is None:
+        wanted = {
+            "finish_reason": lambda row: "stop" in (row["finish_reason"] or ""),
+            "unreadable": lambda row: row["parse_ok"] is False,
+            "q": lambda row: "ocr" in row["question"].lower(),
+        }[state.get("column") or next(iter(state))]
+        expected = sum(map(wanted, table.to_pylist()))
+        assert expected > 0
+    test = open_page(**state)
+    assert not test.exception
+    text = said(test, "caption") + said(test, "info")
+    assert (f"**1 of {expected:,}**" if expected else "No sample is like this") in text
+
+
+def test_everything_is_asked_for_again_at_once(open_page):
+    test = open_page(outcome="only A", q="no such words", unreadable="A", ra="0.2", column="error", holds="x")
+    assert "No sample is like this" in said(test, "info")
+    test = test.button(key="clear-too").click().run()
+    assert "**1 of 1,000**" in said(test, "caption")
+
+
+@pytest.mark.parametrize("page", ["samples", "compare"])
+def test_damaged_samples_are_named_and_break_nothing(made, open_page, page, tmp_path, monkeypatch):
+    folder, _, b = made
+    copy = tmp_path / "results"
+    shutil.copytree(folder, copy)
+    with open(copy / b.path.relative_to(folder) / "samples.parquet", "ab") as file:
+        file.write(b"x")
+    test = open_page(page)
+    monkeypatch.setenv("PERPO_DASHBOARD", json.dumps([str(copy)]))
+    test = test.run()
+    assert not test.exception
+    assert "is not the file that" in said(test, "error") + said(test, "warning")
