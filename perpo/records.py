@@ -158,7 +158,8 @@ class RunRecord:
         generation: {batch_size, temperature, top_p, seed, limit, prompt_style}.
         tasks: One result per task.
         groups: One result per benchmark, and per task that stands alone.
-        judge: {id, prompt_sha256 by benchmark, settings, ...} as `perpo_eval.judged` says; None where none was asked.
+        judge: {id, served_as (names that the server gave), prompt_sha256 by benchmark, settings, deviations from what
+            was published}; None where none was asked.
         samples: The table of samples, or None for a reported record.
         source: measured, or reported by somebody else.
         rescored_from: Id of the run whose responses were scored again, or None.

@@ -206,10 +206,15 @@ def as_json(report: Report) -> dict[str, Any]:
         rows.append(data)
     runs = {name: run.record.run_id for name, run in (("baseline", report.baseline), ("candidate", report.candidate))}
     flips = [dataclasses.asdict(flip) for flip in report.flips]
-    return {"verdict": report.verdict, **runs, "samples": report.samples, "notes": report.notes} | {
-        "rows": rows,
-        "flips": flips,
-    }
+    about = {"verdict": report.verdict, **runs, "judge": report.candidate.record.judge}
+    return (
+        about
+        | {"samples": report.samples, "notes": report.notes}
+        | {
+            "rows": rows,
+            "flips": flips,
+        }
+    )
 
 
 def page(report: Report, images: Path | None = None) -> str:

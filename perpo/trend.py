@@ -26,8 +26,8 @@ def history(runs: Sequence[Run], task: str | None = None, metric: str | None = N
         metric: By default the primary one of its benchmark.
 
     Returns:
-        Columns when, name, run_id, data, value, low, high, unit; `data` tells runs on other data, or with another
-        judge, apart.
+        Columns when, name (with the judge's, where one gave it), run_id, data, value, low, high, unit; `data` tells runs
+        on other data, or with another judge, apart.
 
     Raises:
         PerpoError: No run has it.
@@ -40,7 +40,7 @@ def history(runs: Sequence[Run], task: str | None = None, metric: str | None = N
         found = _metric(run.record, task, metric)
         if found is not None and found.value is not None:
             record = run.record
-            line = {"when": pd.Timestamp(record.created_utc), "name": record.name, "run_id": record.run_id}
+            line = {"when": pd.Timestamp(record.created_utc), "name": _name(record, task), "run_id": record.run_id}
             data = _data(record, task)
             numbers = {"value": found.value, "low": found.ci_low, "high": found.ci_high, "unit": found.unit}
             lines.append(line | {"data": data} | numbers)
@@ -63,8 +63,18 @@ def _data(record: RunRecord, task: str) -> str:
     names = group.tasks if group is not None else [task]
     parts = [record.task(name) for name in names]
     data = "+".join(sorted({f"{(part.data_sha256 or '')[:8]}:{part.n_scored}" for part in parts}))
-    judged = any(part.benchmark in JUDGED for part in parts)
-    return f"{data} {json.dumps(record.judge, sort_keys=True)}" if judged else data
+    return f"{data} {json.dumps(record.judge, sort_keys=True)}" if _is_judged(record, task) else data
+
+
+def _is_judged(record: RunRecord, task: str) -> bool:
+    part = record.group(task) or record.task(task)
+    return part.benchmark in JUDGED
+
+
+def _name(record: RunRecord, task: str) -> str:
+    """What a run is called: scores of different judges are told apart."""
+    judge = (record.judge or {}).get("id")
+    return f"{record.name}, judge {judge}" if _is_judged(record, task) and judge else record.name
 
 
 def text(table: pd.DataFrame, title: str) -> Text:

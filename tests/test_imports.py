@@ -20,7 +20,8 @@ TORCH_FREE = [
     "perpo.card", "perpo.services", "perpo.merge", "perpo.seed_flags", "perpo.seed_checks",
     "perpo_dashboard.cli", "perpo_dashboard.stored", "perpo_dashboard.pictures",
     "perpo_dashboard.vote_result", "perpo_dashboard.training_lists",
-    "perpo_eval.judge", "perpo_eval.metrics.judged",
+    "perpo_eval.judge", "perpo_eval.metrics.judged", "perpo_eval.judged", "perpo_eval.judge_readings",
+    "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.judged",
 ]  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from perpo.errors import PerpoError
 from perpo.model_index import update_card
 from perpo.records import Metric, metric_of
 from perpo.report import compare_runs
-from perpo.report_files import junit, markdown, page
+from perpo.report_files import as_json, junit, markdown, page
 from perpo.scores import JUDGED, MMHAL_TYPES
 from perpo.store import Run, read_run
 from perpo.trend import history
@@ -324,7 +324,10 @@ def test_runs_of_one_judge_are_compared_on_what_both_have(judged, tmp_path) -> N
     assert "score (points of 6)" in text
     assert "Thing" in page(report)
     assert "0.03" in junit(report)
-    assert "value (points of 6)" in trend_text(history([base, worse], "mmhal_bench"), "t").header
+    followed = trend_text(history([base, worse], "mmhal_bench"), "t")
+    assert followed.header[2] == "value (points of 6)"
+    assert [row[1] for row in followed.rows] == ["base, judge gpt", "worse, judge gpt"]
+    assert as_json(report)["judge"]["id"] == "gpt"
     assert update_card(tmp_path / "README.md", base) == 2
     assert "score, judged by gpt" in (tmp_path / "README.md").read_text()
 
