@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from playwright.sync_api import BrowserContext, Error
@@ -26,6 +27,12 @@ from visiting import Dashboard, Visitor  # noqa: E402
 
 Serve = Callable[..., Dashboard]
 Visit = Callable[..., Visitor]
+
+
+@pytest.fixture(scope="session", name="made_runs")
+def _made_runs() -> ModuleType:
+    """The module that makes up runs."""
+    return made_runs
 
 
 @pytest.fixture(scope="session")
