@@ -59,7 +59,15 @@ def pick_run(title: str, key: str, runs: Sequence[Run], default: Run | None) -> 
     return None if chosen is None else known[chosen]
 
 
-def pick(title: str, key: str, options: Sequence[str], default: str | None, *, what: str) -> str | None:
+def pick(
+    title: str,
+    key: str,
+    options: Sequence[str],
+    default: str | None,
+    *,
+    what: str,
+    shown: Callable[[str], str] = str,
+) -> str | None:
     """A list to choose from that is always kept in the address, as for `pick_run`.
 
     Args:
@@ -68,6 +76,7 @@ def pick(title: str, key: str, options: Sequence[str], default: str | None, *, w
         options: What can be chosen.
         default: What is chosen where the address does not say.
         what: What an option is, such as "the run".
+        shown: What people see of an option.
 
     Returns:
         The choice; None where the address names one that is not here, which is said.
@@ -78,7 +87,7 @@ def pick(title: str, key: str, options: Sequence[str], default: str | None, *, w
         st.session_state[seen] = asked
     elif widget not in st.session_state:
         st.session_state[widget] = default
-    chosen = st.selectbox(title, options, index=None, key=widget)
+    chosen = st.selectbox(title, options, index=None, key=widget, format_func=shown)
     if chosen is None:
         if asked is not None:
             st.warning(f"This address names {what} {escape(asked)}, which is not in this folder.")

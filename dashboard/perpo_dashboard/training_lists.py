@@ -127,11 +127,15 @@ def one_list(chosen: Trainings) -> None:
     """A picture, the candidates ranked, their rewards, and how likely the model finds them before and after."""
     st.subheader("A list", anchor=False)
     row = st.container(horizontal=True, vertical_alignment="bottom")
+    names = {each.folder.relative_to(settings().results).as_posix(): name for name, each in chosen.items()}
+    if st.session_state.get("pick-of") not in (None, *names):  # it was taken out of the choice at the top
+        del st.session_state["pick-of"]
+        st.query_params.pop("of", None)
     with row:
-        name = pick("Training", "of", list(chosen), next(iter(chosen)), what="the training")
-    if name is None:
+        of = pick("Training", "of", list(names), next(iter(names)), what="the training", shown=names.__getitem__)
+    if of is None:
         return
-    each = chosen[name]
+    each = chosen[names[of]]
     try:
         known, probed = _known(each)
     except PerpoError as error:

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import made_runs
 import pytest
 from playwright.sync_api import expect
 
@@ -16,7 +17,7 @@ COUNT = 5
 
 
 @pytest.fixture
-def studied(made_runs, tmp_path, serve, visit):
+def studied(tmp_path, serve, visit):
     """A dashboard over two runs whose names are found nowhere else, and somebody who set up a vote on them."""
     folder = tmp_path / "results"
     runs = made_runs.write_pair(folder, 90, pictures=4, names=NAMES)
