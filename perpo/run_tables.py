@@ -26,6 +26,7 @@ MMHAL_NOTE = (
     "Score: 0 to 6. Hallucination rate: the share of scores below 3. Missing: no judgement could be had or read; never "
     "counted as a score."
 )
+PARTIAL_NOTE = "The run is partial: more than a twentieth of its judgements are missing."
 AWAITING_NOTE = "No judge was asked: perpo-eval judge RUN scores the stored answers, without the model."
 FRAMES_NOTE = (
     "Acc@0.5 with the answers read in each frame that the family could be using, the declared one first. A gain in one "
@@ -84,7 +85,7 @@ def _judged_notes(record: RunRecord, group: GroupResult) -> list[str]:
     if record.judge is None:
         kept = sum(record.task(task).n_scored or 0 for task in group.tasks)
         return [f"{kept:,} answers are kept. {AWAITING_NOTE}"]
-    notes = judge_note([record])
+    notes = judge_note([record]) + ([PARTIAL_NOTE] if record.status == "partial" else [])
     for metric in group.metrics:
         name, _, kind = metric.name.partition(":")
         if kind in JUDGE_READINGS:

@@ -26,8 +26,8 @@ def history(runs: Sequence[Run], task: str | None = None, metric: str | None = N
         metric: By default the primary one of its benchmark.
 
     Returns:
-        Columns when, name (with the judge's, where one gave it), run_id, data, value, low, high, unit; `data` tells runs
-        on other data, or with another judge, apart.
+        Columns when, name (with the judge's, where one gave it), run_id, data, value, low, high, unit; `data` tells
+        runs on other data, or with another judge, apart.
 
     Raises:
         PerpoError: No run has it.

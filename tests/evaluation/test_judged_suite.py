@@ -221,7 +221,9 @@ def test_too_many_missing_make_the_run_partial(folder, answers, tmp_path, capsys
         assert main([*words, *asked]) == 3
     shown = capsys.readouterr()
     assert "error: partial: 2 of 28 judgements are missing" in shown.err
-    assert "as the official script counts what the judge wrote" in shown.out
+    shown_lines = " ".join(shown.out.split())
+    assert "as the official script counts what the judge wrote" in shown_lines
+    assert "The run is partial: more than a twentieth of its judgements are missing." in shown_lines
     (path,) = tmp_path.glob("*/*/run.json")
     run = read_run(path)
     assert run.record.status == "partial"
