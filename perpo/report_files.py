@@ -135,12 +135,12 @@ def _runs_markdown(report: Report) -> str:
 
 
 def _flip_markdown(flip: Flip) -> str:
-    parts = {"question": flip.question, "truth": _truth(flip), "baseline": flip.baseline, "candidate": flip.candidate}
+    parts = {"question": flip.question, "truth": truth_of(flip), "baseline": flip.baseline, "candidate": flip.candidate}
     lines = [f"- {name}: {_code(text)}" for name, text in parts.items()]
     return f"**{flip.task}** `{flip.sample_key[:12]}`\n" + "\n".join(lines) + "\n\n"
 
 
-def _truth(flip: Flip) -> str:
+def truth_of(flip: Flip) -> str:
     """The truth as one reads it: a box in whole pixels, a text without JSON's quotes, of more the reference answer."""
     truth = json.loads(flip.target)
     if isinstance(truth, dict):
@@ -217,8 +217,8 @@ def as_json(report: Report) -> dict[str, Any]:
     )
 
 
-def page(report: Report, images: Path | None = None) -> str:
-    """One HTML page that needs nothing else; `images` is a folder to look for the pictures in."""
+def page(report: Report, images: Sequence[Path] = ()) -> str:
+    """One HTML page that needs nothing else; `images` are folders to look for the pictures in."""
     told = table(report)
     head = "".join(f"<th>{_text(name)}</th>" for name in told.header)
     body = "".join(
@@ -239,8 +239,8 @@ def page(report: Report, images: Path | None = None) -> str:
     )
 
 
-def _flip_html(flip: Flip, images: Path | None) -> str:
-    texts = {"truth": _truth(flip), "baseline": flip.baseline, "candidate": flip.candidate}
+def _flip_html(flip: Flip, images: Sequence[Path]) -> str:
+    texts = {"truth": truth_of(flip), "baseline": flip.baseline, "candidate": flip.candidate}
     said = "".join(
         f'<dt><span style="color:{_COLOURS[name]}">■</span> {name}</dt><dd>{_text(text[:2000])}</dd>'
         for name, text in texts.items()
@@ -250,12 +250,12 @@ def _flip_html(flip: Flip, images: Path | None) -> str:
     return f"<article>{picture}<div>{words}</div></article>"
 
 
-def _picture(flip: Flip, images: Path | None) -> str:
+def _picture(flip: Flip, images: Sequence[Path]) -> str:
     """The thumbnail with the boxes over it; without the image, the boxes in an empty frame of its size."""
     width, height = flip.image.get("width"), flip.image.get("height")
     if not width or not height:
         return ""
-    file = find_image(flip.image, images)
+    file = next(filter(None, (find_image(flip.image, folder) for folder in images or (None,))), None)
     inside = f'<image href="{_thumbnail(file)}" width="{width}" height="{height}"/>' if file else ""
     if flip.benchmark == "grounding":
         boxes = {"truth": flip.target, "baseline": flip.baseline_prediction, "candidate": flip.candidate_prediction}

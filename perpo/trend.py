@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -15,6 +16,9 @@ from perpo.records import Metric, RunRecord, metric_of
 from perpo.scores import BENCHMARKS, JUDGED, PRIMARY
 from perpo.store import Run
 from perpo.tables import FRACTION, INTERVAL_NOTE, Text, cell
+
+if TYPE_CHECKING:
+    import altair as alt
 
 
 def history(runs: Sequence[Run], task: str | None = None, metric: str | None = None) -> pd.DataFrame:
@@ -107,8 +111,32 @@ def title_of(task: str, metric: str | None, runs: Sequence[Run]) -> str:
     return task
 
 
+def picture(table: pd.DataFrame, title: str) -> alt.LayerChart:
+    """The history as points with their intervals, a colour for each name, a line where values compare.
+
+    Args:
+        table: What `history` gave.
+        title: What stands above it.
+    """
+    import altair as alt
+
+    factor = 100 if _sign(table) == "%" else 1
+    percent = table.assign(**{name: factor * table[name].astype(float) for name in ("value", "low", "high")})
+    numbers = [alt.Tooltip(f"{name}:Q", format=".2f") for name in ("value", "low", "high")]
+    base = alt.Chart(percent, title=title).encode(
+        x=alt.X("when:T", title="when (UTC)", scale=alt.Scale(type="utc")),
+        color=alt.Color("name:N", title="run", scale=alt.Scale(range=list(PALETTE))),
+        tooltip=["name:N", alt.Tooltip("when:T", format="%Y-%m-%d %H:%M"), *numbers, "run_id:N"],
+    )
+    y = alt.Y("value:Q", title=_sign(table), scale=alt.Scale(zero=False))
+    lines = base.mark_line(opacity=0.5).encode(y=y, detail="data:N")
+    points = base.mark_point(filled=True, size=60).encode(y=y)
+    bars = base.mark_rule().encode(y=alt.Y("low:Q", title=_sign(table)), y2="high:Q")
+    return lines + bars + points
+
+
 def draw(table: pd.DataFrame, title: str, file: Path) -> None:
-    """A picture of the history: points with their intervals, a colour and a line for each name.
+    """`picture` as a file.
 
     Args:
         table: What `history` gave.
@@ -121,17 +149,8 @@ def draw(table: pd.DataFrame, title: str, file: Path) -> None:
     if file.suffix not in (".svg", ".png"):
         raise PerpoError(f"--picture {file} is neither .svg nor .png", "such as trend.svg")
     try:
-        import altair as alt
         import vl_convert  # noqa: F401  what altair draws with
+
+        picture(table, title).properties(width=640, height=320).save(str(file))
     except ImportError as error:
         raise PerpoError(f"{error.name}, which draws, is not installed", "pip install 'perpo[dashboard]'") from error
-    factor = 100 if _sign(table) == "%" else 1
-    percent = table.assign(**{name: factor * table[name].astype(float) for name in ("value", "low", "high")})
-    x = alt.X("when:T", title="when (UTC)")
-    colour = alt.Color("name:N", title="run", scale=alt.Scale(range=list(PALETTE)))
-    base = alt.Chart(percent, title=title)
-    scale = alt.Scale(zero=False)
-    lines = base.mark_line(opacity=0.5).encode(x=x, y=alt.Y("value:Q", title=_sign(table), scale=scale), color=colour)
-    points = base.mark_point(filled=True, size=60).encode(x=x, y="value:Q", color=colour)
-    bars = base.mark_rule().encode(x=x, y="low:Q", y2="high:Q", color=colour)
-    (lines + bars + points).properties(width=640, height=320).save(str(file))

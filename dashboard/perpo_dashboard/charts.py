@@ -17,7 +17,7 @@ _ROW = 26  # pixels
 
 
 def gains(report: Report) -> alt.LayerChart:
-    """Each task's gain in points with its 95% interval, by verdict."""
+    """Each task's gain in points with its 95% interval, by verdict; grey is what does not matter."""
     rows = []
     for row in report.rows:
         if row.gain is None:
@@ -28,17 +28,24 @@ def gains(report: Report) -> alt.LayerChart:
         scale = 100 / getattr(row.metric, "scale", 1.0)
         rows.append(
             {"task": row.task, "metric": row.metric.title, "gain": scale * row.gain, "verdict": row.verdict}
+            | {"threshold": scale * row.threshold, "negative": -scale * row.threshold}
             | ({"low": scale * ends[0], "high": scale * ends[1]} if ends else {"low": None, "high": None})
         )
-    base = alt.Chart(pd.DataFrame(rows, columns=["task", "metric", "gain", "verdict", "low", "high"])).encode(
+    columns = ["task", "metric", "gain", "verdict", "threshold", "negative", "low", "high"]
+    rows_of = alt.Chart(pd.DataFrame(rows, columns=columns)).encode(
         y=alt.Y("task:N", sort=None, title=None, axis=alt.Axis(labelLimit=200)),
+    )
+    name = "gain of B over A, points of 100"
+    band = rows_of.mark_bar(color="#808080", opacity=0.3, height={"band": 1})
+    band = band.encode(x=alt.X("negative:Q", title=name), x2="threshold:Q")
+    base = rows_of.encode(
         color=alt.Color(
             "verdict:N", scale=alt.Scale(domain=list(_VERDICTS), range=list(_VERDICTS.values())),
-            legend=alt.Legend(orient="top", title=None),
+            legend=alt.Legend(orient="top", title=None, columns=2),
         ),
         tooltip=["task", "metric", "verdict", *(alt.Tooltip(n, format="+.1f") for n in ("gain", "low", "high"))],
     )  # fmt: skip
-    return _with_zero(base, "gain:Q", "gain of B over A, points of 100")
+    return (band + _with_zero(base, "gain:Q", name)).properties(height=alt.Step(_ROW))
 
 
 def kinds(rows: Sequence[Row], span: tuple[float, float]) -> alt.LayerChart:

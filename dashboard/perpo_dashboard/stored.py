@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from perpo.compare import Scores, read_scores
 from perpo.errors import PerpoError
-from perpo.report import Report, compare_runs
+from perpo.report import THRESHOLD, Report, compare_runs
 from perpo.store import SAMPLES_FILE, Run, Unreadable, read_run, run_files
 from perpo.training_record import FILE_NAME as TRAINING_FILE
 from perpo.training_record import LOG_NAME
@@ -147,13 +147,19 @@ def paired_column(a: Run, b: Run, of: int, name: str) -> pa.Array:
     return values if len(values) == len(both.keys) else values.take(pa.array(both.places[of]))
 
 
-def difference(a: Run, b: Run, common: bool) -> Report:
+def difference(a: Run, b: Run, common: bool, threshold: float = THRESHOLD) -> Report:
     """The regression report of two runs, A as the baseline.
+
+    Args:
+        a: The baseline.
+        b: The candidate.
+        common: Whether what both have is compared, rather than nothing where they differ.
+        threshold: Points (0 to 100) below which a difference does not matter.
 
     Raises:
         PerpoError: They cannot be compared.
     """
-    return _difference(stamp(a.path / SAMPLES_FILE), stamp(b.path / SAMPLES_FILE), common, a, b)
+    return _difference(stamp(a.path / SAMPLES_FILE), stamp(b.path / SAMPLES_FILE), common, threshold, a, b)
 
 
 @st.cache_resource(ttl=_LOOK_EVERY_S, max_entries=4, show_spinner=False)
@@ -196,8 +202,8 @@ def _pair(a: Stamp, b: Stamp, _a: Run, _b: Run) -> Pair:
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _difference(a: Stamp, b: Stamp, common: bool, _a: Run, _b: Run) -> Report:
-    return compare_runs(_a, _b, common=common)
+def _difference(a: Stamp, b: Stamp, common: bool, threshold: float, _a: Run, _b: Run) -> Report:
+    return compare_runs(_a, _b, common=common, thresholds={"": threshold})
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 from streamlit.delta_generator import DeltaGenerator
 
 from perpo.errors import PerpoError
-from perpo.report_files import table
 from perpo.store import SAMPLES_FILE, Run
-from perpo_dashboard import breakdown, charts, outcomes, stored
+from perpo_dashboard import breakdown, charts, outcomes, stored, verdicts
 from perpo_dashboard.breakdown import Row
 from perpo_dashboard.outcomes import OUTCOMES, RULES, Pair, Rule
 from perpo_dashboard.show import escape, go, label_of
 
-_BADGES = {"regressed": "orange", "improved": "green", "unchanged": "blue", "inconclusive": "gray"}
 _BOUND: dict[str, Any] = {"bind": "query-params"}
 
 
@@ -31,27 +27,14 @@ def show_verdicts(a: Run, b: Run, place: DeltaGenerator) -> None:
         report = stored.difference(a, b, common)
     except PerpoError as error:
         with place:
-            st.warning(f"{escape(error.message)}  \n{escape(error.hint or '')}", icon=":material/block:")
+            verdicts.refused(error)
             st.toggle("Compare what both have all the same", key="common", **_BOUND)
         return
-    told = table(report)
     with place:
         if common or st.session_state.get("common") is not None:
             st.toggle("Compare what both have all the same", key="common", **_BOUND)
-        st.subheader(f"{report.verdict}: {escape(b.record.name)} against {escape(a.record.name)}")
-        counts = Counter(row.verdict for row in report.rows)
-        st.markdown(" ".join(f":{_BADGES[verdict]}-badge[{count} {verdict}]" for verdict, count in counts.items()))
-        grid = st.grid(2, min_column_width=440)
-        grid.altair_chart(charts.gains(report), alt="Gain of B over A by task, with 95% intervals")
-        numbers = pd.DataFrame(told.rows, columns=told.header)
         order = ["task", "verdict", "gain", "95% interval", "baseline", "candidate", "p (Holm)", "metric"]
-        grid.dataframe(
-            numbers, hide_index=True, height="content", column_order=order, alt="Paired differences by task",
-            column_config={"task": st.column_config.TextColumn(pinned=True)},
-        )  # fmt: skip
-        with st.expander("How to read this"):
-            for note in told.notes:
-                st.text(note)
+        verdicts.show(report, order)
 
 
 def show_outcomes(a: Run, b: Run) -> None:

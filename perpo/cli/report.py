@@ -97,7 +97,7 @@ def _write(args: ReportArguments, report: Report) -> None:
     outputs: dict[Path | None, Any] = {
         args.markdown: lambda: report_files.markdown(report),
         args.junit: lambda: report_files.junit(report),
-        args.html: lambda: report_files.page(report, args.images),
+        args.html: lambda: report_files.page(report, [args.images] if args.images else []),
         args.json: lambda: json.dumps(report_files.as_json(report), indent=1, ensure_ascii=False) + "\n",
     }
     for path, render in outputs.items():

@@ -164,7 +164,7 @@ def test_what_models_wrote_is_text_everywhere(make_run, tmp_path) -> None:
     report = compare_runs(hostile(make_run, "base", 1.0), hostile(make_run, "worse", 0.0))
     assert len(report.flips) == 2
     tags = Tags()
-    tags.feed(page(report, tmp_path))
+    tags.feed(page(report, [tmp_path]))
     assert "script" not in tags.names
     assert "image" not in tags.names
     assert tags.names.count("rect") == 2 + 2 * 1  # two truths, and the one prediction that each run has
@@ -196,9 +196,9 @@ def test_a_thumbnail_is_only_of_the_image_that_was_scored(make_run, tmp_path) ->
     report = compare_runs(base, worse)
     known = {"path": "x.png", "width": 40, "height": 20, "sha256": sha256(file.read_bytes()).hexdigest()}
     flips = [dataclasses.replace(flip, image=known) for flip in report.flips]
-    assert page(dataclasses.replace(report, flips=flips), tmp_path).count("data:image/png;base64,") == 2
+    assert page(dataclasses.replace(report, flips=flips), [tmp_path]).count("data:image/png;base64,") == 2
     Image.new("RGB", (40, 20), "blue").save(file)
-    assert "data:image" not in page(dataclasses.replace(report, flips=flips), tmp_path)
+    assert "data:image" not in page(dataclasses.replace(report, flips=flips), [tmp_path])
 
 
 def test_exit_codes_and_files(make_run, tmp_path, capsys) -> None:

@@ -1,7 +1,120 @@
-"""Not built yet."""
+"""Is one run worse than another: perpo-report's verdicts on any two, its files, and a metric over time."""
 
-from perpo_dashboard import stored
-from perpo_dashboard.show import empty
+import json
+from collections.abc import Sequence
+from functools import partial
 
-if not stored.runs():
-    empty("There are no runs in this folder.", "perpo-demo && perpo-dashboard --results runs")
+import pandas as pd
+import streamlit as st
+
+from perpo import report_files, trend
+from perpo.errors import PerpoError
+from perpo.report import THRESHOLD, Report
+from perpo.scores import BENCHMARKS, PRIMARY
+from perpo.store import Run
+from perpo_dashboard import stored, verdicts
+from perpo_dashboard.meanings import meaning, title
+from perpo_dashboard.outcomes import default_pair
+from perpo_dashboard.settings import settings
+from perpo_dashboard.show import empty, escape, go, label_of, pick, pick_run, tell_unknown
+
+COLUMNS = ("task", "verdict", "gain", "95% interval", "baseline", "candidate", "p (Holm)", "threshold", "metric")
+FIRST = 4  # samples that are shown until somebody asks for all
+
+
+def files(report: Report) -> None:
+    """What perpo-report writes."""
+    kinds = (
+        ("HTML", "html", "text/html", partial(report_files.page, report, settings().roots)),
+        ("Markdown", "md", "text/markdown", partial(report_files.markdown, report)),
+        ("JUnit", "xml", "application/xml", partial(report_files.junit, report)),
+        ("JSON", "json", "application/json", lambda: json.dumps(report_files.as_json(report), indent=1)),
+    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for name, suffix, mime, made in kinds:
+            st.download_button(
+                name, made, file_name=f"report.{suffix}", mime=mime, icon=":material/download:", on_click="ignore"
+            )
+        if st.button("Compare these", icon=":material/balance:"):
+            go("compare", a=label_of(report.baseline), b=label_of(report.candidate))
+
+
+def show_report(a: Run, b: Run, threshold: float, common: bool) -> None:
+    """The report of two runs, or why there is none."""
+    try:
+        report = stored.difference(a, b, common, threshold)
+    except PerpoError as error:
+        verdicts.refused(error)
+        return
+    verdicts.show(report, COLUMNS)
+    files(report)
+    if not report.flips:
+        st.caption("No sample lost anything.")
+        return
+    st.subheader("Samples that lost most")
+    more = len(report.flips) > FIRST and st.toggle(f"Show all {len(report.flips)}", key="all", bind="query-params")
+    verdicts.show_flips(report, report.flips if more else report.flips[:FIRST])
+
+
+def followed(runs: Sequence[Run]) -> dict[str, tuple[str, str, str]]:
+    """What can be followed: task or group, benchmark and metric, by what it is called; averages and main ones first."""
+    found: dict[str, tuple[str, str, str]] = {}
+    for run in reversed(runs):
+        parts = [(group.name, group.benchmark, group.metrics) for group in run.record.groups]
+        parts += [(task.task, task.benchmark, task.metrics) for task in run.record.tasks]
+        for name, benchmark, metrics in parts:
+            for metric in metrics if benchmark in BENCHMARKS else []:
+                said = metric.name if ":" in metric.name else title(benchmark, metric.name)
+                if metric.value is not None:
+                    found.setdefault(f"{name} · {said}", (name, benchmark, metric.name))
+    return dict(sorted(found.items(), key=lambda item: item[1][2] != PRIMARY[item[1][1]]))
+
+
+def show_trend(runs: Sequence[Run]) -> None:
+    """A metric over time: picture and table."""
+    options = followed(runs)
+    names = sorted({run.record.name for run in runs})
+    tell_unknown("names", names)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = pick("Metric", "trend", list(options), next(iter(options)), what="the metric")
+        wanted = st.multiselect("Runs named", names, key="names", bind="query-params", placeholder="all", width=420)
+    if chosen is None:
+        return
+    task, benchmark, metric = options[chosen]
+    try:
+        history = trend.history([run for run in runs if not wanted or run.record.name in wanted], task, metric)
+    except PerpoError as error:
+        st.info(escape(error.message))
+        return
+    st.altair_chart(trend.picture(history, chosen).properties(height=320), alt=f"{chosen} over time")
+    told = trend.text(history, chosen)
+    st.caption("  \n".join(escape(note) for note in [f"{chosen}: {meaning(benchmark, metric)}.", *told.notes]))
+    st.dataframe(
+        pd.DataFrame(told.rows[::-1], columns=told.header), hide_index=True, alt=f"{chosen} over time, the newest first"
+    )
+
+
+runs = stored.measured()
+if not runs:
+    empty("There are no runs with samples in this folder.", "perpo-demo && perpo-dashboard --results runs")
+first, last = default_pair(runs)
+left, right, narrow = st.columns((4, 4, 3), vertical_alignment="bottom")
+with left:
+    a = pick_run("A (baseline)", "a", runs, first)
+with right:
+    b = pick_run("B (candidate)", "b", runs, last)
+threshold = narrow.number_input(
+    "Threshold, points of 100", 0.1, 100.0, THRESHOLD, 0.1, key="threshold", bind="query-params", format="%.1f",
+    help="Gains and losses below it do not matter. Of ratings, 1 point is a hundredth of their scale.",
+)  # fmt: skip
+common = st.toggle("Compare what both have, where they differ in tasks or samples", key="common", bind="query-params")
+place = st.container()
+st.subheader("A metric over time")
+show_trend(runs)
+if a is None or b is None:
+    place.info("Choose two runs.")
+elif a == b:
+    place.info("A and B are the same run: choose another one to hold it against.")
+else:
+    with place.skeleton(height=260), place:  # last, because many samples take seconds
+        show_report(a, b, threshold, common)

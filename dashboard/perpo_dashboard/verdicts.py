@@ -1,0 +1,107 @@
+"""A regression report on a page: the verdict, the gains with their intervals, the samples that lost most."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from perpo.colours import BASELINE, CANDIDATE, TRUTH
+from perpo.errors import PerpoError
+from perpo.flips import Flip
+from perpo.report import Report
+from perpo.report_files import table, truth_of
+from perpo_dashboard import charts, pictures
+from perpo_dashboard.pictures import Box
+from perpo_dashboard.show import PAGES, escape, label_of, plain
+
+_COLOURS = {"regressed": "orange", "improved": "green", "unchanged": "blue", "inconclusive": "gray"}
+_HELP = {
+    "gain": "Candidate minus baseline, above 0 where the candidate is better; points of 100 if nothing else is said",
+    "95% interval": "Of the gain: paired by sample, clustered by image",
+    "p (Holm)": "Of no difference, adjusted for the number of rows by Holm's method",
+    "threshold": "Gains and losses below it do not matter",
+    "verdict": "regressed or improved: p below 0.05 and beyond the threshold; unchanged: the 90% interval lies "
+    "within the threshold; inconclusive: anything else, with the effect that would have been seen",
+}
+_BADGES = {"truth": "green", "baseline": "blue", "candidate": "orange"}
+
+
+def refused(error: PerpoError) -> None:
+    """Why two runs cannot be compared, and what to do."""
+    st.warning(f"{escape(error.message)}  \n{escape(error.hint or '')}", icon=":material/block:")
+
+
+def show(report: Report, columns: Sequence[str]) -> None:
+    """The verdict and its rows.
+
+    Args:
+        report: The report.
+        columns: Which columns of `perpo.report_files.table` are shown, in this order.
+    """
+    names = " against ".join(escape(run.record.name) for run in (report.candidate, report.baseline))
+    st.subheader(f":{_COLOURS[report.verdict]}[{report.verdict}]: {names}")
+    counts = Counter(row.verdict for row in report.rows)
+    st.markdown(" ".join(f":{_COLOURS[verdict]}-badge[{count} {verdict}]" for verdict, count in counts.items()))
+    told = table(report)
+    tiles = st.grid("auto", min_column_width=400)
+    tiles.altair_chart(charts.gains(report), alt="Gain of B over A by task, with 95% intervals")
+    config = {name: st.column_config.TextColumn(help=text) for name, text in _HELP.items()}
+    tiles.cell(column_span=2).dataframe(
+        pd.DataFrame(told.rows, columns=told.header),
+        hide_index=True,
+        height="content",
+        column_order=columns,
+        column_config=config | {"task": st.column_config.TextColumn(pinned=True)},
+        alt="Paired differences by task",
+    )
+    with st.expander("How to read this"):
+        for note in told.notes:
+            st.text(note)
+
+
+def show_flips(report: Report, flips: Sequence[Flip]) -> None:
+    """Samples that lost: the picture with the boxes, what was said, and the way to all of the sample."""
+    with st.grid("auto", min_column_width=300, border=True):
+        for flip in flips:
+            with st.container():
+                _flip(report, flip)
+
+
+def _flip(report: Report, flip: Flip) -> None:
+    file = pictures.find(flip.image)
+    boxes = _boxes(flip) if flip.benchmark == "grounding" else []
+    if file is None:
+        st.caption(f"no picture: {escape(str(flip.image.get('path') or 'not named'))}")
+    else:
+        st.image(pictures.with_boxes(file, str(flip.image["sha256"]), boxes), alt=f"Picture of {flip.task}", width=280)
+    st.caption(escape(flip.task))
+    plain(flip.question, height=_height(flip.question))
+    for name, said in (("truth", truth_of(flip)), ("baseline", flip.baseline), ("candidate", flip.candidate)):
+        st.markdown(f":{_BADGES[name]}-badge[{name}]")
+        plain(said, height=_height(said))
+    state = {"a": label_of(report.baseline), "b": label_of(report.candidate), "task": flip.task}
+    st.page_link(
+        PAGES["samples"].file,
+        label="Open this sample",
+        icon=":material/open_in_new:",
+        query_params=state | {"key": flip.sample_key[:16]},
+    )
+
+
+def _height(said: str | None) -> int | str:
+    return 120 if len(said or "") > 200 else "content"
+
+
+def _boxes(flip: Flip) -> list[Box]:
+    texts = ((flip.target, TRUTH), (flip.baseline_prediction, BASELINE), (flip.candidate_prediction, CANDIDATE))
+    found = []
+    for text, colour in texts:
+        corners = json.loads(text) if text else None
+        if isinstance(corners, list) and len(corners) == 4 and all(map(math.isfinite, corners)):
+            found.append(Box((corners[0], corners[1], corners[2], corners[3]), colour))
+    return found
