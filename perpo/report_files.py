@@ -217,8 +217,14 @@ def as_json(report: Report) -> dict[str, Any]:
     )
 
 
-def page(report: Report, images: Sequence[Path] = ()) -> str:
-    """One HTML page that needs nothing else; `images` are folders to look for the pictures in."""
+def page(report: Report, images: Sequence[Path] = (), beside: Sequence[str] = ()) -> str:
+    """One HTML page that needs nothing else.
+
+    Args:
+        report: The report.
+        images: Folders to look for the pictures in.
+        beside: Names of files in the page's folder that it links to.
+    """
     told = table(report)
     head = "".join(f"<th>{_text(name)}</th>" for name in told.header)
     body = "".join(
@@ -229,13 +235,15 @@ def page(report: Report, images: Sequence[Path] = ()) -> str:
     runs = _runs_markdown(report).replace("`", "").strip().splitlines()
     listed = "".join(f"<li>{_text(line.removeprefix('- '))}</li>" for line in runs)
     flips = "".join(_flip_html(flip, images) for flip in report.flips)
+    links = ", ".join(f'<a href="{_text(name)}">{_text(name)}</a>' for name in beside)
+    more = f"<p class=note>Beside this page: {links}</p>" if links else ""
     section = f"<h2>Samples that lost most</h2>{_LEGEND}<div class=flips>{flips}</div>" if flips else ""
     return (
         f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{_text(headline(report))}</title>"
         "<meta name=viewport content='width=device-width'>"
         f"<style>{_STYLE}</style></head><body><h1 class={report.verdict}>"
         f"{_MARKS[report.verdict]} {_text(headline(report))}</h1><ul>{listed}</ul><div class=scroll><table><thead><tr>"
-        f"{head}</tr></thead><tbody>{body}</tbody></table></div>{notes}{section}</body></html>\n"
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div>{notes}{more}{section}</body></html>\n"
     )
 
 

@@ -64,6 +64,12 @@ def test_defaults_and_a_list_of_its_own() -> None:
     assert parse("--data", "d") == Arguments(data="d", tasks=["a"])
 
 
+def test_a_list_may_be_given_in_parts() -> None:
+    expected = Arguments(data="d", tasks=["x", "y", "z"])
+    assert parse("--data", "d", "--tasks", "x", "--tasks", "y", "z") == expected
+    assert parse("--data", "d", "--tasks", "x", "y", "z") == expected
+
+
 @pytest.mark.parametrize(("words", "expected"), [("--bf16", True), ("--bf16 True", True), ("--bf16 false", False)])
 def test_a_switch_may_have_a_value(words: str, expected: bool) -> None:
     assert parse("--data", "d", *words.split()).bf16 is expected

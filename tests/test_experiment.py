@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,10 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from perpo.cli.common import parse_arguments
 from perpo.data import data_sha256
 from perpo.sampling import run_sampling
-from perpo.store import read_run
+from perpo.store import find_runs, read_run
 from perpo.tiny import checkpoint_dir
+from perpo_dashboard.cli import DashboardArguments
 from perpo_eval.run_cli import main
 
 RECIPE = {
@@ -282,3 +285,10 @@ def test_the_quick_demo(tmp_path):
     # Its rows are few, but the effect is large: the interval stays clear of zero.
     assert gains["perpo"]["ci_low"] > 0
     assert "too small for conclusions" in done.stdout
+    # Its last words are a command, and that shows what the demo has made.
+    words = shlex.split(done.stderr.splitlines()[-1], comments=True)
+    assert Path(words[0]).name == "perpo-dashboard"
+    results = parse_arguments(DashboardArguments, words[1:], prog="perpo-dashboard", description="").results
+    shown, unreadable = find_runs(tmp_path / results)
+    assert {run.record.name for run in shown} == set(gains)
+    assert unreadable == []

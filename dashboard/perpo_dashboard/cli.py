@@ -35,10 +35,11 @@ class DashboardArguments:
 class ExportArguments:
     """What perpo-dashboard export takes."""
 
-    run: list[str] = arg(help="baseline and candidate: a run's folder, id or name each")
-    out: Path = arg(help="folder that the pages are written to")
-    results: Path = arg(Path("results"), "where ids and names are looked up")
-    media: Path | None = arg(None, "folder of the pictures")
+    run: list[str] = arg(help="twice: the baseline, then the candidate; a run's folder, or its id or name in --results")
+    out: Path = arg(help="folder that the page index.html and what belongs to it are written to")
+    results: Path = arg(Path("results"), "where ids and names, and pictures, are looked up")
+    media: list[Path] = arg([], "folders that pictures may be read from beside it (default: none)")
+    common: bool = arg(False, "compare the tasks and samples that both have, rather than refuse")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -124,8 +125,21 @@ def _free_port(host: str, port: int) -> int:
 
 
 def _export(argv: list[str]) -> None:
-    parse_arguments(ExportArguments, argv, prog="perpo-dashboard export", description="Write a comparison as HTML.")
-    raise PerpoError("not written yet", "wait")
+    args = parse_arguments(
+        ExportArguments, argv, prog="perpo-dashboard export", description="Write a comparison of two runs as HTML."
+    )
+    if len(args.run) != 2:
+        raise PerpoError(f"--run names {len(args.run)} runs, two are compared", "--run BASELINE --run CANDIDATE")
+    from perpo.report import compare_runs
+    from perpo.report_files import headline
+    from perpo.store import resolve_run
+    from perpo_dashboard import export
+
+    baseline, candidate = (resolve_run(text, args.results) for text in args.run)
+    report = compare_runs(baseline, candidate, common=args.common)
+    page = export.write(report, args.out, (args.results, *args.media))
+    print(headline(report), file=sys.stderr)
+    print(page)
 
 
 if __name__ == "__main__":

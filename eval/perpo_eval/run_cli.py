@@ -104,8 +104,8 @@ def _run(args: RunArguments) -> None:
     atomic_write_text(output / "leaderboard.md", f"{table.markdown()}\n{recipe.note}\n")
     atomic_write_text(output / "leaderboard.json", json.dumps(outcome.leaderboard.as_json(), indent=1) + "\n")
     again = [_callable("perpo-run"), args.recipe, "--seed", str(recipe.seed), "--output_dir", str(output)]
-    _say_what_next(again, output, [name for name in recipe.experiments if run.plan(name)[-1].done() is None])
     print(f"all of it took {time.monotonic() - began:.0f} s", file=sys.stderr)
+    _say_what_next(again, output, [name for name in recipe.experiments if run.plan(name)[-1].done() is None])
 
 
 def _title(stage: Stage, experiment: str) -> str:
@@ -125,5 +125,6 @@ def _say_what_next(again: list[str], output: Path, rest: list[str]) -> None:
         else f"  {shlex.join([*again, '--json'])}   # the same numbers for a machine",
         f"  {_callable('perpo-eval')} --suite grounding --limit 20   # or your model: --model, --adapter",
         f"  {_callable('perpo-sample')} --questions tiny --num_candidates 12 --limit 50 --output candidates.jsonl",
+        f"  {shlex.join([_callable('perpo-dashboard'), '--results', str(output)])}   # look at all of it in a browser",
     ]
     print("\n".join(lines), file=sys.stderr)

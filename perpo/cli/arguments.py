@@ -106,7 +106,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hi
     if kind is bool:
         options |= {"nargs": "?", "const": "True"}
     elif get_origin(kind) is list:
-        options |= {"nargs": "*", "metavar": _metavar(get_args(kind)[0])}
+        options |= {"nargs": "*", "action": "extend", "metavar": _metavar(get_args(kind)[0])}
     default = default_of(field)
     note = f" (default: {default})"
     if default is dataclasses.MISSING:
