@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
 from perpo.report import compare_runs
-from perpo.report_files import as_json, headline, table
+from perpo.report_files import as_json, table
 from perpo.store import find_runs, resolve_run
 from perpo_dashboard.cli import main
 from perpo_dashboard.show import label_of
@@ -25,7 +26,9 @@ def test_any_two_runs_are_judged_as_perpo_report_does(serve, visit, tiny_results
     page = visitor.open("regressions", a=label_of(a), b=label_of(b), threshold="1.5")
     report = compare_runs(a, b, thresholds={"": 1.5})
     assert {row.verdict for row in report.rows} == {"regressed", "inconclusive"}
-    expect(page.get_by_role("heading", name=headline(report))).to_be_visible()
+    expect(page.get_by_role("heading", name="regressed: perpo against sft-exact")).to_be_visible()
+    for verdict, count in Counter(row.verdict for row in report.rows).items():
+        expect(page.get_by_text(f"{count} {verdict}", exact=True)).to_be_visible()
     with page.expect_download() as found:
         page.get_by_test_id("stDownloadButton").filter(has_text="JSON").get_by_role("button").click()
     assert json.loads(Path(found.value.path()).read_text()) == json.loads(json.dumps(as_json(report)))
@@ -35,7 +38,9 @@ def test_any_two_runs_are_judged_as_perpo_report_does(serve, visit, tiny_results
     page.get_by_role("spinbutton", name="Threshold").fill("0.1")
     page.keyboard.press("Enter")
     visitor.settle()
-    expect(page.get_by_role("heading", name=headline(compare_runs(a, b, thresholds={"": 0.1})))).to_be_visible()
+    counts = Counter(row.verdict for row in compare_runs(a, b, thresholds={"": 0.1}).rows)
+    assert counts["regressed"] > sum(row.verdict == "regressed" for row in report.rows)
+    expect(page.get_by_text(f"{counts['regressed']} regressed", exact=True)).to_be_visible()
     assert visitor.state["threshold"] == "0.1"
     assert visitor.errors() == []
 
