@@ -1,4 +1,4 @@
-"""A leaderboard of run records, measured and reported ones told apart: text, Markdown, CSV, LaTeX, JSON. No torch.
+"""A leaderboard of run records, measured and reported ones told apart; `perpo.leaderboard_files` renders it. No torch.
 
 A column is one metric of one task, or of a benchmark's average, by one judge where a judge gave it. In each column
 and for each base model the best value is bold where it is better than every other one: by
@@ -10,7 +10,6 @@ no interval and is never best or tied.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,15 +17,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from perpo.compare import Scores, metric_difference, mismatches, read_scores
 from perpo.errors import PerpoError
 from perpo.paired import Difference, holm
 from perpo.records import GroupResult, Metric, RunRecord, metric_of
 from perpo.scores import BENCHMARKS, JUDGED, PRIMARY, Definition
 from perpo.store import Run, read_run
-from perpo.tables import INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, with_unit
 
 ALPHA = 0.05
 
@@ -267,116 +263,3 @@ def _scores(run: Run) -> Scores:
 @lru_cache(maxsize=16)
 def _read(path: str, sha256: str) -> Scores:
     return read_scores(read_run(Path(path)))  # once for all columns; the digest tells when the file is another
-
-
-def frame(found: Board) -> pd.DataFrame:
-    """The values with full precision: one line a run, what it is first, then a column for each metric."""
-    lines = []
-    for row in found.rows:
-        record = row.run.record
-        line: dict[str, Any] = {"base": row.base, "method": row.method, "name": row.label, "source": record.source}
-        line |= {"judge": (record.judge or {}).get("id"), "created_utc": record.created_utc, "run_id": record.run_id}
-        for column in found.columns:
-            metric = row.metrics.get(column)
-            line[column.title] = None if metric is None else metric.value
-            line[f"{column.title} low"] = None if metric is None else metric.ci_low
-            line[f"{column.title} high"] = None if metric is None else metric.ci_high
-        lines.append(line)
-    return pd.DataFrame(lines)
-
-
-def text(found: Board) -> Text:
-    """For a terminal: percent with half of the 95% interval."""
-    return _rendered(found, "{}*", "{}≈", "{}")
-
-
-def render(found: Board, kind: str) -> str:
-    """The leaderboard as a file's content.
-
-    Args:
-        found: The leaderboard.
-        kind: markdown, csv, latex or json.
-    """
-    if kind == "csv":
-        return frame(found).to_csv(index=False)
-    if kind == "json":
-        lines = json.loads(frame(found).to_json(orient="records"))
-        marks = [
-            {"run_id": found.rows[n].run.record.run_id, "column": c.title, "mark": m}
-            for (n, c), m in found.marks.items()
-        ]
-        return json.dumps({"title": found.title, "rows": lines, "marks": marks}, indent=1, ensure_ascii=False) + "\n"
-    if kind == "markdown":
-        return _rendered(found, "**{}**", "{} ≈", "{}").markdown()
-    return latex(_rendered(found, r"\textbf{{{}}}", r"{}$^\approx$", "{}", _tex))
-
-
-def _rendered(found: Board, best: str, tied: str, plain: str, escape: Any = str) -> Text:
-    header = ["run", "source", *(_with_unit(column) for column in found.columns)]
-    rows = []
-    for n, (row, name) in enumerate(zip(found.rows, names(found), strict=True)):
-        cells = [escape(name), row.run.record.source]
-        for column in found.columns:
-            form = {"best": best, "tied": tied}.get(found.marks.get((n, column), ""), plain)
-            value = escape(cell(row.metrics.get(column), signed=found.baseline is not None))
-            cells.append(form.format(value) if value else "")
-        rows.append(cells)
-    return Text(found.title, [escape(name) for name in header], rows, [escape(note) for note in notes(found)])
-
-
-def names(found: Board) -> list[str]:
-    """What each row is called: its base and method, and its run's name where several have both."""
-    known = [(row.base, row.method, row.run.record.source) for row in found.rows]
-    return [
-        (row.base if row.method == "base" else f"{row.base} + {row.method}")
-        + (f" ({row.label})" if known.count(kind) > 1 else "")
-        for row, kind in zip(found.rows, known, strict=True)
-    ]
-
-
-def _with_unit(column: Column) -> str:
-    arrow = {True: " ↑", False: " ↓", None: ""}[column.higher_is_better]
-    return with_unit(column.title, column.unit) + arrow
-
-
-def notes(found: Board) -> list[str]:
-    """What stands below the table."""
-    records = [row.run.record for row in found.rows]
-    notes = [INTERVAL_NOTE, "Percent, if nothing else is said."] if any(r.source == "measured" for r in records) else []
-    if any(record.source == "reported" for record in records):
-        notes.append("Reported numbers are others' and were not measured here; they have no interval.")
-    if found.baseline is not None:
-        what = f"Differences to {found.baseline}, paired by sample where both were measured"
-        notes.append(f"{what}; blank where they cannot be had.")
-    if found.marks:
-        notes.append("Best of its base (* or bold) where it is better than every other run, paired by sample; ≈ tied.")
-    told = dict.fromkeys(
-        f"{row.label}, {task.task}: {task.note}." for row in found.rows for task in row.run.record.tasks if task.note
-    )
-    if len(told) > 8:  # the same about every reported row
-        told = dict.fromkeys(f"{task.task}: {task.note}." for r in records for task in r.tasks if task.note)
-    unfinished = [f"{record.run_id} is {record.status}." for record in records if record.status != "complete"]
-    return [*notes, *told, *judge_note(records), *unfinished, *([TINY_NOTE] if any(map(is_tiny, records)) else [])]
-
-
-def latex(table: Text) -> str:
-    """A table of booktabs; the cells are LaTeX already."""
-    lines = [
-        r"\begin{tabular}{ll" + "r" * (len(table.header) - 2) + "}",
-        r"\toprule",
-        " & ".join(table.header) + r" \\",
-        r"\midrule",
-        *(" & ".join(row) + r" \\" for row in table.rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join([*lines, *(f"% {note}" for note in table.notes)]) + "\n"
-
-
-_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_TEX |= {"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "≈": r"$\approx$"}
-_TEX |= {sign: "\\" + sign for sign in "&%$#_{}"}
-
-
-def _tex(words: str) -> str:
-    return re.sub("|".join(map(re.escape, _TEX)), lambda sign: _TEX[sign[0]], words)

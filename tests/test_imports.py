@@ -15,7 +15,7 @@ TORCH_FREE = [
     "perpo_eval.cli", "perpo_eval.run_cli", "perpo_eval.recipe", "perpo_eval.experiment", "perpo_eval.suites",
     "perpo_eval.metrics.grounding", "perpo_eval.metrics.pope", "perpo_eval.metrics.ocr", "perpo_eval.scoring",
     "perpo_eval.documents", "perpo_eval.benchmarks", "perpo.cli.data", "perpo.resuming", "perpo.training_record",
-    "perpo.board_views", "perpo_dashboard.boards", "perpo_dashboard.tables",
+    "perpo.board_views", "perpo.leaderboard_files", "perpo_dashboard.boards", "perpo_dashboard.tables",
     "perpo.paired", "perpo.leaderboard", "perpo.report", "perpo.flips", "perpo.report_files", "perpo.cli.report",
     "perpo.card", "perpo.services", "perpo.merge", "perpo.seed_flags", "perpo.seed_checks",
     "perpo_dashboard.cli", "perpo_dashboard.stored", "perpo_dashboard.pictures",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from perpo import board_views, leaderboard
+from perpo import board_views, leaderboard, leaderboard_files
 from perpo.leaderboard import Board, Column, Row
 from perpo.records import RunRecord
 from perpo.store import Run
@@ -129,7 +129,7 @@ def only(found: Board, topics: Sequence[str]) -> Board:
 def bars(found: Board, columns: Sequence[Column]) -> pd.DataFrame:
     """What is drawn of some columns: run, method, source, column (its title), value, low, high and text."""
     lines: list[dict[str, Any]] = []
-    names = leaderboard.names(found)
+    names = leaderboard_files.names(found)
     for column in columns:
         for row, name in zip(found.rows, names, strict=True):
             metric = row.metrics.get(column)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from perpo import leaderboard, report_files
+from perpo import leaderboard, leaderboard_files, report_files
 from perpo.errors import PerpoError
 from perpo.files import atomic_write_text
 from perpo.report import Report
@@ -32,10 +32,12 @@ def write(report: Report, folder: Path, roots: Sequence[Path]) -> Path:
     files = {
         "report.md": report_files.markdown(report),
         "report.json": json.dumps(report_files.as_json(report), indent=1, ensure_ascii=False) + "\n",
-        "leaderboard.md": "\n".join(leaderboard.render(board, "markdown") for board in boards),
+        "leaderboard.md": "\n".join(leaderboard_files.render(board, "markdown") for board in boards),
     }
     for number, board in enumerate(boards, 1):
-        files[f"leaderboard-{number}.csv" if len(boards) > 1 else "leaderboard.csv"] = leaderboard.render(board, "csv")
+        files[f"leaderboard-{number}.csv" if len(boards) > 1 else "leaderboard.csv"] = leaderboard_files.render(
+            board, "csv"
+        )
     try:
         for name, text in files.items():
             atomic_write_text(folder / name, text)

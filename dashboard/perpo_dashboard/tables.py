@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from perpo import leaderboard
+from perpo import leaderboard_files
 from perpo.colours import BETTER, WORSE
 from perpo.leaderboard import Board, Column
 from perpo.records import Metric
@@ -106,7 +106,7 @@ def styled(found: Board) -> tuple[Styler, int]:
     """
     records = [row.run.record for row in found.rows]
     about: dict[str, Any] = {
-        "run": leaderboard.names(found),
+        "run": leaderboard_files.names(found),
         "source": [[record.source] for record in records],
         "date": pd.to_datetime([record.created_utc for record in records]),
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perpo import leaderboard
+from perpo import leaderboard, leaderboard_files
 from perpo.leaderboard import Column
 from perpo.records import Metric
 from perpo.scores import BENCHMARKS
@@ -107,14 +107,14 @@ def test_help_says_what_how_and_on_how_much(found) -> None:
 
 def test_cells_are_numbers_to_sort_by_and_texts_to_read(found) -> None:
     numbers, texts = tables.cells(found[0])
-    place = leaderboard.names(found[0]).index("tiny + SFT (sft-exact)")
+    place = leaderboard_files.names(found[0]).index("tiny + SFT (sft-exact)")
     column = "grounding average of 5 Acc@0.5"
     value = next(m for c, m in found[0].rows[place].metrics.items() if c.title == column)
     assert numbers[column][place] == pytest.approx(100 * value.value)
     assert texts[column][place] == f"{100 * value.value:.1f} ±{100 * (value.ci_high - value.ci_low) / 2:.1f}"
     tied = {texts[c.title][n][-1] for (n, c), mark in found[0].marks.items() if mark == "tied"}
     assert tied == {"≈"}
-    reported = leaderboard.names(found[0]).index("LLaVA-v1.5-7B")
+    reported = leaderboard_files.names(found[0]).index("LLaVA-v1.5-7B")
     assert texts[column][reported] == ""
     assert numbers[column].isna()[reported]
     assert texts["MMHal score, judge not named"][reported] == "2.11"

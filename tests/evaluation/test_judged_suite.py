@@ -18,7 +18,7 @@ import published_files
 import pytest
 from judge_server import Answer, Call, JudgeServer, good, judge_server
 
-from perpo import leaderboard
+from perpo import leaderboard, leaderboard_files
 from perpo.compare import read_scores
 from perpo.errors import PerpoError
 from perpo.model_index import update_card
@@ -349,7 +349,7 @@ def test_scores_of_different_judges_are_never_put_together(judged) -> None:
     assert sum(title.startswith("LLaVA^W, judge gpt ") for title in titles) == 2  # with a digest of what differs
     for column in board.columns:
         assert sum(column in row.metrics for row in board.rows) == 1
-    notes = leaderboard.text(board).notes
+    notes = leaderboard_files.text(board).notes
     assert any("Judge: claude. Not as published: the judge is claude, not gpt-4-0314." in note for note in notes)
     assert any(note.endswith("is awaiting judge.") for note in notes)
 

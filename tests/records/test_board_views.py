@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import ttest_rel
 
 from perpo.board_views import against, arranged, by, by_column, own_bases
-from perpo.leaderboard import boards, names, render
+from perpo.leaderboard import boards
+from perpo.leaderboard_files import names, render
 from perpo.store import find_runs
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"

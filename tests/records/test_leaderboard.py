@@ -13,7 +13,8 @@ import pytest
 from scipy.stats import ttest_rel
 
 from perpo.errors import PerpoError
-from perpo.leaderboard import boards, frame, render, text
+from perpo.leaderboard import boards
+from perpo.leaderboard_files import frame, render, text
 from perpo.store import find_runs
 from perpo_eval.cli import main
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from perpo import board_views, colours, leaderboard
+from perpo import board_views, colours, leaderboard, leaderboard_files
 from perpo.leaderboard import Board, Column
 from perpo.paired import Difference
 from perpo.store import SAMPLES_FILE, Run
@@ -91,7 +91,7 @@ def formed(found: Sequence[Board], topics: Sequence[str], to: str | None, order:
 def table(found: Board, *, early: bool = False) -> list[Run]:
     """The table; returns the runs whose rows are chosen, of which an early one knows none."""
     styler, first = tables.styled(found)
-    widest = max(map(len, leaderboard.names(found)))
+    widest = max(map(len, leaderboard_files.names(found)))
     config: dict[Any, Any] = {
         1: st.column_config.TextColumn("run", pinned=True, width=min(320, 40 + 7 * widest)),
         2: st.column_config.MultiselectColumn(
@@ -132,7 +132,7 @@ def actions(found: Board, chosen: Sequence[Run]) -> None:
         ):
             st.download_button(
                 name,
-                partial(leaderboard.render, found, kind),
+                partial(leaderboard_files.render, found, kind),
                 file_name=f"{found.title.lower().replace(' ', '-')}.{suffix}",
                 mime=mime,
                 icon=":material/download:",
@@ -201,7 +201,7 @@ def show_all(views: Sequence[Board]) -> None:
         st.subheader(view.title)
         actions(view, table(view))
         colour = "Green is better, orange is worse, where the 95% interval leaves out 0."
-        told = [*leaderboard.notes(view), *([colour] if view.baseline is not None else [])]
+        told = [*leaderboard_files.notes(view), *([colour] if view.baseline is not None else [])]
         st.caption("  \n".join(map(escape, told)))
 
 
