@@ -1,24 +1,25 @@
-"""The parts of the blind vote before its result. Nothing here may show a run's name once a study is chosen."""
+"""A blind vote while it is going on. Nothing here may show a run's name, nor anything that tells which run it is."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import streamlit as st
+from PIL import Image
 
 from perpo.colours import PALETTE
 from perpo.errors import PerpoError
-from perpo.store import SAMPLES_FILE, Run
+from perpo.store import Run
 from perpo_dashboard import pictures, stored, votes
 from perpo_dashboard.pictures import Box
 from perpo_dashboard.settings import settings
-from perpo_dashboard.show import empty, escape, go, pick_run, plain
+from perpo_dashboard.show import escape, go, plain
 from perpo_dashboard.stored import Stamp, stamp
-from perpo_dashboard.votes import Ballots, Choice, Opened, Pool, Question, Study, Vote
+from perpo_dashboard.votes import Ballots, Choice, Opened, Question, Study, Vote
 
 _BUTTONS: dict[Choice, tuple[str, str]] = {
     "left": ("A is better", "A"),
@@ -26,9 +27,11 @@ _BUTTONS: dict[Choice, tuple[str, str]] = {
     "tie": ("Tie", "T"),
     "both bad": ("Both bad", "N"),
 }
-_MOST_QUESTIONS = 1000
 _SHOWN = ("question", "image", "response", "prediction", "parse_ok", "box_frame")
 _TALL = 360
+"""Pixels of a picture or a long answer, so that both answers and the buttons fit on a screen."""
+_LONG = 900
+"""Characters of an answer that is scrolled."""
 
 
 def file() -> Path:
@@ -57,88 +60,6 @@ def seen_here() -> set[str]:
     return st.session_state.setdefault("results-seen", set())
 
 
-def overview(ballots: Ballots) -> None:
-    """The studies so far, newest first, and a way to a new one."""
-    st.caption("Two answers to one question, side by side. Names stay hidden until the result is opened.")
-    if st.button("Set up a vote", icon=":material/add:", type="primary"):
-        go("vote", show="new")
-    for study in reversed(ballots.studies.values()):
-        with st.container(border=True, horizontal=True, vertical_alignment="center"):
-            voters = ballots.votes.get(study.id, {})
-            given = sum(map(len, voters.values()))
-            st.text(
-                f"Vote {study.id} of {study.created_utc[:10]}: {len(study.questions)} questions of "
-                f"{', '.join(study.tasks)}. Voters: {len(voters)}, votes: {given}",
-                width="stretch",
-            )
-            if st.button("Vote", key=f"open-{study.id}", icon=":material/how_to_vote:"):
-                go("vote", study=study.id)
-            if st.button("Result", key=f"result-{study.id}", icon=":material/bar_chart:"):
-                go("vote", study=study.id, show="result")
-
-
-def set_up(ballots: Ballots) -> None:
-    """Choose two runs and what is asked; the only part that shows names before a result."""
-    runs = stored.measured()
-    if len(runs) < 2:
-        empty("A vote needs two runs with samples in this folder.", "perpo-demo && perpo-dashboard --results runs")
-    st.caption(
-        "Choose two runs and how much to ask. Voters then see neither names nor which side is which. "
-        "Answers that are the same text need no vote."
-    )
-    columns = st.columns(2)
-    with columns[0]:
-        one = pick_run("One run", "a", runs, runs[0])
-    with columns[1]:
-        other = pick_run("The other run", "b", runs, runs[-1])
-    if one is None or other is None:
-        return
-    if one.record.run_id == other.record.run_id:
-        st.info("Choose two different runs.")
-        return
-    try:
-        pool = _pool(tuple(stamp(run.path / SAMPLES_FILE) for run in (one, other)), (one, other))
-    except PerpoError as error:
-        st.warning(f"{escape(error.message)}. {escape(error.hint)}")
-        return
-    _questions(pool, (one, other))
-    if ballots.studies and st.button("All votes", icon=":material/arrow_back:", type="tertiary"):
-        go("vote")
-
-
-def _questions(pool: Pool, runs: tuple[Run, Run]) -> None:
-    columns = st.columns([3, 1, 1])
-    tasks = columns[0].multiselect(
-        "Tasks", sorted(set(pool.tasks.tolist())), key="tasks", bind="query-params", placeholder="All tasks"
-    )
-    count = columns[1].number_input("Questions at most", 1, _MOST_QUESTIONS, 50, key="count", bind="query-params")
-    seed = columns[2].number_input(
-        "Seed",
-        0,
-        2**31,
-        0,
-        key="seed",
-        bind="query-params",
-        help="Draws the questions, shuffles their order and sides.",
-    )
-    ask_alike = st.toggle(
-        "Ask also where both answers are the same text", key="alike", bind="query-params", help="They can only be ties."
-    )
-    chosen = pool.take(np.isin(pool.tasks, tasks)) if tasks else pool
-    alike = int(chosen.alike.sum())
-    left = len(chosen.keys) - (0 if ask_alike else alike)
-    st.caption(
-        f"{len(chosen.keys):,} questions were answered by both; {alike:,} answers are the same text. "
-        f"{min(left, count):,} of the {left:,} that remain are asked: as many of each task, different images first."
-    )
-    if st.button("Begin the vote", type="primary", icon=":material/how_to_vote:", disabled=left == 0):
-        ids = tuple(run.record.run_id for run in runs)
-        digests = tuple(run.record.samples.sha256 for run in runs if run.record.samples)
-        study = votes.new_study(ids, digests, chosen, count=count, seed=seed, ask_alike=ask_alike)  # type: ignore[arg-type]
-        if _kept(study):
-            go("vote", study=study.id)
-
-
 def greet(study: Study) -> None:
     """Asks for the voter's name."""
     st.caption(f"Vote {study.id}: {len(study.questions)} questions of {', '.join(map(escape, study.tasks))}.")
@@ -156,11 +77,7 @@ def ask(ballots: Ballots, study: Study, voter: str) -> None:
     if runs is None:  # without saying which one
         st.error("A run of this vote is not in this folder any more, or has other samples than when it was set up.")
         return _way_back(study)
-    if (
-        study.id in seen_here()
-        and (study.id, voter) not in ballots.seen
-        and _kept(Opened(study.id, voter, votes.now()))
-    ):
+    if study.id in seen_here() and (study.id, voter) not in ballots.seen and kept(Opened(study.id, voter, votes.now())):
         st.rerun()
     order, done = votes.ballot(study, voter), ballots.of(study, voter)
     place = _place(len(order), votes.next_question(order, done))
@@ -188,6 +105,7 @@ def _place(count: int, following: int | None) -> int | None:
 def _progress(study: Study, voter: str, done: int) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.progress(done / len(study.questions), f"{done} of {len(study.questions)} answered", width="stretch")
+        st.toggle("All pixels", key="whole", bind="query-params", help="Large pictures are shown smaller otherwise.")
         st.text(f"Voter: {voter}", width="content")
         if st.button("Pause", icon=":material/pause:", help="Every vote is kept. The same name goes on here."):
             go("vote")
@@ -199,26 +117,32 @@ def _answers(question: Question, runs: tuple[Run, Run]) -> None:
     picture = pictures.find(image)
     st.markdown(f"**{escape(said[0]['question'] or '')}**")
     boxes = [_box(each) for each in said]
-    framed = any(boxes) or said[0]["box_frame"] is not None
+    framed = any(each["box_frame"] is not None for each in said)
     if picture is None:
         st.caption("The picture is not in the folders that this dashboard may read (--media).")
-    columns = st.columns(2) if framed or picture is None else st.columns([2, 3, 3])
+    columns = st.columns(2) if framed or picture is None else st.columns([3, 4, 4])
     if picture is not None and not framed:
-        columns[0].image(pictures.small(picture, image["sha256"]), alt="The picture that is asked about")
+        with columns[0]:
+            _show(picture, image, [], None, "The picture that is asked about")
     for name, each, box, column in zip("AB", said, boxes, columns[-2:], strict=True):
         with column.container(border=True):
             st.markdown(f"**{name}**")
             if picture is not None and framed:
                 drawn = [Box(box, PALETTE[4])] if box else []
-                st.image(
-                    pictures.with_boxes(picture, image["sha256"], drawn),
-                    alt=f"The picture with the box of answer {name}",
-                    width=_width(image),
-                )
+                _show(picture, image, drawn, _width(image), f"The picture with the box of answer {name}")
             text = each["response"] or ""
-            plain(text.strip(), height=_TALL if len(text) > 900 else "content")
+            plain(text.strip(), height=_TALL if len(text) > _LONG else "content")
             if framed and box is None:
                 st.caption("No box could be read from this answer.")
+
+
+def _show(picture: Path, image: Mapping[str, Any], boxes: list[Box], width: int | None, what: str) -> None:
+    try:
+        drawn = pictures.with_boxes(picture, image["sha256"], boxes, whole=bool(st.session_state.get("whole")))
+    except (OSError, ValueError, Image.DecompressionBombError):
+        st.caption("The picture cannot be read.")
+    else:
+        st.image(drawn, alt=what, width=width or "stretch")
 
 
 def _width(image: Mapping[str, Any]) -> int:
@@ -244,7 +168,7 @@ def _buttons(study: Study, voter: str, place: int, question: Question, left: str
     """In their own place at the bottom, the same for every question; the keys are those on the buttons."""
 
     def cast(choice: Choice) -> None:
-        if _kept(Vote(study.id, voter, question.task, question.sample_key, left, choice, votes.now())):
+        if kept(Vote(study.id, voter, question.task, question.sample_key, left, choice, votes.now())):
             st.query_params.pop("q", None)
 
     with st.bottom, st.container(horizontal=True, horizontal_alignment="center"):
@@ -286,7 +210,8 @@ def _way_back(study: Study) -> None:
             go("vote", study=study.id, show="result")
 
 
-def _kept(row: Study | Vote | Opened) -> bool:
+def kept(row: Study | Vote | Opened) -> bool:
+    """Add a line to the file; where that fails, says so and returns False."""
     try:
         votes.add(file(), row)
     except PerpoError as error:
@@ -298,10 +223,3 @@ def _kept(row: Study | Vote | Opened) -> bool:
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _ballots(file: Stamp) -> Ballots:
     return votes.read(Path(file[0]))
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _pool(files: Sequence[Stamp], _runs: tuple[Run, Run]) -> Pool:
-    one, other = _runs
-    said = stored.column(one, "response"), stored.column(other, "response")
-    return votes.pool_of(stored.scores(one), stored.scores(other), said)

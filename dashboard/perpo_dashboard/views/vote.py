@@ -3,7 +3,7 @@
 import streamlit as st
 
 from perpo.errors import PerpoError
-from perpo_dashboard import vote_result, voting
+from perpo_dashboard import vote_result, vote_setup, voting
 from perpo_dashboard.show import escape, go
 
 try:
@@ -23,9 +23,9 @@ if study is None and asked:
     if st.button("All votes"):
         go("vote")
 elif study is None and (shown == "new" or not ballots.studies):
-    voting.set_up(ballots)
+    vote_setup.set_up(ballots)
 elif study is None:
-    voting.overview(ballots)
+    vote_setup.overview(ballots)
 elif shown == "result":
     vote_result.result(ballots, study, voter)
 elif not voter.strip():

@@ -1,0 +1,106 @@
+"""Which blind votes there are, and how a new one is set up: names are shown here, before anybody votes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import streamlit as st
+
+from perpo.errors import PerpoError
+from perpo.store import SAMPLES_FILE, Run
+from perpo_dashboard import stored, votes, voting
+from perpo_dashboard.show import empty, escape, go, pick_run
+from perpo_dashboard.stored import Stamp, stamp
+from perpo_dashboard.votes import Ballots, Pool
+
+_MOST_QUESTIONS = 1000
+
+
+def overview(ballots: Ballots) -> None:
+    """The studies so far, newest first, and a way to a new one."""
+    st.caption("Two answers to one question, side by side. Names stay hidden until the result is opened.")
+    if st.button("Set up a vote", icon=":material/add:", type="primary"):
+        go("vote", show="new")
+    for study in reversed(ballots.studies.values()):
+        with st.container(border=True, horizontal=True, vertical_alignment="center"):
+            voters = ballots.votes.get(study.id, {})
+            given = sum(map(len, voters.values()))
+            st.text(
+                f"Vote {study.id} of {study.created_utc[:10]}: {len(study.questions)} questions of "
+                f"{', '.join(study.tasks)}. Voters: {len(voters)}, votes: {given}",
+                width="stretch",
+            )
+            if st.button("Vote", key=f"open-{study.id}", icon=":material/how_to_vote:"):
+                go("vote", study=study.id)
+            if st.button("Result", key=f"result-{study.id}", icon=":material/bar_chart:"):
+                go("vote", study=study.id, show="result")
+
+
+def set_up(ballots: Ballots) -> None:
+    """Choose two runs and what is asked; the only part that shows names before a result."""
+    runs = stored.measured()
+    if len(runs) < 2:
+        empty("A vote needs two runs with samples in this folder.", "perpo-demo && perpo-dashboard --results runs")
+    st.caption(
+        "Choose two runs and how much to ask. Voters then see neither names nor which side is which. "
+        "Answers that are the same text need no vote."
+    )
+    columns = st.columns(2)
+    with columns[0]:
+        one = pick_run("One run", "a", runs, runs[0])
+    with columns[1]:
+        other = pick_run("The other run", "b", runs, runs[-1])
+    if one is None or other is None:
+        return
+    if one.record.run_id == other.record.run_id:
+        st.info("Choose two different runs.")
+        return
+    try:
+        pool = _pool(tuple(stamp(run.path / SAMPLES_FILE) for run in (one, other)), (one, other))
+    except PerpoError as error:
+        st.warning(f"{escape(error.message)}. {escape(error.hint)}")
+        return
+    _questions(pool, (one, other))
+    if ballots.studies and st.button("All votes", icon=":material/arrow_back:", type="tertiary"):
+        go("vote")
+
+
+def _questions(pool: Pool, runs: tuple[Run, Run]) -> None:
+    columns = st.columns([3, 1, 1])
+    tasks = columns[0].multiselect(
+        "Tasks", sorted(set(pool.tasks.tolist())), key="tasks", bind="query-params", placeholder="All tasks"
+    )
+    count = columns[1].number_input("Questions at most", 1, _MOST_QUESTIONS, 50, key="count", bind="query-params")
+    seed = columns[2].number_input(
+        "Seed",
+        0,
+        2**31,
+        0,
+        key="seed",
+        bind="query-params",
+        help="Draws the questions, shuffles their order and sides.",
+    )
+    ask_alike = st.toggle(
+        "Ask also where both answers are the same text", key="alike", bind="query-params", help="They can only be ties."
+    )
+    chosen = pool.take(np.isin(pool.tasks, tasks)) if tasks else pool
+    alike = int(chosen.alike.sum())
+    left = len(chosen.keys) - (0 if ask_alike else alike)
+    st.caption(
+        f"{len(chosen.keys):,} questions were answered by both; {alike:,} answers are the same text. "
+        f"{min(left, count):,} of the {left:,} that remain are asked: as many of each task, different images first."
+    )
+    if st.button("Begin the vote", type="primary", icon=":material/how_to_vote:", disabled=left == 0):
+        ids = tuple(run.record.run_id for run in runs)
+        digests = tuple(run.record.samples.sha256 for run in runs if run.record.samples)
+        study = votes.new_study(ids, digests, chosen, count=count, seed=seed, ask_alike=ask_alike)  # type: ignore[arg-type]
+        if voting.kept(study):
+            go("vote", study=study.id)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _pool(files: Sequence[Stamp], _runs: tuple[Run, Run]) -> Pool:
+    one, other = _runs
+    said = stored.column(one, "response"), stored.column(other, "response")
+    return votes.pool_of(stored.scores(one), stored.scores(other), said)
