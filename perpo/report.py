@@ -224,7 +224,8 @@ def _row(part: _Part, ours: Scores, theirs: Scores, thresholds: Mapping[str, flo
         (thresholds[key] for key in (part.name, part.group, part.benchmark, "") if key in thresholds), THRESHOLD
     )
     difference = metric_difference(candidate, baseline, metric)
-    pairs = _pairs(candidate, baseline, FLIP_SCORES[part.benchmark][0]) if metric.higher_is_better else None
+    counted = metric.higher_is_better and not metric.judged  # ratings are not right or wrong
+    pairs = _pairs(candidate, baseline, FLIP_SCORES[part.benchmark][0]) if counted else None
     threshold = points / 100 * metric.scale
     return Row(part.name, part.tasks, part.benchmark, metric, old, new, difference, threshold, pairs=pairs)
 

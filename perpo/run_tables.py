@@ -55,7 +55,7 @@ def run_texts(record: RunRecord) -> list[Text]:
             texts.append(_text(record, group, _FRAMES_TITLE, readings, [FRAMES_NOTE]))
         if group.benchmark in JUDGED:
             texts[-1].notes.extend(_judged_notes(record, group))
-            texts += [] if record.judge is None else [_by_category(group)]
+            texts += [] if record.judge is None else [_by_category(record, group)]
     if is_tiny(record) and texts:
         texts[-1].notes.append(TINY_NOTE)
     return texts
@@ -95,7 +95,7 @@ def _judged_notes(record: RunRecord, group: GroupResult) -> list[str]:
     return notes
 
 
-def _by_category(group: GroupResult) -> Text:
+def _by_category(record: RunRecord, group: GroupResult) -> Text:
     """A judged benchmark's metrics by the kind of question, kinds as rows."""
     found = {metric.name: metric for metric in group.metrics}
     parted = [metric for metric in BENCHMARKS[group.benchmark] if ":" in metric.name]
@@ -106,7 +106,8 @@ def _by_category(group: GroupResult) -> Text:
         metrics = [found[f"{name}:{kind}"] for name in names]
         rows.append([kind, str(metrics[0].n), str(metrics[0].n_clusters), *map(cell, metrics)])
     header = ["questions", "n", "images", *(with_unit(titles[name].title, titles[name].unit) for name in names)]
-    return Text(f"{group.name} by kind of question (%)", header, rows, [INTERVAL_NOTE])
+    title = f"{record.name} on {group.name} by kind of question (%{_judge(record, group)})"
+    return Text(title, header, rows, [INTERVAL_NOTE])
 
 
 def _frames_differ(metrics: list[Metric]) -> bool:

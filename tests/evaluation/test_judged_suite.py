@@ -25,6 +25,7 @@ from perpo.model_index import update_card
 from perpo.records import Metric, metric_of
 from perpo.report import compare_runs
 from perpo.report_files import as_json, junit, markdown, page
+from perpo.run_tables import run_texts
 from perpo.scores import JUDGED, MMHAL_TYPES
 from perpo.store import Run, read_run
 from perpo.trend import history
@@ -35,6 +36,7 @@ from perpo_eval.judge_cli import JudgeArguments
 from perpo_eval.judge_messages import llava_messages, mmhal_messages, prompts_sha256
 from perpo_eval.rescoring import judge_run
 from perpo_eval.runner import evaluate, write_questions
+from perpo_eval.suites import TASKS_FOLDER
 
 KEY = "sk-a-secret-of-the-tests-0123456789"
 pytestmark = pytest.mark.usefixtures("quick_judge")
@@ -206,6 +208,9 @@ def test_what_cannot_be_read_is_missing_and_no_score(judged, capsys) -> None:
     assert (vote["attempts"], vote["rating"], vote["official"]) == (2, None, [-1.0, -1.0])
     pairs = np.array([[float(word) for word in said(row).split("\n")[0].split()] for row in others])
     assert (run.record.status, run.record.task("llava_bench_wild").n_error) == ("complete", 1)
+    texts = run_texts(run.record)
+    assert [text.title.rpartition("; ")[2] for text in texts] == ["judge gpt)"] * 4  # in every table
+    assert any("the judge is gpt, not gpt-4-0314" in note for note in texts[0].notes)
     found = metric(run, "llava_bench_wild", "relative_score")
     assert (found.value, found.n) == (pytest.approx(pairs[:, 1].sum() / pairs[:, 0].sum()), 11)
     assert metric(run, "llava_bench_wild", "missing").value == pytest.approx(1 / 12)
@@ -432,6 +437,39 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(asked, folder, answers, ch
     (path,) = tmp_path.glob("*/*/run.json")
     assert read_run(path).record.status == "complete"
     assert not (tmp_path / ".responses").exists()
+
+
+@pytest.mark.slow
+def test_lmms_evals_own_command_line_gives_the_same_numbers(tmp_path) -> None:
+    """The embedded model's answers to the tiny world, judged there and here."""
+    names = ["tinywild_test", "tinymmhal_test"]
+    with judge_server() as server:
+        asked = {"judge_model": "gpt", "judge_base_url": server.url, "output": str(tmp_path / "ours")}
+        ours = read_run(
+            evaluate(EvalArguments(suite="judged", model="tiny", data="tiny", device="cpu", **asked))
+        ).record
+        calls = len(server.calls)
+        line = [sys.executable, "-m", "lmms_eval", "--include_path", str(TASKS_FOLDER), "--model", "perpo"]
+        line += ["--model_args", "pretrained=tiny,device=cpu", "--tasks", ",".join(names), "--batch_size", "8"]
+        environment = {"PERPO_JUDGE_MODEL": "gpt", "PERPO_JUDGE_BASE_URL": server.url, "HF_HUB_OFFLINE": "1"}
+        environment |= os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        done = subprocess.run(
+            [*line, "--output_path", str(tmp_path / "theirs")],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert len(server.calls) == 2 * calls  # another cache; once for all metrics of a task
+    (file,) = tmp_path.glob("theirs/**/*_results.json")
+    results = json.loads(file.read_text())["results"]
+    for name in names:
+        shared = [m for m in ours.task(name).metrics if f"{m.name},none" in results[name]]
+        assert len(shared) >= 3
+        for each in shared:
+            assert results[name][f"{each.name},none"] == pytest.approx(each.value), each.name
 
 
 def test_the_tiny_world_is_judged_offline(checkpoint, tmp_path) -> None:
