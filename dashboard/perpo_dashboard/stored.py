@@ -242,7 +242,7 @@ def _training(record: Stamp, log: Stamp, folder: Path) -> Training:
     return read_training(folder)
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+@st.cache_resource(max_entries=8, show_spinner="Reading preference data")
 def _preferences(stamped: Stamp, file: Path, sha256: str) -> Preferences:
     return lists.read_lists(file, sha256)
 

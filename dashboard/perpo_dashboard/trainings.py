@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,11 +62,23 @@ class Training:
     record: dict[str, Any]
     log: list[dict[str, Any]]
 
+    @cached_property
+    def curves(self) -> dict[str, dict[str, tuple[NDArray, NDArray]]]:
+        """By metric, over "step" and "epoch": (n,) places and (n,) values, NaN where a number was not finite."""
+        found: dict[str, dict[str, tuple[NDArray, NDArray]]] = {}
+        for name in METRICS:
+            entries = [entry for entry in self.log if name in entry]
+            values = np.array([entry[name] if _is_number(entry[name]) else np.nan for entry in entries], dtype=float)
+            found[name] = {}
+            for over in ("step", "epoch"):
+                known = np.array([_is_number(entry.get(over)) for entry in entries], dtype=bool)
+                places = [entry[over] for entry in entries if _is_number(entry.get(over))]
+                found[name][over] = np.array(places, dtype=float), values[known]
+        return found
+
     def curve(self, name: str, over: str) -> tuple[NDArray, NDArray]:
-        """A metric over "step" or "epoch": (n,) places and (n,) values, NaN where a number was not finite."""
-        found = [(entry[over], entry[name]) for entry in self.log if name in entry and _is_number(entry.get(over))]
-        places, values = zip(*found, strict=True) if found else ((), ())
-        return np.array(places, dtype=float), np.array([v if _is_number(v) else np.nan for v in values], dtype=float)
+        """One of `curves`."""
+        return self.curves[name][over]
 
     def last(self, name: str) -> float | None:
         """The last value of a metric; None where the log has none."""
