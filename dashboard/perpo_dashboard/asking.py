@@ -15,7 +15,7 @@ from perpo_dashboard.notes import Note
 from perpo_dashboard.outcomes import OUTCOMES, RULES
 from perpo_dashboard.show import escape
 
-_SELDOM = ("split", "noted", "unreadable", "ra", "rb", "column")
+_SELDOM = ("split", "noted", "unreadable", "column")
 _NOTED = ("any", "flagged", "with a note")
 _NUMBERS = ("tokens_out", "latency_ms", "image.width", "image.height")
 _TEXTS = (
@@ -41,7 +41,7 @@ def restart() -> None:
 def clear(span: tuple[float, float]) -> None:
     """Ask for all samples of the task again, in their order; `span` is what the scores can be."""
     state = {"q": "", "said": "", "outcome": "all", "split": "all", "noted": "any", "unreadable": "any"}
-    for name, value in (state | {"ra": span, "rb": span, "column": "none"}).items():
+    for name, value in (state | dict.fromkeys(_range_keys(span), span) | {"column": "none"}).items():
         st.session_state[name] = value
     restart()
 
@@ -79,7 +79,8 @@ def narrowed(
     """
     outcome = st.segmented_control("Outcome", ["all", *OUTCOMES], default="all", required=True, key="outcome", **_BOUND)
     wanted = replace(wanted, outcome=outcome)
-    active = sum(name in st.query_params for name in _SELDOM)
+    present = {benchmarks[task] for task in wanted.tasks}
+    active = sum(name in st.query_params for name in (*_SELDOM, *_range_keys(span_of(present))))
     title = f"More filters ({active})" if active else "More filters"
     with st.popover(title, icon=":material/filter_list:", key="more-filters", width="content"):
         left, right = st.columns(2)
@@ -89,7 +90,7 @@ def narrowed(
             noted = st.selectbox("Notes", _NOTED, key="noted", **_BOUND)
         with right:
             unreadable = st.selectbox("Unreadable answer of", filters.UNREADABLE, key="unreadable", **_BOUND)
-        ranges = _ranges({benchmarks[task] for task in wanted.tasks})
+        ranges = _ranges(present)
         condition = _condition()
         clear_button(wanted, benchmarks, "clear")
     tasks = tuple(task for task in wanted.tasks if split in ("all", splits[task]))
@@ -105,13 +106,19 @@ def span_of(benchmarks: Collection[str]) -> tuple[float, float]:
     return float(min(low for low, _ in spans)), float(max(high for _, high in spans))
 
 
+def _range_keys(span: tuple[float, float]) -> tuple[str, str]:
+    """What the ranges of A and B are called in the address: a range does not outlive its scale."""
+    scale = "" if span == (0.0, 1.0) else f"{span[0]:g}-{span[1]:g}"
+    return f"ra{scale}", f"rb{scale}"
+
+
 def _ranges(benchmarks: Collection[str]) -> list[tuple[float, float] | None]:
     """Of the measure of A and of B, each over what the benchmarks' measures can be."""
     titles = {RULES[name].title for name in benchmarks if name in RULES}
     title = titles.pop() if len(titles) == 1 else "score"
     low, high = span = span_of(benchmarks)
     found = []
-    for name, key in (("A", "ra"), ("B", "rb")):
+    for name, key in zip("AB", _range_keys(span), strict=True):
         label = f"{title[0].upper()}{title[1:]} of {name}"
         chosen = st.slider(label, low, high, span, 0.05 if high <= 1 else 1.0, key=key, **_BOUND)
         found.append(None if chosen == span else chosen)
