@@ -97,7 +97,7 @@ def kinds(benchmark: str, scores: Sequence[str]) -> list[str]:
     """
     own = {"grounding": ["box size", "expression length"], "pope": ["truth"], "ocr": ["page length"]}
     found = own.get(benchmark, ["question length"])
-    return [*found, *(["question type"] if _types(benchmark, scores) else []), "task"]
+    return [*(["question type"] if _types(benchmark, scores) else []), *found, "task"]
 
 
 def labels(

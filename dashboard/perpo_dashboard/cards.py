@@ -25,6 +25,7 @@ COLOURS = (*RUNS[:4], RUNS[5])
 COLUMNS = tuple(name for name in SAMPLE_COLUMNS if name != "prompt")
 _LONG = 400  # characters: what is longer gets a field of its own height
 _HEIGHT = 320
+_OWN_OF_VOTE = ("text", "swapped", "vote", "id")
 _LONG_ANSWERS = ("llava_bench", "mmhal")  # too wide for a place beside the picture
 
 
@@ -90,11 +91,22 @@ def show_sample(answers: Sequence[Answer], benchmark: str) -> None:
 
 
 def _truth(truth: Any, *, folded: bool) -> None:
+    """The truth; of a judged question the reference answer, and what the judge is told of the picture."""
+    rest: dict[str, Any] = {}
+    title = "truth"
+    if isinstance(truth, dict) and "reference" in truth:
+        rest = {name: value for name, value in truth.items() if name != "reference"}
+        truth, title = truth["reference"], "reference answer"
     told = _readable(truth)
     with st.expander("Truth", key="truth") if folded else st.container():
         if not folded:
-            st.markdown(":green-badge[truth]")
+            category = f" :gray-badge[{escape(str(rest.pop('category')))}]" if "category" in rest else ""
+            st.markdown(f":green-badge[{title}]{category}")
         plain(told, height=_height(told), missing="no truth is stored")
+    if rest:
+        with st.expander("What the judge is told of the picture", key="told"):
+            for value in rest.values():
+                plain(_readable(value), height=_height(_readable(value)))
 
 
 def show_stored(answers: Sequence[Answer]) -> None:
@@ -181,16 +193,27 @@ def _word_differences(each: Answer, truth: str, said: str) -> None:
 
 
 def _judge(each: Answer) -> None:
-    """The judge's words; the column is JSON of any shape."""
+    """The judge's words, vote by vote; a column of another shape is shown as it is."""
     said = _value(each.data["judge"])
-    votes = said if isinstance(said, list) else said.get("votes", [said]) if isinstance(said, dict) else [said]
+    votes = said if isinstance(said, list) else [said]
     for number, vote in enumerate(votes, start=1):
-        st.caption(f"The judge's text{f' (vote {number})' if len(votes) > 1 else ''}")
-        text = vote.get("text") if isinstance(vote, dict) else None
-        plain(text if isinstance(text, str) else _readable(vote), height=_height(text))
-        rest = {k: v for k, v in vote.items() if k != "text" and v not in (None, [], "")} if text else {}
+        count = f", vote {number} of {len(votes)}" if len(votes) > 1 else ""
+        if not isinstance(vote, dict):
+            vote = {"text": _readable(vote)}
+        swapped = ", answers swapped" if vote.get("swapped") else ""
+        st.caption(f"The judge{count}{swapped}")
+        text = _readable(vote.get("text"))
+        plain(text, height=_height(text), missing="wrote nothing")
+        rest = {k: v for k, v in vote.items() if k not in _OWN_OF_VOTE and v not in (None, [], "")}
         if rest:
-            st.caption(escape(" · ".join(f"{k}: {v}" for k, v in rest.items())))
+            st.caption(" · ".join(f"{escape(name)}: {escape(_short(value))}" for name, value in rest.items()))
+
+
+def _short(value: Any) -> str:
+    """A value on one line: a list by its members, a number without a tail of zeros."""
+    if isinstance(value, list):
+        return ", ".join(map(_short, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _picture(about: dict[str, Any], answers: Sequence[Answer], benchmark: str) -> None:

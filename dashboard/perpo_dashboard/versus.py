@@ -101,7 +101,7 @@ def _square(a: Run, b: Run, counts: dict[str, int], scope: str, says: str) -> No
                 label = f"**{counts[name]:,}** · {counts[name] / total:.1%}  \n{name}"
                 if st.button(label, key=f"{scope}-{name}", width="stretch", disabled=not counts[name], wrap=True):
                     go("samples", a=label_of(a), b=label_of(b), task=scope, outcome=name)
-    missing = f" {counts['not scored']:,} samples have no score." if counts["not scored"] else ""
+    missing = f" Without a score: {counts['not scored']:,}." if counts["not scored"] else ""
     st.caption(f"Right: {escape(says)}. A button opens its samples.{missing}")
 
 
