@@ -49,8 +49,8 @@ def show_outcomes(a: Run, b: Run) -> None:
         st.warning("These runs have no sample of a task in common.")
         return
     scopes = outcomes.scopes(a.record, pair.names)
-    told = st.query_params.get("task")
-    task = st.selectbox("Task", list(scopes), key="task", width=360, **_BOUND)
+    told = st.query_params.get("part")
+    task = st.selectbox("Task", list(scopes), key="part", width=360, **_BOUND)
     if told is not None and told not in scopes:
         st.warning(f"This address asks for the task {escape(told)}, which these runs do not share.")
     benchmarks = outcomes.benchmarks_of(a.record)
