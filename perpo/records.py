@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -259,13 +260,18 @@ def from_json(text: str | bytes, where: str) -> RunRecord:
             "install a newer perpo to read it" if version > SCHEMA_VERSION else "run the evaluation again",
         )
     try:
-        return TypeAdapter(RunRecord).validate_json(json.dumps(data))
+        record = TypeAdapter(RunRecord).validate_json(json.dumps(data))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise PerpoError(
             f"{where} is damaged: {field}: {first['msg']} ({error.error_count()} such fields)", _AGAIN
         ) from error
+    try:
+        datetime.fromisoformat(record.created_utc)
+    except ValueError as error:
+        raise PerpoError(f"{where} is damaged: created_utc: {error}", _AGAIN) from error
+    return record
 
 
 _AGAIN = "the file was changed or cut: run the evaluation again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,11 @@ def history(runs: Sequence[Run], task: str | None = None, metric: str | None = N
         found = _metric(run.record, task, metric)
         if found is not None and found.value is not None:
             record = run.record
-            line = {"when": pd.Timestamp(record.created_utc), "name": _name(record, task), "run_id": record.run_id}
+            line = {
+                "when": pd.to_datetime(datetime.fromisoformat(record.created_utc), utc=True),
+                "name": _name(record, task),
+                "run_id": record.run_id,
+            }
             data = _data(record, task)
             numbers = {"value": found.value, "low": found.ci_low, "high": found.ci_high, "unit": found.unit}
             lines.append(line | {"data": data} | numbers)

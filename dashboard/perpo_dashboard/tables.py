@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -108,7 +109,7 @@ def styled(found: Board) -> tuple[Styler, int]:
     about: dict[str, Any] = {
         "run": leaderboard_files.names(found),
         "source": [[record.source] for record in records],
-        "date": pd.to_datetime([record.created_utc for record in records]),
+        "date": pd.to_datetime([datetime.fromisoformat(record.created_utc) for record in records], utc=True),
     }
     if any(record.judge for record in records):
         about["judge"] = [judge_of(record) for record in records]

@@ -37,6 +37,7 @@ def test_round_trip(record: RunRecord) -> None:
         ({"surprise": 1}, "surprise"),
         ({"status": "fine"}, "status"),
         ({"duration_s": "long"}, "duration_s"),
+        ({"created_utc": "yesterday"}, "created_utc: Invalid isoformat"),
         ({"tasks": [{}]}, "tasks.0.task"),
     ],
 )

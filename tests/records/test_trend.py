@@ -11,7 +11,7 @@ from PIL import Image
 from perpo.cli.report import main
 from perpo.errors import PerpoError
 from perpo.store import Run, write_run
-from perpo.trend import history, text
+from perpo.trend import history, picture, text
 
 
 def over_time(make_run, *values: float) -> list[Run]:
@@ -64,3 +64,21 @@ def test_the_program_draws(make_run, tmp_path, capsys) -> None:
     assert main([*flags, "--picture=t.gif"]) == 2
     assert "neither .svg nor .png" in capsys.readouterr().err
     assert main([*flags, "--name=nobody"]) == 2
+
+
+def test_runs_whose_times_are_written_in_several_ways_are_followed(make_run) -> None:
+    """With and without a fraction of a second, in another zone, or as UTC without saying so."""
+    times = [
+        "2026-01-01T10:00:00+00:00",
+        "2026-01-01T10:00:01.500+00:00",
+        "2026-01-01T12:00:02+02:00",
+        "2026-01-01T10:00:03",
+    ]
+    runs = [make_run(f"run {n}", {"refcoco_val": [("a", 1.0), ("b", 0.0)]}) for n in range(4)]
+    changed = [
+        dataclasses.replace(run, record=dataclasses.replace(run.record, created_utc=time))
+        for run, time in zip(runs, times, strict=True)
+    ]
+    table = history(changed, "grounding")
+    assert (table["when"] - table["when"][0]).dt.total_seconds().tolist() == [0.0, 1.5, 2.0, 3.0]
+    picture(table, "grounding").to_dict()  # raises where a chart cannot be made of it

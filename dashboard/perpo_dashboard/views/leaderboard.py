@@ -10,11 +10,13 @@ import streamlit as st
 from perpo import board_views, colours, leaderboard, leaderboard_files
 from perpo.leaderboard import Board, Column
 from perpo.paired import Difference
-from perpo.store import SAMPLES_FILE, Run
+from perpo.store import SAMPLES_FILE, Run, slug
 from perpo_dashboard import boards, stored, tables
 from perpo_dashboard.show import empty, escape, go, label_of, tell_unknown
 
 OWN_BASE = "each run's own base"
+ROW = 35  # pixels of a table's row; the header has two
+MOST_ROWS = 30  # of a table that shows all of its own
 
 
 @st.cache_resource(max_entries=20_000, show_spinner=False)
@@ -109,7 +111,7 @@ def table(found: Board, *, early: bool = False) -> list[Run]:
         styler,
         hide_index=True,
         column_config=config,
-        height="content",
+        height="content" if len(found.rows) <= MOST_ROWS else ROW * (2 + MOST_ROWS),
         placeholder="",
         key=key,
         on_select="ignore" if early else "rerun",
@@ -133,7 +135,7 @@ def actions(found: Board, chosen: Sequence[Run]) -> None:
             st.download_button(
                 name,
                 partial(leaderboard_files.render, found, kind),
-                file_name=f"{found.title.lower().replace(' ', '-')}.{suffix}",
+                file_name=f"{slug(found.title.lower())}.{suffix}",
                 mime=mime,
                 icon=":material/download:",
                 key=f"{found.title}-{kind}",
@@ -198,7 +200,7 @@ def _bars(unit: str, whole: bool) -> dict[str, object]:
 def show_all(views: Sequence[Board]) -> None:
     """All tables with what belongs to them."""
     for view in views:
-        st.subheader(view.title)
+        st.subheader(escape(view.title))
         actions(view, table(view))
         colour = "Green is better, orange is worse, where the 95% interval leaves out 0."
         told = [*leaderboard_files.notes(view), *([colour] if view.baseline is not None else [])]
@@ -213,7 +215,7 @@ def _compared() -> set[tuple[stored.Stamp, ...]]:
 def without_marks(found: Sequence[Board]) -> None:
     """The tables as they are before anything is compared, for which samples must be read."""
     for view in found:
-        st.subheader(view.title)
+        st.subheader(escape(view.title))
         table(view, early=True)
 
 
