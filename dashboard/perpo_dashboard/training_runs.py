@@ -18,7 +18,7 @@ from perpo_dashboard.trainings import METRICS, Training
 Trainings = dict[str, Training]
 """Those that are looked at, by the names that people see, in the order of the choice."""
 
-_DOT = "●"
+_DOT = "⬤"
 
 
 def known() -> dict[str, Path]:
@@ -51,7 +51,7 @@ def choose(folders: dict[str, Path]) -> Trainings:
 
 def summary(chosen: Trainings) -> None:
     """A row for each, which is also the legend of all charts below; and the arguments in which they differ."""
-    table = pd.DataFrame([_row(name, each) for name, each in chosen.items()])
+    table = pd.DataFrame([_row(name, each) for name, each in chosen.items()]).dropna(axis="columns", how="all")
     colours = [f"color: {RUNS[place]}" for place in range(len(table))]
     st.dataframe(
         table.style.apply(lambda _: colours, subset=[_DOT]),

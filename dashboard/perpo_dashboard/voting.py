@@ -28,8 +28,8 @@ _BUTTONS: dict[Choice, tuple[str, str]] = {
     "both bad": ("Both bad", "N"),
 }
 _SHOWN = ("question", "image", "response", "prediction", "parse_ok", "box_frame")
-_TALL = 360
-"""Pixels of a picture or a long answer, so that both answers and the buttons fit on a screen."""
+_PICTURE, _TEXT = 300, 360
+"""Pixels of height for a picture with a box, and for a long answer: both answers and the buttons fit on a screen."""
 _LONG = 900
 """Characters of an answer that is scrolled."""
 
@@ -131,7 +131,7 @@ def _answers(question: Question, runs: tuple[Run, Run]) -> None:
                 drawn = [Box(box, PALETTE[4])] if box else []
                 _show(picture, image, drawn, _width(image), f"The picture with the box of answer {name}")
             text = each["response"] or ""
-            plain(text.strip(), height=_TALL if len(text) > _LONG else "content")
+            plain(text.strip(), height=_TEXT if len(text) > _LONG else "content")
             if framed and box is None:
                 st.caption("No box could be read from this answer.")
 
@@ -146,8 +146,8 @@ def _show(picture: Path, image: Mapping[str, Any], boxes: list[Box], width: int 
 
 
 def _width(image: Mapping[str, Any]) -> int:
-    """Pixels that a picture may be wide so that both answers and the buttons fit on a screen."""
-    return max(120, round(_TALL * image["width"] / image["height"])) if image.get("height") else _TALL
+    """Pixels that a picture is wide to be as high as wanted."""
+    return max(120, round(_PICTURE * image["width"] / image["height"])) if image.get("height") else _PICTURE
 
 
 def _sample(run: Run, key: str) -> dict[str, Any]:
