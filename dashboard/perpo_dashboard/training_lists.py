@@ -107,10 +107,11 @@ def _file(each: Training) -> tuple[Path, str]:
     Raises:
         PerpoError: They are not in a folder that may be read.
     """
-    recorded = str(each.record["data"]["path"] or each.record["arguments"]["data"])
+    recorded = each.record["data"]["path"] or each.argument("data")
     file = trainings.inside(trainings.moved(recorded, each), settings().roots)
     if file is None:
-        raise PerpoError(f"its data {recorded} are not in a folder that may be read", "give it with --media")
+        what = f"its data {recorded} are not in a folder that may be read" if recorded else "its data are not named"
+        raise PerpoError(what, "give their folder with --media")
     return file, each.record["data"]["sha256"]
 
 
@@ -120,7 +121,7 @@ def _preferences(each: Training) -> Preferences | None:
     Raises:
         PerpoError: They are not here, or are not what was trained on.
     """
-    return None if each.record["arguments"].get("method") == "sft" else stored.preferences(*_file(each))
+    return None if each.argument("method") == "sft" else stored.preferences(*_file(each))
 
 
 def one_list(chosen: Trainings) -> None:
@@ -245,7 +246,7 @@ def _table(found: list[Candidate]) -> None:
 
 
 def _picture(each: Training, row: dict[str, Any], record: dict[str, Any] | None, found: list[Candidate]) -> None:
-    root = each.record["arguments"].get("image_root") or str(Path(each.record["arguments"]["data"]).parent)
+    root = each.argument("image_root") or str(Path(each.argument("data")).parent)
     file = trainings.inside(trainings.moved(str(Path(root, row["image_path"])), each), settings().roots)
     if file is None:
         st.caption(f"The picture {escape(row['image_path'])} is not in a folder that may be read (--media).")

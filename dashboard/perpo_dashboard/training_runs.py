@@ -83,8 +83,8 @@ def _row(name: str, each: Training) -> dict[str, Any]:
     return {
         _DOT: _DOT,
         "training": name,
-        "method": record["arguments"].get("method"),
-        "began": pd.Timestamp(record["created_utc"]) if record["created_utc"] else None,
+        "method": each.argument("method"),
+        "began": pd.to_datetime(record["created_utc"], utc=True, errors="coerce"),
         "status": status,
         "lists": counts.get("lists", counts.get("records")),
         "candidates": counts.get("candidates"),

@@ -80,6 +80,11 @@ class Training:
         """One of `curves`."""
         return self.curves[name][over]
 
+    def argument(self, name: str) -> str:
+        """An argument that is a text; empty where the record has none."""
+        value = self.record["arguments"].get(name)
+        return value if isinstance(value, str) else ""
+
     def last(self, name: str) -> float | None:
         """The last value of a metric; None where the log has none."""
         values = self.curve(name, "step")[1]
@@ -162,7 +167,7 @@ def moved(path: str, training: Training) -> Path:
     Records name paths as they were seen from the folder that perpo-train ran in. What the end of the output
     directory's path has kept tells how that folder has moved, or where it was, and every path moves with it.
     """
-    recorded, here = Path(training.record["arguments"]["output_dir"]).parts, training.folder.parts
+    recorded, here = Path(training.argument("output_dir")).parts, training.folder.parts
     same = 0
     while same < min(len(recorded), len(here)) and recorded[-1 - same] == here[-1 - same]:
         same += 1

@@ -185,3 +185,14 @@ def test_curves_of_validations_are_shown(trained):
     log = [{"step": 0, "epoch": 0.0, "eval_reward": 0.5, "eval_acc_50": 0.6}, {"step": 9, "epoch": 1.0, "loss": 1.0}]
     write_log(trained / "exp" / "perpo" / "adapter", log)
     assert "**Validation: Acc@0.5**" in texts(look(t="exp/perpo/adapter", x="epoch", smooth="0.5"))
+
+
+def test_a_record_that_says_little_breaks_nothing(trained):
+    file = trained / "exp" / "perpo" / "adapter" / "training.json"
+    record = json.loads(file.read_text())
+    record |= {"arguments": {}, "created_utc": "some day", "data": record["data"] | {"path": None, "counts": None}}
+    file.write_text(json.dumps(record))
+    page = look()
+    assert page.dataframe[0].value["training"].tolist() == ["dpo", "perpo"]
+    assert page.dataframe[0].value["began"].isna().tolist() == [False, True]
+    assert "perpo: its data are not named" in texts(page).replace("\\", "")
