@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
-from playwright.sync_api import expect
+from playwright.sync_api import TimeoutError, expect
 
 from perpo import board_views, leaderboard, leaderboard_files
 from perpo.store import find_runs
@@ -90,6 +91,17 @@ def test_a_chosen_pair_opens_in_the_other_pages(serve, visit, tiny_results) -> N
     visitor.settle()
     assert visitor.state["a"].startswith("base (")
     assert visitor.state["b"].startswith("perpo (")
+
+
+def test_a_column_says_what_it_means(serve, visit, tiny_results) -> None:
+    page = visit(serve(tiny_results)).open("leaderboard", source="measured", columns="averages")
+    table, told = page.get_by_test_id("stDataFrame").first, page.get_by_text("IoU of at least 0.5")
+    for x in (500, 650, 800):  # where columns begin depends on how wide names are
+        table.hover(position={"x": x, "y": ROW + ROW // 2})
+        with suppress(TimeoutError):
+            told.wait_for(timeout=1500)
+            break
+    expect(told).to_contain_text("4,040 samples about 450 images")
 
 
 def test_bars_are_drawn_of_what_is_asked_for(serve, visit, tiny_results) -> None:
