@@ -104,6 +104,7 @@ def _options(host: str, port: int) -> dict[str, object]:
         "browser_gatherUsageStats": False,
         "theme_light_primaryColor": BASELINE,
         "theme_dark_primaryColor": PALETTE[5],  # light enough to be read on black
+        "theme_headingFontSizes": ["1.75rem", "1.4rem", "1.2rem", "1.05rem", "1rem", "0.9rem"],  # numbers come first
         "client_toolbarMode": "viewer",
         "client_showErrorDetails": "none",
         "logger_hideWelcomeMessage": True,
