@@ -86,7 +86,7 @@ def serve(args: DashboardArguments) -> None:
 
 def _prepare() -> None:
     """Import what the pages need while the first browser is still on its way."""
-    for name in ("perpo_dashboard.tables", "perpo_dashboard.browse", "altair", "scipy.stats", "pyarrow.dataset"):
+    for name in ("perpo_dashboard.tables", "perpo_dashboard.browse", "altair", "scipy.special", "pyarrow.dataset"):
         import_module(name)
 
 
