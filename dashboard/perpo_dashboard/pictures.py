@@ -134,8 +134,9 @@ def _drawn(file: Stamp, sha256: str, boxes: tuple[Box, ...], window: Window | No
         if all(map(math.isfinite, box.xyxy))
     ]
     for box, corners in placed:
-        _rectangle(canvas, corners, "#ffffff", line + 2, dash=0)  # so that it is seen on any colour
-        _rectangle(canvas, corners, box.colour, line, dash=6 * line if box.dashed else 0)
+        dash = 6 * line if box.dashed else 0
+        _rectangle(canvas, corners, "#ffffff", line + 2, dash)  # so that it is seen on any colour
+        _rectangle(canvas, corners, box.colour, line, dash)
     for number, (box, corners) in enumerate(placed):
         if box.label:
             _label(canvas, corners, box, number % 4, size=5 * line)
