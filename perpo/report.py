@@ -13,7 +13,7 @@ threshold d:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Literal
@@ -123,6 +123,7 @@ def compare_runs(
     common: bool = False,
     waivers: Sequence[Waiver] = (),
     today: date | None = None,
+    read: Callable[[Run], Scores] = read_scores,
 ) -> Report:
     """Compare two runs.
 
@@ -133,6 +134,7 @@ def compare_runs(
         common: Compare the tasks and samples that both have, rather than refuse.
         waivers: Known losses; expired ones do not count and are named.
         today: For the waivers; by default the date in UTC.
+        read: Where scores come from, for those who have kept them.
 
     Raises:
         PerpoError: The runs cannot be compared, or a threshold or waiver names no task of theirs; exit code 3
@@ -141,7 +143,7 @@ def compare_runs(
     for run in (baseline, candidate):
         _check_complete(run)
     check_comparable(candidate, baseline, common=common)
-    ours, theirs = read_scores(candidate), read_scores(baseline)
+    ours, theirs = read(candidate), read(baseline)
     notes = []
     if common:
         counts = len(ours.keys), len(theirs.keys)
@@ -154,7 +156,8 @@ def compare_runs(
             notes.append(f"Not compared, because one run lacks it: {', '.join(absent)}.")
     elif len(ours.keys) != len(theirs.keys) or (ours.keys != theirs.keys).any():
         raise PerpoError("the runs hold other samples", "give --common to compare those that both have")
-    rows = [_row(part, ours, theirs, thresholds or {}) for part in _parts(baseline, set(ours.tasks))]
+    parts, numbered = _parts(baseline, set(ours.tasks)), (_numbered(ours), _numbered(theirs))
+    rows = [_row(part, *numbered, thresholds or {}) for part in parts]
     _check_names(thresholds or {}, waivers, rows)
     rows = _decided(rows)
     notes += _unjudged(rows, ours)
@@ -214,12 +217,19 @@ def _average_name(group: GroupResult, tasks: Sequence[str]) -> str:
     return group.name if group.name not in tasks else f"{group.name} (average)"
 
 
+def _numbered(scores: Scores) -> Scores:
+    """The scores with a number for each cluster, which is told from others far quicker than a name."""
+    return replace(scores, clusters=np.unique(scores.clusters, return_inverse=True)[1])
+
+
 def _row(part: _Part, ours: Scores, theirs: Scores, thresholds: Mapping[str, float]) -> Row:
     name = PRIMARY[part.benchmark]
     metric = next(each for each in BENCHMARKS[part.benchmark] if each.name == name)
     chosen = np.isin(theirs.tasks, part.tasks)
-    candidate, baseline = both_judged(ours.take(chosen), theirs.take(chosen), metric)
-    old, new = (metric.estimate(run.values, run.clusters, run.tasks).value for run in (baseline, candidate))
+    needed = {*metric.needs(), FLIP_SCORES[part.benchmark][0]}
+    new, old = (replace(run, values={n: run.values[n] for n in needed}).take(chosen) for run in (ours, theirs))
+    candidate, baseline = both_judged(new, old, metric)
+    values = [metric.estimate(run.values, run.clusters, run.tasks).value for run in (baseline, candidate)]
     points = next(
         (thresholds[key] for key in (part.name, part.group, part.benchmark, "") if key in thresholds), THRESHOLD
     )
@@ -227,7 +237,7 @@ def _row(part: _Part, ours: Scores, theirs: Scores, thresholds: Mapping[str, flo
     counted = metric.higher_is_better and not metric.judged  # ratings are not right or wrong
     pairs = _pairs(candidate, baseline, FLIP_SCORES[part.benchmark][0]) if counted else None
     threshold = points / 100 * metric.scale
-    return Row(part.name, part.tasks, part.benchmark, metric, old, new, difference, threshold, pairs=pairs)
+    return Row(part.name, part.tasks, part.benchmark, metric, values[0], values[1], difference, threshold, pairs=pairs)
 
 
 def _pairs(candidate: Scores, baseline: Scores, score: str) -> Pairs | None:

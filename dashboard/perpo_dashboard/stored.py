@@ -203,7 +203,7 @@ def _pair(a: Stamp, b: Stamp, _a: Run, _b: Run) -> Pair:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _difference(a: Stamp, b: Stamp, common: bool, threshold: float, _a: Run, _b: Run) -> Report:
-    return compare_runs(_a, _b, common=common, thresholds={"": threshold})
+    return compare_runs(_a, _b, common=common, thresholds={"": threshold}, read=scores)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
