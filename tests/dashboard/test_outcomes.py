@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from perpo.compare import Scores
-from perpo_dashboard.outcomes import OUTCOMES, RULES, pair
+from perpo.store import find_runs
+from perpo_dashboard.outcomes import OUTCOMES, RULES, default_pair, pair, scopes
 
 NAN = float("nan")
 
@@ -76,3 +77,30 @@ def test_nothing_in_common_is_an_empty_pair():
 def test_samples_are_found_by_the_beginning_of_their_keys(prefix, places):
     run = scores({"aa11": grounded(1.0), "ab22": grounded(1.0), "b033": grounded(1.0)})
     assert pair(run, run, {"boxes": "grounding"}).find(prefix).tolist() == places
+
+
+@pytest.fixture(scope="module")
+def tiny(request):
+    """The runs of the full tiny recipe and a run of the whole suite, the oldest first."""
+    return find_runs(request.config.rootpath / "results" / "tiny")[0], find_runs(
+        request.config.rootpath / "results" / "baselines"
+    )[0]
+
+
+def test_the_newest_run_is_shown_against_the_oldest_that_it_can_be_compared_with(tiny):
+    recipe, whole = tiny
+    assert default_pair([*recipe, *whole]) == (recipe[0], recipe[-1])
+    assert default_pair([whole[0], recipe[0]]) == (whole[0], recipe[0])
+    assert default_pair(whole[:1]) == (whole[0], whole[0])
+
+
+def test_tasks_can_be_looked_at_alone_by_group_and_by_benchmark(tiny):
+    record = tiny[1][0].record
+    names = [task.task for task in record.tasks]
+    found = scopes(record, names)
+    assert found["all"] == tuple(names)
+    assert [found[name] for name in names] == [(name,) for name in names]
+    assert set(found["grounding"]) == {task.task for task in record.tasks if task.benchmark == "grounding"}
+    several = [tasks for tasks in found.values() if len(tasks) > 1]
+    assert len(several) == len(set(several))
+    assert scopes(record, names[:1]) == {"all": (names[0],), names[0]: (names[0],)}

@@ -178,3 +178,33 @@ def test_a_box_that_is_no_box_is_not_drawn(folders):
     digest = write(file)
     boxes = [Box((0, 0, number, 9), "#0072b2", True) for number in (float("nan"), float("inf"))]
     assert (pixels(pictures.with_boxes(file, digest, boxes)) == 255).all()
+
+
+@pytest.mark.parametrize(
+    "boxes", [[(10, 10, 30, 20)], [(0, 0, 5, 5), (390, 290, 400, 300)], [(-50, 20, 900, 40)], [(7, 7, 7, 7)]]
+)
+def test_what_is_around_boxes_lies_in_the_picture_holds_them_and_has_its_shape(boxes):
+    x1, y1, x2, y2 = pictures.around([Box(box, "#0072b2") for box in boxes], (400, 300))
+    assert 0 <= x1 < x2 <= 400
+    assert 0 <= y1 < y2 <= 300
+    assert (x2 - x1) / (y2 - y1) == pytest.approx(4 / 3, rel=0.15)
+    for box in boxes:
+        left, top, right, bottom = np.clip(box, 0, (400, 300, 400, 300))
+        assert x1 <= left <= right <= x2
+        assert y1 <= top <= bottom <= y2
+
+
+def test_a_part_of_a_picture_has_its_boxes_where_they_were(folders):
+    results, *_ = folders
+    digest = write(results / "x.png", size=(400, 300))
+    box = Box((110.0, 60.0, 190.0, 120.0), "#0072b2")
+    drawn = pixels(pictures.with_boxes(results / "x.png", digest, [box], window=(100, 50, 200, 125)))
+    rows, columns = np.nonzero((drawn == BLUE).all(axis=2))
+    scale = drawn.shape[1] / 100
+    assert drawn.shape[0] == pytest.approx(75 * scale, abs=scale)
+    expected = (10 * scale, 10 * scale, 90 * scale, 70 * scale)
+    assert (columns.min(), rows.min(), columns.max(), rows.max()) == pytest.approx(expected, abs=6)
+
+
+def test_boxes_that_are_no_numbers_show_the_whole_picture():
+    assert pictures.around([Box((float("nan"), 0, 1, 1), "#0072b2")], (40, 30)) == (0, 0, 40, 30)
