@@ -202,8 +202,9 @@ def show_all(views: Sequence[Board]) -> None:
     for view in views:
         st.subheader(escape(view.title))
         actions(view, table(view))
-        colour = "Green is better, orange is worse, where the 95% interval leaves out 0."
-        told = [*leaderboard_files.notes(view), *([colour] if view.baseline is not None else [])]
+        told = leaderboard_files.notes(view)
+        if view.baseline is not None and any(row.run.record.source == "measured" for row in view.rows):
+            told.append("Green is better, orange is worse, where the 95% interval leaves out 0.")
         st.caption("  \n".join(map(escape, told)))
 
 
