@@ -22,6 +22,7 @@ from perpo_dashboard.show import escape
 
 _PAGE = 25
 _PREFIX = 16
+_STEPS = 470  # pixels that the buttons and the key take, which stay together on narrow windows
 
 
 def show(a: Run, b: Run, more: list[Run]) -> None:
@@ -41,7 +42,8 @@ def show(a: Run, b: Run, more: list[Run]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         wanted = asking.narrowed(wanted, benchmarks, splits, notes)
         order = _order((_stamp(a), _stamp(b)), repr(wanted), sort, wanted, a, b)
-        with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="right", width="stretch"):
+        st.space("stretch")
+        with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="right", width=_STEPS):
             place = _walk(pair, order)
     _told(pair, pair.among(scopes[task]), order, place)
     if not len(order):
@@ -201,7 +203,7 @@ def _list(pair: Pair, order: NDArray[np.intp], place: int | None, a: Run, b: Run
     }
     table = pd.DataFrame(
         {
-            "open": [f"{start + n + 1:,}" for n in range(len(part))],
+            "open": [f"{'▸ ' if at == place else ''}{start + n + 1:,}" for n, at in enumerate(part)],
             "task": names,
             "outcome": told[outcome],
             "A": pair.measure[0, part],

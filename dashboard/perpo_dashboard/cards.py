@@ -12,6 +12,7 @@ import streamlit as st
 
 from perpo.colours import RUNS, TRUTH
 from perpo.records import SAMPLE_COLUMNS
+from perpo.scores import BENCHMARKS
 from perpo.store import Run
 from perpo_dashboard import pictures, stored, words
 from perpo_dashboard.outcomes import RULES
@@ -160,21 +161,21 @@ def _card(each: Answer, benchmark: str, truth: Any) -> None:
 
 
 def _score_line(each: Answer, benchmark: str) -> str:
-    rule = RULES.get(benchmark)
+    """The scores that are told of an answer, in Markdown."""
     if benchmark == "pope":
         return f"read as {escape(str(_value(each.data['prediction'])))}" if each.data["prediction"] else ""
-    names = [rule.measure] if rule else []
-    names += [name for name in _BESIDE.get(benchmark, ()) if name not in names]
-    titles = {rule.measure: rule.title} if rule else {}
-    found = [f"{titles.get(name, name)} {each.scores[name]:.3g}" for name in names if name in each.scores]
+    titles = {metric.name: metric.title for metric in BENCHMARKS.get(benchmark, ())}
+    if benchmark in RULES:
+        titles[RULES[benchmark].measure] = RULES[benchmark].title
+    found = [f"{titles[name]} {each.scores[name]:.3g}" for name in _TOLD.get(benchmark, ()) if name in each.scores]
     return escape(" · ".join(found))
 
 
-_BESIDE = {
-    "grounding": ("center_acc",),
-    "ocr": ("f1", "precision", "recall", "bleu", "meteor"),
-    "llava_bench": ("reference",),
-    "mmhal": ("hallucination_rate",),
+_TOLD = {
+    "grounding": ("iou",),
+    "ocr": ("edit_distance", "f1", "precision", "recall", "bleu", "meteor"),
+    "llava_bench": ("model", "reference"),
+    "mmhal": ("score",),
 }
 
 
