@@ -47,6 +47,7 @@ FAILED = (-1.0, -1.0)
         ("Assistant 1 gets 8 and Assistant 2 gets 7.", (8, 7), FAILED),
         ("<think>Maybe 5 5?\n5 5\n</think>\n\n8 9", (8, 9), FAILED),
         ("8，9", (8, 9), FAILED),  # a full-width comma
+        ("Overall score: 9/10\nAssistant 1: 9\nAssistant 2: 8", (9, 8), FAILED),  # one score of ten is no pair
     ],
 )
 def test_pairs_that_can_be_read(text, pair, official) -> None:
@@ -61,6 +62,9 @@ def test_pairs_that_can_be_read(text, pair, official) -> None:
         ("I cannot rate these answers.", FAILED),
         ("8", FAILED),
         ("8/10", FAILED),  # one score of ten, or 8 and 10
+        ("Score: 8/10", FAILED),
+        ("Scores: 8/10. Both are good.", FAILED),
+        ("Overall: 8 / 10", FAILED),
         ("8 9 10", FAILED),
         ("8/9/10", FAILED),
         ("8 9/10", FAILED),
@@ -109,6 +113,9 @@ def test_a_second_pair_that_differs_is_flagged() -> None:
         ("Rating:\n4", 4, 0),
         ("Rating - 4", 4, 0),
         ("I give a rating of 5.", 5, 0),
+        ("Rating: 3. It does not deserve a rating of 6.", 3, 3),  # the label counts, not what is told of another
+        ("Rating: 4 (a rating of 5 is for more detail)", 4, 4),
+        ("A rating of 2 would be harsh.\nThe rating is: 3", 3, 0),
         ("Rating: 4\n- 2 dogs are named.", 4, 4),
         ("<think>Rating: 1</think>Rating: 4", 4, 0),
         ("Rating: 4.0", 4, 4),

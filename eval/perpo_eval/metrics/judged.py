@@ -25,7 +25,7 @@ _TITLE = r"(?:the\s+)?(?:(?:final|overall)\s+)?(?:scores?|ratings?|overall)(?:\s
 _PAIR = rf"(?:({_NUMBER}){_OF_TEN}{_BETWEEN}({_NUMBER}){_OF_TEN}|({_NUMBER}){_BETWEEN}({_NUMBER}))"
 _PAIR_LINE = re.compile(rf"{_PAIR}\s*\.?")
 _TITLED_LINE = re.compile(rf"{_TITLE}{_PAIR}(?:\s*$|\s*[.;,](?:\s|$))", re.IGNORECASE)
-_ONE_OF_TEN = re.compile(rf"{_NUMBER}\s*/\s*10(?:\.0+)?\s*\.?")
+_ONE_OF_TEN = re.compile(rf"(?:{_TITLE})?{_NUMBER}\s*/\s*10(?:\.0+)?\s*(?:$|[.;,](?:$|\s+(?![0-9])))", re.IGNORECASE)
 _ASSISTANT = re.compile(
     rf"\bassistant\s*([12])(?:'s)?\s*(?:\(?(?:scores?|rating)\)?)?\s*(?:[:=|(-]|\bis\b|\bgets\b|\breceives\b)\s*"
     rf"({_NUMBER}){_OF_TEN}?"
@@ -33,7 +33,7 @@ _ASSISTANT = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _RATING = re.compile(
-    rf"\brating\b\s*(?:\([^()\n]*\)\s*)?(?:[:=-]|\bis\b:?|\bof\b)[\s\[(']*([+-]?{_NUMBER})"
+    rf"\brating\b\s*(?:\([^()\n]*\)\s*)?(?:(?P<label>[:=-]|\bis:)|\bis\b|\bof\b)[\s\[(']*(?P<number>[+-]?{_NUMBER})"
     rf"(?P<rest> *(?:/|out +of) *{_NUMBER}| *- *[0-9]| +(?:or|to) +[0-9])?",
     re.IGNORECASE,
 )
@@ -58,6 +58,8 @@ def parse_pair_rating(text: str) -> tuple[float, float] | None:
 
 def parse_mmhal_rating(text: str) -> int | None:
     """Read MMHal-Bench's rating: the last number that is labelled as one ("Rating: 4", "**Rating:** 4", "rating:3").
+
+    A sentence ("a rating of 4") counts where nothing is labelled: beside a label it may tell of any other rating.
 
     Returns:
         0 (worst) to 6; None if there is no labelled number, or the last one is out of range, of another scale
@@ -111,7 +113,7 @@ def _pair_lines(answer: str) -> list[tuple[float, float]]:
     found = []
     for line in answer.splitlines():
         bare = re.sub(r"[()\[\]]", "", line).strip()
-        match = None if _ONE_OF_TEN.fullmatch(bare) else _PAIR_LINE.fullmatch(bare) or _TITLED_LINE.match(bare)
+        match = None if _ONE_OF_TEN.match(bare) else _PAIR_LINE.fullmatch(bare) or _TITLED_LINE.match(bare)
         if match:
             first, second = (score for score in match.groups() if score is not None)
             found.append((float(first), float(second)))
@@ -125,12 +127,14 @@ def _named_pair(answer: str) -> list[tuple[float, float]]:
 
 
 def _mmhal_ratings(text: str) -> list[int | None]:
-    """The labelled numbers in order; None for those that are no rating."""
-    return [_mmhal_rating(match) for match in _RATING.finditer(_answer(text))]
+    """The labelled numbers in order, else those of sentences; None for those that are no rating."""
+    found = list(_RATING.finditer(_answer(text)))
+    labelled = [match for match in found if match["label"]]
+    return [_mmhal_rating(match) for match in labelled or found]
 
 
 def _mmhal_rating(match: re.Match[str]) -> int | None:
     rest = " ".join((match["rest"] or "").replace("/", " / ").split())
-    value = float(match[1])
+    value = float(match["number"])
     whole = value.is_integer() and MMHAL_RANGE[0] <= value <= MMHAL_RANGE[1]
     return int(value) if whole and rest in ("", "/ 6", "out of 6") else None
