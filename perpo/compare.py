@@ -161,7 +161,7 @@ def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -
         )
     ours, base = ((above[held], below[held]) for above, below in runs)
     sums = paired_sums(ours, base, baseline.clusters[held], baseline.tasks[held])
-    reach = metric.bounds[1] - metric.bounds[0]
+    reach = metric.reach(ours[1], base[1])
     return (cluster_bootstrap if metric.bottom else cluster_t)(sums, bounds=(-reach, reach))
 
 

@@ -128,7 +128,7 @@ def cluster_t(sums: PairedSums, *, bounds: tuple[float, float] = (-1.0, 1.0)) ->
     The variance is G / (G - 1) sum_c u_c^2 with the t quantile of G - 1 degrees of freedom, as in
     `perpo.stats.clustered_ratio`. Where all samples, or all clusters, have the same difference v, spread cannot be
     seen; the interval is then that of `perpo.stats.constant_interval`, and the p-value the level at which it ends
-    at 0. Clusters that all come out even while their samples differ define neither.
+    at 0. Clusters that all come out even while their samples differ define neither. Intervals are cut to the bounds.
 
     Args:
         sums: What `paired_sums` gave.
@@ -150,7 +150,7 @@ def cluster_t(sums: PairedSums, *, bounds: tuple[float, float] = (-1.0, 1.0)) ->
     if stderr < _NO_SPREAD:
         return _constant(value, sums.n, groups, bounds)
     ends = [float(stdtrit(groups - 1, 0.5 + confidence / 2)) * stderr for confidence in (0.95, 0.9)]
-    wide, narrow = ((value - half, value + half) for half in ends)
+    wide, narrow = ((max(value - half, bounds[0]), min(value + half, bounds[1])) for half in ends)
     p = float(2 * stdtr(groups - 1, -abs(value) / stderr))
     return Difference(value, stderr, wide, narrow, p, sums.n, groups, "cluster-t")
 

@@ -79,7 +79,10 @@ def _notes(report: Report) -> list[str]:
         if row.waiver:
             notes.append(f"Waived until {row.waiver.expires}: {row.task} ({row.waiver.reason}).")
     if any(row.difference.method == "cluster-exact" and not row.difference.value for row in report.rows):
-        notes.append("Where no sample's score differs there is no spread to test by.")
+        notes.append(
+            "Where no sample's score differs there is no spread to test by: that is unchanged too, and the interval is "
+            "what so few images leave open."
+        )
     return [*notes, TINY_NOTE] if is_tiny(report.candidate.record) else notes
 
 

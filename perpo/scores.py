@@ -33,6 +33,7 @@ class Definition:
         unit: What it counts in, as in records.
         scale: What a hundred points of it are: 1 for a fraction, 6 where 6 is the highest score.
         bounds: What it can be at least and at most for one sample.
+        top_bounds: Where the scores below the line are no counts: what those above it can be for one sample.
         judged: Whether a judge gave the scores. Its intervals are bootstrapped, and a sample whose judgement is
             missing in one of two runs is left out when they are compared.
     """
@@ -45,6 +46,7 @@ class Definition:
     unit: str = "fraction"
     scale: float = 1.0
     bounds: tuple[float, float] = (0.0, 1.0)
+    top_bounds: tuple[float, float] | None = None
     judged: bool = False
 
     def needs(self) -> set[str]:
@@ -56,6 +58,17 @@ class Definition:
         above = _weighted(columns, self.top or {self.name: 1.0})
         below = _weighted(columns, self.bottom) if self.bottom else np.where(np.isnan(above), np.nan, 1.0)
         return above, below
+
+    def reach(self, *below: NDArray[np.float64]) -> float:
+        """How far two runs can be apart.
+
+        Args:
+            below: For each run, (n,) what its samples add below the line.
+        """
+        if self.top_bounds is None or not all(map(len, below)):
+            return self.bounds[1] - self.bounds[0]
+        means = [part.mean() for part in below]
+        return float(self.top_bounds[1] / min(means) - self.top_bounds[0] / max(means))
 
     def estimate(self, columns: Columns, clusters: NDArray, strata: NDArray) -> Estimate:
         """The metric with its interval, over the samples that have its scores; strata weigh the same.
@@ -90,7 +103,7 @@ def _relative(suffix: str = "") -> Definition:
     name, title = f"relative_score{suffix}", suffix.removeprefix(":") or "relative score"
     above, below = {f"model{suffix}": 1.0}, {f"reference{suffix}": 1.0}
     # A rating is 1 to 10, and so a question's own ratio a tenth to ten.
-    return Definition(name, title, True, above, below, bounds=(0.1, 10.0), judged=True)
+    return Definition(name, title, True, above, below, bounds=(0.1, 10.0), top_bounds=(1.0, 10.0), judged=True)
 
 
 def _mmhal(suffix: str = "") -> tuple[Definition, Definition]:

@@ -10,7 +10,7 @@ Practitioner's Guide to Cluster-Robust Inference", sections II and VI).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -156,7 +156,7 @@ def bootstrap_ratio(
     few clusters, at the levels of the expanded percentile interval: Phi(sqrt(G / (G - 1)) t), t the quantile of G - 1
     degrees of freedom (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", arXiv 1411.5279). Where
     `clustered_ratio` sees no spread, or fewer than 10 clusters, of which draws hold too few different ones, its
-    result stands.
+    result stands, cut to the bounds.
 
     Args:
         numerators: As there.
@@ -173,8 +173,10 @@ def bootstrap_ratio(
     from scipy.special import ndtr, stdtrit
 
     found = clustered_ratio(numerators, denominators, clusters, strata, bounds=bounds)
-    if found.ci_method != "cluster-t" or found.n_clusters < _FEWEST:
+    if found.ci_method != "cluster-t" or found.ci_low is None or found.ci_high is None:
         return found
+    if found.n_clusters < _FEWEST:
+        return replace(found, ci_low=max(found.ci_low, bounds[0]), ci_high=min(found.ci_high, bounds[1]))
     a, b = checked_sums(numerators, denominators, clusters, strata)
     stratum = np.zeros(len(a), dtype=int) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
     used = b > 0

@@ -192,14 +192,18 @@ def leaderboard(
 
 
 def cell(estimate: Metric | Estimate | None, *, signed: bool = False) -> str:
-    """A value with its 95% interval: "64.8 ±1.7", or "0.0 [0.0, 1.2]" where it is lopsided; see `number`."""
+    """A value with its 95% interval: "64.8 ±1.7", or "0.0 [0.0, 1.2]" where it is lopsided; see `number`.
+
+    Lopsided is one side a quarter longer than the other, or more; an interval without a standard error always is.
+    """
     if estimate is None or estimate.value is None:
         return ""
     unit = estimate.unit if isinstance(estimate, Metric) else FRACTION
     value = number(estimate.value, unit, signed=signed)
     if estimate.ci_low is None or estimate.ci_high is None:
         return value
-    if estimate.stderr is None:
+    sides = sorted([estimate.value - estimate.ci_low, estimate.ci_high - estimate.value])
+    if estimate.stderr is None or sides[1] > 1.25 * sides[0]:
         low, high = (number(end, unit, signed=signed) for end in (estimate.ci_low, estimate.ci_high))
         return f"{value} [{low}, {high}]"
     return f"{value} ±{number((estimate.ci_high - estimate.ci_low) / 2, unit)}"

@@ -117,6 +117,14 @@ def test_equal_runs_differ_by_nothing_and_the_interval_knows_how_few_there_are()
         assert binomtest(0, 50).proportion_ci(0.95).high == pytest.approx(unseen)
 
 
+def test_an_interval_ends_where_no_difference_can_be() -> None:
+    found = cluster_t(of_means(np.array([1.0, 1.0]), np.array([0.0, 0.5]), np.arange(2)))
+    assert found.stderr == pytest.approx(0.25)  # times 12.7
+    assert found.interval == (-1.0, 1.0)
+    low, high = found.interval90
+    assert (low, high) == (pytest.approx(0.75 - 0.25 * student.ppf(0.95, 1)), 1.0)
+
+
 def test_a_run_that_is_better_on_every_sample_is_tested_by_its_signs() -> None:
     found = cluster_t(of_means(np.ones(8), np.zeros(8), np.arange(8)))
     assert found.value == 1.0

@@ -163,6 +163,8 @@ def table(benchmark: str, rng: np.random.Generator, rows: int) -> list[dict[str,
         if benchmark == "grounding":
             size = SIZES[int(rng.integers(3))]
             row |= {f"acc@0.5:{other}": NAN for other in SIZES if other != size}
+        if benchmark == "llava_bench":  # ratings are 1 to 10
+            row = {name: value if name == "missing" else 1 + 9 * value for name, value in row.items()}
         if benchmark == "ocr" and number % 4 == 0:
             row |= {"truncated": NAN}
         found.append(row)
@@ -189,6 +191,28 @@ def test_every_metric_is_what_its_formula_says(benchmark: str) -> None:
         # Of one task alone, the plain number itself.
         first = {name: values[:18] for name, values in columns.items()}
         assert metric.estimate(first, clusters[:18], strata[:18]).value == pytest.approx(each[0])
+
+
+def test_intervals_of_judged_metrics_on_two_images_stay_in_their_range() -> None:
+    """12.7 standard errors of two ratings reach far beyond 0 and 6."""
+    columns = {name: np.array([1.0, 5.0]) for name in ("score", "score:other")}
+    columns |= {"hallucination_rate": np.array([1.0, 0.0])}
+    found = {
+        metric.name: metric.estimate(columns, np.arange(2), np.zeros(2))
+        for metric in metrics_of("mmhal", list(columns))
+    }
+    ends = {name: (each.value, each.ci_low, each.ci_high) for name, each in found.items()}
+    assert ends == {"score": (3, 0, 6), "score:other": (3, 0, 6), "hallucination_rate": (0.5, 0, 1)}
+
+
+def test_how_far_two_runs_can_be_apart() -> None:
+    """A model's ratings of 1 to 10 over the references' mean: all 10 against all 1."""
+    metrics = {metric.name: metric for name in ("llava_bench", "mmhal") for metric in BENCHMARKS[name]}
+    assert metrics["score"].reach(np.ones(3), np.ones(3)) == 6
+    relative = metrics["relative_score"]
+    assert relative.reach(np.array([7.0, 9.0]), np.array([8.0, 8.0])) == pytest.approx(9 / 8)
+    assert relative.reach(np.array([5.0]), np.array([10.0])) == pytest.approx(10 / 5 - 1 / 10)
+    assert relative.reach(np.array([]), np.array([])) == pytest.approx(9.9)
 
 
 def test_a_metric_that_no_sample_has_is_undefined_and_the_others_stay() -> None:

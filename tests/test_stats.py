@@ -341,6 +341,9 @@ def test_where_a_bootstrap_sees_nothing_the_linearised_interval_stands() -> None
     model, reference, label = rated(4, 9)
     assert bootstrap_ratio(model, reference, label) == clustered_ratio(model, reference, label)
     assert clustered_ratio(model, reference, label).ci_method == "cluster-t"
+    wide, cut = (ratio([1.0, 0.0], [1.0, 1.0], ["a", "b"]) for ratio in (clustered_ratio, bootstrap_ratio))
+    assert wide.ci_low < 0 < 1 < wide.ci_high  # +- 12.7 standard errors
+    assert (cut.value, cut.stderr, cut.ci_low, cut.ci_high) == (wide.value, wide.stderr, 0.0, 1.0)
     same = bootstrap_ratio(reference, reference, rated(4, 9)[2], bounds=(0.1, 10.0))
     assert (same.value, same.stderr, same.ci_method) == (1.0, None, "cluster-exact")
     assert bootstrap_ratio([], [], []).value is None

@@ -124,6 +124,9 @@ def test_the_numbers_are_those_of_the_judges_words(judged) -> None:
         assert found.value == pytest.approx(pairs[held, 1].sum() / pairs[held, 0].sum())
         assert (found.n, found.n_clusters, found.unit) == (held.sum(), 4, "fraction")
     assert metric(run, "llava_bench_wild", "model").value == pytest.approx(pairs[:, 1].mean())
+    row = compare_runs(run, again).rows[0]
+    unseen = (1 - 0.025 ** (1 / 4)) * 9 / pairs[:, 0].mean()  # of 4 pictures; a rating can change by 9
+    assert (row.verdict, row.difference.interval) == ("unchanged", pytest.approx((-unseen, unseen)))
 
     rows = task_rows(run, "mmhal_bench")
     ratings = np.array([int(said(row)[-1]) for row in rows])
@@ -132,7 +135,9 @@ def test_the_numbers_are_those_of_the_judges_words(judged) -> None:
     assert (rate.value, rate.unit, rate.higher_is_better) == (pytest.approx((ratings < 3).mean()), "fraction", False)
     assert (score.ci_method, score.n_clusters) == ("cluster-bootstrap", 16)
     for number, kind in enumerate(MMHAL_TYPES):
-        assert metric(run, "mmhal_bench", f"score:{kind}").value == pytest.approx(ratings[number::8].mean())
+        found = metric(run, "mmhal_bench", f"score:{kind}")  # of two pictures
+        assert found.value == pytest.approx(ratings[number::8].mean())
+        assert found.ci_low is None or 0 <= found.ci_low <= found.ci_high <= 6
 
 
 def test_without_a_judge_the_answers_are_kept_and_judged_later(judged, folder, answers, tmp_path, capsys) -> None:

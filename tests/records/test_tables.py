@@ -112,6 +112,8 @@ def test_unknown_labels_and_unlike_runs_are_refused(runs, make_run) -> None:
         (Estimate(0.117, 0.005, 0.107, 0.127, 99, 9, "cluster-t"), True, "+11.7 ±1.0"),
         (Estimate(-0.0001, 0.005, -0.01, 0.0098, 99, 9, "cluster-t"), True, "+0.0 ±1.0"),
         (Estimate(0.0, None, 0.0, 0.012, 99, 9, "cluster-exact"), False, "0.0 [0.0, 1.2]"),
+        (Estimate(0.25, 0.3, 0.0, 1.0, 2, 2, "cluster-t"), False, "25.0 [0.0, 100.0]"),
+        (Estimate(0.5, 0.1, 0.35, 0.67, 30, 24, "cluster-bootstrap"), False, "50.0 ±16.0"),
         (Estimate(0.5, None, None, None, 2, 1, "undefined"), False, "50.0"),
         (Estimate(None, None, None, None, 0, 0, "undefined"), False, ""),
         (None, True, ""),
