@@ -116,8 +116,9 @@ def boards(runs: Sequence[Run], differ: Differ | None = None) -> list[Board]:
 
 
 def _board(title: str, runs: Sequence[Run], differ: Differ) -> Board:
-    judges = _judges([run.record for run in runs])
-    rows = sorted((_row(run, judges) for run in runs), key=_place)
+    judges = judge_names([run.record for run in runs])
+    named = [_row(run, judge) for run, judge in zip(runs, judges, strict=True)]
+    rows = sorted(named, key=_place)
     columns = sorted(dict.fromkeys(column for row in rows for column in row.metrics), key=_column_place)
     marks: dict[tuple[int, Column], str] = {}
     for base in dict.fromkeys((row.base, row.run.record.source) for row in rows):
@@ -127,23 +128,22 @@ def _board(title: str, runs: Sequence[Run], differ: Differ) -> Board:
     return Board(title, columns, rows, marks)
 
 
-def _judges(records: Sequence[RunRecord]) -> dict[str, str]:
-    """What each judge is called: its id, and a digest where judges of one id differ in anything else."""
-    found = {_identity(record): str((record.judge or {}).get("id", "not named")) for record in records}
-    names = list(found.values())
-    return {
-        identity: f"judge {name}" + ("" if names.count(name) == 1 else f" {sha256(identity.encode()).hexdigest()[:6]}")
-        for identity, name in found.items()
+def judge_names(records: Sequence[RunRecord]) -> list[str]:
+    """What each run's judge is called: its id, and a digest where judges of one id differ in anything else."""
+    identities = [json.dumps(record.judge, sort_keys=True) for record in records]
+    found = {
+        key: str((record.judge or {}).get("id", "not named")) for key, record in zip(identities, records, strict=True)
     }
+    names = list(found.values())
+    return [
+        found[key] + ("" if names.count(found[key]) == 1 else f" {sha256(key.encode()).hexdigest()[:6]}")
+        for key in identities
+    ]
 
 
-def _identity(record: RunRecord) -> str:
-    return json.dumps(record.judge, sort_keys=True)
-
-
-def _row(run: Run, judges: dict[str, str]) -> Row:
+def _row(run: Run, judge: str) -> Row:
     record = run.record
-    metrics = _metrics(record, judges[_identity(record)])
+    metrics = _metrics(record, f"judge {judge}")
     return Row(run, record.model.id, method_of(record), record.name, metrics)
 
 

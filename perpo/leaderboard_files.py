@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from perpo.leaderboard import Board, Column
+from perpo.leaderboard import Board, Column, judge_names
 from perpo.tables import INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, with_unit
 
 
@@ -99,7 +99,8 @@ def notes(found: Board) -> list[str]:
     if len(told) > 8:  # the same about every reported row
         told = dict.fromkeys(f"{task.task}: {task.note}." for r in records for task in r.tasks if task.note)
     unfinished = [f"{record.run_id} is {record.status}." for record in records if record.status != "complete"]
-    return [*notes, *told, *judge_note(records), *unfinished, *([TINY_NOTE] if any(map(is_tiny, records)) else [])]
+    judges = judge_note(records, judge_names(records))
+    return [*notes, *told, *judges, *unfinished, *([TINY_NOTE] if any(map(is_tiny, records)) else [])]
 
 
 def latex(table: Text) -> str:

@@ -260,13 +260,21 @@ def _group_metric(record: RunRecord, name: str) -> Metric:
     return _metric([] if group is None else group.metrics, name)
 
 
-def judge_note(records: Sequence[RunRecord]) -> list[str]:
-    """Who judged these runs, one sentence each, and where that departs from what was published."""
+def judge_note(records: Sequence[RunRecord], names: Sequence[str] | None = None) -> list[str]:
+    """Who judged these runs, one sentence each, and where that departs from what was published.
+
+    Args:
+        records: The runs.
+        names: What the table calls the judge of each; by default its id.
+    """
     found = []
-    for judge in (record.judge for record in records if record.judge is not None):
-        changes = "; ".join(judge.get("deviations", []))
+    for number, judge in enumerate(record.judge for record in records):
+        if judge is None:
+            continue
+        changes, others = "; ".join(judge.get("deviations", [])), set(judge.get("served_as", [])) - {judge["id"]}
+        served = f" (served as {', '.join(sorted(others))})" if others else ""
         told = f" Not as published: {changes}. Compare only scores of the same judge." if changes else ""
-        found.append(f"Judge: {judge['id']}.{told}")
+        found.append(f"Judge: {names[number] if names else judge['id']}{served}.{told}")
     return list(dict.fromkeys(found))
 
 

@@ -153,6 +153,7 @@ class _Asked:
         calls = [call for call in self._calls if self._next_attempt(call)]
         total, settings = len(self._calls), self._settings
         if not calls:
+            report(f"judge {settings.model}: no calls to make, all {total:,} were answered before")
             return
         characters = sum(len(m["content"]) for call in calls for m in self._calls[call][0]["messages"])
         report(

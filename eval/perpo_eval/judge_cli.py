@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -49,10 +50,9 @@ def judge_of(flags: JudgeFlags, output: str) -> Judge:
     from perpo_eval.judged import CACHE_FOLDER, Judge
 
     if flags.judge_model is None:
-        raise PerpoError(
-            "the answers need a judge, and none is named",
-            "give --judge_model (and --judge_base_url), or --judge none to keep the answers for perpo-eval judge",
-        )
+        later = ", or --judge none to keep the answers for perpo-eval judge"
+        hint = "give --judge_model (and --judge_base_url)" + ("" if isinstance(flags, JudgeArguments) else later)
+        raise PerpoError("the answers need a judge, and none is named", hint)
     settings = JudgeSettings(
         flags.judge_model,
         flags.judge_base_url,
@@ -90,13 +90,16 @@ def show(path: Path, *, as_json: bool) -> int:
         for text in run_texts(record):
             text.show()
     print(f"run record: {path}", file=sys.stderr)
+    results = path.parents[1]
+    where = "" if results == Path(JudgeArguments.output) else f" --output {shlex.quote(str(results))}"
+    again = f"perpo-eval judge {shlex.quote(str(path))}{where} --judge_model NAME"
     if record.status == "awaiting judge":
-        print(f"awaiting judge: no scores yet; perpo-eval judge {path} --judge_model NAME gives them", file=sys.stderr)
+        print(f"awaiting judge: no scores yet; {again} gives them", file=sys.stderr)
     if record.status != "partial":
         return 0
     total, missing = _missing(record.tasks)
     print(f"error: partial: {missing:,} of {total:,} judgements are missing, more than one in twenty", file=sys.stderr)
-    print("hint: samples.parquet says why (error); the same command asks again where a call failed", file=sys.stderr)
+    print(f"hint: samples.parquet says why (error); {again} asks again where a call failed", file=sys.stderr)
     return 3
 
 

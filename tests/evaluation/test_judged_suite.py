@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from perpo.report_files import as_json, junit, markdown, page
 from perpo.run_tables import run_texts
 from perpo.scores import JUDGED, MMHAL_TYPES
 from perpo.store import Run, read_run
+from perpo.tables import judge_note
 from perpo.trend import history
 from perpo.trend import text as trend_text
 from perpo_eval import runner
@@ -146,8 +148,8 @@ def test_without_a_judge_the_answers_are_kept_and_judged_later(judged, folder, a
     assert main([*words, "--judge", "none", "--name", "mine"]) == 0
     shown = capsys.readouterr()
     assert "awaiting judge" in shown.out
-    assert "awaiting judge: no scores yet; perpo-eval judge" in shown.err
     (path,) = Path(output).glob("mine/*")
+    assert f"no scores yet; perpo-eval judge {path} --output {output} --judge_model NAME gives them" in shown.err
     waiting = read_run(path)
     assert (waiting.record.status, waiting.record.judge) == ("awaiting judge", None)
     values = {m.value for task in waiting.record.tasks for m in task.metrics}
@@ -361,6 +363,10 @@ def test_scores_of_different_judges_are_never_put_together(judged) -> None:
         assert sum(column in row.metrics for row in board.rows) == 1
     notes = leaderboard_files.text(board).notes
     assert any("Judge: claude. Not as published: the judge is claude, not gpt-4-0314." in note for note in notes)
+    moved = dataclasses.replace(one.record, judge=one.record.judge | {"served_as": ["gpt", "gpt-0613"]})
+    assert judge_note([moved])[0].startswith("Judge: gpt (served as gpt-0613). Not as published")
+    for title in titles:  # what differs is said of each by the name that stands in its column
+        assert sum(note.startswith(f"Judge: {title.removeprefix('LLaVA^W, judge ')}. ") for note in notes) == 1
     assert any(note.endswith("is awaiting judge.") for note in notes)
 
 
@@ -383,7 +389,8 @@ def test_the_key_is_in_no_file_and_no_line(judged, folder, answers, tmp_path, mo
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--suite", "judged"], "the answers need a judge, and none is named"),
+        (["--suite", "judged"], "or --judge none to keep the answers"),
+        (["judge", "somewhere"], "give --judge_model (and --judge_base_url)\n"),
         (["--suite", "judged", "--judge", "none", "--judge_votes", "2"], "--judge_votes has no use with --judge none"),
         (["--suite", "pope", "--judge_model", "gpt"], "--judge_model is for --suite judged"),
         (["--suite", "pope", "--judge", "none"], "--judge is for --suite judged"),

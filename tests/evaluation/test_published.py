@@ -94,6 +94,11 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (wild / "questions.jsonl").write_text('{"image": "001.jpg", "text": "?", "question_id": 0, "category": "talk"}\n')
     with pytest.raises(PerpoError, match="category is 'talk'; expected conv, detail, complex"):
         load_task(spec_of("llava_bench_wild"), str(folder))
+    published_files.llava_bench(wild)
+    (wild / "context.jsonl").write_text('{"image": "001.jpg", "caption": ["A cat.", "A dog."]}\n')
+    (wild / "questions.jsonl").write_text('{"image": "001.jpg", "text": "?", "question_id": 0, "category": "conv"}\n')
+    with pytest.raises(PerpoError, match=r"caption is \['A cat\.', 'A dog\.'\]; expected a text"):
+        load_task(spec_of("llava_bench_wild"), str(folder))
 
 
 def test_other_files_are_another_version(tmp_path: Path) -> None:
