@@ -85,9 +85,12 @@ def serve(args: DashboardArguments) -> None:
 
 
 def _prepare() -> None:
-    """Import what the pages need while the first browser is still on its way."""
+    """Import what the pages need, and read what they show unasked, while the first browser is still on its way."""
     for name in ("perpo_dashboard.tables", "perpo_dashboard.browse", "altair", "scipy.special", "pyarrow.dataset"):
         import_module(name)
+    from perpo_dashboard import stored
+
+    stored.prepare()
 
 
 def _options(host: str, port: int) -> dict[str, object]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from perpo.compare import Scores, mismatches
@@ -123,13 +124,19 @@ def pair(a: Scores, b: Scores, benchmarks: Mapping[str, str]) -> Pair:
         places = np.stack(np.intersect1d(a.keys, b.keys, assume_unique=True, return_indices=True)[1:])
     same = a.tasks[places[0]] == b.tasks[places[1]]
     places = places[:, same]
-    names, tasks = np.unique(a.tasks[places[0]], return_inverse=True)
-    rules = [RULES.get(benchmarks.get(str(name), "")) for name in names]
+    names, tasks = _numbered(a.tasks[places[0]])
+    rules = [RULES.get(benchmarks.get(name, "")) for name in names]
     judged = [_judged(run, here, tasks, rules) for run, here in ((a, places[0]), (b, places[1]))]
     measure, right = (np.stack(columns) for columns in zip(*judged, strict=True))
     signs = np.array([0.0 if r is None else (1 if r.higher_is_better else -1) / (r.span[1] - r.span[0]) for r in rules])
-    images = np.unique(a.clusters[places[0]], return_inverse=True)[1]
-    return Pair(a.keys[places[0]], [str(n) for n in names], tasks, images, places, measure, right, signs)
+    images = _numbered(a.clusters[places[0]])[1]
+    return Pair(a.keys[places[0]], names, tasks, images, places, measure, right, signs)
+
+
+def _numbered(values: NDArray[np.str_]) -> tuple[list[str], NDArray[np.intp]]:
+    """The different values in the order of their first sample, and each sample's place among them."""
+    found = pa.array(values, pa.string()).dictionary_encode()
+    return found.dictionary.to_pylist(), found.indices.to_numpy().astype(np.intp)
 
 
 def _judged(
