@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from playwright.sync_api import BrowserContext, Page, Request, WebSocket, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Error, Page, Request, WebSocket, expect, sync_playwright
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
@@ -33,7 +33,8 @@ _SETTLED = """([selector, quiet]) => new Promise(done => {
     let since = performance.now();
     const look = () => {
         const now = performance.now();
-        const busy = "[data-stale='true'], [data-testid='stSkeleton'], [data-testid='stSpinner']";
+        const busy = "[data-stale='true'], [data-testid='stSkeleton'], [data-testid='stSpinner'],"
+            + "[data-testid='stVegaLiteChart']:not(:has(canvas, svg))";
         if (!document.querySelector(selector) || document.querySelector(busy)) since = now;
         now - since > quiet ? done(true) : requestAnimationFrame(look);
     };
@@ -178,6 +179,23 @@ class Visitor:
                 return self.page
         raise TimeoutError(f"{self.page.url} is not settled after {WAIT_S} s")
 
+    def choose(self, title: str, option: str) -> None:
+        """Choose from a list, which closes by itself where charts above it still move the page: then once more."""
+        found = self.page.get_by_role("option", name=option, exact=True)
+        for wait_ms in (2000, 5000, WAIT_S * 1000):
+            self.page.get_by_role("combobox", name=title).click()
+            try:
+                found.click(timeout=wait_ms)
+                break
+            except Error:
+                self.page.keyboard.press("Escape")
+        self.settle()
+
+    def press(self, name: str) -> None:
+        """Choose one of a row of buttons."""
+        self.page.get_by_role("radio", name=name, exact=True).click()
+        self.settle()
+
     @property
     def state(self) -> dict[str, str]:
         """What the address says beside the page's name."""
@@ -186,6 +204,12 @@ class Visitor:
     def text(self) -> str:
         """All text of the page, as it is read."""
         return self.page.get_by_test_id("stMain").inner_text()
+
+    def words(self) -> list[str]:
+        """What the page says outside of charts, whose axes depend on the room that they have."""
+        parts = ":is(h1, h2, h3, p, button, label, code, input)"
+        found = self.page.get_by_test_id("stMain").locator(parts)
+        return found.evaluate_all("all => all.filter(e => !e.closest('svg')).map(e => e.innerText || e.value || '')")
 
     def errors(self) -> list[str]:
         """What the page says where a script of it failed."""

@@ -33,19 +33,6 @@ def visitor(serve, visit, large_pair) -> Visitor:
     return visit(serve(large_pair[0]))
 
 
-def choose(visitor: Visitor, title: str, option: str) -> None:
-    """Choose from a list."""
-    visitor.page.get_by_role("combobox", name=title).click()
-    visitor.page.get_by_role("option", name=option, exact=True).click()
-    visitor.settle()
-
-
-def press(visitor: Visitor, name: str) -> None:
-    """Choose one of a row of buttons."""
-    visitor.page.get_by_role("radio", name=name, exact=True).click()
-    visitor.settle()
-
-
 def write(visitor: Visitor, name: str, text: str) -> None:
     """Fill a field and press Enter."""
     field = visitor.page.get_by_role("textbox", name=name).or_(visitor.page.get_by_role("searchbox", name=name))
@@ -93,20 +80,20 @@ def test_filters_find_as_many_as_the_tables_hold(visitor, pair):
     a, b = (scores.values["acc@0.5"] == 1 for scores in (base, perpo))
     visitor.open("samples", a=labels[0], b=labels[1])
     assert position(visitor) == (1, len(task))
-    choose(visitor, "Task", "refcoco_val")
+    visitor.choose("Task", "refcoco_val")
     assert position(visitor) == (1, task.sum())
-    press(visitor, "only B")
+    visitor.press("only B")
     assert position(visitor) == (1, (task & ~a & b).sum())
     holds = np.array(["number 77" in question for question in table["question"].to_pylist()])
     write(visitor, "Search questions", "NUMBER 77")
     assert position(visitor) == (1, (task & ~a & b & holds).sum())
-    press(visitor, "all")
+    visitor.press("all")
     assert position(visitor) == (1, (task & holds).sum())
     write(visitor, "Search questions", "")
     answers = np.array(["no such thing" in answer for answer in table["response"].to_pylist()])
     unreadable = ~table["parse_ok"].to_numpy()
     visitor.page.get_by_role("button", name="More filters").click()
-    choose(visitor, "Unreadable answer of", "B")
+    visitor.choose("Unreadable answer of", "B")
     assert answers[task].sum() == unreadable[task].sum()
     assert position(visitor) == (1, (task & unreadable).sum())
 
@@ -159,14 +146,14 @@ def test_a_sample_is_opened_by_its_key(visitor, pair):
 def test_a_link_opens_what_its_sender_saw(visitor, visit, serve, large_pair, pair):
     labels = pair[0]
     page = visitor.open("samples", a=labels[0], b=labels[1])
-    choose(visitor, "Task", "refcocog_val")
-    press(visitor, "only A")
-    choose(visitor, "Sort by", "B loses most")
+    visitor.choose("Task", "refcocog_val")
+    visitor.press("only A")
+    visitor.choose("Sort by", "B loses most")
     write(visitor, "Search questions", "stone")
     page.get_by_role("button", name="Next").click()
     visitor.settle()
     toggle(visitor, "truth")
-    press(visitor, "boxes")
+    visitor.press("boxes")
     assert {
         "task": "refcocog_val",
         "outcome": "only A",
@@ -176,7 +163,7 @@ def test_a_link_opens_what_its_sender_saw(visitor, visit, serve, large_pair, pai
     assert position(visitor)[0] == 2
     other = visit(serve(large_pair[0]))
     other.open(page.url)
-    assert other.text() == visitor.text()
+    assert other.words() == visitor.words()
     assert other.state == visitor.state
     np.testing.assert_array_equal(picture(other.page), picture(page))
 
@@ -226,7 +213,7 @@ def test_flags_and_notes_are_kept_beside_the_runs(own):
     page.keyboard.press("ArrowRight")
     visitor.settle()
     page.get_by_role("button", name="More filters").click()
-    choose(visitor, "Notes", "flagged")
+    visitor.choose("Notes", "flagged")
     assert position(visitor) == (1, 1)
     visitor.open(page.url)
     assert opened(page) == key
