@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import urlencode
 
 from PIL import Image
 
@@ -23,6 +24,10 @@ from perpo_dashboard.show import PAGES
 
 HEIGHT = 1600
 """Pixels that a picture has at most: what is below is left out."""
+
+
+MOST_BYTES = 300_000
+"""What is larger gets a palette of 256 colours, which shows on photographs alone."""
 
 
 def main() -> None:
@@ -38,12 +43,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, visiting.chromium() as browser:
         dashboard = visiting.start(args.results, Path(folder) / "log", cache=cache)
         for page in args.page or PAGES:
+            state = _ballot(browser, dashboard) if page == "vote" else args.state
             for width in (1440, 900):
                 for dark in (False, True):
                     file = args.output / f"dashboard-{page}-{'dark' if dark else 'light'}-{width}.png"
-                    file.write_bytes(_picture(browser, dashboard, page, args.state, width, dark))
+                    file.write_bytes(_picture(browser, dashboard, page, state, width, dark))
                     print(file)
         dashboard.stop()
+
+
+def _ballot(browser: BrowserContext, dashboard: visiting.Dashboard) -> str:
+    """Set a vote up; what follows the question mark of a voter's address."""
+    visitor = visiting.visitor(browser, dashboard)
+    visitor.open("compare")
+    visitor.open("vote", show="new", a=visitor.state["a"], b=visitor.state["b"])
+    visitor.page.get_by_role("button", name="Begin the vote").click()
+    visitor.page.get_by_role("textbox", name="Your name").wait_for()
+    return urlencode({"study": visitor.state["study"], "voter": "Ada"})
 
 
 def _picture(
@@ -55,10 +71,27 @@ def _picture(
     height = min(HEIGHT, round((content or {"height": 900})["height"]) + 60)
     visitor.page.set_viewport_size({"width": width, "height": height})
     visitor.settle()
-    taken = Image.open(io.BytesIO(visitor.page.screenshot()))
+    taken = Image.open(io.BytesIO(visitor.page.screenshot())).convert("RGB")
     visitor.page.close()
-    data = io.BytesIO()  # a palette of 256 colours is a third of the size, and shows no difference on flat pages
-    taken.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
+    whole = _png(taken)
+    return (
+        whole if len(whole) <= MOST_BYTES else _png(taken.quantize(palette=_palette(taken), dither=Image.Dither.NONE))
+    )
+
+
+def _palette(picture: Image.Image) -> Image.Image:
+    """256 colours: the most frequent ones, which are the page's own, and those that stand for all others."""
+    counted = picture.getcolors(picture.width * picture.height) or []
+    frequent = [colour for _, colour in sorted(counted, reverse=True)[:64]]
+    others = picture.quantize(192, method=Image.Quantize.FASTOCTREE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*(part for colour in frequent for part in colour), *others[: 3 * 192]])
+    return palette
+
+
+def _png(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, "PNG", optimize=True)
     return data.getvalue()
 
 

@@ -51,8 +51,7 @@ def test_the_counts_of_a_task_open_its_samples_and_back_leads_back(serve, visit,
 
 def test_a_link_to_a_comparison_opens_what_its_sender_saw(serve, visit, large_pair, labels):
     visitor = visit(serve(large_pair[0]))
-    page = visitor.open("compare", **labels)
-    visitor.choose("Task", "refcoco_val")
+    page = visitor.open("compare", **labels, part="refcoco_val")
     for choice in ("expression length", "mean IoU"):
         visitor.press(choice)
     other = visit(serve(large_pair[0]))
