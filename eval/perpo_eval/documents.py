@@ -149,6 +149,6 @@ def _refuse_bad_images(found: list[dict[str, Any]], problems: list[str], where: 
     for name, problem in zip(names.values(), image_problems([Path(file) for file in names]), strict=True):
         if problem is not None:
             problems.append(f"{name}: {problem}")
-    if problems:
-        shown = "; ".join(problems[:10])
-        raise PerpoError(f"{where}: {len(problems)} images cannot be read: {shown}", "fetch them again")
+    if different := list(dict.fromkeys(problems)):  # several rows may be about one image
+        shown = "; ".join(different[:10])
+        raise PerpoError(f"{where}: {len(different)} images cannot be read: {shown}", "fetch them again")

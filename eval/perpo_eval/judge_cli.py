@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,16 @@ def judge_of(flags: JudgeFlags, output: str) -> Judge:
 def given(flags: JudgeFlags) -> list[str]:
     """The judge's flags that are not at their defaults."""
     return [each.name for each in fields(JudgeFlags) if getattr(flags, each.name) != default_of(each)]
+
+
+def check_swap(flags: JudgeFlags, benchmarks: Collection[str]) -> None:
+    """Refuse to show in both orders what is not there.
+
+    Raises:
+        PerpoError: No question of these benchmarks has two answers.
+    """
+    if flags.judge_swap and "llava_bench" not in benchmarks:
+        raise PerpoError("--judge_swap has no use without LLaVA-Bench", "leave --judge_swap out")
 
 
 def judge_main(argv: list[str]) -> int:

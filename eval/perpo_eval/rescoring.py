@@ -21,7 +21,7 @@ from perpo.scores import JUDGED
 from perpo.store import new_run_id, read_run, resolve_run, write_run
 from perpo_eval import scoring
 from perpo_eval.engines import in_frame
-from perpo_eval.judge_cli import judge_of
+from perpo_eval.judge_cli import check_swap, judge_of
 from perpo_eval.responses import Response
 from perpo_eval.storing import RunWriter, check_family, command, templates_of
 from perpo_eval.suites import SUITE_VERSION, TaskData, TaskSpec, spec_of, suite_sha256
@@ -100,6 +100,7 @@ def judge_run(args: JudgeArguments) -> Path:
     specs = [_known_spec(result.task) for result in old.tasks]
     if not any(spec.benchmark in JUDGED for spec in specs):
         raise PerpoError(f"{run.path} holds no task that a judge scores", "give a run of perpo-eval --suite judged")
+    check_swap(args, {spec.benchmark for spec in specs})
     family = None if old.model.family is None else family_of(old.model.family)
     # As they are stored: the columns of a task's own scores, and null for all that a judge gives.
     tables = [scoring.rescore(_of_task(samples, spec), spec, family) for spec in specs]

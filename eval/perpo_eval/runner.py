@@ -20,7 +20,7 @@ from perpo.records import sample_key
 from perpo.training_record import read_record
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.engines import check_engine, family_from, load_engine
-from perpo_eval.judge_cli import given, judge_of
+from perpo_eval.judge_cli import check_swap, given, judge_of
 from perpo_eval.rescoring import check_unused, rescored, score_responses
 from perpo_eval.responses import ResponseJournal, read_responses
 from perpo_eval.storing import RunWriter, answer_tokens, check_family, check_frame, templates_of
@@ -89,6 +89,7 @@ def check(args: EvalArguments) -> list[TaskSpec]:
     if importlib.util.find_spec("lmms_eval") is None:
         raise PerpoError("lmms-eval, which evaluates, is not installed", "pip install 'perpo[eval]'")
     specs = select_tasks(args.suite, args.data, args.tasks)
+    check_swap(args, {spec.benchmark for spec in specs})
     if args.family is not None:
         family_of(args.family)
     if not args.tasks and (missing := missing_tasks(args.suite, args.data, specs)):

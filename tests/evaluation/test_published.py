@@ -95,6 +95,10 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(PerpoError, match="category is 'talk'; expected conv, detail, complex"):
         load_task(spec_of("llava_bench_wild"), str(folder))
     published_files.llava_bench(wild)
+    (wild / "images" / "002.jpg").write_bytes(b"no picture")  # of three questions
+    with pytest.raises(PerpoError, match=r"questions\.jsonl: 1 images cannot be read: 002\.jpg"):
+        load_task(spec_of("llava_bench_wild"), str(folder))
+    published_files.llava_bench(wild)
     (wild / "context.jsonl").write_text('{"image": "001.jpg", "caption": ["A cat.", "A dog."]}\n')
     (wild / "questions.jsonl").write_text('{"image": "001.jpg", "text": "?", "question_id": 0, "category": "conv"}\n')
     with pytest.raises(PerpoError, match=r"caption is \['A cat\.', 'A dog\.'\]; expected a text"):
