@@ -34,8 +34,8 @@ class Definition:
         scale: What a hundred points of it are: 1 for a fraction, 6 where 6 is the highest score.
         bounds: What it can be at least and at most for one sample.
         top_bounds: Where the scores below the line are no counts: what those above it can be for one sample.
-        judged: Whether a judge gave the scores. Its intervals are bootstrapped, and a sample whose judgement is
-            missing in one of two runs is left out when they are compared.
+        judged: Whether a judge gave the scores, or failed to. Its intervals are bootstrapped, and a sample whose
+            judgement is missing in one of two runs is left out when they are compared.
     """
 
     name: str
@@ -158,12 +158,12 @@ BENCHMARKS: dict[str, tuple[Definition, ...]] = {
         _relative(),
         _rating("model", "model's rating", 10, 1),
         _rating("reference", "reference's rating", 10, 1, None),
-        Definition("missing", "missing", False),
+        Definition("missing", "missing", False, judged=True),
         *(_relative(f":{category}") for category in LLAVA_BENCH_CATEGORIES),
     ),
     "mmhal": (
         *_mmhal(),
-        Definition("missing", "missing", False),
+        Definition("missing", "missing", False, judged=True),
         *(metric for kind in MMHAL_TYPES for metric in _mmhal(f":{kind}")),
     ),
 }

@@ -196,13 +196,18 @@ def test_every_metric_is_what_its_formula_says(benchmark: str) -> None:
 def test_intervals_of_judged_metrics_on_two_images_stay_in_their_range() -> None:
     """12.7 standard errors of two ratings reach far beyond 0 and 6."""
     columns = {name: np.array([1.0, 5.0]) for name in ("score", "score:other")}
-    columns |= {"hallucination_rate": np.array([1.0, 0.0])}
+    columns |= {name: np.array([1.0, 0.0]) for name in ("hallucination_rate", "missing")}
     found = {
         metric.name: metric.estimate(columns, np.arange(2), np.zeros(2))
         for metric in metrics_of("mmhal", list(columns))
     }
     ends = {name: (each.value, each.ci_low, each.ci_high) for name, each in found.items()}
-    assert ends == {"score": (3, 0, 6), "score:other": (3, 0, 6), "hallucination_rate": (0.5, 0, 1)}
+    assert ends == {
+        "score": (3, 0, 6),
+        "score:other": (3, 0, 6),
+        "hallucination_rate": (0.5, 0, 1),
+        "missing": (0.5, 0, 1),
+    }
 
 
 def test_how_far_two_runs_can_be_apart() -> None:

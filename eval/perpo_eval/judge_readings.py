@@ -30,7 +30,7 @@ def readings(benchmark: str, judgements: Sequence[str | None], clusters: Sequenc
     """
     samples = [[] if text is None else json.loads(text) for text in judgements]
     found = _official(benchmark, samples)
-    totals = [metric for metric in BENCHMARKS[benchmark] if metric.judged and ":" not in metric.name]
+    totals = [metric for metric in BENCHMARKS[benchmark] if ":" not in metric.name and metric.name != "missing"]
     found += [metric for total in totals for metric in _judge_stderr(benchmark, total, samples)]
     return found if benchmark == "mmhal" else [*found, *_first_advantage(samples, clusters)]
 
