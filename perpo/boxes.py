@@ -13,6 +13,7 @@ The canonical box is float64 (x1, y1, x2, y2). Three things are declared, never 
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -193,6 +194,25 @@ def box_problem(text: str, fmt: BoxFormat, image_size: ImageSize) -> str | None:
     if shares.min() < -_ROUNDING or shares.max() > 1 + _ROUNDING:
         return f"holds a box outside of the scale {fmt.scale}"
     return None
+
+
+def stored_box(text: str | None) -> tuple[float, float, float, float] | None:
+    """The box in a record's column `target` or `prediction`.
+
+    Args:
+        text: JSON.
+
+    Returns:
+        x1 y1 x2 y2 in pixels of the original image; None where the text is none, or no four finite numbers.
+    """
+    try:
+        ends = json.loads(text or "null")
+        if not isinstance(ends, list) or len(ends) != 4 or not all(type(end) in (int, float) for end in ends):
+            return None
+        x1, y1, x2, y2 = map(float, ends)
+    except (ValueError, OverflowError):
+        return None
+    return (x1, y1, x2, y2) if all(map(math.isfinite, (x1, y1, x2, y2))) else None
 
 
 def format_box(box: ArrayLike, fmt: BoxFormat, image_size: ImageSize) -> str:

@@ -64,12 +64,15 @@ def find_image(image: Mapping[str, Any], folder: Path | None = None) -> Path | N
     """
     sha256, path = str(image.get("sha256") or ""), str(image.get("path") or "")
     candidates = sorted((cache_folder() / "images").glob(f"{glob.escape(sha256[:32])}.*")) if sha256 else []
-    if folder is not None and path:
-        inside = (folder / path).resolve()
-        candidates += [inside] if inside.is_relative_to(folder.resolve()) else []
-    for file in candidates:
-        if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256:
-            return file
+    try:
+        if folder is not None and path:
+            inside = (folder / path).resolve()
+            candidates += [inside] if inside.is_relative_to(folder.resolve()) else []
+        for file in candidates:
+            if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256:
+                return file
+    except (OSError, ValueError):  # not to be read, or no path at all: too long, or with a character that none has
+        return None
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from perpo.leaderboard import Board, Column, judge_names
-from perpo.tables import INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, with_unit
+from perpo.tables import INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, literal, with_unit
 
 
 def frame(found: Board) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def render(found: Board, kind: str) -> str:
         kind: markdown, csv, latex or json.
     """
     if kind == "csv":
-        return frame(found).to_csv(index=False)
+        return frame(found).rename(columns=_inert).map(_inert).to_csv(index=False)
     if kind == "json":
         lines = json.loads(frame(found).to_json(orient="records"))
         marks = [
@@ -50,8 +50,13 @@ def render(found: Board, kind: str) -> str:
         ]
         return json.dumps({"title": found.title, "rows": lines, "marks": marks}, indent=1, ensure_ascii=False) + "\n"
     if kind == "markdown":
-        return _rendered(found, "**{}**", "{} ≈", "{}").markdown()
+        return _rendered(found, "**{}**", "{} ≈", "{}", literal).markdown()
     return latex(_rendered(found, r"\textbf{{{}}}", r"{}$^\approx$", "{}", _tex))
+
+
+def _inert(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: text that would begin one stands behind an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _rendered(found: Board, best: str, tied: str, plain: str, escape: Any = str) -> Text:
@@ -64,7 +69,7 @@ def _rendered(found: Board, best: str, tied: str, plain: str, escape: Any = str)
             value = escape(cell(row.metrics.get(column), signed=found.baseline is not None))
             cells.append(form.format(value) if value else "")
         rows.append(cells)
-    return Text(found.title, [escape(name) for name in header], rows, [escape(note) for note in notes(found)])
+    return Text(escape(found.title), [escape(name) for name in header], rows, [escape(note) for note in notes(found)])
 
 
 def names(found: Board) -> list[str]:
@@ -123,4 +128,4 @@ _TEX |= {sign: "\\" + sign for sign in "&%$#_{}"}
 
 
 def _tex(words: str) -> str:
-    return re.sub("|".join(map(re.escape, _TEX)), lambda sign: _TEX[sign[0]], words)
+    return re.sub("|".join(map(re.escape, _TEX)), lambda sign: _TEX[sign[0]], " ".join(words.split()))

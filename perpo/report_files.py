@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from perpo.boxes import stored_box
 from perpo.colours import BASELINE, CANDIDATE, TRUTH
 from perpo.flips import Flip
 from perpo.images import find_image
 from perpo.paired import Difference
 from perpo.report import ALPHA, Report, Row
-from perpo.tables import FRACTION, TINY_NOTE, Text, is_tiny, judge_note, number, with_unit
+from perpo.tables import FRACTION, TINY_NOTE, Text, is_tiny, judge_note, literal, number, with_unit
 
 COMMENT_LIMIT = 65_000
 """Bytes of Markdown: a comment on a pull request takes 65,536 characters, a step summary 1 MiB."""
@@ -112,19 +113,13 @@ def _head_markdown(report: Report, limit: int) -> str:
     while True:
         kept = [told.rows[n] for n in sorted(order[:count])]
         left = f"{len(order) - count} more rows are left out: this text may have {limit:,} bytes."
-        rows = [[_literal(cell) for cell in row] for row in kept]
-        notes = [_literal(note[:2000]) for note in [*told.notes[:40], *([left] if count < len(order) else [])]]
-        title = f"{_MARKS[report.verdict]} {_literal(told.title)}"
+        rows = [[literal(cell) for cell in row] for row in kept]
+        notes = [literal(note[:2000]) for note in [*told.notes[:40], *([left] if count < len(order) else [])]]
+        title = f"{_MARKS[report.verdict]} {literal(told.title)}"
         text = dataclasses.replace(told, title=title, rows=rows, notes=notes).markdown() + "\n" + _runs_markdown(report)
         if len(text.encode()) <= limit - 300 or count <= 1:
             return text
         count = count * 3 // 4
-
-
-def _literal(text: str) -> str:
-    """Text in which Markdown and HTML find neither marks, links nor tags, and which mentions nobody."""
-    text = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(r"(?<!\w)@", "&#64;", re.sub(r"([\\`*]|(?<=\])\()", r"\\\1", text))
 
 
 def _runs_markdown(report: Report) -> str:
@@ -145,12 +140,13 @@ def _flip_markdown(flip: Flip) -> str:
 
 def truth_of(flip: Flip) -> str:
     """The truth as one reads it: a box in whole pixels, a text without JSON's quotes, of more the reference answer."""
-    truth = json.loads(flip.target)
-    if isinstance(truth, dict):
-        return str(truth["reference"])
-    if isinstance(truth, list):
-        return "[" + ", ".join(f"{number:.0f}" for number in truth) + "] pixels"
-    return str(truth)
+    if (box := stored_box(flip.target)) is not None:
+        return "[" + ", ".join(f"{end:.0f}" for end in box) + "] pixels"
+    try:
+        truth = json.loads(flip.target)
+    except ValueError:  # as it stands in the record
+        return flip.target
+    return str(truth["reference"] if isinstance(truth, dict) and "reference" in truth else truth)
 
 
 def _code(text: str, longest: int = 400) -> str:
@@ -267,28 +263,34 @@ def _picture(flip: Flip, images: Sequence[Path]) -> str:
     if not width or not height:
         return ""
     file = next(filter(None, (find_image(flip.image, folder) for folder in images or (None,))), None)
-    inside = f'<image href="{_thumbnail(file)}" width="{width}" height="{height}"/>' if file else ""
+    small = _thumbnail(file) if file else None
+    inside = f'<image href="{small}" width="{width}" height="{height}"/>' if small else ""
     if flip.benchmark == "grounding":
         boxes = {"truth": flip.target, "baseline": flip.baseline_prediction, "candidate": flip.candidate_prediction}
-        inside += "".join(_box(json.loads(text), _COLOURS[name], width) for name, text in boxes.items() if text)
+        inside += "".join(_box(text, _COLOURS[name], width) for name, text in boxes.items())
     scale = _THUMBNAIL / max(width, height)
     size = f'width="{width * scale:.0f}" height="{height * scale:.0f}"'
     return f'<svg viewBox="0 0 {width} {height}" {size} role=img aria-label="{_text(flip.task)}">{inside}</svg>'
 
 
-def _box(box: Sequence[float] | None, colour: str, width: float) -> str:
+def _box(text: str | None, colour: str, width: float) -> str:
+    box = stored_box(text)
     if box is None:
         return ""
-    x1, y1, x2, y2 = (float(end) for end in box)
+    x1, y1, x2, y2 = box
     place = f'x="{x1:.2f}" y="{y1:.2f}" width="{max(x2 - x1, 0):.2f}" height="{max(y2 - y1, 0):.2f}"'
     return f'<rect {place} fill="none" stroke="{colour}" stroke-width="{width / 120:.2f}"/>'
 
 
-def _thumbnail(file: Path) -> str:
+def _thumbnail(file: Path) -> str | None:
+    """The picture as an address that holds it; None where it cannot be read."""
     from PIL import Image
 
-    with Image.open(file) as image:
-        small = image.convert("RGB")
+    try:
+        with Image.open(file) as image:
+            small = image.convert("RGB")
+    except Exception:  # damaged files raise many kinds, SyntaxError among them
+        return None
     if max(small.size) > 2 * _THUMBNAIL:
         small.thumbnail((2 * _THUMBNAIL, 2 * _THUMBNAIL))
     data = io.BytesIO()

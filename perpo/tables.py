@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -242,6 +244,12 @@ def _pages(widths: Sequence[int], groups: Sequence[int], width: int) -> list[lis
             pages[-1].append(column)
             room -= need
     return pages
+
+
+def literal(text: str) -> str:
+    """Text on one line in which Markdown and HTML find neither marks, links nor tags, and which mentions nobody."""
+    text = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"(?<!\w)@", "&#64;", re.sub(r"([\\`*]|(?<=\])\()", r"\\\1", text))
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import get_args
 
@@ -22,6 +23,7 @@ from perpo.boxes import (
     original_to_frame,
     parse_box,
     parse_boxes,
+    stored_box,
 )
 from perpo.errors import PerpoError
 
@@ -298,3 +300,19 @@ def test_cropped_is_what_the_centre_crop_leaves(size: ImageSize) -> None:
 def test_resized_is_stretched() -> None:
     seen = drawn((80, 20), (8, 5, 40, 15)).resize((100, 100), Image.Resampling.NEAREST)
     np.testing.assert_allclose(original_to_frame((8, 5, 40, 15), "resized", (80, 20)) * 100, seen.getbbox())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None, "", "null", "no JSON", '"1234"', "[1, 2, 3]", "[1, 2, 3, 4, 5]", '["1", "2", "3", "4"]',
+        "[true, 0, 1, 1]",
+        "[NaN, 0, 1, 1]", "[1e999, 0, 1, 1]", f"[{'9' * 400}, 0, 1, 1]", "[[1, 2], [3, 4]]", '{"reference": "x"}',
+    ],
+)  # fmt: skip
+def test_what_a_record_holds_is_no_box(text: str | None) -> None:
+    assert stored_box(text) is None
+
+
+def test_the_box_that_a_record_holds_is_read_as_it_is() -> None:
+    assert stored_box(json.dumps([10.5, -2, 7, 3e3])) == (10.5, -2.0, 7.0, 3000.0)

@@ -1,11 +1,13 @@
 """Padding to a square: where the picture goes, and that boxes of the padded frame agree with it."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from perpo.boxes import frame_window
-from perpo.images import pad_to_square
+from perpo.images import find_image, pad_to_square
 
 
 @pytest.mark.parametrize("size", [(50, 20), (20, 50), (31, 30), (30, 37), (24, 24)])
@@ -33,3 +35,12 @@ def test_a_family_that_pads_shows_the_model_the_whole_picture(tmp_path):
     assert np.abs(colour[30:66] - 1).max() < 0.02
     assert np.abs(colour[:20] - processor.image_mean).max() < 0.02
     assert np.abs(colour[76:] - processor.image_mean).max() < 0.02
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "../out.png", "link.png", "folder", "", "gone.png"])
+def test_a_path_that_is_no_picture_of_the_folder_gives_none(tmp_path, path):
+    inside = tmp_path / "in"
+    (inside / "folder").mkdir(parents=True)
+    (tmp_path / "out.png").write_bytes(b"x")
+    (inside / "link.png").symlink_to(tmp_path / "out.png")
+    assert find_image({"sha256": hashlib.sha256(b"x").hexdigest(), "path": path}, inside) is None

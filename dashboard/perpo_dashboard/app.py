@@ -5,8 +5,9 @@ from typing import Any
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
+from perpo.errors import PerpoError
 from perpo_dashboard import stored
-from perpo_dashboard.show import PAGES, tell_unreadable
+from perpo_dashboard.show import PAGES, escape, tell_unreadable
 
 
 def _page(name: str, address: str, **more: Any) -> StreamlitPage:
@@ -20,4 +21,7 @@ pages.append(_page(first, first, visibility="hidden"))  # it has no name in its 
 chosen = st.navigation(pages, position="top")
 st.title(chosen.title)
 tell_unreadable(stored.unreadable())
-chosen.run()
+try:
+    chosen.run()
+except PerpoError as error:  # a file that changed while the page was made
+    st.error(f"{escape(error.message)}  \n{escape(error.hint or '')}", icon=":material/error:")

@@ -127,13 +127,16 @@ def _one(pair: Pair, place: int, a: Run, b: Run, more: list[Run], notes: dict[st
         *([cards.answer("B", b, int(pair.places[1, place]), int(pair.right[1, place]))] if b != a else []),
     ]
     for name, run in zip(cards.NAMES[2:], more, strict=False):
-        other = stored.pair(a, run)
-        found = other.find(str(pair.keys[place]))
-        if len(found):
-            at = int(found[0])
-            answers.append(cards.answer(name, run, int(other.places[1, at]), int(other.right[1, at])))
-        else:
-            st.caption(f"{name}, {escape(run.record.name)}, has no such sample.")
+        try:
+            other = stored.pair(a, run)
+            found = other.find(str(pair.keys[place]))
+            if len(found):
+                at = int(found[0])
+                answers.append(cards.answer(name, run, int(other.places[1, at]), int(other.right[1, at])))
+            else:
+                st.caption(f"{name}, {escape(run.record.name)}, has no such sample.")
+        except PerpoError as error:
+            st.warning(f"{name}: {escape(error.message)}  \n{escape(error.hint or '')}")
     cards.show_sample(answers, benchmark)
     key = str(pair.keys[place])
     _remember(key, task, [each.run.record.run_id for each in answers], notes.get(key, Note(False, "")))

@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from perpo.boxes import stored_box
 from perpo.colours import RUNS, TRUTH
+from perpo.errors import PerpoError
 from perpo.records import SAMPLE_COLUMNS
 from perpo.scores import BENCHMARKS
 from perpo.store import Run
@@ -240,11 +242,14 @@ def _picture(about: dict[str, Any], answers: Sequence[Answer], benchmark: str) -
         )
         return
     drawn = [box for name, box in boxes.items() if name in shown]
-    window = None
-    if zoom == "boxes" and boxes:
-        window = pictures.around(list(boxes.values()), (image["width"], image["height"]))
-    data = pictures.with_boxes(file, image["sha256"], drawn, window=window, whole=zoom == "full")
-    size = f"{image.get('width')} x {image.get('height')} pixels"
+    try:
+        width, height = pictures.size(file)
+        window = pictures.around(list(boxes.values()), (width, height)) if zoom == "boxes" and boxes else None
+        data = pictures.with_boxes(file, image["sha256"], drawn, window=window, whole=zoom == "full")
+    except PerpoError as error:
+        st.warning(escape(error.message), icon=":material/broken_image:")
+        return
+    size = f"{width} x {height} pixels"
     ious = [f"{each.name}: IoU {each.scores['iou']:.2f}" for each in answers if "iou" in each.scores]
     st.image(
         data, width="stretch", caption=escape(" · ".join([*ious, size])), alt="The sample's picture with its boxes"
@@ -252,16 +257,9 @@ def _picture(about: dict[str, Any], answers: Sequence[Answer], benchmark: str) -
 
 
 def _boxes(about: dict[str, Any], answers: Sequence[Answer]) -> dict[str, Box]:
-    found = {"truth": _box(_value(about["target"]), TRUTH, "truth", False)}
-    for each in answers:
-        found[each.name] = _box(_value(each.data["prediction"]), each.colour, each.name, each.name != "A")
-    return {name: box for name, box in found.items() if box is not None}
-
-
-def _box(value: Any, colour: str, label: str, dashed: bool) -> Box | None:
-    if not isinstance(value, list) or len(value) != 4 or not all(isinstance(end, int | float) for end in value):
-        return None
-    return Box((value[0], value[1], value[2], value[3]), colour, dashed, label)
+    told = [("truth", about["target"], TRUTH), *((e.name, e.data["prediction"], e.colour) for e in answers)]
+    found = ((name, stored_box(text), colour) for name, text, colour in told)
+    return {name: Box(box, colour, name not in ("truth", "A"), name) for name, box, colour in found if box is not None}
 
 
 def _value(text: str | None) -> Any:
@@ -275,8 +273,8 @@ def _value(text: str | None) -> Any:
 def _readable(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, list) and len(value) == 4 and all(isinstance(end, int | float) for end in value):
-        return "[" + ", ".join(f"{end:.1f}" for end in value) + "] pixels"
+    if isinstance(value, list) and (box := stored_box(json.dumps(value))) is not None:
+        return "[" + ", ".join(f"{end:.1f}" for end in box) + "] pixels"
     return json.dumps(value, ensure_ascii=False, indent=1)
 
 

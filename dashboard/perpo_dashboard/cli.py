@@ -52,10 +52,15 @@ def _main(argv: list[str]) -> None:
         _export(argv[1:])
         return
     args = parse_arguments(DashboardArguments, argv, prog="perpo-dashboard", description=DESCRIPTION)
-    for folder in (args.results, *args.media):
-        if not folder.is_dir():
-            raise PerpoError(f"there is no folder {folder}", "perpo-demo makes runs/, and perpo-eval results/")
+    _check_folders(args.results, *args.media)
     serve(args)
+
+
+def _check_folders(*folders: Path) -> None:
+    for folder in folders:
+        if not folder.is_dir():
+            what = "is a file, no folder" if folder.exists() else "is not there"
+            raise PerpoError(f"the folder {folder} {what}", "perpo-demo makes runs/, and perpo-eval results/")
 
 
 def serve(args: DashboardArguments) -> None:
@@ -78,7 +83,7 @@ def serve(args: DashboardArguments) -> None:
     bootstrap.load_config_options(options)
     if args.host not in _LOCAL:
         print(f"note: everyone who reaches {args.host} can read these runs and vote", file=sys.stderr)
-    print(f"http://{'127.0.0.1' if args.host == '0.0.0.0' else args.host}:{port}", flush=True)
+    print(f"http://{_in_address(args.host)}:{port}", flush=True)
     print(f"showing {args.results}; Ctrl-C stops", file=sys.stderr)
     threading.Thread(target=_prepare, daemon=True).start()
     bootstrap.run(str(Path(__file__).with_name("app.py")), False, [], options)
@@ -91,6 +96,12 @@ def _prepare() -> None:
     from perpo_dashboard import stored
 
     stored.prepare()
+
+
+def _in_address(host: str) -> str:
+    """A host as browsers want it: IPv6 in brackets, and this machine where any of its addresses would do."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
 
 
 def _options(host: str, port: int) -> dict[str, object]:
@@ -110,6 +121,7 @@ def _options(host: str, port: int) -> dict[str, object]:
         "theme_headingFontSizes": ["1.75rem", "1.4rem", "1.2rem", "1.05rem", "1rem", "0.9rem"],  # numbers come first
         "client_toolbarMode": "viewer",
         "client_showErrorDetails": "none",
+        "client_showErrorLinks": False,  # to search engines
         "logger_hideWelcomeMessage": True,
         "logger_level": "error",
         "global_developmentMode": False,
@@ -122,6 +134,8 @@ def _free_port(host: str, port: int) -> int:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+        except socket.gaierror as error:
+            raise PerpoError(f"{host} is no address: {error.strerror}", "give another --host") from error
         except (OSError, OverflowError) as error:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
             raise PerpoError(f"{host}:{port} cannot be listened on: {reason}", "give another --port, or 0") from error
@@ -134,6 +148,7 @@ def _export(argv: list[str]) -> None:
     )
     if len(args.run) != 2:
         raise PerpoError(f"--run names {len(args.run)} runs, two are compared", "--run BASELINE --run CANDIDATE")
+    _check_folders(*args.media)
     from perpo.report import compare_runs
     from perpo.report_files import headline
     from perpo.store import resolve_run

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image, ImageDraw, ImageFont
 
+from perpo.errors import PerpoError
 from perpo.files import atomic_write_bytes, cache_folder
 from perpo.images import find_image
 from perpo_dashboard.settings import settings
@@ -57,8 +59,22 @@ def find(image: Mapping[str, Any] | None) -> Path | None:
     return None
 
 
+def size(file: Path) -> tuple[int, int]:
+    """Width and height of a picture in pixels, whatever a record says of it.
+
+    Raises:
+        PerpoError: It cannot be read.
+    """
+    with _opened(file) as image:
+        return image.size
+
+
 def small(file: Path, sha256: str) -> bytes:
-    """The picture with `SMALL` pixels at most, encoded; made once and kept on the disk."""
+    """The picture with `SMALL` pixels at most, encoded; made once and kept on the disk.
+
+    Raises:
+        PerpoError: It cannot be read.
+    """
     return _small(stamp(file), sha256)
 
 
@@ -73,6 +89,9 @@ def with_boxes(
         boxes: What is drawn, the first one lowest.
         window: The part that is shown, corners in pixels of the original; by default all of it.
         whole: Whether it keeps all its pixels.
+
+    Raises:
+        PerpoError: The picture cannot be read.
     """
     return _drawn(stamp(file), sha256, tuple(boxes), window, whole)
 
@@ -94,28 +113,38 @@ def around(boxes: Sequence[Box], size: tuple[int, int]) -> Window:
     return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
 
 
+@contextmanager
+def _opened(file: str | Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(file) as image:
+            yield image
+    except Exception as error:  # damaged files raise many kinds, SyntaxError among them
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise PerpoError(f"the picture {file} cannot be read: {told}", "see whether its file is whole") from error
+
+
 @st.cache_data(max_entries=5000, ttl=60, show_spinner=False)  # for perpo's own cache, which the stamp is not of
 def _found(sha256: str, path: str, folder: str, file: Stamp) -> Path | None:
-    try:
-        return find_image({"sha256": sha256, "path": path}, Path(folder))
-    except (OSError, ValueError):  # no path at all: too long, or with a character that no path has
-        return None
+    return find_image({"sha256": sha256, "path": path}, Path(folder))
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
 def _small(file: Stamp, sha256: str) -> bytes:
     kept = cache_folder() / "thumbnails" / f"{sha256}-{SMALL}.png"
     if not kept.is_file():
-        with Image.open(file[0]) as image:
+        with _opened(file[0]) as image:
             picture = image.convert("RGB")
         picture.thumbnail((SMALL, SMALL))
-        atomic_write_bytes(kept, _png(picture))
+        data = _png(picture)
+        with suppress(OSError):  # a cache that cannot be written to costs time only
+            atomic_write_bytes(kept, data)
+        return data
     return kept.read_bytes()
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _drawn(file: Stamp, sha256: str, boxes: tuple[Box, ...], window: Window | None, whole: bool) -> bytes:
-    with Image.open(file[0]) as image:
+    with _opened(file[0]) as image:
         part = window or (0, 0, image.width, image.height)
         picture = image.convert("RGB") if whole or window else Image.open(io.BytesIO(_small(file, sha256)))
     if window:

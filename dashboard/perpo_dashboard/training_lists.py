@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
-from PIL import Image
 
 from perpo.boxes import BoxFormat, parse_box
 from perpo.colours import BASELINE, CANDIDATE, RUNS, TRUTH
@@ -256,13 +255,12 @@ def _picture(each: Training, row: dict[str, Any], record: dict[str, Any] | None,
     if file is None:
         return
     try:
-        with Image.open(file) as image:
-            size = image.size
+        size = pictures.size(file)
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         boxes, legend = _boxes(each, record, found, size)
         st.image(pictures.with_boxes(file, sha256, boxes), alt="The picture that is asked about", caption=legend)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        st.caption(f"The picture cannot be read: {escape(str(error))}")
+    except PerpoError as error:
+        st.caption(escape(error.message))
 
 
 def _boxes(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
 
+from perpo.boxes import stored_box
 from perpo.colours import BASELINE, CANDIDATE, TRUTH
 from perpo.errors import PerpoError
 from perpo.flips import Flip
@@ -79,7 +78,11 @@ def _flip(report: Report, flip: Flip) -> None:
     if file is None:
         st.caption(f"no picture: {escape(str(flip.image.get('path') or 'not named'))}")
     else:
-        st.image(pictures.with_boxes(file, str(flip.image["sha256"]), boxes), alt=f"Picture of {flip.task}", width=280)
+        try:
+            drawn = pictures.with_boxes(file, str(flip.image["sha256"]), boxes)
+            st.image(drawn, alt=f"Picture of {flip.task}", width=280)
+        except PerpoError as error:
+            st.caption(escape(error.message))
     st.caption(escape(flip.task))
     plain(flip.question, height=_height(flip.question))
     for name, said in (("truth", truth_of(flip)), ("baseline", flip.baseline), ("candidate", flip.candidate)):
@@ -100,9 +103,4 @@ def _height(said: str | None) -> int | str:
 
 def _boxes(flip: Flip) -> list[Box]:
     texts = ((flip.target, TRUTH), (flip.baseline_prediction, BASELINE), (flip.candidate_prediction, CANDIDATE))
-    found = []
-    for text, colour in texts:
-        corners = json.loads(text) if text else None
-        if isinstance(corners, list) and len(corners) == 4 and all(map(math.isfinite, corners)):
-            found.append(Box((corners[0], corners[1], corners[2], corners[3]), colour))
-    return found
+    return [Box(corners, colour) for text, colour in texts if (corners := stored_box(text)) is not None]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import streamlit as st
-from PIL import Image
 
+from perpo.boxes import stored_box
 from perpo.colours import PALETTE
 from perpo.errors import PerpoError
 from perpo.store import Run
@@ -116,52 +115,41 @@ def _answers(question: Question, runs: tuple[Run, Run]) -> None:
     image = said[0]["image"]
     picture = pictures.find(image)
     st.markdown(f"**{escape(said[0]['question'] or '')}**")
-    boxes = [_box(each) for each in said]
+    boxes = [stored_box(each["prediction"]) if each["parse_ok"] and each["box_frame"] else None for each in said]
     framed = any(each["box_frame"] is not None for each in said)
     if picture is None:
         st.caption("The picture is not in the folders that this dashboard may read (--media).")
     columns = st.columns(2) if framed or picture is None else st.columns([3, 4, 4])
     if picture is not None and not framed:
         with columns[0]:
-            _show(picture, image, [], None, "The picture that is asked about")
+            _show(picture, image, None, "The picture that is asked about")
     for name, each, box, column in zip("AB", said, boxes, columns[-2:], strict=True):
         with column.container(border=True):
             st.markdown(f"**{name}**")
             if picture is not None and framed:
                 drawn = [Box(box, PALETTE[4])] if box else []
-                _show(picture, image, drawn, _width(image), f"The picture with the box of answer {name}")
+                _show(picture, image, drawn, f"The picture with the box of answer {name}")
             text = each["response"] or ""
             plain(text.strip(), height=_TEXT if len(text) > _LONG else "content")
             if framed and box is None:
                 st.caption("No box could be read from this answer.")
 
 
-def _show(picture: Path, image: Mapping[str, Any], boxes: list[Box], width: int | None, what: str) -> None:
+def _show(picture: Path, image: Mapping[str, Any], boxes: list[Box] | None, what: str) -> None:
+    """The picture as wide as its place, or with `boxes` as high as both answers leave room for."""
+    whole = bool(st.session_state.get("whole"))
     try:
-        drawn = pictures.with_boxes(picture, image["sha256"], boxes, whole=bool(st.session_state.get("whole")))
-    except (OSError, ValueError, Image.DecompressionBombError):
+        width, height = pictures.size(picture)
+        drawn = pictures.with_boxes(picture, image["sha256"], boxes or [], whole=whole)
+    except PerpoError:
         st.caption("The picture cannot be read.")
     else:
-        st.image(drawn, alt=what, width=width or "stretch")
-
-
-def _width(image: Mapping[str, Any]) -> int:
-    """Pixels that a picture is wide to be as high as wanted."""
-    return max(120, round(_PICTURE * image["width"] / image["height"])) if image.get("height") else _PICTURE
+        st.image(drawn, alt=what, width="stretch" if boxes is None else max(120, round(_PICTURE * width / height)))
 
 
 def _sample(run: Run, key: str) -> dict[str, Any]:
     place = int(np.searchsorted(stored.scores(run).keys, key))
     return stored.sample(run, place, _SHOWN)
-
-
-def _box(said: dict[str, Any]) -> tuple[float, float, float, float] | None:
-    try:
-        corners = json.loads(said["prediction"]) if said["parse_ok"] and said["box_frame"] else None
-    except (TypeError, ValueError):
-        return None
-    good = isinstance(corners, list) and len(corners) == 4 and all(isinstance(c, int | float) for c in corners)
-    return tuple(corners) if good else None  # type: ignore[return-value, arg-type]
 
 
 def _buttons(study: Study, voter: str, place: int, question: Question, left: str, given: Choice | None) -> None:

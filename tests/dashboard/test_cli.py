@@ -18,6 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from perpo_dashboard import cli
+
 WAIT_S = 30
 
 
@@ -90,7 +92,8 @@ def test_folders_that_are_none_are_refused(tmp_path, words):
     (tmp_path / "file").touch()
     done = run(*words, folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: there is no folder {words[-1]}\nhint: ")
+    what = "is a file, no folder" if words[-1] == "file" else "is not there"
+    assert done.stderr.startswith(f"error: the folder {words[-1]} {what}\nhint: ")
 
 
 def test_unknown_words_are_refused(tmp_path):
@@ -147,3 +150,18 @@ def test_nothing_outside_is_served_and_no_other_site_may_speak_to_it(tmp_path):
         upgrade["Sec_WebSocket_Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
         assert status(url, "/_stcore/stream", Origin=url, **upgrade) == 101
         assert status(url, "/_stcore/stream", Origin="http://example.org", **upgrade) == 403
+
+
+def test_a_name_that_is_no_address_is_refused(tmp_path):
+    done = run("--results", tmp_path, "--host", "no.such.host.invalid")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.search(r"^error: no\.such\.host\.invalid is no address: \w", done.stderr)
+    assert "hint: give another --host" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]"), ("box", "box")],
+)
+def test_the_address_that_is_printed_can_be_opened(host, shown):
+    assert cli._in_address(host) == shown

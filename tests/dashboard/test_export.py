@@ -62,6 +62,7 @@ def test_runs_are_compared_on_what_both_have_if_asked(tmp_path, capsys) -> None:
         (["--run", "base", "dpo", "--run", "perpo"], 2, "--run names 3 runs"),
         (["--run", "base", "--run", "nobody"], 2, "there is no run nobody"),
         ([], 2, "run"),
+        (["--run", "base", "--run", "dpo", "--media", "nowhere"], 2, "the folder nowhere is not there"),
     ],
 )
 def test_what_it_cannot_do_is_said(tmp_path, capsys, words, code, said) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from perpo.errors import PerpoError
 from perpo_dashboard import pictures
 from perpo_dashboard.pictures import SMALL, Box
 from perpo_dashboard.settings import Settings
@@ -208,3 +209,28 @@ def test_a_part_of_a_picture_has_its_boxes_where_they_were(folders):
 
 def test_boxes_that_are_no_numbers_show_the_whole_picture():
     assert pictures.around([Box((float("nan"), 0, 1, 1), "#0072b2")], (40, 30)) == (0, 0, 40, 30)
+
+
+@pytest.mark.parametrize("content", [b"no picture", "half", b""])
+def test_a_picture_that_is_damaged_is_refused_in_a_sentence(folders, content):
+    file = folders[0] / "x.png"
+    write(file)
+    file.write_bytes(file.read_bytes()[:60] if content == "half" else content)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert pictures.find({"sha256": digest, "path": "x.png"}) == file  # it is what the record names
+    for whole in (False, True):
+        with pytest.raises(PerpoError, match=r"the picture .*x\.png cannot be read: "):
+            pictures.with_boxes(file, digest, [], whole=whole)
+
+
+def test_a_pictures_size_is_its_own(folders):
+    write(folders[0] / "x.png", (40, 30))
+    assert pictures.size(folders[0] / "x.png") == (40, 30)
+
+
+def test_a_picture_is_shown_where_no_small_one_can_be_kept(folders, monkeypatch):
+    file = folders[0] / "x.png"
+    digest = write(file, (2 * SMALL, SMALL))
+    (folders[0].parent / "taken").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folders[0].parent / "taken"))  # a file: no folder can be made in it
+    assert pixels(pictures.small(file, digest)).shape == (SMALL // 2, SMALL, 3)

@@ -1,6 +1,7 @@
 """The samples page over made-up runs, without a browser: what is asked for is what is shown, and what fails says so."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from perpo.compare import read_scores
+from perpo.errors import PerpoError
+from perpo_dashboard import stored
 from perpo_dashboard.notes import FILE_NAME, read_notes
 from perpo_dashboard.outcomes import OUTCOMES
 from perpo_dashboard.show import label_of
@@ -31,9 +34,9 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def open_page(made, monkeypatch):
-    def arrive(page: str = "samples", **state: str) -> AppTest:
+    def arrive(page: str = "samples", results: Path | None = None, **state: str) -> AppTest:
         folder, a, b = made
-        monkeypatch.setenv("PERPO_DASHBOARD", json.dumps([str(folder)]))
+        monkeypatch.setenv("PERPO_DASHBOARD", json.dumps([str(results or folder)]))
         test = AppTest.from_file(str(APP), default_timeout=30)
         test.switch_page(f"views/{page}.py")
         for name, value in ({"a": label_of(a), "b": label_of(b)} | state).items():
@@ -166,14 +169,36 @@ def test_everything_is_asked_for_again_at_once(open_page):
 
 
 @pytest.mark.parametrize("page", ["samples", "compare"])
-def test_damaged_samples_are_named_and_break_nothing(made, open_page, page, tmp_path, monkeypatch):
+def test_damaged_samples_are_named_and_break_nothing(made, open_page, page, tmp_path):
     folder, _, b = made
     copy = tmp_path / "results"
     shutil.copytree(folder, copy)
     with open(copy / b.path.relative_to(folder) / "samples.parquet", "ab") as file:
         file.write(b"x")
-    test = open_page(page)
-    monkeypatch.setenv("PERPO_DASHBOARD", json.dumps([str(copy)]))
-    test = test.run()
+    test = open_page(page, copy)
     assert not test.exception
     assert "is not the file that" in said(test, "error") + said(test, "warning")
+
+
+def test_a_damaged_run_beside_the_two_is_named_and_the_rest_is_shown(made, open_page, tmp_path):
+    folder, _, b = made
+    copy = tmp_path / "results"
+    shutil.copytree(folder, copy)
+    third = Path(shutil.copytree(copy / b.path.relative_to(folder), copy / "third"))
+    record = (third / "run.json").read_text().replace(b.record.run_id, "the-third")
+    (third / "run.json").write_text(record)
+    (third / "samples.parquet").write_bytes(b"PAR1")
+    test = open_page(results=copy, more=f"{b.record.name} (-third)")
+    assert not test.exception
+    assert re.search(r"^C: .*third.*is not the file that", said(test, "warning"), re.MULTILINE)
+    assert "**1 of 1,000**" in said(test, "caption")
+
+
+def test_samples_that_are_damaged_while_their_page_is_made_are_named(open_page, monkeypatch):
+    def gone(*_):
+        raise PerpoError("samples.parquet is missing", "copy it again")
+
+    monkeypatch.setattr(stored, "rows", gone)
+    test = open_page()
+    assert not test.exception
+    assert "missing  \ncopy it again" in said(test, "error").replace("\\", "")

@@ -166,7 +166,7 @@ def test_the_picture_has_boxes_in_the_frame_that_the_model_writes(trained):
 
 def test_a_damaged_picture_breaks_nothing(trained):
     (trained / "exp" / "perpo" / "adapter" / "picture.png").write_bytes(b"no picture")
-    assert "The picture cannot be read" in texts(look(t="exp/perpo/adapter"))
+    assert "picture\\.png cannot be read" in texts(look(t="exp/perpo/adapter"))
 
 
 def test_sft_has_no_rewards_but_its_answers_are_looked_at(trained, tmp_path, write_training):

@@ -130,3 +130,17 @@ def test_the_programs_find_show_and_export(make_run, tmp_path, capsys) -> None:
 def test_bad_flags(words, said, capsys) -> None:
     assert main(words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_names_are_text_in_every_file(make_run) -> None:
+    names = ["=HYPERLINK(1)", "@SUM(1)", "-1+2", "<b>bold</b> [l](x) `c`\n\\input{x}"]
+    (board,) = boards([make_run(name, rows(2, 0.0)) for name in names])
+    kept = pd.read_csv(io.StringIO(render(board, "csv")))["name"]
+    assert set(kept) == {*("'" + name for name in names[:3]), names[3]}
+    assert kept.str.match(r"^[=+\-@\t\r]").sum() == 0
+    told = render(board, "markdown")
+    assert "<b>" not in told
+    assert "[l]\\(x) \\`c\\` \\\\input{x}" in told
+    lines = render(board, "latex").splitlines()
+    assert [line for line in lines if not line.startswith(("%", "\\")) and not line.endswith(r"\\")] == []
+    assert all(r"\input" not in line for line in lines)

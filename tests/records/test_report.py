@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from datetime import date
+from hashlib import sha256
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -188,8 +189,6 @@ def test_markdown_keeps_to_its_limit_and_says_so(make_run) -> None:
 
 
 def test_a_thumbnail_is_only_of_the_image_that_was_scored(make_run, tmp_path) -> None:
-    from hashlib import sha256
-
     file = tmp_path / "x.png"
     Image.new("RGB", (40, 20), "red").save(file)
     base, worse = hostile(make_run, "base", 1.0), hostile(make_run, "worse", 0.0)
@@ -199,6 +198,25 @@ def test_a_thumbnail_is_only_of_the_image_that_was_scored(make_run, tmp_path) ->
     assert page(dataclasses.replace(report, flips=flips), [tmp_path]).count("data:image/png;base64,") == 2
     Image.new("RGB", (40, 20), "blue").save(file)
     assert "data:image" not in page(dataclasses.replace(report, flips=flips), [tmp_path])
+
+
+@pytest.mark.parametrize("content", [b"no picture", b""])
+def test_a_damaged_picture_leaves_an_empty_frame(make_run, tmp_path, content) -> None:
+    (tmp_path / "x.png").write_bytes(content)
+    report = compare_runs(hostile(make_run, "base", 1.0), hostile(make_run, "worse", 0.0))
+    image = {"path": "x.png", "width": 40, "height": 20, "sha256": sha256(content).hexdigest()}
+    flips = [dataclasses.replace(flip, image=image) for flip in report.flips]
+    told = page(dataclasses.replace(report, flips=flips), [tmp_path])
+    assert (told.count("<svg"), told.count("<image")) == (2, 0)
+
+
+@pytest.mark.parametrize("text", ["[1, 2, 3]", '["a", "b", "c", "d"]', "no JSON", "null", f"[{'9' * 400}, 0, 1, 1]"])
+def test_what_is_no_box_is_not_drawn_and_shown_as_it_is(make_run, text) -> None:
+    report = compare_runs(hostile(make_run, "base", 1.0), hostile(make_run, "worse", 0.0))
+    flips = [dataclasses.replace(f, target=text, baseline_prediction=text, benchmark="grounding") for f in report.flips]
+    told = page(dataclasses.replace(report, flips=flips[:1]))
+    assert told.count("<rect") == (flips[0].candidate_prediction is not None)
+    assert markdown(dataclasses.replace(report, flips=flips[:1]))
 
 
 def test_exit_codes_and_files(make_run, tmp_path, capsys) -> None:
