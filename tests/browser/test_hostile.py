@@ -8,11 +8,17 @@ from playwright.sync_api import Page
 from perpo.records import sample_key
 from perpo_dashboard.show import PAGES, label_of
 
-RENDERED = """() => [
-    ["links", "a[href*='example.org']"], ["pictures", "img[src='x'], img[src$='x.png']"], ["formulas", ".katex"],
-    ["bold", "b"], ["scripts", "body script:not([src]):not([type])"],
-].filter(([name, selector]) => [...document.querySelectorAll(selector)].some(
-    each => name !== "scripts" || each.textContent.includes("perpo"))).map(([name]) => name)"""
+RENDERED = """() => {
+    const each = (selector, test) => [...document.querySelectorAll(selector)].some(test || (() => true));
+    const found = {
+        links: each("a[href]", link => link.host !== location.host),
+        pictures: each("img[src='x'], img[src$='x.png']"),
+        formulas: each(".katex"),
+        bold: each("b"),
+        scripts: each("body script", script => script.textContent.includes("perpo")),
+    };
+    return Object.keys(found).filter(name => found[name]);
+}"""
 """What must not come of the texts; `b` and `katex` are made of Markdown and HTML alone."""
 
 
