@@ -13,7 +13,7 @@ from perpo_dashboard import filters
 from perpo_dashboard.filters import Condition, Filter
 from perpo_dashboard.notes import Note
 from perpo_dashboard.outcomes import OUTCOMES, RULES
-from perpo_dashboard.show import escape
+from perpo_dashboard.show import number, tell_misread, tell_unknown
 
 _SELDOM = ("split", "noted", "unreadable", "column")
 _NOTED = ("any", "flagged", "with a note")
@@ -30,7 +30,10 @@ _TEXTS = (
     "cluster_id",
     "image.path",
 )
+_COLUMNS = ("none", *_TEXTS, *_NUMBERS, *dict.fromkeys(f"scores.{rule.measure}" for rule in RULES.values()))
 assert {name.split(".")[0] for name in (*_NUMBERS, *_TEXTS)} <= set(SAMPLE_COLUMNS)
+_KNOWN = {"sort": filters.SORTS, "outcome": ("all", *OUTCOMES), "unreadable": filters.UNREADABLE}
+_KNOWN |= {"noted": _NOTED, "column": _COLUMNS, "of": ("A", "B")}
 
 
 def restart() -> None:
@@ -49,20 +52,27 @@ def clear(span: tuple[float, float]) -> None:
 _BOUND: dict[str, Any] = {"bind": "query-params", "on_change": restart}
 
 
-def which(scopes: Mapping[str, tuple[str, ...]]) -> tuple[str, str, Filter]:
+def which(scopes: Mapping[str, tuple[str, ...]], splits: Mapping[str, str]) -> tuple[str, str, Filter]:
     """The first row: the task, the order, and what is searched for.
+
+    Args:
+        scopes: The tasks of each choice.
+        splits: The split of each task.
 
     Returns:
         The task's name, the order, and the filter so far.
     """
-    _tell_unknown("task", scopes, "which these runs do not share")
-    _tell_unknown("sort", filters.SORTS, "which is none")
-    _tell_unknown("outcome", ("all", *OUTCOMES), "which is none")
+    tell_unknown("task", scopes, "which these runs do not share")
+    for key, known in _KNOWN.items():
+        tell_unknown(key, known, "which is none")
+    for key in ("low", "high", *dict.fromkeys(key for rule in RULES.values() for key in _range_keys(rule.span))):
+        tell_misread(key, number(), "a number")
     row = st.columns(4)
     task = row[0].selectbox("Task", list(scopes), key="task", **_BOUND)
     sort = row[1].selectbox("Sort by", filters.SORTS, key="sort", **_BOUND)
     question = row[2].text_input("Search questions", key="q", type="search", **_BOUND)
     answer = row[3].text_input("Search answers", key="said", type="search", **_BOUND)
+    tell_unknown("split", ["all", *(splits[name] for name in scopes[task])], "which this task does not have")
     return task, sort, Filter(scopes[task], question=(question or "").strip(), answer=(answer or "").strip())
 
 
@@ -127,12 +137,9 @@ def _ranges(benchmarks: Collection[str]) -> list[tuple[float, float] | None]:
 
 def _condition() -> Condition | None:
     """One more column, whichever."""
-    scores = dict.fromkeys(rule.measure for rule in RULES.values())
     left, right = st.columns(2)
     with left:
-        column = st.selectbox(
-            "Any column", ["none", *_TEXTS, *_NUMBERS, *(f"scores.{n}" for n in scores)], key="column", **_BOUND
-        )
+        column = st.selectbox("Any column", _COLUMNS, key="column", **_BOUND)
     with right:
         run = st.selectbox("of", ["A", "B"], key="of", **_BOUND)
     if column == "none":
@@ -151,10 +158,3 @@ def clear_button(wanted: Filter, benchmarks: Mapping[str, str], key: str) -> Non
     """A button for `clear`."""
     span = span_of({benchmarks[task] for task in wanted.tasks})
     st.button("Clear all filters", on_click=clear, args=(span,), icon=":material/filter_list_off:", key=key)
-
-
-def _tell_unknown(key: str, known: Collection[str], why: str) -> None:
-    """Says it where an address asks for what is not known; Streamlit would show something else in silence."""
-    asked = st.query_params.get(key)
-    if asked is not None and asked not in known:
-        st.warning(f"This address asks for the {key} {escape(asked)}, {why}.")

@@ -37,8 +37,8 @@ def show(a: Run, b: Run, more: list[Run]) -> None:
         return
     scopes = outcomes.scopes(a.record, pair.names)
     notes, benchmarks = _known_notes(), outcomes.benchmarks_of(a.record)
-    task, sort, wanted = asking.which(scopes)
     splits = {result.task: result.split for result in a.record.tasks}
+    task, sort, wanted = asking.which(scopes, splits)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         wanted = asking.narrowed(wanted, benchmarks, splits, notes)
         order = _order((_stamp(a), _stamp(b)), repr(wanted), sort, wanted, a, b)

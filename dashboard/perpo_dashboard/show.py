@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,11 +99,38 @@ def pick(
     return chosen
 
 
-def tell_unknown(key: str, options: Sequence[str]) -> None:
+def tell_unknown(key: str, options: Collection[str], why: str = "which is not in this folder") -> None:
     """Says which values of a bound widget the address names that cannot be chosen: Streamlit drops them silently."""
     lost = [value for value in st.query_params.get_all(key) if value not in options]
     if lost:
-        st.warning(f"This address names {', '.join(map(escape, lost))} ({key}), which is not in this folder.")
+        st.warning(f"This address names {', '.join(map(escape, lost))} ({escape(key)}), {why}.")
+
+
+def tell_misread(key: str, read: Callable[[str], object], expected: str) -> None:
+    """Says which values of a bound widget the address has that are none, as `tell_unknown` does.
+
+    Args:
+        key: The widget's.
+        read: Reads a value; raises ValueError where it is none.
+        expected: What a value is, such as "a day".
+    """
+    for value in st.query_params.get_all(key):
+        try:
+            read(value)
+        except ValueError:
+            st.warning(f"This address has {escape(value)} ({escape(key)}), which is not {expected}.")
+
+
+def number(low: float = -math.inf, high: float = math.inf) -> Callable[[str], float]:
+    """A reader for `tell_misread`: a number within bounds."""
+
+    def read(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise ValueError(text)
+        return value
+
+    return read
 
 
 def pick_runs(title: str, key: str, runs: Sequence[Run], most: int | None = None) -> list[Run]:

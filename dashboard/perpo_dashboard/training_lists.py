@@ -16,7 +16,7 @@ from perpo_dashboard import lists, pictures, stored, training_charts, trainings
 from perpo_dashboard.lists import BestOf, Candidate, Preferences
 from perpo_dashboard.pictures import Box
 from perpo_dashboard.settings import settings
-from perpo_dashboard.show import escape, pick, plain
+from perpo_dashboard.show import escape, pick, plain, tell_misread
 from perpo_dashboard.training_runs import Trainings
 from perpo_dashboard.trainings import Training
 
@@ -181,6 +181,7 @@ def _number(numbers: list[int]) -> int | None:
         if later:
             st.session_state["list"] = later[0 if by > 0 else -1]
 
+    tell_misread("list", int, "the number of a list")
     number = st.number_input(f"List, 1 to {numbers[-1]}", 1, None, 1, key="list", bind="query-params", width=160)
     st.button("Previous", icon=":material/chevron_left:", shortcut="Left", on_click=step, args=(-1,))
     st.button("Next", icon=":material/chevron_right:", shortcut="Right", on_click=step, args=(1,))

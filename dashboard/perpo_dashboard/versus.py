@@ -15,7 +15,7 @@ from perpo.store import SAMPLES_FILE, Run
 from perpo_dashboard import breakdown, charts, outcomes, stored, verdicts
 from perpo_dashboard.breakdown import Row
 from perpo_dashboard.outcomes import OUTCOMES, RULES, Pair, Rule
-from perpo_dashboard.show import escape, go, label_of
+from perpo_dashboard.show import escape, go, label_of, tell_unknown
 
 _BOUND: dict[str, Any] = {"bind": "query-params"}
 
@@ -49,10 +49,8 @@ def show_outcomes(a: Run, b: Run) -> None:
         st.warning("These runs have no sample of a task in common.")
         return
     scopes = outcomes.scopes(a.record, pair.names)
-    told = st.query_params.get("part")
+    tell_unknown("part", scopes, "which these runs do not share")
     task = st.selectbox("Task", list(scopes), key="part", width=360, **_BOUND)
-    if told is not None and told not in scopes:
-        st.warning(f"This address asks for the task {escape(told)}, which these runs do not share.")
     benchmarks = outcomes.benchmarks_of(a.record)
     present = dict.fromkeys(benchmarks[name] for name in scopes[task])
     for benchmark in present:
@@ -108,6 +106,8 @@ def _square(a: Run, b: Run, counts: dict[str, int], scope: str, says: str) -> No
 def _kinds(a: Run, b: Run, benchmark: str, scope: str, mask: NDArray[np.bool_]) -> None:
     rule, kinds = RULES[benchmark], breakdown.kinds(benchmark, list(stored.scores(a).values))
     values = ["share right", f"mean {rule.title}"]
+    tell_unknown(f"by-{benchmark}", kinds, "which is none")
+    tell_unknown(f"of-{benchmark}", values, "which is none")
     with st.container(horizontal=True):
         kind = st.segmented_control(
             "B minus A by", kinds, default=kinds[0], required=True, key=f"by-{benchmark}", **_BOUND

@@ -10,7 +10,7 @@ import streamlit as st
 from perpo.errors import PerpoError
 from perpo.store import SAMPLES_FILE, Run
 from perpo_dashboard import stored, votes, voting
-from perpo_dashboard.show import empty, escape, go, pick_run
+from perpo_dashboard.show import empty, escape, go, pick_run, tell_unknown
 from perpo_dashboard.stored import Stamp, stamp
 from perpo_dashboard.votes import Ballots, Pool
 
@@ -67,10 +67,10 @@ def set_up(ballots: Ballots) -> None:
 
 
 def _questions(pool: Pool, runs: tuple[Run, Run]) -> None:
+    known = sorted(set(pool.tasks.tolist()))
+    tell_unknown("tasks", known, "which these runs do not share")
     columns = st.columns([3, 1, 1])
-    tasks = columns[0].multiselect(
-        "Tasks", sorted(set(pool.tasks.tolist())), key="tasks", bind="query-params", placeholder="All tasks"
-    )
+    tasks = columns[0].multiselect("Tasks", known, key="tasks", bind="query-params", placeholder="All tasks")
     count = columns[1].number_input("Questions at most", 1, _MOST_QUESTIONS, 50, key="count", bind="query-params")
     seed = columns[2].number_input(
         "Seed",

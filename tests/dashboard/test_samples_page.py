@@ -108,12 +108,27 @@ def test_a_sample_that_is_not_asked_for_is_shown_all_the_same(made, open_page):
     assert test.text_input(key="open").value != key[:16]
 
 
-@pytest.mark.parametrize("state", [{"task": "of_tomorrow"}, {"sort": "by moon"}, {"outcome": "maybe"}])
-def test_an_address_that_asks_for_what_is_not_known_is_told_so(open_page, state):
-    test = open_page(**state)
+@pytest.mark.parametrize(
+    ("page", "key"),
+    [
+        *(("samples", key) for key in ("task", "sort", "outcome", "split", "noted", "unreadable", "column", "of")),
+        *(("samples", key) for key in ("low", "high", "ra", "rb", "ra1-10", "a", "more")),
+        *(("compare", key) for key in ("part", "by-grounding", "of-grounding", "b")),
+        *(("leaderboard", key) for key in ("since", "until", "method", "to", "sort", "bars")),
+        *(("regressions", key) for key in ("threshold", "trend", "names")),
+    ],
+)
+def test_an_address_that_asks_for_what_is_not_known_is_told_so(open_page, page, key):
+    test = open_page(page, **{key: "of *tomorrow*"})
     assert not test.exception
-    (value,) = state.values()
-    assert value.replace("_", "\\_") in said(test, "warning")
+    assert "of \\*tomorrow\\*" in said(test, "warning")
+
+
+def test_an_address_that_asks_for_what_is_known_is_not_told_anything(open_page):
+    state = {"task": "refcoco_val", "split": "val", "unreadable": "B", "column": "tokens_out", "low": "1", "ra": "0.5"}
+    test = open_page(**state, of="B", noted="any", outcome="all", sort="key")
+    assert not test.exception
+    assert said(test, "warning") == ""
 
 
 def test_flags_and_notes_are_kept_and_can_be_asked_for(made, open_page):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from perpo.leaderboard import Board, Column
 from perpo.paired import Difference
 from perpo.store import SAMPLES_FILE, Run, slug
 from perpo_dashboard import boards, stored, tables
-from perpo_dashboard.show import empty, escape, go, label_of, tell_unknown
+from perpo_dashboard.show import empty, escape, go, label_of, tell_misread, tell_unknown
 
 OWN_BASE = "each run's own base"
 ROW = 35  # pixels of a table's row; the header has two
@@ -41,6 +42,8 @@ def choose(runs: Sequence[Run]) -> boards.Choice:
     }
     for key, (_, options) in facets.items():
         tell_unknown(key, options)
+    for key in ("since", "until"):
+        tell_misread(key, date.fromisoformat, "a day such as 2026-01-31")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         base, method, judge, source = (
             st.multiselect(title, options, key=key, bind="query-params", placeholder="all", width=172)

@@ -16,7 +16,7 @@ from perpo_dashboard import stored, verdicts
 from perpo_dashboard.meanings import meaning, title
 from perpo_dashboard.outcomes import default_pair
 from perpo_dashboard.settings import settings
-from perpo_dashboard.show import empty, escape, go, label_of, pick, pick_run, tell_unknown
+from perpo_dashboard.show import empty, escape, go, label_of, number, pick, pick_run, tell_misread, tell_unknown
 
 COLUMNS = ("task", "verdict", "gain", "95% interval", "baseline", "candidate", "p (Holm)", "threshold", "metric")
 FIRST = 4  # samples that are shown until somebody asks for all
@@ -97,6 +97,7 @@ def show_trend(runs: Sequence[Run]) -> None:
 runs = stored.measured()
 if not runs:
     empty("There are no runs with samples in this folder.", "perpo-demo && perpo-dashboard --results runs")
+tell_misread("threshold", number(0.1, 100), "a number from 0.1 to 100")
 first, last = default_pair(runs)
 left, right, narrow = st.columns((4, 4, 3), vertical_alignment="bottom")
 with left:
