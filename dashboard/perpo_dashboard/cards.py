@@ -207,9 +207,17 @@ def _judge(each: Answer) -> None:
         st.caption(f"The judge{count}{swapped}")
         text = _readable(vote.get("text"))
         plain(text, height=_height(text), missing="wrote nothing")
-        rest = {k: v for k, v in vote.items() if k not in _OWN_OF_VOTE and v not in (None, [], "")}
+        rest = _worth_saying(vote)
         if rest:
-            st.caption(" · ".join(f"{escape(name)}: {escape(_short(value))}" for name, value in rest.items()))
+            told = {name.replace("_", " "): _short(value) for name, value in rest.items()}
+            st.caption(" · ".join(f"{escape(name)}: {escape(value)}" for name, value in told.items()))
+
+
+def _worth_saying(vote: dict[str, Any]) -> dict[str, Any]:
+    """What a vote holds beside its text, without what is as usual: one attempt, or a reading as the official one."""
+    usual = {"attempts": 1, "first_text": vote.get("text"), "official": vote.get("rating")}
+    rest = {name: value for name, value in vote.items() if name not in _OWN_OF_VOTE and value not in (None, [], "")}
+    return {name: value for name, value in rest.items() if name not in usual or value != usual[name]}
 
 
 def _short(value: Any) -> str:

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from perpo.compare import read_scores
 from perpo.errors import PerpoError
-from perpo_dashboard import stored
+from perpo_dashboard import cards, stored
 from perpo_dashboard.notes import FILE_NAME, read_notes
 from perpo_dashboard.outcomes import OUTCOMES
 from perpo_dashboard.show import label_of
@@ -217,3 +217,12 @@ def test_samples_that_are_damaged_while_their_page_is_made_are_named(open_page, 
     test = open_page()
     assert not test.exception
     assert "missing  \ncopy it again" in said(test, "error").replace("\\", "")
+
+
+def test_of_a_judgement_only_what_is_unusual_is_told():
+    usual = {"text": "Rating: 4", "first_text": "Rating: 4", "rating": 4, "official": 4, "flags": [], "error": None}
+    assert cards._worth_saying(usual | {"attempts": 1}) == {"rating": 4}
+    second = usual | {"first_text": "I cannot say.", "official": 0, "attempts": 2}
+    assert cards._worth_saying(second) == {"rating": 4, "first_text": "I cannot say.", "official": 0, "attempts": 2}
+    failed = dict.fromkeys(usual) | {"error": "no answer within 300 s", "attempts": 3}
+    assert cards._worth_saying(failed) == {"error": "no answer within 300 s", "attempts": 3}
