@@ -68,12 +68,12 @@ class Training:
         found: dict[str, dict[str, tuple[NDArray, NDArray]]] = {}
         for name in METRICS:
             entries = [entry for entry in self.log if name in entry]
-            values = np.array([entry[name] if _is_number(entry[name]) else np.nan for entry in entries], dtype=float)
+            values = np.array([_number(entry[name]) for entry in entries], dtype=float)
             found[name] = {}
             for over in ("step", "epoch"):
-                known = np.array([_is_number(entry.get(over)) for entry in entries], dtype=bool)
-                places = [entry[over] for entry in entries if _is_number(entry.get(over))]
-                found[name][over] = np.array(places, dtype=float), values[known]
+                places = np.array([_number(entry.get(over)) for entry in entries], dtype=float)
+                known = np.isfinite(places)
+                found[name][over] = places[known], values[known]
         return found
 
     def curve(self, name: str, over: str) -> tuple[NDArray, NDArray]:
@@ -189,20 +189,27 @@ def box_format(folder: Path) -> BoxFormat | None:
     adapter, whole, processor = (
         _json(folder / name) for name in ("adapter_config.json", "config.json", "processor_config.json")
     )
-    library = str((adapter.get("auto_mapping") or {}).get("parent_library", ""))
-    model_type = whole.get("model_type") or library.removeprefix("transformers.models.").split(".")[0]
+    library = str(_object(adapter.get("auto_mapping")).get("parent_library", ""))
+    model_type = str(whole.get("model_type") or library.removeprefix("transformers.models.").split(".")[0])
     if model_type not in FAMILIES:
         return None
-    return with_bounds(FAMILIES[model_type], processor.get("image_processor") or {}).boxes
+    return with_bounds(FAMILIES[model_type], _object(processor.get("image_processor"))).boxes
 
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_bytes())
+        return _object(json.loads(file.read_bytes()))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float:
+    """A number of a log; NaN where a value is none, or larger than any float."""
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+    except OverflowError:
+        return float("nan")

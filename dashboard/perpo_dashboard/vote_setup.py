@@ -10,6 +10,7 @@ import streamlit as st
 from perpo.errors import PerpoError
 from perpo.store import SAMPLES_FILE, Run
 from perpo_dashboard import stored, votes, voting
+from perpo_dashboard.outcomes import default_pair
 from perpo_dashboard.show import empty, escape, go, pick_run, tell_unknown
 from perpo_dashboard.stored import Stamp, stamp
 from perpo_dashboard.votes import Ballots, Pool
@@ -46,11 +47,12 @@ def set_up(ballots: Ballots) -> None:
         "Choose two runs and how much to ask. Voters then see neither names nor which side is which. "
         "Answers that are the same text need no vote."
     )
+    first, last = default_pair(runs)
     columns = st.columns(2)
     with columns[0]:
-        one = pick_run("One run", "a", runs, runs[0])
+        one = pick_run("One run", "a", runs, first)
     with columns[1]:
-        other = pick_run("The other run", "b", runs, runs[-1])
+        other = pick_run("The other run", "b", runs, last)
     if one is None or other is None:
         return
     if one.record.run_id == other.record.run_id:

@@ -64,6 +64,23 @@ def test_smoothing_is_a_weighted_mean_of_what_came_before():
     np.testing.assert_array_equal(smoothed(values, 0.0), values)
 
 
+def test_what_is_no_number_of_a_log_is_a_gap_or_no_point():
+    huge = 10**400
+    log = [{"step": 1, "loss": huge}, {"step": huge, "loss": 2.0}, {"step": 3, "loss": "3"}, {"step": 4, "loss": 4}]
+    places, values = _training("x", log=log).curve("loss", "step")
+    assert places.tolist() == [1, 3, 4]
+    np.testing.assert_array_equal(values, [np.nan, np.nan, 4])
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "config.json", "processor_config.json"])
+def test_a_folder_of_odd_files_does_not_say_how_boxes_are_written(tmp_path, name):
+    odd = {"auto_mapping": "x", "model_type": ["llava"], "image_processor": [1]}
+    (tmp_path / name).write_text(json.dumps(odd))
+    assert trainings.box_format(tmp_path) is None
+    (tmp_path / name).write_text("[1]")
+    assert trainings.box_format(tmp_path) is None
+
+
 def test_long_curves_are_means_of_neighbours():
     places, values = np.arange(10.0), np.arange(10.0)
     values[4:6] = np.nan
