@@ -67,7 +67,9 @@ def pick(
     default: str | None,
     *,
     what: str,
+    why: str = "which is not in this folder",
     shown: Callable[[str], str] = str,
+    segments: bool = False,
 ) -> str | None:
     """A list to choose from that is always kept in the address, as for `pick_run`.
 
@@ -77,7 +79,9 @@ def pick(
         options: What can be chosen.
         default: What is chosen where the address does not say.
         what: What an option is, such as "the run".
+        why: What is wrong with an option that there is not.
         shown: What people see of an option.
+        segments: Whether the options stand side by side.
 
     Returns:
         The choice; None where the address names one that is not here, which is said.
@@ -88,10 +92,13 @@ def pick(
         st.session_state[seen] = asked
     elif widget not in st.session_state:
         st.session_state[widget] = default
-    chosen = st.selectbox(title, options, index=None, key=widget, format_func=shown)
+    if segments:
+        chosen = st.segmented_control(title, options, key=widget, format_func=shown, required=True)
+    else:
+        chosen = st.selectbox(title, options, index=None, key=widget, format_func=shown)
     if chosen is None:
         if asked is not None:
-            st.warning(f"This address names {what} {escape(asked)}, which is not in this folder.")
+            st.warning(f"This address names {what} {escape(asked)}, {why}.")
         return None
     st.session_state[seen] = chosen
     if chosen != asked:

@@ -15,7 +15,7 @@ from perpo.store import SAMPLES_FILE, Run
 from perpo_dashboard import breakdown, charts, outcomes, stored, verdicts
 from perpo_dashboard.breakdown import Row
 from perpo_dashboard.outcomes import OUTCOMES, RULES, Pair, Rule
-from perpo_dashboard.show import escape, go, label_of, tell_unknown
+from perpo_dashboard.show import escape, go, label_of, pick, tell_unknown
 
 _BOUND: dict[str, Any] = {"bind": "query-params"}
 
@@ -106,17 +106,14 @@ def _square(a: Run, b: Run, counts: dict[str, int], scope: str, says: str) -> No
 def _kinds(a: Run, b: Run, benchmark: str, scope: str, mask: NDArray[np.bool_]) -> None:
     rule, kinds = RULES[benchmark], breakdown.kinds(benchmark, list(stored.scores(a).values))
     values = ["share right", f"mean {rule.title}"]
-    tell_unknown(f"by-{benchmark}", kinds, "which is none")
-    tell_unknown(f"of-{benchmark}", values, "which is none")
+    segments = partial(pick, why="which is none", segments=True)
     with st.container(horizontal=True):
-        kind = st.segmented_control(
-            "B minus A by", kinds, default=kinds[0], required=True, key=f"by-{benchmark}", **_BOUND
-        )
-        value = values[0]
+        kind = segments("B minus A by", f"by-{benchmark}", kinds, kinds[0], what="the kind")
+        value: str | None = values[0]
         if _measured(rule):
-            value = st.segmented_control(
-                "of", values, default=values[0], required=True, key=f"of-{benchmark}", **_BOUND
-            )
+            value = segments("of", f"of-{benchmark}", values, values[0], what="the value")
+    if kind is None or value is None:
+        return
     share = value == values[0]
     span = (0.0, 1.0) if share else rule.span
     stamps = tuple(stored.stamp(run.path / SAMPLES_FILE) for run in (a, b))

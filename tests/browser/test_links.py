@@ -49,9 +49,12 @@ def test_the_counts_of_a_task_open_its_samples_and_back_leads_back(serve, visit,
     assert labels.items() <= visitor.state.items()
 
 
-def test_a_link_to_a_comparison_opens_what_its_sender_saw(serve, visit, large_pair, labels):
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_link_to_a_comparison_opens_what_its_sender_saw(serve, visit, large_pair, labels, linked):
     visitor = visit(serve(large_pair[0]))
-    page = visitor.open("compare", **labels, part="refcoco_val")
+    page = visitor.open("compare", **labels, **({"part": "refcoco_val"} if linked else {}))
+    if not linked:
+        visitor.choose("Task", "refcoco_val")
     for choice in ("expression length", "mean IoU"):
         visitor.press(choice)
     other = visit(serve(large_pair[0]))
