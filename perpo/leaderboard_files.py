@@ -90,7 +90,8 @@ def _with_unit(column: Column) -> str:
 def notes(found: Board) -> list[str]:
     """What stands below the table."""
     records = [row.run.record for row in found.rows]
-    notes = [INTERVAL_NOTE, "Percent, if nothing else is said."] if any(r.source == "measured" for r in records) else []
+    unit = "Percent" if found.baseline is None else "Points of 100"
+    notes = [INTERVAL_NOTE, f"{unit}, if nothing else is said."] if any(r.source == "measured" for r in records) else []
     if any(record.source == "reported" for record in records):
         notes.append("Reported numbers are others' and were not measured here; they have no interval.")
     if found.baseline is not None:

@@ -55,7 +55,7 @@ def read(path: Path) -> tuple[list[dict[str, Any]], int]:
 def _row(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter of thousands of brackets
         return None
     return row if isinstance(row, dict) else None
 

@@ -21,13 +21,18 @@ from perpo_dashboard.meanings import meaning, title
 GREY = "#808080"  # is read on white and on black
 
 
-def headers(columns: Sequence[Column]) -> list[tuple[str, str]]:
-    """For each column what stands above it, in two lines: what several share, and its own."""
+def headers(columns: Sequence[Column], *, points: bool = False) -> list[tuple[str, str]]:
+    """For each column what stands above it, in two lines: what several share, and its own.
+
+    Args:
+        columns: The columns.
+        points: Whether they hold differences: of percentages these are points.
+    """
     lines = []
     for column in columns:
         alike = [each for each in columns if each.benchmark == column.benchmark]
         arrow = {True: " ↑", False: " ↓", None: ""}[column.higher_is_better]
-        unit = "%" if column.unit == "fraction" else column.unit
+        unit = ("points" if points else "%") if column.unit == "fraction" else column.unit
         name = title(column.benchmark, column.metric)
         if len({each.metric for each in alike}) == 1 and len(alike) > 1:
             what = name if column.benchmark == "grounding" else f"{column.benchmark} {name}"
@@ -115,7 +120,8 @@ def styled(found: Board) -> tuple[Styler, int]:
         about["judge"] = [judge_of(record) for record in records]
     numbers, texts = cells(found)
     data = pd.concat([pd.DataFrame(about), numbers], axis=1)
-    data.columns = pd.MultiIndex.from_tuples([*(("", name) for name in about), *headers(found.columns)])
+    above = headers(found.columns, points=found.baseline is not None)
+    data.columns = pd.MultiIndex.from_tuples([*(("", name) for name in about), *above])
     styles = [[_style(found, n, column) for column in found.columns] for n in range(len(found.rows))]
     whole = pd.DataFrame([[""] * len(about) + line for line in styles], data.index, data.columns)
     table = data.style.apply(lambda _: whole, axis=None)

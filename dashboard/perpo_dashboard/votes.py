@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from perpo.compare import Scores
@@ -61,7 +61,7 @@ class Study:
     seed: int
     runs: tuple[str, str]
     samples_sha256: tuple[str, str]
-    questions: tuple[Question, ...]
+    questions: Annotated[tuple[Question, ...], Field(min_length=1)]
     alike: int
     kind: Literal["study"] = "study"
 

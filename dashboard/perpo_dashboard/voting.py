@@ -148,7 +148,10 @@ def _show(picture: Path, image: Mapping[str, Any], boxes: list[Box] | None, what
 
 
 def _sample(run: Run, key: str) -> dict[str, Any]:
-    place = int(np.searchsorted(stored.scores(run).keys, key))
+    keys = stored.scores(run).keys
+    place = int(np.searchsorted(keys, key))
+    if place == len(keys) or keys[place] != key:
+        raise PerpoError(f"{run.path} has no sample {key}", "set up another vote")
     return stored.sample(run, place, _SHOWN)
 
 

@@ -92,6 +92,9 @@ def test_headers_say_once_what_columns_share(found) -> None:
     assert told == {"mmhal_bench": "MMHal score, judge not named, points of 6 ↑"}
     assert heads["tinypages_test edit distance"] == ("tinypages_test", "edit distance, % ↓")
     assert len(set(heads.values())) == len(found[0].columns)
+    above = tables.headers(found[0].columns, points=True)  # differences of percentages are points
+    assert not any("%" in word for words in above for word in words)
+    assert ("Acc@0.5, points ↑", "refcoco_val") in above
 
 
 def test_help_says_what_how_and_on_how_much(found) -> None:

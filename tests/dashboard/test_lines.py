@@ -32,8 +32,8 @@ def test_half_a_line_spoils_no_other(tmp_path):
 
 
 def test_what_is_no_object_is_counted(tmp_path):
-    (tmp_path / "x.jsonl").write_bytes(b'[1]\n\n{"a": 1}\n\xff\n')
-    assert lines.read(tmp_path / "x.jsonl") == ([{"a": 1}], 2)
+    (tmp_path / "x.jsonl").write_bytes(b'[1]\n\n{"a": 1}\n\xff\n' + b"[" * 100_000 + b"\n")
+    assert lines.read(tmp_path / "x.jsonl") == ([{"a": 1}], 3)
 
 
 def test_a_row_that_is_no_json_leaves_the_file_alone(tmp_path):

@@ -1,5 +1,8 @@
 """The page of blind votes where something is missing or damaged, and the numbers of a result."""
 
+import json
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from perpo_dashboard import views, votes
+from perpo_dashboard.show import label_of
 from perpo_dashboard.votes import Opened, Vote, ballot
 
 PAGE = Path(views.__path__[0]) / "vote.py"
@@ -89,6 +93,38 @@ def test_lines_without_sense_are_counted(studied):
     with open(folder / votes.FILE_NAME, "a") as file:
         file.write('{"half": \n')
     assert "1 line makes no sense" in said(look(study=study.id, voter="ann"))
+
+
+def test_a_vote_on_nothing_makes_no_sense(studied):
+    folder, _, study = studied
+    row = asdict(study) | {"id": "f00d", "questions": []}
+    with open(folder / votes.FILE_NAME, "a") as file:
+        file.write(json.dumps(row) + "\n")
+    told = said(look())
+    assert "1 line makes no sense" in told
+    assert "f00d" not in told
+
+
+def test_a_question_that_the_runs_do_not_have_is_not_shown_as_another(studied):
+    folder, _, study = studied
+    for place, key in enumerate(("0", "g")):  # before and after all keys
+        other = replace(study, id=f"other{place}", questions=(votes.Question("refcoco_val", key),))
+        votes.add(folder / votes.FILE_NAME, other)
+        told = said(look(study=other.id, voter="ann"))
+        assert "are missing or damaged" in told
+        assert not any(name in told for name in NAMES)
+
+
+def test_a_new_vote_begins_with_two_runs_that_can_be_compared(studied):
+    folder, runs, _ = studied
+    record = json.loads((runs[0].path / "run.json").read_text())
+    for task in record["tasks"]:
+        task["data_sha256"] = "f" * 64
+    record |= {"run_id": "other-data-zzzzzz", "created_utc": "2030-01-01T00:00:00+00:00"}
+    copy = Path(shutil.copytree(runs[0].path, folder / "other"))
+    (copy / "run.json").write_text(json.dumps(record))
+    page = look(show="new")
+    assert {page.selectbox(key=f"pick-{key}").value for key in "ab"} == {label_of(run) for run in runs}
 
 
 def test_a_file_that_cannot_be_read_is_said(announce, tmp_path):
