@@ -35,7 +35,7 @@ _CONTROL = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def headline(report: Report) -> str:
     """The verdict and what it rests on, one line."""
-    names = " against ".join(_short(run.record.name) for run in (report.candidate, report.baseline))
+    names = " against ".join(short(run.record.name) for run in (report.candidate, report.baseline))
     rows = [row for row in report.rows if row.verdict == report.verdict and row.waiver is None]
     told = ", ".join(f"{row.task} {_points(row, row.gain, signed=True)}" for row in rows[:8] if row.gain is not None)
     more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
@@ -44,7 +44,7 @@ def headline(report: Report) -> str:
     return f"{report.verdict}: {names}{detail}" + (f" ({waived} waived)" if waived else "")
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """A name on one line, and no longer than that line can be."""
     name = " ".join(name.split())
     return name if len(name) <= 80 else f"{name[:79]}…"
@@ -62,7 +62,7 @@ def table(report: Report) -> Text:
         values.append(_interval(row))
         p = "" if row.p_adjusted is None else f"{row.p_adjusted:.3f}" if row.p_adjusted >= 0.001 else "<0.001"
         name = with_unit(row.metric.title, row.metric.unit)
-        rows.append([_short(row.task), name, *values, p, _points(row, row.threshold), verdict])
+        rows.append([short(row.task), name, *values, p, _points(row, row.threshold), verdict])
     return Text(headline(report), header, rows, _notes(report))
 
 

@@ -14,6 +14,7 @@ from perpo.boxes import stored_box
 from perpo.colours import RUNS, TRUTH
 from perpo.errors import PerpoError
 from perpo.records import SAMPLE_COLUMNS
+from perpo.report_files import short
 from perpo.scores import BENCHMARKS
 from perpo.store import Run
 from perpo_dashboard import pictures, stored, words
@@ -141,7 +142,7 @@ def _cards(answers: Sequence[Answer], benchmark: str, truth: Any) -> None:
 
 def _card(each: Answer, benchmark: str, truth: Any) -> None:
     verdict = {1: ":green[:material/check:] right", 0: ":red[:material/close:] wrong", -1: "not scored"}[each.right]
-    st.markdown(f"{each.mark} **{escape(each.run.record.name)}** · {verdict}")
+    st.markdown(f"{each.mark} **{escape(short(each.run.record.name))}** · {verdict}")
     if line := _score_line(each, benchmark):
         st.caption(line)
     if each.data["error"]:

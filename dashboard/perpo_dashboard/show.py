@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,10 @@ PAGES = {
     "regressions": PageInfo("views/regressions.py", "Regressions", ":material/rule:"),
 }
 """By the last part of their address, which no link should outlive."""
+
+
+_TURNING = ("R", "AL", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Classes of letters, and of marks, that Unicode's algorithm for both directions of reading turns words by."""
 
 
 def go(page: str, **state: str | Sequence[str]) -> None:
@@ -196,9 +201,13 @@ def pick_many(
 def escape(text: str) -> str:
     """Text that Streamlit's Markdown shows as it is: for labels, captions and help.
 
-    What looks like an address gets an invisible character (U+2060), so that it does not become a link.
+    What looks like an address gets an invisible character (U+2060), so that it does not become a link. What is read
+    from right to left, or would turn what stands behind it, stands in a pair of its own (U+2068, U+2069).
     """
-    text = re.sub(r"(://|www\.|@)", "\u2060\\1", " ".join(text.split()), flags=re.IGNORECASE)
+    text = " ".join(text.split())
+    if any(unicodedata.bidirectional(letter) in _TURNING for letter in text):
+        text = "\u2068" + re.sub("[\u2066-\u2069]", "", text) + "\u2069"
+    text = re.sub(r"(://|www\.|@)", "\u2060\\1", text, flags=re.IGNORECASE)
     return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&@])", r"\\\1", text)
 
 

@@ -13,7 +13,7 @@ from perpo.colours import BASELINE, CANDIDATE, TRUTH
 from perpo.errors import PerpoError
 from perpo.flips import Flip
 from perpo.report import Report
-from perpo.report_files import table, truth_of
+from perpo.report_files import short, table, truth_of
 from perpo_dashboard import charts, pictures
 from perpo_dashboard.pictures import Box
 from perpo_dashboard.show import PAGES, escape, label_of, plain
@@ -43,7 +43,7 @@ def show(report: Report, columns: Sequence[str]) -> None:
         report: The report.
         columns: Which columns of `perpo.report_files.table` are shown, in this order.
     """
-    names = " against ".join(escape(run.record.name) for run in (report.candidate, report.baseline))
+    names = " against ".join(escape(short(run.record.name)) for run in (report.candidate, report.baseline))
     st.subheader(f":{_COLOURS[report.verdict]}[{report.verdict}]: {names}")
     counts = Counter(row.verdict for row in report.rows)
     st.markdown(" ".join(f":{_COLOURS[verdict]}-badge[{count} {verdict}]" for verdict, count in counts.items()))

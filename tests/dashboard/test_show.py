@@ -82,14 +82,19 @@ def text_of(markdown: str) -> str:
     """What a reader of the rendered Markdown sees, if nothing in it is markup."""
     (block,) = [token for token in MarkdownIt("commonmark").parse(markdown) if token.type == "inline"]
     assert {child.type for child in block.children or []} <= {"text", "text_special", "softbreak"}
-    return "".join(child.content for child in block.children or []).replace("\u2060", "")
+    return without_marks("".join(child.content for child in block.children or []))
+
+
+def without_marks(text: str) -> str:
+    """Without what keeps addresses from being links, and directions of reading apart."""
+    return re.sub("[\u2060\u2066-\u2069]", "", text)
 
 
 @given(st.text(max_size=60))
 def test_escaped_text_is_read_letter_by_letter(text):
     folded = " ".join(text.replace("\0", "\ufffd").split())
     if folded:
-        assert text_of(f"x{escape(text)}") == f"x{' '.join(text.split())}".replace("\0", "\ufffd")
+        assert text_of(f"x{escape(text)}") == without_marks(f"x{folded}")
 
 
 @pytest.mark.parametrize(
@@ -120,6 +125,14 @@ def test_addresses_do_not_become_links():
     assert MarkdownIt("gfm-like", {"linkify": False}).renderInline(escape("see www.example.org")).find("<a") == -1
     for text in ("https://example.org", "www.example.org", "someone@example.org"):
         assert "\u2060" in escape(text)
+
+
+@pytest.mark.parametrize("text", ["\u202eabc", "\u05e9\u05dc", "a\u2069\u202eb", "\u2067a", "\u0627 1"])
+def test_what_turns_the_direction_of_reading_turns_nothing_else(text):
+    shown = escape(text)
+    assert (shown[0], shown[-1]) == ("\u2068", "\u2069")
+    assert not re.search("[\u2066-\u2069]", shown[1:-1])  # nothing in it ends the pair, or opens another one
+    assert "\u2068" not in escape("plain \u00e9 \u4e2d 1")
 
 
 def test_every_page_is_a_file(tmp_path):
