@@ -7,7 +7,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from perpo.errors import PerpoError
 from perpo_dashboard import stored
-from perpo_dashboard.show import PAGES, escape, tell_unreadable
+from perpo_dashboard.show import PAGES, reason, tell_unreadable
 
 
 def _page(name: str, address: str, **more: Any) -> StreamlitPage:
@@ -24,4 +24,4 @@ tell_unreadable(stored.unreadable())
 try:
     chosen.run()
 except PerpoError as error:  # a file that changed while the page was made
-    st.error(f"{escape(error.message)}  \n{escape(error.hint or '')}", icon=":material/error:")
+    st.error(reason(error), icon=":material/error:")

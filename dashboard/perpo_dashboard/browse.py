@@ -18,7 +18,7 @@ from perpo_dashboard.filters import Filter
 from perpo_dashboard.notes import FILE_NAME, Note, read_notes, write_note
 from perpo_dashboard.outcomes import OUTCOMES, Pair
 from perpo_dashboard.settings import settings
-from perpo_dashboard.show import escape
+from perpo_dashboard.show import escape, reason
 
 _PAGE = 25
 _PREFIX = 16
@@ -30,7 +30,7 @@ def show(a: Run, b: Run, more: list[Run]) -> None:
     try:
         pair = stored.pair(a, b)
     except PerpoError as error:
-        st.error(f"{escape(error.message)}  \n{escape(error.hint or '')}")
+        st.error(reason(error))
         return
     if not len(pair.keys):
         st.warning("These runs have no sample of a task in common.")
@@ -136,7 +136,7 @@ def _one(pair: Pair, place: int, a: Run, b: Run, more: list[Run], notes: dict[st
             else:
                 st.caption(f"{name}, {escape(run.record.name)}, has no such sample.")
         except PerpoError as error:
-            st.warning(f"{name}: {escape(error.message)}  \n{escape(error.hint or '')}")
+            st.warning(f"{name}: {reason(error)}")
     cards.show_sample(answers, benchmark)
     key = str(pair.keys[place])
     _remember(key, task, [each.run.record.run_id for each in answers], notes.get(key, Note(False, "")))
@@ -148,7 +148,7 @@ def _known_notes() -> dict[str, Note]:
     try:
         found, damaged = _notes(stored.stamp(folder / FILE_NAME), folder)
     except PerpoError as error:
-        st.error(f"{escape(error.message)}  \n{escape(error.hint or '')}")
+        st.error(reason(error))
         return {}
     if damaged:
         st.warning(f"{damaged} lines of {FILE_NAME} hold no note.")

@@ -11,6 +11,7 @@ from typing import Any
 
 import streamlit as st
 
+from perpo.errors import PerpoError
 from perpo.store import Run, Unreadable
 
 
@@ -209,6 +210,11 @@ def escape(text: str) -> str:
         text = "\u2068" + re.sub("[\u2066-\u2069]", "", text) + "\u2069"
     text = re.sub(r"(://|www\.|@)", "\u2060\\1", text, flags=re.IGNORECASE)
     return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&@])", r"\\\1", text)
+
+
+def reason(error: PerpoError) -> str:
+    """Markdown of what was wrong, and of what to do on a line below."""
+    return f"{escape(error.message)}  \n{escape(error.hint)}"
 
 
 def plain(text: str | None, *, height: Any = "content", missing: str = "nothing") -> None:

@@ -16,7 +16,7 @@ from perpo_dashboard import lists, pictures, stored, training_charts, trainings
 from perpo_dashboard.lists import BestOf, Candidate, Preferences
 from perpo_dashboard.pictures import Box
 from perpo_dashboard.settings import settings
-from perpo_dashboard.show import escape, pick, plain, tell_misread
+from perpo_dashboard.show import escape, pick, plain, reason, tell_misread
 from perpo_dashboard.training_runs import Trainings
 from perpo_dashboard.trainings import Training
 
@@ -139,7 +139,7 @@ def one_list(chosen: Trainings) -> None:
     try:
         known, probed = _known(each)
     except PerpoError as error:
-        st.warning(f"{escape(error.message)}. {escape(error.hint)}")
+        st.warning(reason(error))
         return
     numbers = list(range(1, len(known.counts) + 1)) if known else sorted(probed)
     if not numbers:

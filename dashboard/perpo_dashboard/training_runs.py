@@ -12,7 +12,7 @@ from perpo.colours import RUNS
 from perpo.errors import PerpoError
 from perpo_dashboard import stored, training_charts, trainings
 from perpo_dashboard.settings import settings
-from perpo_dashboard.show import escape, pick_many
+from perpo_dashboard.show import escape, pick_many, reason
 from perpo_dashboard.trainings import METRICS, Training
 
 Trainings = dict[str, Training]
@@ -43,7 +43,7 @@ def choose(folders: dict[str, Path]) -> Trainings:
         try:
             found[short[name]] = stored.training(folders[name])
         except PerpoError as error:
-            st.warning(f"{escape(error.message)}. {escape(error.hint)}")
+            st.warning(reason(error))
     if not names:
         st.info("Choose a training.", icon=":material/info:")
     return found

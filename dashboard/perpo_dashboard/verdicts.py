@@ -16,7 +16,7 @@ from perpo.report import Report
 from perpo.report_files import short, table, truth_of
 from perpo_dashboard import charts, pictures
 from perpo_dashboard.pictures import Box
-from perpo_dashboard.show import PAGES, escape, label_of, plain
+from perpo_dashboard.show import PAGES, escape, label_of, plain, reason
 
 _COLOURS = {"regressed": "orange", "improved": "green", "unchanged": "blue", "inconclusive": "gray"}
 _HELP = {
@@ -33,7 +33,7 @@ _BADGES = {"truth": "green", "baseline": "blue", "candidate": "orange"}
 
 def refused(error: PerpoError) -> None:
     """Why two runs cannot be compared, and what to do."""
-    st.warning(f"{escape(error.message)}  \n{escape(error.hint or '')}", icon=":material/block:")
+    st.warning(reason(error), icon=":material/block:")
 
 
 def show(report: Report, columns: Sequence[str]) -> None:

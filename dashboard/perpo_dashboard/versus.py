@@ -15,7 +15,7 @@ from perpo.store import SAMPLES_FILE, Run
 from perpo_dashboard import breakdown, charts, outcomes, stored, verdicts
 from perpo_dashboard.breakdown import Row
 from perpo_dashboard.outcomes import OUTCOMES, RULES, Pair, Rule
-from perpo_dashboard.show import escape, go, label_of, pick, tell_unknown
+from perpo_dashboard.show import escape, go, label_of, pick, reason, tell_unknown
 
 _BOUND: dict[str, Any] = {"bind": "query-params"}
 
@@ -43,7 +43,7 @@ def show_outcomes(a: Run, b: Run) -> None:
     try:
         pair = stored.pair(a, b)
     except PerpoError as error:
-        st.error(f"{escape(error.message)}  \n{escape(error.hint or '')}")
+        st.error(reason(error))
         return
     if not len(pair.keys):
         st.warning("These runs have no sample of a task in common.")

@@ -12,7 +12,7 @@ from perpo.colours import BASELINE, CANDIDATE, PALETTE
 from perpo.errors import PerpoError
 from perpo.store import Run
 from perpo_dashboard import tally, votes, voting
-from perpo_dashboard.show import escape, go, label_of
+from perpo_dashboard.show import escape, go, label_of, reason
 from perpo_dashboard.tally import Share, Tally
 from perpo_dashboard.votes import Ballots, Opened, Outcome, Question, Study
 
@@ -67,7 +67,7 @@ def _may_open(ballots: Ballots, study: Study, voter: str) -> bool:
     try:
         votes.add(voting.file(), Opened(study.id, voter, votes.now()))
     except PerpoError as error:
-        st.error(f"{escape(error.message)}. {escape(error.hint)}")
+        st.error(reason(error))
         return False
     return True
 

@@ -11,7 +11,7 @@ from perpo.errors import PerpoError
 from perpo.store import SAMPLES_FILE, Run
 from perpo_dashboard import stored, votes, voting
 from perpo_dashboard.outcomes import default_pair
-from perpo_dashboard.show import empty, escape, go, pick_run, tell_unknown
+from perpo_dashboard.show import empty, go, pick_run, reason, tell_unknown
 from perpo_dashboard.stored import Stamp, stamp
 from perpo_dashboard.votes import Ballots, Pool
 
@@ -61,7 +61,7 @@ def set_up(ballots: Ballots) -> None:
     try:
         pool = _pool(tuple(stamp(run.path / SAMPLES_FILE) for run in (one, other)), (one, other))
     except PerpoError as error:
-        st.warning(f"{escape(error.message)}. {escape(error.hint)}")
+        st.warning(reason(error))
         return
     _questions(pool, (one, other))
     if ballots.studies and st.button("All votes", icon=":material/arrow_back:", type="tertiary"):

@@ -16,7 +16,7 @@ from perpo.store import Run
 from perpo_dashboard import pictures, stored, votes
 from perpo_dashboard.pictures import Box
 from perpo_dashboard.settings import settings
-from perpo_dashboard.show import escape, go, plain
+from perpo_dashboard.show import escape, go, plain, reason
 from perpo_dashboard.stored import Stamp, stamp
 from perpo_dashboard.votes import Ballots, Choice, Opened, Question, Study, Vote
 
@@ -206,7 +206,7 @@ def kept(row: Study | Vote | Opened) -> bool:
     try:
         votes.add(file(), row)
     except PerpoError as error:
-        st.error(f"{escape(error.message)}. {escape(error.hint)}")
+        st.error(reason(error))
         return False
     return True
 

@@ -4,13 +4,12 @@ import streamlit as st
 
 from perpo.errors import PerpoError
 from perpo_dashboard import vote_result, vote_setup, voting
-from perpo_dashboard.show import escape, go
+from perpo_dashboard.show import escape, go, reason
 
 try:
     ballots = voting.ballots()
 except PerpoError as error:
-    st.error(escape(error.message))
-    st.caption(error.hint)
+    st.error(reason(error))
     st.stop()
 if ballots.unread:
     lines = "line makes" if ballots.unread == 1 else "lines make"
