@@ -106,7 +106,18 @@ def scores(run: Run) -> Scores:
     Raises:
         PerpoError: The samples are missing or damaged.
     """
-    return _scores(stamp(run.path / SAMPLES_FILE), run.path)
+    file = stamp(run.path / SAMPLES_FILE)
+    try:
+        return _scores(file, run.path)
+    except PerpoError as error:
+        _damaged()[run.path] = file, error.message
+        raise
+
+
+def damaged(held: Sequence[Run]) -> list[str]:
+    """Why scores could not be read when somebody asked for them, of those runs whose samples are still as they were."""
+    told = [(run, _damaged().get(run.path)) for run in held]
+    return [found[1] for run, found in told if found and found[0] == stamp(run.path / SAMPLES_FILE)]
 
 
 def column(run: Run, name: str) -> pa.Array:
@@ -202,6 +213,11 @@ def _run(file: Stamp) -> Run | Unreadable:
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _scores(file: Stamp, folder: Path) -> Scores:
     return read_scores(read_run(folder))
+
+
+@st.cache_resource(show_spinner=False)
+def _damaged() -> dict[Path, tuple[Stamp, str]]:
+    return {}
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

@@ -241,5 +241,7 @@ found = [part for board in leaderboard.boards(held, differ) for part in boards.s
 views = formed(found, topics, to, order)
 _compared().add(stamps)
 with place.container():
+    if reasons := stored.damaged(held):
+        st.warning("  \n".join(["Not compared with other runs:", *map(escape, reasons)]))
     show_all(views)
 draw(views)
