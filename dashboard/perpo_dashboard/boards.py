@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pandas as pd
@@ -51,7 +51,8 @@ class Choice:
     def holds(self, run: Run) -> bool:
         """Whether a run is meant."""
         record = run.record
-        day = datetime.fromisoformat(record.created_utc).date()
+        when = datetime.fromisoformat(record.created_utc)
+        day = (when.astimezone(UTC) if when.tzinfo else when).date()
         return (
             (not self.bases or record.model.id in self.bases)
             and (not self.methods or leaderboard.method_of(record) in self.methods)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -52,6 +52,22 @@ def test_a_choice_leaves_what_it_names(runs) -> None:
     assert boards.Choice(judges=["gpt-4-0613"]).holds(judged)
     assert boards.Choice(judges=[boards.NO_JUDGE]).holds(runs[0])
     assert not boards.Choice(bases=["another"]).holds(runs[0])
+
+
+@pytest.mark.parametrize(
+    ("when", "day"),
+    [
+        ("2026-02-01T00:30:00+02:00", date(2026, 1, 31)),
+        ("2026-02-01T23:30:00-05:00", date(2026, 2, 2)),
+        ("2026-02-01T23:30:00Z", date(2026, 2, 1)),
+        ("2026-02-01T00:30:00", date(2026, 2, 1)),
+    ],
+)
+def test_days_are_those_of_utc(runs, when, day) -> None:
+    run = dataclasses.replace(runs[0], record=dataclasses.replace(runs[0].record, created_utc=when))
+    assert boards.Choice(since=day, until=day).holds(run)
+    assert not boards.Choice(until=day - timedelta(days=1)).holds(run)
+    assert not boards.Choice(since=day + timedelta(days=1)).holds(run)
 
 
 def test_rows_without_a_common_column_are_tables_of_their_own(found) -> None:
