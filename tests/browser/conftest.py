@@ -35,9 +35,12 @@ def _made_runs() -> ModuleType:
     return made_runs
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[BrowserContext]:
-    """A browser for all tests; each visitor has a tab."""
+    """A browser for all tests here; each visitor has a tab.
+
+    It ends with this folder: as long as it lives its event loop runs in this thread, and no other can.
+    """
     try:
         with visiting.chromium() as browser:
             yield browser
@@ -48,7 +51,7 @@ def chromium() -> Iterator[BrowserContext]:
         pytest.skip(f"{reason}; on Debian: apt-get install chromium")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Start dashboards, each once however often it is asked for; at the end none of them may have met an exception."""
     cache = tmp_path_factory.mktemp("cache")
