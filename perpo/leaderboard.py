@@ -193,7 +193,7 @@ def _place(row: Row) -> tuple[Any, ...]:
     methods = list(_METHODS.values())
     place = methods.index(row.method) if row.method in methods else len(methods)
     record = row.run.record
-    return (record.source != "measured", row.base, place, record.created_utc, record.run_id)
+    return (record.source != "measured", row.base, place, record.when, record.run_id)
 
 
 def _column_place(column: Column) -> int:

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -186,6 +186,12 @@ class RunRecord:
     samples: SamplesFile | None
     source: Literal["measured", "reported"]
     rescored_from: str | None = None
+
+    @property
+    def when(self) -> datetime:
+        """`created_utc` as a time that can be compared: UTC, also where it names no zone."""
+        found = datetime.fromisoformat(self.created_utc)
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
     def group(self, name: str) -> GroupResult | None:
         """The group of that name, or None."""

@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -146,7 +146,12 @@ def find_runs(root: Path) -> tuple[list[Run], list[Unreadable]]:
             runs.append(read_run(file))
         except PerpoError as error:
             unreadable.append(Unreadable(file, error.message))
-    return sorted(runs, key=lambda run: (run.record.created_utc, run.record.run_id)), unreadable
+    return oldest_first(runs), unreadable
+
+
+def oldest_first(runs: Iterable[Run]) -> list[Run]:
+    """Runs in the order of their times, whatever zone a record wrote its time in."""
+    return sorted(runs, key=lambda run: (run.record.when, run.record.run_id))
 
 
 def run_files(root: Path) -> list[Path]:

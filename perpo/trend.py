@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +45,7 @@ def history(runs: Sequence[Run], task: str | None = None, metric: str | None = N
         if found is not None and found.value is not None:
             record = run.record
             line = {
-                "when": pd.to_datetime(datetime.fromisoformat(record.created_utc), utc=True),
+                "when": pd.Timestamp(record.when),
                 "name": _name(record, task),
                 "run_id": record.run_id,
             }

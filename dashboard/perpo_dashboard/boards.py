@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import pandas as pd
@@ -22,7 +22,7 @@ ORDERS: dict[str, tuple[Callable[[Row], Any] | None, bool]] = {
     "source, base and method": (None, False),
     "base": (lambda row: row.base, False),
     "method": (lambda row: row.method, False),
-    "newest first": (lambda row: row.run.record.created_utc, True),
+    "newest first": (lambda row: row.run.record.when, True),
     "judge": (lambda row: judge_of(row.run.record), False),
 }
 """What rows can be sorted by, beside a column."""
@@ -51,8 +51,7 @@ class Choice:
     def holds(self, run: Run) -> bool:
         """Whether a run is meant."""
         record = run.record
-        when = datetime.fromisoformat(record.created_utc)
-        day = (when.astimezone(UTC) if when.tzinfo else when).date()
+        day = record.when.date()
         return (
             (not self.bases or record.model.id in self.bases)
             and (not self.methods or leaderboard.method_of(record) in self.methods)

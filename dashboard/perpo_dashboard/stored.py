@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from perpo.compare import Scores, read_scores
 from perpo.errors import PerpoError
 from perpo.report import THRESHOLD, Report, compare_runs
-from perpo.store import SAMPLES_FILE, Run, Unreadable, read_run, run_files
+from perpo.store import SAMPLES_FILE, Run, Unreadable, oldest_first, read_run, run_files
 from perpo.training_record import FILE_NAME as TRAINING_FILE
 from perpo.training_record import LOG_NAME
 from perpo_dashboard import lists, outcomes
@@ -199,7 +199,7 @@ def _runs(listing: tuple[Stamp, ...]) -> tuple[list[Run], list[Unreadable]]:
     for each in listing:
         one = _run(each)
         (found if isinstance(one, Run) else broken).append(one)  # type: ignore[arg-type]
-    return sorted(found, key=lambda run: (run.record.created_utc, run.record.run_id)), broken
+    return oldest_first(found), broken
 
 
 @st.cache_resource(max_entries=5000, show_spinner=False)

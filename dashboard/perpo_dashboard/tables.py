@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -114,7 +113,7 @@ def styled(found: Board) -> tuple[Styler, int]:
     about: dict[str, Any] = {
         "run": leaderboard_files.names(found),
         "source": [[record.source] for record in records],
-        "date": pd.to_datetime([datetime.fromisoformat(record.created_utc) for record in records], utc=True),
+        "date": pd.to_datetime([record.when for record in records], utc=True),
     }
     if any(record.judge for record in records):
         about["judge"] = [judge_of(record) for record in records]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -107,3 +108,16 @@ def test_names_of_runs() -> None:
 def test_samples_keep_their_types(make_run) -> None:
     schema = make_run("base", ROWS).samples().schema
     assert schema.field("scores").type.field("acc@0.5").type == pa.float64()
+
+
+def test_runs_are_ordered_by_their_times_in_any_zone(make_run, tmp_path: Path) -> None:
+    """The newest is what a gate compares: 11:00 at +02:00 is 09:00, before 10:00 in UTC and 10:30 of no zone."""
+    times = {"last": "2026-01-31T10:30:00", "first": "2026-01-31T11:00:00+02:00", "middle": "2026-01-31T10:00:00+00:00"}
+    for name, when in times.items():
+        file = make_run(name, {"refshapes_val": [("a", 1.0), ("b", 0.0)]}).path / "run.json"
+        record = json.loads(file.read_text()) | {"created_utc": when}
+        file.write_text(json.dumps(record))
+    runs, unreadable = store.find_runs(tmp_path)
+    assert [run.record.name for run in runs] == ["first", "middle", "last"]
+    assert unreadable == []
+    assert store.resolve_run(str(tmp_path), tmp_path).record.name == "last"
