@@ -33,10 +33,6 @@ __all__ = [
     "prompts_sha256",
 ]
 
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "llava_bench": judged.parse_pair_rating,
-    "mmhal": judged.parse_mmhal_rating,
-}
 _FLAGS = {"llava_bench": judged.pair_flags, "mmhal": judged.mmhal_flags}
 _ATTEMPTS = 2
 _CHARACTERS_PER_TOKEN = 4
@@ -222,7 +218,7 @@ class _Asked:
         return None if done else len(replies) + 1
 
     def _rating(self, call: tuple[str, int], reply: Reply) -> Any:
-        return None if reply.text is None else _PARSERS[self._calls[call][1]](reply.text)
+        return None if reply.text is None else judged.PARSERS[self._calls[call][1]](reply.text)
 
     def verdict(self, question: Question, vote: int) -> Verdict:
         call = _digest(self._body(question)), vote

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perpo.cli.arguments import default_of
 from perpo.cli.common import arg, parse_arguments
 from perpo.errors import PerpoError
 
 if TYPE_CHECKING:
+    from perpo.records import TaskResult
     from perpo_eval.judged import Judge
 
 
@@ -114,6 +115,7 @@ def show(path: Path, *, as_json: bool) -> int:
     return 3
 
 
-def _missing(tasks: Any) -> tuple[int, int]:
+def _missing(tasks: Sequence[TaskResult]) -> tuple[int, int]:
+    """How many samples were to be judged, and of how many the judgement is missing."""
     judged = [task for task in tasks if any(metric.name == "missing" for metric in task.metrics)]
-    return sum(task.n_scored for task in judged), sum(task.n_error for task in judged)
+    return sum(task.n_scored or 0 for task in judged), sum(task.n_error or 0 for task in judged)

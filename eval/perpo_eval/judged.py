@@ -19,12 +19,7 @@ from typing import Any
 from perpo.scores import JUDGED, score_names
 from perpo_eval.judge import JudgeSettings, Question, Verdict, ask_judge, judge_key
 from perpo_eval.judge_messages import llava_messages, mmhal_messages, official_settings, prompts_sha256
-from perpo_eval.metrics.judged import (
-    official_mmhal_rating,
-    official_pair_rating,
-    parse_mmhal_rating,
-    parse_pair_rating,
-)
+from perpo_eval.metrics.judged import PARSERS, official_mmhal_rating, official_pair_rating
 
 MOST_MISSING = 0.05
 """The share of a run's samples whose judgement may be missing; with more the run is partial."""
@@ -36,7 +31,6 @@ HALLUCINATION_BELOW = 3
 """MMHal-Bench's scores below it say that the answer holds a hallucination."""
 
 _SWAPPED = ":swapped"
-_READ: dict[str, Callable[[str], Any]] = {"llava_bench": parse_pair_rating, "mmhal": parse_mmhal_rating}
 _READ_OFFICIALLY: dict[str, Callable[[str], Any]] = {
     "llava_bench": official_pair_rating,
     "mmhal": official_mmhal_rating,
@@ -159,7 +153,7 @@ def _model_first(vote: Vote) -> tuple[float, float]:
 def _read(benchmark: str, vote: Vote) -> dict[str, Any]:
     text, first = vote["text"], vote["first_text"]
     return {
-        "rating": None if text is None else _READ[benchmark](text),
+        "rating": None if text is None else PARSERS[benchmark](text),
         "official": None if first is None else _READ_OFFICIALLY[benchmark](first),
     }
 
