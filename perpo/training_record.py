@@ -236,13 +236,20 @@ def _is_finite(value: float) -> bool:
 
 
 def read_log(directory: str | Path) -> list[dict[str, Any]]:
-    """The entries of log.jsonl, oldest first; a last line that was cut while it was written is left out."""
+    """The entries of log.jsonl, oldest first; a last line that was cut while it was written is left out.
+
+    Raises:
+        PerpoError: Another line is damaged.
+    """
     path = Path(directory, LOG_NAME)
     if not path.is_file():
         return []
-    *lines, last = path.read_text().split("\n")
-    del last  # empty, or a line that has no end yet
-    return [json.loads(line) for line in lines]
+    try:
+        *lines, last = path.read_text().split("\n")
+        del last  # empty, or a line that has no end yet
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise PerpoError(f"{path} is damaged: {error}", _DAMAGED) from error
 
 
 def digests_of(directory: str | Path) -> dict[str, str | None]:

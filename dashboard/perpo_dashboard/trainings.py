@@ -99,7 +99,7 @@ def read_training(folder: Path) -> Training:
     """
     try:
         record, log = read_record(folder), read_log(folder)
-    except (ValueError, OSError) as error:
+    except OSError as error:
         raise PerpoError(f"{folder} cannot be read: {error}", "train again, or leave it") from error
     if record is None:
         raise PerpoError(f"{folder} holds no training.json", "give a folder that perpo-train wrote to")

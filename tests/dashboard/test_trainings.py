@@ -163,7 +163,7 @@ def test_a_training_is_read_with_its_log(tmp_path, write_training):
     [
         ("training.json", "{", "damaged"),
         ("training.json", '{"schema_version": 9}', "schema version 9"),
-        ("log.jsonl", "{\n", "cannot be read"),
+        ("log.jsonl", "{\n", r"log\.jsonl is damaged"),
     ],
 )
 def test_what_is_damaged_is_said(tmp_path, write_training, name, text, reason):

@@ -106,6 +106,13 @@ def test_the_log_is_read_up_to_its_last_whole_line(tmp_path):
     assert read_log(tmp_path) == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": None, "grad_norm": None}]
 
 
+@pytest.mark.parametrize("content", [b'{"step": 1\n{"step": 2}\n', b"\xff\n"])
+def test_a_log_that_is_damaged_is_named(tmp_path, content):
+    (tmp_path / "log.jsonl").write_bytes(content)
+    with pytest.raises(PerpoError, match=r"log\.jsonl is damaged"):
+        read_log(tmp_path)
+
+
 def test_a_public_record_names_no_directory(output):
     record = read_record(output)
     info = {"data": "/home/me/held.jsonl", "data_sha256": "0", "reward_name": "iou", "questions": 1}
