@@ -120,35 +120,30 @@ def labels(
         column: A's columns.
         scores: A's scores by name, in A's own order.
     """
-    found = _labels(kind, benchmark, pair, mask, record, column, scores)
+    if kind == "task":
+        found = Labels(pair.names, pair.tasks)
+    elif kind == "box size":
+        edges = [f"{100 * edge:g}%" for edge in _AREAS]
+        found = _binned(_box_share(column), _AREAS, edges, "of the picture")
+    elif kind == "page length":
+        found = _binned(_lengths(column("target")), _PAGES, [f"{edge:,}" for edge in _PAGES], "characters")
+    elif kind in ("expression length", "question length"):
+        words = _words(column("question")) - _asked(pair, record)[pair.tasks]
+        found = _binned(words, _LENGTHS, list(map(str, _LENGTHS)), "words")
+    elif kind == "truth":
+        found = _truths(column("target"), mask)
+    else:
+        found = _typed(pair, _types(benchmark, scores), scores)
     return Labels(found.names, np.where(mask, found.codes, -1))
 
 
-def _labels(
-    kind: str,
-    benchmark: str,
-    pair: Pair,
-    mask: NDArray[np.bool_],
-    record: RunRecord,
-    column: Column,
-    scores: Mapping[str, NDArray],
-) -> Labels:
-    if kind == "task":
-        return Labels(pair.names, pair.tasks)
-    if kind == "box size":
-        edges = [f"{100 * edge:g}%" for edge in _AREAS]
-        return _binned(_box_share(column), _AREAS, edges, "of the picture")
-    if kind == "page length":
-        return _binned(_lengths(column("target")), _PAGES, [f"{edge:,}" for edge in _PAGES], "characters")
-    if kind in ("expression length", "question length"):
-        words = _words(column("question")) - _asked(pair, record)[pair.tasks]
-        return _binned(words, _LENGTHS, list(map(str, _LENGTHS)), "words")
-    if kind == "truth":
-        truths = pc.if_else(pa.array(mask), pc.utf8_trim(column("target"), '"'), pa.scalar(None, pa.string()))
-        found = pc.dictionary_encode(truths)
-        names = [str(name) for name in found.dictionary.to_pylist()]
-        return Labels(names, pc.fill_null(found.indices, -1).to_numpy(zero_copy_only=False))
-    types = _types(benchmark, scores)
+def _truths(targets: pa.Array, mask: NDArray[np.bool_]) -> Labels:
+    found = pc.dictionary_encode(pc.if_else(pa.array(mask), pc.utf8_trim(targets, '"'), pa.scalar(None, pa.string())))
+    names = [str(name) for name in found.dictionary.to_pylist()]
+    return Labels(names, pc.fill_null(found.indices, -1).to_numpy(zero_copy_only=False))
+
+
+def _typed(pair: Pair, types: Mapping[str, str], scores: Mapping[str, NDArray]) -> Labels:
     codes = np.full(len(pair.keys), -1)
     for code, score in enumerate(types.values()):
         codes[~np.isnan(scores[score][pair.places[0]])] = code

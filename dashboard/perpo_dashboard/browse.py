@@ -18,7 +18,7 @@ from perpo_dashboard.filters import Filter
 from perpo_dashboard.notes import FILE_NAME, Note, read_notes, write_note
 from perpo_dashboard.outcomes import OUTCOMES, Pair
 from perpo_dashboard.settings import settings
-from perpo_dashboard.show import escape, reason
+from perpo_dashboard.show import escape, reason, shared
 
 _PAGE = 25
 _PREFIX = 16
@@ -27,13 +27,8 @@ _STEPS = 470  # pixels that the buttons and the key take, which stay together on
 
 def show(a: Run, b: Run, more: list[Run]) -> None:
     """The page below the choice of runs."""
-    try:
-        pair = stored.pair(a, b)
-    except PerpoError as error:
-        st.error(reason(error))
-        return
-    if not len(pair.keys):
-        st.warning("These runs have no sample of a task in common.")
+    pair = shared(a, b)
+    if pair is None:
         return
     scopes = outcomes.scopes(a.record, pair.names)
     notes, benchmarks = _known_notes(), outcomes.benchmarks_of(a.record)

@@ -118,6 +118,8 @@ def _opened(file: str | Path) -> Iterator[Image.Image]:
     try:
         with Image.open(file) as image:
             yield image
+    except PerpoError:  # told already
+        raise
     except Exception as error:  # damaged files raise many kinds, SyntaxError among them
         told = " ".join(str(error).split()) or type(error).__name__
         raise PerpoError(f"the picture {file} cannot be read: {told}", "see whether its file is whole") from error

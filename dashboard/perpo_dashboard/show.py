@@ -13,6 +13,8 @@ import streamlit as st
 
 from perpo.errors import PerpoError
 from perpo.store import Run, Unreadable
+from perpo_dashboard import stored
+from perpo_dashboard.outcomes import Pair
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,19 @@ def empty(message: str, command: str) -> None:
     st.info(message, icon=":material/info:")
     st.code(command, language="bash")
     st.stop()
+
+
+def shared(a: Run, b: Run) -> Pair | None:
+    """Two runs side by side; None, and why is said, where their samples cannot be read or none is of both."""
+    try:
+        pair = stored.pair(a, b)
+    except PerpoError as error:
+        st.error(reason(error))
+        return None
+    if not len(pair.keys):
+        st.warning("These runs have no sample of a task in common.")
+        return None
+    return pair
 
 
 def tell_unreadable(found: Sequence[Unreadable]) -> None:

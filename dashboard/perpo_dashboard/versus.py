@@ -15,7 +15,7 @@ from perpo.store import SAMPLES_FILE, Run
 from perpo_dashboard import breakdown, charts, outcomes, stored, verdicts
 from perpo_dashboard.breakdown import Row
 from perpo_dashboard.outcomes import OUTCOMES, RULES, Pair, Rule
-from perpo_dashboard.show import escape, go, label_of, pick, reason, tell_unknown
+from perpo_dashboard.show import escape, go, label_of, pick, shared, tell_unknown
 
 _BOUND: dict[str, Any] = {"bind": "query-params"}
 
@@ -40,13 +40,8 @@ def show_verdicts(a: Run, b: Run, place: DeltaGenerator) -> None:
 def show_outcomes(a: Run, b: Run) -> None:
     """Who is right where: counts as buttons, the scores of the samples, and kinds of samples."""
     st.subheader("Who is right where")
-    try:
-        pair = stored.pair(a, b)
-    except PerpoError as error:
-        st.error(reason(error))
-        return
-    if not len(pair.keys):
-        st.warning("These runs have no sample of a task in common.")
+    pair = shared(a, b)
+    if pair is None:
         return
     scopes = outcomes.scopes(a.record, pair.names)
     tell_unknown("part", scopes, "which these runs do not share")

@@ -221,8 +221,9 @@ def test_a_picture_that_is_damaged_is_refused_in_a_sentence(folders, content, mo
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert pictures.find({"sha256": digest, "path": "x.png"}) == file  # it is what the record names
     for whole in (False, True):
-        with pytest.raises(PerpoError, match=r"the picture .*x\.png cannot be read: "):
+        with pytest.raises(PerpoError, match=r"the picture .*x\.png cannot be read: ") as told:
             pictures.with_boxes(file, digest, [], whole=whole)
+        assert told.value.message.count("cannot be read") == 1
 
 
 def test_a_pictures_size_is_its_own(folders):
