@@ -19,6 +19,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+from perpo.adapters import put_adapter
 from perpo.checkpoints import first_line, local_directory, public_name, resolve_model, weights_digest
 from perpo.data import strip_image_token
 from perpo.errors import PerpoError
@@ -164,7 +165,7 @@ def load_model(
     if known is None:
         check_unlisted(model, family, lambda: _samples(LoadedModel(model, processor, family, name, weights_sha256)))
     if adapter is not None:
-        model = _with_adapter(model, adapter, trainable_adapter)
+        model = in_full_precision(put_adapter(model, adapter, trainable=trainable_adapter)).eval()
     return LoadedModel(model, processor, family, name, weights_sha256, adapter_sha256)
 
 
@@ -300,19 +301,6 @@ def add_lora(loaded: LoadedModel, *, r: int, alpha: int, dropout: float, train_p
         modules_to_save=projector,
     )
     return in_full_precision(get_peft_model(loaded.model, config))
-
-
-def _with_adapter(model: Any, adapter: str, trainable: bool) -> PeftModel:
-    try:
-        wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
-    except Exception as error:  # as in load_model
-        raise PerpoError(
-            f"the adapter {adapter} does not fit the model: {first_line(error)}",
-            "give the model that it was trained on",
-        ) from error
-    for config in wrapped.peft_config.values():  # what is written again names no directory of a machine
-        config.base_model_name_or_path = model.name_or_path
-    return in_full_precision(wrapped).eval()
 
 
 def projector_modules(model: Any, family: Family) -> list[str]:
