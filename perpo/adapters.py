@@ -93,7 +93,9 @@ def fill_adapter(
     if left:  # PEFT renames once more, and must not lose any
         raise PerpoError(f"the adapter {where} does not fit the model: PEFT did not take {left[0]}", _OTHER_MODEL)
     if moved := len(given.keys() - weights.keys()):
-        _say(f"note: {moved} weights of the adapter {where} have names of an earlier transformers; they were renamed")
+        say_once(
+            f"note: {moved} weights of the adapter {where} have names of an earlier transformers; they are renamed"
+        )
 
 
 def _only_renames(transform: Any) -> bool:
@@ -139,13 +141,14 @@ def _warn_of(adapter: str | Path, config: Any, base: Any) -> None:
     written = json.loads(Path(adapter, "adapter_config.json").read_text(encoding="utf-8"))
     known = {field.name for field in fields(config)}
     if unknown := sorted(name for name, value in written.items() if value and name not in known):
-        _say(f"warning: the adapter {adapter} has settings that this PEFT does not know: {', '.join(unknown)}")
+        say_once(f"warning: the adapter {adapter} has settings that this PEFT does not know: {', '.join(unknown)}")
     named, here = (Path(each or "").name for each in (config.base_model_name_or_path, base.name_or_path))
     if named and here and named != here and not Path(adapter, FILE_NAME).is_file():
-        _say(f"warning: the adapter {adapter} says that it was trained on {named}, and is put on {here}")
+        say_once(f"warning: the adapter {adapter} says that it was trained on {named}, and is put on {here}")
 
 
-def _say(text: str) -> None:
+def say_once(text: str) -> None:
+    """Say it on stderr, of several processes in the first alone."""
     if is_first_process():
         print(text, file=sys.stderr)
 

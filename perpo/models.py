@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from perpo.adapters import put_adapter
+from perpo.adapters import put_adapter, say_once
 from perpo.checkpoints import first_line, local_directory, public_name, resolve_model, weights_digest
 from perpo.data import strip_image_token
 from perpo.errors import PerpoError
@@ -106,6 +106,10 @@ class LoadedModel:
         )
         inputs.pop("labels", None)  # PaliGemma's processor gives them, for a loss of its own
         return inputs
+
+    def without_model(self) -> LoadedModel:
+        """What `encode` and the tokenizer need, small enough to be handed to other processes."""
+        return replace(self, model=None)
 
     def _adds_special_tokens(self, prompt: str) -> bool:
         return self.family.prompt is None and not prompt.startswith(self.tokenizer.bos_token or "\0")
@@ -198,15 +202,30 @@ def _base_model(directory: Path, name: str, dtype: DType, place: torch.device, q
         **quantized,
     )
     model, report = loaded
+    check_loaded(name, report)
+    # PEFT writes it into adapters, which should name no directory of the machine that they were trained on.
+    model.name_or_path = model.config.name_or_path = public_name(name)
+    return model
+
+
+def check_loaded(name: str, report: Mapping[str, Any]) -> None:
+    """Look at what transformers says of the weights that it loaded; what the model has no use for is warned of.
+
+    Args:
+        name: The model's, for messages.
+        report: The loading info.
+
+    Raises:
+        PerpoError: The model lacks weights, which are random then.
+    """
     absent = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
     if absent:
         raise PerpoError(
             f"{name} lacks {len(absent)} weights that its config.json asks for, such as {absent[0]}",
             "is the download complete, and does config.json belong to these weights?",
         )
-    # PEFT writes it into adapters, which should name no directory of the machine that they were trained on.
-    model.name_or_path = model.config.name_or_path = public_name(name)
-    return model
+    if unused := sorted(report["unexpected_keys"]):
+        say_once(f"warning: {name} has {len(unused)} weights that its config.json has no use for, such as {unused[0]}")
 
 
 def _attention(directory: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from transformers import AutoModelForImageTextToText
 
 from perpo.adapters import fill_adapter
 from perpo.checkpoints import ADAPTER_WEIGHTS
+from perpo.models import check_loaded
 
 
 def save_checkpoint(
@@ -48,7 +49,9 @@ def load_checkpoint(model: Any, directory: str | Path) -> None:
         fill_adapter(model, load_file(Path(directory, ADAPTER_WEIGHTS)), directory)
         return
     # the names in the files are not those in memory, and transformers knows both
-    saved = AutoModelForImageTextToText.from_pretrained(
-        directory, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        directory, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
     )
+    saved, report = loaded
+    check_loaded(str(directory), report)
     model.load_state_dict(saved.state_dict())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from perpo.passes import split
 from perpo.policy import Policy
 from perpo.prefix import base_model, longest_shared
 from perpo.saving import load_checkpoint, save_checkpoint
+from perpo.termination import let_parent_decide
 from perpo.train_arguments import TrainArguments
 
 
@@ -215,6 +217,13 @@ class PreferenceTrainer(Trainer):
         else:  # in which accelerate would put any other random order
             order = SeedableRandomSampler(lists, data_seed=self.args.seed)
         return order if self.args.world_size == 1 else Filled(order, together)
+
+    def get_train_dataloader(self) -> Any:
+        """The loader; processes that load for it leave SIGTERM to this one."""
+        loader: Any = super().get_train_dataloader()
+        batches = loader.base_dataloader
+        batches.worker_init_fn = partial(let_parent_decide, batches.worker_init_fn)
+        return loader
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Tensor]:  # type: ignore[override]
         """The micro-batches of an optimizer step, and how many lists they hold together.
