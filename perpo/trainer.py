@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from perpo.callbacks import FiniteGuard
+from perpo.callbacks import EachEpochsOrder, FiniteGuard
 from perpo.distributed import Filled, deepspeed_config, full_weights, nanmeans, shape_of, summed
 from perpo.lists import Collator, ListDataset, SimilarLengths
 from perpo.logps import candidate_logps
@@ -216,7 +216,9 @@ class PreferenceTrainer(Trainer):
             order: Any = SimilarLengths(lists, together * self.args.gradient_accumulation_steps, self.args.seed)
         else:  # in which accelerate would put any other random order
             order = SeedableRandomSampler(lists, data_seed=self.args.seed)
-        return order if self.args.world_size == 1 else Filled(order, together)
+        order = order if self.args.world_size == 1 else Filled(order, together)
+        self.add_callback(EachEpochsOrder(order))
+        return order
 
     def get_train_dataloader(self) -> Any:
         """The loader; processes that load for it leave SIGTERM to this one."""
