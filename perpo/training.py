@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,7 +23,6 @@ from perpo.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.card import write_card
 from perpo.checkpoints import files_digest, use_hub_cache
 from perpo.data import (
-    PreferenceRecord,
     Question,
     check_images,
     image_root_of,
@@ -41,6 +41,7 @@ from perpo.provenance import hardware, peak_memory
 from perpo.quantization import check_machine
 from perpo.reference_cache import Precompute, ReferenceCache
 from perpo.resuming import Start, check_same_images, find_start, is_first_process, step_of
+from perpo.samplers import check_sampler
 from perpo.services import check_services, push, start_wandb
 from perpo.termination import Termination
 from perpo.train_arguments import TrainArguments
@@ -123,8 +124,9 @@ def _check_data(
     args: TrainArguments, records: Sequence[Question], choices: Sequence[Choice], record: dict[str, Any], start: Start
 ) -> Path:
     """Refuse records of another model, and images that cannot be used or have changed; returns where images are."""
-    if args.reference == "recorded":
-        _check_recorded(records, record, args.dtype)
+    warning = check_sampler(args, records, record["model"])
+    if warning is not None and is_first_process():
+        print(f"warning: {warning}", file=sys.stderr)
     image_root = Path(args.image_root or image_root_of(args.data))
     check_images([choice.record for choice in choices], image_root)
     paths = dict.fromkeys(Path(image_root, choice.record.image_path) for choice in choices)
@@ -202,25 +204,6 @@ def _failure_recorded(output: Path, record: dict[str, Any]) -> Iterator[None]:
             with suppress(OSError):
                 write_record(output, record | {"status": "failed", "error": error.message})
         raise
-
-
-def _check_recorded(records: Sequence[Question], record: dict[str, Any], dtype: str) -> None:
-    """Recorded log-probabilities are the reference's only if the starting policy sampled them, as precisely."""
-    for number, each in enumerate(records, 1):
-        assert isinstance(each, PreferenceRecord)
-        sampling = each.sampling or {}
-        for key in ("weights_sha256", "adapter_sha256"):
-            if sampling.get(key) != record["model"][key]:
-                raise PerpoError(
-                    f"record {number} was not sampled from the model and adapter that training starts from",
-                    "leave --reference out, or give the --model and --adapter that it was sampled from",
-                )
-        if sampling.get("dtype") != dtype:
-            raise PerpoError(
-                f"record {number} was sampled in {sampling.get('dtype', 'an unknown type')}, "
-                f"and training computes in {dtype}",
-                "leave --reference out, or choose --bf16 to suit the records",
-            )
 
 
 @contextmanager

@@ -149,7 +149,7 @@ def test_without_a_judge_the_answers_are_kept_and_judged_later(judged, folder, a
     shown = capsys.readouterr()
     assert "awaiting judge" in shown.out
     (path,) = Path(output).glob("mine/*")
-    assert f"no scores yet; perpo-eval judge {path} --output {output} --judge_model NAME gives them" in shown.err
+    assert f"no scores yet; perpo-eval judge --judge_model NAME --run {path} --output {output} gives them" in shown.err
     waiting = read_run(path)
     assert (waiting.record.status, waiting.record.judge) == ("awaiting judge", None)
     values = {m.value for task in waiting.record.tasks for m in task.metrics}

@@ -1,11 +1,12 @@
 """Runs training programs, each in a process of its own, from one that has done the imports.
 
 Reads a line of JSON for each: {"words": what perpo-train is given, "kill": null or where the process
-is killed with SIGKILL, or "term:K" where it and its children are sent SIGTERM}. Answers with {"code": its exit code, negative for a signal, "err": its stderr}.
+is killed}. Answers with {"code": its exit code, negative for a signal, "err": its stderr}.
 
-Where it can be killed: "step:K" after the optimizer's K-th step of this process; "save:K:NAME" within
+Where it can be killed with SIGKILL: "step:K" after the optimizer's K-th step of this process; "save:K:NAME" within
 the K-th checkpoint, when half of the file NAME is written; "seal:K" before the K-th manifest; "rename:K" before
-the K-th time that a folder is renamed. SIGTERM comes as the K-th loss is computed, or for 0 as the model is loaded.
+the K-th time that a folder is renamed. With "term:K" it and its children are sent SIGTERM as the K-th loss is
+computed, or for 0 as the model is loaded.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import math
+import multiprocessing
 import random
 import shutil
 from pathlib import Path
