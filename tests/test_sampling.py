@@ -276,7 +276,10 @@ def test_the_printed_next_step_runs_as_it_stands_and_trains_what_was_sampled_fro
 ):
     start = str(adapter) if with_adapter else None
     output = folder / f"of adapter {with_adapter}.jsonl"
-    assert main(words(arguments(folder, checkpoint, limit=2, adapter=start, output=str(output)))) == 0
+    sampling = words(
+        arguments(folder, checkpoint, limit=2, adapter=start, output=str(output), num_candidates=30, temperature=2.0)
+    )
+    assert main(sampling) == 0
     said, command = capfd.readouterr().err.splitlines()[-1].split("; to train on it: ")
     program, *flags = shlex.split(command)
     assert (said, Path(program).name) == (f"{output} written", "perpo-train")
@@ -287,7 +290,7 @@ def test_the_printed_next_step_runs_as_it_stands_and_trains_what_was_sampled_fro
         assert {key: model[key] for key in ("weights_sha256", "adapter_sha256")} == {
             key: records(output)[0]["sampling"][key] for key in ("weights_sha256", "adapter_sha256")
         }
-        assert main(words(arguments(folder, checkpoint, limit=2, adapter=start, output=str(output)))) == 0
+        assert main(sampling) == 0
         assert f"--output_dir '{expected}-2'" in capfd.readouterr().err
         flags[flags.index("--adapter") : flags.index("--adapter") + 2] = []
         assert train_main([*flags, "--output_dir", str(folder / "other")]) == 2

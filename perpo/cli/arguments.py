@@ -98,11 +98,13 @@ def command_line(program: str, arguments: Any, *subcommand: str) -> str:
     words = [program, *subcommand]
     for field in dataclasses.fields(arguments):
         value = getattr(arguments, field.name)
+        if value == default_of(field):
+            continue
         if value is True:
             words.append(f"--{field.name}")
-        elif isinstance(value, list) and value != default_of(field):
+        elif isinstance(value, list):
             words += [f"--{field.name}", *map(str, value)]
-        elif value != default_of(field):
+        else:
             text = "none" if value is None else str(value)
             words += [f"--{field.name}={text}"] if text.startswith("-") else [f"--{field.name}", text]
     return shlex.join(words)
