@@ -41,8 +41,9 @@ def put_adapter(model: Any, adapter: str | Path, name: str = "default", *, train
     Raises:
         PerpoError: The adapter cannot be read, or it and the model do not fit each other in every weight.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    renamings = [each for each in get_model_conversion_mapping(base, add_legacy=False) if _only_renames(each)]
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    transforms = get_model_conversion_mapping(base, add_legacy=False)
+    renamings = [each for each in transforms if isinstance(each, WeightRenaming)]
     try:
         config = PeftConfig.from_pretrained(str(adapter))
         _rename_modules(config, renamings)
@@ -89,17 +90,13 @@ def fill_adapter(
             del given[key]
     if problems := _problems(expected, given):
         raise PerpoError(f"the adapter {where} does not fit the model: {'; '.join(problems)}", _hint(expected, given))
-    left = set_peft_model_state_dict(model, given, adapter_name=name).unexpected_keys
-    if left:  # PEFT renames once more, and must not lose any
+    report: Any = set_peft_model_state_dict(model, given, adapter_name=name)
+    if left := report.unexpected_keys:  # PEFT renames once more, and must not lose any
         raise PerpoError(f"the adapter {where} does not fit the model: PEFT did not take {left[0]}", _OTHER_MODEL)
     if moved := len(given.keys() - weights.keys()):
         say_once(
             f"note: {moved} weights of the adapter {where} have names of an earlier transformers; they are renamed"
         )
-
-
-def _only_renames(transform: Any) -> bool:
-    return isinstance(transform, WeightRenaming)
 
 
 def _rename_modules(config: Any, renamings: list[WeightRenaming]) -> None:
@@ -185,7 +182,9 @@ def _hint(expected: Mapping[str, Any], given: Mapping[str, Tensor]) -> str:
         key=lambda pair: -len(pair[0]) - len(pair[1]),
         default=(unused[0], _PREFIX),
     )
-    names = f"its names begin with {theirs}, not with {ours}" if ours else f"its names have {theirs} too much in front"
+    names = f"its names begin with {theirs[:-1]}, not with {ours[:-1]}"
+    if not (theirs and ours):
+        names = f"its names {f'have {theirs[:-1]} too much' if theirs else f'lack {ours[:-1]}'} in front"
     if not unused[0].startswith(_PREFIX) or unused[0].count(_PREFIX) > 1:
         return f"{names}: it was saved without PEFT, or from within a wrapper"
     if theirs == f"{_PREFIX}model." and ours.startswith(theirs):
