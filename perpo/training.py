@@ -83,20 +83,9 @@ def train(args: TrainArguments) -> Path:
                 stack.enter_context(_failure_recorded(output, record))
             stack.enter_context(plain_errors(output, {choice.number: choice.record.image_id for choice in choices}))
             stack.enter_context(processes(args.deepspeed is not None))
-            training = training_arguments(args)
-            stack.enter_context(_own_random_numbers(args.seed))
-            policy = load_policy(args)
-            lists = tokenize(
-                policy.loaded, choices, image_root, max_length=args.max_length, max_prompt_length=args.max_prompt_length
-            )
-            if args.max_tokens_per_pass is not None:
-                check_budget(lists, args.max_tokens_per_pass)
-            callbacks = _callbacks(args, record, termination, stack)
-            trainer = PreferenceTrainer(args, training, policy, ListDataset(lists, policy.loaded), callbacks)
-            record["hardware"] = hardware(str(trainer.args.device))
-            record["attention"] = attention_of(base_model(policy.model))
+            trainer = _trainer(args, record, choices, image_root, termination, stack)
             if args.precomputes:  # first, for what watches may ask for references
-                cache = ReferenceCache(args, record, policy.loaded)
+                cache = ReferenceCache(args, record, trainer.policy.loaded)
                 trainer.add_callback(Precompute(cache, trainer))
             for callback in _watchers(args, trainer, record, start, choices, held_out, stack):
                 trainer.add_callback(callback)
@@ -134,6 +123,30 @@ def _check_data(
     if start.checkpoint is not None:
         check_same_images(record, start.checkpoint)
     return image_root
+
+
+def _trainer(
+    args: TrainArguments,
+    record: dict[str, Any],
+    choices: Sequence[Choice],
+    image_root: Path,
+    termination: Termination,
+    stack: ExitStack,
+) -> PreferenceTrainer:
+    """The model with its adapter, the tokenized lists and who trains on them."""
+    training = training_arguments(args)
+    stack.enter_context(_own_random_numbers(args.seed))
+    policy = load_policy(args)
+    lists = tokenize(
+        policy.loaded, choices, image_root, max_length=args.max_length, max_prompt_length=args.max_prompt_length
+    )
+    if args.max_tokens_per_pass is not None:
+        check_budget(lists, args.max_tokens_per_pass)
+    dataset, callbacks = ListDataset(lists, policy.loaded), _callbacks(args, record, termination, stack)
+    trainer = PreferenceTrainer(args, training, policy, dataset, callbacks)
+    record["hardware"] = hardware(str(trainer.args.device))
+    record["attention"] = attention_of(base_model(policy.model))
+    return trainer
 
 
 def _finish(trainer: PreferenceTrainer, record: dict[str, Any], seconds: float) -> None:

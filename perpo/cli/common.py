@@ -34,7 +34,7 @@ _LINE_EVERY_S = 10.0
 
 
 # What PEFT says of an adapter that is not used as it was written is heard, beside what `perpo.adapters` checks.
-_DOES_NOT_MATCH = r"(?is).*(missing|unexpected|mismatch|did not match|not found|ignored)"
+_DOES_NOT_MATCH = r"(?is).*(missing adapter keys|mismatch|did not match)"
 
 
 def run_program(
