@@ -121,6 +121,22 @@ class FiniteGuard(TrainerCallback):
             raise NotFinite("gradient", self._step, self._numbers)
 
 
+class EachEpochsOrder(TrainerCallback):
+    """Tells the order of the lists its epoch.
+
+    Of several processes that go on in the middle of an epoch, accelerate tells none: they would take the first epoch's.
+
+    Args:
+        order: The sampler.
+    """
+
+    def __init__(self, order: Any) -> None:
+        self.order = order
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.order.set_epoch(int(state.epoch or 0))
+
+
 class ProgressBar(TrainerCallback):
     """Shows the optimizer steps; closed with the stack that it is given."""
 

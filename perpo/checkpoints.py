@@ -107,6 +107,10 @@ def _check_checkpoint(directory: Path) -> None:
         raise PerpoError(
             f"{directory} is an original LLaVA checkpoint, not one in the Hugging Face layout", _CONVERT_HINT
         )
+    if (directory / "adapter_config.json").is_file():  # transformers would put it on the model, whether it fits or not
+        raise PerpoError(
+            f"{directory} holds an adapter beside a model", "move one of them into a folder of its own; see --adapter"
+        )
     if not any(directory.glob("*.safetensors")):
         raise PerpoError(
             f"{directory} holds no weights in the safetensors format",

@@ -18,3 +18,7 @@ class PerpoError(Exception):
         self.message = message
         self.hint = hint
         self.exit_code = exit_code
+
+
+class Terminated(BaseException):
+    """The process was sent SIGTERM and has put its work in order; like KeyboardInterrupt no error of the work."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 from perpo.errors import PerpoError
 from perpo.files import atomic_write_bytes
+from perpo.locks import lock_file
 
 
 class Journal:
@@ -61,12 +61,7 @@ class Journal:
         self.close()
 
     def _open(self, key: str) -> dict[Any, dict[str, Any]]:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PerpoError(
-                f"{self.path} is in use by another process", "wait for it, or choose another output"
-            ) from None
+        lock_file(self._file, f"{self.path} is in use by another process", "wait for it, or choose another output")
         self._file.seek(0)
         content = self._file.read()
         header = _line({"journal": key})

@@ -200,12 +200,13 @@ def tokenize(
 class ListDataset(Dataset):
     """Tokenized lists with their images, loaded when they are asked for.
 
-    From its length on they come again, and count nothing: see `perpo.distributed.Filled`.
+    From its length on they come again, and count nothing: see `perpo.distributed.Filled`. Processes that load
+    images are handed it, so that it holds no model.
     """
 
     def __init__(self, lists: Sequence[TokenizedList], loaded: LoadedModel) -> None:
         self.lists = lists
-        self.loaded = loaded
+        self.encoder = loaded.without_model()
 
     def __len__(self) -> int:
         return len(self.lists)
@@ -213,7 +214,7 @@ class ListDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.lists[index % len(self.lists)]
         with Image.open(item.image_path) as image:
-            inputs = dict(self.loaded.encode([item.prompt], [image]))
+            inputs = dict(self.encoder.encode([item.prompt], [image]))
         image_inputs = {name: value for name, value in inputs.items() if name not in PER_TOKEN}
         counts = index < len(self.lists)
         return {"list": item, "prefix": inputs["input_ids"][0].tolist(), "image": image_inputs, "counts": counts}

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from perpo.checkpoints import adapter_digest, local_directory, public_name, resolve_model, weights_digest
 from perpo.cli.arguments import arg
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_text, check_writable, replace_folder
+from perpo.files import atomic_write_text, replace_folder
+from perpo.locks import only_process
 from perpo.provenance import code_version, package_versions
 from perpo.training_record import adapter_of, public_record, read_record
 
@@ -45,19 +46,18 @@ def merge(args: MergeArguments) -> Path:
         PerpoError: The output exists, or model and adapter cannot be used together.
     """
     output = Path(args.output)
-    if output.exists():
-        raise PerpoError(f"{output} exists", "give another --output, or delete it")
-    check_writable(output.parent)
-    base = local_directory(resolve_model(args.model))
-    adapter_of(weights_digest(base), args.adapter)  # before torch is imported
-    new = output.with_name(f".{output.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        _write(args, base, new)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        replace_folder(new, output)
-    finally:
+    with only_process(output, "merge", beside=True):
+        if output.exists():
+            raise PerpoError(f"{output} exists", "give another --output, or delete it")
+        base = local_directory(resolve_model(args.model))
+        adapter_of(weights_digest(base), args.adapter)  # before torch is imported
+        new = output.with_name(f".{output.name}.new")
         shutil.rmtree(new, ignore_errors=True)
+        try:
+            _write(args, base, new)
+            replace_folder(new, output)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
     return output
 
 

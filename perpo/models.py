@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+from perpo.adapters import put_adapter, say_once
 from perpo.checkpoints import first_line, local_directory, public_name, resolve_model, weights_digest
 from perpo.data import strip_image_token
 from perpo.errors import PerpoError
@@ -106,6 +107,10 @@ class LoadedModel:
         inputs.pop("labels", None)  # PaliGemma's processor gives them, for a loss of its own
         return inputs
 
+    def without_model(self) -> LoadedModel:
+        """What `encode` and the tokenizer need, small enough to be handed to other processes."""
+        return replace(self, model=None)
+
     def _adds_special_tokens(self, prompt: str) -> bool:
         return self.family.prompt is None and not prompt.startswith(self.tokenizer.bos_token or "\0")
 
@@ -164,7 +169,7 @@ def load_model(
     if known is None:
         check_unlisted(model, family, lambda: _samples(LoadedModel(model, processor, family, name, weights_sha256)))
     if adapter is not None:
-        model = _with_adapter(model, adapter, trainable_adapter)
+        model = in_full_precision(put_adapter(model, adapter, trainable=trainable_adapter)).eval()
     return LoadedModel(model, processor, family, name, weights_sha256, adapter_sha256)
 
 
@@ -197,15 +202,30 @@ def _base_model(directory: Path, name: str, dtype: DType, place: torch.device, q
         **quantized,
     )
     model, report = loaded
+    check_loaded(name, report)
+    # PEFT writes it into adapters, which should name no directory of the machine that they were trained on.
+    model.name_or_path = model.config.name_or_path = public_name(name)
+    return model
+
+
+def check_loaded(name: str, report: Mapping[str, Any]) -> None:
+    """Look at what transformers says of the weights that it loaded; what the model has no use for is warned of.
+
+    Args:
+        name: The model's, for messages.
+        report: The loading info.
+
+    Raises:
+        PerpoError: The model lacks weights, which are random then.
+    """
     absent = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
     if absent:
         raise PerpoError(
             f"{name} lacks {len(absent)} weights that its config.json asks for, such as {absent[0]}",
             "is the download complete, and does config.json belong to these weights?",
         )
-    # PEFT writes it into adapters, which should name no directory of the machine that they were trained on.
-    model.name_or_path = model.config.name_or_path = public_name(name)
-    return model
+    if unused := sorted(report["unexpected_keys"]):
+        say_once(f"warning: {name} has {len(unused)} weights that its config.json has no use for, such as {unused[0]}")
 
 
 def _attention(directory: Path) -> dict[str, str]:
@@ -300,19 +320,6 @@ def add_lora(loaded: LoadedModel, *, r: int, alpha: int, dropout: float, train_p
         modules_to_save=projector,
     )
     return in_full_precision(get_peft_model(loaded.model, config))
-
-
-def _with_adapter(model: Any, adapter: str, trainable: bool) -> PeftModel:
-    try:
-        wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
-    except Exception as error:  # as in load_model
-        raise PerpoError(
-            f"the adapter {adapter} does not fit the model: {first_line(error)}",
-            "give the model that it was trained on",
-        ) from error
-    for config in wrapped.peft_config.values():  # what is written again names no directory of a machine
-        config.base_model_name_or_path = model.name_or_path
-    return in_full_precision(wrapped).eval()
 
 
 def projector_modules(model: Any, family: Family) -> list[str]:

@@ -17,6 +17,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from perpo.adapters import put_adapter
 from perpo.attention import set_attention
 from perpo.errors import PerpoError
 from perpo.models import LoadedModel, add_lora, load_model, projector_modules
@@ -209,7 +210,7 @@ def load_policy(args: TrainArguments) -> Policy:
         model = loaded.model
         _check_adapter(args, model, loaded.family.vision_tower)
         if args.ranks and args.reference != "recorded":
-            model.load_adapter(args.adapter, _REFERENCE)
+            put_adapter(model, args.adapter, _REFERENCE)
     policy = Policy(loaded, model, trains_projector, trains_lora=not args.projector_only)
     policy.set_trainable()
     if args.deepspeed is not None:

@@ -39,6 +39,7 @@ FREE = {
     "model",
     "adapter",
     "data",
+    "allow_other_sampler",
     "image_root",
     "cache_dir",
     "eval_image_root",

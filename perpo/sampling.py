@@ -52,11 +52,13 @@ class SamplingRun:
         output: The preference records.
         image_root: Folder that their image paths start from.
         summary: Numbers about the answers.
+        ranks: Whether any record has finished answers of different rewards.
     """
 
     output: Path
     image_root: Path
     summary: Summary
+    ranks: bool
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
     kept = _filtered(sets, args)
     records = [_record(job, answers, args.reward, provenance) for answers in kept]
     write_jsonl(output, records)
-    return SamplingRun(output, job.image_root, summarise(sets, len(kept)))
+    ranks = any(answers.margin() > 0 for answers in kept)
+    return SamplingRun(output, job.image_root, summarise(sets, len(kept)), ranks)
 
 
 def _check_output(output: Path, journal_path: Path) -> None:

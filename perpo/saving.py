@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, set_peft_model_state_dict
+from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
+from perpo.adapters import fill_adapter
 from perpo.checkpoints import ADAPTER_WEIGHTS
+from perpo.models import check_loaded
 
 
 def save_checkpoint(
@@ -44,10 +46,12 @@ def save_checkpoint(
 def load_checkpoint(model: Any, directory: str | Path) -> None:
     """Put what `save_checkpoint` wrote back into a model."""
     if isinstance(model, PeftModel):
-        set_peft_model_state_dict(model, load_file(Path(directory, ADAPTER_WEIGHTS)), adapter_name="default")
+        fill_adapter(model, load_file(Path(directory, ADAPTER_WEIGHTS)), directory)
         return
     # the names in the files are not those in memory, and transformers knows both
-    saved = AutoModelForImageTextToText.from_pretrained(
-        directory, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        directory, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
     )
+    saved, report = loaded
+    check_loaded(str(directory), report)
     model.load_state_dict(saved.state_dict())

@@ -23,6 +23,7 @@ _USED_BY: dict[str, tuple[str, ...]] = {
     "beta": _RANKING,
     "reference": _RANKING,
     "precompute_reference": _RANKING,
+    "allow_other_sampler": ("rft", *_RANKING),
     "num_candidates": ("rft", *_RANKING),
     "keep_truncated": ("rft", *_RANKING),
     "lora_dropout": _SUPERVISED,
@@ -105,6 +106,11 @@ class TrainArguments:
         False,
         "compute the reference's log-probabilities before training and keep them beside the data for further runs; "
         "always so with --lora_enable False",
+    )
+    allow_other_sampler: bool = arg(
+        False,
+        "train on candidates that another model or adapter sampled; the reference stays what training starts from, "
+        "not what sampled them",
     )
     num_candidates: int = arg(0, "use the first N usable candidates of each record; 0 means all")
     keep_truncated: bool = arg(False, "also use answers that were cut at the token limit")
@@ -225,7 +231,11 @@ class TrainArguments:
         for switched, flag, names in (
             (not self.lora_enable, "--lora_enable False", _OF_LORA),
             (self.bits == 16, "--bits 16", ("double_quant", "quant_type")),
-            (self.reference == "recorded", "--reference recorded", ("precompute_reference",)),
+            (
+                self.reference == "recorded",
+                "--reference recorded",
+                ("precompute_reference", "allow_other_sampler"),
+            ),
         ):
             for name in names:
                 if switched and getattr(self, name) != getattr(TrainArguments, name):

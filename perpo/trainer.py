@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from perpo.callbacks import FiniteGuard
+from perpo.callbacks import EachEpochsOrder, FiniteGuard
 from perpo.distributed import Filled, deepspeed_config, full_weights, nanmeans, shape_of, summed
 from perpo.lists import Collator, ListDataset, SimilarLengths
 from perpo.logps import candidate_logps
@@ -26,6 +27,7 @@ from perpo.passes import split
 from perpo.policy import Policy
 from perpo.prefix import base_model, longest_shared
 from perpo.saving import load_checkpoint, save_checkpoint
+from perpo.termination import let_parent_decide
 from perpo.train_arguments import TrainArguments
 
 
@@ -214,7 +216,16 @@ class PreferenceTrainer(Trainer):
             order: Any = SimilarLengths(lists, together * self.args.gradient_accumulation_steps, self.args.seed)
         else:  # in which accelerate would put any other random order
             order = SeedableRandomSampler(lists, data_seed=self.args.seed)
-        return order if self.args.world_size == 1 else Filled(order, together)
+        order = order if self.args.world_size == 1 else Filled(order, together)
+        self.add_callback(EachEpochsOrder(order))
+        return order
+
+    def get_train_dataloader(self) -> Any:
+        """The loader; processes that load for it leave SIGTERM to this one."""
+        loader: Any = super().get_train_dataloader()
+        batches = loader.base_dataloader
+        batches.worker_init_fn = partial(let_parent_decide, batches.worker_init_fn)
+        return loader
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Tensor]:  # type: ignore[override]
         """The micro-batches of an optimizer step, and how many lists they hold together.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,7 +23,6 @@ from perpo.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.card import write_card
 from perpo.checkpoints import files_digest, use_hub_cache
 from perpo.data import (
-    PreferenceRecord,
     Question,
     check_images,
     image_root_of,
@@ -32,6 +32,7 @@ from perpo.data import (
 from perpo.distributed import deepspeed_config, processes
 from perpo.errors import PerpoError
 from perpo.lists import Choice, ListDataset, choose, tokenize
+from perpo.locks import only_process
 from perpo.passes import check_budget
 from perpo.policy import load_policy
 from perpo.prefix import base_model
@@ -40,7 +41,9 @@ from perpo.provenance import hardware, peak_memory
 from perpo.quantization import check_machine
 from perpo.reference_cache import Precompute, ReferenceCache
 from perpo.resuming import Start, check_same_images, find_start, is_first_process, step_of
+from perpo.samplers import check_sampler
 from perpo.services import check_services, push, start_wandb
+from perpo.termination import Termination
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer, training_arguments
 from perpo.training_record import FILE_NAME, digests_of, new_record, read_record, write_record
@@ -54,9 +57,48 @@ def train(args: TrainArguments) -> Path:
         The output directory: adapter, processor, training.json, TensorBoard events.
 
     Raises:
-        PerpoError: The data, the images, the model or the arguments cannot be used.
+        PerpoError: The data, the images, the model or the arguments cannot be used; or another process is
+            training in the output directory.
+        Terminated: The process was sent SIGTERM; after the first step a checkpoint is written before.
     """
     began = time.monotonic()
+    _check_means(args)
+    output = Path(args.output_dir)
+    termination = Termination()
+    with ExitStack() as stack:
+        stack.enter_context(termination.heard())
+        # The data come first: the record asks for the model, which may have to be downloaded and takes time to hash.
+        records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
+        choices, counts = choose(args, records)
+        held_out = read_held_out(args, records)
+        record = new_record(args)
+        record["data"]["counts"] = counts
+        if is_first_process():
+            stack.enter_context(only_process(output, "training"))
+        start = find_start(args, record)
+        if not start.finished:
+            image_root = _check_data(args, records, choices, record, start)
+            AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
+            if is_first_process():
+                stack.enter_context(_failure_recorded(output, record))
+            stack.enter_context(plain_errors(output, {choice.number: choice.record.image_id for choice in choices}))
+            stack.enter_context(processes(args.deepspeed is not None))
+            trainer = _trainer(args, record, choices, image_root, termination, stack)
+            if args.precomputes:  # first, for what watches may ask for references
+                cache = ReferenceCache(args, record, trainer.policy.loaded)
+                trainer.add_callback(Precompute(cache, trainer))
+            for callback in _watchers(args, trainer, record, start, choices, held_out, stack):
+                trainer.add_callback(callback)
+            trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
+            trainer.save_model(args.output_dir)
+            if trainer.is_world_process_zero():
+                _finish(trainer, record, time.monotonic() - began)
+    _push(args)
+    return output
+
+
+def _check_means(args: TrainArguments) -> None:
+    """Refuse what this machine, or a service, could not do."""
     if args.tf32 and not is_torch_tf32_available():
         raise PerpoError("--tf32 needs an NVIDIA GPU, Ampere or newer, and there is none here", "leave --tf32 out")
     if args.cache_dir is not None:
@@ -65,73 +107,74 @@ def train(args: TrainArguments) -> Path:
         deepspeed_config(args.deepspeed)  # to be told now if it can't be used
     check_machine(args)
     check_services(args)
-    # The data come first, for the record asks for the model, which may have to be downloaded and takes time to hash.
-    records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
-    choices, counts = choose(args, records)
-    held_out = read_held_out(args, records)
-    record = new_record(args)
-    record["data"]["counts"] = counts
-    start = find_start(args, record)
-    output = Path(args.output_dir)
-    if start.finished:
-        _push(args)
-        return output
-    if args.reference == "recorded":
-        _check_recorded(records, record, args.dtype)
-    image_root = args.image_root or image_root_of(args.data)
+
+
+def _check_data(
+    args: TrainArguments, records: Sequence[Question], choices: Sequence[Choice], record: dict[str, Any], start: Start
+) -> Path:
+    """Refuse records of another model, and images that cannot be used or have changed; returns where images are."""
+    warning = check_sampler(args, records, record["model"])
+    if warning is not None and is_first_process():
+        print(f"warning: {warning}", file=sys.stderr)
+    image_root = Path(args.image_root or image_root_of(args.data))
     check_images([choice.record for choice in choices], image_root)
     paths = dict.fromkeys(Path(image_root, choice.record.image_path) for choice in choices)
     record["data"]["images_sha256"] = files_digest(list(paths))
     if start.checkpoint is not None:
         check_same_images(record, start.checkpoint)
-    AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
-    with ExitStack() as stack:
-        if is_first_process():
-            stack.enter_context(_failure_recorded(output, record))
-        stack.enter_context(plain_errors(output, {choice.number: choice.record.image_id for choice in choices}))
-        stack.enter_context(processes(args.deepspeed is not None))
-        training = training_arguments(args)
-        stack.enter_context(_own_random_numbers(args.seed))
-        policy = load_policy(args)
-        lists = tokenize(
-            policy.loaded, choices, image_root, max_length=args.max_length, max_prompt_length=args.max_prompt_length
-        )
-        if args.max_tokens_per_pass is not None:
-            check_budget(lists, args.max_tokens_per_pass)
-        dataset = ListDataset(lists, policy.loaded)
-        trainer = PreferenceTrainer(args, training, policy, dataset, _callbacks(args, record, stack))
-        record["hardware"] = hardware(str(trainer.args.device))
-        record["attention"] = attention_of(base_model(policy.model))
-        if args.precomputes:  # first, for what watches may ask for references
-            cache = ReferenceCache(args, record, policy.loaded)
-            trainer.add_callback(Precompute(cache, trainer))
-        for callback in _watchers(args, trainer, record, start, choices, held_out, stack):
-            trainer.add_callback(callback)
-        trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
-        trainer.save_model(args.output_dir)
-        if trainer.is_world_process_zero():
-            logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-            record |= {
-                "status": "complete",
-                "steps": trainer.state.global_step,
-                "last_log": logged[-1] if logged else None,
-                "duration_s": round(time.monotonic() - began, 3),
-                "peak_memory_bytes": peak_memory(trainer.args.device),
-                **digests_of(output),
-            }
-            write_record(output, record)
-            write_card(output, record, record["steps"])
-    _push(args)
-    return output
+    return image_root
 
 
-def _callbacks(args: TrainArguments, record: dict[str, Any], stack: ExitStack) -> list[TrainerCallback]:
+def _trainer(
+    args: TrainArguments,
+    record: dict[str, Any],
+    choices: Sequence[Choice],
+    image_root: Path,
+    termination: Termination,
+    stack: ExitStack,
+) -> PreferenceTrainer:
+    """The model with its adapter, the tokenized lists and who trains on them."""
+    training = training_arguments(args)
+    stack.enter_context(_own_random_numbers(args.seed))
+    policy = load_policy(args)
+    lists = tokenize(
+        policy.loaded, choices, image_root, max_length=args.max_length, max_prompt_length=args.max_prompt_length
+    )
+    if args.max_tokens_per_pass is not None:
+        check_budget(lists, args.max_tokens_per_pass)
+    dataset, callbacks = ListDataset(lists, policy.loaded), _callbacks(args, record, termination, stack)
+    trainer = PreferenceTrainer(args, training, policy, dataset, callbacks)
+    record["hardware"] = hardware(str(trainer.args.device))
+    record["attention"] = attention_of(base_model(policy.model))
+    return trainer
+
+
+def _finish(trainer: PreferenceTrainer, record: dict[str, Any], seconds: float) -> None:
+    """Write what came of it: training.json and the model card."""
+    output = Path(trainer.arguments.output_dir)
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    record |= {
+        "status": "complete",
+        "steps": trainer.state.global_step,
+        "last_log": logged[-1] if logged else None,
+        "duration_s": round(seconds, 3),
+        "peak_memory_bytes": peak_memory(trainer.args.device),
+        **digests_of(output),
+    }
+    write_record(output, record)
+    write_card(output, record, record["steps"])
+
+
+def _callbacks(
+    args: TrainArguments, record: dict[str, Any], termination: Termination, stack: ExitStack
+) -> list[TrainerCallback]:
     output = Path(args.output_dir)
 
     def add_card(checkpoint: Path) -> None:
         write_card(checkpoint, record, step_of(checkpoint))
 
-    return [Log(output, record), Checkpoints(output, args.save_total_limit, add_card), ProgressBar(stack)]
+    checkpoints = Checkpoints(output, args.save_total_limit, add_card)
+    return [Log(output, record), checkpoints, termination, ProgressBar(stack)]
 
 
 def _watchers(
@@ -145,7 +188,9 @@ def _watchers(
 ) -> Iterator[TrainerCallback]:
     """What needs the trainer: TensorBoard or W&B, the probe, validation."""
     if trainer.is_world_process_zero() and args.report_to == "tensorboard":
-        yield TensorBoardCallback(SummaryWriter(Path(args.output_dir, "tensorboard")))
+        writer = SummaryWriter(Path(args.output_dir, "tensorboard"))
+        stack.callback(writer.close)  # also after a run that does not come to its end
+        yield TensorBoardCallback(writer)
     if trainer.is_world_process_zero() and args.report_to == "wandb":
         start_wandb(args, stack)
         yield WandbCallback()
@@ -172,25 +217,6 @@ def _failure_recorded(output: Path, record: dict[str, Any]) -> Iterator[None]:
             with suppress(OSError):
                 write_record(output, record | {"status": "failed", "error": error.message})
         raise
-
-
-def _check_recorded(records: Sequence[Question], record: dict[str, Any], dtype: str) -> None:
-    """Recorded log-probabilities are the reference's only if the starting policy sampled them, as precisely."""
-    for number, each in enumerate(records, 1):
-        assert isinstance(each, PreferenceRecord)
-        sampling = each.sampling or {}
-        for key in ("weights_sha256", "adapter_sha256"):
-            if sampling.get(key) != record["model"][key]:
-                raise PerpoError(
-                    f"record {number} was not sampled from the model and adapter that training starts from",
-                    "leave --reference out, or give the --model and --adapter that it was sampled from",
-                )
-        if sampling.get("dtype") != dtype:
-            raise PerpoError(
-                f"record {number} was sampled in {sampling.get('dtype', 'an unknown type')}, "
-                f"and training computes in {dtype}",
-                "leave --reference out, or choose --bf16 to suit the records",
-            )
 
 
 @contextmanager

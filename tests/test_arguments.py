@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import pytest
 
 from perpo import __version__
+from perpo.cli.arguments import command_line, next_command
 from perpo.cli.common import arg, arguments_from_mapping, parse_arguments
 from perpo.errors import PerpoError
 
@@ -180,3 +182,38 @@ def test_names_may_be_written_with_hyphens() -> None:
     assert found == Two(fail_on="x-y", other="a-b=c-d")
     with pytest.raises(PerpoError, match="there is no argument --fail_of"):
         parse_arguments(Two, ["--fail-of", "x"], prog="p", description="d")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"data": "a b.jsonl"},
+        {"data": "it's $HOME; rm *", "tasks": ["x y", "z"], "output": Path("-strange folder")},
+        {"data": "-1", "beta": -0.5, "bf16": True, "method": "sft", "cap": 0, "adapter": "../a"},
+        {"data": "", "tasks": [], "cap": -3},
+    ],
+)
+def test_a_command_line_gives_the_same_arguments_back(given):
+    arguments = Arguments(**given)
+    program, sub, *words = shlex.split(command_line("perpo-test", arguments, "sub"))
+    assert (program, sub) == ("perpo-test", "sub")
+    assert parse(*words) == arguments
+
+
+def test_a_command_line_says_what_is_not_as_by_default(monkeypatch, tmp_path):
+    @dataclass(frozen=True, kw_only=True)
+    class Other:
+        on: bool = arg(True, "")
+        most: int | None = arg(2, "")
+
+    assert command_line("p", Other()) == "p"
+    line = command_line("p", Other(on=False, most=None))
+    assert parse_arguments(Other, shlex.split(line)[1:], prog="p", description="") == Other(on=False, most=None)
+    for name in ("perpo-this", "perpo-other"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "perpo-this")])
+    monkeypatch.chdir(tmp_path)
+    assert next_command("perpo-other", Other()) == "perpo-other"
+    assert next_command("perpo-missing", Other()) == "perpo-missing"
+    monkeypatch.chdir("/")
+    assert next_command("perpo-other", Other()) == str(tmp_path / "perpo-other").lstrip("/")

@@ -179,3 +179,18 @@ def test_progress_on_a_terminal_leaves_stdout_alone(tmp_path: Path) -> None:
     assert "20/20" in text
     assert re.search(r"\d/s", text)
     assert not re.search(r"\x1b\[\d*;?3\dm", text)  # NO_COLOR
+
+
+def test_that_an_adapter_does_not_match_is_heard() -> None:
+    """PEFT only warns of it."""
+    code = """
+        import warnings
+        from perpo.cli.common import quiet_libraries
+        quiet_libraries()
+        for module, text in (("peft.peft_model", "Found missing adapter keys while loading: x"), ("peft.other", "slow"),
+                             ("torch.nn", "missing adapter keys")):
+            warnings.warn_explicit(text, UserWarning, module, 1, module=module)
+    """
+    with python(code) as process:
+        _, err = process.communicate()
+    assert err == "peft.peft_model:1: UserWarning: Found missing adapter keys while loading: x\n"

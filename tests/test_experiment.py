@@ -1,5 +1,6 @@
 """A whole experiment on the embedded model, cut off and continued, in real processes."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -14,12 +15,15 @@ import pytest
 import yaml
 
 from perpo.cli.common import parse_arguments
+from perpo.cli.sample import SampleArguments
 from perpo.data import data_sha256
+from perpo.locks import only_process
 from perpo.sampling import run_sampling
 from perpo.store import find_runs, read_run
 from perpo.tiny import checkpoint_dir
 from perpo_dashboard.cli import DashboardArguments
-from perpo_eval.run_cli import main
+from perpo_eval.cli import EvalArguments
+from perpo_eval.run_cli import RunArguments, _say_what_next, main
 
 RECIPE = {
     "name": "small",
@@ -292,3 +296,30 @@ def test_the_quick_demo(tmp_path):
     shown, unreadable = find_runs(tmp_path / results)
     assert {run.record.name for run in shown} == set(gains)
     assert unreadable == []
+
+
+PARSERS = {"perpo-run": RunArguments, "perpo-eval": EvalArguments, "perpo-sample": SampleArguments}
+
+
+def test_the_commands_that_it_prints_are_read_as_they_are_meant(tmp_path, capsys):
+    output = tmp_path / "my runs"
+    again = RunArguments(recipe="a recipe.yaml", seed=3, output_dir=str(output))
+    for rest in ([], ["sft", "dpo"]):
+        _say_what_next(again, output, rest)
+        commands = [shlex.split(line, comments=True) for line in capsys.readouterr().err.splitlines()[1:]]
+        programs = [Path(program).name for program, *_ in commands]
+        assert programs == ["perpo-run", "perpo-eval", "perpo-sample", "perpo-dashboard"]
+        run, evaluation, _, dashboard = (
+            parse_arguments(PARSERS.get(Path(program).name, DashboardArguments), words, prog=program, description="")
+            for program, *words in commands
+        )
+        assert run == dataclasses.replace(again, only=rest, json=not rest)
+        assert evaluation == EvalArguments(model="tiny", limit=20)
+        assert dashboard.results == output
+
+
+def test_two_in_one_folder_are_refused(finished, tmp_path, capsys):
+    with only_process(tmp_path / "out", "perpo-run"):
+        assert finished() == 2
+    assert "out is in use by another perpo-run, process" in capsys.readouterr().err
+    assert finished() == 0

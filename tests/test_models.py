@@ -182,3 +182,18 @@ def test_lora_is_on_the_linear_layers_of_the_language_model_alone(checkpoint):
     layers = LLAVA15_GEOMETRY.text_layers
     assert len(names) == 7 * layers
     assert all("language_model" in name and "vision" not in name for name in names)
+
+
+def test_a_model_with_an_adapter_beside_it_is_refused(copy):
+    """Transformers would put it on the model as far as it fits, and say so in a warning."""
+    (copy / "adapter_config.json").write_text("{}")
+    with pytest.raises(PerpoError, match="holds an adapter beside a model"):
+        load_model(str(copy))
+
+
+def test_weights_that_no_module_takes_are_said(copy, capsys):
+    tensors = load_file(copy / "model.safetensors")
+    save_file(tensors | {"model.later.weight": torch.zeros(1)}, copy / "model.safetensors", {"format": "pt"})
+    load_model(str(copy))
+    said = f"warning: {copy} has 1 weights that its config.json has no use for, such as model.later.weight\n"
+    assert said in capsys.readouterr().err

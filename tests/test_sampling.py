@@ -6,12 +6,14 @@ import errno
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +22,9 @@ import pytest
 import torch
 from PIL import Image
 
+from perpo.cli.arguments import parse_arguments
 from perpo.cli.sample import SampleArguments, main
+from perpo.cli.train import main as train_main
 from perpo.data import read_preferences
 from perpo.hf_sampler import Answer, HfSampler
 from perpo.logps import repeated_logps
@@ -28,6 +32,8 @@ from perpo.models import add_lora, answers_token_ids, load_model, render_prompt
 from perpo.sampling import run_sampling
 from perpo.saving import save_checkpoint
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, new_model, new_processor, save_random_model
+from perpo.train_arguments import TrainArguments
+from perpo.training_record import read_record
 
 TRUTH = "[0.10, 0.20, 0.50, 0.60]"
 QUESTIONS = 7
@@ -262,6 +268,42 @@ def test_the_program_prints_the_summary(folder, checkpoint, capfd):
     assert "rewards\n" in out
     assert "perpo-train --data" in err
     assert len(records(folder / "out.jsonl")) == 4
+
+
+@pytest.mark.parametrize("with_adapter", [False, True])
+def test_the_printed_next_step_runs_as_it_stands_and_trains_what_was_sampled_from(
+    folder, checkpoint, adapter, with_adapter, capfd
+):
+    start = str(adapter) if with_adapter else None
+    output = folder / f"of adapter {with_adapter}.jsonl"
+    sampling = words(
+        arguments(folder, checkpoint, limit=2, adapter=start, output=str(output), num_candidates=30, temperature=2.0)
+    )
+    assert main(sampling) == 0
+    said, command = capfd.readouterr().err.splitlines()[-1].split("; to train on it: ")
+    program, *flags = shlex.split(command)
+    assert (said, Path(program).name) == (f"{output} written", "perpo-train")
+    expected = folder / f"of adapter {with_adapter}-adapter"
+    if with_adapter:  # a real training, of what was sampled from
+        assert train_main(flags) == 0
+        model = read_record(expected)["model"]
+        assert {key: model[key] for key in ("weights_sha256", "adapter_sha256")} == {
+            key: records(output)[0]["sampling"][key] for key in ("weights_sha256", "adapter_sha256")
+        }
+        assert main(sampling) == 0
+        assert f"--output_dir '{expected}-2'" in capfd.readouterr().err
+        flags[flags.index("--adapter") : flags.index("--adapter") + 2] = []
+        assert train_main([*flags, "--output_dir", str(folder / "other")]) == 2
+        assert "2 of 2 records were sampled from the adapter of SHA-256" in capfd.readouterr().err
+    else:
+        args = parse_arguments(TrainArguments, flags, prog=program, description="")
+        assert (args.model, args.output_dir, args.adapter) == (str(checkpoint), str(expected), None)
+
+
+def test_with_nothing_to_rank_no_training_is_advised(folder, checkpoint, capfd):
+    one = arguments(folder, checkpoint, limit=2, num_candidates=1, output=str(folder / "one.jsonl"))
+    assert main(words(one)) == 0
+    assert "one.jsonl written; in no question do two finished answers differ" in capfd.readouterr().err
 
 
 def test_a_function_of_the_users_gets_prediction_truth_and_sample(folder, checkpoint, monkeypatch):

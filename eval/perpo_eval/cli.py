@@ -81,7 +81,7 @@ def _main(argv: list[str]) -> int:
         print(f"{args.questions}: {count:,} questions", file=sys.stderr)
         return 0
     path = evaluate(args)
-    return 0 if path is None else show(path, as_json=args.json)  # None: not the first of several processes
+    return 0 if path is None else show(path, args, as_json=args.json)  # None: not the first of several processes
 
 
 if __name__ == "__main__":

@@ -133,13 +133,19 @@ def check_engine(args: EvalArguments) -> None:
         raise PerpoError(f"lmms-eval knows no model '{name}'", did_you_mean(name, AVAILABLE_SIMPLE_MODELS)) from None
     twice = args.model is not None and "pretrained" in _given(args)
     for flags, given, instead in (
-        ("--adapter is", args.adapter is not None, "give an lmms-eval model its adapter in --model_args"),
+        ("--adapter is", args.adapter is not None, "merge it into its base: perpo-train merge"),
         ("--temperature is", args.temperature > 0, "an lmms-eval model draws as its tasks say"),
         ("--dtype and --device are", args.dtype != "float32" or args.device is not None, "give them in --model_args"),
         ("--model beside pretrained= is", twice, "give one of the two"),
     ):
         if given:
             raise PerpoError(f"{flags} for --engine perpo", instead)
+    for key, value in _given(args).items():
+        if Path(value, "adapter_config.json").is_file():
+            raise PerpoError(
+                f"--model_args {key}={value} is an adapter, and nothing would tell whether {name} loads all of it",
+                "merge it into its base (perpo-train merge), and give that as --model",
+            )
 
 
 def load_engine(args: EvalArguments) -> Engine:

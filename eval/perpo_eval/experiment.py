@@ -16,6 +16,7 @@ from typing import Any
 from perpo.data import Question, check_images, data_sha256, read_preferences, read_questions, write_jsonl
 from perpo.errors import PerpoError
 from perpo.files import atomic_write_text, check_writable
+from perpo.locks import only_process
 from perpo.nearest import did_you_mean
 from perpo.store import read_run
 from perpo.tables import Leaderboard, leaderboard
@@ -110,6 +111,10 @@ class ExperimentRun:
             PerpoError: See `check`; or what a stage raises.
         """
         self.check(names)
+        with only_process(self.output, "perpo-run"):
+            return self._run(names)
+
+    def _run(self, names: Sequence[str]) -> Outcome:
         atomic_write_text(self._mark, json.dumps({"name": self.recipe.name, "seed": self.recipe.seed}) + "\n")
         for name in names:
             for stage in self.plan(name):

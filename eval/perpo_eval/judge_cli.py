@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo.cli.arguments import default_of
+from perpo.cli.arguments import default_of, next_command
 from perpo.cli.common import arg, parse_arguments
 from perpo.errors import PerpoError
 
@@ -87,11 +86,17 @@ def judge_main(argv: list[str]) -> int:
     args = parse_arguments(JudgeArguments, words, prog="perpo-eval judge", description=description)
     from perpo_eval.rescoring import judge_run
 
-    return show(judge_run(args), as_json=args.json)
+    return show(judge_run(args), args, as_json=args.json)
 
 
-def show(path: Path, *, as_json: bool) -> int:
-    """Print a run that was just stored, and say where it lies; the exit code."""
+def show(path: Path, flags: JudgeFlags, *, as_json: bool) -> int:
+    """Print a run that was just stored, and say where it lies; the exit code.
+
+    Args:
+        path: Its folder.
+        flags: The judge that was asked, if one was.
+        as_json: Whether run.json is printed instead of the tables.
+    """
     from perpo.run_tables import run_texts
     from perpo.store import read_run
 
@@ -102,9 +107,9 @@ def show(path: Path, *, as_json: bool) -> int:
         for text in run_texts(record):
             text.show()
     print(f"run record: {path}", file=sys.stderr)
-    results = path.parents[1]
-    where = "" if results == Path(JudgeArguments.output) else f" --output {shlex.quote(str(results))}"
-    again = f"perpo-eval judge {shlex.quote(str(path))}{where} --judge_model NAME"
+    asked = {each.name: getattr(flags, each.name) for each in fields(JudgeFlags)}
+    named = asked | {"judge_model": flags.judge_model or "NAME"}
+    again = next_command("perpo-eval", JudgeArguments(run=str(path), output=str(path.parents[1]), **named), "judge")
     if record.status == "awaiting judge":
         print(f"awaiting judge: no scores yet; {again} gives them", file=sys.stderr)
     if record.status != "partial":

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import shutil
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perpo.cli.arguments import find_program, next_command
 from perpo.cli.common import arg, atomic_write_text, parse_arguments, quiet_libraries, run_program
+from perpo.cli.sample import SampleArguments
+from perpo_eval.cli import EvalArguments
 
 if TYPE_CHECKING:
     from perpo_eval.stages import Stage
@@ -103,7 +104,7 @@ def _run(args: RunArguments) -> None:
             print(recipe.note)
     atomic_write_text(output / "leaderboard.md", f"{table.markdown()}\n{recipe.note}\n")
     atomic_write_text(output / "leaderboard.json", json.dumps(outcome.leaderboard.as_json(), indent=1) + "\n")
-    again = [_callable("perpo-run"), args.recipe, "--seed", str(recipe.seed), "--output_dir", str(output)]
+    again = RunArguments(recipe=args.recipe, seed=recipe.seed, output_dir=str(output))
     print(f"all of it took {time.monotonic() - began:.0f} s", file=sys.stderr)
     _say_what_next(again, output, [name for name in recipe.experiments if run.plan(name)[-1].done() is None])
 
@@ -112,19 +113,17 @@ def _title(stage: Stage, experiment: str) -> str:
     return stage.name.removeprefix(f"{experiment}/") + (" (done)" if stage.done() else "")
 
 
-def _callable(program: str) -> str:
-    """How to call another of our programs: by its name where the PATH has it, else beside this one."""
-    return program if shutil.which(program) else os.path.relpath(Path(sys.argv[0]).with_name(program))
-
-
-def _say_what_next(again: list[str], output: Path, rest: list[str]) -> None:
+def _say_what_next(again: RunArguments, output: Path, rest: list[str]) -> None:
+    own = EvalArguments(model="tiny", limit=20)
+    dashboard = shlex.join([find_program("perpo-dashboard"), "--results", str(output)])
+    candidates = SampleArguments(output="candidates.jsonl", num_candidates=12, limit=50)
     lines = [
         f"The run records are in {output / 'results'}, the leaderboard in {output / 'leaderboard.md'}. Try next:",
-        f"  {shlex.join([*again, '--only', *rest])}   # the recipe's other experiments"
+        f"  {next_command('perpo-run', replace(again, only=rest))}   # the recipe's other experiments"
         if rest
-        else f"  {shlex.join([*again, '--json'])}   # the same numbers for a machine",
-        f"  {_callable('perpo-eval')} --suite grounding --limit 20   # or your model: --model, --adapter",
-        f"  {_callable('perpo-sample')} --questions tiny --num_candidates 12 --limit 50 --output candidates.jsonl",
-        f"  {shlex.join([_callable('perpo-dashboard'), '--results', str(output)])}   # look at all of it in a browser",
+        else f"  {next_command('perpo-run', replace(again, json=True))}   # the same numbers for a machine",
+        f"  {next_command('perpo-eval', own)}   # or your model: --model, --adapter",
+        f"  {next_command('perpo-sample', candidates)}",
+        f"  {dashboard}   # look at all of it in a browser",
     ]
     print("\n".join(lines), file=sys.stderr)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # The results depend on what these lead to, not on where it lies.
 _PLACES = {
     "model", "adapter", "data", "questions", "image_root", "output", "output_dir", "resume_from_checkpoint",
-    "cache_dir",
+    "cache_dir", "allow_other_sampler",
 }  # fmt: skip
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo import provenance
-from perpo.cli.arguments import default_of
+from perpo.cli.arguments import command_line
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family
 from perpo.records import SCHEMA_VERSION, ModelInfo, RunRecord
@@ -190,12 +189,4 @@ def _prompt(task: TaskData, template: str) -> str:
 
 def command(args: EvalArguments | JudgeArguments, *subcommand: str) -> str:
     """The command line that would repeat a run."""
-    words = ["perpo-eval", *subcommand]
-    for field in fields(args):
-        value = getattr(args, field.name)
-        default = default_of(field)
-        if value is True:
-            words.append(f"--{field.name}")
-        elif value != default:
-            words += [f"--{field.name}", *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(words)
+    return command_line("perpo-eval", args, *subcommand)

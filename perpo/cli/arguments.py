@@ -8,6 +8,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
+import shlex
+import shutil
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -82,6 +85,43 @@ def arguments_from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str)
         PerpoError: An unknown or missing key, or a value of the wrong type.
     """
     return _build(cls, _converted(cls, mapping, f"{where}: "), f"{where}: ", "add it")
+
+
+def command_line(program: str, arguments: Any, *subcommand: str) -> str:
+    """The command that gives a program these arguments, quoted for a shell; what is as by default is left out.
+
+    Args:
+        program: Its name, or where it lies.
+        arguments: An arguments dataclass.
+        subcommand: Words between the program and its flags.
+    """
+    words = [program, *subcommand]
+    for field in dataclasses.fields(arguments):
+        value = getattr(arguments, field.name)
+        if value == default_of(field):
+            continue
+        if value is True:
+            words.append(f"--{field.name}")
+        elif isinstance(value, list):
+            words += [f"--{field.name}", *map(str, value)]
+        else:
+            text = "none" if value is None else str(value)
+            words += [f"--{field.name}={text}"] if text.startswith("-") else [f"--{field.name}", text]
+    return shlex.join(words)
+
+
+def next_command(program: str, arguments: Any, *subcommand: str) -> str:
+    """`command_line` of another of our programs, as it can be called from here.
+
+    What it holds runs as it stands, for the arguments were made by the program's own class.
+    """
+    return command_line(find_program(program), arguments, *subcommand)
+
+
+def find_program(name: str) -> str:
+    """How to call another of our programs: by its name where the PATH has it, else where it lies beside this one."""
+    beside = Path(sys.argv[0]).with_name(name)
+    return name if shutil.which(name) or not beside.is_file() else os.path.relpath(beside)
 
 
 class _Parser(argparse.ArgumentParser):

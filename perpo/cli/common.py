@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from perpo.cli.arguments import arg, arguments_from_mapping, parse_arguments
-from perpo.errors import PerpoError
+from perpo.errors import PerpoError, Terminated
 from perpo.files import atomic_write_bytes, atomic_write_text
 
 __all__ = [
@@ -33,6 +33,10 @@ __all__ = [
 _LINE_EVERY_S = 10.0
 
 
+# What PEFT says of an adapter that is not used as it was written is heard, beside what `perpo.adapters` checks.
+_DOES_NOT_MATCH = r"(?is).*(missing adapter keys|mismatch|did not match)"
+
+
 def run_program(
     main: Callable[[list[str]], int | None],
     argv: Sequence[str] | None = None,
@@ -44,11 +48,11 @@ def run_program(
     Args:
         main: Takes the words of the command line; returns an exit code, or None for 0.
         argv: The words after the program's name; None takes them from the process.
-        interrupted: What is said after Ctrl-C.
+        interrupted: What is said after Ctrl-C or SIGTERM.
 
     Returns:
         What `main` returned; an error's own code (2 for bad input); 3 for anything unexpected;
-        130 after Ctrl-C; 141 when the reader of stdout went away.
+        130 after Ctrl-C; 143 after SIGTERM, where that is waited for; 141 when the reader of stdout went away.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     try:
@@ -58,6 +62,9 @@ def run_program(
     except KeyboardInterrupt:
         print(f"interrupted; {interrupted}", file=sys.stderr)
         return 130
+    except Terminated:
+        print(f"terminated; {interrupted}", file=sys.stderr)
+        return 143
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _stdout_is_gone():
             return 141
@@ -83,6 +90,7 @@ def quiet_libraries() -> None:
     logging.getLogger("DeepSpeed").addFilter(lambda line: line.levelno >= logging.ERROR)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", _DOES_NOT_MATCH, module="peft")
 
 
 @contextmanager

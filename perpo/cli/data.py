@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from perpo import __version__
+from perpo.cli.arguments import find_program
 from perpo.cli.common import parse_arguments, quiet_libraries, run_program
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
@@ -155,8 +156,8 @@ def _show_next(written: Sequence[Written]) -> None:
     files = [one.file for one in written if one.file.split != "train"]
     suites = list(dict.fromkeys(_SUITES[file.kind] for file in files))
     for suite in suites:
-        folder = shlex.quote(str(files[0].path.parent))
-        print(f"{_PROG}: evaluate with perpo-eval --suite {suite} --data {folder} --model MODEL", file=sys.stderr)
+        words = [find_program("perpo-eval"), "--suite", suite, "--data", str(files[0].path.parent), "--model", "tiny"]
+        print(f"{_PROG}: evaluate with {shlex.join(words)}   # or another --model", file=sys.stderr)
 
 
 if __name__ == "__main__":

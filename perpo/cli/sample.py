@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from itertools import chain, count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from perpo.boxes import Frame
+from perpo.checkpoints import model_config, resolve_model
+from perpo.cli.arguments import next_command
 from perpo.cli.common import arg, parse_arguments, quiet_libraries, run_program
 from perpo.errors import PerpoError
+from perpo.families import FAMILIES
+from perpo.train_arguments import TrainArguments
+
+if TYPE_CHECKING:
+    from perpo.sampling import SamplingRun
 
 DESCRIPTION = (
     "Sample N candidates for each question, reward them, and write preference records. The image and "
@@ -77,8 +87,34 @@ def _main(argv: list[str]) -> None:
 
     result = run_sampling(args)
     print(result.summary)
-    train = f"perpo-train --data {result.output} --image_root {result.image_root}"
-    print(f"{result.output} written; to train on it: {train}", file=sys.stderr)
+    print(f"{result.output} written; {_next_step(args, result)}", file=sys.stderr)
+
+
+def _next_step(args: SampleArguments, result: SamplingRun) -> str:
+    if not result.ranks:
+        return "in no question do two finished answers differ in their rewards, so there is nothing to rank"
+    stem = result.output.with_suffix("")
+    folders = (stem.with_name(f"{stem.name}-adapter{number}") for number in chain([""], (f"-{n}" for n in count(2))))
+    train = TrainArguments(
+        data=str(result.output),
+        image_root=str(result.image_root),
+        output_dir=str(next(folder for folder in folders if not folder.exists())),
+        model=args.model,
+        adapter=args.adapter,
+        bf16=args.dtype == "bfloat16",
+        **_start(args),
+    )
+    return f"to train on it: {next_command('perpo-train', train)}"
+
+
+def _start(args: SampleArguments) -> dict[str, Any]:
+    """What training must be told of the model, and of an adapter that it continues from."""
+    config = {} if args.adapter is None else json.loads(Path(args.adapter, "adapter_config.json").read_text())
+    told = {f"lora_{name}": config[key] for name, key in (("r", "r"), ("alpha", "lora_alpha")) if key in config}
+    known = model_config(resolve_model(args.model)).get("model_type") in FAMILIES
+    if not known or (config and not config.get("modules_to_save")):
+        told["mm_projector_lr"] = 0.0  # there is none that could be trained
+    return told
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from perpo.boxes import ImageSize, box_problem, format_box
+from perpo.cli.arguments import next_command
+from perpo.cli.sample import SampleArguments
 from perpo.data import Question, write_jsonl
 from perpo.errors import PerpoError
 from perpo.families import Family, family_of
@@ -44,10 +46,13 @@ def build(args: QuestionsArguments) -> list[Any]:
     write_jsonl(args.output, questions)
     images = len({question.image_path for question in questions})
     print(f"{args.output}: {len(questions)} questions about {images} images")
-    print(
-        f"perpo-data: sample with perpo-sample --questions {args.output} --image_root {args.images} --model MODEL",
-        file=sys.stderr,
+    sample = SampleArguments(
+        output=str(args.output.with_name(f"{args.output.stem}-candidates.jsonl")),
+        model=family.example,
+        questions=str(args.output),
+        image_root=str(args.images),
     )
+    print(f"perpo-data: sample with {next_command('perpo-sample', sample)}", file=sys.stderr)
     return []
 
 

@@ -1,6 +1,7 @@
 """perpo-train without the minute in which DeepSpeed compiles its communication through shared memory.
 
-With --dump_weights True each process also writes what it has trained, to OUTPUT_DIR-rankN.pt.
+With --dump_weights True each process also writes what it has trained, to OUTPUT_DIR-rankN.pt. With --terminate K the
+last process sends itself SIGTERM as its K-th optimizer step ends.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
 if "--deepspeed" in sys.argv:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -36,5 +38,19 @@ if "--dump_weights" in words:
         torch.save(trained, f"{self.arguments.output_dir}-rank{self.args.process_index}.pt")
 
     PreferenceTrainer.save_model = dump  # type: ignore[method-assign]
+
+if "--terminate" in words:
+    place = words.index("--terminate")
+    step = int(words[place + 1])
+    del words[place : place + 2]
+    import signal
+
+    from perpo.callbacks import Log
+
+    def end_step(self: Log, args: object, state: Any, control: object, **kwargs: object) -> None:
+        if state.global_step == step and not state.is_world_process_zero:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    Log.on_step_end = end_step  # type: ignore[method-assign,assignment]
 
 sys.exit(main(words))

@@ -17,7 +17,7 @@ from perpo.errors import PerpoError
 from perpo.store import Run, read_run
 from perpo_eval import runner
 from perpo_eval.cli import EvalArguments, main
-from perpo_eval.engines import load_engine
+from perpo_eval.engines import check_engine, load_engine
 from perpo_eval.runner import evaluate
 
 
@@ -245,7 +245,7 @@ def test_a_model_whose_library_is_absent_is_one_sentence(
         (["--engine", "lmms:"], "--engine is lmms:; expected", ""),
         (["--engine", "lmms:llava_hff"], "lmms-eval knows no model 'llava_hff'", "did you mean 'llava_hf'?"),
         (["--model_args", "device=cpu"], "--model_args is for --engine lmms:<model>", "--device"),
-        (["--engine", "lmms:scripted", "--adapter", "x"], "--adapter is for --engine perpo", "--model_args"),
+        (["--engine", "lmms:scripted", "--adapter", "x"], "--adapter is for --engine perpo", "perpo-train merge"),
         (["--engine", "lmms:scripted", "--temperature", "1"], "--temperature is for --engine perpo", ""),
         (["--engine", "lmms:scripted", "--dtype", "bfloat16"], "--dtype and --device are for", "--model_args"),
         (["--engine", "lmms:scripted", "--device", "cpu"], "--dtype and --device are for", "--model_args"),
@@ -276,3 +276,13 @@ def test_boxes_of_a_family_that_nobody_knows_are_refused(ask, checkpoint, tmp_pa
     run = ask(**settings, family="llava")
     assert (run.record.model.id, run.record.model.weights_sha256) == ("some/model", None)
     assert {row["box_frame"] for row in run.samples(["box_frame"]).to_pylist()} == {"cropped"}
+
+
+def test_an_adapter_that_nobody_here_loads_is_refused(checkpoint, tmp_path) -> None:
+    """transformers puts an adapter on its base as far as it fits, and goes on with the rest of the base."""
+    (tmp_path / "adapter_config.json").write_text("{}")
+    for key in ("peft", "pretrained"):
+        args = EvalArguments(engine="lmms:scripted", model_args=f"{key}={tmp_path}", suite="pope", family="llava")
+        with pytest.raises(PerpoError, match="is an adapter, and nothing would tell whether scripted loads") as caught:
+            check_engine(args)
+        assert "perpo-train merge" in caught.value.hint

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 from judge_server import Answer, Call, JudgeServer, good, judge_server
 
 from perpo import leaderboard, leaderboard_files
+from perpo.cli.arguments import parse_arguments
 from perpo.compare import read_scores
 from perpo.errors import PerpoError
 from perpo.model_index import update_card
@@ -149,7 +151,7 @@ def test_without_a_judge_the_answers_are_kept_and_judged_later(judged, folder, a
     shown = capsys.readouterr()
     assert "awaiting judge" in shown.out
     (path,) = Path(output).glob("mine/*")
-    assert f"no scores yet; perpo-eval judge {path} --output {output} --judge_model NAME gives them" in shown.err
+    assert f"no scores yet; perpo-eval judge --judge_model NAME --run {path} --output {output} gives them" in shown.err
     waiting = read_run(path)
     assert (waiting.record.status, waiting.record.judge) == ("awaiting judge", None)
     values = {m.value for task in waiting.record.tasks for m in task.metrics}
@@ -233,6 +235,12 @@ def test_too_many_missing_make_the_run_partial(folder, answers, tmp_path, capsys
         assert main([*words, *asked]) == 3
     shown = capsys.readouterr()
     assert "error: partial: 2 of 28 judgements are missing" in shown.err
+    (line,) = (line for line in shown.err.splitlines() if line.startswith("hint: samples.parquet"))
+    program, command, *again = shlex.split(line.split("; ")[1].removesuffix(" asks again where a call failed"))
+    args = parse_arguments(JudgeArguments, again, prog=program, description="")
+    assert (Path(program).name, command) == ("perpo-eval", "judge")
+    assert (args.judge_model, args.judge_base_url, args.output) == ("gpt", server.url, str(tmp_path))
+    assert read_run(Path(args.run)).record.status == "partial"
     shown_lines = " ".join(shown.out.split())
     assert "as the official script counts what the judge wrote" in shown_lines
     assert "The run is partial: more than a twentieth of its judgements are missing." in shown_lines

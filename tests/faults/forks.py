@@ -1,11 +1,12 @@
 """Runs training programs, each in a process of its own, from one that has done the imports.
 
 Reads a line of JSON for each: {"words": what perpo-train is given, "kill": null or where the process
-is killed with SIGKILL}. Answers with {"code": its exit code, negative for a signal, "err": its stderr}.
+is killed}. Answers with {"code": its exit code, negative for a signal, "err": its stderr}.
 
-Where it can be killed: "step:K" after the optimizer's K-th step of this process; "save:K:NAME" within
+Where it can be killed with SIGKILL: "step:K" after the optimizer's K-th step of this process; "save:K:NAME" within
 the K-th checkpoint, when half of the file NAME is written; "seal:K" before the K-th manifest; "rename:K" before
-the K-th time that a folder is renamed.
+the K-th time that a folder is renamed. With "term:K" it and its children are sent SIGTERM as the K-th loss is
+computed, or for 0 as the model is loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tempfile
 
 import torch
 
-from perpo import callbacks, files
+from perpo import callbacks, files, training
 from perpo.cli.train import main
 from perpo.trainer import PreferenceTrainer
 
@@ -41,6 +42,17 @@ def arm(where: str) -> None:
     if place == "step":
         step = callbacks.ProgressBar.on_step_end
         callbacks.ProgressBar.on_step_end = lambda *a, **k: kill() if at_last() else step(*a, **k)
+    elif place == "term":
+        os.setpgrp()
+        owner, name = (training, "load_policy") if count == "0" else (PreferenceTrainer, "_losses")
+        count, work = str(max(int(count), 1)), getattr(owner, name)
+
+        def terminated(*a):
+            if at_last():
+                os.killpg(0, signal.SIGTERM)
+            return work(*a)
+
+        setattr(owner, name, terminated)
     elif place == "rename":
         rename = os.rename
         files.os.rename = lambda *a: kill() if at_last() else rename(*a)
@@ -78,7 +90,5 @@ def run(job: dict) -> dict:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # threads of the parent would not be there after fork
-    import perpo.training  # noqa: F401
-
     for line in sys.stdin:
         print(json.dumps(run(json.loads(line))), flush=True)

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from perpo.locks import only_process
 from perpo.resuming import damage, last_checkpoint, rotate, seal
 from perpo.training_record import read_log, read_record
 
 LAST = "--resume_from_checkpoint=last"
+GO_ON = "run again with --resume_from_checkpoint last to go on from the last checkpoint"
 
 
 def log_steps(output):
@@ -192,3 +194,35 @@ def test_older_checkpoints_go_when_newer_ones_are_whole(tmp_path):
     rotate(tmp_path, 2)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-6", "checkpoint-8", "checkpoint-10"}
     assert last_checkpoint(tmp_path).name == "checkpoint-8"
+
+
+@pytest.mark.parametrize(("step", "more"), [(3, "--dataloader_num_workers=1"), (5, "--save_steps=0")])
+def test_after_sigterm_it_saves_a_checkpoint_and_goes_on_bit_by_bit(runs, words, same_end, tmp_path, step, more):
+    """A scheduler sends it to the whole group, also to the processes that load images."""
+    output = tmp_path / "run"
+    code, err = runs(words(output, more), kill=f"term:{step}")
+    assert (code, err.splitlines()[-1]) == (143, f"terminated; {GO_ON}"), err
+    assert last_checkpoint(output).name == f"checkpoint-{step}"
+    assert read_record(output)["status"] == "running"
+    assert not (output / ".lock").exists()
+    assert runs(words(output, LAST, more))[0] == 0
+    assert same_end(output)
+    assert log_steps(output) == [1, 2, 3, 4, 5, 6]
+
+
+def test_before_the_first_step_sigterm_ends_it_at_once(runs, words, tmp_path):
+    code, err = runs(words(tmp_path / "run"), kill="term:0")
+    assert (code, err) == (143, f"terminated; {GO_ON}\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_trainings_in_one_folder_are_refused(runs, words, cut):
+    (cut / ".lock").unlink()  # which the killed one left, and which locks nothing
+    before = {path: path.stat().st_mtime_ns for path in cut.rglob("*") if path.is_file()}
+    with only_process(cut, "training"):
+        for more in ([], [LAST]):
+            code, err = runs(words(cut, *more))
+            assert code == 2
+            assert f"error: {cut} is in use by another training, process {os.getpid()} on " in err
+    assert {path: path.stat().st_mtime_ns for path in cut.rglob("*") if path.is_file()} == before
+    assert runs(words(cut, LAST))[0] == 0

@@ -1,13 +1,17 @@
 """perpo-data as a user runs it: in a process of its own, with wrong words, and killed in the middle."""
 
 import hashlib
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from perpo.cli.arguments import parse_arguments
 from perpo.cli.data import main
+from perpo_eval.cli import EvalArguments
 
 PROGRAM = [sys.executable, "-m", "perpo.cli.data"]
 # Kills its own process, as kill -9 would, when the second group of rows is to be written.
@@ -53,8 +57,11 @@ def test_a_process_of_its_own_builds_the_rows_and_prints_them(words, tmp_path):
     assert "2 refs instead of 3811" in row
     assert digests.split() == [hashlib.sha256(path.read_bytes()).hexdigest(), str(path)]
     assert "Traceback" not in done.stderr
-    command = f"perpo-eval --suite grounding --data {path.parent} --model MODEL"
-    assert done.stderr.splitlines()[-1] == f"perpo-data: evaluate with {command}"
+    said, command = done.stderr.splitlines()[-1].split("perpo-data: evaluate with ")
+    program, *flags = shlex.split(command, comments=True)
+    args = parse_arguments(EvalArguments, flags, prog="perpo-eval", description="")
+    assert (said, Path(program).name) == ("", "perpo-eval")
+    assert args == EvalArguments(suite="grounding", data=str(path.parent), model="tiny")
 
 
 def test_a_training_file_alone_is_nothing_to_evaluate_with(words, capsys):

@@ -1,12 +1,17 @@
 """Questions to sample answers to, from training rows: asked and answered as the model's family does."""
 
+import shlex
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from perpo.boxes import iou, parse_box
+from perpo.cli.arguments import parse_arguments
 from perpo.cli.data import main
+from perpo.cli.sample import SampleArguments
 from perpo.data import check_images, read_questions
 from perpo.families import FAMILIES
 
@@ -41,7 +46,12 @@ def test_every_expression_of_a_training_row_is_a_question(rows, refer, tmp_path,
         assert box is not None
         np.testing.assert_allclose(box, [x, y, x + width, y + height], atol=0.1201)
         assert iou(box, [x, y, x + width, y + height]) > 0.85
-    assert f"{len(wanted)} questions about" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert f"{len(wanted)} questions about" in out
+    program, *words = shlex.split(err.splitlines()[-1].removeprefix("perpo-data: sample with "))
+    args = parse_arguments(SampleArguments, words, prog=program, description="")
+    assert (Path(program).name, args.questions, args.image_root) == ("perpo-sample", str(output), str(refer.images))
+    assert args.model == family.example
 
 
 def test_what_cannot_be_asked_is_left_out_and_counted(rows, refer, tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from PIL import Image
@@ -150,3 +152,14 @@ def test_what_is_longer_than_the_context_is_an_error(loaded, image_root):
     choices, _ = choose(arguments(), [fits, long])
     with pytest.raises(PerpoError, match=r"record 2: image .4 tokens.* exceed the model's context of 128"):
         tokenize(loaded, choices, image_root)
+
+
+def test_what_workers_are_handed_holds_no_model(loaded, image_root):
+    choices, _ = choose(arguments(), [record([0, 1])])
+    dataset = ListDataset(tokenize(loaded, choices, image_root), loaded)
+    content = pickle.dumps(dataset)
+    assert b"modeling_llava" not in content
+    assert b"modeling_llava" in pickle.dumps(loaded)
+    ours, theirs = dataset[0], pickle.loads(content)[0]
+    assert ours["prefix"] == theirs["prefix"]
+    assert torch.equal(ours["image"]["pixel_values"], theirs["image"]["pixel_values"])

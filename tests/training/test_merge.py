@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from perpo.cli.train import main
 from perpo.data import read_preferences
 from perpo.lists import Collator, ListDataset, choose, tokenize
+from perpo.locks import only_process
 from perpo.logps import candidate_logps
 from perpo.models import load_model, render_prompt
 from perpo.policy import load_policy
@@ -126,10 +127,12 @@ def test_wrong_pairs_and_an_existing_output_are_refused(options, adapter, small_
         ({"adapter": tmp_path}, "holds no adapter"),
         ({"model": adapter}, "is an adapter, not a model"),
         ({"output": tmp_path / "there"}, "there exists"),
+        ({"output": tmp_path / "taken"}, "taken is in use by another merge, process"),
         ({"dtype": "int8"}, "--dtype expects one of base, float32"),
     ):
         flags = {"model": options["model"], "adapter": adapter, "output": tmp_path / "new"} | change
-        assert main(["merge", *(f"--{name}={value}" for name, value in flags.items())]) == 2
+        with only_process(tmp_path / "taken", "merge", beside=True):
+            assert main(["merge", *(f"--{name}={value}" for name, value in flags.items())]) == 2
         error = capsys.readouterr().err
         assert message in error
         assert "\nhint: " in error

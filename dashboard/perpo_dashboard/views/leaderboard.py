@@ -1,6 +1,7 @@
 """Who is best at what: measured and reported runs as tables and bars, their differences to a baseline, and files."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from datetime import date
 from functools import partial
@@ -229,7 +230,10 @@ if not runs:
 choice = choose(runs)
 held = [run for run in runs if choice.holds(run)]
 if not held:
-    empty("No run is left by these filters.", f"perpo-eval list --results {stored.settings().results}")
+    empty(
+        "No run is left by these filters.",
+        shlex.join(["perpo-eval", "list", "--results", str(stored.settings().results)]),
+    )
 plain = [dataclasses.replace(board, marks={}) for board in leaderboard.boards(held, lambda *_: None)]
 parts = [part for board in plain for part in boards.split(board)]
 topics, to, order = ask(parts)

@@ -1,0 +1,109 @@
+"""One process at a time: a lock that ends with its process, however that ends. Needs no torch."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+from weakref import WeakSet
+
+from perpo.errors import PerpoError
+from perpo.files import check_writable
+
+_NAME = ".lock"
+_LOCKED: WeakSet[IO[Any]] = WeakSet()
+
+
+def _let_go() -> None:
+    for file in _LOCKED:
+        file.close()
+
+
+# A forked process would share the lock, and have it still when its parent was killed.
+os.register_at_fork(after_in_child=_let_go)
+
+
+def lock_file(file: IO[Any], sentence: str, hint: str) -> None:
+    """Lock an open file until it is closed or the process ends.
+
+    Where the file system has no locks, a warning says so.
+
+    Args:
+        file: The file, open for writing.
+        sentence: What is wrong if another process has it.
+        hint: What to do then.
+
+    Raises:
+        PerpoError: Another process has it.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _LOCKED.add(file)
+    except BlockingIOError:
+        raise PerpoError(sentence, hint) from None
+    except OSError as error:
+        print(
+            f"warning: {file.name} cannot be locked ({error.strerror}): nothing keeps another process from it",
+            file=sys.stderr,
+        )
+
+
+@contextmanager
+def only_process(folder: str | Path, what: str, *, beside: bool = False) -> Iterator[None]:
+    """Within it no other process works in a folder, which is made if need be.
+
+    The lock is a file in it that says whose it is, and that goes at the end. One that a killed process left
+    locks nothing.
+
+    Args:
+        folder: The folder.
+        what: What works there, such as "training".
+        beside: Whether the lock lies beside the folder, which may not be there yet then.
+
+    Raises:
+        PerpoError: Another process works there, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    place = folder.parent if beside else folder
+    check_writable(place)
+    made = not place.exists()
+    place.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(f".{folder.name}{_NAME}") if beside else folder / _NAME
+    try:
+        with _locked(path, folder, what):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+    finally:
+        if made:
+            with suppress(OSError):  # unless something came of it
+                place.rmdir()
+
+
+@contextmanager
+def _locked(path: Path, folder: Path, what: str) -> Iterator[None]:
+    while True:
+        with open(path, "a+", encoding="utf-8") as file:
+            file.seek(0)
+            owner = file.read() or "another process"
+            lock_file(file, f"{folder} is in use by another {what}, {owner}", "wait for it, or give another folder")
+            if not _is_at(file, path):
+                continue  # whose it was has deleted it meanwhile
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+            return
+
+
+def _is_at(file: IO[Any], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
