@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from perpo import provenance
@@ -15,6 +16,7 @@ from perpo.cli.arguments import default_of
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family
 from perpo.records import SCHEMA_VERSION, ModelInfo, RunRecord
+from perpo.redact import without_secrets
 from perpo.scores import JUDGED
 from perpo.store import new_run_id, write_run
 from perpo_eval import scoring
@@ -47,6 +49,7 @@ class RunWriter:
         began: When.
         clock: `time.perf_counter()` of then.
         judge: Who scores what a judge is to score, or None.
+        more: What else the record says of how answers were made.
     """
 
     args: EvalArguments
@@ -57,6 +60,7 @@ class RunWriter:
     began: datetime
     clock: float
     judge: Judge | None = None
+    more: Mapping[str, Any] = MappingProxyType({})
 
     def store(self, data: Sequence[TaskData], templates: dict[str, str], response_of: ResponseOf) -> Path:
         """Score the answers and write the record.
@@ -91,7 +95,7 @@ class RunWriter:
         results = [scoring.task_result(about, table) for about, table in zip(abouts, tables, strict=True)]
         record = RunRecord(
             **self._circumstances(),
-            status=scoring.judging_status(tables, specs),
+            status=scoring.status(tables, specs, self.args.max_error_share),
             tasks=results,
             groups=scoring.groups(results, tables),
             judge=judge,
@@ -109,10 +113,10 @@ class RunWriter:
         args, names = self.args, ("batch_size", "temperature", "top_p", "seed")
         if self.elsewhere:
             return dict.fromkeys(names, None)
-        size = args.batch_size or (BATCH_SIZE if self.model.engine == "perpo" else 1)
-        return dict(
-            zip(names, (size, args.temperature, args.top_p, args.seed if args.temperature else None), strict=True)
-        )
+        own = self.model.engine == "perpo"
+        size = args.batch_size or (BATCH_SIZE if own else 1)
+        values = (size, args.temperature, args.top_p, args.seed if args.temperature else None)
+        return dict(zip(names, values, strict=True)) | ({} if own else {"max_error_share": args.max_error_share})
 
     def _resize(self) -> dict[str, Any]:
         """How pictures were resized, where boxes count the pixels of what came of it."""
@@ -135,7 +139,10 @@ class RunWriter:
             "model": info,
             "training_run": self.training,
             "suite": {"name": args.suite, "version": SUITE_VERSION, "sha256": suite_sha256()},
-            "generation": {"limit": args.limit, "prompt_style": args.prompt_style} | self._decoding() | self._resize(),
+            "generation": {"limit": args.limit, "prompt_style": args.prompt_style}
+            | self._decoding()
+            | self._resize()
+            | self.more,
         }
 
 
@@ -189,7 +196,7 @@ def _prompt(task: TaskData, template: str) -> str:
 
 
 def command(args: EvalArguments | JudgeArguments, *subcommand: str) -> str:
-    """The command line that would repeat a run."""
+    """The command line that would repeat a run, without its secrets."""
     words = ["perpo-eval", *subcommand]
     for field in fields(args):
         value = getattr(args, field.name)
@@ -198,4 +205,4 @@ def command(args: EvalArguments | JudgeArguments, *subcommand: str) -> str:
             words.append(f"--{field.name}")
         elif value != default:
             words += [f"--{field.name}", *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(words)
+    return shlex.join(without_secrets(word) for word in words)

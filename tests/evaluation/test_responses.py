@@ -243,7 +243,7 @@ USED = {
 }
 OTHER = {"suite": "pope", "model": "x", "adapter": "x", "data": "x", "tasks": ["x"], "limit": 3, "batch_size": 3}
 OTHER |= {"max_new_tokens": 3, "temperature": 0.5, "top_p": 0.5, "seed": 1, "prompt_style": "lmms_eval"}
-OTHER |= {"engine": "lmms:x", "model_args": "x=y", "dtype": "bfloat16", "device": "cpu"} | JUDGE
+OTHER |= {"max_error_share": 0.5, "engine": "lmms:x", "model_args": "x=y", "dtype": "bfloat16", "device": "cpu"} | JUDGE
 
 
 @pytest.mark.parametrize(
