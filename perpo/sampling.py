@@ -274,6 +274,17 @@ def _ends(batch: range) -> list[int]:
     return [batch.start, batch.stop]
 
 
+def _row(index: int, job: _Job, answers: Sequence[Answer]) -> dict[str, Any]:
+    """What the journal keeps of a question."""
+    return {
+        "id": index,
+        "image_sha256": job.asked[index].image_sha256,
+        "answers": [answer.text for answer in answers],
+        "truncated": [answer.truncated for answer in answers],
+        "reference_logps": [answer.logp for answer in answers],
+    }
+
+
 def _rewarded(job: _Job, row: dict[str, Any]) -> AnswerSet:
     """A row of the journal with its rewards."""
     sample = job.asked[row["id"]].sample

@@ -5,10 +5,9 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from perpo import provenance
@@ -60,7 +59,7 @@ class RunWriter:
     began: datetime
     clock: float
     judge: Judge | None = None
-    more: Mapping[str, Any] = MappingProxyType({})
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def store(self, data: Sequence[TaskData], templates: dict[str, str], response_of: ResponseOf) -> Path:
         """Score the answers and write the record.
@@ -198,11 +197,11 @@ def _prompt(task: TaskData, template: str) -> str:
 def command(args: EvalArguments | JudgeArguments, *subcommand: str) -> str:
     """The command line that would repeat a run, without its secrets."""
     words = ["perpo-eval", *subcommand]
-    for field in fields(args):
-        value = getattr(args, field.name)
-        default = default_of(field)
+    for each in fields(args):
+        value = getattr(args, each.name)
+        default = default_of(each)
         if value is True:
-            words.append(f"--{field.name}")
+            words.append(f"--{each.name}")
         elif value != default:
-            words += [f"--{field.name}", *map(str, value if isinstance(value, list) else [value])]
+            words += [f"--{each.name}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(without_secrets(word) for word in words)

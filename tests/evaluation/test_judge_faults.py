@@ -53,7 +53,7 @@ FAULTS = [
     Fault("200 with JSON that is no completion", [Answer(body=b'{"choices": []}'), WELL], 2, "scored", 0, ""),
     Fault("an answer without a rating, then a good one", [Answer("Well."), WELL], 2, "scored", 0, "asked_again"),
     Fault("no rating, twice", [Answer("Well."), Answer("Hm.")], 2, "missing", 0, "unreadable"),
-    Fault("scores out of range, twice", [Answer("80 90")] * 2, 2, "missing", 0, "unreadable"),
+    Fault("scores off the scale", [Answer("0 9")], 1, "scored", 0, "out_of_scale"),
     Fault("an empty answer, twice", [Answer("")] * 2, 2, "missing", 0, "unreadable"),
     Fault(
         "a refusal, twice",
