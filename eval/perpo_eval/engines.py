@@ -28,6 +28,7 @@ from perpo.families import FAMILIES, Family, family_of
 from perpo.nearest import did_you_mean
 from perpo.records import ModelInfo
 from perpo.redact import is_secret, known_secrets, without_secrets
+from perpo_eval.bodies import limit_bodies
 from perpo_eval.failures import MOST_ERRORS, read_answer
 from perpo_eval.responses import Response
 
@@ -283,6 +284,7 @@ def _of_lmms_eval(args: EvalArguments) -> LmmsEngine:
         except ImportError as error:
             raise PerpoError(f"lmms-eval's {name} cannot be imported: {error}", "install what it needs") from error
         model = kind.create_from_arg_string(text, {"batch_size": batch_size})
+    limit_bodies(getattr(model, "client", None))
     named = _named(kind, given) or name
     directory, revision = _place(named)
     config = None if directory is None else json.loads((directory / "config.json").read_text(encoding="utf-8"))

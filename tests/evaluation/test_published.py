@@ -106,7 +106,11 @@ def test_a_zip_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, monkeypa
         load_task(spec_of("mmhal_bench"), str(folder))
     monkeypatch.undo()
     whole = (folder / "test_data.zip").read_bytes()
-    for content in (b"version https://git-lfs.github.com/spec/v1\n", whole[: len(whole) // 2], whole[:200] + whole[260:]):
+    for content in (
+        b"version https://git-lfs.github.com/spec/v1\n",
+        whole[: len(whole) // 2],
+        whole[:200] + whole[260:],
+    ):
         (folder / "test_data.zip").write_bytes(content)
         with pytest.raises(PerpoError, match=r"test_data\.zip cannot be read: "):
             load_task(spec_of("mmhal_bench"), str(folder))
