@@ -182,14 +182,13 @@ def default_dtype(device: torch.device) -> DType:
 
 
 def chosen_dtype(dtype: DType | None, device: str | None) -> DType:
-    """The type that was asked for, else the default of the device, which is said where it is no float32.
-
-    Raises:
-        PerpoError: There is no such device.
-    """
+    """The type that was asked for, else the default of the device, which is said where it is no float32."""
     if dtype is not None:
         return dtype
-    found = default_dtype(_device(device))
+    try:
+        found = default_dtype(_device(None) if device is None else torch.device(device))
+    except RuntimeError:  # a name that no device has: `load_model` says so
+        return "float32"
     if found != "float32":
         print(f"note: computing in {found}, the default on a GPU", file=sys.stderr)
     return found

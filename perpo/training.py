@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from perpo.data import (
 from perpo.distributed import deepspeed_config, processes
 from perpo.errors import PerpoError
 from perpo.lists import Choice, ListDataset, choose, tokenize
+from perpo.models import chosen_dtype
 from perpo.passes import check_budget
 from perpo.policy import load_policy
 from perpo.prefix import base_model
@@ -57,6 +59,8 @@ def train(args: TrainArguments) -> Path:
         PerpoError: The data, the images, the model or the arguments cannot be used.
     """
     began = time.monotonic()
+    if args.bf16 is None:
+        args = replace(args, bf16=chosen_dtype(None, None) == "bfloat16")
     if args.tf32 and not is_torch_tf32_available():
         raise PerpoError("--tf32 needs an NVIDIA GPU, Ampere or newer, and there is none here", "leave --tf32 out")
     if args.cache_dir is not None:
