@@ -33,7 +33,7 @@ async def read_body(response: Any) -> bytes:
 def limit_bodies(client: Any) -> bool:
     """Let the client of an OpenAI-compatible server fail where a body is too large; whether it is such a client."""
     http = getattr(client, "_client", None)  # what the openai package calls its httpx client, or that of httpx2
-    if not hasattr(http, "event_hooks"):
+    if http is None or not hasattr(http, "event_hooks"):
         return False
     keep = _keep_async if hasattr(http, "aclose") else _keep
     http.event_hooks["response"].append(keep)

@@ -310,7 +310,12 @@ def _of_lmms_eval(args: EvalArguments) -> LmmsEngine:
     )
     # Of a folder (also an adapter's) every file counts. A key may change while a run goes on: answers do not.
     parts = {key: _content(value) for key, value in given.items() if not is_secret(key)}
-    identity = {"engine": args.engine, "arguments": without_secrets(text), "content": parts, "revision": revision}
+    identity: dict[str, Any] = {
+        "engine": args.engine,
+        "arguments": without_secrets(text),
+        "content": parts,
+        "revision": revision,
+    }
     if revision is None and directory is None:
         identity["served"] = _server(model, named)
     else:

@@ -72,7 +72,7 @@ class Judge:
         verdicts = ask_judge(self.settings, questions, self.cache, key=judge_key())
         found = [
             [
-                row if row["response"] is None else {**row, **scored(benchmark, row, _votes(row, verdicts))}
+                dict(row) if row["response"] is None else {**row, **scored(benchmark, row, _votes(row, verdicts))}
                 for row in rows
             ]
             for benchmark, rows in parts

@@ -141,7 +141,7 @@ class RunWriter:
             "generation": {"limit": args.limit, "prompt_style": args.prompt_style}
             | self._decoding()
             | self._resize()
-            | self.more,
+            | dict(self.more),
         }
 
 

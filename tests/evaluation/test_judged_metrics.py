@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from perpo.scores import BENCHMARKS
+from perpo_eval import judged
+from perpo_eval.judge_readings import readings
 from perpo_eval.metrics.judged import (
     mmhal_flags,
     official_mmhal_rating,
@@ -217,3 +221,22 @@ def test_published_prompts_are_not_read_as_ratings() -> None:
     for rule in json.loads((prompts / "llava_bench.json").read_text()).values():
         assert parse_pair_rating(rule["prompt"]) is None
     assert mmhal_flags((prompts / "mmhal.txt").read_text()) == ["two_ratings"]
+
+
+def test_a_zero_counts_in_the_relative_score_and_its_interval_and_is_told() -> None:
+    """Of three pairs (8, 4), (8, 6), (9, 0) the model has 10 of the reference's 25: leaving the 0 out gives 10 of 16."""
+    said = ["8 4", "8 6", "9 0"]
+    votes = [
+        [{"vote": 0, "swapped": False, "rating": parse_pair_rating(text), "official": official_pair_rating(text)}]
+        for text in said
+    ]
+    ratings = [judged.ratings_of("llava_bench", each)[0] for each in votes]
+    columns = {name: np.array([rating[name] for rating in ratings]) for name in ("model", "reference")}
+    (relative,) = (metric for metric in BENCHMARKS["llava_bench"] if metric.name == "relative_score")
+    found = relative.estimate(columns, np.array(["a", "b", "c"]), np.zeros(3))
+    assert found.value == pytest.approx(10 / 25)
+    assert found.ci_low is not None
+    assert found.ci_low >= 0
+    told = {m.name: m for m in readings("llava_bench", [json.dumps(each) for each in votes], ["a", "b", "c"])}
+    assert (told["relative_score:out_of_scale"].value, told["relative_score:out_of_scale"].n) == (1 / 3, 3)
+    assert "relative_score:official" not in told  # the same

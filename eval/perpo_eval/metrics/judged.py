@@ -2,8 +2,8 @@
 
 Our rules read what can only mean one thing and nothing else: what they cannot read is missing, never a number. A pair
 that the official script counts is counted as it does, on the asked scale or not, for leaving it out would flatter whom
-the judge marks down. The official rules are those of LLaVA's eval_gpt_review_bench.py and of LLaVA-RLHF's eval_gpt_mmhal.py; they
-are here so that their numbers can stand beside ours.
+the judge marks down. The official rules are those of LLaVA's eval_gpt_review_bench.py and of LLaVA-RLHF's
+eval_gpt_mmhal.py; they are here so that their numbers can stand beside ours.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def parse_pair_rating(text: str) -> tuple[float, float] | None:
     """Read LLaVA-Bench's two scores.
 
     The first line counts as the official script reads it, if that does: two numbers, also "0 9", which judges say of
-    an empty answer. Else the first line that is nothing but two numbers counts ("8 9", "8, 9", "8.5/9", "8/10 and 9/10"; with a title,
-    as in "Scores: 8 and 9", a sentence may follow), else the two numbers that are given to "Assistant 1" and
-    "Assistant 2" by name. One number of ten ("8/10"), different numbers for one assistant, and numbers in
-    running text are not read.
+    an empty answer. Else the first line that is nothing but two numbers counts ("8 9", "8, 9", "8.5/9", "8/10 and
+    9/10"; with a title, as in "Scores: 8 and 9", a sentence may follow), else the two numbers that are given to
+    "Assistant 1" and "Assistant 2" by name. One number of ten ("8/10"), different numbers for one assistant, and
+    numbers in running text are not read.
 
     Returns:
         The scores of the first and of the second answer, on the scale of 1 to 10 if the judge kept to it (see
