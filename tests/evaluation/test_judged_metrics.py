@@ -224,7 +224,7 @@ def test_published_prompts_are_not_read_as_ratings() -> None:
 
 
 def test_a_zero_counts_in_the_relative_score_and_its_interval_and_is_told() -> None:
-    """Of three pairs (8, 4), (8, 6), (9, 0) the model has 10 of the reference's 25: leaving the 0 out gives 10 of 16."""
+    """Of three pairs (8, 4), (8, 6), (9, 0) the model has 10 of the reference's 25; without the 0, 10 of 16."""
     said = ["8 4", "8 6", "9 0"]
     votes = [
         [{"vote": 0, "swapped": False, "rating": parse_pair_rating(text), "official": official_pair_rating(text)}]
