@@ -25,17 +25,20 @@ class Scores:
         tasks: (n,) task names.
         clusters: (n,) cluster labels.
         values: For each score, (n,) numbers; NaN where it does not apply or could not be had.
+        failed: (n,) whether a sample got no answer, or no judgement; None stands for no such sample.
     """
 
     keys: NDArray
     tasks: NDArray
     clusters: NDArray
     values: dict[str, NDArray]
+    failed: NDArray[np.bool_] | None = None
 
     def take(self, places: NDArray) -> Scores:
         """Some of the samples, by their places or as a mask."""
         values = {name: column[places] for name, column in self.values.items()}
-        return Scores(self.keys[places], self.tasks[places], self.clusters[places], values)
+        failed = None if self.failed is None else self.failed[places]
+        return Scores(self.keys[places], self.tasks[places], self.clusters[places], values, failed)
 
 
 def read_scores(run: Run) -> Scores:
@@ -44,14 +47,17 @@ def read_scores(run: Run) -> Scores:
     Raises:
         PerpoError: The samples are missing or damaged.
     """
-    table = run.samples(["sample_key", "task", "cluster_id", "scores"]).sort_by("sample_key")
+    some_failed = any(task.n_error for task in run.record.tasks)
+    columns = ["sample_key", "task", "cluster_id", "scores", *(["error"] if some_failed else [])]
+    table = run.samples(columns).sort_by("sample_key")
+    failed = table["error"].is_valid().to_numpy() if some_failed else None
     keys, tasks, clusters = (table[name].to_numpy() for name in ("sample_key", "task", "cluster_id"))
     fields = table["scores"].combine_chunks().flatten()
     names = [field.name for field in table.schema.field("scores").type]
     values = {
         name: column.to_numpy(zero_copy_only=False).astype(float) for name, column in zip(names, fields, strict=True)
     }
-    return Scores(keys.astype(str), tasks.astype(str), clusters.astype(str), values)
+    return Scores(keys.astype(str), tasks.astype(str), clusters.astype(str), values, failed)
 
 
 def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = False) -> list[str]:
@@ -140,8 +146,8 @@ def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -
     Args:
         candidate: Scores of the run in question.
         baseline: Scores of the run it is held against.
-        metric: The metric. Samples that lack one of its scores in both runs are left out; of a judged one, samples
-            that lack it in either.
+        metric: The metric. Samples that lack one of its scores in both runs are left out, and those that got no
+            answer in either; of a judged one, samples that lack it in either.
 
     Raises:
         PerpoError: The two hold different samples, or a score is missing in one of them alone.
@@ -162,13 +168,19 @@ def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -
     ours, base = ((above[held], below[held]) for above, below in runs)
     sums = paired_sums(ours, base, baseline.clusters[held], baseline.tasks[held])
     reach = metric.reach(ours[1], base[1])
+    if metric.judged and not metric.bottom:  # a judge may leave its scale
+        reach = max(reach, float(np.abs(ours[0] - base[0]).max(initial=0.0)))
     return (cluster_bootstrap if metric.bottom else cluster_t)(sums, bounds=(-reach, reach))
 
 
 def both_judged(candidate: Scores, baseline: Scores, metric: Definition) -> tuple[Scores, Scores]:
-    """The samples that two runs are compared on: of a judged metric those that have it in both, else all."""
+    """The samples that two runs are compared on: those that are answered, of a judged metric scored, in both."""
     if not metric.judged:
-        return candidate, baseline
+        absent = [run.failed for run in (candidate, baseline) if run.failed is not None and run.failed.any()]
+        if not absent:
+            return candidate, baseline
+        answered = ~np.any(absent, axis=0)
+        return candidate.take(answered), baseline.take(answered)
     sums = [part for scores in (candidate, baseline) for part in metric.sums(scores.values)]
     held = ~np.isnan(np.sum(sums, axis=0))
     return candidate.take(held), baseline.take(held)

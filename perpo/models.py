@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -178,6 +179,24 @@ def _samples(loaded: LoadedModel) -> list[Any]:
     prompt = render_prompt(loaded, "What is in this image?")
     each = [loaded.encode([prompt], [Image.new("RGB", size)]) for size in ((64, 48), (50, 90))]
     return [inputs.to(loaded.model.dtype) for inputs in each]
+
+
+def default_dtype(device: torch.device) -> DType:
+    """The type that weights are loaded in where none is asked for: bfloat16 on CUDA, float32 elsewhere."""
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def chosen_dtype(dtype: DType | None, device: str | None) -> DType:
+    """The type that was asked for, else the default of the device, which is said where it is no float32."""
+    if dtype is not None:
+        return dtype
+    try:
+        found = default_dtype(_device(None) if device is None else torch.device(device))
+    except RuntimeError:  # a name that no device has: `load_model` says so
+        return "float32"
+    if found != "float32":
+        print(f"note: computing in {found}, the default on a GPU", file=sys.stderr)
+    return found
 
 
 def _device(name: str | None) -> torch.device:

@@ -30,8 +30,8 @@ SAMPLE_COLUMNS: dict[str, str] = {
     "image": "{sha256 of the file, path as the dataset names it, width, height in pixels}",
     "question": "the user's turn",
     "prompt": "what the model read, chat template included",
-    "response": "what the model said",
-    "parse_ok": "whether an answer could be read from the response",
+    "response": "what the model said, or null where it gave no answer (error says why)",
+    "parse_ok": "whether an answer could be read from the response, or null where there is none",
     "prediction": "the answer as read (JSON; for boxes xyxy in pixels of the original image), or null",
     "target": "the truth in the same form (JSON)",
     "box_frame": "the frame that the response's coordinates were read in, or null",
@@ -70,7 +70,8 @@ class TaskResult:
     """What came of one task (benchmark, split and scorer).
 
     `data_sha256` covers every row of the task's data, also those that a limit left out; `n_total`
-    counts them, `n_scored` those that were scored. `benchmark` is a key of `perpo.scores.BENCHMARKS`;
+    counts them, `n_scored` those that were asked; `n_error` of these have no answer or no judgement, and
+    no score. `benchmark` is a key of `perpo.scores.BENCHMARKS`;
     `prompt` is what was asked, with the place of the sample's own words in braces; `note` is what a
     reader of the numbers must know, such as rows of two data sets in one split. What a reported number
     leaves open is None.
@@ -145,8 +146,8 @@ class RunRecord:
         schema_version: `SCHEMA_VERSION` of the writer.
         run_id: Unique name, also the folder's.
         name: What tables call the model.
-        status: complete, partial (more than a twentieth of the judgements are missing), failed, or "awaiting judge"
-            (the answers are there, and no judge was asked).
+        status: complete, partial (more than a twentieth of the judgements or more than --max_error_share of the answers
+            are missing), failed (no question got an answer), or "awaiting judge" (no judge was asked).
         created_utc: When the run began, ISO 8601; when they were copied for reported numbers.
         duration_s: Wall time in seconds.
         command: What would repeat it.
@@ -156,7 +157,8 @@ class RunRecord:
         model: The weights.
         training_run: training.json of the adapter, or None.
         suite: {name, version, sha256 of the task files}.
-        generation: {batch_size, temperature, top_p, seed, limit, prompt_style}.
+        generation: {batch_size, temperature, top_p, seed, limit, prompt_style}; smallest_batch_limit where memory had
+            room for less, max_error_share of an lmms-eval model.
         tasks: One result per task.
         groups: One result per benchmark, and per task that stands alone.
         judge: {id, served_as (names that the server gave), prompt_sha256 by benchmark, settings, deviations from what

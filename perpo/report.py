@@ -249,12 +249,13 @@ def _pairs(candidate: Scores, baseline: Scores, score: str) -> Pairs | None:
 
 
 def _unjudged(rows: Sequence[Row], scores: Scores) -> list[str]:
-    """How many samples lack a judgement in one of the runs, by row."""
+    """How many samples lack a judgement or an answer in one of the runs, by row."""
     found = []
     for row in rows:
         count = int(np.isin(scores.tasks, row.tasks).sum()) - row.difference.n
-        if row.metric.judged and count:
-            found.append(f"{row.task}: {count} samples are left out, whose judgement is missing in one of the runs.")
+        what = "judgement" if row.metric.judged else "answer"
+        if count and row.difference.n:
+            found.append(f"{row.task}: {count} samples are left out, whose {what} is missing in one of the runs.")
     return found
 
 

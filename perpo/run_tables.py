@@ -47,6 +47,7 @@ def run_texts(record: RunRecord) -> list[Text]:
         plain = [metric.name for metric in group.metrics if ":" not in metric.name]
         notes = [INTERVAL_NOTE, *_notes(group)]
         notes += [f"{task.task}: {task.note}." for task in record.tasks if task.note and task.task in group.tasks]
+        notes += _failed_notes(record, group)
         notes += [METEOR_NOTE] if _lacks(group.metrics, "meteor") else []
         title = f"{record.name} on {group.name} (%{_judge(record, group)})"
         texts.append(_text(record, group, title, plain, notes))
@@ -72,6 +73,17 @@ def _text(record: RunRecord, group: GroupResult, title: str, names: Sequence[str
         rows.append([label, str(first.n), str(first.n_clusters), *(cell(metric_of(metrics, name)) for name in names)])
     header = ["task", "n", "images", *(with_unit(titles[name], units[name]) for name in names)]
     return Text(title, header, rows, notes)
+
+
+def _failed_notes(record: RunRecord, group: GroupResult) -> list[str]:
+    """How many questions of a benchmark that no judge scores got no answer."""
+    tasks = [record.task(name) for name in group.tasks]
+    failed, asked = (
+        sum(count or 0 for count in counts) for counts in ([t.n_error for t in tasks], [t.n_scored for t in tasks])
+    )
+    if group.benchmark in JUDGED or not failed:
+        return []
+    return [f"{failed:,} of {asked:,} questions got no answer and are in no score; samples.parquet says why (error)."]
 
 
 def _judge(record: RunRecord, group: GroupResult) -> str:

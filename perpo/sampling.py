@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +96,8 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
     The answers of finished batches are kept in a journal beside the output. Interrupted and called
     again with the same arguments, this continues, and the output is the same, byte for byte. The
     reward, filters, `limit` and `batch_size` may change between calls. Where an image has changed,
-    its questions are asked again.
+    its questions are asked again; in half precision, in which answers depend on what else is in the
+    batch, also where their batch would be another one now.
 
     Args:
         args: The arguments of perpo-sample.
@@ -115,9 +116,10 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
     job = _prepare(args, output)
 
     from perpo.hf_sampler import HfSampler
-    from perpo.models import load_model
+    from perpo.models import chosen_dtype, load_model
 
-    loaded = load_model(args.model, args.adapter, dtype=args.dtype, device=args.device)
+    dtype = chosen_dtype(args.dtype, args.device)
+    loaded = load_model(args.model, args.adapter, dtype=dtype, device=args.device)
     sampler = HfSampler(
         loaded=loaded,
         image_root=job.image_root,
@@ -128,13 +130,14 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
         max_new_tokens=args.max_new_tokens,
     )
     sampler.check_context([asked.question for asked in job.asked])
-    provenance = _provenance(args, loaded)
+    provenance = _provenance(args, loaded, dtype)
     with Journal(journal_path, _journal_key(args, job, provenance)) as journal:
-        _sample_missing(journal, job, sampler, args)
+        _sample_missing(journal, job, sampler, args.batch_size, by_batch=dtype != "float32")
         rows = journal.done()
     sets = [_rewarded(job, rows[index]) for index in range(len(job.asked))]
     kept = _filtered(sets, args)
-    records = [_record(job, answers, args.reward, provenance) for answers in kept]
+    batched = {index: {} if dtype == "float32" else {"batch_size": rows[index]["batch_size"]} for index in rows}
+    records = [_record(job, answers, args.reward, provenance | batched[answers.id]) for answers in kept]
     write_jsonl(output, records)
     ranks = any(answers.margin() > 0 for answers in kept)
     return SamplingRun(output, job.image_root, summarise(sets, len(kept)), ranks)
@@ -208,8 +211,8 @@ def _read(args: SampleArguments, output: Path) -> tuple[list[Question], Path]:
     return read_questions(write_questions(folder, images=_TINY_IMAGES))[:TINY_QUESTIONS], folder
 
 
-def _provenance(args: SampleArguments, loaded: LoadedModel) -> dict[str, Any]:
-    """How the answers are made; goes into every record."""
+def _provenance(args: SampleArguments, loaded: LoadedModel, dtype: str) -> dict[str, Any]:
+    """How the answers are made; goes into every record, in half precision with the size of its batch."""
     return {
         "engine": "hf",
         "temperature": args.temperature,
@@ -217,7 +220,7 @@ def _provenance(args: SampleArguments, loaded: LoadedModel) -> dict[str, Any]:
         "seed": args.seed,
         "max_new_tokens": args.max_new_tokens,
         "model": loaded.name,
-        "dtype": args.dtype,
+        "dtype": dtype,
         "weights_sha256": loaded.weights_sha256,
         "adapter_sha256": loaded.adapter_sha256,
     }
@@ -234,26 +237,44 @@ def _journal_key(args: SampleArguments, job: _Job, provenance: dict[str, Any]) -
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sample_missing(journal: Journal, job: _Job, sampler: HfSampler, args: SampleArguments) -> None:
+def _sample_missing(journal: Journal, job: _Job, sampler: HfSampler, batch_size: int, *, by_batch: bool) -> None:
     """Sample what the journal lacks.
 
     Batches always begin at the same questions, and one that is partly there is done again whole, so
     that an interruption changes no batch and with it no last bit of a number.
+
+    Args:
+        journal: The answers so far.
+        job: What is asked.
+        sampler: What answers.
+        batch_size: Questions per batch.
+        by_batch: Whether an answer depends on its batch: then only those of the same batches count, and no larger
+            part is tried than memory had room for before.
     """
+    from perpo.batches import BatchLimit
+
     rows = journal.done()
     indices = range(len(job.asked))
+    batches = [indices[start : start + batch_size] for start in indices[::batch_size]]
     done = {k for k in indices if k in rows and rows[k]["image_sha256"] == job.asked[k].image_sha256}
+    if by_batch:
+        done = {k for batch in batches for k in batch if k in done and rows[k].get("batch") == _ends(batch)}
+    limit = BatchLimit(min([batch_size, *(rows[k]["batch_limit"] for k in done if by_batch)]))
     with progress(len(indices), "sampling", initial=len(done)) as advance:
-        for batch in _batches(indices, args.batch_size):
+        for batch in batches:
             missing = len(set(batch) - done)
-            if missing:
-                found = sampler.answers([(index, job.asked[index].question) for index in batch])
-                journal.append(_row(index, job, answers) for index, answers in zip(batch, found, strict=True))
-                advance(missing)
+            if not missing:
+                continue
+            numbered = [(index, job.asked[index].question) for index in batch]
+            for part, found in limit.run(numbered, sampler.answers):
+                how = {"batch": _ends(batch), "batch_size": len(part), "batch_limit": limit.size}
+                answered = zip(part, found, strict=True)
+                journal.append(_row(index, job, answers) | how for (index, _), answers in answered)
+            advance(missing)
 
 
-def _batches(indices: range, size: int) -> Iterator[range]:
-    return (indices[start : start + size] for start in indices[::size])
+def _ends(batch: range) -> list[int]:
+    return [batch.start, batch.stop]
 
 
 def _row(index: int, job: _Job, answers: Sequence[Answer]) -> dict[str, Any]:

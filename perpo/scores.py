@@ -83,7 +83,16 @@ class Definition:
         if len(np.unique(strata[held])) < len(np.unique(strata)):
             return Estimate(None, None, None, None, int(held.sum()), 0, "undefined")
         ratio = bootstrap_ratio if self.judged else clustered_ratio
-        return ratio(above[held], below[held], clusters[held], strata[held], bounds=self.bounds)
+        bounds = self._bounds(above[held], below[held])
+        return ratio(above[held], below[held], clusters[held], strata[held], bounds=bounds)
+
+    def _bounds(self, above: NDArray[np.float64], below: NDArray[np.float64]) -> tuple[float, float]:
+        """`bounds`, wider where a judge did not keep to its scale."""
+        if not self.judged or not below.sum() > 0:
+            return self.bounds
+        each = above[below > 0] / below[below > 0]
+        most = max(self.bounds[1], *each, above.sum() / below.sum())
+        return float(min(self.bounds[0], *each)), float(most)
 
 
 def _weighted(columns: Columns, weights: Mapping[str, float]) -> NDArray[np.float64]:
@@ -183,6 +192,7 @@ JUDGED = tuple(name for name, metrics in BENCHMARKS.items() if any(metric.judged
 
 JUDGE_READINGS = {
     "official": "as the official script counts what the judge wrote",
+    "out_of_scale": "share of ratings outside of the asked scale, which count as the official script counts them",
     "judge_stderr": "standard error of the judge itself, from its votes",
     "first_advantage": "how much higher an answer is rated where it stands first",
 }

@@ -142,7 +142,9 @@ class TrainArguments:
     schedule_part: str = arg("1/1", "K/N: this run is the K-th of N equally long parts of one learning-rate schedule")
     weight_decay: float = arg(0.0, "AdamW's weight decay, on matrices")
     max_grad_norm: float = arg(1.0, "clip the gradient's norm to this; 0 means never")
-    bf16: bool = arg(False, "compute in bfloat16 (what is trained stays in float32)")
+    bf16: bool | None = arg(
+        None, "compute in bfloat16 (what is trained stays in float32); by default on a GPU, not on the CPU"
+    )
     tf32: bool = arg(False, "let an NVIDIA GPU (Ampere or newer) multiply float32 matrices in TF32")
     gradient_checkpointing: bool = arg(False, "recompute activations instead of storing them")
 

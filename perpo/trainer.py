@@ -298,7 +298,7 @@ def training_arguments(args: TrainArguments) -> TrainingArguments:
         num_train_epochs=args.num_train_epochs,
         max_steps=args.max_steps,
         max_grad_norm=args.max_grad_norm,
-        bf16=args.bf16,
+        bf16=bool(args.bf16),
         tf32=args.tf32,
         logging_steps=args.logging_steps,
         logging_nan_inf_filter=False,

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from perpo.distributed import deepspeed_config, processes
 from perpo.errors import PerpoError
 from perpo.lists import Choice, ListDataset, choose, tokenize
 from perpo.locks import only_process
+from perpo.models import chosen_dtype
 from perpo.passes import check_budget
 from perpo.policy import load_policy
 from perpo.prefix import base_model
@@ -62,6 +64,8 @@ def train(args: TrainArguments) -> Path:
         Terminated: The process was sent SIGTERM; after the first step a checkpoint is written before.
     """
     began = time.monotonic()
+    if args.bf16 is None:
+        args = replace(args, bf16=chosen_dtype(None, None) == "bfloat16")
     _check_means(args)
     output = Path(args.output_dir)
     termination = Termination()

@@ -21,6 +21,7 @@ from perpo.data import data_sha256
 from perpo.errors import PerpoError
 from perpo.files import atomic_write_text
 from perpo.provenance import code_version, package_versions
+from perpo.redact import clean
 from perpo.train_arguments import TrainArguments
 
 FILE_NAME = "training.json"
@@ -137,7 +138,7 @@ def new_record(args: TrainArguments) -> dict[str, Any]:
             "schema_version": SCHEMA_VERSION,
             "status": "running",
             "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-            "arguments": dataclasses.asdict(args),
+            "arguments": clean(dataclasses.asdict(args)),
             "model": {
                 "name": args.model,
                 "weights_sha256": weights,

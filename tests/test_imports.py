@@ -22,6 +22,8 @@ TORCH_FREE = [
     "perpo_dashboard.vote_result", "perpo_dashboard.training_lists",
     "perpo_eval.judge", "perpo_eval.metrics.judged", "perpo_eval.judged", "perpo_eval.judge_readings",
     "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.judged", "perpo.locks", "perpo.samplers",
+    "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.judged", "perpo.redact", "perpo_eval.failures",
+    "perpo_eval.bodies",
 ]  # fmt: skip
 
 

@@ -383,6 +383,59 @@ def test_neither_batch_size_nor_limit_nor_order_of_work_changes_an_answer(folder
                 assert value == other[name]
 
 
+def test_in_half_precision_answers_of_other_batches_are_made_again(folder, checkpoint, monkeypatch):
+    """However the work was cut, and with what batch size or limit: each record is as of one run without a stop."""
+    whole = arguments(folder, checkpoint, output=str(folder / "whole.jsonl"), dtype="bfloat16", batch_size=2)
+    expected = sample(whole).read_bytes()
+    batches = {record["image_id"]: record["sampling"]["batch_size"] for record in records(folder / "whole.jsonl")}
+    assert batches == {index: min(2, QUESTIONS - index // 2 * 2) for index in range(QUESTIONS)}
+    asked, answers = [], HfSampler.answers
+    monkeypatch.setattr(
+        HfSampler,
+        "answers",
+        lambda self, numbered: (asked.append([k for k, _ in numbered]), answers(self, numbered))[1],
+    )
+    cut = arguments(folder, checkpoint, output=str(folder / "cut.jsonl"), dtype="bfloat16", batch_size=3, limit=5)
+    sample(cut)
+    assert asked == [[0, 1, 2], [3, 4]]
+    asked.clear()
+    cut.batch_size, cut.limit = 2, None
+    assert sample(cut).read_bytes() == expected
+    assert [k for batch in asked for k in batch] == list(range(QUESTIONS))
+    asked.clear()
+    assert sample(cut).read_bytes() == expected
+    assert asked == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_batch_that_does_not_fit_the_memory_is_halved(folder, checkpoint, dtype, monkeypatch):
+    plain = records(sample(arguments(folder, checkpoint, output=str(folder / "two.jsonl"), dtype=dtype, batch_size=2)))
+    asked, answers = [], HfSampler.answers
+
+    def small(self, numbered):
+        asked.append(len(numbered))
+        if len(numbered) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return answers(self, numbered)
+
+    monkeypatch.setattr(HfSampler, "answers", small)
+    args = arguments(folder, checkpoint, output=str(folder / "four.jsonl"), dtype=dtype, batch_size=4)
+    found = records(sample(args))
+    assert asked == [4, 2, 2] + [2] * ((QUESTIONS - 4) // 2) + [1] * (QUESTIONS % 2)
+    assert [record["answers_gen"] for record in found] == [record["answers_gen"] for record in plain]
+    assert [record["sampling"].get("batch_size") for record in found] == [
+        record["sampling"].get("batch_size") for record in plain
+    ]
+    if dtype == "float32":
+        return
+    journal = folder / "four.jsonl.journal"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:5]))  # killed behind the first batch
+    asked.clear()
+    assert records(sample(args)) == found
+    assert max(asked) == 2  # as it went on before
+
+
 def test_another_seed_gives_other_answers_and_fewer_candidates_the_first_ones(folder, checkpoint):
     paths = {}
     for name, changes in {"a": {}, "other": {"seed": 1}, "fewer": {"num_candidates": 4}}.items():

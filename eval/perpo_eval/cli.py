@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from perpo.cli.common import arg, parse_arguments, quiet_libraries, run_program
+from perpo_eval.failures import MOST_ERRORS
 from perpo_eval.judge_cli import JudgeFlags, judge_main, show
 
 
@@ -21,7 +22,9 @@ class AnswerFlags:
     data: str = arg("tiny", "tiny (the embedded world), hub, or a folder: what perpo-data wrote, or published files")
     tasks: list[str] = arg([], "tasks to run (default: all of the suite that the data serve)")
     limit: int | None = arg(None, "only the first so many samples of each task")
-    batch_size: int | None = arg(None, "questions in one batch (default: 16; 1 for lmms:<model>)")
+    batch_size: int | None = arg(
+        None, "questions in one batch (default: 16; 1 for lmms:<model>); some answers in half precision depend on it"
+    )
     max_new_tokens: int | None = arg(None, "where answers are cut (default: by benchmark, 64 for boxes to 2048 a page)")
     temperature: float = arg(0.0, "0 takes the most probable token, more draws")
     top_p: float = arg(1.0, "share of the probability that is drawn from")
@@ -29,12 +32,17 @@ class AnswerFlags:
     prompt_style: Literal["paper", "lmms_eval"] = arg("paper", "grounding question: the paper's, or lmms-eval's longer")
     engine: str = arg("perpo", "perpo, or lmms:<model> for any model that lmms-eval knows")
     model_args: str = arg("", "for --engine lmms:<model>: name=value,name=value")
+    max_error_share: float = arg(
+        MOST_ERRORS, "for --engine lmms:<model>: with a larger share of failed requests the run is partial, exit code 3"
+    )
     family: str | None = arg(None, "how boxes are written, for --engine lmms:<model>, --responses and unlisted types")
     box_frame: Literal["original", "padded", "cropped", "resized"] | None = arg(
         None, "the picture that boxes refer to (default: the family's, for --engine perpo)"
     )
     name: str | None = arg(None, "what tables call this run (default: the model and adapter)")
-    dtype: Literal["float32", "bfloat16", "float16"] = arg("float32", "type of the weights")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = arg(
+        None, "type of the weights (default: bfloat16 on a GPU, float32 on the CPU)"
+    )
     device: str | None = arg(None, "torch device (default: CUDA where there is one, else the CPU)")
     output: str = arg("results", "results folder; the run lies in <output>/<model>/<run_id>")
     questions: Path | None = arg(None, "write what would be asked to this JSON lines file, and stop")

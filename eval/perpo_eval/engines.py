@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from perpo.boxes import Frame
@@ -25,6 +27,9 @@ from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, family_of
 from perpo.nearest import did_you_mean
 from perpo.records import ModelInfo
+from perpo.redact import is_secret, known_secrets, without_secrets
+from perpo_eval.bodies import limit_bodies
+from perpo_eval.failures import MOST_ERRORS, read_answer
 from perpo_eval.responses import Response
 
 if TYPE_CHECKING:
@@ -36,6 +41,11 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 16
 """Of our model class; models of lmms-eval's get 1, since some take no more."""
+
+_GONE_AFTER = 3
+"""Parts in a row without an answer: a model that is gone is not asked thousands of questions."""
+_NAMES = ("pretrained", "model", "model_version")
+"""What models of lmms-eval's call the argument that names the weights."""
 
 
 class Engine(Protocol):
@@ -53,8 +63,21 @@ class Engine(Protocol):
     family: Family | None
     identity: dict[str, Any]
 
-    def stream(self, requests: Sequence[Instance]) -> Iterator[list[tuple[Instance, Response]]]:
-        """Answer requests, part by part, as each part is done."""
+    @property
+    def by_batch(self) -> bool:
+        """Whether an answer depends on what else is in its batch, and batches are made anew alike."""
+        ...
+
+    def stream(
+        self, requests: Sequence[Instance], known: Mapping[int, Response] = MappingProxyType({})
+    ) -> Iterator[list[tuple[Instance, Response]]]:
+        """Answer requests, part by part, as each part is done.
+
+        Args:
+            requests: All that belong together.
+            known: Answers that there are already, by the requests' `id()`: those are not asked for, but where the
+                rest of their batch is.
+        """
         ...
 
 
@@ -67,9 +90,18 @@ class OwnEngine:
     family: Family | None
     identity: dict[str, Any]
 
-    def stream(self, requests: Sequence[Instance]) -> Iterator[list[tuple[Instance, Response]]]:
+    @property
+    def by_batch(self) -> bool:
+        """See `Engine`."""
+        return self.info.dtype != "float32"
+
+    def stream(
+        self, requests: Sequence[Instance], known: Mapping[int, Response] = MappingProxyType({})
+    ) -> Iterator[list[tuple[Instance, Response]]]:
         """Answer requests batch by batch."""
-        return self.model.stream(requests)
+        if self.by_batch:
+            return self.model.stream(requests, known)
+        return self.model.stream([request for request in requests if id(request) not in known])
 
 
 @dataclass
@@ -81,32 +113,42 @@ class LmmsEngine:
     family: Family | None
     identity: dict[str, Any]
     batch_size: int
+    secrets: set[str] = field(default_factory=set, repr=False)
+    by_batch = False
 
-    def stream(self, requests: Sequence[Instance]) -> Iterator[list[tuple[Instance, Response]]]:
-        """Answer requests in parts of a few batches.
+    def stream(
+        self, requests: Sequence[Instance], known: Mapping[int, Response] = MappingProxyType({})
+    ) -> Iterator[list[tuple[Instance, Response]]]:
+        """Answer requests in parts of a few batches; what failed is an error, never an answer.
 
         Raises:
-            PerpoError: The model gave another number of answers than it was asked for.
+            PerpoError: The model gave another number of answers than it was asked for, or none to three parts in a
+                row.
         """
-        from lmms_eval.api.instance import unwrap_generation_output
-
-        size = 4 * self.batch_size
+        # What asks a server has calls open at the same time, which one part should keep busy.
+        size = max(4 * self.batch_size, *(getattr(self.model, name, 0) for name in ("num_concurrent", "num_cpus")))
+        in_vain = 0
+        requests = [request for request in requests if id(request) not in known]
         for start in range(0, len(requests), size):
             part = list(requests[start : start + size])
             with contextlib.redirect_stdout(sys.stderr):
                 said = self.model.generate_until(part)
             given = sum(answer is not None for answer in said)
-            if len(said) != len(part) or given != len(part):
+            if len(said) != len(part) or given != len(part):  # None stands for one that is lost
                 raise PerpoError(
                     f"{self.info.engine} gave {given} answers to {len(part)} questions",
                     "use another engine",
                     exit_code=3,
                 )
-            texts = [unwrap_generation_output(answer) for answer in said]
-            yield [
-                (request, Response(str(text), tokens_out=counts.output_tokens if counts else None))
-                for request, (text, counts) in zip(part, texts, strict=True)
-            ]
+            answers = [read_answer(answer, self.secrets) for answer in said]
+            yield list(zip(part, answers, strict=True))
+            in_vain = in_vain + 1 if all(answer.error is not None for answer in answers) else 0
+            if in_vain == _GONE_AFTER:
+                raise PerpoError(
+                    f"{self.info.engine} gives no answers: {answers[-1].error}",
+                    "answers so far are kept: see to the model, then run the same command again",
+                    exit_code=3,
+                )
 
 
 def check_engine(args: EvalArguments) -> None:
@@ -121,6 +163,10 @@ def check_engine(args: EvalArguments) -> None:
         model_type = model_config(resolve_model(args.model or "tiny")).get("model_type", "")
         if args.family is not None and model_type in FAMILIES:
             raise PerpoError("--family is for --engine lmms:<model> and --responses", "a checkpoint says its own")
+        if args.max_error_share != MOST_ERRORS:
+            raise PerpoError(
+                "--max_error_share is for --engine lmms:<model>", "a failure of perpo's engine ends the run"
+            )
         if args.adapter is not None:
             adapter_digest(args.adapter)
         return
@@ -135,7 +181,7 @@ def check_engine(args: EvalArguments) -> None:
     for flags, given, instead in (
         ("--adapter is", args.adapter is not None, "merge it into its base: perpo-train merge"),
         ("--temperature is", args.temperature > 0, "an lmms-eval model draws as its tasks say"),
-        ("--dtype and --device are", args.dtype != "float32" or args.device is not None, "give them in --model_args"),
+        ("--dtype and --device are", args.dtype is not None or args.device is not None, "give them in --model_args"),
         ("--model beside pretrained= is", twice, "give one of the two"),
     ):
         if given:
@@ -178,10 +224,13 @@ def in_frame(family: Family, frame: Frame | None) -> Family:
 
 def _own(args: EvalArguments) -> OwnEngine:
     from perpo.checkpoints import local_directory
+    from perpo.models import chosen_dtype
     from perpo_eval.lmms_model import PerpoModel
 
     name = args.model or "tiny"
-    model = PerpoModel(name, args.adapter, args.batch_size or BATCH_SIZE, args.dtype, args.device or _own_gpu())
+    device = args.device or _own_gpu()
+    dtype = chosen_dtype(args.dtype, device)
+    model = PerpoModel(name, args.adapter, args.batch_size or BATCH_SIZE, dtype, device)
     loaded = model.loaded
     directory = local_directory(resolve_model(name))
     image_processor = getattr(loaded.processor, "image_processor", None)
@@ -195,7 +244,7 @@ def _own(args: EvalArguments) -> OwnEngine:
         adapter_sha256=loaded.adapter_sha256,
         processor=type(image_processor or loaded.processor).__name__,
         processor_sha256=files_digest(_processor_files(directory)),
-        dtype=args.dtype,
+        dtype=dtype,
         attention=loaded.model.config._attn_implementation,
     )
     identity = {
@@ -205,7 +254,7 @@ def _own(args: EvalArguments) -> OwnEngine:
         # How strongly its weights act.
         "adapter_config": args.adapter and files_digest([Path(args.adapter, "adapter_config.json")]),
         "processor": info.processor_sha256,
-        "dtype": args.dtype,
+        "dtype": dtype,
     }
     family: Family | None = loaded.family
     if loaded.family.boxes is None:  # its answers are read as the user says
@@ -241,7 +290,8 @@ def _of_lmms_eval(args: EvalArguments) -> LmmsEngine:
         except ImportError as error:
             raise PerpoError(f"lmms-eval's {name} cannot be imported: {error}", "install what it needs") from error
         model = kind.create_from_arg_string(text, {"batch_size": batch_size})
-    named = given.get("pretrained") or given.get("model") or name
+    limit_bodies(getattr(model, "client", None))
+    named = _named(kind, given) or name
     directory, revision = _place(named)
     config = None if directory is None else json.loads((directory / "config.json").read_text(encoding="utf-8"))
     safe = directory is not None and any(directory.glob("*.safetensors"))
@@ -264,12 +314,37 @@ def _of_lmms_eval(args: EvalArguments) -> LmmsEngine:
         dtype=None,
         attention=None,
     )
-    # Of a folder (also an adapter's) every file counts; what only a server knows is never known to be the same.
-    parts = {key: _content(value) for key, value in given.items()}
+    # Of a folder (also an adapter's) every file counts. A key may change while a run goes on: answers do not.
+    parts = {key: _content(value) for key, value in given.items() if not is_secret(key)}
+    identity: dict[str, Any] = {
+        "engine": args.engine,
+        "arguments": without_secrets(text),
+        "content": parts,
+        "revision": revision,
+    }
     if revision is None and directory is None:
-        parts["run"] = secrets.token_hex(16)
-    identity = {"engine": args.engine, "arguments": text, "content": parts, "revision": revision}
-    return LmmsEngine(model, info, family, identity, batch_size)
+        identity["served"] = _server(model, named)
+    else:
+        identity["batch_size"] = batch_size
+    return LmmsEngine(model, info, family, identity, batch_size, known_secrets(given))
+
+
+def _named(kind: Any, given: Mapping[str, str]) -> str | None:
+    """The weights that a model of lmms-eval's takes, by name: as they are given, else those it takes by default."""
+    parameters = inspect.signature(kind.__init__).parameters
+    known = [parameters[name].default for name in _NAMES if name in parameters]
+    defaults = [value for value in known if isinstance(value, str) and value]
+    return next((given[name] for name in _NAMES if given.get(name)), next(iter(defaults), None))
+
+
+def _server(model: Any, named: str) -> dict[str, str]:
+    """Where the answers of weights that are not on this machine come from, and under which name.
+
+    What is neither here nor behind an address is never known to be the same.
+    """
+    address = getattr(getattr(model, "client", None), "base_url", None) or getattr(model, "base_url", None)
+    where = {"run": secrets.token_hex(16)} if address is None else {"address": without_secrets(str(address))}
+    return {"name": named} | where
 
 
 def _given(args: EvalArguments) -> dict[str, str]:

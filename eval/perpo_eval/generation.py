@@ -7,6 +7,7 @@ answers its share and journals it; the first one collects all answers when the o
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import sys
@@ -73,30 +74,39 @@ def answer_all(
     """
     requests = make_requests(engine, data, templates, settings, limit)
     keys = {id(request): _key(engine, request) for request in requests}
-    known = journal.answers()
+    if engine.by_batch:
+        keys = _with_batches(keys, f"{engine.model.batch_size} {world.size}")
+    known = {key: response for key, response in journal.answers().items() if response.error is None}
     first = {keys[id(request)]: request for request in reversed(requests)}
-    todo = {key: request for key, request in _share(first, world).items() if key not in known}
+    mine = _share(first, world)
+    there = {id(request): known[key] for key, request in mine.items() if key in known}
     before = sum(key in known for key in first)
     if before and world.size == 1:  # of several, the others may have begun already
         print(f"continuing: {before:,} of {len(first):,} questions were answered before", file=sys.stderr)
-    shown = progress(len(todo), "answering") if world.rank == 0 else contextlib.nullcontext(_silence)
+    shown = progress(len(mine) - len(there), "answering") if world.rank == 0 else contextlib.nullcontext(_silence)
     with shown as advance:
-        for batch in engine.stream(list(todo.values())):
+        for batch in engine.stream(list(mine.values()), there):
             journal.append({keys[id(request)]: response for request, response in batch})
-            advance(len(batch))
+            advance(sum(id(request) not in there for request, _ in batch))
     # Closed before anybody goes on: whoever forgets the answers opens it again.
     journal.close()
     world.wait()
     if world.rank > 0:
         return None
-    known = journal.answers()
-    answers = {(str(r.task_name), int(r.doc_id)): known[keys[id(r)]] for r in requests}
-    _warn_of_empty(engine, answers)
+    found = journal.answers()
+    answers = {(str(r.task_name), int(r.doc_id)): found[keys[id(r)]] for r in requests}
+    _warn_of_failures(engine, answers)
     return answers, set(first)
 
 
 def _silence(count: int) -> None:
     """What the later processes do of progress: the first one's bar stands for all."""
+
+
+def _with_batches(keys: dict[int, str], batches: str) -> dict[int, str]:
+    """The keys of answers that depend on their batch: on how large it may be, and on all that is asked in the run."""
+    asked = hashlib.sha256("\x1f".join([batches, *sorted(set(keys.values()))]).encode()).hexdigest()
+    return {request: hashlib.sha256(f"{key}\x1f{asked}".encode()).hexdigest() for request, key in keys.items()}
 
 
 def _share(requests: dict[str, Instance], world: World) -> dict[str, Instance]:
@@ -195,11 +205,11 @@ def _quiet_lmms_eval() -> Iterator[Any]:
             ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing lmms-eval sets it
 
 
-def _warn_of_empty(engine: Engine, answers: Answers) -> None:
-    empty = sum(not response.text.strip() for response in answers.values())
-    if empty and engine.info.engine != "perpo":
+def _warn_of_failures(engine: Engine, answers: Answers) -> None:
+    errors = [response.error for response in answers.values() if response.error is not None]
+    if errors:
         print(
-            f"warning: {empty:,} of {len(answers):,} answers of {engine.info.engine} are empty; some of lmms-eval's "
-            "models return nothing where they failed",
+            f"warning: {len(errors):,} of {len(answers):,} questions got no answer of {engine.info.engine}, and no "
+            f"score: {errors[0]}",
             file=sys.stderr,
         )

@@ -62,7 +62,8 @@ class Verdict:
         vote: From 0 on.
         text: What the judge wrote, at the last attempt that it answered; None if it wrote nothing.
         rating: The pair (first answer, second answer) or MMHal's rating, by our parser; None: missing.
-        flags: "asked_again", "unreadable", "refusal" (the server says so), "cut" (at the token limit), "two_ratings".
+        flags: "asked_again", "unreadable", "refusal" (the server says so), "cut" (at the token limit), "two_ratings",
+            "out_of_scale".
         error: Why a call has no answer, or None.
         attempts: How often it was asked and answered: 2 after an answer without a rating.
         prompt_tokens: Of all attempts, as the server counts; None if it does not say.

@@ -112,8 +112,13 @@ def show(path: Path, flags: JudgeFlags, *, as_json: bool) -> int:
     again = next_command("perpo-eval", JudgeArguments(run=str(path), output=str(path.parents[1]), **named), "judge")
     if record.status == "awaiting judge":
         print(f"awaiting judge: no scores yet; {again} gives them", file=sys.stderr)
-    if record.status != "partial":
+    if record.status not in ("partial", "failed"):
         return 0
+    if unanswered := sum(row is None for row in read_run(path).samples(["response"])["response"].to_pylist()):
+        total = sum(task.n_scored or 0 for task in record.tasks)
+        print(f"error: {record.status}: {unanswered:,} of {total:,} questions have no answer", file=sys.stderr)
+        print("hint: samples.parquet says why (error); the same command asks again for those", file=sys.stderr)
+        return 3
     total, missing = _missing(record.tasks)
     print(f"error: partial: {missing:,} of {total:,} judgements are missing, more than one in twenty", file=sys.stderr)
     print(f"hint: samples.parquet says why (error); {again} asks again where a call failed", file=sys.stderr)

@@ -14,6 +14,7 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from perpo.errors import PerpoError
+from perpo_eval.bodies import BodyTooLarge, read_body
 from perpo_eval.judge_settings import JudgeSettings
 
 TRIES = 6
@@ -120,7 +121,7 @@ class JudgeClient:
         await self._pace.turn()
         try:
             async with asyncio.timeout(self._timeout_s):
-                response = await self._http.post(self._url, json=body)
+                response = await self._post(body)
         except TimeoutError:
             raise _TryAgain(f"no answer within {self._timeout_s:g} s", tries=TRIES_OF_TIME) from None
         except httpx.RequestError as error:
@@ -129,6 +130,17 @@ class JudgeClient:
         if response.status_code == 200:
             return self._reply(response)
         return self._failure(response)
+
+    async def _post(self, body: dict[str, Any]) -> httpx.Response:
+        """The response, read up to a limit."""
+        async with self._http.stream("POST", self._url, json=body) as response:
+            try:
+                content = await read_body(response)
+            except BodyTooLarge as error:
+                raise CallFailed(f"status {response.status_code}, and {error}") from None
+            packing = ("content-encoding", "content-length", "transfer-encoding")
+            headers = [(name, value) for name, value in response.headers.items() if name not in packing]
+            return httpx.Response(response.status_code, headers=headers, content=content)
 
     def _reply(self, response: httpx.Response) -> Reply:
         try:

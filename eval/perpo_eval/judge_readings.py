@@ -12,6 +12,7 @@ from perpo.records import Metric
 from perpo.scores import BENCHMARKS, Definition
 from perpo.stats import bootstrap_ratio
 from perpo_eval.judged import HALLUCINATION_BELOW, Vote, ratings_of
+from perpo_eval.metrics.judged import out_of_scale
 
 _OF_TEN = "points of 10"
 
@@ -19,6 +20,7 @@ _OF_TEN = "points of 10"
 def readings(benchmark: str, judgements: Sequence[str | None], clusters: Sequence[str]) -> list[Metric]:
     """Metrics whose names end in a key of `perpo.scores.JUDGE_READINGS`; none of what does not apply.
 
+    `:out_of_scale` where the judge did not keep to the scale of LLaVA-Bench: the share of such pairs, which count.
     `:official` where the official script reads any text in another way than we do: its number over all samples,
     failures included as it includes them. `:judge_stderr` with several votes: the standard error that comes of the
     judge alone, another draw of whose votes would move the number by so much. `first_advantage` with both orders.
@@ -32,7 +34,7 @@ def readings(benchmark: str, judgements: Sequence[str | None], clusters: Sequenc
     found = _official(benchmark, samples)
     totals = [metric for metric in BENCHMARKS[benchmark] if ":" not in metric.name and metric.name != "missing"]
     found += [metric for total in totals for metric in _judge_stderr(benchmark, total, samples)]
-    return found if benchmark == "mmhal" else [*found, *_first_advantage(samples, clusters)]
+    return found if benchmark == "mmhal" else [*_off_the_scale(samples), *found, *_first_advantage(samples, clusters)]
 
 
 def _alone(name: str, value: float | None, n: int, higher_is_better: bool | None, unit: str) -> Metric:
@@ -56,6 +58,12 @@ def _official(benchmark: str, samples: Sequence[Sequence[Vote]]) -> list[Metric]
     return [_alone("relative_score:official", model / reference if reference else None, len(said), True, "fraction")]
 
 
+def _off_the_scale(samples: Sequence[Sequence[Vote]]) -> list[Metric]:
+    pairs = [vote["rating"] for votes in samples for vote in votes if vote["rating"] is not None]
+    count = sum(map(out_of_scale, pairs))
+    return [_alone("relative_score:out_of_scale", count / len(pairs), len(pairs), None, "fraction")] if count else []
+
+
 def _judge_stderr(benchmark: str, metric: Definition, samples: Sequence[Sequence[Vote]]) -> list[Metric]:
     """The ratio linearised in each sample's votes, which are independent draws (Cochran 1977, section 6.3).
 
@@ -72,6 +80,8 @@ def _judge_stderr(benchmark: str, metric: Definition, samples: Sequence[Sequence
 
     means = [[fmean(side) for side in zip(*map(parts, ratings), strict=True)] for ratings in rated]
     above, below = (sum(side) for side in zip(*means, strict=True))
+    if not below > 0:  # the judge said 0 of every reference
+        return []
     spread = 0.0
     for ratings in several:
         residuals = [a - above / below * b for a, b in map(parts, ratings)]
@@ -91,6 +101,7 @@ def _first_advantage(samples: Sequence[Sequence[Vote]], clusters: Sequence[str])
             where.append(cluster)
     if not values:
         return []
-    e = bootstrap_ratio(values, [1.0] * len(values), where, bounds=(-9.0, 9.0))
+    bounds = min(-9.0, *values), max(9.0, *values)  # wider where the judge did not keep to its scale
+    e = bootstrap_ratio(values, [1.0] * len(values), where, bounds=bounds)
     numbers = (e.value, e.stderr, e.ci_low, e.ci_high, e.ci_method, e.n, e.n_clusters)
     return [Metric("rating:first_advantage", *numbers, higher_is_better=None, unit=_OF_TEN)]

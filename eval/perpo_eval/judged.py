@@ -66,10 +66,16 @@ class Judge:
         Raises:
             PerpoError: As `perpo_eval.judge.ask_judge`.
         """
-        questions = [asked for benchmark, rows in parts for row in rows for asked in self._questions(benchmark, row)]
+        # A question that got no answer has nothing to be judged.
+        answered = [(benchmark, row) for benchmark, rows in parts for row in rows if row["response"] is not None]
+        questions = [asked for benchmark, row in answered for asked in self._questions(benchmark, row)]
         verdicts = ask_judge(self.settings, questions, self.cache, key=judge_key())
         found = [
-            [{**row, **scored(benchmark, row, _votes(row, verdicts))} for row in rows] for benchmark, rows in parts
+            [
+                dict(row) if row["response"] is None else {**row, **scored(benchmark, row, _votes(row, verdicts))}
+                for row in rows
+            ]
+            for benchmark, rows in parts
         ]
         served = {verdict.judge_model for votes in verdicts.values() for verdict in votes}
         return found, self._record(name for name in served if name is not None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from PIL import Image
 
+from perpo.batches import BatchLimit
 from perpo.cli.common import progress
 from perpo.errors import PerpoError
 from perpo.models import DType, LoadedModel, load_model, render_prompt
@@ -71,6 +72,7 @@ class PerpoModel(lmms):
             raise PerpoError("the model class perpo finds no batch size of its own", "give batch_size alone")
         self.loaded: LoadedModel = load_model(pretrained, adapter, dtype=dtype, device=device)
         self.batch_size = int(batch_size)
+        self.limit = BatchLimit(self.batch_size)
 
     @property
     def device(self) -> torch.device:
@@ -92,15 +94,25 @@ class PerpoModel(lmms):
                 advance(len(batch))
         return [answers[id(request)] for request in requests]
 
-    def stream(self, requests: Sequence[Instance]) -> Iterator[Answered]:
+    def stream(self, requests: Sequence[Instance], known: Mapping[int, Response] | None = None) -> Iterator[Answered]:
         """Answer requests batch by batch, in an order of its own, as each batch is done.
+
+        Batches are made of all requests alike whatever is known of them, for in half precision an answer depends on
+        its batch: one that is wholly known is left out, one that is partly known is answered again whole. No larger
+        parts are tried than memory had room for when what is known was answered.
+
+        Args:
+            requests: What is asked.
+            known: Answers that there are already, by the requests' `id()`.
 
         Raises:
             PerpoError: As `generate_until`; or memory that does not suffice for one question.
         """
+        before = [response.batch_limit for response in (known or {}).values() if response.batch_limit is not None]
+        self.limit = BatchLimit(min([self.limit.size, *before]))
         with ThreadPoolExecutor(_DECODERS) as decoders:
             waiting: deque[tuple[list[_Job], dict[str, Future[Image.Image]]]] = deque()
-            batches = self._batches(self._jobs(requests))
+            batches = self._batches(self._jobs(requests), known or {})
             try:
                 for batch in batches:
                     firsts = {job.image: job.request for job in reversed(batch)}
@@ -131,7 +143,7 @@ class PerpoModel(lmms):
             for request, prompt, length in zip(requests, prompts, lengths, strict=True)
         ]
 
-    def _batches(self, jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
+    def _batches(self, jobs: Sequence[_Job], known: Mapping[int, Response]) -> Iterator[list[_Job]]:
         """Jobs with the same settings; images with the longest prompts first, an image's questions together.
 
         What does not fit the context or the memory thus shows at once.
@@ -142,38 +154,21 @@ class PerpoModel(lmms):
         ordered = sorted(jobs, key=lambda job: (job.settings, -longest[job.image], job.image, -job.length))
         for _, group in groupby(ordered, key=lambda job: job.settings):
             alike = list(group)
-            while alike:
-                # The size may have been halved meanwhile.
-                size = self.batch_size
-                yield alike[:size]
-                alike = alike[size:]
+            for start in range(0, len(alike), self.batch_size):
+                batch = alike[start : start + self.batch_size]
+                if not all(id(job.request) in known for job in batch):
+                    yield batch
 
     def _answered(self, batch: list[_Job], images: dict[str, Future[Image.Image]]) -> Iterator[Answered]:
         """A batch's answers, in parts where memory does not suffice for the whole."""
-        parts = deque([batch])
-        while parts:
-            part = parts.popleft()
-            try:
-                answers = self._answer(part, {job.image: images[job.image].result() for job in part})
-            except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
-                    raise
-                parts.extendleft(reversed(self._halves(part, error)))
-                continue
-            yield [(job.request, response) for job, response in zip(part, answers, strict=True)]
 
-    def _halves(self, batch: list[_Job], error: Exception) -> list[list[_Job]]:
-        if len(batch) == 1:
-            raise PerpoError(
-                "there is not enough memory for one question",
-                "use a smaller --dtype, a smaller --max_new_tokens, or a larger device",
-                exit_code=3,
-            ) from error
-        half = len(batch) // 2
-        self.batch_size = min(self.batch_size, max(half, len(batch) - half))
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return [batch[:half], batch[half:]]
+        def work(part: Sequence[_Job]) -> list[Response]:
+            return self._answer(part, {job.image: images[job.image].result() for job in part})
+
+        for part, answers in self.limit.run(batch, work):
+            limit = None if self.loaded.model.dtype == torch.float32 else self.limit.size
+            answered = [replace(response, batch_limit=limit) for response in answers]
+            yield [(job.request, response) for job, response in zip(part, answered, strict=True)]
 
     def _answer(self, batch: Sequence[_Job], images: dict[str, Image.Image]) -> list[Response]:
         start = time.perf_counter()
@@ -211,13 +206,6 @@ def image_key(model: lmms, request: Instance) -> str:
     *_, doc_id, task, split = request.args
     docs = model.task_dict[task][split]
     return docs[doc_id]["image_sha256"] if "image_sha256" in docs.column_names else f"{task}/{doc_id}"
-
-
-def _out_of_memory(error: Exception) -> bool:
-    said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in said for words in ("out of memory", "not enough memory", "can't allocate", "alloc_failed")
-    )
 
 
 def _settings(text: str) -> tuple[dict[str, Any], list[str]]:

@@ -1,11 +1,14 @@
-"""The judged benchmarks as their authors published them: a folder of text files and a folder `images` beside them.
+"""The judged benchmarks as their authors published them: text files, and beside them the images.
 
-The same layout lies in a folder of one's own and in the authors' repositories on the hub. A row that is read here has
-the columns that `perpo_eval.benchmarks` asks for, with the image as a path.
+The images are in a folder `images`, or in a zip file that holds one. The same layout lies in a folder of one's own and
+in the authors' repositories on the hub. A row that is read here has the columns that `perpo_eval.benchmarks` asks for,
+with the image as a path, or as bytes where it is zipped.
 """
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ from perpo.prepare.known import LLAVA_BENCH_QUESTIONS, MMHAL_QUESTIONS
 from perpo.rows import read_rows
 
 _IMAGES = "images"
+_LARGEST_IMAGE = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Published:
         files: Its text files; for each, the names that it goes by.
         questions: How many it has.
         read: Its rows, by its text files and the folder of its images.
+        zipped: A zip file that may hold the folder of its images.
     """
 
     repository: str
@@ -36,6 +41,7 @@ class Published:
     files: tuple[tuple[str, ...], ...]
     questions: int
     read: Callable[[list[Path], Path], list[dict[str, Any]]]
+    zipped: str | None = None
 
     def find(self, data: Path) -> list[Path] | None:
         """Its text files in a folder of data, or None where it is not there."""
@@ -53,11 +59,18 @@ class Published:
         """
         images = files[0].parent / _IMAGES
         rows = self.read(files, images)
-        absent = [row["file_name"] for row in rows if not Path(row["image"]["path"]).is_file()]
+        archive = None if self.zipped is None else files[0].parent / self.zipped
+        absent = [row for row in rows if not Path(row["image"]["path"]).is_file()]
+        if absent and archive is not None and archive.is_file():
+            held = _zipped_images(archive, {row["file_name"] for row in absent})
+            for row in absent:
+                row["image"] |= {"bytes": held.get(row["file_name"])}
+            absent = [row for row in absent if row["image"]["bytes"] is None]
         if absent:
+            count, where = len({row["file_name"] for row in absent}), f"{images} or {self.zipped}"
             raise PerpoError(
-                f"{len(set(absent))} images are not in {images}, such as {absent[0]}",
-                f"fetch the folder {_IMAGES} of {self.repository} from the hub",
+                f"{count} images are not in {where if self.zipped else images}, such as {absent[0]['file_name']}",
+                f"fetch {_IMAGES} of {self.repository} from the hub" + (f", or {self.zipped}" if self.zipped else ""),
             )
         return rows
 
@@ -73,6 +86,7 @@ class Published:
         folder, commit = Path(data), None
         if data == "hub":
             patterns = [*(name for names in self.files for name in names), f"{_IMAGES}/*"]
+            patterns += [self.zipped] if self.zipped else []
             folder, commit = hub_folder(self.repository, patterns)
         files = self.find(folder)
         if files is None:
@@ -86,7 +100,35 @@ class Published:
 
     def versioned(self, files: list[Path]) -> list[Path]:
         """All that its rows are read from."""
-        return [*files, *sorted((files[0].parent / _IMAGES).glob("*"))]
+        folder = files[0].parent
+        archive = [folder / self.zipped] if self.zipped and (folder / self.zipped).is_file() else []
+        return [*files, *archive, *sorted((folder / _IMAGES).glob("*"))]
+
+
+def _zipped_images(archive: Path, names: set[str]) -> dict[str, bytes]:
+    """Those of the named images that stand in a folder `images` of a zip file. Nothing is unpacked to the disk.
+
+    Raises:
+        PerpoError: It is no zip file, or an image in it is damaged, encrypted or too large.
+    """
+    held = {}
+    try:
+        with zipfile.ZipFile(archive) as file:
+            for member in file.infolist():
+                folder, _, name = member.filename.rpartition("/")
+                if name not in names or folder.rpartition("/")[2] != _IMAGES:
+                    continue
+                with file.open(member) as stream:
+                    content = stream.read(_LARGEST_IMAGE + 1)  # what its header says of its size may be wrong
+                if len(content) > _LARGEST_IMAGE:
+                    raise PerpoError(
+                        f"{archive}: {member.filename!r:.120} is larger than {_LARGEST_IMAGE >> 20} MiB",
+                        "give the published file",
+                    )
+                held[name] = content
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+        raise PerpoError(f"{archive} cannot be read: {error}", "fetch it again from the hub") from error
+    return held
 
 
 def _field(row: Any, name: str, where: Path) -> Any:
@@ -150,6 +192,7 @@ PUBLISHED = {
         (("response_template.json", "mmhal-bench_answer_template.json"),),
         MMHAL_QUESTIONS,
         _mmhal,
+        zipped="test_data.zip",
     ),
 }
 """By the name of the task."""

@@ -21,6 +21,7 @@ from perpo.scores import JUDGED
 from perpo.store import new_run_id, read_run, resolve_run, write_run
 from perpo_eval import scoring
 from perpo_eval.engines import in_frame
+from perpo_eval.failures import MOST_ERRORS
 from perpo_eval.judge_cli import check_swap, judge_of
 from perpo_eval.responses import Response
 from perpo_eval.storing import RunWriter, check_family, command, templates_of
@@ -137,7 +138,7 @@ def _store_again(
         old,
         run_id=new_run_id(name or old.name, old.suite["name"], now),
         name=name or old.name,
-        status=scoring.judging_status(tables, specs),
+        status=scoring.status(tables, specs, old.generation.get("max_error_share", MOST_ERRORS)),
         created_utc=now.isoformat(timespec="seconds"),
         duration_s=round(time.perf_counter() - clock, 3),
         command=line,

@@ -32,6 +32,8 @@ class Response:
         tokens_out: Generated tokens, the end token included, or None.
         finish_reason: "stop" (end token or stop string), "length" (cut at the token limit), or None.
         latency_ms: Wall time of its batch divided by the batch's size, or None.
+        batch_limit: At most so many questions were asked at once then; None where that changes no answer.
+        error: Why there is no answer (`text` is "" then), or None.
     """
 
     text: str
@@ -39,6 +41,8 @@ class Response:
     tokens_out: int | None = None
     finish_reason: str | None = None
     latency_ms: float | None = None
+    batch_limit: int | None = None
+    error: str | None = None
 
 
 def response_key(question: str, image_sha256: str, settings: str) -> str:
@@ -64,11 +68,13 @@ class ResponseJournal:
         self._own = Journal(self._folder / f"{self._key[:24]}.{rank}.jsonl", self._key)
 
     def answers(self) -> dict[str, Response]:
-        """Every answer so far, of all processes and all earlier runs, by its key."""
+        """Every answer and failure so far, of all processes and all earlier runs, by its key; an answer counts more."""
         found: dict[str, Response] = {}
         for file in self._files():
             for key, row in finished_rows(file, self._key).items():
-                found[key] = Response(**{name: value for name, value in row.items() if name != "id"})
+                response = Response(**{name: value for name, value in row.items() if name != "id"})
+                if response.error is None or key not in found:
+                    found[key] = response
         return found
 
     def append(self, answers: Mapping[str, Response]) -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,8 @@ def evaluate(args: EvalArguments) -> Path | None:
     check_family(engine.family, specs)
     templates = templates_of(args, specs, engine.family)
     settings = {spec.name: _settings(args, spec) for spec in specs}
-    device = getattr(engine.model, "device", None)  # a model behind a server has none here
+    # What is behind a server has no device here, whatever its client says.
+    device = None if "served" in engine.identity else getattr(engine.model, "device", None)
     hardware = provenance.hardware(None if device is None else str(device))
     run = RunWriter(args, engine.info, engine.family, training, hardware, began, clock, judge)
     world = World()
@@ -68,8 +70,12 @@ def evaluate(args: EvalArguments) -> Path | None:
         if done is None:
             return None
         found, keys = done
+        limits = [response.batch_limit for response in found.values() if response.batch_limit is not None]
+        if limits and min(limits) < engine.model.batch_size:
+            run = replace(run, more={"smallest_batch_limit": min(limits)})  # memory had no room for more
         path = run.store(data, templates, lambda task: lambda number, key: found[task, number])
-        journal.forget(keys)
+        if not any(response.error for response in found.values()):
+            journal.forget(keys)  # else the same command asks again for those that failed
     return path
 
 
@@ -84,6 +90,8 @@ def check(args: EvalArguments) -> list[TaskSpec]:
         if value is not None and value < 1:
             raise PerpoError(f"--{name} is {value}; expected at least 1", "leave it out for the default")
     _check_sampling(args)
+    if not 0 <= args.max_error_share <= 1:
+        raise PerpoError(f"--max_error_share is {args.max_error_share}; expected 0 to 1", "0.01 is one in a hundred")
     if args.questions is None:
         _judge(args)
     if importlib.util.find_spec("lmms_eval") is None:

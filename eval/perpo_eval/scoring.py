@@ -58,6 +58,9 @@ def score_task(
             key = sample_key(data.dataset, data.revision, data.spec.split, doc["source_id"], doc["query"])
             response = response_of(number, key)
             about = _about(data, doc, key, benchmark.question(doc["query"], template), response)
+            if response.error is not None:
+                yield about | _unanswered(benchmark, family, names)
+                continue
             size = (doc["width"], doc["height"])
             yield about | _scored(benchmark, response, json.loads(doc["target"]), size, family, names)
 
@@ -78,6 +81,9 @@ def rescore(samples: pa.Table, spec: TaskSpec, family: Family | None) -> pa.Tabl
     def rows() -> Iterator[Row]:
         for batch in samples.to_batches(max_chunksize=_BLOCK):
             for row in batch.to_pylist():
+                if row["response"] is None:
+                    yield row | _unanswered(benchmark, family, names)
+                    continue
                 said = Response(row["response"], finish_reason=row["finish_reason"])
                 size = (row["image"]["width"], row["image"]["height"])
                 again = _scored(benchmark, said, json.loads(row["target"]), size, family, names)
@@ -112,10 +118,26 @@ def judge(
     return found, record
 
 
-def judging_status(
+def status(
+    tables: Sequence[pa.Table], specs: Sequence[TaskSpec], most_errors: float
+) -> Literal["complete", "partial", "failed", "awaiting judge"]:
+    """What became of a run: see `perpo.records.RunRecord.status`.
+
+    Args:
+        tables: The rows of each task.
+        specs: The tasks.
+        most_errors: The share of the questions that may have no answer.
+    """
+    asked = sum(table.num_rows for table in tables)
+    failed = sum(table["response"].null_count for table in tables)
+    if asked and failed == asked:
+        return "failed"
+    return "partial" if failed > most_errors * asked else _judging_status(tables, specs)
+
+
+def _judging_status(
     tables: Sequence[pa.Table], specs: Sequence[TaskSpec]
 ) -> Literal["complete", "partial", "awaiting judge"]:
-    """Whether the judged tasks have their scores: see `perpo.records.RunRecord.status`."""
     missing = [_score(table, "missing") for table, spec in zip(tables, specs, strict=True) if spec.benchmark in JUDGED]
     found = np.concatenate([*missing, []])
     if not len(found):
@@ -147,12 +169,12 @@ def _about(data: TaskData, doc: Mapping[str, Any], key: str, question: str, resp
         },
         "question": question,
         "prompt": response.prompt,
-        "response": response.text,
+        "response": None if response.error else response.text,
         "target": doc["target"],
         "tokens_out": response.tokens_out,
         "latency_ms": response.latency_ms,
         "finish_reason": response.finish_reason,
-        "error": None,
+        "error": response.error,
         "judge": None,
     }
 
@@ -176,6 +198,17 @@ def _scored(
         "prediction": None if scored.prediction is None else json.dumps(scored.prediction, ensure_ascii=False),
         "box_frame": family.box_format.frame if benchmark.has_boxes and family is not None else None,
         "scores": {name: scores[name] for name in names},
+    }
+
+
+def _unanswered(benchmark: Benchmark, family: Family | None, names: Sequence[str]) -> Row:
+    """What a question without an answer gets: no score, which is not the score of a wrong answer."""
+    missing = {"missing": 1.0} if benchmark.name in JUDGED else {}
+    return {
+        "parse_ok": None,
+        "prediction": None,
+        "box_frame": family.box_format.frame if benchmark.has_boxes and family is not None else None,
+        "scores": dict.fromkeys(names) | missing,
     }
 
 
@@ -240,7 +273,7 @@ def task_result(data_of: Mapping[str, Any], samples: pa.Table) -> TaskResult:
     return TaskResult(
         **data_of,
         n_scored=samples.num_rows,
-        n_parse_fail=samples.num_rows - sum(samples["parse_ok"].to_pylist()),
+        n_parse_fail=samples["parse_ok"].to_pylist().count(False),
         n_error=samples.num_rows - samples["error"].null_count,
         metrics=metrics(benchmark, [samples], data_of["box_frame"]),
     )

@@ -10,6 +10,7 @@ from perpo.checkpoints import adapter_digest, local_directory, resolve_model, we
 from perpo.cli.arguments import arguments_from_mapping
 from perpo.cli.sample import SampleArguments
 from perpo.errors import PerpoError
+from perpo.redact import clean
 from perpo.train_arguments import TrainArguments, unused_by
 from perpo_eval.cli import EvalArguments
 
@@ -75,7 +76,19 @@ def stage_key(arguments: SampleArguments | TrainArguments | EvalArguments, data:
     Raises:
         PerpoError: The model or the adapter is not there.
     """
-    values = {name: value for name, value in asdict(arguments).items() if name not in _PLACES}
+    values = clean({name: value for name, value in asdict(arguments).items() if name not in _PLACES})
+    values |= _precision(arguments)
     weights = weights_digest(local_directory(resolve_model(arguments.model or "tiny")))
     adapter = adapter_digest(arguments.adapter) if arguments.adapter else None
     return values | {"model": weights, "adapter": adapter, "data": data}
+
+
+def _precision(arguments: SampleArguments | TrainArguments | EvalArguments) -> dict[str, Any]:
+    """The type of the numbers, which the machine decides where no argument does."""
+    from perpo.models import chosen_dtype
+
+    if isinstance(arguments, TrainArguments):
+        return {"bf16": chosen_dtype(None, None) == "bfloat16"} if arguments.bf16 is None else {}
+    if isinstance(arguments, EvalArguments) and arguments.engine != "perpo":
+        return {}
+    return {"dtype": chosen_dtype(arguments.dtype, arguments.device)}

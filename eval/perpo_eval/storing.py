@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from perpo.cli.arguments import command_line
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family
 from perpo.records import SCHEMA_VERSION, ModelInfo, RunRecord
+from perpo.redact import without_secrets
 from perpo.scores import JUDGED
 from perpo.store import new_run_id, write_run
 from perpo_eval import scoring
@@ -46,6 +48,7 @@ class RunWriter:
         began: When.
         clock: `time.perf_counter()` of then.
         judge: Who scores what a judge is to score, or None.
+        more: What else the record says of how answers were made.
     """
 
     args: EvalArguments
@@ -56,6 +59,7 @@ class RunWriter:
     began: datetime
     clock: float
     judge: Judge | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def store(self, data: Sequence[TaskData], templates: dict[str, str], response_of: ResponseOf) -> Path:
         """Score the answers and write the record.
@@ -90,7 +94,7 @@ class RunWriter:
         results = [scoring.task_result(about, table) for about, table in zip(abouts, tables, strict=True)]
         record = RunRecord(
             **self._circumstances(),
-            status=scoring.judging_status(tables, specs),
+            status=scoring.status(tables, specs, self.args.max_error_share),
             tasks=results,
             groups=scoring.groups(results, tables),
             judge=judge,
@@ -108,10 +112,10 @@ class RunWriter:
         args, names = self.args, ("batch_size", "temperature", "top_p", "seed")
         if self.elsewhere:
             return dict.fromkeys(names, None)
-        size = args.batch_size or (BATCH_SIZE if self.model.engine == "perpo" else 1)
-        return dict(
-            zip(names, (size, args.temperature, args.top_p, args.seed if args.temperature else None), strict=True)
-        )
+        own = self.model.engine == "perpo"
+        size = args.batch_size or (BATCH_SIZE if own else 1)
+        values = (size, args.temperature, args.top_p, args.seed if args.temperature else None)
+        return dict(zip(names, values, strict=True)) | ({} if own else {"max_error_share": args.max_error_share})
 
     def _resize(self) -> dict[str, Any]:
         """How pictures were resized, where boxes count the pixels of what came of it."""
@@ -134,7 +138,10 @@ class RunWriter:
             "model": info,
             "training_run": self.training,
             "suite": {"name": args.suite, "version": SUITE_VERSION, "sha256": suite_sha256()},
-            "generation": {"limit": args.limit, "prompt_style": args.prompt_style} | self._decoding() | self._resize(),
+            "generation": {"limit": args.limit, "prompt_style": args.prompt_style}
+            | self._decoding()
+            | self._resize()
+            | dict(self.more),
         }
 
 
@@ -188,5 +195,6 @@ def _prompt(task: TaskData, template: str) -> str:
 
 
 def command(args: EvalArguments | JudgeArguments, *subcommand: str) -> str:
-    """The command line that would repeat a run."""
-    return command_line("perpo-eval", args, *subcommand)
+    """The command line that would repeat a run, without its secrets."""
+    words = shlex.split(command_line("perpo-eval", args, *subcommand))
+    return shlex.join(without_secrets(word) for word in words)

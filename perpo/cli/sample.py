@@ -43,13 +43,18 @@ class SampleArguments:
     top_p: float = arg(1.0, "draw from the fewest tokens whose probabilities reach this; 1 is all")
     seed: int = arg(0, "seed of the random numbers")
     max_new_tokens: int = arg(64, "longest answer in tokens; one that is cut is marked")
-    batch_size: int = arg(16, "questions per batch; changes speed and memory, not the answers")
+    batch_size: int = arg(
+        16,
+        "questions per batch, halved where memory runs out; in float32 no answer depends on it, in half precision some",
+    )
     reward: str = arg("iou", "iou, edit (1 - normalised edit distance) or module:function of yours")
     truth_frame: Frame | None = arg(None, "frame that the truths' boxes refer to; by default the model family's")
     min_margin: float = arg(0.0, "keep questions whose best and worst finished answers differ by at least this reward")
     duplicates: Literal["keep", "drop"] = arg("keep", "what to do with equal answers to one question")
     limit: int | None = arg(None, "use the first questions only")
-    dtype: Literal["float32", "bfloat16", "float16"] = arg("float32", "type of the weights")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = arg(
+        None, "type of the weights; by default bfloat16 on a GPU, float32 on the CPU"
+    )
     device: str | None = arg(None, "such as cpu or cuda:0; by default a GPU where there is one")
 
     def check(self) -> None:
@@ -101,7 +106,7 @@ def _next_step(args: SampleArguments, result: SamplingRun) -> str:
         output_dir=str(next(folder for folder in folders if not folder.exists())),
         model=args.model,
         adapter=args.adapter,
-        bf16=args.dtype == "bfloat16",
+        bf16=None if args.dtype is None else args.dtype == "bfloat16",
         **_start(args),
     )
     return f"to train on it: {next_command('perpo-train', train)}"

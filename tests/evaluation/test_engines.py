@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import lmms_eval
 import pytest
 from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
@@ -18,6 +21,8 @@ from perpo.store import Run, read_run
 from perpo_eval import runner
 from perpo_eval.cli import EvalArguments, main
 from perpo_eval.engines import check_engine, load_engine
+from perpo_eval.failures import read_answer
+from perpo_eval.judge_cli import show
 from perpo_eval.runner import evaluate
 
 
@@ -90,14 +95,14 @@ class Short(Scripted):
 def models(monkeypatch) -> None:
     """Make the models above known to lmms-eval, for one test."""
     module = ModuleType("scripted_models")
-    for kind in (Scripted, Chatting, Silent, Short):
+    for kind in (Scripted, Chatting, Silent, Short, Remote):
         setattr(module, kind.__name__, kind)
         monkeypatch.setattr(kind, "asked", [])
         monkeypatch.setattr(kind, "fails_at", 10**6)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for table in ("_manifests", "_alias_to_model_id"):
         monkeypatch.setattr(MODEL_REGISTRY_V2, table, dict(getattr(MODEL_REGISTRY_V2, table)))
-    for kind in (Scripted, Silent, Short):
+    for kind in (Scripted, Silent, Short, Remote):
         path = f"{module.__name__}.{kind.__name__}"
         MODEL_REGISTRY_V2.register_manifest(ModelManifest(kind.__name__.lower(), simple_class_path=path))
     MODEL_REGISTRY_V2.register_manifest(ModelManifest("chatting", chat_class_path=f"{module.__name__}.Chatting"))
@@ -132,7 +137,55 @@ def test_a_model_behind_a_server_is_not_taken_for_the_embedded_one(ask) -> None:
     info = ask("lmms:served", data="tiny", suite="pope", limit=2, **given).record.model
     assert (info.id, info.family, info.weights_sha256, info.revision) == ("some-4o", None, None, None)
     args = EvalArguments(engine="lmms:served", model_args="model=some-4o", suite="pope")
-    assert load_engine(args).identity != load_engine(args).identity
+    assert load_engine(args).identity != load_engine(args).identity  # nobody knows where it is
+
+
+class Remote(Scripted):
+    """One behind an address, which answers yes; some of its requests may fail."""
+
+    failing = False
+
+    def __init__(self, model_version: str = "m-default", base_url: str = "", api_key: str = "", batch_size: int = 1):
+        super().__init__("", batch_size)
+        self.base_url, self.key = base_url, api_key
+
+    def generate_until(self, requests: list[Any]) -> list[Any]:
+        """Yes to each request, or the text that lmms-eval has for a server's 500."""
+        self.asked.append(len(requests))
+        gone = f"[LMMS_EVAL_REQUEST_FAILED after 1 retries] 500 for {self.key}"
+        return [gone if self.failing else "yes" for _ in requests]
+
+
+def test_a_servers_run_goes_on_under_its_name_and_its_key_is_nowhere(ask, tmp_path, monkeypatch) -> None:
+    given = {"model": None, "box_frame": None, "data": "tiny", "suite": "pope", "limit": 10, "max_new_tokens": 64}
+    words = "model_version=m-7b,base_url=http://me:word-of-mine@host/v1,api_key="
+    monkeypatch.setattr(Remote, "failing", True)
+    with pytest.raises(PerpoError, match="lmms:remote gives no answers") as caught:
+        ask("lmms:remote", model_args=words + "key-of-yesterday", **given)
+    assert caught.value.exit_code == 3
+    assert Remote.asked == [4, 4, 4]  # three parts, not thirty questions
+    journals = list(tmp_path.rglob("*.jsonl"))
+    kept = "".join(path.read_text() for path in journals)
+    Remote.asked.clear()
+    monkeypatch.setattr(Remote, "failing", False)
+    Remote.fails_at = 8
+    real = Remote.generate_until
+
+    def stops(self, requests: list[Any]) -> list[Any]:
+        if sum(self.asked) >= self.fails_at:
+            raise KeyboardInterrupt
+        return real(self, requests)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "generate_until", stops)
+        with pytest.raises(KeyboardInterrupt):
+            ask("lmms:remote", model_args=words + "key-of-yesterday", **given)
+    run = ask("lmms:remote", model_args=words + "key-of-today", **given)
+    assert Remote.asked == [4, 4, 4, 4, 2]  # the 18 questions that differ, none twice
+    assert (run.record.model.id, run.record.status, run.record.hardware["device"]) == ("m-7b", "complete", None)
+    kept += "".join(path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())
+    assert not [word for word in ("key-of-yesterday", "key-of-today", "word-of-mine") if word in kept]
+    assert "m-7b" in str(run.record.command)
 
 
 def test_every_file_of_a_folder_that_a_model_is_given_counts(checkpoint, tmp_path) -> None:
@@ -189,12 +242,72 @@ def test_other_arguments_and_engines_meet_no_old_answers(ask) -> None:
     assert sum(Scripted.asked) == 10
 
 
-def test_empty_answers_are_counted_and_said(ask, capsys) -> None:
+def test_an_empty_answer_is_an_error_and_no_wrong_answer(ask, capsys, tmp_path) -> None:
+    """The rate of ten right questions is that of the eight that were answered; what failed is asked again."""
     run = ask("lmms:silent")
-    assert run.record.group("grounding").metrics
-    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-    assert len(warnings) == 1
-    assert warnings[0].startswith("warning: 4 of 20 answers of lmms:silent are empty")
+    rows = run.samples().to_pylist()
+    failed = [row for row in rows if row["image"]["width"] == 160]
+    assert len(failed) == 4
+    for row in failed:
+        assert (row["response"], row["parse_ok"], row["prediction"]) == (None, None, None)
+        assert "an empty answer" in row["error"]
+        assert set(row["scores"].values()) == {None}
+    assert [(task.n_scored, task.n_error, task.n_parse_fail) for task in run.record.tasks] == [(10, 2, 0)] * 2
+    assert {metric.n for metric in run.record.tasks[0].metrics if ":" not in metric.name} == {8}
+    assert run.record.status == "partial"  # a fifth, and one in a hundred is allowed
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert [line[:58] for line in said] == ["warning: 4 of 20 questions got no answer of lmms:silent, a"]
+    assert show(run.path, as_json=False) == 3
+    assert "error: partial: 4 of 20 questions have no answer" in capsys.readouterr().err
+    Silent.asked.clear()
+    again = ask("lmms:silent", max_error_share=0.2)
+    assert Silent.asked == [2]  # the two expressions of that picture
+    assert again.record.status == "complete"
+    assert again.record.generation["max_error_share"] == 0.2
+    assert evaluate(EvalArguments(rescore=again.path, output=str(tmp_path / "again"))) is not None
+
+
+FAILED = GenerationResult("", TokenCounts(output_tokens=0))
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("yes", "yes"),
+        (GenerationResult("yes", TokenCounts(output_tokens=1)), "yes"),
+        (GenerationResult("", TokenCounts(output_tokens=1)), ""),  # an end token alone is an answer
+        (GenerationResult(None, TokenCounts(output_tokens=9)), ""),  # all of it thoughts, which the server keeps
+        ("", None),
+        ("  ", None),
+        (FAILED, None),
+        (GenerationResult(None, None), None),  # str(None) is no answer
+        ("[LMMS_EVAL_REQUEST_FAILED after 5 retries] Error code: 500", None),
+        (GenerationResult("[LMMS_EVAL_REQUEST_FAILED after 5 retries] boom", TokenCounts()), None),
+        ("[LMMS_EVAL_BUDGET_EXCEEDED]", None),
+        ("[GENERATION_FAILED] CUDA out of memory", None),
+        ('Error: can only concatenate str (not "NoneType") to str', None),
+        ("The sign reads [LMMS_EVAL_REQUEST_FAILED after", "The sign reads [LMMS_EVAL_REQUEST_FAILED after"),
+    ],
+)
+def test_what_lmms_eval_makes_of_an_exception_is_no_answer(said, text) -> None:
+    response = read_answer(said)
+    assert (response.text, response.error is None) == ((text, True) if text is not None else ("", False))
+
+
+def test_every_text_that_lmms_eval_makes_of_a_failed_request_is_known() -> None:
+    """In the installed version: a text with a name of its own that a newer one brings shows here."""
+    folder = Path(lmms_eval.__file__).parent / "models"
+    marks = {mark for file in folder.rglob("*.py") for mark in re.findall(r'"(\[[A-Z_]{5,}\b[^"{]*)', file.read_text())}
+    assert any(mark.startswith("[LMMS_EVAL_REQUEST_FAILED") for mark in marks)
+    answered = {mark for mark in marks if read_answer(mark).error is None}
+    assert {mark for mark in answered if "FAIL" in mark or "ERROR" in mark or "LMMS_EVAL" in mark} == set()
+
+
+def test_a_secret_in_an_error_is_hidden() -> None:
+    said = "[LMMS_EVAL_REQUEST_FAILED after 1 retries] wrong key: local-key-of-mine at http://me:word@host/v1"
+    error = str(read_answer(said, {"local-key-of-mine"}).error)
+    assert "local-key-of-mine" not in error
+    assert "me:word" not in error
 
 
 def test_a_model_that_loses_answers_is_refused(ask, tmp_path) -> None:
@@ -251,6 +364,8 @@ def test_a_model_whose_library_is_absent_is_one_sentence(
         (["--engine", "lmms:scripted", "--device", "cpu"], "--dtype and --device are for", "--model_args"),
         (["--engine", "lmms:scripted", "--model_args", "pretrained=x"], "--model beside pretrained=", "one of the two"),
         (["--engine", "lmms:scripted"], "the frame of its boxes is not known", "--box_frame cropped for lmms:llava_hf"),
+        (["--max_error_share", "0.5"], "--max_error_share is for --engine lmms:<model>", "ends the run"),
+        (["--engine", "lmms:scripted", "--max_error_share", "2"], "--max_error_share is 2.0; expected 0 to 1", ""),
         (["--family", "llava"], "--family is for --engine lmms:<model>", "a checkpoint says its own"),
     ],
 )

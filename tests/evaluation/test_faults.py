@@ -349,6 +349,20 @@ def test_what_changes_no_answer_keeps_the_answers(change, interrupted, folder, c
     assert sum(counted) < run.record.samples.rows
 
 
+@pytest.mark.parametrize("change", [{}, {"batch_size": 3}, {"limit": 9}], ids=str)
+def test_in_half_precision_only_answers_of_the_same_batches_are_kept(
+    change, interrupted, folder, checkpoint, tmp_path, counted
+) -> None:
+    half = {"dtype": "bfloat16", "tasks": ["refcoco_val"]}
+    interrupted(answers=8, **half)
+    run = run_here(folder, checkpoint, tmp_path / "out", **half | change)
+    rows = run.samples().num_rows
+    assert sum(counted) == (rows if change else rows - 8)
+    whole = run_here(folder, checkpoint, tmp_path / "whole", **half | change)
+    assert run.samples(["sample_key", "response"]) == whole.samples(["sample_key", "response"])
+    assert (run.record.model.dtype, run.record.generation["batch_size"]) == ("bfloat16", change.get("batch_size", 4))
+
+
 def test_a_larger_limit_asks_only_what_is_new(interrupted, folder, checkpoint, tmp_path, counted) -> None:
     task = {"tasks": ["yesno_birds"]}
     interrupted(answers=4, limit=5, **task)

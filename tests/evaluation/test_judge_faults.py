@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import itertools
 import re
 import signal
@@ -10,13 +12,15 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from judge_questions import QUESTIONS, ask, settled
 from judge_server import PAIR, RATING, Answer, Call, good, judge_server, refusal
+from openai import APIConnectionError, AsyncOpenAI, OpenAI
 
 from perpo.errors import PerpoError
+from perpo_eval.bodies import BodyTooLarge, limit_bodies
 
 DOCS = Path(__file__).parents[2] / "docs/judged.md"
 pytestmark = pytest.mark.usefixtures("quick_judge")
@@ -43,6 +47,7 @@ class Fault(NamedTuple):
 
 
 WELL = Answer(PAIR)
+PACKED = Answer(body=gzip.compress(bytes(64 << 20), 1), headers={"Content-Encoding": "gzip"})
 FAULTS = [
     Fault("429 with Retry-After: 1, once", [refusal(429, headers={"Retry-After": "1"}), WELL], 2, "scored", 0, ""),
     Fault("429 without Retry-After, three times", [refusal(429)] * 3 + [WELL], 4, "scored", 0, ""),
@@ -53,7 +58,7 @@ FAULTS = [
     Fault("200 with JSON that is no completion", [Answer(body=b'{"choices": []}'), WELL], 2, "scored", 0, ""),
     Fault("an answer without a rating, then a good one", [Answer("Well."), WELL], 2, "scored", 0, "asked_again"),
     Fault("no rating, twice", [Answer("Well."), Answer("Hm.")], 2, "missing", 0, "unreadable"),
-    Fault("scores out of range, twice", [Answer("80 90")] * 2, 2, "missing", 0, "unreadable"),
+    Fault("scores off the scale", [Answer("0 9")], 1, "scored", 0, "out_of_scale"),
     Fault("an empty answer, twice", [Answer("")] * 2, 2, "missing", 0, "unreadable"),
     Fault(
         "a refusal, twice",
@@ -68,6 +73,9 @@ FAULTS = [
     Fault("hangs at every try", [Answer(hang=True)] * 3, 3, "missing", 1, "no answer within 1 s"),
     Fault("500 at every try", [refusal(500)] * 6, 6, "missing", 1, "status 500"),
     Fault("400: longer than the context", [refusal(400, "context_length_exceeded")], 1, "missing", 1, "status 400"),
+    Fault("a body of 17 MiB", [Answer(body=b" " * (17 << 20))], 1, "missing", 1, "larger than 16 MiB"),
+    Fault("a packed body of 64 MiB", [PACKED], 1, "missing", 1, "larger than 16 MiB"),
+    Fault("500 with a body of 17 MiB", [refusal(500, "x" * (17 << 20))], 1, "missing", 1, "larger than 16 MiB"),
     Fault("401: wrong key", [refusal(401)], 1, 2, 1, "status 401"),
     Fault("404: no such model", [refusal(404, "model_not_found")], 1, 2, 1, "status 404"),
     Fault("redirected", [refusal(307, headers={"Location": "http://127.0.0.1:9/v1"})], 1, 2, 1, "status 307"),
@@ -233,3 +241,25 @@ def test_a_torn_line_costs_its_own_call_alone(tmp_path) -> None:
         journal.write_bytes(journal.read_bytes()[:-7])
         assert ask(server, tmp_path) == before
         assert len(server.calls) == 6 + 1
+
+
+@pytest.mark.parametrize("body", [None, b" " * (17 << 20)], ids=["good", "large"])
+def test_a_server_that_an_lmms_eval_model_asks_sends_no_more_than_the_limit_either(body) -> None:
+    asked: Any = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
+    with judge_server(lambda call, times: Answer("yes", body=body)) as server:
+        plain = OpenAI(api_key="none", base_url=server.url, max_retries=0)
+        waiting = AsyncOpenAI(api_key="none", base_url=server.url, max_retries=0)
+        assert limit_bodies(plain)
+        assert limit_bodies(waiting)
+
+        async def wait() -> Any:
+            return await waiting.chat.completions.create(**asked)
+
+        for ask_it in (lambda: plain.chat.completions.create(**asked), lambda: asyncio.run(wait())):
+            if body is None:
+                assert ask_it().choices[0].message.content == "yes"
+                continue
+            with pytest.raises((BodyTooLarge, APIConnectionError)) as raised:  # openai's versions differ
+                ask_it()
+            assert "larger than 16 MiB" in f"{raised.value} {raised.value.__cause__}"
+    assert not limit_bodies(None)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from perpo.scores import BENCHMARKS
+from perpo_eval import judged
+from perpo_eval.judge_readings import readings
 from perpo_eval.metrics.judged import (
     mmhal_flags,
     official_mmhal_rating,
@@ -55,6 +59,39 @@ def test_pairs_that_can_be_read(text, pair, official) -> None:
     assert official_pair_rating(text) == official
 
 
+def as_llavas_script_reads(review: str) -> list[float]:
+    """The rule of LLaVA's eval_gpt_review_bench.py in the words of this test: two floats on the first line."""
+    try:
+        numbers = [float(word) for word in review.split("\n")[0].replace(",", " ").split(" ")]
+    except ValueError:
+        return [-1.0, -1.0]
+    return numbers if len(numbers) == 2 else [-1.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 9\nAssistant 2 gave no answer.", "0 5", "80 90", "8 11", "-8 9", "2023 2024\n8 9", "0 0", "1e1 9", "0,9",
+        "0.5 9.5",
+    ],
+)  # fmt: skip
+def test_what_the_official_script_counts_is_counted_and_flagged_off_the_scale(text) -> None:
+    expected = as_llavas_script_reads(text)
+    assert expected != [-1.0, -1.0]
+    assert list(parse_pair_rating(text) or ()) == list(official_pair_rating(text)) == expected
+    off = any(not 1 <= score <= 10 for score in expected)
+    assert ("out_of_scale" in pair_flags(text)) == off
+
+
+@given(st.floats(-20, 200), st.floats(-20, 200), st.sampled_from([" ", ",", "  ", ", "]), st.text())
+def test_a_first_line_that_the_official_script_reads_is_read_alike(first, second, between, rest) -> None:
+    text = f"{first}{between}{second}\n{rest}"
+    official = as_llavas_script_reads(text)
+    assert list(official_pair_rating(text)) == official
+    if official != [-1.0, -1.0]:
+        assert list(parse_pair_rating(text) or ()) == official
+
+
 @pytest.mark.parametrize(
     ("text", "official"),
     [
@@ -70,17 +107,12 @@ def test_pairs_that_can_be_read(text, pair, official) -> None:
         ("8 9/10", FAILED),
         ("8-9", FAILED),  # a range
         ("Both give 2 good reasons, and 3 of them are wrong.", FAILED),
-        ("80 90", (80, 90)),  # out of range
-        ("0 5", (0, 5)),
-        ("8 11", (8, 11)),
-        ("-8 9", (-8, 9)),
         ("nan 9", FAILED),
         ("Assistant 1: 8", FAILED),
         ("Assistant 1: 8, Assistant 2: 7\nOverall, Assistant 1: 6, Assistant 2: 7", FAILED),  # two scores for one
         ("Assistant 1: 3 apples are named. Assistant 2: 4 pears are.", FAILED),
         ("Assistant 1 and 2: equal, 8.", FAILED),
         ("<think>\n8 9\nor", FAILED),  # cut while it was thinking
-        ("2023 2024\n8 9", (2023, 2024)),  # the first line of two numbers decides
     ],
 )
 def test_pairs_that_cannot_be_read(text, official) -> None:
@@ -173,13 +205,14 @@ def test_whatever_pair_is_written_is_read(first, second, form) -> None:
 @given(st.one_of(st.text(), st.text(alphabet="0123456789 ,./:-\nAssistant12ratingRscoe|*()")))
 @example("Rating: 99999999999999999999999999999999999999999999999999")
 @example("9" * 400 + " 1")
-def test_any_text_is_read_within_range_or_not_at_all(text) -> None:
+def test_any_text_is_read_on_the_scale_or_flagged_or_not_at_all(text) -> None:
     pair, rating = parse_pair_rating(text), parse_mmhal_rating(text)
-    assert pair is None or all(1 <= score <= 10 for score in pair)
+    off = pair is not None and any(not 1 <= score <= 10 for score in pair)
+    assert off == ("out_of_scale" in pair_flags(text))
     assert rating is None or rating in range(7)
     assert official_mmhal_rating(text) in range(7)
     assert all(isinstance(score, float) for score in official_pair_rating(text))
-    assert set(pair_flags(text) + mmhal_flags(text)) <= {"two_ratings"}
+    assert set(pair_flags(text) + mmhal_flags(text)) <= {"two_ratings", "out_of_scale"}
 
 
 def test_published_prompts_are_not_read_as_ratings() -> None:
@@ -188,3 +221,22 @@ def test_published_prompts_are_not_read_as_ratings() -> None:
     for rule in json.loads((prompts / "llava_bench.json").read_text()).values():
         assert parse_pair_rating(rule["prompt"]) is None
     assert mmhal_flags((prompts / "mmhal.txt").read_text()) == ["two_ratings"]
+
+
+def test_a_zero_counts_in_the_relative_score_and_its_interval_and_is_told() -> None:
+    """Of three pairs (8, 4), (8, 6), (9, 0) the model has 10 of the reference's 25; without the 0, 10 of 16."""
+    said = ["8 4", "8 6", "9 0"]
+    votes = [
+        [{"vote": 0, "swapped": False, "rating": parse_pair_rating(text), "official": official_pair_rating(text)}]
+        for text in said
+    ]
+    ratings = [judged.ratings_of("llava_bench", each)[0] for each in votes]
+    columns = {name: np.array([rating[name] for rating in ratings]) for name in ("model", "reference")}
+    (relative,) = (metric for metric in BENCHMARKS["llava_bench"] if metric.name == "relative_score")
+    found = relative.estimate(columns, np.array(["a", "b", "c"]), np.zeros(3))
+    assert found.value == pytest.approx(10 / 25)
+    assert found.ci_low is not None
+    assert found.ci_low >= 0
+    told = {m.name: m for m in readings("llava_bench", [json.dumps(each) for each in votes], ["a", "b", "c"])}
+    assert (told["relative_score:out_of_scale"].value, told["relative_score:out_of_scale"].n) == (1 / 3, 3)
+    assert "relative_score:official" not in told  # the same

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from perpo.errors import PerpoError
 from perpo.prepare.known import HUB_REVISIONS
 from perpo.scores import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES
 from perpo.tiny.judged import mmhal_rows, wild_rows
-from perpo_eval import suites
+from perpo_eval import published, suites
 from perpo_eval.published import PUBLISHED
 from perpo_eval.suites import load_task, missing_tasks, select_tasks, spec_of
 
@@ -71,15 +72,63 @@ def test_the_folder_may_be_a_benchmarks_own_or_hold_both(make, within: str, name
         assert f"fetch {other.repository} from the hub with their images into FOLDER" in said
 
 
+def zipped(folder: Path, inside: str = "images") -> Path:
+    """The images of a folder moved into test_data.zip, with members beside that nothing should touch."""
+    with zipfile.ZipFile(folder / "test_data.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted((folder / "images").iterdir()):
+            archive.write(file, f"{inside}/{file.name}")
+        archive.writestr("../../escaped.jpg", b"x")
+        archive.writestr("__MACOSX/images_of_it/._0_o.jpg", b"x")
+    shutil.rmtree(folder / "images")
+    return folder
+
+
+@pytest.mark.parametrize("inside", ["images", "test_data/images"])
+def test_zipped_images_are_those_of_the_folder(inside: str, tmp_path: Path) -> None:
+    plain, packed = (published_files.mmhal(tmp_path / name / "mmhal") for name in ("plain", "packed"))
+    zipped(packed, inside)
+    before = sorted(tmp_path.rglob("*"))
+    one, other = (load_task(spec_of("mmhal_bench"), str(folder)) for folder in (plain, packed))
+    assert other.docs["image_sha256"] == one.docs["image_sha256"]
+    assert other.docs["image_path"] == one.docs["image_path"]
+    assert sorted(tmp_path.rglob("*")) == before  # nothing was unpacked there
+    specs = select_tasks("judged", str(packed), [])
+    first = suites.data_version(str(packed), specs)
+    with zipfile.ZipFile(packed / "test_data.zip", "a") as archive:
+        archive.writestr("more", b"x")
+    assert suites.data_version(str(packed), specs) != first
+
+
+def test_a_zip_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = zipped(published_files.mmhal(tmp_path / "mmhal"))
+    monkeypatch.setattr(published, "_LARGEST_IMAGE", 100)
+    with pytest.raises(PerpoError, match=r"test_data\.zip: 'images/.*_o\.jpg' is larger than"):
+        load_task(spec_of("mmhal_bench"), str(folder))
+    monkeypatch.undo()
+    whole = (folder / "test_data.zip").read_bytes()
+    for content in (
+        b"version https://git-lfs.github.com/spec/v1\n",
+        whole[: len(whole) // 2],
+        whole[:200] + whole[260:],
+    ):
+        (folder / "test_data.zip").write_bytes(content)
+        with pytest.raises(PerpoError, match=r"test_data\.zip cannot be read: "):
+            load_task(spec_of("mmhal_bench"), str(folder))
+    with zipfile.ZipFile(folder / "test_data.zip", "w") as archive:
+        archive.writestr("images/0_o.jpg", b"x")
+    with pytest.raises(PerpoError, match=r"15 images are not in .*images or test_data\.zip, such as 1_o\.jpg"):
+        load_task(spec_of("mmhal_bench"), str(folder))
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(PerpoError, match="serves no task of --suite judged") as error:
         select_tasks("judged", str(tmp_path), [])
     assert "liuhaotian/llava-bench-in-the-wild and Shengcao1006/MMHal-Bench" in error.value.hint
     folder = published_files.both(tmp_path)
     (folder / "mmhal" / "images" / "3_o.jpg").unlink()
-    with pytest.raises(PerpoError, match=r"1 images are not in .*images, such as 3_o\.jpg") as error:
+    with pytest.raises(PerpoError, match=r"1 images are not in .*images or test_data.zip, such as 3_o\.jpg") as error:
         load_task(spec_of("mmhal_bench"), str(folder))
-    assert error.value.hint == "fetch the folder images of Shengcao1006/MMHal-Bench from the hub"
+    assert error.value.hint == "fetch images of Shengcao1006/MMHal-Bench from the hub, or test_data.zip"
     wild = folder / "llava_bench_wild"
     for name, said in (("answers_gpt4", "question 11"), ("context", "about 004.jpg")):
         file = wild / f"{name}.jsonl"
@@ -130,7 +179,7 @@ def test_the_hubs_files_are_of_a_pinned_commit(tmp_path: Path, monkeypatch: pyte
     commit = HUB_REVISIONS["Shengcao1006/MMHal-Bench"]
     ((repository, given),) = asked
     assert (repository, given["repo_type"], given["revision"]) == ("Shengcao1006/MMHal-Bench", "dataset", commit)
-    assert {"response_template.json", "images/*"} <= set(given["allow_patterns"])
+    assert {"response_template.json", "images/*", "test_data.zip"} <= set(given["allow_patterns"])
     assert (data.dataset, data.revision, len(data.docs)) == ("hub:Shengcao1006/MMHal-Bench", commit, 16)
     shutil.rmtree(folder / "images")
     (folder / "response_template.json").unlink()
@@ -155,11 +204,11 @@ def test_the_published_files_are_as_described(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     for name in ("llava_bench_wild", "mmhal"):
         shutil.copytree(SHARED / name, folder / name)
-    for published in (wild, mmhal):
-        files = published.find(folder)
+    for each in (wild, mmhal):
+        files = each.find(folder)
         assert files is not None
         images = files[0].parent / "images"
-        for number, row in enumerate(published.read(files, images)):
+        for number, row in enumerate(each.read(files, images)):
             published_files.picture(images / row["file_name"], number)
     data = load_task(spec_of("llava_bench_wild"), str(folder))
     kinds = [json.loads(target)["category"] for target in data.docs["target"]]

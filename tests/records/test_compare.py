@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from perpo.compare import Scores, check_comparable, mismatches, paired_difference, read_scores
+from perpo.compare import Scores, check_comparable, metric_difference, mismatches, paired_difference, read_scores
 from perpo.errors import PerpoError
+from perpo.scores import Definition
 from perpo.stats import clustered_mean
 
 
@@ -89,3 +92,18 @@ def scores_of(rows: dict[str, list[tuple[str, float]]]) -> Scores:
     flat = [(task, image, score) for task, pairs in rows.items() for image, score in pairs]
     tasks, images, values = map(np.array, zip(*flat, strict=True))
     return Scores(np.array([f"{t}{i}" for t, i, _ in flat]), tasks, images, {"acc": values.astype(float)})
+
+
+def test_a_sample_without_an_answer_in_one_run_is_left_out_of_both() -> None:
+    """Of ten images eight are answered by both: the gain is 3 of these 8."""
+    one, other = np.zeros(10), np.zeros(10)
+    one[:4] = 1.0
+    one[9], other[0] = np.nan, np.nan
+    keys, images = (np.array([f"{what}{k}" for k in range(10)]) for what in "ki")
+    tasks = np.array(["t"] * 10)
+    candidate = Scores(keys, tasks, images, {"acc": one}, np.isnan(one))
+    baseline = Scores(keys, tasks, images, {"acc": other}, np.isnan(other))
+    found = metric_difference(candidate, baseline, Definition("acc", "acc"))
+    assert (found.n, found.value) == (8, pytest.approx(3 / 8))
+    with pytest.raises(PerpoError, match="is missing for samples of one run alone"):
+        metric_difference(replace(candidate, failed=None), replace(baseline, failed=None), Definition("acc", "acc"))

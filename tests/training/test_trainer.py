@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from perpo import training
 from perpo.cli.train import main
 from perpo.errors import PerpoError
 from perpo.lists import Collator, ListDataset, choose, tokenize
@@ -365,11 +366,14 @@ def test_resuming_with_other_arguments_or_data_is_refused(options, data, tmp_pat
         assert message in capsys.readouterr().err
 
 
-def test_nothing_is_left_behind_in_the_process(options, tmp_path):
+def test_nothing_is_left_behind_in_the_process(options, tmp_path, monkeypatch):
     torch.manual_seed(5)
     random.seed(5)
     np.random.seed(5)
-    run(options, bf16=True)
+    with monkeypatch.context() as patch:  # as on a GPU, where bfloat16 is the default
+        patch.setattr(training, "chosen_dtype", lambda dtype, device: dtype or "bfloat16")
+        record = read_record(run(options))
+    assert (record["precision"], record["arguments"]["bf16"]) == ("bfloat16", True)
     run(options, output_dir=str(tmp_path / "second"))
     found = torch.rand(1).item(), random.random(), np.random.random()
     torch.manual_seed(5)

@@ -1,8 +1,9 @@
 """Ratings read from what a judge wrote, by our rule and by the official scripts' rules. Pure functions.
 
-Our rules read what can only mean one thing and nothing else: what they cannot read is missing, never a number.
-The official rules are those of LLaVA's eval_gpt_review_bench.py and of LLaVA-RLHF's eval_gpt_mmhal.py; they
-are here so that their numbers can stand beside ours.
+Our rules read what can only mean one thing and nothing else: what they cannot read is missing, never a number. A pair
+that the official script counts is counted as it does, on the asked scale or not, for leaving it out would flatter whom
+the judge marks down. The official rules are those of LLaVA's eval_gpt_review_bench.py and of LLaVA-RLHF's
+eval_gpt_mmhal.py; they are here so that their numbers can stand beside ours.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 PAIR_RANGE = (1.0, 10.0)
 """The scale that LLaVA-Bench's judge is asked for."""
 MMHAL_RANGE = (0, 6)
 """The scale that MMHal-Bench's judge is asked for."""
+OUT_OF_SCALE = "out_of_scale"
+"""The flag of a rating outside of the scale that the judge was asked for."""
 TWO_RATINGS = "two_ratings"
 """The flag of a text with more than one rating, not all the same."""
 
@@ -43,18 +46,26 @@ _RATING = re.compile(
 def parse_pair_rating(text: str) -> tuple[float, float] | None:
     """Read LLaVA-Bench's two scores.
 
-    The first line that is nothing but two numbers counts ("8 9", "8, 9", "8.5/9", "8/10 and 9/10"; with a title,
-    as in "Scores: 8 and 9", a sentence may follow), else the two numbers that are given to "Assistant 1" and
-    "Assistant 2" by name. One number of ten ("8/10"), different numbers for one assistant, and numbers in
-    running text are not read.
+    The first line counts as the official script reads it, if that does: two numbers, also "0 9", which judges say of
+    an empty answer. Else the first line that is nothing but two numbers counts ("8 9", "8, 9", "8.5/9", "8/10 and
+    9/10"; with a title, as in "Scores: 8 and 9", a sentence may follow), else the two numbers that are given to
+    "Assistant 1" and "Assistant 2" by name. One number of ten ("8/10"), different numbers for one assistant, and
+    numbers in running text are not read.
 
     Returns:
-        The scores of the first and of the second answer, each in [1, 10]; None if they cannot be read or are
-        out of range.
+        The scores of the first and of the second answer, on the scale of 1 to 10 if the judge kept to it (see
+        `out_of_scale`); None if they cannot be read.
     """
+    if (pair := _first_line_pair(text)) is not None:
+        return pair
     answer = _answer(text)
     pairs = _pair_lines(answer) or _named_pair(answer)
-    return pairs[0] if pairs and all(PAIR_RANGE[0] <= score <= PAIR_RANGE[1] for score in pairs[0]) else None
+    return pairs[0] if pairs else None
+
+
+def out_of_scale(pair: Sequence[float]) -> bool:
+    """Whether one of LLaVA-Bench's two scores lies outside of the scale that the judge was asked for."""
+    return not all(PAIR_RANGE[0] <= score <= PAIR_RANGE[1] for score in pair)
 
 
 def parse_mmhal_rating(text: str) -> int | None:
@@ -78,8 +89,13 @@ PARSERS: dict[str, Callable[[str], tuple[float, float] | int | None]] = {
 
 
 def pair_flags(text: str) -> list[str]:
-    """What is odd about a text of LLaVA-Bench's judge: `TWO_RATINGS` if two of its lines hold different pairs."""
-    return [TWO_RATINGS] if len(set(_pair_lines(_answer(text)))) > 1 else []
+    """What is odd about a text of LLaVA-Bench's judge.
+
+    `TWO_RATINGS` if two of its lines hold different pairs, `OUT_OF_SCALE` if the pair that counts is off the scale.
+    """
+    flags = [TWO_RATINGS] if len(set(_pair_lines(_answer(text)))) > 1 else []
+    pair = parse_pair_rating(text)
+    return [*flags, OUT_OF_SCALE] if pair is not None and out_of_scale(pair) else flags
 
 
 def mmhal_flags(text: str) -> list[str]:
@@ -93,12 +109,7 @@ def official_pair_rating(text: str) -> tuple[float, float]:
     It cuts at single spaces, a comma being one, so that "8, 9" fails. Numbers that are not finite are taken
     for failures here.
     """
-    words = text.split("\n")[0].replace(",", " ").split(" ")
-    try:
-        first, second = (float(word) for word in words)
-    except ValueError:  # also of more or fewer than two words
-        return (-1.0, -1.0)
-    return (first, second) if math.isfinite(first) and math.isfinite(second) else (-1.0, -1.0)
+    return _first_line_pair(text) or (-1.0, -1.0)
 
 
 def official_mmhal_rating(text: str) -> int:
@@ -108,6 +119,16 @@ def official_mmhal_rating(text: str) -> int:
     """
     said = [score for score in range(7) if f"rating: {score}" in text.lower()]
     return said[0] if len(said) == 1 else 0
+
+
+def _first_line_pair(text: str) -> tuple[float, float] | None:
+    """The first line's two numbers as LLaVA's script reads them, or None."""
+    words = text.split("\n")[0].replace(",", " ").split(" ")
+    try:
+        first, second = (float(word) for word in words)
+    except ValueError:  # also of more or fewer than two words
+        return None
+    return (first, second) if math.isfinite(first) and math.isfinite(second) else None
 
 
 def _answer(text: str) -> str:

@@ -1,0 +1,47 @@
+"""What lmms-eval's models hand back in place of an answer: told apart from answers, and counted. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from perpo.redact import without_secrets
+from perpo_eval.responses import Response
+
+MOST_ERRORS = 0.01
+"""The share of a run's questions that may go without an answer; with more the run is partial."""
+
+_LONGEST = 300
+
+# Texts that models of lmms-eval 0.7 make of an exception: those of servers (openai, async_openai, gemini; also of a
+# budget that is used up), of pictures that are generated, of videos; and two that are an exception's own words.
+_FAILED = re.compile(
+    r"\s*(?:\[LMMS_EVAL_[A-Z_]+|\[GENERATION_FAILED\]|\[ERROR\]"
+    r"|(?:Error: )?can only concatenate str \(not \"NoneType\"\) to str"
+    r"|Can not infer the answer\.\s*$"
+    r"|Video .* (?:can not load|generate failed), check the source\s*$)"
+)
+_EMPTY = "an empty answer without a token: lmms-eval's models return nothing where they failed"
+
+
+def read_answer(said: Any, secrets: Collection[str] = ()) -> Response:
+    """One output of an lmms-eval model as an answer, or as the error that it stands for.
+
+    A text that lmms-eval makes of an exception is an error. So is no text at all, since many of its models return
+    "" for any exception, unless the model counted tokens that it wrote: then it did answer, with nothing to read.
+
+    Args:
+        said: What `generate_until` gave for one request.
+        secrets: Values that must stand in no error.
+    """
+    from lmms_eval.api.instance import unwrap_generation_output
+
+    text, counts = unwrap_generation_output(said)
+    tokens = counts.output_tokens if counts else None
+    text = "" if text is None else str(text)
+    if _FAILED.match(text):
+        return Response("", error=without_secrets(" ".join(text.split()), secrets)[:_LONGEST])
+    if not text.strip() and not tokens:
+        return Response("", error=_EMPTY)
+    return Response(text, tokens_out=tokens)
