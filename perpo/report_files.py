@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 from perpo.boxes import stored_box
 from perpo.colours import BASELINE, CANDIDATE, TRUTH
 from perpo.flips import Flip
-from perpo.images import find_image
+from perpo.images import find_image, open_image
 from perpo.paired import Difference
 from perpo.report import ALPHA, Report, Row
 from perpo.tables import FRACTION, TINY_NOTE, Text, is_tiny, judge_note, literal, number, with_unit
@@ -284,11 +284,8 @@ def _box(text: str | None, colour: str, width: float) -> str:
 
 def _thumbnail(file: Path) -> str | None:
     """The picture as an address that holds it; None where it cannot be read."""
-    from PIL import Image
-
     try:
-        with Image.open(file) as image:
-            small = image.convert("RGB")
+        small = open_image(file)
     except Exception:  # damaged files raise many kinds, SyntaxError among them
         return None
     if max(small.size) > 2 * _THUMBNAIL:

@@ -20,7 +20,7 @@ from transformers.utils import is_torch_tf32_available
 from perpo.attention import attention_of
 from perpo.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.card import write_card
-from perpo.checkpoints import files_digest, use_hub_cache
+from perpo.checkpoints import files_digest, known_family, use_hub_cache
 from perpo.data import (
     PreferenceRecord,
     Question,
@@ -79,7 +79,7 @@ def train(args: TrainArguments) -> Path:
     if args.reference == "recorded":
         _check_recorded(records, record, args.dtype)
     image_root = args.image_root or image_root_of(args.data)
-    check_images([choice.record for choice in choices], image_root)
+    check_images([choice.record for choice in choices], image_root, known_family(args.model))
     paths = dict.fromkeys(Path(image_root, choice.record.image_path) for choice in choices)
     record["data"]["images_sha256"] = files_digest(list(paths))
     if start.checkpoint is not None:

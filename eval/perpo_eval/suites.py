@@ -13,6 +13,7 @@ from perpo.checkpoints import files_digest
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 from perpo.prepare.hub import HubTask, hub_rows, hub_tasks
+from perpo.prepare.parquet import file_metadata, shows_stored
 from perpo_eval.published import PUBLISHED, Published
 from perpo_eval.tiny_data import tiny_parquet, tiny_version
 
@@ -237,22 +238,10 @@ def load_task(spec: TaskSpec, data: str) -> TaskData:
         docs = documents(spec.published.rows(files), form, str(files[0]))
         note = spec.published.note(len(docs))
     else:
-        dataset, note = f"dir:{spec.dataset}", _file_note(_file(data, spec.name))
-        docs = parquet_documents(_file(data, spec.name), form)
+        file = _file(data, spec.name)
+        dataset, note = f"dir:{spec.dataset}", file_metadata(file).get("mixture")
+        docs = parquet_documents(file, form, stored=spec.hub is not None or shows_stored(file))
     return TaskData(spec, dataset, revision, docs, fingerprint(docs), note)
-
-
-def _file_note(path: Path) -> str | None:
-    """What perpo-data wrote about a file's rows, where it mixed two data sets."""
-    import json
-
-    import pyarrow.parquet as pq
-
-    try:
-        written = json.loads((pq.read_schema(path).metadata or {}).get(b"perpo", b"{}"))
-    except (OSError, ValueError):  # reading the rows says what is wrong with the file
-        return None
-    return written.get("mixture")
 
 
 def data_version(data: str, specs: Sequence[TaskSpec]) -> str:
