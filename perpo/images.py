@@ -37,7 +37,7 @@ MOST_PIXELS = 2 * 89_478_485
 """The largest picture that is read, in pixels: what Pillow takes unless told otherwise, which other libraries do."""
 
 _SHOWN = 10
-_LONGEST_NAME = 120
+_LONGEST_NAME = 160
 
 # How stored pixels are turned upright, by EXIF orientation (TIFF 6.0, tag 274).
 _TURNS = {
@@ -205,10 +205,10 @@ def listing(lines: Sequence[str]) -> str:
 
 def short_name(name: str) -> str:
     """A name for a message: one line that can be printed, and not thousands of characters."""
-    printable = "".join(sign if sign.isprintable() else "?" for sign in name[: 2 * _LONGEST_NAME])
-    if len(name) <= _LONGEST_NAME:
-        return printable
-    return f"{printable[: _LONGEST_NAME // 2]}... ({len(name):,} characters)"
+    half = _LONGEST_NAME // 2 - 2
+    short = name if len(name) <= _LONGEST_NAME else f"{name[:half]}...{name[-half:]}"
+    printable = "".join(sign if sign.isprintable() else "?" for sign in short)
+    return printable if short == name else f"{printable} ({len(name):,} characters)"
 
 
 def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
@@ -298,7 +298,8 @@ def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
     with image:
         if image.width * image.height > MOST_PIXELS:
             raise OSError(
-                f"{image.width:,} x {image.height:,} pixels, more than the {MOST_PIXELS:,} that are read: make it smaller"
+                f"{image.width:,} x {image.height:,} pixels, more than the {MOST_PIXELS:,} that are read: make it "
+                "smaller"
             )
         yield image
 

@@ -149,9 +149,10 @@ def _speaks_of_stored(item: dict[str, Any], upright: ImageSize, stored: ImageSiz
         return False
     if declared == stored:
         return True
+    name = short_name(str(item["image"]))
     raise PerpoError(
-        f"{item['where']}: `width` and `height` are {declared[0]} x {declared[1]}, but {short_name(str(item['image']))} "
-        f"has {upright[0]} x {upright[1]} pixels",
+        f"{item['where']}: `width` and `height` are {declared[0]} x {declared[1]}, but {name} has {upright[0]} x "
+        f"{upright[1]} pixels",
         "give the picture that the box was drawn on; or rename these fields if they are no picture's size",
     )
 
@@ -191,9 +192,8 @@ def read_box(text: str, scale: BoxScale, corners: BoxCorners, size: tuple[int, i
 def _rows(items: list[dict[str, Any]], args: JsonlArguments) -> Iterator[Row]:
     for position, item in enumerate(items):
         path: Path = item["image"]
-        row = {name: item[name] for name in ("question_id", "question", "answer")} | {
-            "image": image_cell(path, stored=item.get("stored", False))
-        }
+        row = {name: item[name] for name in ("question_id", "question", "answer")}
+        row["image"] = image_cell(path, stored=item.get("stored", False))
         if args.kind == "grounding":
             yield row | _grounding(item)
             continue
