@@ -339,7 +339,7 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         image.load()  # which turns it
         return 1
-    if image.format == "PNG" and _says_more_behind(image.fp):
+    if image.format == "PNG" and _says_more_behind(image):
         image.load()
     try:
         found = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # PNG's own decodes the pixels
@@ -373,8 +373,9 @@ def _png_chunks(file: Any) -> Iterator[tuple[bytes, int, int]]:
         file.seek(start)
 
 
-def _says_more_behind(file: Any) -> bool:
+def _says_more_behind(image: Any) -> bool:
     """Whether a PNG file has words behind its pixels, which Pillow reads with the pixels only."""
+    file = image.fp
     place, pixels = file.tell(), False
     try:
         for kind, _, _ in _png_chunks(file):

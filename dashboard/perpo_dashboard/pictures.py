@@ -102,7 +102,8 @@ def with_boxes(
     seen, found = (image.get("width"), image.get("height")), size(file)
     if None not in seen and seen != found:
         raise PerpoError(
-            f"the run saw {short_name(file.name)} as {seen[0]} x {seen[1]} pixels, upright it has {found[0]} x {found[1]}",
+            f"the run saw {short_name(file.name)} as {seen[0]} x {seen[1]} pixels, upright it has {found[0]} x "
+            f"{found[1]}",
             "evaluate again: pictures are now turned upright",
         )
     return _drawn(stamp(file), str(image["sha256"]), tuple(boxes), window, whole)

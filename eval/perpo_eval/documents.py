@@ -132,11 +132,9 @@ def fingerprint(docs: Dataset) -> str:
 
 def _kept(image: Mapping[str, Any], stored: bool) -> StoredImage:
     """An image of a row in a file: its own, or in the cache."""
-    data = image.get("bytes")
-    unturned = as_stored(Path(image["path"]) if data is None else data) if stored else None
-    if data is None and unturned is None:
-        return locate_image(Path(image["path"]))
-    return keep_image(data if unturned is None else unturned)
+    source = Path(image["path"]) if image.get("bytes") is None else image["bytes"]
+    source = (as_stored(source) if stored else None) or source
+    return locate_image(source) if isinstance(source, Path) else keep_image(source)
 
 
 def _check(row: Row, form: RowFormat, where: str) -> None:

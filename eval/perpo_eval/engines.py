@@ -23,6 +23,7 @@ from perpo.checkpoints import (
 )
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, family_of
+from perpo.images import PICTURES_VERSION
 from perpo.nearest import did_you_mean
 from perpo.records import ModelInfo
 from perpo_eval.responses import Response
@@ -200,6 +201,7 @@ def _own(args: EvalArguments) -> OwnEngine:
         "adapter_config": args.adapter and files_digest([Path(args.adapter, "adapter_config.json")]),
         "processor": info.processor_sha256,
         "dtype": args.dtype,
+        "pictures": PICTURES_VERSION,
     }
     family: Family | None = loaded.family
     if loaded.family.boxes is None:  # its answers are read as the user says
@@ -263,6 +265,7 @@ def _of_lmms_eval(args: EvalArguments) -> LmmsEngine:
     if revision is None and directory is None:
         parts["run"] = secrets.token_hex(16)
     identity = {"engine": args.engine, "arguments": text, "content": parts, "revision": revision}
+    identity["pictures"] = PICTURES_VERSION
     return LmmsEngine(model, info, family, identity, batch_size)
 
 
