@@ -69,7 +69,7 @@ _OTHER_FILES = (
     (rb"%PDF-", "a PDF: convert its pages to PNG"),
 )
 # How base64 of JPEG, PNG, GIF, WebP, BMP and TIFF begins.
-_BASE64 = re.compile(r"\s*(/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-3]|SUkqA|TU0AK)[A-Za-z0-9+/=\s]{60}")
+_BASE64 = re.compile(r"\s*(/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-3]|SUkqA|TU0AK)[A-Za-z0-9+/\s]{60,}[=\s]*")
 
 _pillow = threading.Lock()
 
@@ -250,7 +250,7 @@ def image_in_text(text: str) -> bytes | None:
             if head.lower().endswith(";base64"):
                 return base64.b64decode("".join(urllib.parse.unquote(body).split()), validate=True)
             return urllib.parse.unquote_to_bytes(body)
-        return base64.b64decode("".join(text.split()), validate=True) if _BASE64.match(text) else None
+        return base64.b64decode("".join(text.split()), validate=True) if _BASE64.fullmatch(text) else None
     except binascii.Error as error:
         raise ValueError(f"base64 that is damaged or cut: {error}") from error
 

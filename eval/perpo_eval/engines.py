@@ -264,7 +264,7 @@ def _of_lmms_eval(args: EvalArguments) -> LmmsEngine:
     parts = {key: _content(value) for key, value in given.items()}
     if revision is None and directory is None:
         parts["run"] = secrets.token_hex(16)
-    identity = {"engine": args.engine, "arguments": text, "content": parts, "revision": revision}
+    identity: dict[str, Any] = {"engine": args.engine, "arguments": text, "content": parts, "revision": revision}
     identity["pictures"] = PICTURES_VERSION
     return LmmsEngine(model, info, family, identity, batch_size)
 
