@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from perpo.cli.sample import SampleArguments, main
 from perpo.data import read_preferences
@@ -290,6 +290,21 @@ def test_images_inside_the_data_are_unpacked_beside_the_output(folder, checkpoin
     [record] = read_preferences(run.output)
     assert (run.image_root / record.image_path).read_bytes() == buffer.getvalue()
     assert (run.image_root / record.image_path).parent == folder / "out-images"
+
+
+def test_a_photograph_that_is_stored_lying_is_asked_about_upright(folder, checkpoint):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # upright after a quarter clockwise
+    with Image.open(folder / "0.png") as upright:
+        upright.transpose(Image.Transpose.ROTATE_90).save(folder / "lying.png", exif=exif)
+    row = read_rows(folder)[0]
+    found = []
+    for name in ("0.png", "lying.png"):
+        write_rows(folder, [row | {"image_path": name}])
+        args = arguments(folder, checkpoint, output=str(folder / f"{name}.jsonl"), reward="iou", num_candidates=2)
+        (record,) = records(sample(args))
+        found.append({key: record[key] for key in ("answers_gen", "rewards", "reference_logps")})
+    assert found[0] == found[1]
 
 
 def test_truths_in_another_frame_are_rewarded_and_written_in_the_models(folder, checkpoint, scripted):

@@ -12,7 +12,8 @@ from perpo.boxes import ImageSize, box_problem, format_box
 from perpo.data import Question, write_jsonl
 from perpo.errors import PerpoError
 from perpo.families import Family, family_of
-from perpo.images import as_stored, image_size, unpack_image
+from perpo.files import atomic_write_bytes
+from perpo.images import as_stored, image_size
 from perpo.prepare.parquet import check_image_files, check_outputs, say, shows_stored
 from perpo.rows import open_parquet, parquet_batches
 
@@ -79,7 +80,8 @@ class _Pictures:
         if key not in self._known:
             file = self._images / name
             if stored and (copy := as_stored(file)) is not None:
-                file = unpack_image(copy, self._copies)
+                file = (self._copies / Path(name).name).absolute()  # its name tells COCO's number
+                atomic_write_bytes(file, copy)
                 name = str(file)
             self._known[key] = name, image_size(file)
         return self._known[key]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from perpo.errors import PerpoError
 from perpo_dashboard import pictures
@@ -238,3 +238,25 @@ def test_a_picture_is_shown_where_no_small_one_can_be_kept(folders, monkeypatch)
     (folders[0].parent / "taken").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(folders[0].parent / "taken"))  # a file: no folder can be made in it
     assert pixels(pictures.small(file, digest)).shape == (SMALL // 2, SMALL, 3)
+
+
+def test_a_picture_is_upright_with_its_box_on_it(folders):
+    results, *_ = folders
+    upright = Image.new("RGB", (600, 800), "white")
+    upright.paste((200, 0, 0), (60, 200, 200, 360))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(results / "phone.png", exif=exif)
+    digest = hashlib.sha256((results / "phone.png").read_bytes()).hexdigest()
+    image = {"sha256": digest, "path": "phone.png", "width": 600, "height": 800}
+    assert pictures.size(pictures.find(image)) == (600, 800)
+    box = Box((60.0, 200.0, 200.0, 360.0), "#0072b2")
+    for settings in ({}, {"whole": True}, {"window": (0, 0, 600, 800)}):
+        drawn = pixels(pictures.with_boxes(results / "phone.png", image, [box], **settings))
+        assert drawn.shape[:2] == (800, 600)
+        rows, columns = np.nonzero((drawn == BLUE).all(axis=2))
+        assert (columns.min(), rows.min(), columns.max(), rows.max()) == pytest.approx((60, 200, 200, 360), abs=6)
+        assert (drawn[215:345, 75:185] == (200, 0, 0)).all()
+    older = image | {"width": 800, "height": 600}
+    with pytest.raises(PerpoError, match=r"the run saw phone.png as 800 x 600 pixels, upright it has 600 x 800"):
+        pictures.with_boxes(results / "phone.png", older, [box])
