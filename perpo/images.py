@@ -12,7 +12,6 @@ import glob
 import hashlib
 import io
 import re
-import struct
 import sys
 import threading
 import urllib.parse
@@ -22,10 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image, ImageFile
+from PIL import Image, ImageFile
 
 from perpo.errors import PerpoError
 from perpo.files import atomic_write_bytes, cache_folder
+from perpo.orientation import LYING, TURNS, orientation_of, without_orientation
 
 PICTURES_VERSION = 2
 """Counts up when a file becomes another picture: journals and caches of answers have it in their keys.
@@ -38,20 +38,6 @@ MOST_PIXELS = 2 * 89_478_485
 
 _SHOWN = 10
 _LONGEST_NAME = 160
-
-# How stored pixels are turned upright, by EXIF orientation (TIFF 6.0, tag 274).
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_LYING = (5, 6, 7, 8)
-_PNG_HEAD = b"\x89PNG\r\n\x1a\n"
-_PNG_WORDS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 
 # What is no picture that can be read, by how it begins.
 _OTHER_FILES = (
@@ -89,7 +75,7 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         OSError: It is no picture, or larger than `MOST_PIXELS`; or damaged, of which Pillow raises other kinds too.
     """
     with _opened(source) as image:
-        turn = _TURNS.get(_orientation(image))
+        turn = TURNS.get(orientation_of(image))
         picture = _on_white(image)
     picture = picture if turn is None else picture.transpose(turn)
     picture.filename = "" if isinstance(source, bytes) else str(source)  # type: ignore[attr-defined]
@@ -126,17 +112,15 @@ def as_stored(source: Path | bytes) -> bytes | None:
         OSError: As `open_image`.
     """
     with _opened(source) as image:
-        if _orientation(image) == 1:
+        if orientation_of(image) == 1:
             return None
         data = source if isinstance(source, bytes) else source.read_bytes()
-        if image.format in ("JPEG", "MPO"):
-            return _without_app1(data)
-        if image.format == "PNG":
-            kept = (data[start:end] for kind, start, end in _png_chunks(io.BytesIO(data)) if kind not in _PNG_WORDS)
-            return _PNG_HEAD + b"".join(kept)
-        stored = io.BytesIO()
-        _on_white(image).save(stored, "PNG")
-        return stored.getvalue()
+        unturned = without_orientation(data, str(image.format))
+        if unturned is not None:
+            return unturned
+        pixels = io.BytesIO()
+        _on_white(image).save(pixels, "PNG")
+        return pixels.getvalue()
 
 
 def image_problems(
@@ -331,25 +315,8 @@ def _what_it_is(source: str | Path | bytes, error: Exception) -> str:
     return "cannot identify image: of no format that is read" if head else "an empty file"
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, that an image's pixels still have.
-
-    One that can't be read is none, as viewers have it.
-    """
-    if image.format == "TIFF":
-        image.load()  # which turns it
-        return 1
-    if image.format == "PNG" and _says_more_behind(image):
-        image.load()
-    try:
-        found = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # PNG's own decodes the pixels
-    except Exception:  # damaged EXIF raises many kinds
-        return 1
-    return found if isinstance(found, int) and found in _TURNS else 1
-
-
 def _upright_size(image: Image.Image) -> tuple[int, int]:
-    lies = _orientation(image) in _LYING
+    lies = orientation_of(image) in LYING
     return (image.height, image.width) if lies else image.size
 
 
@@ -362,50 +329,11 @@ def _on_white(image: Image.Image) -> Image.Image:
     return white.convert("RGB")
 
 
-def _png_chunks(file: Any) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of each chunk of a PNG file."""
-    start = len(_PNG_HEAD)
-    file.seek(start)
-    while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        yield kind, start, start + length + 12
-        start += length + 12
-        file.seek(start)
-
-
-def _says_more_behind(image: Any) -> bool:
-    """Whether a PNG file has words behind its pixels, which Pillow reads with the pixels only."""
-    file = image.fp
-    place, pixels = file.tell(), False
-    try:
-        for kind, _, _ in _png_chunks(file):
-            if pixels and kind in _PNG_WORDS:
-                return True
-            pixels = pixels or kind == b"IDAT"
-        return False
-    finally:
-        file.seek(place)
-
-
-def _without_app1(data: bytes) -> bytes:
-    """A JPEG file without EXIF and XMP (its APP1 segments), and without the table of further pictures (MPF)."""
-    kept, place = [data[:2]], 2
-    while data[place] == 0xFF and data[place + 1] != 0xDA:  # the pixels follow
-        if data[place + 1] == 0xFF:  # markers may be padded
-            place += 1
-            continue
-        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-        if data[place + 1] != 0xE1 and data[place + 4 : place + 8] != b"MPF\0":
-            kept.append(data[place:end])
-        place = end
-    return b"".join(kept) + data[place:]
-
-
 def _looked_at(path: Path, refused: Callable[[tuple[int, int]], str | None]) -> tuple[str | None, bool]:
     """What is wrong with a file, and whether its picture has to be turned."""
     try:
         with _opened(path) as image:
-            turned = _orientation(image) != 1
+            turned = orientation_of(image) != 1
             size = _upright_size(image)
             image.load()
             if image.mode[0] in "IF":
