@@ -165,16 +165,14 @@ def _check_shapes(args: EvalArguments, data: Sequence[TaskData]) -> None:
     family = family_from(args, model_config(resolve_model(args.model or "tiny")) if args.engine == "perpo" else None)
     if family is None or family.most_aspect is None:
         return
-    sizes = {
-        doc["image_path"]: (doc["width"], doc["height"])
+    shown = {
+        (doc["image_sha256"], doc["image_path"], doc["width"], doc["height"])
         for task in data
-        for doc in task.docs.select_columns(["image_path", "width", "height"]).select(
-            range(min(args.limit or len(task.docs), len(task.docs)))
-        )
+        for doc in task.docs.select(range(min(args.limit or len(task.docs), len(task.docs))))
     }
-    bad = [f"{short_name(name)}: {problem}" for name, size in sizes.items() if (problem := family.refuses(size))]
-    if bad:
-        raise PerpoError(f"{len(bad)} of {len(sizes)} images can't be used:\n  {listing(bad)}", "leave their rows out")
+    found = [(name, family.refuses((width, height))) for _, name, width, height in sorted(shown)]
+    if bad := [f"{short_name(name)}: {problem}" for name, problem in found if problem is not None]:
+        raise PerpoError(f"{len(bad)} of {len(shown)} images can't be used:\n  {listing(bad)}", "leave their rows out")
 
 
 def _settings(args: EvalArguments, spec: TaskSpec) -> dict[str, Any]:
