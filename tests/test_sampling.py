@@ -307,6 +307,13 @@ def test_a_photograph_that_is_stored_lying_is_asked_about_upright(folder, checkp
     assert found[0] == found[1]
 
 
+def test_answers_to_pictures_that_were_opened_in_another_way_are_not_continued(folder, checkpoint, monkeypatch, capsys):
+    args = arguments(folder, checkpoint, limit=1)
+    sample(args)
+    monkeypatch.setattr("perpo.sampling.PICTURES_VERSION", 1)
+    assert "other settings" in refused(capsys, args)
+
+
 def test_truths_in_another_frame_are_rewarded_and_written_in_the_models(folder, checkpoint, scripted):
     """The truth is the left half of the picture; question k's picture is 80 wide and 40 + 10 k high."""
     write_rows(folder, [row | {"answer": "[0, 0, 0.5, 1]"} for row in read_rows(folder)])
