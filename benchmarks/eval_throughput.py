@@ -33,7 +33,7 @@ from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.cli import EvalArguments
 from perpo_eval.engines import Engine, load_engine
 from perpo_eval.generation import make_requests
-from perpo_eval.media import open_image
+from perpo_eval.media import recent_image
 from perpo_eval.suites import TASKS, TaskData, load_task
 
 TASK = "refshapes_val"
@@ -59,7 +59,7 @@ def main() -> None:
         _answers(engine, requests[name][: args.batch_size])
     for _ in range(args.repeats):
         for name, engine in engines.items():
-            open_image.cache_clear()  # lest one reads what the other has decoded
+            recent_image.cache_clear()  # lest one reads what the other has decoded
             said[name], seconds = _timed(engine, requests[name])
             spent[name].append(seconds)
 

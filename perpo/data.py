@@ -14,14 +14,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perpo.errors import PerpoError
 from perpo.files import atomic_write_text
-from perpo.images import image_problems, unpack_image
+from perpo.images import image_in_text, require_images, unpack_image
 from perpo.rows import FILE_SUFFIXES, Row, read_dataset, read_rows
 
-_SHOWN = 10
+if TYPE_CHECKING:
+    from perpo.families import Family
+
 _IMAGE_TOKEN = re.compile(r"^\s*<image>\s*")
 
 _R = TypeVar("_R", bound="Question")
@@ -124,22 +126,21 @@ def write_jsonl(path: str | Path, records: Iterable[Question]) -> None:
     atomic_write_text(path, "".join(lines))
 
 
-def check_images(records: Iterable[Question], image_root: str | Path) -> None:
+def check_images(records: Iterable[Question], image_root: str | Path, family: Family | None = None) -> None:
     """Decode every image once, in threads.
 
+    Args:
+        records: What names them.
+        image_root: The folder that their paths start from.
+        family: Of the model that is to see them, where it is known.
+
     Raises:
-        PerpoError: Some are missing, damaged or truncated; all are counted and ten are named.
+        PerpoError: Some are missing, damaged, truncated, or of a shape that the family's processor refuses; all are
+            counted and ten are named.
     """
-    paths = list(dict.fromkeys(record.image_path for record in records))
-    problems = image_problems([Path(image_root, path) for path in paths])
-    bad = [f"{path}: {problem}" for path, problem in zip(paths, problems, strict=True) if problem]
-    if bad:
-        more = [f"and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
-        listing = "\n  ".join([*bad[:_SHOWN], *more])
-        raise PerpoError(
-            f"{len(bad)} of {len(paths)} images can't be used:\n  {listing}",
-            f"paths are relative to the image root '{image_root}'",
-        )
+    files = {record.image_path: Path(image_root, record.image_path) for record in records}
+    hint = f"paths are relative to the image root '{image_root}'"
+    require_images(files, hint) if family is None else require_images(files, hint, family.refuses)
 
 
 def data_sha256(path: str | Path) -> str:
@@ -212,19 +213,17 @@ def _question(fields: _Fields, unpack_to: Path | None) -> dict[str, Any]:
 def _image_path(fields: _Fields, unpack_to: Path | None) -> str:
     image = fields.row.get("image")
     if fields.row.get("image_path") is not None or image is None:
-        return fields.text("image_path")
-    if isinstance(image, str):
-        return image
-    data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (None, None)
-    if data is None and isinstance(path, str):
-        return path
-    if not isinstance(data, bytes):
-        raise fields.error(f"expected a path or an image as `image`, found {image!r:.40}", "give `image_path`")
-    if unpack_to is None:
-        raise fields.error("the image is in the data itself", "write the images to files and give `image_path`")
+        image = fields.text("image_path")
+    data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (None, image)
     try:
+        if data is None and isinstance(path, str) and (data := image_in_text(path)) is None:
+            return path
+        if not isinstance(data, bytes):
+            raise fields.error(f"expected a path or an image as `image`, found {image!r:.40}", "give `image_path`")
+        if unpack_to is None:
+            raise fields.error("the image is in the data itself", "write the images to files and give `image_path`")
         return str(unpack_image(data, unpack_to))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise fields.error(f"its image can't be read: {error}", "mend or drop the record") from error
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from perpo.boxes import BoxFormat, Frame, Resize
+from perpo.boxes import BoxFormat, Frame, ImageSize, Resize
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 from perpo.prompts import GROUNDING
@@ -29,6 +29,7 @@ class Family:
         boxes: How its answers write boxes; None where not known.
         other_frames: Frames that its checkpoints may have been taught instead; accuracy is reported in these too.
         pads_images: Whether its images are padded to a square before its processor sees them.
+        most_aspect: The longest image that its processor takes, as its longer side over its shorter one; None for any.
         grounding_prompt: The question that asks for a box, with `{expression}` in it.
         prompt: What the model reads, with `{image}`, `{bos}` and `{question}` in it, where there is no chat
             template; the processor itself adds `{bos}` and the line break at the end.
@@ -49,6 +50,7 @@ class Family:
     boxes: BoxFormat | None
     other_frames: tuple[Frame, ...] = ()
     pads_images: bool = False
+    most_aspect: float | None = None
     grounding_prompt: str = GROUNDING
     prompt: str | None = None
     answer_separator: str = " "
@@ -70,6 +72,16 @@ class Family:
                 f"these are known: {', '.join(FAMILIES)}; what has no boxes can be done with any",
             )
         return self.boxes
+
+    def refuses(self, image_size: ImageSize) -> str | None:
+        """What its processor has against a picture of (width, height) pixels; None where it takes it."""
+        width, height = image_size
+        if self.most_aspect is None or max(image_size) <= self.most_aspect * min(image_size):
+            return None
+        return (
+            f"{width} x {height} pixels: of {self.model_type} a side is at most {self.most_aspect:g} times the other; "
+            "cut or pad it"
+        )
 
     @property
     def lora_targets(self) -> str:
@@ -123,6 +135,7 @@ FAMILIES: dict[str, Family] = {
             projector=r"visual\.merger",
             boxes=BoxFormat("pixels", frame="resized", resize=Resize(28, 56 * 56, 28 * 28 * 16384)),
             other_frames=("original",),
+            most_aspect=200,
             grounding_prompt=_JSON_GROUNDING,
             prefix="mrope",
         ),
@@ -132,6 +145,7 @@ FAMILIES: dict[str, Family] = {
             vision_tower="visual",
             projector=r"visual\.(merger|deepstack_merger_list\.\d+)",
             boxes=BoxFormat("0-1000"),
+            most_aspect=200,
             grounding_prompt=_JSON_GROUNDING,
             prefix="mrope",
         ),

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from perpo.data import Question
 from perpo.decoding import Candidate, question_uniforms, sample_candidates
 from perpo.errors import PerpoError
+from perpo.images import image_size, open_image
 from perpo.models import LoadedModel, answers_token_ids, render_prompt
 
 
@@ -62,7 +62,7 @@ class HfSampler:
             PerpoError: They exceed the model's context.
         """
         prompts = [render_prompt(self.loaded, question.question) for question in questions]
-        sizes = {question.image_path: self._size(question) for question in questions}
+        sizes = {path: image_size(self.image_root / path) for path in {question.image_path for question in questions}}
         tokens = {size: self.loaded.image_tokens(size) for size in set(sizes.values())}
         images = [tokens[sizes[question.image_path]] for question in questions]
         lengths = [len(ids) + image for ids, image in zip(self.loaded.token_ids(prompts), images, strict=True)]
@@ -91,17 +91,10 @@ class HfSampler:
         )
         return [self._texts(prompt, found) for prompt, found in zip(prompts, sampled, strict=True)]
 
-    def _size(self, question: Question) -> tuple[int, int]:
-        with Image.open(self.image_root / question.image_path) as image:
-            return image.size
-
     def _encode(self, questions: Sequence[Question]) -> tuple[list[str], dict[str, torch.Tensor]]:
         """Prompts, and the left-padded batch that the model takes, on its device."""
         prompts = [render_prompt(self.loaded, question.question) for question in questions]
-        images = []
-        for question in questions:
-            with Image.open(self.image_root / question.image_path) as image:
-                images.append(image.convert("RGB"))
+        images = [open_image(self.image_root / question.image_path) for question in questions]
         batch = self.loaded.encode(prompts, images)
         longest = int(batch["attention_mask"].sum(1).argmax())
         length = batch["input_ids"].shape[1]

@@ -1,33 +1,198 @@
-"""Image files: find the bad ones before they cost anything, and unpack those that data hold themselves."""
+"""Pictures: the one way to open them, what is wrong with those that can't be, and pictures that data hold themselves.
+
+Whoever opens a picture sees the same one: upright, on white, RGB. Its size is that of the upright picture; the digest
+of its file's bytes says which picture it is, and `PICTURES_VERSION` how files become pictures.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import glob
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import re
+import sys
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageFile
 
+from perpo.errors import PerpoError
 from perpo.files import atomic_write_bytes, cache_folder
+from perpo.orientation import LYING, TURNS, orientation_of, without_orientation
+
+PICTURES_VERSION = 2
+"""Counts up when a file becomes another picture: journals and caches of answers have it in their keys.
+
+1: as stored, transparency dropped. 2: upright, on white.
+"""
+
+MOST_PIXELS = 2 * 89_478_485
+"""The largest picture that is read, in pixels: what Pillow takes unless told otherwise, which other libraries do."""
+
+_SHOWN = 10
+_LONGEST_NAME = 160
+
+# What is no picture that can be read, by how it begins.
+_OTHER_FILES = (
+    (
+        rb"version https://git-lfs\.github\.com/spec/",
+        "a Git LFS pointer, not the picture: fetch it with `git lfs pull`",
+    ),
+    (rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!DOCTYPE svg[^>]*>\s*)?<svg", "an SVG drawing: convert it to PNG"),
+    (
+        rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!doctype html|<html|<head|<body)",
+        "a web page (HTML), not a picture: fetch the picture again",
+    ),
+    (rb"....ftyp(hei|hev|mif1|msf1)", "HEIC, which is not read: convert it to JPEG or PNG"),
+    (rb"....ftypavi[fs]", "AVIF, which this Pillow does not read: convert it to JPEG or PNG"),
+    (rb"%PDF-", "a PDF: convert its pages to PNG"),
+)
+# How base64 of JPEG, PNG, GIF, WebP, BMP and TIFF begins.
+_BASE64 = re.compile(r"\s*(/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-3]|SUkqA|TU0AK)[A-Za-z0-9+/\s]{60,}[=\s]*")
+
+_pillow = threading.Lock()
 
 
-def image_problems(paths: Sequence[Path]) -> list[str | None]:
-    """Decode images to their last byte, in threads.
+def open_image(source: str | Path | bytes) -> Image.Image:
+    """Read a picture as everybody is to see it: RGB, upright by its EXIF orientation, transparency laid on white.
+
+    Of several frames the first. CMYK and grey pictures become RGB as Pillow converts them.
+
+    Args:
+        source: The file, or its bytes.
+
+    Returns:
+        The picture; its `filename` is the file's, for messages.
+
+    Raises:
+        OSError: It is no picture, or larger than `MOST_PIXELS`; or damaged, of which Pillow raises other kinds too.
+    """
+    with _opened(source) as image:
+        turn = TURNS.get(orientation_of(image))
+        picture = _on_white(image)
+    picture = picture if turn is None else picture.transpose(turn)
+    picture.filename = "" if isinstance(source, bytes) else str(source)  # type: ignore[attr-defined]
+    return picture
+
+
+def image_size(source: str | Path | bytes, *, stored: bool = False) -> tuple[int, int]:
+    """The (width, height) of the picture that `open_image` gives, from the file's head where that says it.
+
+    Args:
+        source: The file, or its bytes.
+        stored: Give the size of its pixels as they are stored instead.
+
+    Raises:
+        OSError: As `open_image`.
+    """
+    with _opened(source) as image:
+        return image.size if stored else _upright_size(image)
+
+
+def as_stored(source: Path | bytes) -> bytes | None:
+    """Of a picture that `open_image` turns, a file that it does not turn: everybody sees the pixels as they are stored.
+
+    For data sets whose boxes refer to the stored pixels, as COCO's do. Of a JPEG or PNG all is kept but what may hold
+    an orientation; others become PNG.
+
+    Args:
+        source: The file, or its bytes.
+
+    Returns:
+        The new file's bytes; None where the picture is not turned, so that its own will do.
+
+    Raises:
+        OSError: As `open_image`.
+    """
+    with _opened(source) as image:
+        if orientation_of(image) == 1:
+            return None
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        unturned = without_orientation(data, str(image.format))
+        if unturned is not None:
+            return unturned
+        pixels = io.BytesIO()
+        _on_white(image).save(pixels, "PNG")
+        return pixels.getvalue()
+
+
+def image_problems(
+    paths: Sequence[Path],
+    refused: Callable[[tuple[int, int]], str | None] = lambda size: None,
+    advance: Callable[[int], Any] = lambda count: None,
+) -> list[str | None]:
+    """Decode images to their last byte, in threads; how many are stored turned is said on stderr.
+
+    Args:
+        paths: The files.
+        refused: What else is wrong with a picture of an upright (width, height), or None.
+        advance: Called with 1 for every image that was looked at.
 
     Returns:
         For each path what is wrong with the file, or None.
     """
     # Some libraries switch this on for the whole process; half an image would then pass as whole.
     tolerant, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    problems, turned = [], 0
     try:
         with ThreadPoolExecutor() as pool:
-            return list(pool.map(_problem, paths))
+            for problem, is_turned in pool.map(lambda path: _looked_at(path, refused), paths):
+                problems.append(problem)
+                turned += is_turned
+                advance(1)
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
+    if turned:
+        print(
+            f"note: {turned:,} of {len(paths):,} pictures are stored turned (EXIF orientation): boxes refer to the "
+            "upright picture, in COCO's data sets to the pixels as they are stored",
+            file=sys.stderr,
+        )
+    return problems
+
+
+def require_images(
+    files: Mapping[str, Path],
+    hint: str,
+    refused: Callable[[tuple[int, int]], str | None] = lambda size: None,
+    advance: Callable[[int], Any] = lambda count: None,
+) -> None:
+    """Check images as `image_problems` does.
+
+    Args:
+        files: The files by what they are called.
+        hint: What to do about bad ones.
+        refused: As for `image_problems`.
+        advance: As for `image_problems`.
+
+    Raises:
+        PerpoError: Some can't be used; all are counted and ten are named.
+    """
+    problems = image_problems(list(files.values()), refused, advance)
+    bad = [f"{short_name(name)}: {problem}" for name, problem in zip(files, problems, strict=True) if problem]
+    if bad:
+        raise PerpoError(f"{len(bad)} of {len(files)} images can't be used:\n  {listing(bad)}", hint)
+
+
+def listing(lines: Sequence[str]) -> str:
+    """The first ten lines and how many more there are, for a message."""
+    more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return "\n  ".join([*lines[:_SHOWN], *more])
+
+
+def short_name(name: str) -> str:
+    """A name for a message: one line that can be printed, and not thousands of characters."""
+    half = _LONGEST_NAME // 2 - 2
+    short = name if len(name) <= _LONGEST_NAME else f"{name[:half]}...{name[-half:]}"
+    printable = "".join(sign if sign.isprintable() else "?" for sign in short)
+    return printable if short == name else f"{printable} ({len(name):,} characters)"
 
 
 def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
@@ -47,12 +212,31 @@ def unpack_image(data: bytes, folder: Path) -> Path:
     Raises:
         OSError: The bytes are no image.
     """
-    with Image.open(io.BytesIO(data)) as image:
+    with _opened(data) as image:
         suffix = (image.format or "image").lower()
     path = folder.resolve() / f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix}"
     if not path.exists():
         atomic_write_bytes(path, data)
     return path
+
+
+def image_in_text(text: str) -> bytes | None:
+    """The picture's file that a text holds as a data URI or as base64; None for a text that is a path.
+
+    Raises:
+        ValueError: It is cut, or no base64.
+    """
+    try:
+        if text[:5].lower() == "data:":
+            head, comma, body = text.partition(",")
+            if not comma:
+                raise ValueError("a data URI without data")
+            if head.lower().endswith(";base64"):
+                return base64.b64decode("".join(urllib.parse.unquote(body).split()), validate=True)
+            return urllib.parse.unquote_to_bytes(body)
+        return base64.b64decode("".join(text.split()), validate=True) if _BASE64.fullmatch(text) else None
+    except binascii.Error as error:
+        raise ValueError(f"base64 that is damaged or cut: {error}") from error
 
 
 def find_image(image: Mapping[str, Any], folder: Path | None = None) -> Path | None:
@@ -76,14 +260,84 @@ def find_image(image: Mapping[str, Any], folder: Path | None = None) -> Path | N
     return None
 
 
-def _problem(path: Path) -> str | None:
-    if not path.is_file():
-        return "no such file"
+@contextmanager
+def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
+    """Pillow's image, of which only the head is read yet.
+
+    Raises:
+        OSError: It can't be opened, or is too large; in words, without its name.
+    """
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # Pillow's default; importing lmms-eval sets it to True
+    if not isinstance(source, bytes) and (problem := _path_problem(Path(source))):
+        raise OSError(problem)
     try:
-        with Image.open(path) as image:
+        with _pillow:  # its limit is of the whole process: ours is below
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+    except Exception as error:  # damaged files raise many kinds, SyntaxError among them
+        raise OSError(_what_it_is(source, error)) from error
+    with image:
+        if image.width * image.height > MOST_PIXELS:
+            raise OSError(
+                f"{image.width:,} x {image.height:,} pixels, more than the {MOST_PIXELS:,} that are read: make it "
+                "smaller"
+            )
+        yield image
+
+
+def _path_problem(path: Path) -> str | None:
+    try:
+        if path.is_dir():
+            return "a folder"
+        if not path.is_file():
+            web = re.search(r"(^|[/\\])https?:[/\\]", str(path))
+            return "a web address: fetch the picture, and give its file" if web else "no such file"
+        return None if path.stat().st_size else "an empty file"
+    except OSError as error:  # a name that is too long, or in a folder that may not be read
+        return f"no such file: {error.strerror}"
+
+
+def _what_it_is(source: str | Path | bytes, error: Exception) -> str:
+    """What a file is that Pillow does not open."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return str(error.strerror)
+    if isinstance(source, bytes):
+        head = source[:1024]
+    else:
+        with open(source, "rb") as file:
+            head = file.read(1024)
+    for pattern, name in _OTHER_FILES:
+        if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
+            return name
+    return "cannot identify image: of no format that is read" if head else "an empty file"
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    lies = orientation_of(image) in LYING
+    return (image.height, image.width) if lies else image.size
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """An image as RGB, its transparency laid on white."""
+    if not image.has_transparency_data or image.mode[0] in "IF":
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image.convert("RGBA"))
+    return white.convert("RGB")
+
+
+def _looked_at(path: Path, refused: Callable[[tuple[int, int]], str | None]) -> tuple[str | None, bool]:
+    """What is wrong with a file, and whether its picture has to be turned."""
+    try:
+        with _opened(path) as image:
+            turned = orientation_of(image) != 1
+            size = _upright_size(image)
             image.load()
             if image.mode[0] in "IF":
-                return f"{image.mode} pixels, which would lose their scale: convert it to 8 bits"
+                return f"{image.mode} pixels, which would lose their scale: convert it to 8 bits", False
+        return refused(size), turned
     except Exception as error:  # damaged files raise many kinds, SyntaxError among them
-        return " ".join(str(error).split()) or type(error).__name__
-    return None
+        return " ".join(str(error).split()) or type(error).__name__, False

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from perpo.data import PreferenceRecord, Question
 from perpo.errors import PerpoError
+from perpo.images import image_size, open_image
 from perpo.models import LoadedModel, answers_token_ids, render_prompt
 from perpo.prefix import PER_TOKEN, pack
 from perpo.train_arguments import TrainArguments
@@ -164,6 +164,7 @@ def tokenize(
             Or than the arguments allow. Nothing is ever truncated.
     """
     image_tokens: dict[tuple[int, int], int] = {}
+    sizes = {path: image_size(Path(image_root, path)) for path in {choice.record.image_path for choice in choices}}
     lists = []
     context = loaded.context_length
     most = context if max_length is None else min(max_length, context)
@@ -173,8 +174,7 @@ def tokenize(
         prompt = render_prompt(loaded, choice.record.question)
         ids = answers_token_ids(loaded, prompt, choice.answers)
         answers = [ids if ended else ids[:-1] for ids, ended in zip(ids, choice.complete, strict=True)]
-        with Image.open(path) as image:
-            size = image.size
+        size = sizes[choice.record.image_path]
         if size not in image_tokens:
             image_tokens[size] = loaded.image_tokens(size)
         text, longest = len(loaded.token_ids([prompt])[0]) - 1, max(map(len, answers))
@@ -213,8 +213,7 @@ class ListDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.lists[index % len(self.lists)]
-        with Image.open(item.image_path) as image:
-            inputs = dict(self.encoder.encode([item.prompt], [image]))
+        inputs = dict(self.encoder.encode([item.prompt], [open_image(item.image_path)]))
         image_inputs = {name: value for name, value in inputs.items() if name not in PER_TOKEN}
         counts = index < len(self.lists)
         return {"list": item, "prefix": inputs["input_ids"][0].tolist(), "image": image_inputs, "counts": counts}

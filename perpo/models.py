@@ -25,7 +25,7 @@ from perpo.checkpoints import first_line, local_directory, public_name, resolve_
 from perpo.data import strip_image_token
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, with_bounds
-from perpo.images import pad_to_square
+from perpo.images import pad_to_square, short_name
 from perpo.nearest import did_you_mean
 from perpo.quantization import prepare
 from perpo.training_record import adapter_of
@@ -98,19 +98,38 @@ class LoadedModel:
         texts = list(prompts)
         if self.family.prompt is not None:  # the processor writes these two itself
             texts = [text.replace(self.tokenizer.bos_token, "", 1).removesuffix("\n") for text in texts]
-        inputs = self.processor(
-            images=[[picture] for picture in pictures],
-            text=texts,
-            padding=True,
-            return_tensors="pt",
-            add_special_tokens=self._adds_special_tokens(prompts[0]),
-        )
+        try:
+            inputs = self._processed(pictures, texts, prompts[0])
+        except (ValueError, ZeroDivisionError) as error:
+            for image, picture, text in zip(images, pictures, texts, strict=True):
+                self._check_taken(image, picture, text, prompts[0])
+            raise PerpoError(f"the processor of {self.name} refuses its input: {error}", "see its prompts") from error
         inputs.pop("labels", None)  # PaliGemma's processor gives them, for a loss of its own
         return inputs
 
     def without_model(self) -> LoadedModel:
         """What `encode` and the tokenizer need, small enough to be handed to other processes."""
         return replace(self, model=None)
+
+    def _processed(self, pictures: Sequence[Image.Image], texts: Sequence[str], prompt: str) -> Any:
+        return self.processor(
+            images=[[picture] for picture in pictures],
+            text=list(texts),
+            padding=True,
+            return_tensors="pt",
+            add_special_tokens=self._adds_special_tokens(prompt),
+        )
+
+    def _check_taken(self, image: Image.Image, picture: Image.Image, text: str, prompt: str) -> None:
+        """Raise a PerpoError that names the image if the processor refuses it alone too."""
+        try:
+            self._processed([picture], [text], prompt)
+        except (ValueError, ZeroDivisionError) as error:
+            raise PerpoError(
+                f"the picture {short_name(getattr(image, 'filename', ''))} of {image.width} x {image.height} pixels is "
+                f"refused by the processor of {self.name}: {error}",
+                "cut or pad it, or leave it out",
+            ) from error
 
     def _adds_special_tokens(self, prompt: str) -> bool:
         return self.family.prompt is None and not prompt.startswith(self.tokenizer.bos_token or "\0")

@@ -25,6 +25,7 @@ from perpo.checkpoints import files_digest, local_directory, resolve_model
 from perpo.distributed import world_size
 from perpo.errors import PerpoError
 from perpo.files import check_writable
+from perpo.images import PICTURES_VERSION
 from perpo.journal import Journal
 from perpo.lists import ListDataset, TokenizedList
 from perpo.models import LoadedModel
@@ -59,6 +60,7 @@ class ReferenceCache:
             "bits": (args.bits, args.quant_type, args.double_quant) if args.bits == 4 else None,
             "processor": loaded.processor.to_json_string(),
             "image_processor": type(loaded.processor.image_processor).__name__,  # of which PIL's differs from torch's
+            "pictures": PICTURES_VERSION,
             "pads_images": loaded.family.pads_images,
         }
         self.key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 from perpo.boxes import stored_box
 from perpo.colours import BASELINE, CANDIDATE, TRUTH
 from perpo.flips import Flip
-from perpo.images import find_image
+from perpo.images import find_image, open_image
 from perpo.paired import Difference
 from perpo.report import ALPHA, Report, Row
 from perpo.tables import FRACTION, TINY_NOTE, Text, is_tiny, judge_note, literal, number, with_unit
@@ -263,7 +263,7 @@ def _picture(flip: Flip, images: Sequence[Path]) -> str:
     if not width or not height:
         return ""
     file = next(filter(None, (find_image(flip.image, folder) for folder in images or (None,))), None)
-    small = _thumbnail(file) if file else None
+    small = _thumbnail(file, (width, height)) if file else None
     inside = f'<image href="{small}" width="{width}" height="{height}"/>' if small else ""
     if flip.benchmark == "grounding":
         boxes = {"truth": flip.target, "baseline": flip.baseline_prediction, "candidate": flip.candidate_prediction}
@@ -282,14 +282,13 @@ def _box(text: str | None, colour: str, width: float) -> str:
     return f'<rect {place} fill="none" stroke="{colour}" stroke-width="{width / 120:.2f}"/>'
 
 
-def _thumbnail(file: Path) -> str | None:
-    """The picture as an address that holds it; None where it cannot be read."""
-    from PIL import Image
-
+def _thumbnail(file: Path, size: tuple[int, int]) -> str | None:
+    """The picture as an address that holds it; None where it cannot be read, or is not of the size that a run saw."""
     try:
-        with Image.open(file) as image:
-            small = image.convert("RGB")
+        small = open_image(file)
     except Exception:  # damaged files raise many kinds, SyntaxError among them
+        return None
+    if small.size != size:  # older runs saw pictures as they are stored
         return None
     if max(small.size) > 2 * _THUMBNAIL:
         small.thumbnail((2 * _THUMBNAIL, 2 * _THUMBNAIL))

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from perpo.boxes import BoxFormat, ImageSize, format_box, parse_box
 from perpo.candidates import AnswerSet, Summary, summarise
-from perpo.checkpoints import adapter_digest, family_at, model_config, resolve_model
+from perpo.checkpoints import adapter_digest, family_at, known_family, resolve_model
 from perpo.cli.common import progress
 from perpo.data import (
     PreferenceRecord,
@@ -30,8 +28,8 @@ from perpo.data import (
     write_jsonl,
 )
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES
 from perpo.files import check_writable
+from perpo.images import PICTURES_VERSION, image_size
 from perpo.journal import Journal
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 
@@ -165,7 +163,7 @@ def _prepare(args: SampleArguments, output: Path) -> _Job:
     reward = load_reward(args.reward, answers, truths)
     questions, image_root = _read(args, output)
     wanted = questions[: args.limit]
-    check_images(wanted, image_root)
+    check_images(wanted, image_root, known_family(args.model))
     asked = asked_of(wanted, image_root)
     check_truths(reward, (each.sample for each in asked), truths if are_boxes else None)
     return _Job(questions, asked, image_root, answers, truths, reward)
@@ -182,7 +180,7 @@ def answer_format(model: str, *, are_boxes: bool) -> BoxFormat | None:
         PerpoError: It cannot be found, or how it writes boxes is not known.
     """
     resolved = resolve_model(model)
-    if not are_boxes and model_config(resolved).get("model_type", "") not in FAMILIES:
+    if not are_boxes and known_family(model) is None:
         return None
     return family_at(resolved).box_format
 
@@ -192,8 +190,7 @@ def asked_of(questions: Sequence[Question], image_root: Path) -> list[Asked]:
     images: dict[str, tuple[ImageSize, str]] = {}
     for name in {question.image_path for question in questions}:
         path = image_root / name
-        with Image.open(path) as image:
-            images[name] = image.size, data_sha256(path)
+        images[name] = image_size(path), data_sha256(path)
     return [Asked(question, *images[question.image_path]) for question in questions]
 
 
@@ -231,6 +228,7 @@ def _journal_key(args: SampleArguments, job: _Job, provenance: dict[str, Any]) -
     content = {
         # The name does not matter, for the weights have a digest.
         "provenance": {name: value for name, value in provenance.items() if name != "model"},
+        "pictures": PICTURES_VERSION,
         "num_candidates": args.num_candidates,
         "questions": [(question.image_path, question.question) for question in job.questions],
     }

@@ -22,7 +22,7 @@ from transformers.utils import is_torch_tf32_available
 from perpo.attention import attention_of
 from perpo.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.card import write_card
-from perpo.checkpoints import files_digest, use_hub_cache
+from perpo.checkpoints import files_digest, known_family, use_hub_cache
 from perpo.data import (
     Question,
     check_images,
@@ -121,7 +121,7 @@ def _check_data(
     if warning is not None and is_first_process():
         print(f"warning: {warning}", file=sys.stderr)
     image_root = Path(args.image_root or image_root_of(args.data))
-    check_images([choice.record for choice in choices], image_root)
+    check_images([choice.record for choice in choices], image_root, known_family(args.model))
     paths = dict.fromkeys(Path(image_root, choice.record.image_path) for choice in choices)
     record["data"]["images_sha256"] = files_digest(list(paths))
     if start.checkpoint is not None:

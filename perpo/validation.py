@@ -18,6 +18,7 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
 from perpo.card import write_card
+from perpo.checkpoints import known_family
 from perpo.data import PreferenceRecord, Question, check_images, data_sha256, image_root_of, read_questions
 from perpo.errors import PerpoError
 from perpo.files import recover_folder, replace_folder
@@ -70,7 +71,7 @@ def read_held_out(args: TrainArguments, records: Sequence[Question]) -> HeldOut 
     reward = load_reward(name, answers, truths)
     questions = read_questions(args.eval_data)
     image_root = Path(args.eval_image_root or image_root_of(args.eval_data))
-    check_images(questions, image_root)
+    check_images(questions, image_root, known_family(args.model))
     asked = asked_of(questions, image_root)
     check_truths(reward, (each.sample for each in asked), truths if are_boxes else None)
     return HeldOut(asked, image_root, reward, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import io
@@ -31,6 +32,7 @@ from perpo.data import (
     write_jsonl,
 )
 from perpo.errors import PerpoError
+from perpo.families import FAMILIES
 
 # The shape of the records that the method's authors published.
 PUBLISHED = {
@@ -249,6 +251,24 @@ def test_images_that_cannot_be_unpacked(tmp_path: Path) -> None:
     assert "record 2: its image can't be read" in error.message
 
 
+@pytest.mark.parametrize("field", ["image", "image_path"])
+@pytest.mark.parametrize("head", ["", "data:image/png;base64,"])
+def test_images_in_texts_are_unpacked_or_refused_in_a_sentence(tmp_path: Path, field: str, head: str) -> None:
+    png = photograph(tmp_path / "p.png").read_bytes()
+    row = {"question": "q", "answer": "a", "answers_gen": ["a", "b"], "rewards": [1, 0]}
+    text = head + base64.b64encode(png).decode()
+    write_lines(tmp_path / "d.jsonl", [row | {field: text}])
+    (question,) = read_questions(tmp_path / "d.jsonl", unpack_to=tmp_path / "images")
+    assert Path(question.image_path).read_bytes() == png
+    for read in (read_questions, read_preferences):
+        error = refusal(lambda read=read: read(tmp_path / "d.jsonl"))
+        assert error.message.endswith("record 1: the image is in the data itself")
+    write_lines(tmp_path / "d.jsonl", [row | {field: text[:-5]}])
+    error = refusal(lambda: read_questions(tmp_path / "d.jsonl", unpack_to=tmp_path / "images"))
+    assert "record 1: its image can't be read: base64 that is damaged or cut" in error.message
+    assert len(error.message) < 300
+
+
 @pytest.mark.parametrize("image", ["a/b.jpg", {"bytes": None, "path": "a/b.jpg"}])
 def test_an_image_column_may_hold_paths(tmp_path: Path, image: Any) -> None:
     write_lines(tmp_path / "d.jsonl", [{"image": image, "question": "q", "answer": "a"}])
@@ -355,6 +375,14 @@ def test_a_truncated_image_is_found(tmp_path: Path, suffix: str, monkeypatch: py
         error = refusal(lambda: check_images(questions_of(whole.name, f"cut.{suffix}"), tmp_path))
         assert error.message.startswith(f"1 of 2 images can't be used:\n  cut.{suffix}: ")
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True  # left as it was
+
+
+def test_a_shape_that_the_family_refuses_is_named(tmp_path: Path) -> None:
+    photograph(tmp_path / "good.png", (200, 1))
+    photograph(tmp_path / "hair.png", (1, 5000))
+    check_images(questions_of("good.png", "hair.png"), tmp_path, FAMILIES["llava"])
+    error = refusal(lambda: check_images(questions_of("good.png", "hair.png"), tmp_path, FAMILIES["qwen3_vl"]))
+    assert error.message.startswith("1 of 2 images can't be used:\n  hair.png: 1 x 5000 pixels: ")
 
 
 def test_all_bad_images_are_counted_once_and_ten_are_named(tmp_path: Path) -> None:

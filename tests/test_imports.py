@@ -22,8 +22,7 @@ TORCH_FREE = [
     "perpo_dashboard.vote_result", "perpo_dashboard.training_lists",
     "perpo_eval.judge", "perpo_eval.metrics.judged", "perpo_eval.judged", "perpo_eval.judge_readings",
     "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.judged", "perpo.locks", "perpo.samplers",
-    "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.judged", "perpo.redact", "perpo_eval.failures",
-    "perpo_eval.bodies",
+    "perpo.redact", "perpo_eval.failures", "perpo_eval.bodies", "perpo.images",
 ]  # fmt: skip
 
 
@@ -49,6 +48,20 @@ def test_imports_go_one_way(folder, forbidden):
     files = sorted((ROOT / folder).rglob("*.py"))
     assert files
     assert {str(path): found for path in files if (found := _imported(path) & forbidden)} == {}
+
+
+def test_pictures_are_opened_in_one_place():
+    """Whoever opens one without `perpo.images.open_image` sees it lying, or black where it is transparent."""
+    opening = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for folder in ("perpo", "eval", "dashboard")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Attribute) and node.attr == "open" and ast.unparse(node.value).endswith("Image"))
+        or (isinstance(node, ast.ImportFrom) and node.module == "PIL.Image")
+    ]
+    assert len(opening) == 1
+    assert opening[0].startswith("perpo/images.py:")
 
 
 def test_what_needs_no_torch_imports_none():

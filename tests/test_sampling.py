@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from perpo.cli.arguments import parse_arguments
 from perpo.cli.sample import SampleArguments, main
@@ -332,6 +332,28 @@ def test_images_inside_the_data_are_unpacked_beside_the_output(folder, checkpoin
     [record] = read_preferences(run.output)
     assert (run.image_root / record.image_path).read_bytes() == buffer.getvalue()
     assert (run.image_root / record.image_path).parent == folder / "out-images"
+
+
+def test_a_photograph_that_is_stored_lying_is_asked_about_upright(folder, checkpoint):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # upright after a quarter clockwise
+    with Image.open(folder / "0.png") as upright:
+        upright.transpose(Image.Transpose.ROTATE_90).save(folder / "lying.png", exif=exif)
+    row = read_rows(folder)[0]
+    found = []
+    for name in ("0.png", "lying.png"):
+        write_rows(folder, [row | {"image_path": name}])
+        args = arguments(folder, checkpoint, output=str(folder / f"{name}.jsonl"), reward="iou", num_candidates=2)
+        (record,) = records(sample(args))
+        found.append({key: record[key] for key in ("answers_gen", "rewards", "reference_logps")})
+    assert found[0] == found[1]
+
+
+def test_answers_to_pictures_that_were_opened_in_another_way_are_not_continued(folder, checkpoint, monkeypatch, capsys):
+    args = arguments(folder, checkpoint, limit=1)
+    sample(args)
+    monkeypatch.setattr("perpo.sampling.PICTURES_VERSION", 1)
+    assert "other settings" in refused(capsys, args)
 
 
 def test_truths_in_another_frame_are_rewarded_and_written_in_the_models(folder, checkpoint, scripted):

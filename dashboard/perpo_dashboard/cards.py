@@ -254,7 +254,7 @@ def _picture(about: dict[str, Any], answers: Sequence[Answer], benchmark: str) -
     try:
         width, height = pictures.size(file)
         window = pictures.around(list(boxes.values()), (width, height)) if zoom == "boxes" and boxes else None
-        data = pictures.with_boxes(file, image["sha256"], drawn, window=window, whole=zoom == "full")
+        data = pictures.with_boxes(file, image, drawn, window=window, whole=zoom == "full")
     except PerpoError as error:
         st.warning(escape(error.message), icon=":material/broken_image:")
         return

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from perpo.errors import PerpoError
 from perpo.files import atomic_write_bytes, cache_folder
-from perpo.images import find_image
+from perpo.images import PICTURES_VERSION, find_image, image_size, open_image, short_name
 from perpo_dashboard.settings import settings
 from perpo_dashboard.stored import Stamp, stamp
 
@@ -65,8 +65,8 @@ def size(file: Path) -> tuple[int, int]:
     Raises:
         PerpoError: It cannot be read.
     """
-    with _opened(file) as image:
-        return image.size
+    with _told(file):
+        return image_size(file)
 
 
 def small(file: Path, sha256: str) -> bytes:
@@ -79,21 +79,34 @@ def small(file: Path, sha256: str) -> bytes:
 
 
 def with_boxes(
-    file: Path, sha256: str, boxes: Sequence[Box], *, window: Window | None = None, whole: bool = False
+    file: Path,
+    image: Mapping[str, Any],
+    boxes: Sequence[Box],
+    *,
+    window: Window | None = None,
+    whole: bool = False,
 ) -> bytes:
     """The picture with boxes over it, as PNG.
 
     Args:
         file: The picture.
-        sha256: Of the file.
+        image: What a record says of it: its sha256, and if anything its width and height.
         boxes: What is drawn, the first one lowest.
         window: The part that is shown, corners in pixels of the original; by default all of it.
         whole: Whether it keeps all its pixels.
 
     Raises:
-        PerpoError: The picture cannot be read.
+        PerpoError: The picture cannot be read, or a run saw it in another size, as runs before pictures were turned
+            upright: its boxes refer to another picture.
     """
-    return _drawn(stamp(file), sha256, tuple(boxes), window, whole)
+    seen, found = (image.get("width"), image.get("height")), size(file)
+    if None not in seen and seen != found:
+        raise PerpoError(
+            f"the run saw {short_name(file.name)} as {seen[0]} x {seen[1]} pixels, upright it has {found[0]} x "
+            f"{found[1]}",
+            "evaluate again: pictures are now turned upright",
+        )
+    return _drawn(stamp(file), str(image["sha256"]), tuple(boxes), window, whole)
 
 
 def around(boxes: Sequence[Box], size: tuple[int, int]) -> Window:
@@ -114,15 +127,14 @@ def around(boxes: Sequence[Box], size: tuple[int, int]) -> Window:
 
 
 @contextmanager
-def _opened(file: str | Path) -> Iterator[Image.Image]:
+def _told(file: str | Path) -> Iterator[None]:
     try:
-        with Image.open(file) as image:
-            yield image
-    except PerpoError:  # told already
-        raise
+        yield
     except Exception as error:  # damaged files raise many kinds, SyntaxError among them
         told = " ".join(str(error).split()) or type(error).__name__
-        raise PerpoError(f"the picture {file} cannot be read: {told}", "see whether its file is whole") from error
+        raise PerpoError(
+            f"the picture {short_name(str(file))} cannot be read: {told}", "see whether its file is whole"
+        ) from error
 
 
 @st.cache_data(max_entries=5000, ttl=60, show_spinner=False)  # for perpo's own cache, which the stamp is not of
@@ -132,10 +144,10 @@ def _found(sha256: str, path: str, folder: str, file: Stamp) -> Path | None:
 
 @st.cache_data(max_entries=256, show_spinner=False)
 def _small(file: Stamp, sha256: str) -> bytes:
-    kept = cache_folder() / "thumbnails" / f"{sha256}-{SMALL}.png"
+    kept = cache_folder() / "thumbnails" / f"{sha256}-{SMALL}-{PICTURES_VERSION}.png"
     if not kept.is_file():
-        with _opened(file[0]) as image:
-            picture = image.convert("RGB")
+        with _told(file[0]):
+            picture = open_image(file[0])
         picture.thumbnail((SMALL, SMALL))
         data = _png(picture)
         with suppress(OSError):  # a cache that cannot be written to costs time only
@@ -146,9 +158,12 @@ def _small(file: Stamp, sha256: str) -> bytes:
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _drawn(file: Stamp, sha256: str, boxes: tuple[Box, ...], window: Window | None, whole: bool) -> bytes:
-    with _opened(file[0]) as image:
-        part = window or (0, 0, image.width, image.height)
-        picture = image.convert("RGB") if whole or window else Image.open(io.BytesIO(_small(file, sha256)))
+    if whole or window:
+        with _told(file[0]):
+            picture = open_image(file[0])
+        part = window or (0, 0, *picture.size)
+    else:
+        picture, part = open_image(_small(file, sha256)), (0, 0, *size(Path(file[0])))
     if window:
         picture = picture.crop(window)
         picture.thumbnail((SMALL, SMALL))

@@ -259,7 +259,9 @@ def _picture(each: Training, row: dict[str, Any], record: dict[str, Any] | None,
         size = pictures.size(file)
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         boxes, legend = _boxes(each, record, found, size)
-        st.image(pictures.with_boxes(file, sha256, boxes), alt="The picture that is asked about", caption=legend)
+        st.image(
+            pictures.with_boxes(file, {"sha256": sha256}, boxes), alt="The picture that is asked about", caption=legend
+        )
     except PerpoError as error:
         st.caption(escape(error.message))
 

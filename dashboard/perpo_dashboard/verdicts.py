@@ -79,7 +79,7 @@ def _flip(report: Report, flip: Flip) -> None:
         st.caption(f"no picture: {escape(str(flip.image.get('path') or 'not named'))}")
     else:
         try:
-            drawn = pictures.with_boxes(file, str(flip.image["sha256"]), boxes)
+            drawn = pictures.with_boxes(file, flip.image, boxes)
             st.image(drawn, alt=f"Picture of {flip.task}", width=280)
         except PerpoError as error:
             st.caption(escape(error.message))

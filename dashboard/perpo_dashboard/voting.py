@@ -140,7 +140,7 @@ def _show(picture: Path, image: Mapping[str, Any], boxes: list[Box] | None, what
     whole = bool(st.session_state.get("whole"))
     try:
         width, height = pictures.size(picture)
-        drawn = pictures.with_boxes(picture, image["sha256"], boxes or [], whole=whole)
+        drawn = pictures.with_boxes(picture, image, boxes or [], whole=whole)
     except PerpoError:
         st.caption("The picture cannot be read.")
     else:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.errors import PerpoError
-from perpo.images import image_problems
+from perpo.images import as_stored, image_problems, short_name
 from perpo.rows import read_rows
-from perpo_eval.media import keep_image, locate_image
+from perpo_eval.media import StoredImage, keep_image, locate_image
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,13 +55,14 @@ class RowFormat:
     samples: Callable[[Row], list[tuple[str, str, Any]]]
 
 
-def documents(rows: Iterable[Row], form: RowFormat, where: str) -> Dataset:
+def documents(rows: Iterable[Row], form: RowFormat, where: str, *, stored: bool = False) -> Dataset:
     """The documents of some rows, in their order.
 
     Args:
         rows: The rows, with images as {bytes, path}.
         form: What they are.
         where: Where they were found, for messages.
+        stored: Whether they speak of pictures as their pixels are stored, as COCO does, and not of upright ones.
 
     Returns:
         A data set with `DOCUMENT_COLUMNS`.
@@ -77,11 +78,10 @@ def documents(rows: Iterable[Row], form: RowFormat, where: str) -> Dataset:
     for number, row in enumerate(rows):
         _check(row, form, f"{where}, row {number}")
         image_name = str(row[form.image_name])
-        image = row["image"]
         try:
-            kept = keep_image(image["bytes"]) if image.get("bytes") is not None else locate_image(Path(image["path"]))
+            kept = _kept(row["image"], stored)
         except OSError as error:
-            problems.append(f"{image_name}: {error}")
+            problems.append(f"{short_name(image_name)}: {error}")
             continue
         about = {
             "image_file": str(kept.file),
@@ -102,21 +102,21 @@ def documents(rows: Iterable[Row], form: RowFormat, where: str) -> Dataset:
     return Dataset.from_list(found)
 
 
-def parquet_documents(path: Path, form: RowFormat) -> Dataset:
-    """The documents of a Parquet file.
+def parquet_documents(path: Path, form: RowFormat, *, stored: bool = False) -> Dataset:
+    """The documents of a Parquet file; the arguments are those of `documents`.
 
     Raises:
         PerpoError: The file is missing, is no Parquet, or holds unusable rows.
     """
-    return documents(read_rows(path), form, str(path))
+    return documents(read_rows(path), form, str(path), stored=stored)
 
 
 def hub_documents(dataset: Dataset, form: RowFormat) -> Dataset:
-    """The documents of a data set as `load_dataset` gives it."""
+    """The documents of a data set as `load_dataset` gives it; those on the hub show COCO's pictures."""
     from datasets import Image
 
     raw = dataset.select_columns(list(form.columns)).cast_column("image", Image(decode=False))
-    return documents(raw, form, f"{dataset.info.dataset_name} {dataset.split}")
+    return documents(raw, form, f"{dataset.info.dataset_name} {dataset.split}", stored=True)
 
 
 def fingerprint(docs: Dataset) -> str:
@@ -128,6 +128,13 @@ def fingerprint(docs: Dataset) -> str:
     for doc in docs.remove_columns("image_file"):
         digest.update(json.dumps(doc, sort_keys=True, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
+
+
+def _kept(image: Mapping[str, Any], stored: bool) -> StoredImage:
+    """An image of a row in a file: its own, or in the cache."""
+    source = Path(image["path"]) if image.get("bytes") is None else image["bytes"]
+    source = (as_stored(source) if stored else None) or source
+    return locate_image(source) if isinstance(source, Path) else keep_image(source)
 
 
 def _check(row: Row, form: RowFormat, where: str) -> None:
@@ -148,7 +155,7 @@ def _refuse_bad_images(found: list[dict[str, Any]], problems: list[str], where: 
     names = {doc["image_file"]: doc["image_path"] for doc in found}
     for name, problem in zip(names.values(), image_problems([Path(file) for file in names]), strict=True):
         if problem is not None:
-            problems.append(f"{name}: {problem}")
+            problems.append(f"{short_name(name)}: {problem}")
     if different := list(dict.fromkeys(problems)):  # several rows may be about one image
         shown = "; ".join(different[:10])
         raise PerpoError(f"{where}: {len(different)} images cannot be read: {shown}", "fetch them again")

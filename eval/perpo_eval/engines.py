@@ -25,6 +25,7 @@ from perpo.checkpoints import (
 )
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, family_of
+from perpo.images import PICTURES_VERSION
 from perpo.nearest import did_you_mean
 from perpo.records import ModelInfo
 from perpo.redact import is_secret, known_secrets, without_secrets
@@ -255,6 +256,7 @@ def _own(args: EvalArguments) -> OwnEngine:
         "adapter_config": args.adapter and files_digest([Path(args.adapter, "adapter_config.json")]),
         "processor": info.processor_sha256,
         "dtype": dtype,
+        "pictures": PICTURES_VERSION,
     }
     family: Family | None = loaded.family
     if loaded.family.boxes is None:  # its answers are read as the user says
@@ -321,6 +323,7 @@ def _of_lmms_eval(args: EvalArguments) -> LmmsEngine:
         "arguments": without_secrets(text),
         "content": parts,
         "revision": revision,
+        "pictures": PICTURES_VERSION,
     }
     if revision is None and directory is None:
         identity["served"] = _server(model, named)

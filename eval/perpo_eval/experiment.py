@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from perpo.checkpoints import known_family
 from perpo.data import Question, check_images, data_sha256, read_preferences, read_questions, write_jsonl
 from perpo.errors import PerpoError
 from perpo.files import atomic_write_text, check_writable
@@ -152,7 +153,7 @@ class ExperimentRun:
             assert isinstance(source, DataFile)  # nothing is sampled for what is itself sampled
             read = read_questions if asks else read_preferences
             records: Sequence[Question] = read(source.file)
-            check_images(records, source.image_root)
+            check_images(records, source.image_root, known_family(self.recipe.model))
             least, found = "questions", len(records)
         if found < needed:
             raise PerpoError(

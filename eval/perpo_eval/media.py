@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image, ImageFile
+from PIL import Image
 
 from perpo.files import cache_folder
-from perpo.images import unpack_image
+from perpo.images import image_size, open_image, unpack_image
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class StoredImage:
     Attributes:
         file: Its absolute path.
         sha256: Digest of its bytes.
-        width: In pixels.
-        height: In pixels.
+        width: Of the upright picture, in pixels.
+        height: Of the upright picture, in pixels.
     """
 
     file: Path
@@ -40,9 +40,7 @@ def keep_image(data: bytes) -> StoredImage:
         OSError: The bytes are no image. Only the head is looked at: see `perpo.images.image_problems`.
     """
     file = unpack_image(data, cache_folder() / "images")
-    with Image.open(file) as image:
-        width, height = image.size
-    return StoredImage(file, hashlib.sha256(data).hexdigest(), width, height)
+    return StoredImage(file, hashlib.sha256(data).hexdigest(), *image_size(data))
 
 
 def locate_image(file: Path) -> StoredImage:
@@ -51,16 +49,13 @@ def locate_image(file: Path) -> StoredImage:
     Raises:
         OSError: There is no such file, or it is no image.
     """
-    with Image.open(file) as image:
-        width, height = image.size
+    size = image_size(file)
     with open(file, "rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return StoredImage(file.resolve(), digest, width, height)
+    return StoredImage(file.resolve(), digest, *size)
 
 
 @lru_cache(maxsize=32)
-def open_image(file: str) -> Image.Image:
-    """An image of the cache as RGB; the last few are remembered, since neighbours ask about one image."""
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # PIL's default; importing lmms-eval sets it to True
-    with Image.open(file) as image:
-        return image.convert("RGB")
+def recent_image(file: str) -> Image.Image:
+    """`perpo.images.open_image` of a file; the last few are remembered, since neighbours ask about one image."""
+    return open_image(file)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from perpo.checkpoints import model_config, resolve_model
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, family_of
 from perpo.files import atomic_write_text, check_writable
+from perpo.images import listing, short_name
 from perpo.records import sample_key
 from perpo.training_record import read_record
 from perpo_eval.benchmarks import BENCHMARKS
@@ -25,7 +27,7 @@ from perpo_eval.judge_cli import check_swap, given, judge_of
 from perpo_eval.rescoring import check_unused, rescored, score_responses
 from perpo_eval.responses import ResponseJournal, read_responses
 from perpo_eval.storing import RunWriter, answer_tokens, check_family, check_frame, templates_of
-from perpo_eval.suites import TaskSpec, load_task, missing_tasks, select_tasks
+from perpo_eval.suites import TaskData, TaskSpec, load_task, missing_tasks, select_tasks
 
 if TYPE_CHECKING:
     from perpo_eval.cli import EvalArguments
@@ -56,6 +58,7 @@ def evaluate(args: EvalArguments) -> Path | None:
         return score_responses(args, data, answers, judge, began, clock)
     from perpo_eval.generation import World, answer_all
 
+    _check_shapes(args, data)
     engine = load_engine(args)
     check_family(engine.family, specs)
     templates = templates_of(args, specs, engine.family)
@@ -159,6 +162,25 @@ def write_questions(args: EvalArguments) -> int:
     assert args.questions is not None
     atomic_write_text(args.questions, "".join(f"{line}\n" for line in lines))
     return len(lines)
+
+
+def _check_shapes(args: EvalArguments, data: Sequence[TaskData]) -> None:
+    """Refuse pictures whose shape the family's processor refuses, where the family is known.
+
+    Raises:
+        PerpoError: There are some: all are counted and ten are named.
+    """
+    family = family_from(args, model_config(resolve_model(args.model or "tiny")) if args.engine == "perpo" else None)
+    if family is None or family.most_aspect is None:
+        return
+    shown = {
+        (doc["image_sha256"], doc["image_path"], doc["width"], doc["height"])
+        for task in data
+        for doc in task.docs.select(range(min(args.limit or len(task.docs), len(task.docs))))
+    }
+    found = [(name, family.refuses((width, height))) for _, name, width, height in sorted(shown)]
+    if bad := [f"{short_name(name)}: {problem}" for name, problem in found if problem is not None]:
+        raise PerpoError(f"{len(bad)} of {len(shown)} images can't be used:\n  {listing(bad)}", "leave their rows out")
 
 
 def _settings(args: EvalArguments, spec: TaskSpec) -> dict[str, Any]:

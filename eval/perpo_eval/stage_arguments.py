@@ -10,6 +10,7 @@ from perpo.checkpoints import adapter_digest, local_directory, resolve_model, we
 from perpo.cli.arguments import arguments_from_mapping
 from perpo.cli.sample import SampleArguments
 from perpo.errors import PerpoError
+from perpo.images import PICTURES_VERSION
 from perpo.redact import clean
 from perpo.train_arguments import TrainArguments, unused_by
 from perpo_eval.cli import EvalArguments
@@ -80,7 +81,7 @@ def stage_key(arguments: SampleArguments | TrainArguments | EvalArguments, data:
     values |= _precision(arguments)
     weights = weights_digest(local_directory(resolve_model(arguments.model or "tiny")))
     adapter = adapter_digest(arguments.adapter) if arguments.adapter else None
-    return values | {"model": weights, "adapter": adapter, "data": data}
+    return values | {"model": weights, "adapter": adapter, "data": data, "pictures": PICTURES_VERSION}
 
 
 def _precision(arguments: SampleArguments | TrainArguments | EvalArguments) -> dict[str, Any]:

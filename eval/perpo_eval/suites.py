@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo import boxes, families, prompts, scores, stats
+from perpo import boxes, families, images, orientation, prompts, scores, stats
 from perpo.checkpoints import files_digest
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 from perpo.prepare.hub import HubTask, hub_rows, hub_tasks
+from perpo.prepare.parquet import file_metadata, shows_stored
 from perpo_eval.published import PUBLISHED, Published
 from perpo_eval.tiny_data import tiny_parquet, tiny_version
 
@@ -237,22 +238,10 @@ def load_task(spec: TaskSpec, data: str) -> TaskData:
         docs = documents(spec.published.rows(files), form, str(files[0]))
         note = spec.published.note(len(docs))
     else:
-        dataset, note = f"dir:{spec.dataset}", _file_note(_file(data, spec.name))
-        docs = parquet_documents(_file(data, spec.name), form)
+        file = _file(data, spec.name)
+        dataset, note = f"dir:{spec.dataset}", file_metadata(file).get("mixture")
+        docs = parquet_documents(file, form, stored=spec.hub is not None or shows_stored(file))
     return TaskData(spec, dataset, revision, docs, fingerprint(docs), note)
-
-
-def _file_note(path: Path) -> str | None:
-    """What perpo-data wrote about a file's rows, where it mixed two data sets."""
-    import json
-
-    import pyarrow.parquet as pq
-
-    try:
-        written = json.loads((pq.read_schema(path).metadata or {}).get(b"perpo", b"{}"))
-    except (OSError, ValueError):  # reading the rows says what is wrong with the file
-        return None
-    return written.get("mixture")
 
 
 def data_version(data: str, specs: Sequence[TaskSpec]) -> str:
@@ -277,7 +266,7 @@ def suite_sha256() -> str:
         if path.is_file()
     ]
     files += [here / "benchmarks.py", here / "documents.py", here / "judged.py", here / "judge_readings.py"]
-    files += [Path(str(module.__file__)) for module in (boxes, families, prompts, scores, stats)]
+    files += [Path(str(module.__file__)) for module in (boxes, families, images, orientation, prompts, scores, stats)]
     digest = hashlib.sha256()
     # In the order of what they are, not of where they are installed.
     for name, content in sorted((path.name, path.read_bytes()) for path in files if "__pycache__" not in path.parts):

@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,13 @@ class Annotations:
         boxes: x, y, width, height in pixels, by annotation.
         crowds: Whether (1) or not (0) it is a crowd, by annotation.
         files: File name by image.
+        sizes: (width, height) in pixels by image, of those where they are given.
     """
 
     boxes: dict[int, list[float]]
     crowds: dict[int, int]
     files: dict[int, str]
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 def refs_file(root: Path, dataset: str, partition: str) -> Path:
@@ -107,6 +109,11 @@ def read_annotations(root: Path, dataset: str, refs: Sequence[Ref]) -> Annotatio
             {number: _box(coco.anns[number]) for number in wanted["annotation"]},
             {number: int(coco.anns[number].get("iscrowd", 0)) for number in wanted["annotation"]},
             {number: str(coco.imgs[number]["file_name"]) for number in wanted["image"]},
+            {
+                number: (int(coco.imgs[number]["width"]), int(coco.imgs[number]["height"]))
+                for number in wanted["image"]
+                if {"width", "height"} <= coco.imgs[number].keys()
+            },
         )
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, AssertionError) as error:
         text = " ".join(str(error).split())

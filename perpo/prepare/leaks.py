@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perpo.data import image_root_of
 from perpo.errors import PerpoError
+from perpo.images import image_in_text, listing, short_name
 from perpo.prepare.overlap import (
     ImageIdentity,
     ImageIndex,
@@ -17,7 +18,7 @@ from perpo.prepare.overlap import (
     find_matches,
     sha256_of,
 )
-from perpo.prepare.parquet import METADATA_KEY, check_outputs, listing, say, whole_file
+from perpo.prepare.parquet import METADATA_KEY, check_outputs, say, whole_file
 from perpo.rows import Row, open_parquet, parquet_batches, read_rows
 from perpo.store import RUN_FILE, read_run
 
@@ -112,7 +113,7 @@ def _training_images(path: Path, root: Path) -> list[ImageIdentity]:
         found.append(known[image])
     if missing:
         raise PerpoError(
-            f"{len(missing)} of {len(known)} images of {path} can't be read:\n  {listing(missing)}",
+            f"{len(missing)} of {len(known)} images of {path} can't be read:\n  {listing([*map(short_name, missing)])}",
             f"paths are relative to the image root '{root}'; give --image_root",
         )
     if not found:
@@ -131,9 +132,18 @@ def _image_of(row: Any, where: str) -> ImageIdentity | str:
         if isinstance(image.get("bytes"), bytes):
             return ImageIdentity(_name(row, image), sha256_of(image["bytes"]))
         image = image.get("path")
+    if isinstance(image, str) and (data := _in_text(image, where)) is not None:
+        return ImageIdentity(_name(row, {}), sha256_of(data))
     if not isinstance(image, str):
         raise PerpoError(f"{where}: expected a path as `image_path`, found {image!r:.40}", "each row names its image")
     return image
+
+
+def _in_text(image: str, where: str) -> bytes | None:
+    try:
+        return image_in_text(image)
+    except ValueError as error:
+        raise PerpoError(f"{where}: its image can't be read: {error}", "mend or drop the row") from error
 
 
 def _name(row: Row, image: Row) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
-from perpo.boxes import parse_boxes
+from perpo.boxes import ImageSize, parse_boxes
 from perpo.data import data_sha256, strip_image_token
 from perpo.errors import PerpoError
+from perpo.images import image_in_text, image_size, short_name
 from perpo.prepare.overlap import coco_number
 from perpo.prepare.parquet import RowFile, Written, check_image_files, check_outputs, image_cell, write_rows
 from perpo.rows import Row, read_rows
@@ -89,6 +88,11 @@ def _item(row: Row, args: JsonlArguments, root: Path, where: str) -> dict[str, A
         if not isinstance(text, str):
             raise PerpoError(f"{where}: expected text as `{name}`, found {text!r:.40}", f"the row has {', '.join(row)}")
     image, question, answer = map(str, texts)
+    if _holds_image(image):
+        raise PerpoError(
+            f"{where}: `{args.image_field}` holds the picture itself, found {image!r:.40}",
+            "write it to a file and give its path",
+        )
     if not answer.strip():
         raise PerpoError(f"{where}: `{args.answer_field}` is empty, which can't be scored", "drop the row")
     if args.kind == "yesno":
@@ -98,26 +102,59 @@ def _item(row: Row, args: JsonlArguments, root: Path, where: str) -> dict[str, A
     question = strip_image_token(question)
     if args.kind == "grounding" and not question.strip():
         raise PerpoError(f"{where}: `{args.question_field}` is empty, which names nothing", "drop the row")
-    return {"image": root / image, "question": question, "answer": answer}
+    return {"image": root / image, "question": question, "answer": answer, "declared": _declared_size(row)}
+
+
+def _holds_image(text: str) -> bool:
+    try:
+        return image_in_text(text) is not None
+    except ValueError:  # a damaged one
+        return True
+
+
+def _declared_size(row: Row) -> ImageSize | None:
+    """The picture's size as the row gives it in `width` and `height`, or None."""
+    size = row.get("width"), row.get("height")
+    return size if all(type(side) is int and side > 0 for side in size) else None  # type: ignore[return-value]
 
 
 def _add_boxes(items: list[dict[str, Any]], args: JsonlArguments) -> None:
-    """Read the answers as boxes: `bbox` is x, y, width, height in pixels of the image."""
-    sizes: dict[Path, tuple[int, int]] = {}
+    """Read the answers as boxes: `bbox` is x, y, width, height in pixels of the image; and whether it is `stored`."""
+    sizes: dict[Path, tuple[ImageSize, ImageSize]] = {}
     for item in items:
         path: Path = item["image"]
         if path not in sizes:
-            with Image.open(path) as image:
-                sizes[path] = image.size
+            sizes[path] = image_size(path), image_size(path, stored=True)
+        item["stored"] = _speaks_of_stored(item, *sizes[path])
+        size = sizes[path][item["stored"]]
         try:
-            item["bbox"] = read_box(item["answer"], args.box_scale or "pixels", args.box_format or "xyxy", sizes[path])
+            item["bbox"] = read_box(item["answer"], args.box_scale or "pixels", args.box_format or "xyxy", size)
         except ValueError as error:
-            width, height = sizes[path]
+            width, height = size
             raise PerpoError(
                 f"{item['where']}: `{args.answer_field}` is {item['answer']!r:.60}, which {error} (the image has "
                 f"{width} x {height} pixels)",
                 "mend it, or say with --box_scale and --box_format how boxes are written",
             ) from error
+
+
+def _speaks_of_stored(item: dict[str, Any], upright: ImageSize, stored: ImageSize) -> bool:
+    """Whether a row's box refers to the stored pixels: its own `width` and `height` are theirs, not the upright ones.
+
+    Raises:
+        PerpoError: The row gives a size that is neither.
+    """
+    declared = item["declared"]
+    if declared is None or declared == upright:
+        return False
+    if declared == stored:
+        return True
+    name = short_name(str(item["image"]))
+    raise PerpoError(
+        f"{item['where']}: `width` and `height` are {declared[0]} x {declared[1]}, but {name} has {upright[0]} x "
+        f"{upright[1]} pixels",
+        "give the picture that the box was drawn on; or rename these fields if they are no picture's size",
+    )
 
 
 def read_box(text: str, scale: BoxScale, corners: BoxCorners, size: tuple[int, int]) -> list[float]:
@@ -155,7 +192,8 @@ def read_box(text: str, scale: BoxScale, corners: BoxCorners, size: tuple[int, i
 def _rows(items: list[dict[str, Any]], args: JsonlArguments) -> Iterator[Row]:
     for position, item in enumerate(items):
         path: Path = item["image"]
-        row = {name: item[name] for name in ("question_id", "question", "answer")} | {"image": image_cell(path)}
+        row = {name: item[name] for name in ("question_id", "question", "answer")}
+        row["image"] = image_cell(path, stored=item.get("stored", False))
         if args.kind == "grounding":
             yield row | _grounding(item)
             continue

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perpo.data import data_sha256, strip_image_token
 from perpo.errors import PerpoError
+from perpo.images import listing
 from perpo.prepare.known import FOX_PAGES, compare
 from perpo.prepare.parquet import (
     RowFile,
@@ -16,7 +17,6 @@ from perpo.prepare.parquet import (
     check_image_files,
     check_outputs,
     image_cell,
-    listing,
     write_rows,
 )
 from perpo.rows import Row, read_rows

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from perpo.cli.common import progress
 from perpo.errors import PerpoError
 from perpo.files import check_writable
-from perpo.images import image_problems
+from perpo.images import as_stored, require_images
 from perpo.rows import Row
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ _COLUMNS: dict[str, dict[str, str]] = {
 _GROUP_ROWS = 512
 _GROUP_BYTES = 32 * 2**20
 _SHOWN = 10
-_CHECKED_AT_ONCE = 256
+# Where rows come from whose boxes and answers are about COCO's pictures as their pixels are stored.
+_COCO_SOURCES = ("refer", "hub", "pope")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class RowFile:
     def metadata(self) -> dict[str, Any]:
         """What is kept in the Parquet file under `METADATA_KEY`."""
         said = {"kind": self.kind, "source": self.source, "split": self.split, "command": self.command}
-        return {**said, "counts": self.counts, **self.more}
+        return {**said, "orientation": _orientation(self.source), "counts": self.counts, **self.more}
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,27 @@ def schema(kind: Kind) -> pa.Schema:
         _IMAGE: pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
     }
     return pa.schema([(name, types[what]) for name, what in _COLUMNS[kind].items()])
+
+
+def file_metadata(path: Path) -> dict[str, Any]:
+    """What perpo-data wrote about a file's rows; nothing of a file that it did not write, or that can't be read."""
+    import pyarrow.parquet as pq
+
+    try:
+        written = json.loads((pq.read_schema(path).metadata or {}).get(METADATA_KEY, b"{}"))
+    except (OSError, ValueError):  # reading the rows says what is wrong with the file
+        return {}
+    return written if isinstance(written, dict) else {}
+
+
+def shows_stored(path: Path) -> bool:
+    """Whether a file's rows speak of pictures as their pixels are stored: those of COCO, whose tools turn none."""
+    said = file_metadata(path)
+    return said.get("orientation", _orientation(str(said.get("source")))) == "stored"
+
+
+def _orientation(source: str) -> str:
+    return "stored" if source.partition(":")[0] in _COCO_SOURCES else "upright"
 
 
 def write_rows(file: RowFile, rows: Iterable[Row]) -> Written:
@@ -200,30 +222,24 @@ def check_image_files(paths: Iterable[Path], hint: str) -> None:
     Raises:
         PerpoError: Some are missing, damaged or cut: all are counted and ten are named.
     """
-    unique = list(dict.fromkeys(paths))
-    bad: list[str] = []
-    with progress(len(unique), "checking images") as advance:
-        for start in range(0, len(unique), _CHECKED_AT_ONCE):
-            some = unique[start : start + _CHECKED_AT_ONCE]
-            problems = image_problems(some)
-            bad += [f"{path}: {problem}" for path, problem in zip(some, problems, strict=True) if problem]
-            advance(len(some))
-    if bad:
-        raise PerpoError(f"{len(bad)} of {len(unique)} images can't be used:\n  {listing(bad)}", hint)
+    files = {str(path): path for path in paths}
+    with progress(len(files), "checking images") as advance:
+        require_images(files, hint, advance=advance)
 
 
-def listing(lines: Sequence[str]) -> str:
-    """The first ten lines and how many more there are, for a message."""
-    more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-    return "\n  ".join([*lines[:_SHOWN], *more])
+def image_cell(path: Path, *, link: bool = False, stored: bool = False) -> dict[str, Any]:
+    """An image file as a cell: its bytes and its name, or only its absolute path.
 
-
-def image_cell(path: Path, *, link: bool = False) -> dict[str, Any]:
-    """An image file as a cell: its bytes and its name, or only its absolute path."""
+    Args:
+        path: The file.
+        link: Whether only the path is kept.
+        stored: Whether the picture is to be seen as its pixels are stored, not upright.
+    """
     if link:
         return {"bytes": None, "path": str(path.absolute())}
     try:
-        return {"bytes": path.read_bytes(), "path": path.name}
+        unturned = as_stored(path) if stored else None
+        return {"bytes": path.read_bytes() if unturned is None else unturned, "path": path.name}
     except OSError as error:
         raise PerpoError(f"the image {path} can't be read: {error}", "it could be a moment ago; try again") from error
 

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from perpo.boxes import ImageSize, box_problem, format_box
 from perpo.cli.arguments import next_command
 from perpo.cli.sample import SampleArguments
 from perpo.data import Question, write_jsonl
 from perpo.errors import PerpoError
 from perpo.families import Family, family_of
-from perpo.prepare.parquet import check_image_files, check_outputs, say
+from perpo.files import atomic_write_bytes
+from perpo.images import as_stored, image_size
+from perpo.prepare.parquet import check_image_files, check_outputs, say, shows_stored
 from perpo.rows import open_parquet, parquet_batches
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def build(args: QuestionsArguments) -> list[Any]:
     rows = [row for path in args.rows for row in _rows(path)]
     check_image_files((args.images / row["file_name"] for row in rows), "give the folder of the images as --images")
     left_out: Counter[str] = Counter()
-    questions = list(_questions(rows, args.images, family, left_out))
+    questions = list(_questions(rows, _Pictures(args), family, left_out))
     for what, count in left_out.items():
         say(f"{count} left out: {what}")
     if not questions:
@@ -63,19 +63,44 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     missing = sorted(set(_COLUMNS) - set(file.schema_arrow.names))
     if missing:
         raise PerpoError(f"{path} has no column {missing[0]}", "give a file that perpo-data refer wrote")
-    return (row for batch in parquet_batches(file, _COLUMNS) for row in batch.to_pylist())
+    stored = shows_stored(path)
+    return (row | {"stored": stored} for batch in parquet_batches(file, _COLUMNS) for row in batch.to_pylist())
 
 
-def _questions(rows: list[dict[str, Any]], images: Path, family: Family, left_out: Counter[str]) -> Iterator[Question]:
-    sizes: dict[str, ImageSize] = {}
+class _Pictures:
+    """The pictures that rows name: where they lie, and their sizes.
+
+    Those that a row speaks of as they are stored, but that everybody turns upright, get a copy that is not turned,
+    in a folder beside the output.
+    """
+
+    def __init__(self, args: QuestionsArguments) -> None:
+        self._images = args.images
+        self._copies = args.output.parent / f"{args.output.stem}-images"
+        self._known: dict[tuple[str, bool], tuple[str, ImageSize]] = {}
+
+    def of(self, row: dict[str, Any]) -> tuple[str, ImageSize]:
+        """The path from --images (or absolute) and the size of a row's picture."""
+        key = name, stored = row["file_name"], row["stored"]
+        if key not in self._known:
+            file = self._images / name
+            if stored and (copy := as_stored(file)) is not None:
+                file = (self._copies / Path(name).name).absolute()  # its name tells COCO's number
+                atomic_write_bytes(file, copy)
+                name = str(file)
+            self._known[key] = name, image_size(file)
+        return self._known[key]
+
+
+def _questions(
+    rows: list[dict[str, Any]], pictures: _Pictures, family: Family, left_out: Counter[str]
+) -> Iterator[Question]:
     for row in rows:
+        path, size = pictures.of(row)
         name = row["file_name"]
-        if name not in sizes:
-            with Image.open(images / name) as image:
-                sizes[name] = image.size
         x, y, width, height = row["bbox"]
-        answer = format_box([x, y, x + width, y + height], family.box_format, sizes[name])
-        if box_problem(answer, family.box_format, sizes[name]):
+        answer = format_box([x, y, x + width, y + height], family.box_format, size)
+        if box_problem(answer, family.box_format, size):
             left_out["boxes that are empty as the family writes them"] += len(row["answer"])
             continue
         for expression in row["answer"]:
@@ -83,7 +108,7 @@ def _questions(rows: list[dict[str, Any]], images: Path, family: Family, left_ou
                 left_out["empty expressions"] += 1
                 continue
             yield Question(
-                image_path=name,
+                image_path=path,
                 question=family.grounding_prompt.format(expression=expression),
                 answer=answer,
                 image_id=name if row["image_id"] is None else row["image_id"],

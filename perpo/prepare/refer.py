@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from perpo.data import data_sha256
 from perpo.errors import PerpoError
+from perpo.images import image_size, listing
 from perpo.nearest import did_you_mean
 from perpo.prepare.known import GOOGLE_REFS, PARTITION, REFER_COUNTS, ReferSet, compare
 from perpo.prepare.layout import Annotations, Ref, count, read_annotations, read_refs, refs_file
@@ -62,7 +63,32 @@ def build(args: ReferArguments) -> list[Written]:
         (args.images / annotations[plan.dataset].files[ref.image_id] for plan in plans for ref in plan.refs),
         f"--images is {args.images}; it should hold COCO's train2014 images",
     )
+    _check_sizes(plans, annotations, args.images)
     return [_write(plan, annotations[plan.dataset], args, evaluations) for plan in plans]
+
+
+def _check_sizes(plans: Sequence[_Plan], annotations: Mapping[ReferSet, Annotations], images: Path) -> None:
+    """Compare pictures with the sizes that the annotations give; their boxes are in pixels of these.
+
+    Raises:
+        PerpoError: Some have others: all are counted and ten are named.
+    """
+    declared = {
+        about.files[ref.image_id]: about.sizes.get(ref.image_id)
+        for plan in plans
+        for about in [annotations[plan.dataset]]
+        for ref in plan.refs
+    }
+    bad = []
+    for name, size in declared.items():
+        found = image_size(images / name, stored=True)
+        if size is not None and size != found:
+            bad.append(f"{name}: {found[0]} x {found[1]} pixels are stored, instances.json says {size[0]} x {size[1]}")
+    if bad:
+        raise PerpoError(
+            f"{len(bad)} of {len(declared)} pictures have another size than their boxes refer to:\n  {listing(bad)}",
+            "give COCO's own train2014 images, neither resized nor turned",
+        )
 
 
 @dataclass(frozen=True)

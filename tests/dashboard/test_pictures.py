@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from perpo.errors import PerpoError
 from perpo_dashboard import pictures
@@ -131,7 +131,7 @@ def test_boxes_lie_where_the_original_pixels_say(folders):
     digest = write(file, (2 * SMALL, SMALL))
     boxes = [Box((200, 100, 1000, 600), "#0072b2"), Box((400, 300, 500, 500), "#009e73", dashed=True)]
     for whole, scale in ((True, 1.0), (False, 0.5)):
-        drawn = pixels(pictures.with_boxes(file, digest, boxes, whole=whole))
+        drawn = pixels(pictures.with_boxes(file, {"sha256": digest}, boxes, whole=whole))
         for box, colour in zip(boxes, (BLUE, GREEN), strict=True):
             rows, columns = np.nonzero((drawn == colour).all(axis=2))
             line = max(2, round(drawn.shape[1] / 250))
@@ -146,9 +146,10 @@ def test_a_broken_line_has_gaps_and_a_whole_one_none(folders):
     digest = write(file, (SMALL, SMALL))
     box = (100.0, 100.0, 700.0, 700.0)
     whole, broken = (
-        (pixels(pictures.with_boxes(file, digest, [Box(box, "#0072b2", dashed=dashed)]))[100, 100:700] == BLUE).all(
-            axis=1
-        )
+        (
+            pixels(pictures.with_boxes(file, {"sha256": digest}, [Box(box, "#0072b2", dashed=dashed)]))[100, 100:700]
+            == BLUE
+        ).all(axis=1)
         for dashed in (False, True)
     )
     assert whole.all()
@@ -158,7 +159,7 @@ def test_a_broken_line_has_gaps_and_a_whole_one_none(folders):
 def test_a_small_picture_is_enlarged_so_that_its_boxes_can_be_seen(folders):
     file = folders[0] / "x.png"
     digest = write(file, (96, 96))
-    drawn = pixels(pictures.with_boxes(file, digest, [Box((24, 24, 72, 72), "#0072b2")]))
+    drawn = pixels(pictures.with_boxes(file, {"sha256": digest}, [Box((24, 24, 72, 72), "#0072b2")]))
     assert drawn.shape[0] >= SMALL // 2
     scale = drawn.shape[0] / 96
     rows, columns = np.nonzero((drawn == BLUE).all(axis=2))
@@ -171,14 +172,14 @@ def test_boxes_beyond_the_picture_inverted_or_empty_do_no_harm(folders, box):
     file = folders[0] / "x.png"
     digest = write(file)
     for dashed in (False, True):
-        assert pixels(pictures.with_boxes(file, digest, [Box(box, "#0072b2", dashed)])).ndim == 3
+        assert pixels(pictures.with_boxes(file, {"sha256": digest}, [Box(box, "#0072b2", dashed)])).ndim == 3
 
 
 def test_a_box_that_is_no_box_is_not_drawn(folders):
     file = folders[0] / "x.png"
     digest = write(file)
     boxes = [Box((0, 0, number, 9), "#0072b2", True) for number in (float("nan"), float("inf"))]
-    assert (pixels(pictures.with_boxes(file, digest, boxes)) == 255).all()
+    assert (pixels(pictures.with_boxes(file, {"sha256": digest}, boxes)) == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_a_part_of_a_picture_has_its_boxes_where_they_were(folders):
     results, *_ = folders
     digest = write(results / "x.png", size=(400, 300))
     box = Box((110.0, 60.0, 190.0, 120.0), "#0072b2")
-    drawn = pixels(pictures.with_boxes(results / "x.png", digest, [box], window=(100, 50, 200, 125)))
+    drawn = pixels(pictures.with_boxes(results / "x.png", {"sha256": digest}, [box], window=(100, 50, 200, 125)))
     rows, columns = np.nonzero((drawn == BLUE).all(axis=2))
     scale = drawn.shape[1] / 100
     assert drawn.shape[0] == pytest.approx(75 * scale, abs=scale)
@@ -222,7 +223,7 @@ def test_a_picture_that_is_damaged_is_refused_in_a_sentence(folders, content, mo
     assert pictures.find({"sha256": digest, "path": "x.png"}) == file  # it is what the record names
     for whole in (False, True):
         with pytest.raises(PerpoError, match=r"the picture .*x\.png cannot be read: ") as told:
-            pictures.with_boxes(file, digest, [], whole=whole)
+            pictures.with_boxes(file, {"sha256": digest}, [], whole=whole)
         assert told.value.message.count("cannot be read") == 1
 
 
@@ -237,3 +238,25 @@ def test_a_picture_is_shown_where_no_small_one_can_be_kept(folders, monkeypatch)
     (folders[0].parent / "taken").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(folders[0].parent / "taken"))  # a file: no folder can be made in it
     assert pixels(pictures.small(file, digest)).shape == (SMALL // 2, SMALL, 3)
+
+
+def test_a_picture_is_upright_with_its_box_on_it(folders):
+    results, *_ = folders
+    upright = Image.new("RGB", (600, 800), "white")
+    upright.paste((200, 0, 0), (60, 200, 200, 360))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(results / "phone.png", exif=exif)
+    digest = hashlib.sha256((results / "phone.png").read_bytes()).hexdigest()
+    image = {"sha256": digest, "path": "phone.png", "width": 600, "height": 800}
+    assert pictures.size(pictures.find(image)) == (600, 800)
+    box = Box((60.0, 200.0, 200.0, 360.0), "#0072b2")
+    for settings in ({}, {"whole": True}, {"window": (0, 0, 600, 800)}):
+        drawn = pixels(pictures.with_boxes(results / "phone.png", image, [box], **settings))
+        assert drawn.shape[:2] == (800, 600)
+        rows, columns = np.nonzero((drawn == BLUE).all(axis=2))
+        assert (columns.min(), rows.min(), columns.max(), rows.max()) == pytest.approx((60, 200, 200, 360), abs=6)
+        assert (drawn[215:345, 75:185] == (200, 0, 0)).all()
+    older = image | {"width": 800, "height": 600}
+    with pytest.raises(PerpoError, match=r"the run saw phone.png as 800 x 600 pixels, upright it has 600 x 800"):
+        pictures.with_boxes(results / "phone.png", older, [box])

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from perpo.errors import PerpoError
 from perpo.prepare.known import HUB_REVISIONS
@@ -268,3 +269,26 @@ def test_the_suites_digest_does_not_depend_on_where_it_is_installed(tmp_path: Pa
         assert suites.suite_sha256() == before
     file.write_text(file.read_text() + "\n")
     assert suites.suite_sha256() != before
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_turned_picture_is_upright_but_of_coco_as_it_is_stored(
+    rows: list[dict], tmp_path: Path, linked: bool
+) -> None:
+    with Image.open(io.BytesIO(rows[0]["image"]["bytes"])) as image:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 8
+        image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    with Image.open(tmp_path / "turned.jpg") as image:
+        stored, upright = np.asarray(image), np.asarray(image.transpose(Image.Transpose.ROTATE_90))
+    file = tmp_path / "turned.jpg"
+    rows[0]["image"] = {"bytes": None if linked else file.read_bytes(), "path": str(file)}
+    metadata = {b"perpo": json.dumps({"source": "jsonl"})}
+    for name, expected in (("refcoco_val", stored), ("boxes_own", upright)):
+        pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata(metadata), tmp_path / f"{name}.parquet")
+        docs = suites.load_task(suites.spec_of(name), str(tmp_path)).docs
+        np.testing.assert_array_equal(np.asarray(functions.doc_to_visual(docs[0])[0]), expected)
+        assert (docs[0]["height"], docs[0]["width"]) == expected.shape[:2]
+        assert hashlib.sha256(Path(docs[0]["image_file"]).read_bytes()).hexdigest() == docs[0]["image_sha256"]
+    hub = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+    assert hub_documents(hub, GROUNDING.rows)[0]["height"] == len(stored)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from PIL import ImageFile
 from perpo.boxes import iou
 from perpo.compare import paired_difference, read_scores
 from perpo.errors import PerpoError
+from perpo.families import FAMILIES
 from perpo.models import add_lora, load_model
 from perpo.records import SAMPLE_COLUMNS, sample_key
 from perpo.saving import save_checkpoint
@@ -144,6 +146,18 @@ def test_what_an_adapter_was_trained_with_is_read_before_the_evaluation(
     monkeypatch.setattr(runner, "load_task", lambda *args: pytest.fail("data were read"))
     with pytest.raises(PerpoError, match="is damaged"):
         run_on(refcoco_folder, checkpoint, tmp_path / "out", limit=1, adapter=str(folder))
+
+
+def test_shapes_that_the_family_refuses_are_named_before_the_model_is_loaded(
+    refcoco_folder, checkpoint, tmp_path, monkeypatch
+) -> None:
+    wide = dataclasses.replace(FAMILIES["qwen3_vl"], most_aspect=1.1)  # the pictures are 160 x 120 and more
+    monkeypatch.setattr(runner, "family_from", lambda *args: wide)
+    monkeypatch.setattr(runner, "load_engine", lambda args: pytest.fail("the model is loaded"))
+    monkeypatch.setattr(runner, "templates_of", lambda *args: {})
+    with pytest.raises(PerpoError, match=r"images can't be used:\n  COCO_0.jpg: 160 x 120 pixels") as error:
+        run_on(refcoco_folder, checkpoint, tmp_path)
+    assert error.value.exit_code == 2
 
 
 def test_nothing_is_left_behind_in_the_process(refcoco_folder, checkpoint, tmp_path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from perpo.data import Question
 from perpo.decoding import question_uniforms, sample_candidates
@@ -93,3 +94,17 @@ def test_what_is_longer_than_a_window_is_not_sampled(checkpoints, pictures, ques
     batch = dict(loaded.encode([render_prompt(loaded, question) for question in questions], pictures))
     with pytest.raises(PerpoError, match="exceed the 64 for which"):
         sample_candidates(loaded.model, batch, torch.zeros(4, 2, 60), temperature=1.0, top_p=1.0, end_ids={2})
+
+
+def test_what_the_processor_refuses_is_known_before_and_named_when_it_happens(loaded):
+    prompt = render_prompt(loaded, "what is it?")
+    for size in [(1, 1), (200, 1), (1, 200), (201, 1), (3, 601), (3000, 2)]:
+        picture = Image.new("RGB", size)
+        picture.filename = "hair.png"
+        if loaded.family.refuses(size) is None:
+            loaded.encode([prompt], [picture])
+            continue
+        good = Image.new("RGB", (40, 30))
+        said = rf"the picture hair.png of {size[0]} x {size[1]} pixels is refused by the processor of "
+        with pytest.raises(PerpoError, match=said):
+            loaded.encode([prompt] * 2, [good, picture])

@@ -1,5 +1,6 @@
 """Training images that evaluations have too: by content, by COCO's number, in every kind of file."""
 
+import base64
 import hashlib
 import json
 import shutil
@@ -105,6 +106,17 @@ def test_shared_images_are_counted_named_and_exit_with_2(train, tmp_path, noise,
     assert "copy.png = COCO_train2014_000000000007_3.jpg (refcoco_val.parquet)" in said.out
     assert "3 of 4 rows of" in said.err
     assert "--output" in said.err
+
+
+def test_pictures_in_texts_are_compared_by_their_content(train, tmp_path, noise, capsys):
+    text = base64.b64encode((tmp_path / "images" / "copy.png").read_bytes()).decode()
+    for image in (text, f"data:image/png;base64,{text}"):
+        train.write_text(json.dumps({"image": image, "question": "q", "answer": "a"}))
+        assert _run(train, _evaluation(tmp_path, noise)) == 2
+        assert "in both: 1 images (1 by content, 0 by COCO number)" in capsys.readouterr().out
+    train.write_text(json.dumps({"image": text[:-5]}))
+    assert _run(train, _evaluation(tmp_path, noise)) == 2
+    assert "row 1: its image can't be read: base64 that is damaged or cut" in capsys.readouterr().err
 
 
 def test_a_folder_of_files_will_do_and_what_is_disjoint_exits_with_0(train, tmp_path, noise):

@@ -1,11 +1,14 @@
 """Boxes of one's own from JSON lines: every scale and form, in RefCOCO's columns, and what is refused."""
 
+import base64
 import json
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import ExifTags, Image
 
 from perpo.cli.data import main
+from perpo.images import open_image
 from perpo.prepare import own
 
 SIZE = (200, 100)
@@ -129,3 +132,50 @@ def test_a_box_can_be_read_alone():
     assert own.read_box("(0.5, 0.5), (1, 1)", "0-1", "xyxy", SIZE) == [100, 50, 100, 50]
     with pytest.raises(ValueError, match="holds no box"):
         own.read_box("", "pixels", "xyxy", SIZE)
+
+
+@pytest.fixture
+def phone(tmp_path):
+    """A photograph of 40 x 30 pixels that is stored lying: upright, 30 x 40, a red block is at [3, 10, 10, 18]."""
+    upright = Image.new("RGB", (30, 40), "white")
+    upright.paste((200, 0, 0), (3, 10, 10, 18))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    # Orientation 6 is turned clockwise by a quarter to be upright.
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "images" / "000000000042.png", exif=exif)
+    return tmp_path
+
+
+def seen_in_box(folder):
+    """The colours that the box of the first row holds, as everybody sees its picture."""
+    row = pq.read_table(folder / "out" / "boxes_q.parquet").to_pylist()[0]
+    x, y, width, height = map(int, row["bbox"])
+    picture = open_image(row["image"]["bytes"])
+    return picture.size, set(picture.crop((x, y, x + width, y + height)).getdata())
+
+
+def test_a_box_that_was_drawn_on_the_upright_photograph_holds_what_it_was_drawn_on(run, phone, capsys):
+    for size in ({}, {"width": 30, "height": 40}):
+        assert run([{"answer": [3, 10, 10, 18]} | size], "--overwrite") == 0
+        assert seen_in_box(phone) == ((30, 40), {(200, 0, 0)})
+    assert "1 of 1 pictures are stored turned" in capsys.readouterr().err
+
+
+def test_a_row_that_gives_the_stored_size_speaks_of_the_stored_pixels(run, phone):
+    # Turned back by a quarter, x is y and y counts from the right: 30 - 10 to 30 - 3.
+    assert run([{"answer": [10, 20, 18, 27], "width": 40, "height": 30}]) == 0
+    assert seen_in_box(phone) == ((40, 30), {(200, 0, 0)})
+
+
+def test_a_row_that_gives_a_size_of_no_such_picture_is_refused(run, phone, capsys):
+    assert run([{"answer": [3, 10, 10, 18], "width": 300, "height": 400}]) == 2
+    assert "`width` and `height` are 300 x 400, but " in (said := capsys.readouterr().err)
+    assert "000000000042.png has 30 x 40 pixels" in said
+
+
+def test_a_picture_in_a_text_is_refused_in_a_sentence(run, phone, capsys):
+    data = base64.b64encode((phone / "images" / "000000000042.png").read_bytes()).decode()
+    for text in (data, f"data:image/png;base64,{data}", f"data:image/png;base64,{data[:-3]}"):
+        assert run([{"answer": [1, 1, 9, 9], "image": text}]) == 2
+        assert "`image` holds the picture itself" in (said := capsys.readouterr().err)
+        assert len(said) < 400

@@ -41,6 +41,7 @@ def test_rows_come_back_and_the_digest_is_of_the_files_bytes(tmp_path):
         "source": "folder",
         "split": "x",
         "command": "perpo-data pages",
+        "orientation": "upright",
         "counts": {"rows": 5, "images": 5},
         "seen": "ü",
     }

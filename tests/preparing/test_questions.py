@@ -1,5 +1,6 @@
 """Questions to sample answers to, from training rows: asked and answered as the model's family does."""
 
+import json
 import shlex
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import ExifTags, Image
 
 from perpo.boxes import iou, parse_box
 from perpo.cli.arguments import parse_arguments
@@ -14,6 +16,8 @@ from perpo.cli.data import main
 from perpo.cli.sample import SampleArguments
 from perpo.data import check_images, read_questions
 from perpo.families import FAMILIES
+from perpo.images import open_image
+from perpo.prepare.overlap import coco_number
 
 
 @pytest.fixture
@@ -81,3 +85,27 @@ def test_bad_input_is_refused_before_anything_is_written(rows, refer, tmp_path, 
     assert _run(rows, refer.images, output) == 0
     assert _run(rows, refer.images, output) == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_picture_of_coco_that_is_stored_turned_is_seen_as_it_is_stored(rows, refer, tmp_path, declared):
+    table = pq.read_table(rows)
+    name = table["file_name"][0].as_py()
+    with Image.open(refer.images / name) as image:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        image.save(refer.images / name, exif=exif, quality=95)
+    with Image.open(refer.images / name) as image:
+        stored = np.asarray(image)
+    if not declared:  # by an earlier version: what they are of says it
+        said = json.loads(table.schema.metadata[b"perpo"])
+        assert said.pop("orientation") == "stored"
+        pq.write_table(table.replace_schema_metadata({b"perpo": json.dumps(said)}), rows)
+    output = tmp_path / "train.jsonl"
+    assert _run(rows, refer.images, output) == 0
+    question = read_questions(output)[0]
+    np.testing.assert_array_equal(np.asarray(open_image(refer.images / question.image_path)), stored)
+    assert coco_number(question.image_path) == table["image_id"][0].as_py()
+    x, y, width, height = table["bbox"][0].as_py()
+    box = parse_box(question.answer, FAMILIES["llava"].box_format, (24, 16))
+    np.testing.assert_allclose(box, [x, y, x + width, y + height], atol=0.1201)

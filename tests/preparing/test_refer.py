@@ -245,3 +245,10 @@ def test_pycocotools_says_nothing_on_stdout(run, capsys):
     run("--splits", "val")
     lines = io.StringIO(capsys.readouterr().out).read().split("\n")
     assert lines[0].split() == ["file", "rows", "images", "expressions", "counts"]
+
+
+def test_pictures_of_another_size_than_the_annotations_give_are_refused(refer, run, capsys, noise):
+    noise(refer.images / "COCO_train2014_000000000011.jpg", 11, (16, 24))
+    assert run("--datasets", "refcoco", "--splits", "val") == 2
+    said = "COCO_train2014_000000000011.jpg: 16 x 24 pixels are stored, instances.json says 24 x 16"
+    assert said in capsys.readouterr().err

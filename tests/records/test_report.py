@@ -196,6 +196,8 @@ def test_a_thumbnail_is_only_of_the_image_that_was_scored(make_run, tmp_path) ->
     known = {"path": "x.png", "width": 40, "height": 20, "sha256": sha256(file.read_bytes()).hexdigest()}
     flips = [dataclasses.replace(flip, image=known) for flip in report.flips]
     assert page(dataclasses.replace(report, flips=flips), [tmp_path]).count("data:image/png;base64,") == 2
+    lying = [dataclasses.replace(flip, image=known | {"width": 20, "height": 40}) for flip in flips]  # by an older run
+    assert "data:image" not in page(dataclasses.replace(report, flips=lying), [tmp_path])
     Image.new("RGB", (40, 20), "blue").save(file)
     assert "data:image" not in page(dataclasses.replace(report, flips=flips), [tmp_path])
 

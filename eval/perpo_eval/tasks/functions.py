@@ -16,7 +16,7 @@ from perpo.families import FAMILIES
 from perpo.scores import BENCHMARKS as METRICS
 from perpo_eval.benchmarks import GROUNDING, OCR_PAGES, POPE, Benchmark
 from perpo_eval.documents import hub_documents, parquet_documents
-from perpo_eval.media import open_image
+from perpo_eval.media import recent_image
 from perpo_eval.tiny_data import tiny_parquet
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ Doc = Mapping[str, Any]
 
 def doc_to_visual(doc: Doc) -> list[Image.Image]:
     """The image of a document."""
-    return [open_image(doc["image_file"])]
+    return [recent_image(doc["image_file"])]
 
 
 def _texts(benchmark: Benchmark) -> Callable[[Doc], str]:
