@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from perpo.data import PreferenceRecord, Question
-from perpo.errors import PerpoError
+from perpo.errors import PerpoError, placed
 from perpo.models import LoadedModel, answers_token_ids, render_prompt
 from perpo.prefix import PER_TOKEN, pack
 from perpo.train_arguments import TrainArguments
@@ -161,7 +161,7 @@ def tokenize(
 
     Raises:
         PerpoError: An image, its prompt and an answer together are longer than the model's context.
-            Or than the arguments allow. Nothing is ever truncated.
+            Or than the arguments allow. Nothing is ever truncated. Or a text spells a control token.
     """
     image_tokens: dict[tuple[int, int], int] = {}
     lists = []
@@ -170,8 +170,9 @@ def tokenize(
     whose = "the model's context" if most == context else "--max_length"
     for choice in choices:
         path = Path(image_root, choice.record.image_path)
-        prompt = render_prompt(loaded, choice.record.question)
-        ids = answers_token_ids(loaded, prompt, choice.answers)
+        with placed(f"record {choice.number}"):
+            prompt = render_prompt(loaded, choice.record.question)
+            ids = answers_token_ids(loaded, prompt, choice.answers)
         answers = [ids if ended else ids[:-1] for ids, ended in zip(ids, choice.complete, strict=True)]
         with Image.open(path) as image:
             size = image.size

@@ -26,11 +26,11 @@ from perpo.data import (
     data_sha256,
     read_preferences,
     read_questions,
-    strip_image_token,
     to_json,
     write_jsonl,
 )
 from perpo.errors import PerpoError
+from perpo.placeholders import without_image
 
 # The shape of the records that the method's authors published.
 PUBLISHED = {
@@ -131,15 +131,6 @@ def test_an_image_without_a_name_is_known_by_its_path(tmp_path: Path) -> None:
     assert read_preferences(tmp_path / "d.jsonl")[0].image_id == PUBLISHED["image_path"]
 
 
-@pytest.mark.parametrize("text", ["<image>\nWhere?", "<image>Where?", " <image> \n Where?", "Where?"])
-def test_the_image_token_is_dropped(text: str) -> None:
-    assert strip_image_token(text) == "Where?"
-
-
-def test_an_image_token_elsewhere_is_text() -> None:
-    assert strip_image_token("What does <image> mean?") == "What does <image> mean?"
-
-
 def test_a_file_of_preferences_will_do_for_questions(tmp_path: Path) -> None:
     write_list(tmp_path / "d.json", [PUBLISHED])
     expected = Question(image_path=EXPECTED.image_path, question=EXPECTED.question, answer=EXPECTED.answer, image_id=1)
@@ -190,14 +181,22 @@ def test_a_nan_in_parquet_is_found_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[\n {"a": 1},\n {"b": }\n]', "line 3: not JSON"),
+        (f'[\n {json.dumps(PUBLISHED)},\n {{"b": }}\n]', "line 3: not JSON"),
+        (f"[{json.dumps(PUBLISHED)}\n{json.dumps(PUBLISHED)}]", "line 2: not JSON: expected a comma"),
+        (f"[{json.dumps(PUBLISHED)}\n,]", "line 2: not JSON"),
+        (f"[{json.dumps(PUBLISHED)}]\n]", "line 1: not JSON: expected a comma or the list's end"),
+        (f"{json.dumps(PUBLISHED)} {json.dumps(PUBLISHED)}\n", "line 1: not JSON: more than one value"),
         (f'{json.dumps(PUBLISHED)}\n\n{{"b": \n', "line 3: not JSON"),
         ("image,question\n", "line 1: not JSON"),
         ("", "holds no records"),
         ("[]", "holds no records"),
         ("[5]", "record 1: expected an object with fields, found 5"),
         ('"text"\n', "record 1: expected an object with fields"),
-        (b"\xff\xfe\x00", "not UTF-8"),
+        (b"\xffa", "not UTF-8"),
+        (b"\xff\xfe\x00", "not UTF-16"),
+        ("[5]".encode("utf-16-le"), "holds NUL characters"),
+        (b"PK\x03\x04 and more", "a zip archive or an Excel sheet"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
     ],
 )
 def test_what_is_no_data_file(tmp_path: Path, content: str | bytes, message: str) -> None:
@@ -210,7 +209,7 @@ def test_what_is_no_data_file(tmp_path: Path, content: str | bytes, message: str
 
 def test_no_such_file_a_folder_and_a_broken_parquet(tmp_path: Path) -> None:
     assert "no such file" in refusal(lambda: read_preferences(tmp_path / "no.json")).message
-    assert "found a folder" in refusal(lambda: read_preferences(tmp_path)).message
+    assert "can't be loaded" in refusal(lambda: read_preferences(tmp_path)).message
     assert "no such file" in refusal(lambda: read_questions("no.jsonl")).message
     assert "no such file" in refusal(lambda: read_questions("./folder/no")).message
     (tmp_path / "d.parquet").write_bytes(b"PAR1 and no more")
@@ -238,11 +237,19 @@ def test_images_in_parquet_are_unpacked_once(tmp_path: Path) -> None:
     check_images(questions, "elsewhere")  # the paths are absolute
 
 
+def test_images_in_training_data_go_to_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rows, png = embedded_rows()
+    answers = {"answers_gen": ["a", "b"], "rewards": [1.0, 0.0], "image_path": "a/path/that/is/not/here.png"}
+    write_parquet(tmp_path / "d.parquet", [row | answers for row in rows])
+    first, second = read_preferences(tmp_path / "d.parquet")
+    assert first.image_path == second.image_path
+    assert Path(first.image_path).is_relative_to(tmp_path / "cache")
+    assert Path(first.image_path).read_bytes() == png
+
+
 def test_images_that_cannot_be_unpacked(tmp_path: Path) -> None:
     rows, png = embedded_rows()
-    write_parquet(tmp_path / "d.parquet", rows)
-    error = refusal(lambda: read_questions(tmp_path / "d.parquet"))
-    assert "record 1: the image is in the data itself" in error.message
     rows[1]["image"]["bytes"] = png[10:]
     write_parquet(tmp_path / "d.parquet", rows)
     error = refusal(lambda: read_questions(tmp_path / "d.parquet", unpack_to=tmp_path))
@@ -299,7 +306,7 @@ def test_written_and_read_back(tmp_path: Path, lists: list[list[tuple[str, float
     records = [
         PreferenceRecord(
             image_path="a",
-            question=strip_image_token(text),
+            question=without_image(text),
             answer=text,
             image_id=7,
             answers_gen=[answer for answer, _ in answers],

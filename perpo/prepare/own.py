@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from perpo.boxes import parse_boxes
-from perpo.data import data_sha256, strip_image_token
-from perpo.errors import PerpoError
+from perpo.data import data_sha256
+from perpo.errors import PerpoError, placed
+from perpo.placeholders import without_image
 from perpo.prepare.overlap import coco_number
 from perpo.prepare.parquet import RowFile, Written, check_image_files, check_outputs, image_cell, write_rows
 from perpo.rows import Row, read_rows
@@ -95,7 +96,8 @@ def _item(row: Row, args: JsonlArguments, root: Path, where: str) -> dict[str, A
         answer = answer.strip().lower()
         if answer not in ("yes", "no"):
             raise PerpoError(f"{where}: expected yes or no as `{args.answer_field}`, found {answer!r:.40}", "mend it")
-    question = strip_image_token(question)
+    with placed(where):
+        question = without_image(question)
     if args.kind == "grounding" and not question.strip():
         raise PerpoError(f"{where}: `{args.question_field}` is empty, which names nothing", "drop the row")
     return {"image": root / image, "question": question, "answer": answer}
