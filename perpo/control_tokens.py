@@ -8,7 +8,7 @@ are no part of an answer, and a text that spells one must not become it. All oth
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from perpo.placeholders import is_media_mark
@@ -50,6 +50,35 @@ def control_tokens(tokenizer: Any, prompt: str, end_ids: Collection[int]) -> dic
     # A role may be played by a token of the ordinary vocabulary.
     named = {getattr(tokenizer, f"{role}_token_id"): getattr(tokenizer, f"{role}_token") for role in _ROLES}
     return found | {number: text for number, text in named.items() if number is not None}
+
+
+def decoded(tokenizer: Any, ids: Sequence[int], marks: Collection[int]) -> str:
+    """The text of which the tokenizer would make these tokens again, where there is one.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        ids: Tokens of an answer.
+        marks: The special tokens that belong to answers. Some tokenizers (SentencePiece as Llama 2 has it) begin what
+            follows one with a blank of their own, as they begin a text; it is taken out as there.
+    """
+    mark = next((number for number in ids if number in marks), None)
+    if mark is None or not _blank_behind(tokenizer, mark):
+        return _text(tokenizer, ids)
+    runs: list[list[int]] = [[]]
+    for number in ids:
+        runs += [[number], []] if number in marks else []
+        if number not in marks:
+            runs[-1].append(number)
+    return "".join(_text(tokenizer, run) for run in runs)
+
+
+def _blank_behind(tokenizer: Any, mark: int) -> bool:
+    text = _text(tokenizer, [mark]) + "a"
+    return _text(tokenizer, tokenizer(text, add_special_tokens=False).input_ids) != text
+
+
+def _text(tokenizer: Any, ids: Sequence[int]) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def pattern_of(tokens: Collection[str]) -> re.Pattern[str]:

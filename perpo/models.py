@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from perpo.checkpoints import first_line, local_directory, public_name, resolve_model, weights_digest
-from perpo.control_tokens import control_tokens, pattern_of
+from perpo.control_tokens import control_tokens, decoded, pattern_of
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, with_bounds
 from perpo.images import pad_to_square
@@ -82,6 +82,10 @@ class LoadedModel:
         return control_tokens(self.tokenizer, _rendered(self, ""), () if self.model is None else self.end_ids)
 
     @cached_property
+    def _marks(self) -> set[int]:
+        return set(self.tokenizer.added_tokens_decoder) - set(self.control_tokens)
+
+    @cached_property
     def _control_pattern(self) -> re.Pattern[str]:
         return pattern_of(self.control_tokens.values())
 
@@ -91,7 +95,7 @@ class LoadedModel:
         So the marks that a model puts around names and boxes stay, and the text gives its tokens back.
         """
         said = [number for number in ids if number not in self.control_tokens]
-        return self.tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return decoded(self.tokenizer, said, self._marks)
 
     def without_control_tokens(self, text: str) -> str:
         """A text without what spells a control token, which an answer can hold letter by letter."""

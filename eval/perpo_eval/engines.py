@@ -200,6 +200,7 @@ def _own(args: EvalArguments) -> OwnEngine:
         "adapter_config": args.adapter and files_digest([Path(args.adapter, "adapter_config.json")]),
         "processor": info.processor_sha256,
         "dtype": args.dtype,
+        "texts": "marks kept",  # which of an answer's tokens its text holds: see perpo.control_tokens
     }
     family: Family | None = loaded.family
     if loaded.family.boxes is None:  # its answers are read as the user says
