@@ -48,7 +48,7 @@ def test_a_sampled_answer_with_marks_is_trained_on_as_it_was_sampled(checkpoints
     assert len(marks) == 4  # each is one token, not letters
     likely = torch.zeros(loaded.model.get_output_embeddings().out_features)
     likely[pieces] = 60.0  # above all others, and drawn alike at this temperature
-    loaded.model.get_output_embeddings().register_forward_hook(lambda module, inputs, logits: logits + likely)
+    loaded.model.get_output_embeddings().bias = torch.nn.Parameter(likely)
     settings = {"num_candidates": 24, "temperature": 3.0, "top_p": 1.0, "seed": 0, "max_new_tokens": 24}
     asked = Question(image_path="0.png", question="where?", answer="", image_id=0)
     (answers,) = HfSampler(loaded=loaded, image_root=tmp_path, **settings).answers([(0, asked)])
