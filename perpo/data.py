@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from perpo.errors import PerpoError, placed
-from perpo.files import atomic_write_text, cache_folder
+from perpo.files import atomic_write_text, cache_folder, check_path
 from perpo.images import image_problems, unpack_image
 from perpo.placeholders import check_no_mark, without_image
 from perpo.row_formats import plain_row
@@ -24,7 +24,6 @@ from perpo.rows import FILE_SUFFIXES, Row, read_dataset, read_rows
 
 _SHOWN = 10
 _MOST_CHARACTERS = 1000  # of a name; what is longer is none, and no file, table or page takes it
-_MOST_BYTES = 255  # of a part of a path, on all common file systems
 
 _R = TypeVar("_R", bound="Question")
 
@@ -140,17 +139,22 @@ def check_images(records: Iterable[Question], image_root: str | Path) -> None:
 
 
 def data_sha256(path: str | Path) -> str:
-    """SHA-256 (hex) of a file, or of a folder's file names and contents.
+    """SHA-256 (hex) of a file, or of a folder's file names and contents, whichever of its splits is named.
 
     Raises:
         PerpoError: There is neither.
     """
-    path = Path(path)
+    named, path = str(path), Path(path)
+    if not path.exists():
+        path = Path(named.partition(":")[0])
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     if not path.is_dir():
-        raise PerpoError(f"there is no data at {path}", "check the path")
+        source, _, split = named.partition(":")
+        load = f"load_dataset('{source}', split='{split or 'train'}').to_parquet('data.parquet')"
+        hint = f'check the path; a data set of the hub becomes a file so: python -c "from datasets import *; {load}"'
+        raise PerpoError(f"there is no data at {named}", hint)
     digest = hashlib.sha256()
     for part in sorted(part for part in path.rglob("*") if part.is_file()):
         digest.update(f"{part.relative_to(path).as_posix()}\0{data_sha256(part)}\n".encode())
@@ -214,11 +218,10 @@ def _unpacked(folder: str | Path | None) -> Path:
 
 def _question(fields: _Fields, unpack_to: Path) -> dict[str, Any]:
     image_path = _image_path(fields, unpack_to)
-    if "\0" in image_path or any(len(part.encode()) > _MOST_BYTES for part in Path(image_path).parts):
-        raise fields.error(f"its image path is no file's name: {image_path!r:.80}", "give the path of a file")
+    question, answer = fields.text("question"), fields.text("answer")
     with placed(fields.place):
-        question = without_image(fields.text("question"))
-        answer = fields.text("answer")
+        check_path(image_path)
+        question = without_image(question)
         check_no_mark(answer)
     return {"image_path": image_path, "question": question, "answer": answer, "image_id": _image_id(fields, image_path)}
 

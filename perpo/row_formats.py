@@ -114,7 +114,8 @@ def _named(row: Row, names: Sequence[str], what: str) -> _Exchange:
     for name in names:
         value = row.get(name)
         if isinstance(value, str):
-            exchange = _merged(exchange, _Exchange(**{what: value}))
+            said = _Exchange(question=value) if what == "question" else _Exchange(answer=value)
+            exchange = _merged(exchange, said)
         elif value is not None:
             exchange = _merged(exchange, _read(value, name))
     return exchange

@@ -131,6 +131,18 @@ def test_an_image_without_a_name_is_known_by_its_path(tmp_path: Path) -> None:
     assert read_preferences(tmp_path / "d.jsonl")[0].image_id == PUBLISHED["image_path"]
 
 
+@pytest.mark.parametrize(("written", "read"), [(7.0, 7), ("7", "7"), (float("nan"), "COCO/train2014/1.jpg")])
+def test_numbers_that_pandas_wrote_name_an_image(written: object, read: object, tmp_path: Path) -> None:
+    write_lines(tmp_path / "d.jsonl", [changed(image_id=written)])
+    assert read_preferences(tmp_path / "d.jsonl")[0].image_id == read
+
+
+def test_what_a_model_said_may_spell_the_mark_of_another_model(tmp_path: Path) -> None:
+    answers = ["<video>", "b"]
+    write_lines(tmp_path / "d.jsonl", [changed(answers_gen=answers, sampling={"engine": "hf"})])
+    assert read_preferences(tmp_path / "d.jsonl")[0].answers_gen == answers
+
+
 def test_a_file_of_preferences_will_do_for_questions(tmp_path: Path) -> None:
     write_list(tmp_path / "d.json", [PUBLISHED])
     expected = Question(image_path=EXPECTED.image_path, question=EXPECTED.question, answer=EXPECTED.answer, image_id=1)
@@ -163,6 +175,21 @@ def test_a_file_of_preferences_will_do_for_questions(tmp_path: Path) -> None:
         ({"question": None}, "text as `question`, found None"),
         ({"answer": 3}, "text as `answer`, found 3"),
         ({"image_path": None}, "text as `image_path`, found None"),
+        ({"iou_scores": [10**400, 0]}, "a number from 0 to 1"),
+        ({"question": "where\0?"}, "`question` holds a NUL character"),
+        ({"image_path": "a\0.png"}, "`image_path` holds a NUL character"),
+        ({"image_path": "x" * 256}, "is no path that a file could have"),
+        ({"image_path": "ü" * 128}, "is no path that a file could have"),
+        ({"image_path": "folder/" * 600}, "is no path that a file could have"),
+        ({"image_id": "x" * 1001}, "of at most 1000 characters as `image_id`"),
+        ({"image_id": "x\0"}, "of at most 1000 characters as `image_id`"),
+        ({"image_id": [1]}, "as `image_id`, found [1]"),
+        ({"image_id": float("inf")}, "as `image_id`, found inf"),
+        ({"box_frame": ["padded"]}, "expected text as `box_frame`"),
+        ({"question": "<image> or <image>?"}, "a question stands for 2 pictures"),
+        ({"question": "<video>where?"}, "a question holds <video>"),
+        ({"answer": "<image>[0, 0, 1, 1]"}, "an answer holds <image>"),
+        ({"answers_gen": ["a", "<image>"]}, "an answer holds <image>"),
     ],
 )
 def test_a_bad_record_is_named(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
@@ -288,6 +315,20 @@ def test_hugging_face_data_sets(tmp_path: Path) -> None:
     assert "test, val" in error.hint
 
 
+def test_a_data_set_of_pairs_with_their_pictures_in_lists(tmp_path: Path) -> None:
+    import datasets
+
+    png = embedded_rows()[1]
+    features = {"images": datasets.List(datasets.Image())} | dict.fromkeys(
+        ("question", "chosen", "rejected"), datasets.Value("string")
+    )
+    row = {"images": [{"bytes": png, "path": None}], "question": "q", "chosen": "a", "rejected": "b"}
+    datasets.Dataset.from_list([row], features=datasets.Features(features)).save_to_disk(str(tmp_path / "set"))
+    (record,) = read_preferences(tmp_path / "set", unpack_to=tmp_path / "images")
+    assert (record.answers_gen, record.rewards) == (["a", "b"], [1.0, 0.0])
+    assert Path(record.image_path).read_bytes() == png
+
+
 def test_a_data_set_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "can't be loaded" in refusal(lambda: read_questions(tmp_path / "empty")).message
@@ -341,6 +382,8 @@ def test_the_sha256_of_a_folder_sees_names_and_contents(tmp_path: Path) -> None:
     assert first == digest({"b/c": "2", "a": "1"})
     assert len({first, digest({"a": "1", "b/d": "2"}), digest({"a": "1", "b/c": "3"}), digest({"a": "1"})}) == 4
     assert "no data at" in refusal(lambda: data_sha256(tmp_path / "none")).message
+    assert data_sha256(f"{tmp_path / '0'}:train") == first
+    assert "load_dataset('owner/name', split='val').to_parquet" in refusal(lambda: data_sha256("owner/name:val")).hint
 
 
 # --- images

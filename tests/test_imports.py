@@ -22,6 +22,7 @@ TORCH_FREE = [
     "perpo_dashboard.vote_result", "perpo_dashboard.training_lists",
     "perpo_eval.judge", "perpo_eval.metrics.judged", "perpo_eval.judged", "perpo_eval.judge_readings",
     "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.judged",
+    "perpo.text_rows", "perpo.row_formats", "perpo.placeholders", "perpo.control_tokens",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from perpo.boxes import parse_boxes
 from perpo.data import data_sha256
 from perpo.errors import PerpoError, placed
-from perpo.files import cache_folder
+from perpo.files import cache_folder, check_path
 from perpo.images import unpack_image
 from perpo.placeholders import without_image
 from perpo.prepare.overlap import coco_number
@@ -107,6 +107,7 @@ def _item(row: Row, args: JsonlArguments, root: Path, where: str) -> dict[str, A
         if answer not in ("yes", "no"):
             raise PerpoError(f"{where}: expected yes or no as `{args.answer_field}`, found {answer!r:.40}", "mend it")
     with placed(where):
+        check_path(image)
         question = without_image(question)
     if args.kind == "grounding" and not question.strip():
         raise PerpoError(f"{where}: `{args.question_field}` is empty, which names nothing", "drop the row")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -27,6 +29,10 @@ def test_what_steers_is_left_out_of_answers_and_refused_in_texts(loaded):
     named = {tokenizer.bos_token_id, tokenizer.pad_token_id, loaded.processor.image_token_id, *loaded.end_ids}
     assert named <= set(steering)
     assert not {"<ref>", "<box>", "</box>", "<|box_start|>", "<|object_ref_end|>"} & set(steering.values())
+    settings = {"num_candidates": 1, "temperature": 0.0, "top_p": 1.0, "seed": 0, "max_new_tokens": 4}
+    truth = Question(image_path="0.png", question="where?", answer=f"here{tokenizer.pad_token}", image_id=0)
+    with pytest.raises(PerpoError, match=r"question 1: its answer holds <"):
+        HfSampler(loaded=loaded, image_root=Path(), **settings).check_context([truth])
     here = tokenizer("here", add_special_tokens=False).input_ids
     for number, text in steering.items():
         assert loaded.answer_text([*here, number, *here, tokenizer.eos_token_id]) == "herehere"
