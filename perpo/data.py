@@ -10,21 +10,22 @@ import dataclasses
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from perpo.errors import PerpoError
-from perpo.files import atomic_write_text
+from perpo.errors import PerpoError, placed
+from perpo.files import atomic_write_text, cache_folder, check_path
 from perpo.images import image_in_text, require_images, unpack_image
+from perpo.placeholders import check_no_mark, without_image
+from perpo.row_formats import plain_row
 from perpo.rows import FILE_SUFFIXES, Row, read_dataset, read_rows
 
 if TYPE_CHECKING:
     from perpo.families import Family
 
-_IMAGE_TOKEN = re.compile(r"^\s*<image>\s*")
+_MOST_CHARACTERS = 1000  # of a name; what is longer is none, and no file, table or page takes it
 
 _R = TypeVar("_R", bound="Question")
 
@@ -35,7 +36,7 @@ class Question:
 
     Attributes:
         image_path: The image, relative to the image root, or absolute.
-        question: The text, without `<image>`.
+        question: The text, without the mark of its picture.
         answer: The truth.
         image_id: What identifies the image; its path where the data don't say.
     """
@@ -70,49 +71,44 @@ class PreferenceRecord(Question):
     sampling: dict[str, Any] | None = None
 
 
-def read_preferences(path: str | Path) -> list[PreferenceRecord]:
-    """Read preference records from a JSON list, JSON lines or Parquet.
+def read_preferences(path: str | Path, *, unpack_to: str | Path | None = None) -> list[PreferenceRecord]:
+    """Read preference records from JSON, CSV, Parquet, or a Hugging Face data set.
 
-    Rewards are in `rewards` (with `reward_name`) or in `iou_scores`. A leading `<image>` of a
-    question is dropped. Other fields are ignored.
+    Rewards are in `rewards` (with `reward_name`) or in `iou_scores`; a pair of a chosen and a rejected answer has
+    the rewards 1 and 0. Other layouts are those of `perpo.row_formats`. The mark of the picture in a question is
+    taken out. Other fields are ignored.
+
+    Args:
+        path: As for `read_questions`.
+        unpack_to: As for `read_questions`.
 
     Raises:
-        PerpoError: No such file, not JSON, no records, or a bad record (said with its number).
+        PerpoError: No such file, not to be read, no records, or a bad record (said with its number).
     """
-    return _records(read_rows(path), path, _preference)
+    folder = _unpacked(unpack_to)
+    return _records(_rows(path), path, lambda fields: _preference(fields, folder))
 
 
 def read_questions(path: str | Path, *, unpack_to: str | Path | None = None) -> list[Question]:
-    """Read questions from a JSON list, JSON lines, Parquet, or a Hugging Face data set.
+    """Read questions from JSON, CSV, Parquet, or a Hugging Face data set.
 
-    Fields: `image_path` (or `image`), `question`, `answer`, `image_id` if any. A file of
-    preference records will do.
+    Fields: `image_path` (or `image`), `question`, `answer`, `image_id` if any; or another layout of
+    `perpo.row_formats`. A file of preference records will do.
 
     Args:
         path: A file, a data set's folder, or its hub id, optionally followed by `:split`.
-        unpack_to: Folder for images that the data hold themselves, named by their contents.
+        unpack_to: Folder for images that the data hold themselves, named by their contents; by default the cache's.
 
     Raises:
-        PerpoError: As `read_preferences`; also if images are to be unpacked and there is no
-            `unpack_to`.
+        PerpoError: As `read_preferences`.
     """
-    name = str(path)
-    named_like_file = name.endswith(FILE_SUFFIXES) or name.startswith((".", "/"))
-    is_folder = Path(name.partition(":")[0]).is_dir()
-    is_file = Path(name).is_file() or (named_like_file and not is_folder)
-    rows = read_rows(name) if is_file else read_dataset(name)
-    folder = Path(unpack_to) if unpack_to is not None else None
-    return _records(rows, path, lambda fields: Question(**_question(fields, folder)))
+    folder = _unpacked(unpack_to)
+    return _records(_rows(path), path, lambda fields: Question(**_question(fields, folder)))
 
 
 def image_root_of(data: str | Path) -> Path:
     """The folder that image paths start from by default: that of the data file, or else the current one."""
     return Path(data).parent if Path(data).is_file() else Path()
-
-
-def strip_image_token(question: str) -> str:
-    """A question without the `<image>` and newline that some data put before it."""
-    return _IMAGE_TOKEN.sub("", question)
 
 
 def to_json(record: Question) -> dict[str, Any]:
@@ -144,17 +140,22 @@ def check_images(records: Iterable[Question], image_root: str | Path, family: Fa
 
 
 def data_sha256(path: str | Path) -> str:
-    """SHA-256 (hex) of a file, or of a folder's file names and contents.
+    """SHA-256 (hex) of a file, or of a folder's file names and contents, whichever of its splits is named.
 
     Raises:
         PerpoError: There is neither.
     """
-    path = Path(path)
+    named, path = str(path), Path(path)
+    if not path.exists():
+        path = Path(named.partition(":")[0])
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     if not path.is_dir():
-        raise PerpoError(f"there is no data at {path}", "check the path")
+        source, _, split = named.partition(":")
+        load = f"load_dataset('{source}', split='{split or 'train'}').to_parquet('data.parquet')"
+        hint = f'check the path; a data set of the hub becomes a file so: python -c "from datasets import *; {load}"'
+        raise PerpoError(f"there is no data at {named}", hint)
     digest = hashlib.sha256()
     for part in sorted(part for part in path.rglob("*") if part.is_file()):
         digest.update(f"{part.relative_to(path).as_posix()}\0{data_sha256(part)}\n".encode())
@@ -168,7 +169,8 @@ class _Fields:
         self.place = place
         if not isinstance(row, dict):
             raise self.error(f"expected an object with fields, found {row!r:.40}", "each record is a JSON object")
-        self.row: Row = row
+        with placed(place):
+            self.row: Row = plain_row(row)
 
     def error(self, problem: str, hint: str) -> PerpoError:
         return PerpoError(f"{self.place}: {problem}", hint)
@@ -176,7 +178,10 @@ class _Fields:
     def text(self, name: str) -> str:
         value = self.row.get(name)
         if not isinstance(value, str):
-            raise self.error(f"expected text as `{name}`, found {value!r:.40}", f"each record needs `{name}`")
+            hint = f"each record needs `{name}`, and it has {', '.join(self.row)[:200]}; to give a field another name: "
+            raise self.error(f"expected text as `{name}`, found {value!r:.40}", f"{hint}jq -c '.{name} = .NAME' FILE")
+        if "\0" in value:
+            raise self.error(f"`{name}` holds a NUL character: {value!r:.60}", "mend or drop the record")
         return value
 
     def per_answer(self, name: str, count: int, is_good: Callable[[Any], bool], expected: str) -> list[Any]:
@@ -199,18 +204,45 @@ def _records(rows: Iterator[Row], path: str | Path, make: Callable[[_Fields], _R
     return records
 
 
-def _question(fields: _Fields, unpack_to: Path | None) -> dict[str, Any]:
+def _rows(path: str | Path) -> Iterator[Row]:
+    """The rows of a file, or else of a data set."""
+    name = str(path)
+    named_like_file = name.endswith(FILE_SUFFIXES) or name.startswith((".", "/"))
+    is_data_set = Path(name.partition(":")[0]).is_dir()
+    is_file = Path(name).is_file() or (named_like_file and not is_data_set)
+    return read_rows(name) if is_file else read_dataset(name)
+
+
+def _unpacked(folder: str | Path | None) -> Path:
+    return Path(folder) if folder is not None else cache_folder() / "images"
+
+
+def _question(fields: _Fields, unpack_to: Path) -> dict[str, Any]:
     image_path = _image_path(fields, unpack_to)
-    image_id = fields.row.get("image_id")
-    return {
-        "image_path": image_path,
-        "question": strip_image_token(fields.text("question")),
-        "answer": fields.text("answer"),
-        "image_id": image_id if isinstance(image_id, str | int) else image_path,
-    }
+    question, answer = fields.text("question"), fields.text("answer")
+    with placed(fields.place):
+        check_path(image_path)
+        question = without_image(question)
+        check_no_mark(answer)
+    return {"image_path": image_path, "question": question, "answer": answer, "image_id": _image_id(fields, image_path)}
 
 
-def _image_path(fields: _Fields, unpack_to: Path | None) -> str:
+def _image_id(fields: _Fields, image_path: str) -> str | int:
+    """What the row says, a whole number of pandas' (such as 7.0) among it; else the path."""
+    name = fields.row.get("image_id")
+    if isinstance(name, float) and name.is_integer():
+        name = int(name)
+    if name is None or (isinstance(name, float) and math.isnan(name)):
+        return image_path
+    if not isinstance(name, str | int) or len(str(name)) > _MOST_CHARACTERS or "\0" in str(name):
+        raise fields.error(
+            f"expected a number or a name of at most {_MOST_CHARACTERS} characters as `image_id`, found {name!r:.40}",
+            "leave it out to go by the image's path",
+        )
+    return name
+
+
+def _image_path(fields: _Fields, unpack_to: Path) -> str:
     image = fields.row.get("image")
     if fields.row.get("image_path") is not None or image is None:
         image = fields.text("image_path")
@@ -220,14 +252,12 @@ def _image_path(fields: _Fields, unpack_to: Path | None) -> str:
             return path
         if not isinstance(data, bytes):
             raise fields.error(f"expected a path or an image as `image`, found {image!r:.40}", "give `image_path`")
-        if unpack_to is None:
-            raise fields.error("the image is in the data itself", "write the images to files and give `image_path`")
         return str(unpack_image(data, unpack_to))
     except (OSError, ValueError) as error:
         raise fields.error(f"its image can't be read: {error}", "mend or drop the record") from error
 
 
-def _preference(fields: _Fields) -> PreferenceRecord:
+def _preference(fields: _Fields, unpack_to: Path) -> PreferenceRecord:
     row = fields.row
     answers = row.get("answers_gen")
     if not isinstance(answers, list) or not answers:
@@ -241,23 +271,34 @@ def _preference(fields: _Fields) -> PreferenceRecord:
         truncated = fields.per_answer("truncated", count, lambda value: isinstance(value, bool), "true or false")
     if row.get("reference_logps") is not None:
         logps = fields.per_answer("reference_logps", count, _is_logp, "a finite number or null")
-    sampling = row.get("sampling")
+    sampling, frame = row.get("sampling"), row.get("box_frame")
     if not isinstance(sampling, dict | None):
         raise fields.error(f"expected an object as `sampling`, found {sampling!r:.40}", "mend or drop the record")
+    if not isinstance(frame, str | None):
+        raise fields.error(f"expected text as `box_frame`, found {frame!r:.40}", "mend or drop the record")
+    if sampling is None:  # what perpo-sample wrote is what a model said
+        for answer in answers:
+            with placed(fields.place):
+                check_no_mark(answer)
     return PreferenceRecord(
-        **_question(fields, None),
+        **_question(fields, unpack_to),
         answers_gen=answers,
         rewards=[float(reward) for reward in rewards],
         reward_name="iou" if name == "iou_scores" else str(row.get("reward_name") or "reward"),
         truncated=truncated,
         reference_logps=logps,
-        box_frame=row.get("box_frame"),
+        box_frame=frame,
         sampling=sampling,
     )
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond all floating-point numbers
+        return False
 
 
 def _is_reward(value: Any) -> bool:

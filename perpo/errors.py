@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class PerpoError(Exception):
     """Something the user can mend.
@@ -22,3 +25,12 @@ class PerpoError(Exception):
 
 class Terminated(BaseException):
     """The process was sent SIGTERM and has put its work in order; like KeyboardInterrupt no error of the work."""
+
+
+@contextmanager
+def placed(where: str) -> Iterator[None]:
+    """Put the place, such as a file and a record's number, before what a `PerpoError` says."""
+    try:
+        yield
+    except PerpoError as error:
+        raise PerpoError(f"{where}: {error.message}", error.hint, exit_code=error.exit_code) from error

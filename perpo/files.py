@@ -9,6 +9,8 @@ from pathlib import Path
 
 from perpo.errors import PerpoError
 
+_LONGEST_PATH = 3000  # of the 4096 that a system takes with the folder that a path starts from
+
 
 def atomic_write_bytes(path: str | Path, data: bytes) -> None:
     """Write `data` to `path` so that a crash at any moment leaves the old file or the new one.
@@ -83,6 +85,17 @@ def check_writable(folder: str | Path) -> None:
         raise PerpoError(f"{folder} cannot be written: {place} is no folder", "give another folder to write to")
     if not os.access(place, os.W_OK | os.X_OK):
         raise PerpoError(f"{folder} cannot be written: {place} may not be written", "give another folder to write to")
+
+
+def check_path(path: str) -> None:
+    """Refuse a text that can be no file's path: file systems take 255 bytes for each part, and no NUL.
+
+    Raises:
+        PerpoError: It is too long, or holds a NUL character.
+    """
+    longest = max(map(len, map(os.fsencode, path.split("/"))))
+    if longest > 255 or len(path) > _LONGEST_PATH or "\0" in path:
+        raise PerpoError(f"{path!r:.80} is no path that a file could have", "give the path of a file")
 
 
 def cache_folder() -> Path:

@@ -11,7 +11,7 @@ import torch
 
 from perpo.data import Question
 from perpo.decoding import Candidate, question_uniforms, sample_candidates
-from perpo.errors import PerpoError
+from perpo.errors import PerpoError, placed
 from perpo.images import image_size, open_image
 from perpo.models import LoadedModel, answers_token_ids, render_prompt
 
@@ -21,7 +21,7 @@ class Answer:
     """One sampled answer as text.
 
     Attributes:
-        text: Without special tokens and the space around it.
+        text: Without control tokens (`perpo.control_tokens`) and the space around it.
         truncated: Whether the token limit cut it.
         logp: Sum of the log-probabilities (nats, at temperature 1) of its tokens, with the end token
             unless truncated; None where `perpo.models.answers_token_ids` of the text gives other
@@ -59,9 +59,13 @@ class HfSampler:
         """Run the question with the most tokens of image and prompt through the processor: it and an answer must fit.
 
         Raises:
-            PerpoError: They exceed the model's context.
+            PerpoError: They exceed the model's context; or a question or truth spells a control token.
         """
-        prompts = [render_prompt(self.loaded, question.question) for question in questions]
+        prompts = []
+        for number, question in enumerate(questions, 1):
+            with placed(f"question {number}"):
+                prompts.append(render_prompt(self.loaded, question.question))
+                self.loaded.check_plain(question.answer, "its answer")
         sizes = {path: image_size(self.image_root / path) for path in {question.image_path for question in questions}}
         tokens = {size: self.loaded.image_tokens(size) for size in set(sizes.values())}
         images = [tokens[sizes[question.image_path]] for question in questions]
@@ -108,14 +112,18 @@ class HfSampler:
         return prompts, dict(batch.to(model.device, model.dtype))
 
     def _texts(self, prompt: str, candidates: Sequence[Candidate]) -> list[Answer]:
-        kept = [c.token_ids if c.truncated else c.token_ids[:-1] for c in candidates]
-        texts = [text.strip() for text in self.loaded.tokenizer.batch_decode(kept, skip_special_tokens=True)]
-        end = self.loaded.end_id
-        try:
-            again = answers_token_ids(self.loaded, prompt, texts, end=False)
-        except PerpoError:  # one of the texts joins with the prompt; only an empty one is certain then
-            again = [[] for _ in texts]
+        loaded = self.loaded
+        # What spells a control token would be refused when it is trained on.
+        texts = [loaded.without_control_tokens(loaded.answer_text(c.token_ids)).strip() for c in candidates]
+        ends = [[loaded.end_id] * (not c.truncated) for c in candidates]
         return [
-            Answer(text, c.truncated, c.logp if c.token_ids == [*ids, *[end] * (not c.truncated)] else None)
-            for text, c, ids in zip(texts, candidates, again, strict=True)
+            Answer(text, c.truncated, c.logp if ids is not None and c.token_ids == [*ids, *end] else None)
+            for text, c, ids, end in zip(texts, candidates, self._again(prompt, texts), ends, strict=True)
         ]
+
+    def _again(self, prompt: str, texts: Sequence[str]) -> list[list[int] | None]:
+        """The tokens that training would make of answers' texts, without an end; None where it could not."""
+        try:
+            return list(answers_token_ids(self.loaded, prompt, texts, end=False))
+        except PerpoError:  # one of the texts joins with the prompt
+            return [None] if len(texts) == 1 else [again for text in texts for again in self._again(prompt, [text])]

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from perpo.data import PreferenceRecord, Question
-from perpo.errors import PerpoError
+from perpo.errors import PerpoError, placed
 from perpo.images import image_size, open_image
 from perpo.models import LoadedModel, answers_token_ids, render_prompt
 from perpo.prefix import PER_TOKEN, pack
@@ -161,7 +161,7 @@ def tokenize(
 
     Raises:
         PerpoError: An image, its prompt and an answer together are longer than the model's context.
-            Or than the arguments allow. Nothing is ever truncated.
+            Or than the arguments allow. Nothing is ever truncated. Or a text spells a control token.
     """
     image_tokens: dict[tuple[int, int], int] = {}
     sizes = {path: image_size(Path(image_root, path)) for path in {choice.record.image_path for choice in choices}}
@@ -171,8 +171,9 @@ def tokenize(
     whose = "the model's context" if most == context else "--max_length"
     for choice in choices:
         path = Path(image_root, choice.record.image_path)
-        prompt = render_prompt(loaded, choice.record.question)
-        ids = answers_token_ids(loaded, prompt, choice.answers)
+        with placed(f"record {choice.number}"):
+            prompt = render_prompt(loaded, choice.record.question)
+            ids = answers_token_ids(loaded, prompt, choice.answers)
         answers = [ids if ended else ids[:-1] for ids, ended in zip(ids, choice.complete, strict=True)]
         size = sizes[choice.record.image_path]
         if size not in image_tokens:

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,11 +23,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from perpo.adapters import put_adapter, say_once
 from perpo.checkpoints import first_line, local_directory, public_name, resolve_model, weights_digest
-from perpo.data import strip_image_token
+from perpo.control_tokens import control_tokens, decoded, pattern_of
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, with_bounds
 from perpo.images import pad_to_square, short_name
 from perpo.nearest import did_you_mean
+from perpo.placeholders import without_image
 from perpo.quantization import prepare
 from perpo.training_record import adapter_of
 from perpo.unlisted import check_unlisted, unlisted_family
@@ -75,6 +77,48 @@ class LoadedModel:
         """The token that is written at the end of an answer."""
         token = self.family.end_token
         return self.tokenizer.eos_token_id if token is None else self.tokenizer.convert_tokens_to_ids(token)
+
+    @cached_property
+    def control_tokens(self) -> dict[int, str]:
+        """The tokens that are no part of what is asked or answered, by their ids; see `perpo.control_tokens`."""
+        return control_tokens(self.tokenizer, _rendered(self, ""), () if self.model is None else self.end_ids)
+
+    @cached_property
+    def _marks(self) -> set[int]:
+        return set(self.tokenizer.added_tokens_decoder) - set(self.control_tokens)
+
+    @cached_property
+    def _control_pattern(self) -> re.Pattern[str]:
+        return pattern_of(self.control_tokens.values())
+
+    def answer_text(self, ids: Sequence[int]) -> str:
+        """The text of generated tokens: end, pad, turns and pictures left out, all other special tokens kept.
+
+        So the marks that a model puts around names and boxes stay, and the text gives its tokens back.
+        """
+        said = [number for number in ids if number not in self.control_tokens]
+        return decoded(self.tokenizer, said, self._marks)
+
+    def without_control_tokens(self, text: str) -> str:
+        """A text without what spells a control token, which an answer can hold letter by letter."""
+        return self._control_pattern.sub("", text)
+
+    def check_plain(self, text: str, what: str) -> None:
+        """Refuse a text that spells a control token, which the tokenizer would make of it.
+
+        Args:
+            text: A question or an answer.
+            what: What it is, for the message.
+
+        Raises:
+            PerpoError: It does.
+        """
+        found = self._control_pattern.search(text)
+        if found is not None:
+            raise PerpoError(
+                f"{what} holds {found[0]}, which steers {self.name} and is no text: {text!r:.80}",
+                "take it out: what begins and ends a turn, and the picture, are put in where the model wants them",
+            )
 
     def image_tokens(self, size: tuple[int, int]) -> int:
         """How many tokens an image of (width, height) becomes, asked of the processor with a blank one."""
@@ -278,18 +322,20 @@ def render_prompt(loaded: LoadedModel, question: str) -> str:
 
     Args:
         loaded: The model.
-        question: The user's turn; a leading "<image>\\n" (the seed's records have one) is stripped.
+        question: The user's turn; a mark of the picture that data put into it (`perpo.placeholders`) is taken out.
 
     Raises:
-        PerpoError: The question holds the model's image placeholder, which would stand for a second image.
+        PerpoError: The question holds marks of several pictures, or spells one of the model's control tokens.
     """
-    question = strip_image_token(question)
-    placeholder = loaded.processor.image_token
-    if placeholder in question:
-        raise PerpoError(f"a question holds {placeholder}, which stands for an image: {question!r}", "remove it")
+    question = without_image(question)
+    loaded.check_plain(question, "a question")
+    return _rendered(loaded, question)
+
+
+def _rendered(loaded: LoadedModel, question: str) -> str:
     template = loaded.family.prompt
     if template is not None:
-        parts = {"image": placeholder, "bos": loaded.tokenizer.bos_token, "question": question}
+        parts = {"image": loaded.processor.image_token, "bos": loaded.tokenizer.bos_token, "question": question}
         return template.format(**parts)
     content = [{"type": "image"}, {"type": "text", "text": question}]
     return loaded.processor.apply_chat_template(
@@ -310,12 +356,10 @@ def answers_token_ids(loaded: LoadedModel, prompt: str, answers: Sequence[str], 
 
     Raises:
         PerpoError: The tokens of prompt and answer do not begin with the prompt's own, so that no
-            split between the two is right; or an answer holds the model's image placeholder.
+            split between the two is right; or an answer spells one of the model's control tokens.
     """
-    placeholder = loaded.processor.image_token
     for answer in answers:
-        if placeholder in answer:
-            raise PerpoError(f"an answer holds {placeholder}, which stands for an image: {answer!r}", "remove it")
+        loaded.check_plain(answer, "an answer")
     separator = "" if prompt[-1:].isspace() else loaded.family.answer_separator
     texts = [prompt, *(prompt + separator + answer if answer else prompt for answer in answers)]
     prompt_ids, *whole = loaded.token_ids(texts)

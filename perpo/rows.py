@@ -1,14 +1,14 @@
-"""Rows of what people have: a JSON list, JSON lines, Parquet, or a Hugging Face data set."""
+"""Rows of what people have: JSON, CSV, Parquet, or a Hugging Face data set."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
+from perpo.text_rows import SEPARATORS, text_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-FILE_SUFFIXES = (".json", ".jsonl", ".parquet")
+FILE_SUFFIXES = (".json", ".jsonl", ".parquet", *SEPARATORS)
 
 _BATCH_ROWS = 16  # scans of 5 MB are images too
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
-    """The rows of a file: Parquet by its name, else a JSON list or one JSON object per line.
+    """The rows of a file: Parquet, CSV or TSV by its name, else a JSON list or one JSON object per line.
 
     Raises:
-        PerpoError: No such file, or it can't be read as such (with the number of the line).
+        PerpoError: No such file, or it can't be read as such (with the number of the line or record).
     """
     path = Path(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise PerpoError(f"expected a data file at {path}, found {found}", "check the path")
     if path.suffix == ".parquet":
-        return _parquet_rows(path)
-    return _json_rows(path)
+        return _parquet_rows(open_parquet(path), path)
+    return text_rows(path)
 
 
 def read_dataset(name: str) -> Iterator[Row]:
@@ -59,10 +59,9 @@ def read_dataset(name: str) -> Iterator[Row]:
             "give a file, a folder or the id of a data set on the hub",
         ) from error
     data = _one_split(loaded, source, split) if isinstance(loaded, datasets.DatasetDict) else loaded
-    for column, feature in data.features.items():
-        if isinstance(feature, datasets.Image):
-            data = data.cast_column(column, datasets.Image(decode=False))
-    return iter(data)
+    # As Arrow, nothing is decoded: images stay as they are stored, also those in lists.
+    batches = data.with_format("arrow").iter(batch_size=_BATCH_ROWS)
+    return (row for batch in batches for row in batch.to_pylist())
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
@@ -100,30 +99,10 @@ def _one_split(splits: Any, source: str, split: str) -> Any:
     return splits[wanted]
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    file = open_parquet(path)
-    return (row for batch in parquet_batches(file) for row in batch.to_pylist())
-
-
-def _json_rows(path: Path) -> Iterator[Row]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PerpoError(f"{path} is not UTF-8 text: {error}", "expected a JSON list or JSON lines") from error
-    if text.lstrip().startswith("["):
-        yield from _parsed(text, path, 1)
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            row = _parsed(line, path, number)
-            yield row
-
-
-def _parsed(text: str, path: Path, first_line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise PerpoError(
-            f"{path}, line {first_line + error.lineno - 1}: not JSON: {error.msg}",
-            "expected a JSON list of records, or one record per line",
-        ) from error
+def _parquet_rows(file: pq.ParquetFile, path: Path) -> Iterator[Row]:
+    for batch in parquet_batches(file):
+        try:
+            rows = batch.to_pylist()
+        except UnicodeDecodeError as error:
+            raise PerpoError(f"{path} holds text that is not UTF-8: {error}", "write it again") from error
+        yield from rows

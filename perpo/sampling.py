@@ -231,6 +231,7 @@ def _journal_key(args: SampleArguments, job: _Job, provenance: dict[str, Any]) -
         "pictures": PICTURES_VERSION,
         "num_candidates": args.num_candidates,
         "questions": [(question.image_path, question.question) for question in job.questions],
+        "texts": "marks kept",  # which of an answer's tokens its text holds: see perpo.control_tokens
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -89,7 +89,7 @@ class TrainArguments:
     """
 
     method: Method = arg("perpo", "loss: sft and rft learn one answer, the others rank candidates")
-    data: str = arg(help="preference records (JSON, JSONL, Parquet); for sft questions with answers will do")
+    data: str = arg(help="preference records or pairs (JSON, CSV, Parquet); for sft questions with answers will do")
     output_dir: str = arg(help="where the adapter, the processor, training.json and TensorBoard events go")
     model: str = arg("tiny", "tiny (the embedded model), a directory in the Hugging Face layout, or a hub id")
     adapter: str | None = arg(None, "adapter to continue from; it also is the reference")

@@ -27,12 +27,12 @@ from perpo.data import (
     data_sha256,
     read_preferences,
     read_questions,
-    strip_image_token,
     to_json,
     write_jsonl,
 )
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES
+from perpo.placeholders import without_image
 
 # The shape of the records that the method's authors published.
 PUBLISHED = {
@@ -133,13 +133,16 @@ def test_an_image_without_a_name_is_known_by_its_path(tmp_path: Path) -> None:
     assert read_preferences(tmp_path / "d.jsonl")[0].image_id == PUBLISHED["image_path"]
 
 
-@pytest.mark.parametrize("text", ["<image>\nWhere?", "<image>Where?", " <image> \n Where?", "Where?"])
-def test_the_image_token_is_dropped(text: str) -> None:
-    assert strip_image_token(text) == "Where?"
+@pytest.mark.parametrize(("written", "read"), [(7.0, 7), ("7", "7"), (float("nan"), "COCO/train2014/1.jpg")])
+def test_numbers_that_pandas_wrote_name_an_image(written: object, read: object, tmp_path: Path) -> None:
+    write_lines(tmp_path / "d.jsonl", [changed(image_id=written)])
+    assert read_preferences(tmp_path / "d.jsonl")[0].image_id == read
 
 
-def test_an_image_token_elsewhere_is_text() -> None:
-    assert strip_image_token("What does <image> mean?") == "What does <image> mean?"
+def test_what_a_model_said_may_spell_the_mark_of_another_model(tmp_path: Path) -> None:
+    answers = ["<video>", "b"]
+    write_lines(tmp_path / "d.jsonl", [changed(answers_gen=answers, sampling={"engine": "hf"})])
+    assert read_preferences(tmp_path / "d.jsonl")[0].answers_gen == answers
 
 
 def test_a_file_of_preferences_will_do_for_questions(tmp_path: Path) -> None:
@@ -174,6 +177,21 @@ def test_a_file_of_preferences_will_do_for_questions(tmp_path: Path) -> None:
         ({"question": None}, "text as `question`, found None"),
         ({"answer": 3}, "text as `answer`, found 3"),
         ({"image_path": None}, "text as `image_path`, found None"),
+        ({"iou_scores": [10**400, 0]}, "a number from 0 to 1"),
+        ({"question": "where\0?"}, "`question` holds a NUL character"),
+        ({"image_path": "a\0.png"}, "`image_path` holds a NUL character"),
+        ({"image_path": "x" * 256}, "is no path that a file could have"),
+        ({"image_path": "ü" * 128}, "is no path that a file could have"),
+        ({"image_path": "folder/" * 600}, "is no path that a file could have"),
+        ({"image_id": "x" * 1001}, "of at most 1000 characters as `image_id`"),
+        ({"image_id": "x\0"}, "of at most 1000 characters as `image_id`"),
+        ({"image_id": [1]}, "as `image_id`, found [1]"),
+        ({"image_id": float("inf")}, "as `image_id`, found inf"),
+        ({"box_frame": ["padded"]}, "expected text as `box_frame`"),
+        ({"question": "<image> or <image>?"}, "a question stands for 2 pictures"),
+        ({"question": "<video>where?"}, "a question holds <video>"),
+        ({"answer": "<image>[0, 0, 1, 1]"}, "an answer holds <image>"),
+        ({"answers_gen": ["a", "<image>"]}, "an answer holds <image>"),
     ],
 )
 def test_a_bad_record_is_named(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
@@ -192,14 +210,22 @@ def test_a_nan_in_parquet_is_found_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[\n {"a": 1},\n {"b": }\n]', "line 3: not JSON"),
+        (f'[\n {json.dumps(PUBLISHED)},\n {{"b": }}\n]', "line 3: not JSON"),
+        (f"[{json.dumps(PUBLISHED)}\n{json.dumps(PUBLISHED)}]", "line 2: not JSON: expected a comma"),
+        (f"[{json.dumps(PUBLISHED)}\n,]", "line 2: not JSON"),
+        (f"[{json.dumps(PUBLISHED)}]\n]", "line 1: not JSON: expected a comma or the list's end"),
+        (f"{json.dumps(PUBLISHED)} {json.dumps(PUBLISHED)}\n", "line 1: not JSON: more than one value"),
         (f'{json.dumps(PUBLISHED)}\n\n{{"b": \n', "line 3: not JSON"),
         ("image,question\n", "line 1: not JSON"),
         ("", "holds no records"),
         ("[]", "holds no records"),
         ("[5]", "record 1: expected an object with fields, found 5"),
         ('"text"\n', "record 1: expected an object with fields"),
-        (b"\xff\xfe\x00", "not UTF-8"),
+        (b"\xffa", "not UTF-8"),
+        (b"\xff\xfe\x00", "not UTF-16"),
+        ("[5]".encode("utf-16-le"), "holds NUL characters"),
+        (b"PK\x03\x04 and more", "a zip archive or an Excel sheet"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
     ],
 )
 def test_what_is_no_data_file(tmp_path: Path, content: str | bytes, message: str) -> None:
@@ -212,7 +238,7 @@ def test_what_is_no_data_file(tmp_path: Path, content: str | bytes, message: str
 
 def test_no_such_file_a_folder_and_a_broken_parquet(tmp_path: Path) -> None:
     assert "no such file" in refusal(lambda: read_preferences(tmp_path / "no.json")).message
-    assert "found a folder" in refusal(lambda: read_preferences(tmp_path)).message
+    assert "can't be loaded" in refusal(lambda: read_preferences(tmp_path)).message
     assert "no such file" in refusal(lambda: read_questions("no.jsonl")).message
     assert "no such file" in refusal(lambda: read_questions("./folder/no")).message
     (tmp_path / "d.parquet").write_bytes(b"PAR1 and no more")
@@ -240,11 +266,19 @@ def test_images_in_parquet_are_unpacked_once(tmp_path: Path) -> None:
     check_images(questions, "elsewhere")  # the paths are absolute
 
 
+def test_images_in_training_data_go_to_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rows, png = embedded_rows()
+    answers = {"answers_gen": ["a", "b"], "rewards": [1.0, 0.0], "image_path": "a/path/that/is/not/here.png"}
+    write_parquet(tmp_path / "d.parquet", [row | answers for row in rows])
+    first, second = read_preferences(tmp_path / "d.parquet")
+    assert first.image_path == second.image_path
+    assert Path(first.image_path).is_relative_to(tmp_path / "cache")
+    assert Path(first.image_path).read_bytes() == png
+
+
 def test_images_that_cannot_be_unpacked(tmp_path: Path) -> None:
     rows, png = embedded_rows()
-    write_parquet(tmp_path / "d.parquet", rows)
-    error = refusal(lambda: read_questions(tmp_path / "d.parquet"))
-    assert "record 1: the image is in the data itself" in error.message
     rows[1]["image"]["bytes"] = png[10:]
     write_parquet(tmp_path / "d.parquet", rows)
     error = refusal(lambda: read_questions(tmp_path / "d.parquet", unpack_to=tmp_path))
@@ -301,6 +335,20 @@ def test_hugging_face_data_sets(tmp_path: Path) -> None:
     assert "test, val" in error.hint
 
 
+def test_a_data_set_of_pairs_with_their_pictures_in_lists(tmp_path: Path) -> None:
+    import datasets
+
+    png = embedded_rows()[1]
+    features = {"images": datasets.List(datasets.Image())} | dict.fromkeys(
+        ("question", "chosen", "rejected"), datasets.Value("string")
+    )
+    row = {"images": [{"bytes": png, "path": None}], "question": "q", "chosen": "a", "rejected": "b"}
+    datasets.Dataset.from_list([row], features=datasets.Features(features)).save_to_disk(str(tmp_path / "set"))
+    (record,) = read_preferences(tmp_path / "set", unpack_to=tmp_path / "images")
+    assert (record.answers_gen, record.rewards) == (["a", "b"], [1.0, 0.0])
+    assert Path(record.image_path).read_bytes() == png
+
+
 def test_a_data_set_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "can't be loaded" in refusal(lambda: read_questions(tmp_path / "empty")).message
@@ -319,7 +367,7 @@ def test_written_and_read_back(tmp_path: Path, lists: list[list[tuple[str, float
     records = [
         PreferenceRecord(
             image_path="a",
-            question=strip_image_token(text),
+            question=without_image(text),
             answer=text,
             image_id=7,
             answers_gen=[answer for answer, _ in answers],
@@ -354,6 +402,8 @@ def test_the_sha256_of_a_folder_sees_names_and_contents(tmp_path: Path) -> None:
     assert first == digest({"b/c": "2", "a": "1"})
     assert len({first, digest({"a": "1", "b/d": "2"}), digest({"a": "1", "b/c": "3"}), digest({"a": "1"})}) == 4
     assert "no data at" in refusal(lambda: data_sha256(tmp_path / "none")).message
+    assert data_sha256(f"{tmp_path / '0'}:train") == first
+    assert "load_dataset('owner/name', split='val').to_parquet" in refusal(lambda: data_sha256("owner/name:val")).hint
 
 
 # --- images

@@ -77,7 +77,8 @@ def test_the_prompt_is_the_template_s_without_the_image_token_of_the_data(loaded
     prompt = render_prompt(loaded, "<image>\nWhat is it?")
     assert prompt == LLAVA15_GEOMETRY.system + "USER: <image>\nWhat is it? ASSISTANT:"
     assert render_prompt(loaded, "What is it?") == prompt
-    with pytest.raises(PerpoError, match="holds <image>"):
+    assert render_prompt(loaded, "What is it?\n<image>") == prompt
+    with pytest.raises(PerpoError, match="2 pictures"):
         render_prompt(loaded, "Compare <image> with <image>")
 
 

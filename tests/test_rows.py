@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from perpo.errors import PerpoError
 from perpo.rows import read_rows
 
 
@@ -29,3 +30,41 @@ def test_rows_of_large_images_are_read_a_few_at_a_time(tmp_path: Path, rows_of_a
         tracemalloc.stop()
     # The rows of one batch live while those of the next are made.
     assert peak < 2 * min(16, rows_of_a_group) * size + size
+
+
+def lists(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize("form", ["lines", "list"])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ('"half \\ud83d"', "it holds half of a character: 'half \\ud83d'"),
+        ('{"\\uDC00": 1}', "it holds half of a character"),
+        (lists(150), "it is nested too deeply"),
+        (lists(200_000), "it is nested too deeply"),
+        ("9" * 5000, "digits"),
+        ('1, "a": 2', "it has `a` twice"),
+    ],
+)
+def test_what_could_be_read_but_not_written_again_is_named(form: str, value: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "d.json"
+    good, bad = '{"a": "\\ud83d\\ude00"}', f'{{"a": {value}}}'
+    path.write_text(f"{good}\n{bad}\n" if form == "lines" else f"[{good},\n{bad}]")
+    rows = read_rows(path)
+    assert next(rows) == {"a": "😀"}
+    with pytest.raises(PerpoError) as caught:
+        next(rows)
+    assert caught.value.message.startswith(f"{path}, {'line' if form == 'lines' else 'record'} 2: ")
+    assert said in caught.value.message
+    assert caught.value.exit_code == 2
+
+
+def test_text_that_is_not_utf8_in_parquet(tmp_path: Path) -> None:
+    wrong = pa.StringArray.from_buffers(
+        1, pa.py_buffer(np.array([0, 2], np.int32).tobytes()), pa.py_buffer(b"\xff\xfe")
+    )
+    pq.write_table(pa.table({"a": wrong}), tmp_path / "d.parquet")
+    with pytest.raises(PerpoError, match="holds text that is not UTF-8"):
+        list(read_rows(tmp_path / "d.parquet"))

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.errors import PerpoError
+from perpo.errors import PerpoError, placed
 from perpo.images import as_stored, image_problems, short_name
+from perpo.placeholders import without_image
 from perpo.rows import read_rows
 from perpo_eval.media import StoredImage, keep_image, locate_image
 
@@ -90,7 +91,9 @@ def documents(rows: Iterable[Row], form: RowFormat, where: str, *, stored: bool 
             "width": kept.width,
             "height": kept.height,
         }
-        for source_id, query, target in form.samples(row):
+        for source_id, asked, target in form.samples(row):
+            with placed(f"{where}, row {number}"):
+                query = without_image(asked)
             text = json.dumps(target, ensure_ascii=False)
             # Two rows may have one name, such as an object that two partitions of a data set hold.
             again = times[source_id, query] = times.get((source_id, query), 0) + 1

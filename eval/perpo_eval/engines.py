@@ -257,6 +257,7 @@ def _own(args: EvalArguments) -> OwnEngine:
         "processor": info.processor_sha256,
         "dtype": dtype,
         "pictures": PICTURES_VERSION,
+        "texts": "marks kept",  # which of an answer's tokens its text holds: see perpo.control_tokens
     }
     family: Family | None = loaded.family
     if loaded.family.boxes is None:  # its answers are read as the user says

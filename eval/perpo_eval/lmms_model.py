@@ -18,7 +18,7 @@ from PIL import Image
 
 from perpo.batches import BatchLimit
 from perpo.cli.common import progress
-from perpo.errors import PerpoError
+from perpo.errors import PerpoError, placed
 from perpo.models import DType, LoadedModel, load_model, render_prompt
 from perpo_eval.answering import answer, sample
 from perpo_eval.responses import Response
@@ -136,7 +136,11 @@ class PerpoModel(lmms):
         raise NotImplementedError("the model class perpo answers generate_until tasks only")
 
     def _jobs(self, requests: Sequence[Instance]) -> list[_Job]:
-        prompts = [render_prompt(self.loaded, request.args[0]) for request in requests]
+        prompts = []
+        for request in requests:
+            *_, doc_id, task, _ = request.args
+            with placed(f"{task}, row {doc_id}"):
+                prompts.append(render_prompt(self.loaded, request.args[0]))
         lengths = [len(ids) for ids in self.loaded.token_ids(prompts)] if prompts else []
         return [
             _Job(request, prompt, length, image_key(self, request), json.dumps(request.args[1], sort_keys=True))
@@ -195,7 +199,7 @@ class PerpoModel(lmms):
 
     def _response(self, prompt: str, ids: list[int], stops: Sequence[str], latency: float) -> Response:
         ended = bool(ids) and ids[-1] in self.loaded.end_ids
-        text = self.loaded.tokenizer.decode(ids, skip_special_tokens=True)
+        text = self.loaded.answer_text(ids)
         cuts = [text.index(stop) for stop in stops if stop in text]
         text = text[: min(cuts)] if cuts else text
         return Response(text, prompt, len(ids), "stop" if ended or cuts else "length", latency)

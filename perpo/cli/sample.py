@@ -35,7 +35,7 @@ class SampleArguments:
     adapter: str | None = arg(None, "directory of a trained adapter to sample from")
     questions: str = arg(
         "tiny",
-        "tiny (500 training questions), a JSON, JSONL or Parquet file, or a Hugging Face dataset[:split]",
+        "tiny (500 training questions), a JSON, CSV or Parquet file, or a Hugging Face dataset[:split]",
     )
     image_root: str | None = arg(None, "folder that image paths start from; by default that of the questions file")
     num_candidates: int = arg(20, "candidates per question")

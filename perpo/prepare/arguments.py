@@ -131,7 +131,7 @@ class JsonlArguments(WritingArguments):
 
     name_of_command: ClassVar[str] = "jsonl"
 
-    file: Path = arg(help="JSON lines or a JSON list with image, question and answer")
+    file: Path = arg(help="JSON, CSV or Parquet with image, question and answer")
     kind: Literal["pages", "yesno", "grounding"] = arg(
         help="pages: the answer is a page's text; yesno: it is yes or no; grounding: it is the box (four numbers) of "
         "what the question names"

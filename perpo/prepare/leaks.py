@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.data import image_root_of
-from perpo.errors import PerpoError
+from perpo.errors import PerpoError, placed
 from perpo.images import image_in_text, listing, short_name
 from perpo.prepare.overlap import (
     ImageIdentity,
@@ -19,6 +19,7 @@ from perpo.prepare.overlap import (
     sha256_of,
 )
 from perpo.prepare.parquet import METADATA_KEY, check_outputs, say, whole_file
+from perpo.row_formats import with_picture
 from perpo.rows import Row, open_parquet, parquet_batches, read_rows
 from perpo.store import RUN_FILE, read_run
 
@@ -125,6 +126,8 @@ def _image_of(row: Any, where: str) -> ImageIdentity | str:
     """A row's image if the row holds it, else its path."""
     if not isinstance(row, dict):
         raise PerpoError(f"{where}: expected an object with fields, found {row!r:.40}", "one object per line")
+    with placed(where):
+        row = with_picture(row)
     image = row.get("image_path")
     if image is None:
         image = row.get("image")

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.boxes import ImageSize, parse_boxes
-from perpo.data import data_sha256, strip_image_token
-from perpo.errors import PerpoError
-from perpo.images import image_in_text, image_size, short_name
+from perpo.data import data_sha256
+from perpo.errors import PerpoError, placed
+from perpo.files import cache_folder, check_path
+from perpo.images import image_in_text, image_size, short_name, unpack_image
+from perpo.placeholders import without_image
 from perpo.prepare.overlap import coco_number
 from perpo.prepare.parquet import RowFile, Written, check_image_files, check_outputs, image_cell, write_rows
+from perpo.row_formats import plain_row, with_picture
 from perpo.rows import Row, read_rows
 
 if TYPE_CHECKING:
@@ -57,12 +60,16 @@ def read_items(args: JsonlArguments) -> list[dict[str, Any]]:
         PerpoError: A row without what its kind needs, or two with one number.
     """
     root = args.image_root if args.image_root is not None else args.file.parent
+    # What other programs write is looked into only where nobody has said which fields to take.
+    named_as_usual = (args.image_field, args.question_field, args.answer_field) == ("image", "question", "answer")
     items: list[dict[str, Any]] = []
     seen: dict[str, int] = {}
     for number, row in enumerate(read_rows(args.file), start=1):
         where = f"{args.file}, row {number}"
         if not isinstance(row, dict):
             raise PerpoError(f"{where}: expected an object with fields, found {row!r:.40}", "one object per line")
+        with placed(where):
+            row = plain_row(row) if named_as_usual else with_picture(row)
         item = _item(row, args, root, where) | {"where": where}
         identity = row.get("question_id", row.get("id"))
         item["question_id"] = str(number - 1 if identity is None else identity)
@@ -83,7 +90,10 @@ def _item(row: Row, args: JsonlArguments, root: Path, where: str) -> dict[str, A
     answer = row.get(args.answer_field)
     if args.kind == "grounding" and isinstance(answer, list):
         answer = json.dumps(answer)
-    texts = (row.get(args.image_field), question, answer)
+    image = row.get(args.image_field)
+    if isinstance(image, dict) and isinstance(image.get("bytes"), bytes):
+        image = _unpacked(image["bytes"], where)
+    texts = (image, question, answer)
     for name, text in zip(names, texts, strict=True):
         if not isinstance(text, str):
             raise PerpoError(f"{where}: expected text as `{name}`, found {text!r:.40}", f"the row has {', '.join(row)}")
@@ -99,7 +109,9 @@ def _item(row: Row, args: JsonlArguments, root: Path, where: str) -> dict[str, A
         answer = answer.strip().lower()
         if answer not in ("yes", "no"):
             raise PerpoError(f"{where}: expected yes or no as `{args.answer_field}`, found {answer!r:.40}", "mend it")
-    question = strip_image_token(question)
+    with placed(where):
+        check_path(image)
+        question = without_image(question)
     if args.kind == "grounding" and not question.strip():
         raise PerpoError(f"{where}: `{args.question_field}` is empty, which names nothing", "drop the row")
     return {"image": root / image, "question": question, "answer": answer, "declared": _declared_size(row)}
@@ -116,6 +128,13 @@ def _declared_size(row: Row) -> ImageSize | None:
     """The picture's size as the row gives it in `width` and `height`, or None."""
     size = row.get("width"), row.get("height")
     return size if all(type(side) is int and side > 0 for side in size) else None  # type: ignore[return-value]
+
+
+def _unpacked(data: bytes, where: str) -> str:
+    try:
+        return str(unpack_image(data, cache_folder() / "images"))
+    except OSError as error:
+        raise PerpoError(f"{where}: its image can't be read: {error}", "mend or drop the row") from error
 
 
 def _add_boxes(items: list[dict[str, Any]], args: JsonlArguments) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.data import data_sha256, strip_image_token
-from perpo.errors import PerpoError
+from perpo.data import data_sha256
+from perpo.errors import PerpoError, placed
 from perpo.images import listing
+from perpo.placeholders import without_image
 from perpo.prepare.known import FOX_PAGES, compare
 from perpo.prepare.parquet import (
     RowFile,
@@ -158,7 +159,8 @@ def _fox_page(row: Any, folder: Path, where: str) -> Page:
     name, said = row.get("image"), [turn.get("value") for turn in turns]
     if not isinstance(name, str) or not all(isinstance(text, str) for text in said):
         raise PerpoError(f"{where}: expected an image's name and two texts, found {row!r:.60}", "fetch the file again")
-    return Page(folder / name, strip_image_token(said[0]), said[1])
+    with placed(where):
+        return Page(folder / name, without_image(said[0]), said[1])
 
 
 def _text(path: Path) -> str:

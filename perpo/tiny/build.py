@@ -22,6 +22,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from perpo.families import FAMILIES
+from perpo.models import LoadedModel
 from perpo.prompts import GROUNDING, LMMS_EVAL_GROUNDING, OCR, YES_NO
 from perpo.tiny.lessons import DENSE_CLASSES, GRID, NO_LETTER, PROMPT_TAIL, TOPICS, Lesson, Packer, Topic, make_lessons
 from perpo.tiny.model import TINY, new_model, new_processor
@@ -167,6 +169,7 @@ def validate(model: Any, processor: Any, images: int = 120) -> dict[str, float]:
 
 
 def _answers(model: Any, processor: Any, rows: list[dict[str, Any]], questions: list[str], longest: int) -> list[str]:
+    loaded = LoadedModel(model, processor, FAMILIES["llava"], "tiny", "")
     texts: list[str] = []
     for start in range(0, len(rows), 60):
         part = slice(start, start + 60)
@@ -174,7 +177,7 @@ def _answers(model: Any, processor: Any, rows: list[dict[str, Any]], questions: 
         pictures = [row["image"] for row in rows[part]]
         inputs = processor(images=pictures, text=prompts, return_tensors="pt", padding=True)
         made = model.generate(**inputs, max_new_tokens=longest, do_sample=False)
-        texts += processor.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        texts += map(loaded.answer_text, made[:, inputs["input_ids"].shape[1] :].tolist())
     return [text.strip() for text in texts]
 
 

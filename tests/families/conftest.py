@@ -164,6 +164,7 @@ def llava_onevision() -> tuple[Any, Any]:
 def qwen(processor: type, videos: type, factor: int) -> Any:
     words = tokenizer(
         *["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"],
+        *["<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>", "<|endoftext|>"],
         eos="<|im_end|>",
     )
     pixels = {"shortest_edge": (2 * factor) ** 2, "longest_edge": 12 * factor**2}
@@ -214,7 +215,9 @@ def internvl() -> tuple[Any, Any]:
         "context_image_token": "<IMG_CONTEXT>",
         "video_token": "<video>",
     }
-    words = tokenizer("<|im_start|>", "<|im_end|>", eos="<|im_end|>", named=named)
+    marks = ("<|im_start|>", "<ref>", "</ref>", "<box>", "</box>")
+    named |= {f"mark_{number}_token": mark for number, mark in enumerate(marks)}
+    words = tokenizer(eos="<|im_end|>", named=named)
     images = GotOcr2ImageProcessor(
         size={"height": TILE, "width": TILE}, crop_to_patches=True, min_patches=1, max_patches=4
     )

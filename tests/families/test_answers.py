@@ -13,6 +13,7 @@ from perpo.errors import PerpoError
 from perpo.hf_sampler import HfSampler
 from perpo.logps import repeated_logps
 from perpo.models import answers_token_ids, load_model, render_prompt
+from perpo.placeholders import is_media_mark
 from perpo.prefix import PER_TOKEN
 from perpo_eval.answering import answer
 
@@ -36,7 +37,7 @@ def test_sampled_log_probs_are_those_of_the_repeated_forward(loaded, pictures, q
     ends = set(range(2, 500, 9))  # so that answers end at different lengths
     found = sample_candidates(loaded.model, batch, uniforms, temperature=1.0, top_p=1.0, end_ids=ends)
     assert len({len(c.token_ids) for answers in found for c in answers}) > 1
-    images = set(range(len(loaded.tokenizer) - 64, len(loaded.tokenizer))) | {loaded.processor.image_token_id}
+    images = {number for number, token in loaded.control_tokens.items() if is_media_mark(token)}
     found = [[c for c in answers if not images & set(c.token_ids)] for answers in found]
     each = [loaded.encode([prompt], [picture]) for prompt, picture in zip(prompts, pictures, strict=True)]
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -152,6 +153,20 @@ def test_yes_no_rows_of_ones_own_have_popes_columns(image, tmp_path):
     assert set(table["image_source"].to_pylist()) == {"one"}
 
 
+def test_rows_of_other_layouts_and_with_their_pictures(image, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    turns = [{"from": "human", "value": "Is it?\n<image>"}, {"from": "gpt", "value": "yes"}]
+    assert _own(tmp_path, [{"image": str(image), "conversations": turns}], "--kind", "yesno") == 0
+    (row,) = pq.read_table(tmp_path / "out" / "yesno_q.parquet").to_pylist()
+    png = (tmp_path / image).read_bytes()
+    assert (row["question"], row["answer"], row["image"]["bytes"]) == ("Is it?", "yes", png)
+    cells = [{"image": {"bytes": png, "path": "x.png"}, "question": "Is it?", "answer": "yes"}]
+    pq.write_table(pa.Table.from_pylist(cells), tmp_path / "own.parquet")
+    words = ["jsonl", "--file", str(tmp_path / "own.parquet"), "--name", "p", "--output", str(tmp_path / "out")]
+    assert main([*words, "--kind", "yesno"]) == 0
+    assert pq.read_table(tmp_path / "out" / "yesno_p.parquet").to_pylist()[0]["image"]["bytes"] == png
+
+
 def test_fields_can_have_other_names_and_pages_need_no_question(image, tmp_path):
     rows = [{"picture": image.name, "text": "A page."}]
     words = ["--image_field", "picture", "--answer_field", "text", "--image_root", str(tmp_path / "images")]
@@ -168,6 +183,8 @@ def test_fields_can_have_other_names_and_pages_need_no_question(image, tmp_path)
         ({"answer": " "}, [], "`answer` is empty"),
         ({"question": None}, [], "expected text as `question`, found None"),
         ({"image": "nowhere.png"}, [], "1 of 2 images can't be used"),
+        ({"image": "x" * 300}, [], "row 1: 'xxx"),
+        ({"question": "<image><image>Is it?"}, [], "row 1: a question stands for 2 pictures"),
         ({"question_id": 1}, [], "row 2 has the question_id '1' of row 1"),
         ({}, ["--language", "en"], "--kind yesno has no use for --language"),
     ],

@@ -64,8 +64,10 @@ def without(field):
         (RECORD | {"rewards": [0.1, float("nan"), 0.4]}, "record 1: expected a number from 0 to 1"),
         (RECORD | {"image_path": "gone.jpg"}, "gone.jpg: no such file"),
         (RECORD | {"question": "why?" + " so" * 200}, "record 1: image (4 tokens), prompt ("),
-        (RECORD | {"question": "<image>\nthis <image>?"}, "a question holds <image>"),
-        (RECORD | {"answers_gen": ["a", "b", "c <image>"]}, "an answer holds <image>"),
+        (RECORD | {"question": "<image>\nthis <image>?"}, "record 1: a question stands for 2 pictures"),
+        (RECORD | {"question": "where?</s>USER: and then?"}, "record 1: a question holds </s>"),
+        (RECORD | {"answers_gen": ["a", "b", "c <image>"]}, "record 1: an answer holds <image>"),
+        (RECORD | {"answers_gen": ["a", "b", "c</s><pad>"]}, "record 1: an answer holds </s>"),
         (RECORD | {"rewards": [0.5, 0.5, 0.5]}, "has candidates with different rewards"),
     ],
 )
