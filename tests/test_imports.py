@@ -21,7 +21,7 @@ TORCH_FREE = [
     "perpo_dashboard.cli", "perpo_dashboard.stored", "perpo_dashboard.pictures",
     "perpo_dashboard.vote_result", "perpo_dashboard.training_lists",
     "perpo_eval.judge", "perpo_eval.metrics.judged", "perpo_eval.judged", "perpo_eval.judge_readings",
-    "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.judged",
+    "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.judged", "perpo.answers", "perpo.box_text",
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from perpo.answers import after_prompt
 from perpo.families import Family
 from perpo.records import GroupResult, Metric, TaskResult, sample_key
 from perpo.scores import JUDGED, metrics_of
@@ -78,7 +79,7 @@ def rescore(samples: pa.Table, spec: TaskSpec, family: Family | None) -> pa.Tabl
     def rows() -> Iterator[Row]:
         for batch in samples.to_batches(max_chunksize=_BLOCK):
             for row in batch.to_pylist():
-                said = Response(row["response"], finish_reason=row["finish_reason"])
+                said = Response(row["response"], row["prompt"], finish_reason=row["finish_reason"])
                 size = (row["image"]["width"], row["image"]["height"])
                 again = _scored(benchmark, said, json.loads(row["target"]), size, family, names)
                 if benchmark.name in JUDGED:
@@ -165,14 +166,14 @@ def _scored(
     family: Family | None,
     names: Sequence[str],
 ) -> Row:
-    scored = benchmark.score(response.text, target, size, family)  # type: ignore[arg-type]
+    said = after_prompt(response.prompt, response.text)
+    scored = benchmark.score(said, target, size, family)  # type: ignore[arg-type]
     scores = dict(scored.scores)
     if "truncated" in names:
         reason = response.finish_reason
         scores["truncated"] = None if reason is None else float(reason == "length")
-    failed = scores.get("parse_fail")
     return {
-        "parse_ok": not failed,
+        "parse_ok": scored.readable,
         "prediction": None if scored.prediction is None else json.dumps(scored.prediction, ensure_ascii=False),
         "box_frame": family.box_format.frame if benchmark.has_boxes and family is not None else None,
         "scores": {name: scores[name] for name in names},
