@@ -7,6 +7,8 @@ response or a truth asks here; what is stored stays whole.
 from __future__ import annotations
 
 import re
+from collections import deque
+from collections.abc import Iterator
 from typing import Literal
 
 Kind = Literal["box", "yes_no", "text"]
@@ -66,9 +68,7 @@ def after_prompt(prompt: str | None, response: str) -> str:
 
 def opened_thought(prompt: str) -> str:
     """The mark of a thought that a prompt ends with, or an empty text."""
-    mark = None
-    for mark in _THOUGHT.finditer(prompt, max(0, len(prompt) - 40)):
-        pass
+    mark = _last(_THOUGHT.finditer(prompt, max(0, len(prompt) - 40)))
     return mark[0] if mark and mark["open"] and not prompt[mark.end() :].strip() else ""
 
 
@@ -113,9 +113,7 @@ def _within(text: str, marks: re.Pattern[str]) -> str:
 
 def _boxed(text: str) -> str:
     r"""What stands in the last `\boxed{}`."""
-    start = None
-    for start in _BOXED.finditer(text):
-        pass
+    start = _last(_BOXED.finditer(text))
     if start is None:
         return text
     depth, end = 1, len(text)
@@ -128,7 +126,9 @@ def _boxed(text: str) -> str:
 
 
 def _labelled(text: str) -> str:
-    label = None
-    for label in _LABEL.finditer(text):
-        pass
+    label = _last(_LABEL.finditer(text))
     return text if label is None else text[label.end() :].strip()
+
+
+def _last(matches: Iterator[re.Match[str]]) -> re.Match[str] | None:
+    return next(iter(deque(matches, maxlen=1)), None)
