@@ -70,7 +70,8 @@ class TaskResult:
     """What came of one task (benchmark, split and scorer).
 
     `data_sha256` covers every row of the task's data, also those that a limit left out; `n_total`
-    counts them, `n_scored` those that were scored. `benchmark` is a key of `perpo.scores.BENCHMARKS`;
+    counts them, `n_scored` those that were scored, `n_truncated` the answers that were cut at the token
+    limit (None where that is not known). `benchmark` is a key of `perpo.scores.BENCHMARKS`;
     `prompt` is what was asked, with the place of the sample's own words in braces; `note` is what a
     reader of the numbers must know, such as rows of two data sets in one split. What a reported number
     leaves open is None.
@@ -93,6 +94,7 @@ class TaskResult:
     n_error: int | None
     cluster_key: str | None
     metrics: list[Metric]
+    n_truncated: int | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)

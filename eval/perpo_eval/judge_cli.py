@@ -92,7 +92,7 @@ def judge_main(argv: list[str]) -> int:
 
 def show(path: Path, *, as_json: bool) -> int:
     """Print a run that was just stored, and say where it lies; the exit code."""
-    from perpo.run_tables import run_texts
+    from perpo.run_tables import answer_notes, run_texts
     from perpo.store import read_run
 
     record = read_run(path).record
@@ -101,6 +101,8 @@ def show(path: Path, *, as_json: bool) -> int:
     else:
         for text in run_texts(record):
             text.show()
+    for note in (note for task in record.tasks for note in answer_notes(task)):
+        print(f"warning: {note.rstrip('.')}; --max_new_tokens sets where, for a task or for all", file=sys.stderr)
     print(f"run record: {path}", file=sys.stderr)
     results = path.parents[1]
     where = "" if results == Path(JudgeArguments.output) else f" --output {shlex.quote(str(results))}"

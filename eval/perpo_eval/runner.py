@@ -23,8 +23,9 @@ from perpo_eval.engines import check_engine, family_from, load_engine
 from perpo_eval.judge_cli import check_swap, given, judge_of
 from perpo_eval.rescoring import check_unused, rescored, score_responses
 from perpo_eval.responses import ResponseJournal, read_responses
-from perpo_eval.storing import RunWriter, answer_tokens, check_family, check_frame, templates_of
+from perpo_eval.storing import RunWriter, check_family, check_frame, templates_of
 from perpo_eval.suites import TaskSpec, load_task, missing_tasks, select_tasks
+from perpo_eval.token_limits import token_limits
 
 if TYPE_CHECKING:
     from perpo_eval.cli import EvalArguments
@@ -58,7 +59,7 @@ def evaluate(args: EvalArguments) -> Path | None:
     engine = load_engine(args)
     check_family(engine.family, specs)
     templates = templates_of(args, specs, engine.family)
-    settings = {spec.name: _settings(args, spec) for spec in specs}
+    settings = {task: _settings(args, limit) for task, limit in token_limits(args, specs).items()}
     device = getattr(engine.model, "device", None)  # a model behind a server has none here
     hardware = provenance.hardware(None if device is None else str(device))
     run = RunWriter(args, engine.info, engine.family, training, hardware, began, clock, judge)
@@ -79,7 +80,7 @@ def check(args: EvalArguments) -> list[TaskSpec]:
     Raises:
         PerpoError: A number out of its range, or data, a model, an adapter or an output that cannot be used.
     """
-    for name in ("batch_size", "limit", "max_new_tokens"):
+    for name in ("batch_size", "limit"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise PerpoError(f"--{name} is {value}; expected at least 1", "leave it out for the default")
@@ -90,6 +91,7 @@ def check(args: EvalArguments) -> list[TaskSpec]:
         raise PerpoError("lmms-eval, which evaluates, is not installed", "pip install 'perpo[eval]'")
     specs = select_tasks(args.suite, args.data, args.tasks)
     check_swap(args, {spec.benchmark for spec in specs})
+    token_limits(args, specs)
     if args.family is not None:
         family_of(args.family)
     if not args.tasks and (missing := missing_tasks(args.suite, args.data, specs)):
@@ -153,9 +155,9 @@ def write_questions(args: EvalArguments) -> int:
     return len(lines)
 
 
-def _settings(args: EvalArguments, spec: TaskSpec) -> dict[str, Any]:
-    """lmms-eval's generation_kwargs of a task."""
-    settings: dict[str, Any] = {"max_new_tokens": answer_tokens(args, spec), "do_sample": False}
+def _settings(args: EvalArguments, limit: int) -> dict[str, Any]:
+    """lmms-eval's generation_kwargs of a task whose answers are cut at a limit."""
+    settings: dict[str, Any] = {"max_new_tokens": limit, "do_sample": False}
     if args.temperature > 0:
         drawn = {"temperature": args.temperature, "top_p": args.top_p, "seed": args.seed}
         settings |= {"do_sample": True, **drawn}

@@ -244,7 +244,13 @@ def task_result(data_of: Mapping[str, Any], samples: pa.Table) -> TaskResult:
         n_parse_fail=samples.num_rows - sum(samples["parse_ok"].to_pylist()),
         n_error=samples.num_rows - samples["error"].null_count,
         metrics=metrics(benchmark, [samples], data_of["box_frame"]),
+        n_truncated=_truncated(samples["finish_reason"].to_pylist()),
     )
+
+
+def _truncated(reasons: Sequence[str | None]) -> int | None:
+    """How many answers were cut at the token limit; None where it is known of none how it ended."""
+    return reasons.count("length") if any(reason is not None for reason in reasons) else None
 
 
 def groups(results: Sequence[TaskResult], tables: Sequence[pa.Table]) -> list[GroupResult]:
