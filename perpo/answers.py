@@ -73,15 +73,16 @@ def opened_thought(prompt: str) -> str:
 
 
 def _behind_thoughts(response: str, kind: Kind) -> str | None:
-    marks = list(_THOUGHT.finditer(response))
-    if not marks or (kind == "text" and marks[0]["open"] and response[: marks[0].start()].strip()):
-        return response
-    end = max((mark.end() for mark in marks if not mark["open"]), default=0)
-    opened = next((mark for mark in marks if mark.start() >= end), None)
-    # A page of text may hold such a mark, but it does not begin with one.
-    if opened is not None and (kind != "text" or not response[end : opened.start()].strip()):
+    end, is_open = 0, False
+    for mark in _THOUGHT.finditer(response):
+        # A page of text may hold such a mark, but no thought begins within it.
+        if mark["open"] and not is_open and kind == "text" and response[end : mark.start()].strip():
+            break
+        is_open = mark["open"] is not None
+        end = end if is_open else mark.end()
+    if is_open:
         return None
-    return response[end:].strip()
+    return response[end:].strip() if end else response
 
 
 def _unwrapped(text: str) -> str:
