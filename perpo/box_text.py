@@ -209,6 +209,9 @@ def _in_brackets(text: str) -> list[Numbers]:
     found: list[Numbers] = []
     corners: list[re.Match[str]] = []
     for run in _RUN.finditer(text):
+        opened = _opened(text, run).endswith(("[", "("))
+        if opened and run.end() == len(text):
+            return found  # a list that was cut, perhaps within its last number
         numbers = [float(number) for number in _EACH.findall(run[0])]
         if len(numbers) == 2:
             if corners and not _are_linked(text, corners[-1], run):
@@ -218,7 +221,7 @@ def _in_brackets(text: str) -> list[Numbers]:
             continue
         found += _of_corners(text, corners)
         corners = []
-        if len(numbers) == 4 or not _opened(text, run).endswith(("[", "(")):
+        if len(numbers) == 4 or not opened:
             found += [Numbers(four, percent="%" in run[0]) for four in _fours(numbers)]
     return found + _of_corners(text, corners)
 
