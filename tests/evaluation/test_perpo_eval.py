@@ -59,6 +59,7 @@ def test_the_record_holds_what_happened(refcoco_folder, checkpoint, tmp_path, sc
     assert (record.model.dtype, record.model.attention, record.model.adapter_sha256) == ("float32", "sdpa", None)
     assert len(record.model.weights_sha256) == 64
     assert [t.max_new_tokens for t in record.tasks] == [64, 64]
+    assert record.generation["max_new_tokens"] == {task.task: 64 for task in record.tasks}
     assert [(t.task, t.n_total, t.n_scored, t.box_frame) for t in record.tasks] == [
         ("refcoco_val", 10, 10, "padded"),
         ("refcocog_val", 10, 10, "padded"),
