@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perpo.box_text import numbers_in
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 
@@ -37,11 +37,6 @@ _DIVISOR: dict[str, float] = {"0-1": 1.0, "0-1000": 1000.0, "0-999": 999.0, "bin
 _LAST_BIN = 1023
 # How far a share of the frame's side may lie beyond it by rounding alone.
 _ROUNDING = 0.01
-
-_NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
-_RUN = re.compile(rf"(?<![A-Za-z0-9_.+-]){_NUMBER}(?:(?:\s*[,;，、]\s*|\s+){_NUMBER})*(?![A-Za-z0-9_]|\.[0-9])")
-_BETWEEN_CORNERS = re.compile(r"\s*[\])]\s*[,;，、]?\s*[\[(]\s*")
-_BIN_RUN = re.compile(r"<loc[0-9]{4}>(?:\s*<loc[0-9]{4}>)*")
 
 
 @dataclass(frozen=True)
@@ -135,12 +130,14 @@ def parse_boxes(
     frame: Frame = "original",
     resize: Resize | None = None,
 ) -> list[Box]:
-    """Read every box in a text, in the order of the text.
+    """Read every box of a response or a truth, in the order of the text; of thoughts before the answer, none.
 
     Four numbers make a box: `[a, b, c, d]`, `(a, b, c, d)`, `(a, b), (c, d)`, `[[a, b], [c, d]]`,
-    a JSON list, or bare numbers divided by commas or white space; eight bare numbers make two
-    boxes. Numbers may be written `.61` or `1e-1`. Any other count of numbers is no box. Of
-    `bins`, four `<locNNNN>` make a box. Inverted boxes are returned as they are.
+    `{"bbox_2d": [a, b, c, d]}`, `x1=a, y1=b, x2=c, y2=d`, or bare numbers divided by commas or white
+    space; eight bare numbers make two boxes. Numbers may be written `.61` or `1e-1`; with percent signs
+    they are shares of no other scale. Any other count of numbers is no box, and neither is a polygon. Of
+    `bins`, four `<locNNNN>` make a box. Inverted boxes are returned as they are. `perpo.box_text` says
+    what is read where a text holds several of these.
 
     Args:
         text: What a model said.
@@ -156,9 +153,11 @@ def parse_boxes(
     """
     fmt = BoxFormat(scale, order, frame, resize)
     boxes = []
-    for numbers in _quadruples(text, fmt):
-        box = np.array(numbers, dtype=np.float64) / _DIVISOR.get(scale, 1.0)
-        if order == "yxyx":
+    for numbers in numbers_in(text, bins=scale == "bins"):
+        if numbers.percent and str(scale) != "percent":
+            continue
+        box = np.array(numbers.values, dtype=np.float64) / _DIVISOR.get(scale, 1.0)
+        if order == "yxyx" and not numbers.named:
             box = box[[1, 0, 3, 2]]
         if image_size is not None:
             with np.errstate(over="ignore", invalid="ignore"):
@@ -181,13 +180,16 @@ def box_problem(text: str, fmt: BoxFormat, image_size: ImageSize) -> str | None:
     """What keeps a text from being a true box of this format, or None.
 
     Args:
-        text: What is to hold a box; the first one counts.
+        text: What is to hold one box.
         fmt: The format.
         image_size: (width, height) of the original image in pixels.
     """
-    box = parse_box(text, fmt, image_size)
-    if box is None:
-        return "holds no box"
+    boxes = parse_boxes(
+        text, scale=fmt.scale, order=fmt.order, image_size=image_size, frame=fmt.frame, resize=fmt.resize
+    )
+    if len(boxes) != 1:
+        return f"holds {len(boxes)} boxes instead of one" if boxes else "holds no box"
+    (box,) = boxes
     if not _area(box) > 0:
         return "holds an empty or inverted box"
     shares = original_to_frame(box, fmt.frame, image_size)
@@ -292,30 +294,3 @@ def _frame_pixels(fmt: BoxFormat, image_size: ImageSize) -> tuple[float, float]:
 def _area(boxes: Box) -> Box:
     sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
     return sides[..., 0] * sides[..., 1]
-
-
-def _quadruples(text: str, fmt: BoxFormat) -> list[list[float]]:
-    """Groups of four numbers that are boxes, in the order of the text."""
-    if fmt.scale == "bins":
-        runs = [[float(number) for number in re.findall(r"[0-9]{4}", run)] for run in _BIN_RUN.findall(text)]
-        return [part for run in runs for part in _split(run)]
-    found: list[list[float]] = []
-    corner: re.Match[str] | None = None  # a pair of numbers that may be the first corner of a box
-    for run in _RUN.finditer(text):
-        numbers = [float(number) for number in re.findall(_NUMBER, run[0])]
-        bracketed = text[: run.start()].rstrip().endswith(("[", "("))
-        if corner and len(numbers) == 2 and _BETWEEN_CORNERS.fullmatch(text, corner.end(), run.start()):
-            found.append([float(number) for number in re.findall(_NUMBER, corner[0])] + numbers)
-            corner = None
-            continue
-        corner = run if len(numbers) == 2 else None
-        if len(numbers) == 4 or not bracketed:
-            found.extend(_split(numbers))
-    return found
-
-
-def _split(numbers: list[float]) -> list[list[float]]:
-    """Numbers in fours; none where they are not a multiple of four."""
-    if len(numbers) % 4:
-        return []
-    return [numbers[start : start + 4] for start in range(0, len(numbers), 4)]

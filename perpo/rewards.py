@@ -12,6 +12,7 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
+from perpo.answers import answer_of
 from perpo.boxes import BoxFormat, box_problem, iou, parse_box
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
@@ -19,6 +20,8 @@ from perpo.nearest import did_you_mean
 RewardFunction = Callable[[str, str, Mapping[str, Any]], float | None]
 """(prediction, truth, sample) -> a number in [0, 1], or None for an answer that can't be read.
 
+Both texts come whole. `iou` and `edit` reward the answer alone (`perpo.answers.answer_of`, which a function of the
+user's may call too) and cannot read a response whose thought never ends.
 `sample` holds the question's fields (`image_path`, `question`, `answer`, `image_id`) and the image's
 `image_size`, (width, height) in pixels.
 """
@@ -85,7 +88,7 @@ def check_truths(reward: RewardFunction, samples: Iterable[Mapping[str, Any]], b
 
 
 def _iou_reward(answers: BoxFormat, truths: BoxFormat) -> RewardFunction:
-    """IoU of the first boxes of both texts, in pixels of the original image."""
+    """IoU of the first boxes of both answers, in pixels of the original image."""
 
     def reward(prediction: str, truth: str, sample: Mapping[str, Any]) -> float | None:
         size = sample["image_size"]
@@ -97,9 +100,10 @@ def _iou_reward(answers: BoxFormat, truths: BoxFormat) -> RewardFunction:
     return reward
 
 
-def _edit_reward(prediction: str, truth: str, sample: Mapping[str, Any]) -> float:
-    """1 - Levenshtein distance (characters) / length of the longer text; 1 if both are empty."""
-    return Levenshtein.normalized_similarity(prediction, truth)
+def _edit_reward(prediction: str, truth: str, sample: Mapping[str, Any]) -> float | None:
+    """1 - Levenshtein distance (characters) / length of the longer answer; 1 if both are empty."""
+    said, wanted = answer_of(prediction, "text"), answer_of(truth, "text")
+    return None if said is None or wanted is None else Levenshtein.normalized_similarity(said, wanted)
 
 
 def _imported(module: str, function: str) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perpo.prepare.known import POPE_SPLITS
-from perpo.records import GroupResult, Metric, RunRecord, metric_of
+from perpo.records import GroupResult, Metric, RunRecord, TaskResult, metric_of
 from perpo.scores import BENCHMARKS, JUDGE_READINGS, JUDGED
 from perpo.tables import FRACTION, INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, with_unit
 
@@ -48,6 +48,7 @@ def run_texts(record: RunRecord) -> list[Text]:
         notes = [INTERVAL_NOTE, *_notes(group)]
         notes += [f"{task.task}: {task.note}." for task in record.tasks if task.note and task.task in group.tasks]
         notes += _failed_notes(record, group)
+        notes += [note for task in record.tasks if task.task in group.tasks for note in answer_notes(task)]
         notes += [METEOR_NOTE] if _lacks(group.metrics, "meteor") else []
         title = f"{record.name} on {group.name} (%{_judge(record, group)})"
         texts.append(_text(record, group, title, plain, notes))
@@ -60,6 +61,21 @@ def run_texts(record: RunRecord) -> list[Text]:
     if is_tiny(record) and texts:
         texts[-1].notes.append(TINY_NOTE)
     return texts
+
+
+def answer_notes(task: TaskResult) -> list[str]:
+    """What is to be said of answers to a task that were cut at the token limit, or are none that tables count."""
+    notes = []
+    if task.n_truncated:
+        at = "the token limit" if task.max_new_tokens is None else f"{task.max_new_tokens:,} tokens"
+        notes.append(f"{task.n_truncated:,} of {task.n_scored:,} answers to {task.task} were cut at {at}.")
+    unread = any(metric.name == "parse_fail" for metric in task.metrics)  # then the table has them
+    if task.n_parse_fail and not unread:
+        notes.append(
+            f"{task.n_parse_fail:,} of {task.n_scored:,} responses to {task.task} hold no answer, for their thoughts "
+            "never end."
+        )
+    return notes
 
 
 def _text(record: RunRecord, group: GroupResult, title: str, names: Sequence[str], notes: list[str]) -> Text:

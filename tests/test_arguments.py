@@ -25,6 +25,7 @@ class Arguments:
     adapter: str | None = arg(None, "start from here")
     cap: int | None = arg(None, "at most")
     tasks: list[str] = arg(["a"], "tasks")
+    limit: int | str | None = arg(None, "a number, or one by task")
     output: Path = arg(Path("out"), "where")
 
 
@@ -58,6 +59,17 @@ def test_every_type_is_read_from_flags() -> None:
         tasks=["a", "b"],
         output=Path("o"),
     )
+
+
+def test_a_number_or_text(tmp_path: Path) -> None:
+    assert parse("--data", "d").limit is None
+    assert parse("--data", "d", "--limit", "none").limit is None
+    assert parse("--data", "d", "--limit", "64").limit == 64
+    assert parse("--data", "d", "--limit", "pope=64").limit == "pope=64"
+    assert parse("--data", "d", "--config", config(tmp_path, "limit: 64")).limit == 64
+    assert parse("--data", "d", "--config", config(tmp_path, "limit: pope=64")).limit == "pope=64"
+    where = config(tmp_path, "limit: [64]")
+    assert message_and_hint("--data", "d", "--config", where)[0].endswith("expects a whole number or text, got [64]")
 
 
 def test_defaults_and_a_list_of_its_own() -> None:

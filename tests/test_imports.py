@@ -24,6 +24,7 @@ TORCH_FREE = [
     "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.judged", "perpo.locks", "perpo.samplers",
     "perpo.redact", "perpo_eval.failures", "perpo_eval.bodies", "perpo.images",
     "perpo.text_rows", "perpo.row_formats", "perpo.placeholders", "perpo.control_tokens",
+    "perpo.answers", "perpo.box_text",
 ]  # fmt: skip
 
 

@@ -162,3 +162,30 @@ def test_a_truth_that_the_users_function_cannot_read(tmp_path: Path, monkeypatch
     name = users_module(tmp_path, monkeypatch, "rewards_of_nothing", "def f(p, t, s):\n    return None\n")
     with pytest.raises(PerpoError, match="question 1: its truth 'a' cannot be read by the reward"):
         check(f"{name}:f", "a", boxes=None)
+
+
+def test_a_thought_is_no_answer_and_no_truth() -> None:
+    reward = load_reward("iou", LLAVA, LLAVA)
+    truth = "<think>Not [0.1, 0.1, 0.3, 0.3].</think><answer>[0.6, 0.6, 0.8, 0.8]</answer>"
+    check_truths(reward, [SAMPLE | {"answer": truth}], LLAVA)
+    assert score(reward, "[0.6, 0.6, 0.8, 0.8]", truth, SAMPLE).reward == 1.0
+    assert score(reward, "[0.1, 0.1, 0.3, 0.3]", truth, SAMPLE).reward == 0.0
+    assert not score(reward, "<think>[0.6, 0.6, 0.8, 0.8]", truth, SAMPLE).readable
+    edit = load_reward("edit", None, None)
+    assert score(edit, "<think>hm</think>\na page", "a page", SAMPLE) == Scored(1.0, readable=True)
+    assert score(edit, "<think>a page", "a page", SAMPLE) == Scored(0.0, readable=False)
+
+
+@pytest.mark.parametrize(
+    ("truth", "problem"),
+    [
+        ('[{"bbox_2d": [0.1, 0.2, 0.3, 0.4]}, {"bbox_2d": [0.6, 0.6, 0.8, 0.8]}]', "holds 2 boxes instead of one"),
+        ("[[0.1, 0.2], [0.3, 0.25], [0.3, 0.4], [0.1, 0.4]]", "holds no box"),
+        ("<think>[0.1, 0.2, 0.3, 0.4]", "holds no box"),
+    ],
+)
+def test_a_truth_holds_exactly_one_box(truth: str, problem: str) -> None:
+    reward = load_reward("iou", LLAVA, LLAVA)
+    samples = [SAMPLE | {"answer": "[0.1, 0.2, 0.3, 0.4]"}, SAMPLE | {"answer": truth}]
+    with pytest.raises(PerpoError, match=f"question 2: .* {problem}"):
+        check_truths(reward, samples, LLAVA)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from perpo.answers import answer_of
 from perpo.boxes import ImageSize
 from perpo.errors import PerpoError
 from perpo.families import Family
@@ -27,10 +28,12 @@ class Scored:
     Attributes:
         prediction: The answer as read (for JSON), or None if it could not be read.
         scores: A number for each score; None where it does not apply or could not be had.
+        readable: Whether the response holds an answer that could be read.
     """
 
     prediction: Any
     scores: dict[str, float | None]
+    readable: bool
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def _grounding_prompt(family: Family, style: PromptStyle) -> str:
 def _grounding_score(response: str, target: Any, size: ImageSize, family: Family) -> Scored:
     frames = (family.box_format.frame, *family.other_frames)
     scored = score_box(response, target, size, family.box_format, frames)
-    return Scored(scored.prediction, scored.scores)
+    return Scored(scored.prediction, scored.scores, scored.prediction is not None)
 
 
 GROUNDING = Benchmark(
@@ -121,7 +124,7 @@ def _pope_problem(row: Row) -> str | None:
 
 def _pope_score(response: str, target: Any, size: ImageSize, family: Family) -> Scored:
     scores: dict[str, float | None] = dict(score_answer(response, target))
-    return Scored(parse_answer(response), scores)
+    return Scored(parse_answer(response), scores, not scores["parse_fail"])
 
 
 POPE = Benchmark(
@@ -148,12 +151,13 @@ def _ocr_problem(row: Row) -> str | None:
 
 
 def _ocr_score(response: str, target: Any, size: ImageSize, family: Family) -> Scored:
+    answer = answer_of(response, "text")
     # The chat template ends before a blank or a line break, which some tokenizers give to the answer.
-    text, truth = response.strip(), target.strip()
+    text, truth = (answer or "").strip(), target.strip()
     page, swapped = score_page(text, truth), score_page(text, truth, swapped=True)
     scores = {name: getattr(page, name) for name in ("edit_distance", "f1", "precision", "recall", "bleu", "meteor")}
     scores |= {f"{name}:swapped": getattr(swapped, name) for name in ("precision", "recall", "bleu", "meteor")}
-    return Scored(text, scores)
+    return Scored(None if answer is None else text, scores, answer is not None)
 
 
 OCR_PAGES = Benchmark(
@@ -193,7 +197,11 @@ def _mmhal_problem(row: Row) -> str | None:
 
 def _unjudged(name: str) -> Callable[[str, Any, ImageSize, Family], Scored]:
     """A judge scores later (`perpo_eval.judged`): until then every score is None."""
-    return lambda response, target, size, family: Scored(None, dict.fromkeys(score_names(name)))
+
+    def score(response: str, target: Any, size: ImageSize, family: Family) -> Scored:
+        return Scored(None, dict.fromkeys(score_names(name)), answer_of(response, "text") is not None)
+
+    return score
 
 
 LLAVA_BENCH = Benchmark(

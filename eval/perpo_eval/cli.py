@@ -25,7 +25,11 @@ class AnswerFlags:
     batch_size: int | None = arg(
         None, "questions in one batch (default: 16; 1 for lmms:<model>); some answers in half precision depend on it"
     )
-    max_new_tokens: int | None = arg(None, "where answers are cut (default: by benchmark, 64 for boxes to 2048 a page)")
+    max_new_tokens: int | str | None = arg(
+        None,
+        "where answers are cut: 2048 for all, or by task or benchmark: pope=1024,refcoco_val=512; models that think "
+        "need more (default: by benchmark, 64 for boxes to 2048 a page)",
+    )
     temperature: float = arg(0.0, "0 takes the most probable token, more draws")
     top_p: float = arg(1.0, "share of the probability that is drawn from")
     seed: int = arg(0, "what is drawn depends on it, the question and the image alone")

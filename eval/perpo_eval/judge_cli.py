@@ -97,7 +97,7 @@ def show(path: Path, flags: JudgeFlags, *, as_json: bool) -> int:
         flags: The judge that was asked, if one was.
         as_json: Whether run.json is printed instead of the tables.
     """
-    from perpo.run_tables import run_texts
+    from perpo.run_tables import answer_notes, run_texts
     from perpo.store import read_run
 
     record = read_run(path).record
@@ -106,6 +106,8 @@ def show(path: Path, flags: JudgeFlags, *, as_json: bool) -> int:
     else:
         for text in run_texts(record):
             text.show()
+    for note in (note for task in record.tasks for note in answer_notes(task)):
+        print(f"warning: {note.rstrip('.')}; --max_new_tokens sets where, for a task or for all", file=sys.stderr)
     print(f"run record: {path}", file=sys.stderr)
     asked = {each.name: getattr(flags, each.name) for each in fields(JudgeFlags)}
     named = asked | {"judge_model": flags.judge_model or "NAME"}

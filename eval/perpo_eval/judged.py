@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from perpo.answers import after_prompt, answer_of
 from perpo.scores import JUDGED, score_names
 from perpo_eval.judge import JudgeSettings, Question, Verdict, ask_judge, judge_key
 from perpo_eval.judge_messages import llava_messages, mmhal_messages, official_settings, prompts_sha256
@@ -81,7 +82,7 @@ class Judge:
         return found, self._record(name for name in served if name is not None)
 
     def _questions(self, benchmark: str, row: Row) -> list[Question]:
-        target, key, answer = json.loads(row["target"]), row["sample_key"], row["response"].strip()
+        target, key, answer = json.loads(row["target"]), row["sample_key"], _answer(row)
         if benchmark == "mmhal":
             messages = mmhal_messages(row["question"], target["image_content"], target["reference"], answer)
             return [Question(key, messages, benchmark)]
@@ -162,6 +163,11 @@ def _read(benchmark: str, vote: Vote) -> dict[str, Any]:
         "rating": None if text is None else PARSERS[benchmark](text),
         "official": None if first is None else _READ_OFFICIALLY[benchmark](first),
     }
+
+
+def _answer(row: Row) -> str:
+    """What the judge is shown of a response: no thoughts, and nothing where a thought never ends."""
+    return (answer_of(after_prompt(row.get("prompt"), row["response"]), "text") or "").strip()
 
 
 def _votes(row: Row, verdicts: Mapping[str, Sequence[Verdict]]) -> list[Vote]:

@@ -129,7 +129,7 @@ def _store_again(
     results = []
     for result, table in zip(old.tasks, tables, strict=True):
         kept = {field.name: getattr(result, field.name) for field in fields(result)}
-        for measured in ("n_scored", "n_parse_fail", "n_error", "metrics"):
+        for measured in ("n_scored", "n_parse_fail", "n_error", "metrics", "n_truncated"):
             del kept[measured]
         frame = table["box_frame"][0].as_py() if table.num_rows else None
         results.append(scoring.task_result(kept | {"box_frame": frame, "task_version": scoring.TASK_VERSION}, table))

@@ -26,8 +26,9 @@ from perpo_eval.engines import check_engine, family_from, load_engine
 from perpo_eval.judge_cli import check_swap, given, judge_of
 from perpo_eval.rescoring import check_unused, rescored, score_responses
 from perpo_eval.responses import ResponseJournal, read_responses
-from perpo_eval.storing import RunWriter, answer_tokens, check_family, check_frame, templates_of
+from perpo_eval.storing import RunWriter, check_family, check_frame, templates_of
 from perpo_eval.suites import TaskData, TaskSpec, load_task, missing_tasks, select_tasks
+from perpo_eval.token_limits import token_limits
 
 if TYPE_CHECKING:
     from perpo_eval.cli import EvalArguments
@@ -62,9 +63,9 @@ def evaluate(args: EvalArguments) -> Path | None:
     engine = load_engine(args)
     check_family(engine.family, specs)
     templates = templates_of(args, specs, engine.family)
-    settings = {spec.name: _settings(args, spec) for spec in specs}
     # What is behind a server has no device here, whatever its client says.
     device = None if "served" in engine.identity else getattr(engine.model, "device", None)
+    settings = {task: _settings(args, limit) for task, limit in token_limits(args, specs).items()}
     hardware = provenance.hardware(None if device is None else str(device))
     run = RunWriter(args, engine.info, engine.family, training, hardware, began, clock, judge)
     world = World()
@@ -88,7 +89,7 @@ def check(args: EvalArguments) -> list[TaskSpec]:
     Raises:
         PerpoError: A number out of its range, or data, a model, an adapter or an output that cannot be used.
     """
-    for name in ("batch_size", "limit", "max_new_tokens"):
+    for name in ("batch_size", "limit"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise PerpoError(f"--{name} is {value}; expected at least 1", "leave it out for the default")
@@ -101,6 +102,7 @@ def check(args: EvalArguments) -> list[TaskSpec]:
         raise PerpoError("lmms-eval, which evaluates, is not installed", "pip install 'perpo[eval]'")
     specs = select_tasks(args.suite, args.data, args.tasks)
     check_swap(args, {spec.benchmark for spec in specs})
+    token_limits(args, specs)
     if args.family is not None:
         family_of(args.family)
     if not args.tasks and (missing := missing_tasks(args.suite, args.data, specs)):
@@ -183,9 +185,9 @@ def _check_shapes(args: EvalArguments, data: Sequence[TaskData]) -> None:
         raise PerpoError(f"{len(bad)} of {len(shown)} images can't be used:\n  {listing(bad)}", "leave their rows out")
 
 
-def _settings(args: EvalArguments, spec: TaskSpec) -> dict[str, Any]:
-    """lmms-eval's generation_kwargs of a task."""
-    settings: dict[str, Any] = {"max_new_tokens": answer_tokens(args, spec), "do_sample": False}
+def _settings(args: EvalArguments, limit: int) -> dict[str, Any]:
+    """lmms-eval's generation_kwargs of a task whose answers are cut at a limit."""
+    settings: dict[str, Any] = {"max_new_tokens": limit, "do_sample": False}
     if args.temperature > 0:
         drawn = {"temperature": args.temperature, "top_p": args.top_p, "seed": args.seed}
         settings |= {"do_sample": True, **drawn}

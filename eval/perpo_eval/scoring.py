@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from perpo.answers import after_prompt
 from perpo.families import Family
 from perpo.records import GroupResult, Metric, TaskResult, sample_key
 from perpo.scores import JUDGED, metrics_of
@@ -84,7 +85,7 @@ def rescore(samples: pa.Table, spec: TaskSpec, family: Family | None) -> pa.Tabl
                 if row["response"] is None:
                     yield row | _unanswered(benchmark, family, names)
                     continue
-                said = Response(row["response"], finish_reason=row["finish_reason"])
+                said = Response(row["response"], row["prompt"], finish_reason=row["finish_reason"])
                 size = (row["image"]["width"], row["image"]["height"])
                 again = _scored(benchmark, said, json.loads(row["target"]), size, family, names)
                 if benchmark.name in JUDGED:
@@ -187,14 +188,14 @@ def _scored(
     family: Family | None,
     names: Sequence[str],
 ) -> Row:
-    scored = benchmark.score(response.text, target, size, family)  # type: ignore[arg-type]
+    said = after_prompt(response.prompt, response.text)
+    scored = benchmark.score(said, target, size, family)  # type: ignore[arg-type]
     scores = dict(scored.scores)
     if "truncated" in names:
         reason = response.finish_reason
         scores["truncated"] = None if reason is None else float(reason == "length")
-    failed = scores.get("parse_fail")
     return {
-        "parse_ok": not failed,
+        "parse_ok": scored.readable,
         "prediction": None if scored.prediction is None else json.dumps(scored.prediction, ensure_ascii=False),
         "box_frame": family.box_format.frame if benchmark.has_boxes and family is not None else None,
         "scores": {name: scores[name] for name in names},
@@ -276,7 +277,13 @@ def task_result(data_of: Mapping[str, Any], samples: pa.Table) -> TaskResult:
         n_parse_fail=samples["parse_ok"].to_pylist().count(False),
         n_error=samples.num_rows - samples["error"].null_count,
         metrics=metrics(benchmark, [samples], data_of["box_frame"]),
+        n_truncated=_truncated(samples["finish_reason"].to_pylist()),
     )
+
+
+def _truncated(reasons: Sequence[str | None]) -> int | None:
+    """How many answers were cut at the token limit; None where it is known of none how it ended."""
+    return reasons.count("length") if any(reason is not None for reason in reasons) else None
 
 
 def groups(results: Sequence[TaskResult], tables: Sequence[pa.Table]) -> list[GroupResult]:

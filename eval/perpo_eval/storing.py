@@ -16,20 +16,18 @@ from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family
 from perpo.records import SCHEMA_VERSION, ModelInfo, RunRecord
 from perpo.redact import without_secrets
-from perpo.scores import JUDGED
 from perpo.store import new_run_id, write_run
 from perpo_eval import scoring
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.engines import BATCH_SIZE
 from perpo_eval.responses import Response
 from perpo_eval.suites import SUITE_VERSION, TaskData, TaskSpec, suite_sha256
+from perpo_eval.token_limits import token_limits
 
 if TYPE_CHECKING:
     from perpo_eval.cli import EvalArguments
     from perpo_eval.judge_cli import JudgeArguments
     from perpo_eval.judged import Judge
-
-_EMBEDDED_TOKENS = 64
 
 ResponseOf = Callable[[str], Callable[[int, str], Response]]
 """For a task, the answer by document number and sample key."""
@@ -68,6 +66,7 @@ class RunWriter:
             PerpoError: Where a judge is asked, as `perpo_eval.judge.ask_judge`.
         """
         tables, abouts = [], []
+        limits = {} if self.elsewhere else token_limits(self.args, [task.spec for task in data])
         for task in data:
             spec, template = task.spec, templates[task.spec.name]
             table = scoring.score_task(task, template, self.family, response_of(spec.name), self.args.limit)
@@ -80,7 +79,7 @@ class RunWriter:
                 "data_sha256": task.data_sha256,
                 "split": spec.split,
                 "prompt": _prompt(task, template),
-                "max_new_tokens": None if self.elsewhere else answer_tokens(self.args, spec),
+                "max_new_tokens": limits.get(spec.name),
                 "box_frame": table["box_frame"][0].as_py() if table.num_rows else None,
                 "note": task.note,
                 "n_total": len(task.docs),
@@ -93,7 +92,7 @@ class RunWriter:
             tables, judge = scoring.judge(tables, specs, self.judge)
         results = [scoring.task_result(about, table) for about, table in zip(abouts, tables, strict=True)]
         record = RunRecord(
-            **self._circumstances(),
+            **self._circumstances(limits),
             status=scoring.status(tables, specs, self.args.max_error_share),
             tasks=results,
             groups=scoring.groups(results, tables),
@@ -122,7 +121,7 @@ class RunWriter:
         boxes = self.family and self.family.boxes
         return {"box_resize": asdict(boxes.resize)} if boxes and boxes.resize else {}
 
-    def _circumstances(self) -> dict[str, Any]:
+    def _circumstances(self, limits: dict[str, int]) -> dict[str, Any]:
         args, info = self.args, self.model
         name = args.name or "+".join(filter(None, (info.id, info.adapter)))
         return {
@@ -138,22 +137,15 @@ class RunWriter:
             "model": info,
             "training_run": self.training,
             "suite": {"name": args.suite, "version": SUITE_VERSION, "sha256": suite_sha256()},
-            "generation": {"limit": args.limit, "prompt_style": args.prompt_style}
-            | self._decoding()
-            | self._resize()
-            | dict(self.more),
+            "generation": {
+                "limit": args.limit,
+                "prompt_style": args.prompt_style,
+                "max_new_tokens": limits or None,
+                **self._decoding(),
+                **self._resize(),
+                **self.more,
+            },
         }
-
-
-def answer_tokens(args: EvalArguments, spec: TaskSpec) -> int:
-    """Where answers to a task are cut.
-
-    The embedded model's context is too short for the open answers that judged benchmarks allow for, and it was not
-    taught to give any: they are cut where those to its own questions are.
-    """
-    embedded = args.engine == "perpo" and args.model in (None, "tiny")
-    most = _EMBEDDED_TOKENS if embedded and spec.benchmark in JUDGED else spec.max_new_tokens
-    return args.max_new_tokens or most
 
 
 def templates_of(args: EvalArguments, specs: Sequence[TaskSpec], family: Family | None) -> dict[str, str]:

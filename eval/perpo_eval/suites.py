@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo import boxes, families, images, orientation, prompts, scores, stats
+from perpo import answers, box_text, boxes, families, images, orientation, prompts, scores, stats
 from perpo.checkpoints import files_digest
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
@@ -266,7 +266,8 @@ def suite_sha256() -> str:
         if path.is_file()
     ]
     files += [here / "benchmarks.py", here / "documents.py", here / "judged.py", here / "judge_readings.py"]
-    files += [Path(str(module.__file__)) for module in (boxes, families, images, orientation, prompts, scores, stats)]
+    modules = (answers, box_text, boxes, families, images, orientation, prompts, scores, stats)
+    files += [Path(str(module.__file__)) for module in modules]
     digest = hashlib.sha256()
     # In the order of what they are, not of where they are installed.
     for name, content in sorted((path.name, path.read_bytes()) for path in files if "__pycache__" not in path.parts):

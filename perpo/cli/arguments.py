@@ -35,8 +35,8 @@ def parse_arguments(cls: type[T], argv: Sequence[str] | None, *, prog: str, desc
     """Read the command line, and the file given as `--config`, into an arguments dataclass.
 
     Args:
-        cls: The dataclass. Field types: str, int, float, bool, Path, Literal, a list of those,
-            or one of all these or None.
+        cls: The dataclass. Field types: str, int, float, bool, Path, Literal, int | str, a list of
+            those, or one of all these or None.
         argv: The words after the program's name; None takes them from the process.
         prog: The program's name.
         description: One or two sentences for `--help`.
@@ -210,14 +210,14 @@ def _build(cls: type[T], values: Mapping[str, Any], prefix: str, hint: str) -> T
 def _without_none(hint: Any) -> Any:
     """X for `X | None`, and the hint itself otherwise."""
     if get_origin(hint) in (Union, types.UnionType):
-        return next(part for part in get_args(hint) if part is not type(None))
+        return Union[tuple(part for part in get_args(hint) if part is not type(None))]  # noqa: UP007
     return hint
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
     """`value` (typed, from YAML, or text, from the command line) as the type that `hint` names."""
     kind = _without_none(hint)
-    optional = kind is not hint
+    optional = type(None) in get_args(hint)
     if optional and (value is None or value == "none"):
         return None
     if get_origin(kind) is list:
@@ -243,6 +243,13 @@ def _read_text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
+
+
+def _read_number_or_text(value: Any) -> int | str:
+    try:
+        return _read_int(value)
+    except ValueError:
+        return _read_text(value)
 
 
 def _read_int(value: Any) -> int:
@@ -273,6 +280,7 @@ _READERS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
     str: ("text", _read_text),
     Path: ("a path", lambda value: Path(_read_text(value))),
     int: ("a whole number", _read_int),
+    Union[int, str]: ("a whole number or text", _read_number_or_text),  # noqa: UP007
     float: ("a finite number", _read_float),
     bool: ("True or False", _read_bool),
 }

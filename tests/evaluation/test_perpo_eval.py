@@ -61,6 +61,7 @@ def test_the_record_holds_what_happened(refcoco_folder, checkpoint, tmp_path, sc
     assert (record.model.dtype, record.model.attention, record.model.adapter_sha256) == ("float32", "sdpa", None)
     assert len(record.model.weights_sha256) == 64
     assert [t.max_new_tokens for t in record.tasks] == [64, 64]
+    assert record.generation["max_new_tokens"] == {task.task: 64 for task in record.tasks}
     assert [(t.task, t.n_total, t.n_scored, t.box_frame) for t in record.tasks] == [
         ("refcoco_val", 10, 10, "padded"),
         ("refcocog_val", 10, 10, "padded"),
@@ -232,7 +233,13 @@ def test_stdout_is_for_machines(refcoco_folder, checkpoint, tmp_path) -> None:
     path = tmp_path / "results" / checkpoint.name / record["run_id"]
     assert json.loads((path / "run.json").read_text()) == record
     assert done.stderr.splitlines()[-1].endswith(str(path.relative_to(tmp_path)))
-    assert [line for line in done.stderr.splitlines() if "arn" in line or "Traceback" in line] == []
+    expected = [
+        f"warning: {task['n_truncated']} of 2 answers to {task['task']} were cut at 64 tokens; --max_new_tokens sets "
+        "where, for a task or for all"
+        for task in record["tasks"]
+        if task["n_truncated"]
+    ]
+    assert [line for line in done.stderr.splitlines() if "arn" in line or "Traceback" in line] == expected
 
 
 @pytest.mark.slow

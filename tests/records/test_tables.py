@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from perpo.compare import paired_difference, read_scores
 from perpo.errors import PerpoError
-from perpo.run_tables import run_texts
+from perpo.run_tables import answer_notes, run_texts
 from perpo.stats import Estimate
 from perpo.tables import TINY_NOTE, _pages, cell, leaderboard
 
@@ -121,3 +122,13 @@ def test_unknown_labels_and_unlike_runs_are_refused(runs, make_run) -> None:
 )
 def test_cells(estimate: Estimate | None, signed: bool, expected: str) -> None:
     assert cell(estimate, signed=signed) == expected
+
+
+def test_what_was_cut_is_said(make_run) -> None:
+    (task,) = make_run("a", {"refcoco_val": [("i", 1.0), ("k", 0.0)]}).record.tasks
+    assert task.n_truncated is None
+    assert answer_notes(task) == []
+    (note,) = answer_notes(replace(task, n_truncated=1))
+    assert note == "1 of 2 answers to refcoco_val were cut at 64 tokens."
+    (note,) = answer_notes(replace(task, n_parse_fail=1, metrics=[]))
+    assert note.startswith("1 of 2 responses to refcoco_val hold no answer")

@@ -13,6 +13,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
+from perpo.answers import answer_of
+
 PAIR_RANGE = (1.0, 10.0)
 """The scale that LLaVA-Bench's judge is asked for."""
 MMHAL_RANGE = (0, 6)
@@ -132,8 +134,8 @@ def _first_line_pair(text: str) -> tuple[float, float] | None:
 
 
 def _answer(text: str) -> str:
-    """The text without the thoughts that reasoning models write first and without Markdown's marks."""
-    said = text.rpartition("</think>")[2].partition("<think>")[0]
+    """The answer of a judge (`perpo.answers`), without Markdown's marks."""
+    said = answer_of(text, "text") or ""
     return re.sub(r"[*_`#\"]", "", unicodedata.normalize("NFKC", said).replace("–", "-").replace("\u2019", "'"))
 
 

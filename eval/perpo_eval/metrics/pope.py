@@ -10,6 +10,9 @@ an empty answer, and overlooks "NO" and "no" before a line break; the scores und
 own, so that they equal the papers'. The strict one (`parse_answer_strict`) wants the answer to begin
 with "yes" or "no"; its scores end in ":strict", and what it cannot read is wrong. Where the two part,
 the official number says more of the rule than of the model.
+
+Both read the answer alone (`perpo.answers`), which is the whole response unless it has marks of thoughts or of an
+answer: the official script was made before models thought aloud, and would find a "no" in what they thought.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from perpo.answers import answer_of
 from perpo.scores import BENCHMARKS
 
 YesNo = Literal["yes", "no"]
@@ -56,13 +60,16 @@ class PopeSummary:
     yes_ratio: float | None
 
 
-def parse_answer(text: str) -> YesNo:
+def parse_answer(text: str) -> YesNo | None:
     """Read an answer as the official script does (evaluate.py of the paper's repository).
 
     What stands before the first "." counts, without its commas, cut at single blanks: "no" if one of
-    the words is "No", "not" or "no", else "yes".
+    the words is "No", "not" or "no", else "yes". None where there is no answer, as a thought never ends.
     """
-    words = text.split(".")[0].replace(",", "").split(" ")
+    answer = answer_of(text, "yes_no")
+    if answer is None:
+        return None
+    words = answer.split(".")[0].replace(",", "").split(" ")
     return "no" if {"No", "not", "no"} & set(words) else "yes"
 
 
@@ -73,10 +80,11 @@ def parse_answer_strict(text: str) -> YesNo | None:
     and the other word does not stand in the first sentence (which ends with ".", "!", "?" or the line).
     Else None.
     """
-    start = _WORD.search(text)
+    answer = answer_of(text, "yes_no") or ""
+    start = _WORD.search(answer)
     if start is None:
         return None
-    sentence = _SENTENCE_END.split(text[start.start() :].lower(), maxsplit=1)[0]
+    sentence = _SENTENCE_END.split(answer[start.start() :].lower(), maxsplit=1)[0]
     words = _WORD.findall(sentence)
     said = {"yes", "no"} & set(words)
     if said == {"yes"} and words[0] == "yes":
@@ -94,7 +102,7 @@ def score_answer(response: str, label: str) -> dict[str, float]:
     Returns:
         0 or 1 for each of `accuracy`, `tp`, `fp`, `fn`, `tn` (positive is "yes") and `yes` (the answer
         is "yes") by the official rule, the same with ":strict" by the strict one, and `parse_fail`
-        (the strict rule cannot read it). An answer that the strict rule cannot read is wrong: a false
+        (the strict rule cannot read it). An answer that a rule cannot read is wrong by it: a false
         negative or a false positive as the label has it, so that it never raises F1, and no "yes".
 
     Raises:

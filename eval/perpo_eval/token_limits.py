@@ -1,0 +1,59 @@
+"""Where answers are cut: one limit for all tasks, or one for each task or kind of task. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from perpo.errors import PerpoError
+from perpo.nearest import did_you_mean
+from perpo.scores import JUDGED
+from perpo_eval.suites import TaskSpec
+
+if TYPE_CHECKING:
+    from perpo_eval.cli import EvalArguments
+
+_EMBEDDED_TOKENS = 64
+
+
+def token_limits(args: EvalArguments, specs: Sequence[TaskSpec]) -> dict[str, int]:
+    """The limit of each task, by name: the task's own if one is given, else its benchmark's, else that of all.
+
+    The embedded model's context is too short for the open answers that judged benchmarks allow for, and it was not
+    taught to give any: by default they are cut where those to its own questions are.
+
+    Args:
+        args: `max_new_tokens` is a number, or text such as "2048", "pope=1024,refcoco_val=512" or "64,pope=1024".
+        specs: The tasks that are run.
+
+    Raises:
+        PerpoError: No number of at least 1, a name twice, or one that is none of the tasks or their benchmarks.
+    """
+    given = _given(args.max_new_tokens)
+    known = list(dict.fromkeys(name for spec in specs for name in (spec.name, spec.benchmark)))
+    for name in given:
+        if name and name not in known:
+            raise PerpoError(f"--max_new_tokens names '{name}', which is not run", did_you_mean(name, known))
+    embedded = args.engine == "perpo" and args.model in (None, "tiny")
+
+    def limit(spec: TaskSpec) -> int:
+        usual = _EMBEDDED_TOKENS if embedded and spec.benchmark in JUDGED else spec.max_new_tokens
+        return next((given[name] for name in (spec.name, spec.benchmark, "") if name in given), usual)
+
+    return {spec.name: limit(spec) for spec in specs}
+
+
+def _given(value: int | str | None) -> dict[str, int]:
+    """The limits by task or benchmark; that of all others by the empty name."""
+    found: dict[str, int] = {}
+    for part in [] if value is None else str(value).split(","):
+        name, _, number = part.rpartition("=")
+        if not number.strip().isdecimal() or int(number) < 1:
+            raise PerpoError(
+                f"--max_new_tokens is {value}; expected at least 1, or limits of tasks or benchmarks",
+                "such as 2048, or pope=1024,refcoco_val=512, or 64,pope=1024",
+            )
+        if name.strip() in found:
+            raise PerpoError(f"--max_new_tokens gives two limits to {name.strip() or 'all'}", "give one")
+        found[name.strip()] = int(number)
+    return found
