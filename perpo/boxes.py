@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -26,17 +26,19 @@ from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 
 Frame = Literal["original", "padded", "cropped", "resized"]
-Scale = Literal["0-1", "0-1000", "0-999", "pixels", "bins"]
-Order = Literal["xyxy", "yxyx"]
+Scale = Literal["0-1", "0-1000", "0-999", "pixels", "percent", "bins"]
+Order = Literal["xyxy", "yxyx", "xywh"]
 Box = NDArray[np.float64]
 ImageSize = tuple[int, int]
 
 # What a number is divided by to get a share of the frame's side. Bins are PaliGemma's 1024 tokens
 # <loc0000> to <loc1023>.
-_DIVISOR: dict[str, float] = {"0-1": 1.0, "0-1000": 1000.0, "0-999": 999.0, "bins": 1024.0}
+_DIVISOR: dict[str, float] = {"0-1": 1.0, "0-1000": 1000.0, "0-999": 999.0, "percent": 100.0, "bins": 1024.0}
 _LAST_BIN = 1023
 # How far a share of the frame's side may lie beyond it by rounding alone.
 _ROUNDING = 0.01
+# How many times its shorter side a picture may be long that Qwen's processors resize.
+_MOST_ASPECT = 200
 
 _NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 _RUN = re.compile(rf"(?<![A-Za-z0-9_.+-]){_NUMBER}(?:(?:\s*[,;，、]\s*|\s+){_NUMBER})*(?![A-Za-z0-9_]|\.[0-9])")
@@ -61,16 +63,28 @@ class Resize:
     def size(self, image_size: ImageSize) -> ImageSize:
         """The (width, height) of the input that an image of (width, height) becomes.
 
-        Sides are rounded to the nearest multiple; where the area then is out of bounds, the image is first
-        scaled to the bound and its sides rounded into it (Qwen2-VL's `smart_resize`).
+        Sides are rounded to the nearest multiple (halves to the even one); where the area then is out of bounds, the
+        image is first scaled to the bound and its sides are rounded into it. It is what transformers' `smart_resize`
+        of Qwen2-VL gives, to the last rounding of its floating-point numbers.
+
+        Raises:
+            PerpoError: One side is more than 200 times the other, which the library refuses.
         """
-        width, height = (round(side / self.factor) * self.factor for side in image_size)
-        area = width * height
-        if self.min_pixels <= area <= self.max_pixels:
-            return width, height
-        bound, into = (self.max_pixels, math.floor) if area > self.max_pixels else (self.min_pixels, math.ceil)
-        scale = math.sqrt(image_size[0] * image_size[1] / bound)
-        width, height = (max(into(side / scale / self.factor), 1) * self.factor for side in image_size)
+        if max(image_size) > _MOST_ASPECT * min(image_size):
+            raise PerpoError(
+                f"a picture of {image_size[0]} x {image_size[1]} pixels has no size after resizing: the longer side is "
+                f"more than {_MOST_ASPECT} times the shorter one",
+                "leave it out, or cut or pad it",
+            )
+        factor, pixels = self.factor, image_size[0] * image_size[1]
+        width, height = (round(side / factor) * factor for side in image_size)
+        if width * height > self.max_pixels:
+            shrink = math.sqrt(pixels / self.max_pixels)
+            width, height = (max(factor, math.floor(side / shrink / factor) * factor) for side in image_size)
+        elif width * height < self.min_pixels:
+            # The root of the inverse quotient would round to other last bits, and up to another multiple.
+            grow = math.sqrt(self.min_pixels / pixels)
+            width, height = (math.ceil(side * grow / factor) * factor for side in image_size)
         return width, height
 
 
@@ -79,9 +93,9 @@ class BoxFormat:
     """How a model writes boxes.
 
     Attributes:
-        scale: What the numbers count: shares of the frame's sides (0-1), thousandths (0-1000) or
-            999ths (0-999) of them, pixels of the frame, or PaliGemma's 1024 bins.
-        order: Which number is which.
+        scale: What the numbers count: shares of the frame's sides (0-1), thousandths (0-1000),
+            999ths (0-999) or hundredths (percent) of them, pixels of the frame, or PaliGemma's 1024 bins.
+        order: Which number is which: two corners with x or y first, or the upper left one with width and height.
         frame: The picture that they refer to.
         resize: For pixels of a resized picture, how its size is chosen.
     """
@@ -101,6 +115,18 @@ class BoxFormat:
                 raise PerpoError(f"there is no box {name} '{value}'", did_you_mean(str(value), get_args(kind)))
         if self.scale == "pixels" and self.frame == "resized" and self.resize is None:
             raise PerpoError("boxes in pixels of a resized image need its size", "declare another scale or frame")
+
+    def declared(self, *, scale: str | None = None, order: str | None = None, frame: str | None = None) -> BoxFormat:
+        """This format with what the user declares in its place; None leaves a part as it is.
+
+        Nothing follows from a part for the others: pixels of a family whose frame is `padded` are pixels of the
+        padded picture, until `original` is declared too.
+
+        Raises:
+            PerpoError: A part that is none, or pixels of a resized image whose size is not known.
+        """
+        parts = {"scale": scale, "order": order, "frame": frame}
+        return replace(self, **{name: value for name, value in parts.items() if value is not None})
 
 
 def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
@@ -158,8 +184,7 @@ def parse_boxes(
     boxes = []
     for numbers in _quadruples(text, fmt):
         box = np.array(numbers, dtype=np.float64) / _DIVISOR.get(scale, 1.0)
-        if order == "yxyx":
-            box = box[[1, 0, 3, 2]]
+        box = _corners(box, order)
         if image_size is not None:
             with np.errstate(over="ignore", invalid="ignore"):
                 box = _to_original(box, fmt, image_size)
@@ -227,18 +252,31 @@ def format_box(box: ArrayLike, fmt: BoxFormat, image_size: ImageSize) -> str:
         For example `[0.61, 0.10, 0.77, 0.54]`. What lies outside the frame is cut at its edge.
     """
     unit = np.clip(original_to_frame(box, fmt.frame, image_size), 0.0, 1.0)
-    if fmt.order == "yxyx":
-        unit = unit[[1, 0, 3, 2]]
     if fmt.scale == "0-1":
-        return "[" + ", ".join(f"{value:.2f}" for value in unit) + "]"
-    if fmt.scale == "bins":
-        return "".join(f"<loc{min(math.floor(value * 1024), _LAST_BIN):04d}>" for value in unit)
-    if fmt.scale == "pixels":
-        width, height = _frame_pixels(fmt, image_size)
-        factor = np.array([height, width] * 2 if fmt.order == "yxyx" else [width, height] * 2)
+        ends = [round(float(value), 2) for value in unit]
+    elif fmt.scale == "bins":
+        ends = [min(math.floor(value * 1024), _LAST_BIN) for value in unit]
     else:
-        factor = np.array([_DIVISOR[fmt.scale]] * 4)
-    return "[" + ", ".join(str(int(value)) for value in np.rint(unit * factor)) + "]"
+        sides = _frame_pixels(fmt, image_size) if fmt.scale == "pixels" else (_DIVISOR[fmt.scale],) * 2
+        ends = [int(value) for value in np.rint(unit * np.array(sides * 2))]
+    # Corners are rounded before a width is taken, so that it leads to the same corner as two of them do.
+    numbers = _in_order(ends, fmt.order)
+    if fmt.scale == "bins":
+        return "".join(f"<loc{number:04d}>" for number in numbers)
+    return "[" + ", ".join(f"{number:.2f}" if fmt.scale == "0-1" else str(number) for number in numbers) + "]"
+
+
+def same_box(text: str, written: BoxFormat, wanted: BoxFormat, image_size: ImageSize) -> str:
+    """A text's box as another format writes it; the text itself where the two formats are one.
+
+    Args:
+        text: Holds a box.
+        written: How it is written.
+        wanted: How it is to be written.
+        image_size: (width, height) of the original image in pixels.
+    """
+    box = None if written == wanted else parse_box(text, written, image_size)
+    return text if box is None else format_box(box, wanted, image_size)
 
 
 def frame_window(frame: Frame, image_size: ImageSize) -> tuple[float, float, float, float]:
@@ -287,6 +325,24 @@ def _frame_pixels(fmt: BoxFormat, image_size: ImageSize) -> tuple[float, float]:
         return fmt.resize.size(image_size)
     _, _, width, height = frame_window(fmt.frame, image_size)
     return width, height
+
+
+def _corners(box: Box, order: Order) -> Box:
+    """Numbers in an order as x1 y1 x2 y2."""
+    if order == "yxyx":
+        return box[..., [1, 0, 3, 2]]
+    if order == "xywh":
+        with np.errstate(over="ignore"):
+            return np.concatenate([box[..., :2], box[..., :2] + box[..., 2:]], axis=-1)
+    return box
+
+
+def _in_order(ends: list[float], order: Order) -> list[float]:
+    """x1 y1 x2 y2 as numbers in an order."""
+    left, top, right, bottom = ends
+    if order == "yxyx":
+        return [top, left, bottom, right]
+    return [left, top, right - left, bottom - top] if order == "xywh" else ends
 
 
 def _area(boxes: Box) -> Box:
