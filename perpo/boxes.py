@@ -1,14 +1,7 @@
 """Boxes: read them from text, write them, convert them between frames, and the project's one IoU.
 
-The canonical box is float64 (x1, y1, x2, y2). Three things are declared, never guessed: the
-*scale* of the numbers, their *order*, and the *frame*, which is the picture that they refer to:
-
-- `original`: the image as it is;
-- `padded`: the image centred on a square as wide as its longer side (LLaVA-1.5's training data);
-- `cropped`: the centred square as wide as its shorter side, which is what remains when the
-  shorter side is resized to the model's input and the centre cut out (CLIP's preprocessing);
-- `resized`: the image stretched to the model's input, whatever its shape. Pixels of it need to know that
-  input's size, which a `Resize` gives.
+The canonical box is float64 (x1, y1, x2, y2). What the numbers of a text mean is declared, never guessed; see
+`perpo.box_formats`.
 """
 
 from __future__ import annotations
@@ -16,20 +9,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perpo.errors import PerpoError
-from perpo.nearest import did_you_mean
+from perpo.box_formats import BoxFormat, Frame, ImageSize, Order, Resize, Scale
 
-Frame = Literal["original", "padded", "cropped", "resized"]
-Scale = Literal["0-1", "0-1000", "0-999", "pixels", "percent", "bins"]
-Order = Literal["xyxy", "yxyx", "xywh"]
 Box = NDArray[np.float64]
-ImageSize = tuple[int, int]
 
 # What a number is divided by to get a share of the frame's side. Bins are PaliGemma's 1024 tokens
 # <loc0000> to <loc1023>.
@@ -37,96 +23,11 @@ _DIVISOR: dict[str, float] = {"0-1": 1.0, "0-1000": 1000.0, "0-999": 999.0, "per
 _LAST_BIN = 1023
 # How far a share of the frame's side may lie beyond it by rounding alone.
 _ROUNDING = 0.01
-# How many times its shorter side a picture may be long that Qwen's processors resize.
-_MOST_ASPECT = 200
 
 _NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 _RUN = re.compile(rf"(?<![A-Za-z0-9_.+-]){_NUMBER}(?:(?:\s*[,;，、]\s*|\s+){_NUMBER})*(?![A-Za-z0-9_]|\.[0-9])")
 _BETWEEN_CORNERS = re.compile(r"\s*[\])]\s*[,;，、]?\s*[\[(]\s*")
 _BIN_RUN = re.compile(r"<loc[0-9]{4}>(?:\s*<loc[0-9]{4}>)*")
-
-
-@dataclass(frozen=True)
-class Resize:
-    """How Qwen's processors choose the size of a model's input: sides in whole patches, an area within bounds.
-
-    Attributes:
-        factor: Both sides are multiples of it, in pixels.
-        min_pixels: Smallest area.
-        max_pixels: Largest area.
-    """
-
-    factor: int
-    min_pixels: int
-    max_pixels: int
-
-    def size(self, image_size: ImageSize) -> ImageSize:
-        """The (width, height) of the input that an image of (width, height) becomes.
-
-        Sides are rounded to the nearest multiple (halves to the even one); where the area then is out of bounds, the
-        image is first scaled to the bound and its sides are rounded into it. It is what transformers' `smart_resize`
-        of Qwen2-VL gives, to the last rounding of its floating-point numbers.
-
-        Raises:
-            PerpoError: One side is more than 200 times the other, which the library refuses.
-        """
-        if max(image_size) > _MOST_ASPECT * min(image_size):
-            raise PerpoError(
-                f"a picture of {image_size[0]} x {image_size[1]} pixels has no size after resizing: the longer side is "
-                f"more than {_MOST_ASPECT} times the shorter one",
-                "leave it out, or cut or pad it",
-            )
-        factor, pixels = self.factor, image_size[0] * image_size[1]
-        width, height = (round(side / factor) * factor for side in image_size)
-        if width * height > self.max_pixels:
-            shrink = math.sqrt(pixels / self.max_pixels)
-            width, height = (max(factor, math.floor(side / shrink / factor) * factor) for side in image_size)
-        elif width * height < self.min_pixels:
-            # The root of the inverse quotient would round to other last bits, and up to another multiple.
-            grow = math.sqrt(self.min_pixels / pixels)
-            width, height = (math.ceil(side * grow / factor) * factor for side in image_size)
-        return width, height
-
-
-@dataclass(frozen=True)
-class BoxFormat:
-    """How a model writes boxes.
-
-    Attributes:
-        scale: What the numbers count: shares of the frame's sides (0-1), thousandths (0-1000),
-            999ths (0-999) or hundredths (percent) of them, pixels of the frame, or PaliGemma's 1024 bins.
-        order: Which number is which: two corners with x or y first, or the upper left one with width and height.
-        frame: The picture that they refer to.
-        resize: For pixels of a resized picture, how its size is chosen.
-    """
-
-    scale: Scale
-    order: Order = "xyxy"
-    frame: Frame = "original"
-    resize: Resize | None = None
-
-    def __post_init__(self) -> None:
-        for name, value, kind in (
-            ("scale", self.scale, Scale),
-            ("order", self.order, Order),
-            ("frame", self.frame, Frame),
-        ):
-            if value not in get_args(kind):
-                raise PerpoError(f"there is no box {name} '{value}'", did_you_mean(str(value), get_args(kind)))
-        if self.scale == "pixels" and self.frame == "resized" and self.resize is None:
-            raise PerpoError("boxes in pixels of a resized image need its size", "declare another scale or frame")
-
-    def declared(self, *, scale: str | None = None, order: str | None = None, frame: str | None = None) -> BoxFormat:
-        """This format with what the user declares in its place; None leaves a part as it is.
-
-        Nothing follows from a part for the others: pixels of a family whose frame is `padded` are pixels of the
-        padded picture, until `original` is declared too.
-
-        Raises:
-            PerpoError: A part that is none, or pixels of a resized image whose size is not known.
-        """
-        parts = {"scale": scale, "order": order, "frame": frame}
-        return replace(self, **{name: value for name, value in parts.items() if value is not None})
 
 
 def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
@@ -277,6 +178,13 @@ def same_box(text: str, written: BoxFormat, wanted: BoxFormat, image_size: Image
     """
     box = None if written == wanted else parse_box(text, written, image_size)
     return text if box is None else format_box(box, wanted, image_size)
+
+
+def numbers_to_original(numbers: ArrayLike, fmt: BoxFormat, image_size: ImageSize) -> Box:
+    """(..., 4) numbers as a text writes them, to x1 y1 x2 y2 in pixels of the original image."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        shares = np.asarray(numbers, dtype=np.float64) / _DIVISOR.get(fmt.scale, 1.0)
+        return _to_original(_corners(shares, fmt.order), fmt, image_size)
 
 
 def frame_window(frame: Frame, image_size: ImageSize) -> tuple[float, float, float, float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perpo.errors import PerpoError
-from perpo.families import Family, family_of, with_bounds
+from perpo.families import FAMILIES, Family, family_of, with_bounds
 from perpo.tiny import checkpoint_dir
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -117,6 +117,15 @@ def _check_checkpoint(directory: Path) -> None:
 def model_config(resolved: str) -> dict[str, Any]:
     """The config.json of a model that `resolve_model` found; of a hub id, that file alone is downloaded."""
     return _settings(resolved, "config.json") or {}
+
+
+def known_family(model: str) -> Family | None:
+    """The row of the table of families for a model as the user named it; None where its type is in none.
+
+    Raises:
+        PerpoError: It cannot be found.
+    """
+    return FAMILIES.get(model_config(resolve_model(model)).get("model_type", ""))
 
 
 def family_at(resolved: str) -> Family:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from perpo.errors import PerpoError
 from perpo.files import atomic_write_text
 from perpo.images import image_problems, unpack_image
+from perpo.prompts import AS_WRITTEN, Asking, asking_of
 from perpo.rows import FILE_SUFFIXES, Row, read_dataset, read_rows
 
 _SHOWN = 10
@@ -36,12 +37,21 @@ class Question:
         question: The text, without `<image>`.
         answer: The truth.
         image_id: What identifies the image; its path where the data don't say.
+        box_scale: What the numbers of boxes count, where they say so: in the truth, and in the answers of a
+            preference record; see `perpo.box_formats`.
+        box_order: Which number is which, where they say so.
+        box_frame: The picture that boxes refer to, where they say so.
+        box_resize: Of pixels of a resized picture, its `perpo.box_formats.Resize` as an object.
     """
 
     image_path: str
     question: str
     answer: str
     image_id: str | int
+    box_scale: str | None = None
+    box_order: str | None = None
+    box_frame: str | None = None
+    box_resize: dict[str, int] | None = None
 
 
 @dataclass(kw_only=True)
@@ -55,7 +65,6 @@ class PreferenceRecord(Question):
         truncated: Per answer, whether it was cut at the token limit; None if not known.
         reference_logps: Per answer, the log-probability (nats, at temperature 1, the end token
             included) under the model that sampled it; None where it isn't known.
-        box_frame: The picture that boxes refer to; see `perpo.boxes`.
         sampling: How the answers were made (engine, temperature, seed, model, ...).
     """
 
@@ -64,7 +73,6 @@ class PreferenceRecord(Question):
     reward_name: str
     truncated: list[bool] | None = None
     reference_logps: list[float | None] | None = None
-    box_frame: str | None = None
     sampling: dict[str, Any] | None = None
 
 
@@ -80,14 +88,18 @@ def read_preferences(path: str | Path) -> list[PreferenceRecord]:
     return _records(read_rows(path), path, _preference)
 
 
-def read_questions(path: str | Path, *, unpack_to: str | Path | None = None) -> list[Question]:
+def read_questions(
+    path: str | Path, *, unpack_to: str | Path | None = None, grounding_prompt: str | None = None
+) -> list[Question]:
     """Read questions from a JSON list, JSON lines, Parquet, or a Hugging Face data set.
 
-    Fields: `image_path` (or `image`), `question`, `answer`, `image_id` if any. A file of
-    preference records will do.
+    Fields: `image_path` (or `image`), `question` (asked as it is) or, without one, `expression` (asked for with the
+    family's prompt), `answer`, `image_id` if any. A file of preference records will do. Rows that `perpo-data` wrote
+    ask what `perpo-eval` asks (`perpo.prompts.asking_of`).
 
     Args:
         path: A file, a data set's folder, or its hub id, optionally followed by `:split`.
+        grounding_prompt: The question that asks for a box, with `{expression}` in it; None where it is not known.
         unpack_to: Folder for images that the data hold themselves, named by their contents.
 
     Raises:
@@ -100,7 +112,8 @@ def read_questions(path: str | Path, *, unpack_to: str | Path | None = None) -> 
     is_file = Path(name).is_file() or (named_like_file and not is_folder)
     rows = read_rows(name) if is_file else read_dataset(name)
     folder = Path(unpack_to) if unpack_to is not None else None
-    return _records(rows, path, lambda fields: Question(**_question(fields, folder)))
+    asking = asking_of(Path(name).stem) if name.endswith(".parquet") else AS_WRITTEN
+    return _records(rows, path, lambda fields: Question(**_question(fields, folder, asking, grounding_prompt)))
 
 
 def image_root_of(data: str | Path) -> Path:
@@ -198,15 +211,54 @@ def _records(rows: Iterator[Row], path: str | Path, make: Callable[[_Fields], _R
     return records
 
 
-def _question(fields: _Fields, unpack_to: Path | None) -> dict[str, Any]:
+def _question(
+    fields: _Fields, unpack_to: Path | None, asking: Asking = AS_WRITTEN, grounding_prompt: str | None = None
+) -> dict[str, Any]:
     image_path = _image_path(fields, unpack_to)
     image_id = fields.row.get("image_id")
     return {
         "image_path": image_path,
-        "question": strip_image_token(fields.text("question")),
-        "answer": fields.text("answer"),
+        "question": _asked(fields, asking, grounding_prompt),
+        "answer": _truth(fields),
         "image_id": image_id if isinstance(image_id, str | int) else image_path,
+        **_box_fields(fields),
     }
+
+
+def _asked(fields: _Fields, asking: Asking, grounding_prompt: str | None) -> str:
+    """The user's turn: a row's question, or where it has none the question for what its expression names."""
+    row = fields.row
+    if row.get("question") is None and row.get("expression") is not None:
+        expression = fields.text("expression").strip()
+        if grounding_prompt is None or not expression:
+            problem = "is empty" if not expression else "is given, and how the model is asked for one is not known"
+            raise fields.error(f"its `expression` {problem}", "give the whole question as `question`")
+        return grounding_prompt.replace("{expression}", expression)
+    question = strip_image_token(fields.text("question"))
+    if asking != AS_WRITTEN and "answers_gen" not in row:  # the question of a record is what was asked
+        question = asking(question)
+    if not question.strip():
+        raise fields.error("its `question` is empty", "write what is asked of the picture, or drop the record")
+    return question
+
+
+def _truth(fields: _Fields) -> str:
+    if isinstance(fields.row.get("bbox"), list) and not isinstance(fields.row.get("answer"), str):
+        raise fields.error("it is a row of boxes for perpo-eval", "make questions of them with perpo-data questions")
+    truth = fields.text("answer")
+    if not truth.strip():
+        raise fields.error("its `answer` is empty, and no truth", "write the truth, or drop the record")
+    return truth
+
+
+def _box_fields(fields: _Fields) -> dict[str, Any]:
+    """What a row says of how its boxes are written; `perpo.truths` says whether it is a format."""
+    said = {name: fields.row.get(name) for name in ("box_scale", "box_order", "box_frame", "box_resize")}
+    for name, value in said.items():
+        kind, words = (dict, "an object") if name == "box_resize" else (str, "text")
+        if value is not None and not isinstance(value, kind):
+            raise fields.error(f"expected {words} as `{name}`, found {value!r:.40}", "mend or drop the record")
+    return said
 
 
 def _image_path(fields: _Fields, unpack_to: Path | None) -> str:
@@ -252,7 +304,6 @@ def _preference(fields: _Fields) -> PreferenceRecord:
         reward_name="iou" if name == "iou_scores" else str(row.get("reward_name") or "reward"),
         truncated=truncated,
         reference_logps=logps,
-        box_frame=row.get("box_frame"),
         sampling=sampling,
     )
 

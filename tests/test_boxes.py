@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from perpo.box_formats import declared
 from perpo.boxes import (
     BoxFormat,
     Frame,
@@ -218,13 +219,21 @@ def test_a_corner_with_width_and_height() -> None:
 
 def test_a_declared_part_takes_its_place_alone() -> None:
     form = BoxFormat("bins", "yxyx", "resized")
-    assert form.declared() == form
-    assert form.declared(scale="0-1000") == BoxFormat("0-1000", "yxyx", "resized")
-    assert form.declared(scale="pixels", order="xywh", frame="original") == BoxFormat("pixels", "xywh", "original")
+    assert declared(form) == form
+    assert declared(form, scale="0-1000") == BoxFormat("0-1000", "yxyx", "resized")
+    assert declared(form, scale="pixels", order="xywh", frame="original") == BoxFormat("pixels", "xywh", "original")
     with pytest.raises(PerpoError, match="pixels of a resized image need its size"):
-        form.declared(scale="pixels")
+        declared(form, scale="pixels")
     with pytest.raises(PerpoError, match="no box order 'xyhw'"):
-        form.declared(order="xyhw")
+        declared(form, order="xyhw")  # type: ignore[arg-type]
+
+
+def test_where_nothing_is_known_the_scale_has_to_be_declared() -> None:
+    assert declared(None) is None
+    assert declared(None, scale="percent") == BoxFormat("percent", "xyxy", "original")
+    assert declared(None, scale="0-1", order="xywh", frame="padded") == BoxFormat("0-1", "xywh", "padded")
+    with pytest.raises(PerpoError, match="not known"):
+        declared(None, frame="original")
 
 
 def test_a_box_is_written_again_only_in_another_format() -> None:
@@ -320,6 +329,8 @@ def test_writing_and_reading_differ_by_the_rounding_only(
     hundredths: tuple[int, ...], size: ImageSize, scale: Scale, order: str, frame: Frame
 ) -> None:
     fmt = BoxFormat(scale, order, frame)  # type: ignore[arg-type]
+    if order == "xywh":  # no bin is below zero, as the width of an inverted box would be
+        hundredths = (min(hundredths[::2]), min(hundredths[1::2]), max(hundredths[::2]), max(hundredths[1::2]))
     box = frame_to_original(np.array(hundredths) / 100, frame, size)
     again = parse_box(format_box(box, fmt, size), fmt, size)
     assert again is not None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from perpo.boxes import Frame
+from perpo.box_formats import Frame, Order, Scale
 from perpo.cli.common import arg, parse_arguments, quiet_libraries, run_program
 from perpo.errors import PerpoError
 
@@ -35,7 +35,12 @@ class SampleArguments:
     max_new_tokens: int = arg(64, "longest answer in tokens; one that is cut is marked")
     batch_size: int = arg(16, "questions per batch; changes speed and memory, not the answers")
     reward: str = arg("iou", "iou, edit (1 - normalised edit distance) or module:function of yours")
-    truth_frame: Frame | None = arg(None, "frame that the truths' boxes refer to; by default the model family's")
+    box_scale: Scale | None = arg(None, "what numbers of the answers' boxes count; by default as the model's family")
+    box_order: Order | None = arg(None, "which number is which: corners, y first, or width and height; by default same")
+    box_frame: Frame | None = arg(None, "picture that they refer to; by default the model family's")
+    truth_scale: Scale | None = arg(None, "as --box_scale, of the truths; by default as rows say it, else as answers")
+    truth_order: Order | None = arg(None, "as --box_order, of the truths")
+    truth_frame: Frame | None = arg(None, "as --box_frame, of the truths")
     min_margin: float = arg(0.0, "keep questions whose best and worst finished answers differ by at least this reward")
     duplicates: Literal["keep", "drop"] = arg("keep", "what to do with equal answers to one question")
     limit: int | None = arg(None, "use the first questions only")
@@ -61,13 +66,19 @@ class SampleArguments:
         for name, (good, expected) in ranges.items():
             if not good:
                 raise PerpoError(f"--{name} must be {expected}, got {getattr(self, name)}", "see perpo-sample --help")
-        if self.truth_frame is not None and self.reward == "edit":
-            raise PerpoError("--reward edit has no use for --truth_frame", "leave --truth_frame out, or choose iou")
+        for part in ("box_scale", "box_order", "box_frame", "truth_scale", "truth_order", "truth_frame"):
+            if getattr(self, part) is not None and self.reward == "edit":
+                raise PerpoError(f"--reward edit has no use for --{part}", f"leave --{part} out, or choose iou")
         if self.temperature == 0 and (self.num_candidates > 1 or self.top_p < 1):
             raise PerpoError(
                 "--temperature 0 gives the same answer every time, so there is nothing to draw",
                 "give --num_candidates 1 and no --top_p, or a temperature above 0",
             )
+
+    @property
+    def truth_parts(self) -> dict[str, Any]:
+        """What is declared of how truths write boxes; None is nothing."""
+        return {"scale": self.truth_scale, "order": self.truth_order, "frame": self.truth_frame}
 
 
 def _main(argv: list[str]) -> None:
@@ -77,6 +88,8 @@ def _main(argv: list[str]) -> None:
 
     result = run_sampling(args)
     print(result.summary)
+    if result.warning is not None:
+        print(f"warning: {result.warning}", file=sys.stderr)
     train = f"perpo-train --data {result.output} --image_root {result.image_root}"
     print(f"{result.output} written; to train on it: {train}", file=sys.stderr)
 
