@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from perpo.errors import PerpoError
 from perpo.files import atomic_write_text
 from perpo.images import image_problems, unpack_image
-from perpo.prompts import AS_WRITTEN, Asking, asking_of
+from perpo.prompts import Asking, asking_of
 from perpo.rows import FILE_SUFFIXES, Row, read_dataset, read_rows
 
 _SHOWN = 10
@@ -112,7 +112,7 @@ def read_questions(
     is_file = Path(name).is_file() or (named_like_file and not is_folder)
     rows = read_rows(name) if is_file else read_dataset(name)
     folder = Path(unpack_to) if unpack_to is not None else None
-    asking = asking_of(Path(name).stem) if name.endswith(".parquet") else AS_WRITTEN
+    asking = asking_of(Path(name).stem) if name.endswith(".parquet") else None
     return _records(rows, path, lambda fields: Question(**_question(fields, folder, asking, grounding_prompt)))
 
 
@@ -212,7 +212,7 @@ def _records(rows: Iterator[Row], path: str | Path, make: Callable[[_Fields], _R
 
 
 def _question(
-    fields: _Fields, unpack_to: Path | None, asking: Asking = AS_WRITTEN, grounding_prompt: str | None = None
+    fields: _Fields, unpack_to: Path | None, asking: Asking | None = None, grounding_prompt: str | None = None
 ) -> dict[str, Any]:
     image_path = _image_path(fields, unpack_to)
     image_id = fields.row.get("image_id")
@@ -225,7 +225,7 @@ def _question(
     }
 
 
-def _asked(fields: _Fields, asking: Asking, grounding_prompt: str | None) -> str:
+def _asked(fields: _Fields, asking: Asking | None, grounding_prompt: str | None) -> str:
     """The user's turn: a row's question, or where it has none the question for what its expression names."""
     row = fields.row
     if row.get("question") is None and row.get("expression") is not None:
@@ -235,8 +235,8 @@ def _asked(fields: _Fields, asking: Asking, grounding_prompt: str | None) -> str
             raise fields.error(f"its `expression` {problem}", "give the whole question as `question`")
         return grounding_prompt.replace("{expression}", expression)
     question = strip_image_token(fields.text("question"))
-    if asking != AS_WRITTEN and "answers_gen" not in row:  # the question of a record is what was asked
-        question = asking(question)
+    if asking is not None and "answers_gen" not in row:  # the question of a record is what was asked
+        question = asking(question.strip())
     if not question.strip():
         raise fields.error("its `question` is empty", "write what is asked of the picture, or drop the record")
     return question

@@ -35,7 +35,7 @@ class Asking:
 
     def __call__(self, words: str) -> str:
         """The user's turn for a row's words; empty where nothing is asked."""
-        return self.template.replace("{query}", words.strip() or self.usual)
+        return self.template.replace("{query}", words or self.usual)
 
 
 AS_WRITTEN = Asking()

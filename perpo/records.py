@@ -72,8 +72,8 @@ class TaskResult:
     `data_sha256` covers every row of the task's data, also those that a limit left out; `n_total`
     counts them, `n_scored` those that were scored. `benchmark` is a key of `perpo.scores.BENCHMARKS`;
     `prompt` is what was asked, with the place of the sample's own words in braces; `note` is what a
-    reader of the numbers must know, such as rows of two data sets in one split. What a reported number
-    leaves open is None.
+    reader of the numbers must know, such as rows of two data sets in one split. `box_frame`, `box_scale` and
+    `box_order` are how boxes were read (`perpo.box_formats`). What a reported number leaves open is None.
     """
 
     task: str
@@ -93,6 +93,8 @@ class TaskResult:
     n_error: int | None
     cluster_key: str | None
     metrics: list[Metric]
+    box_scale: str | None = None
+    box_order: str | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -164,6 +166,7 @@ class RunRecord:
         samples: The table of samples, or None for a reported record.
         source: measured, or reported by somebody else.
         rescored_from: Id of the run whose responses were scored again, or None.
+        warnings: What was said of how answers were read, which changed no number; None where nothing was.
     """
 
     schema_version: int
@@ -186,6 +189,7 @@ class RunRecord:
     samples: SamplesFile | None
     source: Literal["measured", "reported"]
     rescored_from: str | None = None
+    warnings: list[str] | None = None
 
     @property
     def when(self) -> datetime:

@@ -200,6 +200,12 @@ def answer_format(
     return declared(boxes, scale=scale, order=order, frame=frame)
 
 
+def own_resize(model: str) -> Resize | None:
+    """The bounds of resizing that the model's own processor has, where its boxes depend on them."""
+    family = None if known_family(model) is None else family_at(resolve_model(model))
+    return None if family is None or family.boxes is None else family.boxes.resize
+
+
 def usual_resize(model: str) -> Resize | None:
     """The bounds of resizing that the table gives the model's family."""
     family = known_family(model)

@@ -40,10 +40,12 @@ from perpo.provenance import hardware, peak_memory
 from perpo.quantization import check_machine
 from perpo.reference_cache import Precompute, ReferenceCache
 from perpo.resuming import Start, check_same_images, find_start, is_first_process, step_of
+from perpo.sampling import own_resize
 from perpo.services import check_services, push, start_wandb
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer, training_arguments
 from perpo.training_record import FILE_NAME, digests_of, new_record, read_record, write_record
+from perpo.truths import check_bounds
 from perpo.validation import HeldOut, Validation, read_held_out
 
 
@@ -67,6 +69,7 @@ def train(args: TrainArguments) -> Path:
     check_services(args)
     # The data come first, for the record asks for the model, which may have to be downloaded and takes time to hash.
     records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
+    check_bounds(records, own_resize(args.model))
     choices, counts = choose(args, records)
     held_out = read_held_out(args, records)
     record = new_record(args)

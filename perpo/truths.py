@@ -79,6 +79,25 @@ def check_formats(
             )
 
 
+def check_bounds(records: Iterable[Question], resize: Resize | None) -> None:
+    """Refuse to learn boxes in pixels of pictures that the model resizes to other sizes.
+
+    Args:
+        records: What is learnt from.
+        resize: How the model's own processor resizes pictures; None where no box depends on it.
+
+    Raises:
+        PerpoError: A record says other bounds.
+    """
+    for number, record in enumerate(records, start=1):
+        if record.box_resize is not None and record.box_resize != (resize and asdict(resize)):
+            raise PerpoError(
+                f"record {number} counts pixels of pictures of {_words(_resize(record.box_resize))}, and this model "
+                f"resizes them to {_words(resize)}",
+                "write the data again for it: perpo-data questions --model, then perpo-sample",
+            )
+
+
 def _resize(said: Any) -> Resize:
     names = ("factor", "min_pixels", "max_pixels")
     if not isinstance(said, Mapping) or not all(type(said.get(name)) is int and said[name] > 0 for name in names):

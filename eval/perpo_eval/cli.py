@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from perpo.box_formats import Frame, Order, Scale
 from perpo.cli.common import arg, parse_arguments, quiet_libraries, run_program
 from perpo_eval.judge_cli import JudgeFlags, judge_main, show
 
@@ -30,9 +31,9 @@ class AnswerFlags:
     engine: str = arg("perpo", "perpo, or lmms:<model> for any model that lmms-eval knows")
     model_args: str = arg("", "for --engine lmms:<model>: name=value,name=value")
     family: str | None = arg(None, "how boxes are written, for --engine lmms:<model>, --responses and unlisted types")
-    box_frame: Literal["original", "padded", "cropped", "resized"] | None = arg(
-        None, "the picture that boxes refer to (default: the family's, for --engine perpo)"
-    )
+    box_scale: Scale | None = arg(None, "what numbers of boxes count (default: the family's; says all without one)")
+    box_order: Order | None = arg(None, "which number is which: corners, y first, or width and height (default: same)")
+    box_frame: Frame | None = arg(None, "the picture that boxes refer to (default: the family's, for --engine perpo)")
     name: str | None = arg(None, "what tables call this run (default: the model and adapter)")
     dtype: Literal["float32", "bfloat16", "float16"] = arg("float32", "type of the weights")
     device: str | None = arg(None, "torch device (default: CUDA where there is one, else the CPU)")
