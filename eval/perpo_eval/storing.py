@@ -182,7 +182,7 @@ def check_family(family: Family | None, specs: Sequence[TaskSpec]) -> None:
         known = ", ".join(FAMILIES)
         raise PerpoError(
             f"{boxes[0]} needs to know how the model writes boxes",
-            f"give --family (known: {known}), or --box_scale with --box_order and --box_frame where they are other ones",
+            f"give --family (known: {known}), or --box_scale, and --box_order and --box_frame where they are others",
         )
 
 
