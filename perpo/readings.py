@@ -33,7 +33,7 @@ overshoot, and another scale lies far beyond."""
 _MANY = 0.2
 """The least share of hits of a reading that is named. It also has at least twice as many as the declared one."""
 _PART = 0.05
-"""What a reading that changes one part more has to gain, as a share of the answers, over one that changes fewer."""
+"""What a reading that changes one part more has to gain in mean IoU over one that changes fewer."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def other_reading(answers: Sequence[Answered], boxes: BoxFormat) -> str | None:
     found = [parse_box(each.text, boxes, each.image_size) for each in looked_at]
     outside = sum(_is_outside(box, each, boxes) for box, each in zip(found, looked_at, strict=True) if box is not None)
     readable = sum(box is not None for box in found)
-    hits = _hits(np.array([_NOTHING if box is None else box for box in found]), looked_at)
+    hits = int((_overlaps(np.array([_NOTHING if box is None else box for box in found]), looked_at) >= _HIT).sum())
     said = []
     if readable >= _FEWEST and outside > _OUTSIDE * readable:
         said.append(f"{outside} of {readable} boxes lie outside of the declared scale {boxes.scale}")
@@ -95,20 +95,21 @@ def _is_outside(box: NDArray, answer: Answered, boxes: BoxFormat) -> bool:
     return bool(shares.min() < -_BEYOND or shares.max() > 1 + _BEYOND)
 
 
-def _hits(boxes: NDArray, answers: Sequence[Answered]) -> int:
-    return int((iou(boxes, np.array([each.truth for each in answers])) >= _HIT).sum())
+def _overlaps(boxes: NDArray, answers: Sequence[Answered]) -> NDArray[np.float64]:
+    return iou(boxes, np.array([each.truth for each in answers]))
 
 
 def _better(answers: Sequence[Answered], boxes: BoxFormat, hits: int) -> tuple[BoxFormat, int] | None:
-    """The reading that gives many more hits than the declared one, and how many; of equals that with fewest changes."""
+    """Of the readings that give many more hits than the declared one, that with the best mean IoU, and its hits."""
     numbers = {bins: _numbers(answers, bins=bins) for bins in (False, True)}
     places: dict[ImageSize, list[int]] = {}
     for place, each in enumerate(answers):
         places.setdefault(each.image_size, []).append(place)
     best: tuple[float, BoxFormat, int] | None = None
     for form in _forms(boxes):
-        theirs = _hits(_read(numbers[form.scale == "bins"], form, places), answers)
-        worth = theirs - _PART * len(answers) * len(_changed(form, boxes))
+        overlaps = _overlaps(_read(numbers[form.scale == "bins"], form, places), answers)
+        theirs = int((overlaps >= _HIT).sum())
+        worth = float(overlaps.mean()) - _PART * len(_changed(form, boxes))
         if theirs >= max(2 * hits, hits + _FEWEST, _MANY * len(answers)) and (best is None or worth > best[0]):
             best = worth, form, theirs
     return best and best[1:]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo import boxes, families, prompts, scores, stats
+from perpo import box_formats, boxes, families, prompts, scores, stats
 from perpo.checkpoints import files_digest
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
@@ -277,7 +277,7 @@ def suite_sha256() -> str:
         if path.is_file()
     ]
     files += [here / "benchmarks.py", here / "documents.py", here / "judged.py", here / "judge_readings.py"]
-    files += [Path(str(module.__file__)) for module in (boxes, families, prompts, scores, stats)]
+    files += [Path(str(module.__file__)) for module in (box_formats, boxes, families, prompts, scores, stats)]
     digest = hashlib.sha256()
     # In the order of what they are, not of where they are installed.
     for name, content in sorted((path.name, path.read_bytes()) for path in files if "__pycache__" not in path.parts):
