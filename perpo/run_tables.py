@@ -47,6 +47,7 @@ def run_texts(record: RunRecord) -> list[Text]:
         plain = [metric.name for metric in group.metrics if ":" not in metric.name]
         notes = [INTERVAL_NOTE, *_notes(group)]
         notes += [f"{task.task}: {task.note}." for task in record.tasks if task.note and task.task in group.tasks]
+        notes += [f"Warning: {text}." for text in record.warnings or [] if group.benchmark == "grounding"]
         notes += [METEOR_NOTE] if _lacks(group.metrics, "meteor") else []
         title = f"{record.name} on {group.name} (%{_judge(record, group)})"
         texts.append(_text(record, group, title, plain, notes))

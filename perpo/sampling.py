@@ -19,7 +19,7 @@ from PIL import Image
 from perpo.box_formats import BoxFormat, Frame, ImageSize, Order, Resize, Scale, declared
 from perpo.boxes import parse_box, same_box
 from perpo.candidates import AnswerSet, Summary, summarise
-from perpo.checkpoints import adapter_digest, family_at, known_family, resolve_model
+from perpo.checkpoints import adapter_digest, family_at, known_family, model_config, resolve_model
 from perpo.cli.common import progress
 from perpo.data import (
     PreferenceRecord,
@@ -195,9 +195,15 @@ def answer_format(
     Raises:
         PerpoError: It cannot be found, or how it writes boxes is not known.
     """
-    listed = known_family(model) is not None
-    boxes = None if not listed and (scale is not None or not are_boxes) else family_at(resolve_model(model)).box_format
-    return declared(boxes, scale=scale, order=order, frame=frame)
+    if known_family(model) is not None:
+        return declared(family_at(resolve_model(model)).box_format, scale=scale, order=order, frame=frame)
+    if are_boxes and scale is None:
+        raise PerpoError(
+            f"the model type '{model_config(resolve_model(model)).get('model_type', '')}' is not in the table of "
+            "families, so how it writes boxes is not known",
+            "declare it: --box_scale, or --eval_box_scale of held-out questions",
+        )
+    return declared(None, scale=scale, order=order, frame=frame)
 
 
 def own_resize(model: str) -> Resize | None:

@@ -74,7 +74,7 @@ def read_held_out(args: TrainArguments, records: Sequence[Question]) -> HeldOut 
     truths = declared(answers, **given)
     reward = load_reward(name, answers, truths)
     family = known_family(args.model)
-    questions = read_questions(args.eval_data, grounding_prompt=family and family.grounding_prompt)
+    questions = read_questions(args.eval_data, grounding_prompt=None if family is None else family.grounding_prompt)
     if truths is not None and are_boxes:
         check_formats(questions, truths, given, usual_resize(args.model))
     image_root = Path(args.eval_image_root or image_root_of(args.eval_data))

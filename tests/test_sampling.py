@@ -316,7 +316,8 @@ def test_truths_in_another_frame_are_rewarded_and_written_in_the_models(folder, 
 def test_boxes_of_answers_and_truths_are_read_as_declared(folder, checkpoint, scripted):
     """Pixels of the picture, asked of a model whose family writes shares of the padded one; truths in per cent."""
     write_rows(folder, [row | {"answer": "[0, 0, 50, 100]"} for row in read_rows(folder)])
-    scripted(lambda index: [Answer(f"[0, 0, 40, {40 + 10 * index}]", False, -1.0), Answer("[0, 0, 1, 1]", False, -1.0)])
+    small = Answer("[0, 0, 1, 1]", False, -1.0)
+    scripted(lambda index: [Answer(f"[0, 0, 40, {40 + 10 * index}]", False, -1.0), small])
     flags = {"box_scale": "pixels", "box_order": "xywh", "box_frame": "original"}
     flags |= {"truth_scale": "percent", "truth_order": "xyxy"}
     run = run_sampling(arguments(folder, checkpoint, reward="iou", num_candidates=2, **flags))
@@ -340,14 +341,17 @@ def test_answers_in_another_scale_are_warned_of(folder, checkpoint, scripted, ca
     scripted(lambda index: [Answer("[100, 200, 500, 600]", False, -1.0), Answer("[0, 0, 1, 1]", False, -1.0)])
     args = arguments(folder, checkpoint, reward="iou", num_candidates=2)
     assert main(words(args)) == 0
-    assert "warning: 7 of 7 boxes lie outside of the declared scale 0-1; 7 of 7 answers would have an IoU of 0.5 or " \
-        "more if they were read with --box_scale 0-1000, and 0 have it as declared" in capfd.readouterr().err  # fmt: skip
+    said = capfd.readouterr().err
+    assert "warning: 7 of 7 boxes lie outside of the declared scale 0-1; 7 of 7 answers would have an IoU of" in said
+        "warning: 7 of 7 boxes lie outside of the declared scale 0-1; 7 of 7 answers would have an IoU of 0.5" in said
+    )
+    assert "more if they were read with --box_scale 0-1000, and 0 have it as declared" in said
     assert {record.rewards[0] for record in read_preferences(folder / "out.jsonl")} == {0.0}
 
 
 def test_truths_smaller_than_a_pixel_are_of_another_scale(folder, checkpoint):
     args = arguments(folder, checkpoint, reward="iou", box_scale="pixels", box_frame="original")
-    with pytest.raises(PerpoError, match="question 1: its truth .* holds a box smaller than a pixel as pixels"):
+    with pytest.raises(PerpoError, match=r"question 1: its truth .* holds a box smaller than a pixel as pixels"):
         sample(args)
 
 

@@ -201,8 +201,9 @@ def check_frame(args: EvalArguments, specs: Sequence[TaskSpec]) -> None:
 
 def box_fields(family: Family | None, has_boxes: bool) -> dict[str, str | None]:
     """How a task's answers were read, beside their frame; None where they hold no boxes."""
-    boxes = family.box_format if family is not None and has_boxes else None
-    return {"box_scale": boxes and boxes.scale, "box_order": boxes and boxes.order}
+    if family is None or not has_boxes:
+        return {"box_scale": None, "box_order": None}
+    return {"box_scale": family.box_format.scale, "box_order": family.box_format.order}
 
 
 def misread(tables: Sequence[pa.Table], specs: Sequence[TaskSpec], family: Family | None) -> list[str] | None:
