@@ -270,7 +270,7 @@ def _boxes(
     each: Training, record: dict[str, Any] | None, found: list[Candidate], size: tuple[int, int]
 ) -> tuple[list[Box], str | None]:
     """Boxes where the answers are some and it is known how they are written; and what their colours mean."""
-    how = None if record is None else _format(record, trainings.box_format(each.folder))
+    how = None if record is None else record_format(record, trainings.box_format(each.folder))
     if record is None or how is None:
         return [], None
     shown = st.pills(
@@ -285,7 +285,7 @@ def _boxes(
     return boxes, "truth green, best blue, worst orange and dashed, others grey"
 
 
-def _format(record: dict[str, Any], model: BoxFormat | None) -> BoxFormat | None:
+def record_format(record: dict[str, Any], model: BoxFormat | None) -> BoxFormat | None:
     """How a record's boxes are written: as it says itself, else as the model does whose frame it names."""
     if says_format(record):
         return row_format(record, model or BoxFormat("0-1"))
