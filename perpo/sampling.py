@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from perpo.box_formats import BoxFormat, Frame, ImageSize, Order, Resize, Scale, declared
+from perpo.box_formats import BoxFormat, ImageSize, declared
 from perpo.boxes import parse_box, same_box
 from perpo.candidates import AnswerSet, Summary, summarise
-from perpo.checkpoints import adapter_digest, family_at, known_family, model_config, resolve_model
+from perpo.checkpoints import adapter_digest, known_family
 from perpo.cli.common import progress
 from perpo.data import (
     PreferenceRecord,
@@ -33,6 +33,7 @@ from perpo.data import (
 from perpo.errors import PerpoError
 from perpo.files import check_writable
 from perpo.journal import Journal
+from perpo.model_boxes import answer_format, usual_resize
 from perpo.readings import Answered, other_reading
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.truths import check_formats, format_fields, row_format, says_format
@@ -173,49 +174,6 @@ def _prepare(args: SampleArguments, output: Path) -> _Job:
     asked = asked_of(wanted, image_root)
     check_truths(reward, (each.sample for each in asked), truths if are_boxes else None)
     return _Job(questions, asked, image_root, answers, truths if are_boxes else None, reward)
-
-
-def answer_format(
-    model: str,
-    scale: Scale | None = None,
-    order: Order | None = None,
-    frame: Frame | None = None,
-    *,
-    are_boxes: bool,
-) -> BoxFormat | None:
-    """How a model writes boxes; nothing but its configuration is read.
-
-    Args:
-        model: As the user named it.
-        scale: As the user declares it; None for its family's.
-        order: As the user declares it.
-        frame: As the user declares it.
-        are_boxes: Whether answers or truths are boxes; if not, None stands for a type that is not in the table.
-
-    Raises:
-        PerpoError: It cannot be found, or how it writes boxes is not known.
-    """
-    if known_family(model) is not None:
-        return declared(family_at(resolve_model(model)).box_format, scale=scale, order=order, frame=frame)
-    if are_boxes and scale is None:
-        raise PerpoError(
-            f"the model type '{model_config(resolve_model(model)).get('model_type', '')}' is not in the table of "
-            "families, so how it writes boxes is not known",
-            "declare it: --box_scale, or --eval_box_scale of held-out questions",
-        )
-    return declared(None, scale=scale, order=order, frame=frame)
-
-
-def own_resize(model: str) -> Resize | None:
-    """The bounds of resizing that the model's own processor has, where its boxes depend on them."""
-    family = None if known_family(model) is None else family_at(resolve_model(model))
-    return None if family is None or family.boxes is None else family.boxes.resize
-
-
-def usual_resize(model: str) -> Resize | None:
-    """The bounds of resizing that the table gives the model's family."""
-    family = known_family(model)
-    return None if family is None or family.boxes is None else family.boxes.resize
 
 
 def asked_of(questions: Sequence[Question], image_root: Path) -> list[Asked]:

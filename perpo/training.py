@@ -32,6 +32,7 @@ from perpo.data import (
 from perpo.distributed import deepspeed_config, processes
 from perpo.errors import PerpoError
 from perpo.lists import Choice, ListDataset, choose, tokenize
+from perpo.model_boxes import own_resize
 from perpo.passes import check_budget
 from perpo.policy import load_policy
 from perpo.prefix import base_model
@@ -40,7 +41,6 @@ from perpo.provenance import hardware, peak_memory
 from perpo.quantization import check_machine
 from perpo.reference_cache import Precompute, ReferenceCache
 from perpo.resuming import Start, check_same_images, find_start, is_first_process, step_of
-from perpo.sampling import own_resize
 from perpo.services import check_services, push, start_wandb
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer, training_arguments
@@ -69,8 +69,9 @@ def train(args: TrainArguments) -> Path:
     check_services(args)
     # The data come first, for the record asks for the model, which may have to be downloaded and takes time to hash.
     records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
-    check_bounds(records, own_resize(args.model))
     choices, counts = choose(args, records)
+    if any(record.box_resize is not None for record in records):
+        check_bounds(records, own_resize(args.model))
     held_out = read_held_out(args, records)
     record = new_record(args)
     record["data"]["counts"] = counts

@@ -24,9 +24,10 @@ from perpo.data import PreferenceRecord, Question, check_images, data_sha256, im
 from perpo.errors import PerpoError
 from perpo.files import recover_folder, replace_folder
 from perpo.hf_sampler import HfSampler
+from perpo.model_boxes import answer_format, usual_resize
 from perpo.resuming import BEST, best_step, step_of
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
-from perpo.sampling import Asked, answer_format, asked_of, usual_resize
+from perpo.sampling import Asked, asked_of
 from perpo.train_arguments import TrainArguments
 from perpo.training_record import Score, ValidationInfo, digests_of, write_record
 from perpo.truths import PARTS, check_formats
