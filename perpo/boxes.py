@@ -1,101 +1,28 @@
 """Boxes: read them from text, write them, convert them between frames, and the project's one IoU.
 
-The canonical box is float64 (x1, y1, x2, y2). Three things are declared, never guessed: the
-*scale* of the numbers, their *order*, and the *frame*, which is the picture that they refer to:
-
-- `original`: the image as it is;
-- `padded`: the image centred on a square as wide as its longer side (LLaVA-1.5's training data);
-- `cropped`: the centred square as wide as its shorter side, which is what remains when the
-  shorter side is resized to the model's input and the centre cut out (CLIP's preprocessing);
-- `resized`: the image stretched to the model's input, whatever its shape. Pixels of it need to know that
-  input's size, which a `Resize` gives.
+The canonical box is float64 (x1, y1, x2, y2). What the numbers of a text mean is declared, never guessed; see
+`perpo.box_formats`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perpo.box_formats import BoxFormat, Frame, ImageSize, Order, Resize, Scale
 from perpo.box_text import numbers_in
-from perpo.errors import PerpoError
-from perpo.nearest import did_you_mean
 
-Frame = Literal["original", "padded", "cropped", "resized"]
-Scale = Literal["0-1", "0-1000", "0-999", "pixels", "bins"]
-Order = Literal["xyxy", "yxyx"]
 Box = NDArray[np.float64]
-ImageSize = tuple[int, int]
 
 # What a number is divided by to get a share of the frame's side. Bins are PaliGemma's 1024 tokens
 # <loc0000> to <loc1023>.
-_DIVISOR: dict[str, float] = {"0-1": 1.0, "0-1000": 1000.0, "0-999": 999.0, "bins": 1024.0}
+_DIVISOR: dict[str, float] = {"0-1": 1.0, "0-1000": 1000.0, "0-999": 999.0, "percent": 100.0, "bins": 1024.0}
 _LAST_BIN = 1023
 # How far a share of the frame's side may lie beyond it by rounding alone.
 _ROUNDING = 0.01
-
-
-@dataclass(frozen=True)
-class Resize:
-    """How Qwen's processors choose the size of a model's input: sides in whole patches, an area within bounds.
-
-    Attributes:
-        factor: Both sides are multiples of it, in pixels.
-        min_pixels: Smallest area.
-        max_pixels: Largest area.
-    """
-
-    factor: int
-    min_pixels: int
-    max_pixels: int
-
-    def size(self, image_size: ImageSize) -> ImageSize:
-        """The (width, height) of the input that an image of (width, height) becomes.
-
-        Sides are rounded to the nearest multiple; where the area then is out of bounds, the image is first
-        scaled to the bound and its sides rounded into it (Qwen2-VL's `smart_resize`).
-        """
-        width, height = (round(side / self.factor) * self.factor for side in image_size)
-        area = width * height
-        if self.min_pixels <= area <= self.max_pixels:
-            return width, height
-        bound, into = (self.max_pixels, math.floor) if area > self.max_pixels else (self.min_pixels, math.ceil)
-        scale = math.sqrt(image_size[0] * image_size[1] / bound)
-        width, height = (max(into(side / scale / self.factor), 1) * self.factor for side in image_size)
-        return width, height
-
-
-@dataclass(frozen=True)
-class BoxFormat:
-    """How a model writes boxes.
-
-    Attributes:
-        scale: What the numbers count: shares of the frame's sides (0-1), thousandths (0-1000) or
-            999ths (0-999) of them, pixels of the frame, or PaliGemma's 1024 bins.
-        order: Which number is which.
-        frame: The picture that they refer to.
-        resize: For pixels of a resized picture, how its size is chosen.
-    """
-
-    scale: Scale
-    order: Order = "xyxy"
-    frame: Frame = "original"
-    resize: Resize | None = None
-
-    def __post_init__(self) -> None:
-        for name, value, kind in (
-            ("scale", self.scale, Scale),
-            ("order", self.order, Order),
-            ("frame", self.frame, Frame),
-        ):
-            if value not in get_args(kind):
-                raise PerpoError(f"there is no box {name} '{value}'", did_you_mean(str(value), get_args(kind)))
-        if self.scale == "pixels" and self.frame == "resized" and self.resize is None:
-            raise PerpoError("boxes in pixels of a resized image need its size", "declare another scale or frame")
 
 
 def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
@@ -154,11 +81,10 @@ def parse_boxes(
     fmt = BoxFormat(scale, order, frame, resize)
     boxes = []
     for numbers in numbers_in(text, bins=scale == "bins"):
-        if numbers.percent and str(scale) != "percent":
+        if numbers.percent and scale != "percent":
             continue
         box = np.array(numbers.values, dtype=np.float64) / _DIVISOR.get(scale, 1.0)
-        if order == "yxyx" and not numbers.named:
-            box = box[[1, 0, 3, 2]]
+        box = box if numbers.named else _corners(box, order)
         if image_size is not None:
             with np.errstate(over="ignore", invalid="ignore"):
                 box = _to_original(box, fmt, image_size)
@@ -229,18 +155,38 @@ def format_box(box: ArrayLike, fmt: BoxFormat, image_size: ImageSize) -> str:
         For example `[0.61, 0.10, 0.77, 0.54]`. What lies outside the frame is cut at its edge.
     """
     unit = np.clip(original_to_frame(box, fmt.frame, image_size), 0.0, 1.0)
-    if fmt.order == "yxyx":
-        unit = unit[[1, 0, 3, 2]]
     if fmt.scale == "0-1":
-        return "[" + ", ".join(f"{value:.2f}" for value in unit) + "]"
-    if fmt.scale == "bins":
-        return "".join(f"<loc{min(math.floor(value * 1024), _LAST_BIN):04d}>" for value in unit)
-    if fmt.scale == "pixels":
-        width, height = _frame_pixels(fmt, image_size)
-        factor = np.array([height, width] * 2 if fmt.order == "yxyx" else [width, height] * 2)
+        ends = [round(float(value), 2) for value in unit]
+    elif fmt.scale == "bins":
+        ends = [min(math.floor(value * 1024), _LAST_BIN) for value in unit]
     else:
-        factor = np.array([_DIVISOR[fmt.scale]] * 4)
-    return "[" + ", ".join(str(int(value)) for value in np.rint(unit * factor)) + "]"
+        sides = _frame_pixels(fmt, image_size) if fmt.scale == "pixels" else (_DIVISOR[fmt.scale],) * 2
+        ends = [int(value) for value in np.rint(unit * np.array(sides * 2))]
+    # Corners are rounded before a width is taken, so that it leads to the same corner as two of them do.
+    numbers = _in_order(ends, fmt.order)
+    if fmt.scale == "bins":
+        return "".join(f"<loc{number:04d}>" for number in numbers)
+    return "[" + ", ".join(f"{number:.2f}" if fmt.scale == "0-1" else str(number) for number in numbers) + "]"
+
+
+def same_box(text: str, written: BoxFormat, wanted: BoxFormat, image_size: ImageSize) -> str:
+    """A text's box as another format writes it; the text itself where the two formats are one.
+
+    Args:
+        text: Holds a box.
+        written: How it is written.
+        wanted: How it is to be written.
+        image_size: (width, height) of the original image in pixels.
+    """
+    box = None if written == wanted else parse_box(text, written, image_size)
+    return text if box is None else format_box(box, wanted, image_size)
+
+
+def numbers_to_original(numbers: ArrayLike, fmt: BoxFormat, image_size: ImageSize) -> Box:
+    """(..., 4) numbers as a text writes them, to x1 y1 x2 y2 in pixels of the original image."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        shares = np.asarray(numbers, dtype=np.float64) / _DIVISOR.get(fmt.scale, 1.0)
+        return _to_original(_corners(shares, fmt.order), fmt, image_size)
 
 
 def frame_window(frame: Frame, image_size: ImageSize) -> tuple[float, float, float, float]:
@@ -289,6 +235,24 @@ def _frame_pixels(fmt: BoxFormat, image_size: ImageSize) -> tuple[float, float]:
         return fmt.resize.size(image_size)
     _, _, width, height = frame_window(fmt.frame, image_size)
     return width, height
+
+
+def _corners(box: Box, order: Order) -> Box:
+    """Numbers in an order as x1 y1 x2 y2."""
+    if order == "yxyx":
+        return box[..., [1, 0, 3, 2]]
+    if order == "xywh":
+        with np.errstate(over="ignore"):
+            return np.concatenate([box[..., :2], box[..., :2] + box[..., 2:]], axis=-1)
+    return box
+
+
+def _in_order(ends: list[float], order: Order) -> list[float]:
+    """x1 y1 x2 y2 as numbers in an order."""
+    left, top, right, bottom = ends
+    if order == "yxyx":
+        return [top, left, bottom, right]
+    return [left, top, right - left, bottom - top] if order == "xywh" else ends
 
 
 def _area(boxes: Box) -> Box:

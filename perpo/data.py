@@ -19,6 +19,7 @@ from perpo.errors import PerpoError, placed
 from perpo.files import atomic_write_text, cache_folder, check_path
 from perpo.images import image_in_text, require_images, unpack_image
 from perpo.placeholders import check_no_mark, without_image
+from perpo.prompts import Asking, asking_of
 from perpo.row_formats import plain_row
 from perpo.rows import FILE_SUFFIXES, Row, read_dataset, read_rows
 
@@ -39,12 +40,21 @@ class Question:
         question: The text, without the mark of its picture.
         answer: The truth.
         image_id: What identifies the image; its path where the data don't say.
+        box_scale: What the numbers of boxes count, where they say so: in the truth, and in the answers of a
+            preference record; see `perpo.box_formats`.
+        box_order: Which number is which, where they say so.
+        box_frame: The picture that boxes refer to, where they say so.
+        box_resize: Of pixels of a resized picture, its `perpo.box_formats.Resize` as an object.
     """
 
     image_path: str
     question: str
     answer: str
     image_id: str | int
+    box_scale: str | None = None
+    box_order: str | None = None
+    box_frame: str | None = None
+    box_resize: dict[str, int] | None = None
 
 
 @dataclass(kw_only=True)
@@ -58,7 +68,6 @@ class PreferenceRecord(Question):
         truncated: Per answer, whether it was cut at the token limit; None if not known.
         reference_logps: Per answer, the log-probability (nats, at temperature 1, the end token
             included) under the model that sampled it; None where it isn't known.
-        box_frame: The picture that boxes refer to; see `perpo.boxes`.
         sampling: How the answers were made (engine, temperature, seed, model, ...).
     """
 
@@ -67,7 +76,6 @@ class PreferenceRecord(Question):
     reward_name: str
     truncated: list[bool] | None = None
     reference_logps: list[float | None] | None = None
-    box_frame: str | None = None
     sampling: dict[str, Any] | None = None
 
 
@@ -89,21 +97,26 @@ def read_preferences(path: str | Path, *, unpack_to: str | Path | None = None) -
     return _records(_rows(path), path, lambda fields: _preference(fields, folder))
 
 
-def read_questions(path: str | Path, *, unpack_to: str | Path | None = None) -> list[Question]:
+def read_questions(
+    path: str | Path, *, unpack_to: str | Path | None = None, grounding_prompt: str | None = None
+) -> list[Question]:
     """Read questions from JSON, CSV, Parquet, or a Hugging Face data set.
 
-    Fields: `image_path` (or `image`), `question`, `answer`, `image_id` if any; or another layout of
-    `perpo.row_formats`. A file of preference records will do.
+    Fields: `image_path` (or `image`), `question` (asked as it is) or, without one, `expression` (asked for with the
+    family's prompt), `answer`, `image_id` if any; or another layout of `perpo.row_formats`. A file of preference
+    records will do. Rows that `perpo-data` wrote ask what `perpo-eval` asks (`perpo.prompts.asking_of`).
 
     Args:
         path: A file, a data set's folder, or its hub id, optionally followed by `:split`.
         unpack_to: Folder for images that the data hold themselves, named by their contents; by default the cache's.
+        grounding_prompt: The question that asks for a box, with `{expression}` in it; None where it is not known.
 
     Raises:
         PerpoError: As `read_preferences`.
     """
     folder = _unpacked(unpack_to)
-    return _records(_rows(path), path, lambda fields: Question(**_question(fields, folder)))
+    asking = asking_of(Path(path).stem) if str(path).endswith(".parquet") else None
+    return _records(_rows(path), path, lambda fields: Question(**_question(fields, folder, asking, grounding_prompt)))
 
 
 def image_root_of(data: str | Path) -> Path:
@@ -217,14 +230,59 @@ def _unpacked(folder: str | Path | None) -> Path:
     return Path(folder) if folder is not None else cache_folder() / "images"
 
 
-def _question(fields: _Fields, unpack_to: Path) -> dict[str, Any]:
+def _question(
+    fields: _Fields, unpack_to: Path, asking: Asking | None = None, grounding_prompt: str | None = None
+) -> dict[str, Any]:
     image_path = _image_path(fields, unpack_to)
-    question, answer = fields.text("question"), fields.text("answer")
+    question, answer = _asked(fields, asking, grounding_prompt), _truth(fields)
     with placed(fields.place):
         check_path(image_path)
-        question = without_image(question)
         check_no_mark(answer)
-    return {"image_path": image_path, "question": question, "answer": answer, "image_id": _image_id(fields, image_path)}
+    return {
+        "image_path": image_path,
+        "question": question,
+        "answer": answer,
+        "image_id": _image_id(fields, image_path),
+        **_box_fields(fields),
+    }
+
+
+def _asked(fields: _Fields, asking: Asking | None, grounding_prompt: str | None) -> str:
+    """The user's turn: a row's question, or where it has none the question for what its expression names."""
+    row = fields.row
+    if row.get("question") is None and row.get("expression") is not None:
+        expression = fields.text("expression").strip()
+        if grounding_prompt is None or not expression:
+            problem = "is empty" if not expression else "is given, and how the model is asked for one is not known"
+            raise fields.error(f"its `expression` {problem}", "give the whole question as `question`")
+        with placed(fields.place):
+            return grounding_prompt.replace("{expression}", without_image(expression))
+    with placed(fields.place):
+        question = without_image(fields.text("question"))
+    if asking is not None and "answers_gen" not in row:  # the question of a record is what was asked
+        question = asking(question.strip())
+    if not question.strip():
+        raise fields.error("its `question` is empty", "write what is asked of the picture, or drop the record")
+    return question
+
+
+def _truth(fields: _Fields) -> str:
+    if isinstance(fields.row.get("bbox"), list) and not isinstance(fields.row.get("answer"), str):
+        raise fields.error("it is a row of boxes for perpo-eval", "make questions of them with perpo-data questions")
+    truth = fields.text("answer")
+    if not truth.strip():
+        raise fields.error("its `answer` is empty, and no truth", "write the truth, or drop the record")
+    return truth
+
+
+def _box_fields(fields: _Fields) -> dict[str, Any]:
+    """What a row says of how its boxes are written; `perpo.truths` says whether it is a format."""
+    said = {name: fields.row.get(name) for name in ("box_scale", "box_order", "box_frame", "box_resize")}
+    for name, value in said.items():
+        kind, words = (dict, "an object") if name == "box_resize" else (str, "text")
+        if value is not None and not isinstance(value, kind):
+            raise fields.error(f"expected {words} as `{name}`, found {value!r:.40}", "mend or drop the record")
+    return said
 
 
 def _image_id(fields: _Fields, image_path: str) -> str | int:
@@ -271,11 +329,9 @@ def _preference(fields: _Fields, unpack_to: Path) -> PreferenceRecord:
         truncated = fields.per_answer("truncated", count, lambda value: isinstance(value, bool), "true or false")
     if row.get("reference_logps") is not None:
         logps = fields.per_answer("reference_logps", count, _is_logp, "a finite number or null")
-    sampling, frame = row.get("sampling"), row.get("box_frame")
+    sampling = row.get("sampling")
     if not isinstance(sampling, dict | None):
         raise fields.error(f"expected an object as `sampling`, found {sampling!r:.40}", "mend or drop the record")
-    if not isinstance(frame, str | None):
-        raise fields.error(f"expected text as `box_frame`, found {frame!r:.40}", "mend or drop the record")
     if sampling is None:  # what perpo-sample wrote is what a model said
         for answer in answers:
             with placed(fields.place):
@@ -287,7 +343,6 @@ def _preference(fields: _Fields, unpack_to: Path) -> PreferenceRecord:
         reward_name="iou" if name == "iou_scores" else str(row.get("reward_name") or "reward"),
         truncated=truncated,
         reference_logps=logps,
-        box_frame=frame,
         sampling=sampling,
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from perpo.boxes import BoxFormat, Frame, ImageSize, Resize
+from perpo.box_formats import BoxFormat, Frame, ImageSize, Order, Resize, Scale, declared
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 from perpo.prompts import GROUNDING
@@ -189,6 +189,35 @@ def with_bounds(family: Family, image_processor: Mapping[str, Any]) -> Family:
         image_processor.get("max_pixels") or size.get("longest_edge") or usual.max_pixels,
     )
     return replace(family, boxes=replace(family.boxes, resize=resize))
+
+
+def unlisted(model_type: str) -> Family:
+    """A row for a model type that is not in the table, of which no part is known."""
+    return Family(model_type, "", vision_tower="", projector=None, boxes=None)
+
+
+def with_declared(
+    family: Family, *, scale: Scale | None = None, order: Order | None = None, frame: Frame | None = None
+) -> Family:
+    """The family with its boxes as the user declares them; a frame that it had is among the others then.
+
+    Args:
+        family: A family.
+        scale: As for `perpo.box_formats.declared`; so are the others.
+        order: As there.
+        frame: As there.
+
+    Raises:
+        PerpoError: As there.
+    """
+    boxes = declared(family.boxes, scale=scale, order=order, frame=frame)
+    if boxes is None or boxes == family.boxes:
+        return family
+    before = () if family.boxes is None else (family.boxes.frame,)
+    others = [name for name in dict.fromkeys((*before, *family.other_frames)) if name != boxes.frame]
+    if boxes.scale == "pixels" and boxes.resize is None:
+        others = [name for name in others if name != "resized"]  # its size is not known
+    return replace(family, boxes=boxes, other_frames=tuple(others))
 
 
 def family_of(model_type: str) -> Family:

@@ -1,4 +1,4 @@
-"""The questions that benchmarks ask, as data. `{expression}` and `{question}` are filled in.
+"""The questions that benchmarks ask, as data. `{expression}`, `{question}` and `{query}` are filled in.
 
 Sources: the short grounding prompt is LLaVA-1.5's (haotian-liu/LLaVA, Apache-2.0); the long one is that of
 lmms-eval's RefCOCO tasks (EvolvingLMMs-Lab/lmms-eval, MIT and Apache-2.0); the ending of yes/no questions is
@@ -6,6 +6,8 @@ LLaVA's for POPE. Pages of Fox bring their own question; the one here is for pag
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 GROUNDING = "Please provide the bounding box coordinate of the region this sentence describes: {expression}"
 
@@ -17,3 +19,36 @@ LMMS_EVAL_GROUNDING = (
 YES_NO = "{question}\nAnswer the question using a single word or phrase."
 
 OCR = "OCR this image:"
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How what a row asks becomes the user's turn.
+
+    Attributes:
+        template: The user's turn, with `{query}` in the place of the row's words; alone it asks them as they are.
+        usual: What is asked where a row has no words of its own.
+    """
+
+    template: str = "{query}"
+    usual: str = ""
+
+    def __call__(self, words: str) -> str:
+        """The user's turn for a row's words; empty where nothing is asked."""
+        return self.template.replace("{query}", words or self.usual)
+
+
+AS_WRITTEN = Asking()
+PAGE = Asking(usual=OCR)
+POPE = Asking(YES_NO.replace("{question}", "{query}"))
+
+_BY_NAME = {"pages_": PAGE, "fox_ocr_": PAGE, "tinypages_": PAGE, "coco_pope_": POPE, "tinypope_": POPE}
+
+
+def asking_of(name: str) -> Asking:
+    """How the questions of a file of rows are asked, by its name without the suffix, which is also its task's.
+
+    Evaluation, sampling and validation ask by this. A file of one's own is asked as it is written; pages have a usual
+    question, and POPE's are asked for a single word.
+    """
+    return next((asking for start, asking in _BY_NAME.items() if name.startswith(start)), AS_WRITTEN)

@@ -74,8 +74,8 @@ class TaskResult:
     no score. `n_truncated` counts the answers that were cut at the token limit (None where that is not
     known). `benchmark` is a key of `perpo.scores.BENCHMARKS`;
     `prompt` is what was asked, with the place of the sample's own words in braces; `note` is what a
-    reader of the numbers must know, such as rows of two data sets in one split. What a reported number
-    leaves open is None.
+    reader of the numbers must know, such as rows of two data sets in one split. `box_frame`, `box_scale` and
+    `box_order` are how boxes were read (`perpo.box_formats`). What a reported number leaves open is None.
     """
 
     task: str
@@ -96,6 +96,8 @@ class TaskResult:
     cluster_key: str | None
     metrics: list[Metric]
     n_truncated: int | None = None
+    box_scale: str | None = None
+    box_order: str | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -168,6 +170,7 @@ class RunRecord:
         samples: The table of samples, or None for a reported record.
         source: measured, or reported by somebody else.
         rescored_from: Id of the run whose responses were scored again, or None.
+        warnings: What was said of how answers were read, which changed no number; None where nothing was.
     """
 
     schema_version: int
@@ -190,6 +193,7 @@ class RunRecord:
     samples: SamplesFile | None
     source: Literal["measured", "reported"]
     rescored_from: str | None = None
+    warnings: list[str] | None = None
 
     @property
     def when(self) -> datetime:

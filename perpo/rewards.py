@@ -13,9 +13,11 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 from perpo.answers import answer_of
-from perpo.boxes import BoxFormat, box_problem, iou, parse_box
+from perpo.box_formats import BoxFormat, ImageSize
+from perpo.boxes import box_problem, iou, parse_box
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
+from perpo.truths import row_format
 
 RewardFunction = Callable[[str, str, Mapping[str, Any]], float | None]
 """(prediction, truth, sample) -> a number in [0, 1], or None for an answer that can't be read.
@@ -42,7 +44,7 @@ def load_reward(spec: str, answers: BoxFormat | None, truths: BoxFormat | None) 
         spec: `iou`, `edit`, or `module:function` for a function of the user's, which may be in
             the current folder.
         answers: How the model writes boxes; only `iou` asks for it, which there is none of without.
-        truths: How the truths do.
+        truths: How the truths do whose rows do not say it.
 
     Raises:
         PerpoError: There is no such reward, or its module can't be imported.
@@ -70,14 +72,14 @@ def check_truths(reward: RewardFunction, samples: Iterable[Mapping[str, Any]], b
     Args:
         reward: The reward.
         samples: What the reward is given as `sample`, for each question.
-        boxes: How the truths write boxes, if they must be boxes.
+        boxes: How the truths write boxes whose rows do not say it, if they must be boxes.
 
     Raises:
         PerpoError: A truth that the reward can't read or that is no box, or whatever the function raises.
     """
     for number, sample in enumerate(samples, start=1):
         truth = sample["answer"]
-        problem = boxes and box_problem(truth, boxes, sample["image_size"])
+        problem = boxes and _truth_problem(truth, row_format(sample, boxes), sample["image_size"])
         if not problem and reward(truth, truth, sample) is None:
             problem = "cannot be read by the reward"
         if problem:
@@ -87,12 +89,22 @@ def check_truths(reward: RewardFunction, samples: Iterable[Mapping[str, Any]], b
             )
 
 
+def _truth_problem(truth: str, boxes: BoxFormat, size: ImageSize) -> str | None:
+    """What keeps a truth from being a box; one of no pixel's size is one that was written in another scale."""
+    if problem := box_problem(truth, boxes, size):
+        return problem
+    box = parse_box(truth, boxes, size)
+    if box is not None and (box[2:] - box[:2] < 1).all():
+        return f"holds a box smaller than a pixel as {boxes.scale}"
+    return None
+
+
 def _iou_reward(answers: BoxFormat, truths: BoxFormat) -> RewardFunction:
     """IoU of the first boxes of both answers, in pixels of the original image."""
 
     def reward(prediction: str, truth: str, sample: Mapping[str, Any]) -> float | None:
         size = sample["image_size"]
-        predicted, wanted = parse_box(prediction, answers, size), parse_box(truth, truths, size)
+        predicted, wanted = parse_box(prediction, answers, size), parse_box(truth, row_format(sample, truths), size)
         if predicted is None or wanted is None:
             return None
         return float(iou(predicted, wanted))

@@ -49,6 +49,7 @@ def run_texts(record: RunRecord) -> list[Text]:
         notes += [f"{task.task}: {task.note}." for task in record.tasks if task.note and task.task in group.tasks]
         notes += _failed_notes(record, group)
         notes += [note for task in record.tasks if task.task in group.tasks for note in answer_notes(task)]
+        notes += [f"Warning: {text}." for text in record.warnings or [] if group.benchmark == "grounding"]
         notes += [METEOR_NOTE] if _lacks(group.metrics, "meteor") else []
         title = f"{record.name} on {group.name} (%{_judge(record, group)})"
         texts.append(_text(record, group, title, plain, notes))

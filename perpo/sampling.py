@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.boxes import BoxFormat, ImageSize, format_box, parse_box
+from perpo.box_formats import BoxFormat, ImageSize, declared
+from perpo.boxes import parse_box, same_box
 from perpo.candidates import AnswerSet, Summary, summarise
-from perpo.checkpoints import adapter_digest, family_at, known_family, resolve_model
+from perpo.checkpoints import adapter_digest, known_family
 from perpo.cli.common import progress
 from perpo.data import (
     PreferenceRecord,
@@ -31,7 +32,10 @@ from perpo.errors import PerpoError
 from perpo.files import check_writable
 from perpo.images import PICTURES_VERSION, image_size
 from perpo.journal import Journal
+from perpo.model_boxes import answer_format, usual_resize
+from perpo.readings import Answered, other_reading
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
+from perpo.truths import check_formats, format_fields, row_format, says_format
 
 if TYPE_CHECKING:
     from perpo.cli.sample import SampleArguments
@@ -51,12 +55,14 @@ class SamplingRun:
         image_root: Folder that their image paths start from.
         summary: Numbers about the answers.
         ranks: Whether any record has finished answers of different rewards.
+        warning: What is to be said of how boxes were read, or None.
     """
 
     output: Path
     image_root: Path
     summary: Summary
     ranks: bool
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ class Asked:
 class _Job:
     """The checked input of a run; `questions` are all of the file's, `asked` the first `--limit`.
 
-    The formats are None where it is not known how the model writes boxes, and none are asked for.
+    `answer_format` is None where it is not known how the model writes boxes, and none are asked for; `truth_format`
+    is what truths are like whose row does not say it, and None where truths are no boxes.
     """
 
     questions: list[Question]
@@ -138,7 +145,7 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
     records = [_record(job, answers, args.reward, provenance | batched[answers.id]) for answers in kept]
     write_jsonl(output, records)
     ranks = any(answers.margin() > 0 for answers in kept)
-    return SamplingRun(output, job.image_root, summarise(sets, len(kept)), ranks)
+    return SamplingRun(output, job.image_root, summarise(sets, len(kept)), ranks, _misread(job, sets))
 
 
 def _check_output(output: Path, journal_path: Path) -> None:
@@ -155,34 +162,23 @@ def _check_output(output: Path, journal_path: Path) -> None:
 
 def _prepare(args: SampleArguments, output: Path) -> _Job:
     """Check and read everything but the model's weights."""
-    are_boxes = args.reward == "iou" or args.truth_frame is not None
-    answers = answer_format(args.model, are_boxes=are_boxes)
+    given = args.truth_parts
+    are_boxes = args.reward == "iou" or any(given.values())
+    answers = answer_format(args.model, args.box_scale, args.box_order, args.box_frame, are_boxes=are_boxes)
     if args.adapter is not None:
         adapter_digest(args.adapter)
-    truths = answers and dataclasses.replace(answers, frame=args.truth_frame or answers.frame)
+    truths = declared(answers, **given)
     reward = load_reward(args.reward, answers, truths)
     questions, image_root = _read(args, output)
+    if args.reward != "edit" and answers is not None:
+        are_boxes = are_boxes or all(says_format(vars(question)) for question in questions)
     wanted = questions[: args.limit]
+    if truths is not None and are_boxes:
+        check_formats(wanted, truths, given, usual_resize(args.model))
     check_images(wanted, image_root, known_family(args.model))
     asked = asked_of(wanted, image_root)
     check_truths(reward, (each.sample for each in asked), truths if are_boxes else None)
-    return _Job(questions, asked, image_root, answers, truths, reward)
-
-
-def answer_format(model: str, *, are_boxes: bool) -> BoxFormat | None:
-    """How a model writes boxes; nothing but its configuration is read.
-
-    Args:
-        model: As the user named it.
-        are_boxes: Whether answers or truths are boxes; if not, None stands for a type that is not in the table.
-
-    Raises:
-        PerpoError: It cannot be found, or how it writes boxes is not known.
-    """
-    resolved = resolve_model(model)
-    if not are_boxes and known_family(model) is None:
-        return None
-    return family_at(resolved).box_format
+    return _Job(questions, asked, image_root, answers, truths if are_boxes else None, reward)
 
 
 def asked_of(questions: Sequence[Question], image_root: Path) -> list[Asked]:
@@ -199,7 +195,9 @@ def _read(args: SampleArguments, output: Path) -> tuple[list[Question], Path]:
     unpack_to = output.parent / f"{output.stem}-images"
     if args.questions != "tiny":
         image_root = Path(args.image_root or image_root_of(args.questions))
-        return read_questions(args.questions, unpack_to=unpack_to), image_root
+        family = known_family(args.model)
+        prompt = None if family is None else family.grounding_prompt
+        return read_questions(args.questions, unpack_to=unpack_to, grounding_prompt=prompt), image_root
     if args.image_root is not None:
         raise PerpoError("the tiny questions come with their images", "leave --image_root out")
     from perpo.tiny.world import write_questions
@@ -318,21 +316,35 @@ def _filtered(sets: Sequence[AnswerSet], args: SampleArguments) -> list[AnswerSe
     return [answers.distinct() for answers in kept] if args.duplicates == "drop" else kept
 
 
+def _misread(job: _Job, sets: Sequence[AnswerSet]) -> str | None:
+    """What the first answer to each question says of how boxes are written; see `perpo.readings`."""
+    if job.answer_format is None or job.truth_format is None:
+        return None
+    found = []
+    for answers in sets:
+        asked = job.asked[answers.id]
+        truth = parse_box(asked.question.answer, row_format(vars(asked.question), job.truth_format), asked.image_size)
+        if truth is not None:
+            found.append(Answered(answers.answers[0], truth, asked.image_size))
+    return other_reading(found, job.answer_format)
+
+
 def _record(job: _Job, answers: AnswerSet, reward: str, provenance: dict[str, Any]) -> PreferenceRecord:
     asked = job.asked[answers.id]
     question, size = asked.question, asked.image_size
-    # A record speaks of one frame, which is the model's.
-    if job.truth_format and job.answer_format and job.truth_format != job.answer_format:
-        box = parse_box(question.answer, job.truth_format, size)
-        assert box is not None  # the truths were checked
-        question = dataclasses.replace(question, answer=format_box(box, job.answer_format, size))
+    # A record speaks of one way to write boxes, which is the model's.
+    said = format_fields(job.answer_format)
+    if job.truth_format is not None and job.answer_format is not None:
+        truth = same_box(question.answer, row_format(vars(question), job.truth_format), job.answer_format, size)
+        question = dataclasses.replace(question, answer=truth)
+    if reward == "edit":  # of texts, which are no boxes
+        said = {name: value if name == "box_frame" else None for name, value in said.items()}
     return PreferenceRecord(
-        **vars(question),
+        **vars(question) | said,
         answers_gen=answers.answers,
         rewards=answers.rewards,
         reward_name=reward,
         truncated=answers.truncated,
         reference_logps=answers.reference_logps,
-        box_frame=None if job.answer_format is None else job.answer_format.frame,
         sampling=provenance,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from perpo.boxes import Frame
+from perpo.box_formats import Frame, Order, Scale
 from perpo.cli.arguments import arg
 from perpo.errors import PerpoError
 
@@ -67,6 +67,11 @@ _NEEDS: dict[str, tuple[str, ...]] = {
         "eval_image_root",
         "eval_steps",
         "eval_reward",
+        "eval_box_scale",
+        "eval_box_order",
+        "eval_box_frame",
+        "eval_truth_scale",
+        "eval_truth_order",
         "eval_truth_frame",
         "eval_max_new_tokens",
         "per_device_eval_batch_size",
@@ -161,7 +166,16 @@ class TrainArguments:
         100, "optimizer steps between two validations; one comes before the first, one after the last"
     )
     eval_reward: str | None = arg(None, "iou, edit or module:function of yours; unset means that of the training data")
-    eval_truth_frame: Frame | None = arg(None, "frame of the true boxes in eval_data; by default the model family's")
+    eval_box_scale: Scale | None = arg(
+        None, "what numbers of the answers' boxes count; by default as the training data say, else as the family's"
+    )
+    eval_box_order: Order | None = arg(None, "which number is which; by default same")
+    eval_box_frame: Frame | None = arg(None, "picture that they refer to; by default same")
+    eval_truth_scale: Scale | None = arg(
+        None, "as eval_box_scale, of eval_data's truths; by default as its rows say it"
+    )
+    eval_truth_order: Order | None = arg(None, "as eval_box_order, of eval_data's truths")
+    eval_truth_frame: Frame | None = arg(None, "as eval_box_frame, of eval_data's truths")
     eval_max_new_tokens: int = arg(64, "longest answer in tokens")
     per_device_eval_batch_size: int = arg(8, "questions answered at once")
     probe_lists: int = arg(8, "lists whose log-probabilities before and after go to probe.parquet; 0 writes none")
@@ -225,8 +239,9 @@ class TrainArguments:
                     raise PerpoError(f"--{name} is of no use without --{owner}", f"give both, or leave --{name} out")
         if self.push_to_hub and self.hub_model_id is None:
             raise PerpoError("--push_to_hub needs --hub_model_id", "such as me/my-model")
-        if self.eval_reward == "edit" and self.eval_truth_frame is not None:
-            raise PerpoError("--eval_reward edit has no use for --eval_truth_frame", "leave it out, or choose iou")
+        for name in (f"eval_{what}_{part}" for what in ("box", "truth") for part in ("scale", "order", "frame")):
+            if self.eval_reward == "edit" and getattr(self, name) is not None:
+                raise PerpoError(f"--eval_reward edit has no use for --{name}", "leave it out, or choose iou")
 
     def _check_what_trains(self) -> None:
         """Refuse what has no meaning without LoRA, or with a base in 4 bits."""

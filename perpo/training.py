@@ -34,6 +34,7 @@ from perpo.distributed import deepspeed_config, processes
 from perpo.errors import PerpoError
 from perpo.lists import Choice, ListDataset, choose, tokenize
 from perpo.locks import only_process
+from perpo.model_boxes import own_resize
 from perpo.models import chosen_dtype
 from perpo.passes import check_budget
 from perpo.policy import load_policy
@@ -49,6 +50,7 @@ from perpo.termination import Termination
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer, training_arguments
 from perpo.training_record import FILE_NAME, digests_of, new_record, read_record, write_record
+from perpo.truths import check_bounds
 from perpo.validation import HeldOut, Validation, read_held_out
 
 
@@ -74,6 +76,8 @@ def train(args: TrainArguments) -> Path:
         # The data come first: the record asks for the model, which may have to be downloaded and takes time to hash.
         records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
         choices, counts = choose(args, records)
+        if any(record.box_resize is not None for record in records):
+            check_bounds(records, own_resize(args.model))
         held_out = read_held_out(args, records)
         record = new_record(args)
         record["data"]["counts"] = counts

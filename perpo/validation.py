@@ -17,17 +17,20 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
+from perpo.box_formats import declared
 from perpo.card import write_card
 from perpo.checkpoints import known_family
 from perpo.data import PreferenceRecord, Question, check_images, data_sha256, image_root_of, read_questions
 from perpo.errors import PerpoError
 from perpo.files import recover_folder, replace_folder
 from perpo.hf_sampler import HfSampler
+from perpo.model_boxes import answer_format, usual_resize
 from perpo.resuming import BEST, best_step, step_of
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
-from perpo.sampling import Asked, answer_format, asked_of
+from perpo.sampling import Asked, asked_of
 from perpo.train_arguments import TrainArguments
 from perpo.training_record import Score, ValidationInfo, digests_of, write_record
+from perpo.truths import PARTS, check_formats
 
 if TYPE_CHECKING:
     from perpo.trainer import PreferenceTrainer
@@ -65,16 +68,28 @@ def read_held_out(args: TrainArguments, records: Sequence[Question]) -> HeldOut 
     if args.eval_data is None:
         return None
     name = args.eval_reward or _reward_of(records)
-    are_boxes = name == "iou" or args.eval_truth_frame is not None
-    answers = answer_format(args.model, are_boxes=are_boxes)
-    truths = answers and dataclasses.replace(answers, frame=args.eval_truth_frame or answers.frame)
+    given = {part: getattr(args, f"eval_truth_{part}") for part in PARTS}
+    are_boxes = name == "iou" or any(given.values())
+    said = {part: getattr(args, f"eval_box_{part}") for part in PARTS}
+    answers = answer_format(args.model, **said if any(said.values()) else _said_by(records), are_boxes=are_boxes)
+    truths = declared(answers, **given)
     reward = load_reward(name, answers, truths)
-    questions = read_questions(args.eval_data)
+    family = known_family(args.model)
+    questions = read_questions(args.eval_data, grounding_prompt=None if family is None else family.grounding_prompt)
+    if truths is not None and are_boxes:
+        check_formats(questions, truths, given, usual_resize(args.model))
     image_root = Path(args.eval_image_root or image_root_of(args.eval_data))
     check_images(questions, image_root, known_family(args.model))
     asked = asked_of(questions, image_root)
     check_truths(reward, (each.sample for each in asked), truths if are_boxes else None)
     return HeldOut(asked, image_root, reward, name)
+
+
+def _said_by(records: Sequence[Question]) -> dict[str, Any]:
+    """How the answers of the training data write boxes, if all their records say the same; else nothing."""
+    found = {tuple(getattr(record, f"box_{part}") for part in PARTS) for record in records}
+    one = dict(zip(PARTS, found.pop(), strict=True)) if len(found) == 1 else {}
+    return one if one.get("scale") is not None else {}
 
 
 def _reward_of(records: Sequence[Question]) -> str:

@@ -11,11 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from perpo.box_formats import declared
 from perpo.boxes import (
     BoxFormat,
     Frame,
     ImageSize,
+    Order,
+    Resize,
     Scale,
     format_box,
     frame_to_original,
@@ -23,6 +27,7 @@ from perpo.boxes import (
     original_to_frame,
     parse_box,
     parse_boxes,
+    same_box,
     stored_box,
 )
 from perpo.errors import PerpoError
@@ -183,6 +188,7 @@ def test_the_scale_is_never_guessed_and_a_box_never_mended() -> None:
         ("0-1", "[0.25, 0.5, 0.75, 1.0]", (0.25, 0.5, 0.75, 1.0)),
         ("0-1000", "[250, 500, 750, 1000]", (0.25, 0.5, 0.75, 1.0)),
         ("0-999", "[0, 333, 666, 999]", (0, 1 / 3, 2 / 3, 1.0)),
+        ("percent", "[25, 50, 75.5, 100]", (0.25, 0.5, 0.755, 1.0)),
         ("bins", "<loc0256><loc0512><loc0768><loc1023> cup 1", (0.25, 0.5, 0.75, 1023 / 1024)),
     ],
 )
@@ -197,6 +203,81 @@ def test_pixels_and_order() -> None:
     padded = BoxFormat("pixels", frame="padded")
     np.testing.assert_array_equal(parse_box("[10, 40, 20, 50]", padded, (90, 30)), [10, 10, 20, 20])
     np.testing.assert_array_equal(parse_box("[10, 40, 20, 50]", padded), [10, 40, 20, 50])
+
+
+def test_a_corner_with_width_and_height() -> None:
+    # Of 90 x 30 padded by 30 above and below, the corner moves with the frame and the sides do not.
+    padded = BoxFormat("pixels", "xywh", "padded")
+    np.testing.assert_array_equal(parse_box("[10, 40, 20, 5]", padded, (90, 30)), [10, 10, 30, 15])
+    np.testing.assert_allclose(
+        parse_box("[0.1, 0.2, 0.3, 0.4]", BoxFormat("0-1", "xywh"), (100, 200)), [10, 40, 40, 120]
+    )
+    # The width of 0.212 becomes 0.22, which leads to the corner that two corners name.
+    assert format_box([12.5, 20, 33.7, 40], BoxFormat("0-1", "xywh"), (100, 100)) == "[0.12, 0.20, 0.22, 0.20]"
+    assert format_box([12.5, 20, 33.7, 40], BoxFormat("0-1"), (100, 100)) == "[0.12, 0.20, 0.34, 0.40]"
+
+
+def test_a_declared_part_takes_its_place_alone() -> None:
+    form = BoxFormat("bins", "yxyx", "resized")
+    assert declared(form) == form
+    assert declared(form, scale="0-1000") == BoxFormat("0-1000", "yxyx", "resized")
+    assert declared(form, scale="pixels", order="xywh", frame="original") == BoxFormat("pixels", "xywh", "original")
+    with pytest.raises(PerpoError, match="pixels of a resized image need its size"):
+        declared(form, scale="pixels")
+    with pytest.raises(PerpoError, match="no box order 'xyhw'"):
+        declared(form, order="xyhw")  # type: ignore[arg-type]
+
+
+def test_where_nothing_is_known_the_scale_has_to_be_declared() -> None:
+    assert declared(None) is None
+    assert declared(None, scale="percent") == BoxFormat("percent", "xyxy", "original")
+    assert declared(None, scale="0-1", order="xywh", frame="padded") == BoxFormat("0-1", "xywh", "padded")
+    with pytest.raises(PerpoError, match="not known"):
+        declared(None, frame="original")
+
+
+def test_a_box_is_written_again_only_in_another_format() -> None:
+    thousandths = BoxFormat("0-1000", "yxyx")
+    assert same_box("it is [0.1,0.2, 0.3,0.4]", LLAVA, LLAVA, (100, 200)) == "it is [0.1,0.2, 0.3,0.4]"
+    assert same_box("it is [0.1,0.2, 0.3,0.4]", LLAVA, thousandths, (100, 200)) == "[200, 100, 400, 300]"
+
+
+# The bounds of checkpoints that people use: (factor, smallest area, largest area).
+BOUNDS = [(28, 3136, 12845056), *((28, low * 784, high * 784) for low, high in [(256, 1280), (64, 576), (100, 1024)])]
+BOUNDS += [(32, 65536, 16777216)]
+
+
+def libraries_size(size: ImageSize, bounds: tuple[int, int, int]) -> ImageSize:
+    height, width = smart_resize(size[1], size[0], *bounds)
+    return width, height
+
+
+def test_a_picture_that_is_enlarged_gets_the_librarys_size() -> None:
+    assert Resize(28, 256 * 784, 1280 * 784).size((225, 225)) == (448, 448)
+
+
+@pytest.mark.parametrize("bounds", BOUNDS)
+def test_every_shape_gets_the_librarys_size(bounds: tuple[int, int, int]) -> None:
+    resize = Resize(*bounds)
+    for side in range(1, 4097, 5):
+        for ratio in (1, 1.01, 4 / 3, 1.5, 16 / 9, 2, 3, 4):
+            size = side, min(4096, round(side * ratio))
+            assert resize.size(size) == libraries_size(size, bounds)
+            assert resize.size(size[::-1]) == libraries_size(size[::-1], bounds)
+
+
+@given(st.integers(1, 5000), st.floats(1, 200), st.booleans(), st.sampled_from(BOUNDS))
+def test_any_picture_gets_the_librarys_size(side: int, ratio: float, tall: bool, bounds: tuple[int, int, int]) -> None:
+    size = (side, int(side * ratio))[:: -1 if tall else 1]
+    assert Resize(*bounds).size(size) == libraries_size(size, bounds)
+
+
+@pytest.mark.parametrize("size", [(1, 201), (4020, 20), (5000, 1)])
+def test_a_shape_that_the_library_refuses_has_no_size(size: ImageSize) -> None:
+    with pytest.raises(ValueError, match="aspect ratio"):
+        libraries_size(size, BOUNDS[0])
+    with pytest.raises(PerpoError, match=f"{size[0]} x {size[1]} pixels"):
+        Resize(*BOUNDS[0]).size(size)
 
 
 def test_bins_take_only_whole_fours() -> None:
@@ -241,22 +322,24 @@ def test_what_lies_outside_the_frame_is_cut() -> None:
     st.tuples(*[st.integers(0, 100)] * 4),
     sizes,
     st.sampled_from([scale for scale in get_args(Scale) if scale != "pixels"]),
-    st.sampled_from(["xyxy", "yxyx"]),
+    st.sampled_from(get_args(Order)),
     st.sampled_from(FRAMES),
 )
 def test_writing_and_reading_differ_by_the_rounding_only(
     hundredths: tuple[int, ...], size: ImageSize, scale: Scale, order: str, frame: Frame
 ) -> None:
     fmt = BoxFormat(scale, order, frame)  # type: ignore[arg-type]
+    if order == "xywh":  # no bin is below zero, as the width of an inverted box would be
+        hundredths = (min(hundredths[::2]), min(hundredths[1::2]), max(hundredths[::2]), max(hundredths[1::2]))
     box = frame_to_original(np.array(hundredths) / 100, frame, size)
     again = parse_box(format_box(box, fmt, size), fmt, size)
     assert again is not None
-    step = {"0-1": 0.005, "0-1000": 0.0005, "0-999": 0.5 / 999, "bins": 1 / 1024}[scale]
+    step = {"0-1": 0.005, "percent": 0.005, "0-1000": 0.0005, "0-999": 0.5 / 999, "bins": 1 / 1024}[scale]
     difference = original_to_frame(again, frame, size) - original_to_frame(box, frame, size)
     assert np.abs(difference).max() <= step + 1e-9
 
 
-@given(st.data(), sizes, st.sampled_from(["original", "padded"]), st.sampled_from(["xyxy", "yxyx"]))
+@given(st.data(), sizes, st.sampled_from(["original", "padded"]), st.sampled_from(get_args(Order)))
 def test_whole_pixels_come_back_exactly(data: st.DataObject, size: ImageSize, frame: Frame, order: str) -> None:
     width, height = size
     x, y = st.integers(0, width), st.integers(0, height)

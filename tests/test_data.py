@@ -361,7 +361,10 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 shares = st.floats(0, 1)
 
 
-@given(st.lists(st.lists(st.tuples(texts, shares), min_size=1, max_size=4), min_size=1, max_size=3), texts)
+@given(
+    st.lists(st.lists(st.tuples(texts, shares), min_size=1, max_size=4), min_size=1, max_size=3),
+    texts.filter(lambda text: text.strip()),
+)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 def test_written_and_read_back(tmp_path: Path, lists: list[list[tuple[str, float]]], text: str) -> None:
     records = [
@@ -378,6 +381,33 @@ def test_written_and_read_back(tmp_path: Path, lists: list[list[tuple[str, float
     ]
     write_jsonl(tmp_path / "d.jsonl", records)
     assert read_preferences(tmp_path / "d.jsonl") == records
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"question": ""}, "record 1: its `question` is empty"),
+        ({"question": "<image>\n "}, "record 1: its `question` is empty"),
+        ({"answer": " "}, "record 1: its `answer` is empty, and no truth"),
+        ({"question": None}, "record 1: expected text as `question`, found None"),
+        ({"question": None, "expression": "the dog"}, "its `expression` is given, and how the model is asked"),
+        ({"box_scale": 7}, "record 1: expected text as `box_scale`, found 7"),
+        ({"box_resize": "28"}, "record 1: expected an object as `box_resize`, found '28'"),
+        ({"answer": ["the dog"], "bbox": [1, 2, 3, 4]}, "record 1: it is a row of boxes for perpo-eval"),
+    ],
+)
+def test_what_asks_nothing_or_has_no_truth_is_refused(tmp_path: Path, change: dict, said: str) -> None:
+    (tmp_path / "d.json").write_text(json.dumps([PUBLISHED | change]))
+    for read in (read_questions, read_preferences):
+        assert said in refusal(lambda read=read: read(tmp_path / "d.json")).message
+
+
+def test_an_expression_is_asked_for_with_the_familys_prompt(tmp_path: Path) -> None:
+    row = {"image_path": "a", "answer": "[0, 0, 1, 1]"}
+    rows = [row | {"expression": " the {dog} "}, row | {"question": "Where?", "expression": "the dog"}]
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    questions = read_questions(tmp_path / "d.json", grounding_prompt="detect {expression}")
+    assert [question.question for question in questions] == ["detect the {dog}", "Where?"]
 
 
 def test_only_what_is_known_is_written() -> None:

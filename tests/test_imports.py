@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TORCH_FREE = [
+    "perpo.box_formats", "perpo.model_boxes", "perpo.readings", "perpo.truths",
     "perpo", "perpo.boxes", "perpo.rewards", "perpo.families", "perpo.data", "perpo.records", "perpo.store",
     "perpo.stats", "perpo.compare", "perpo.tables", "perpo.run_tables", "perpo.scores", "perpo.prompts",
     "perpo.train_arguments", "perpo.cli.train", "perpo.cli.sample", "perpo.tiny", "perpo.tiny.world",

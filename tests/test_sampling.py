@@ -26,9 +26,11 @@ from perpo.cli.arguments import parse_arguments
 from perpo.cli.sample import SampleArguments, main
 from perpo.cli.train import main as train_main
 from perpo.data import read_preferences
+from perpo.errors import PerpoError
 from perpo.hf_sampler import Answer, HfSampler
 from perpo.logps import repeated_logps
 from perpo.models import add_lora, answers_token_ids, load_model, render_prompt
+from perpo.prompts import GROUNDING
 from perpo.sampling import run_sampling
 from perpo.saving import save_checkpoint
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, new_model, new_processor, save_random_model
@@ -375,6 +377,61 @@ def test_truths_in_another_frame_are_rewarded_and_written_in_the_models(folder, 
     assert written[6].rewards[0] == pytest.approx(40 / 50)
 
 
+def test_boxes_of_answers_and_truths_are_read_as_declared(folder, checkpoint, scripted):
+    """Pixels of the picture, asked of a model whose family writes shares of the padded one; truths in per cent."""
+    write_rows(folder, [row | {"answer": "[0, 0, 50, 100]"} for row in read_rows(folder)])
+    small = Answer("[0, 0, 1, 1]", False, -1.0)
+    scripted(lambda index: [Answer(f"[0, 0, 40, {40 + 10 * index}]", False, -1.0), small])
+    flags = {"box_scale": "pixels", "box_order": "xywh", "box_frame": "original"}
+    flags |= {"truth_scale": "percent", "truth_order": "xyxy"}
+    run = run_sampling(arguments(folder, checkpoint, reward="iou", num_candidates=2, **flags))
+    assert run.warning is None
+    for index, record in enumerate(read_preferences(run.output)):
+        assert record.rewards[0] == 1.0
+        assert record.answer == f"[0, 0, 40, {40 + 10 * index}]"  # the left half of 80 pixels
+        assert (record.box_scale, record.box_order, record.box_frame) == ("pixels", "xywh", "original")
+    # The records say so themselves when they are asked again.
+    again = arguments(folder, checkpoint, reward="iou", num_candidates=2, questions=str(run.output))
+    again.output = str(folder / "again.jsonl")
+    for flag in ("box_scale", "box_order", "box_frame"):
+        setattr(again, flag, flags[flag])
+    assert [record.rewards[0] for record in read_preferences(sample(again))] == [1.0] * QUESTIONS
+    again.truth_scale, again.output = "0-1", str(folder / "more.jsonl")
+    with pytest.raises(PerpoError, match="question 1 says that its box has the scale pixels, and 0-1 is declared"):
+        sample(again)
+
+
+def test_answers_in_another_scale_are_warned_of(folder, checkpoint, scripted, capfd):
+    scripted(lambda index: [Answer("[100, 200, 500, 600]", False, -1.0), Answer("[0, 0, 1, 1]", False, -1.0)])
+    args = arguments(folder, checkpoint, reward="iou", num_candidates=2)
+    assert main(words(args)) == 0
+    said = capfd.readouterr().err
+    assert "warning: 7 of 7 boxes lie outside of the declared scale 0-1; 7 of 7 answers would have an IoU of" in said
+    assert "more if they were read with --box_scale 0-1000, and 0 have it as declared" in said
+    assert {record.rewards[0] for record in read_preferences(folder / "out.jsonl")} == {0.0}
+
+
+def test_truths_smaller_than_a_pixel_are_of_another_scale(folder, checkpoint):
+    args = arguments(folder, checkpoint, reward="iou", box_scale="pixels", box_frame="original")
+    with pytest.raises(PerpoError, match=r"question 1: its truth .* holds a box smaller than a pixel as pixels"):
+        sample(args)
+
+
+@pytest.mark.parametrize("part", ["scale", "order", "frame"])
+@pytest.mark.parametrize("what", ["box", "truth"])
+def test_a_reward_of_texts_has_no_use_for_boxes(folder, checkpoint, what, part):
+    value = {"scale": "pixels", "order": "yxyx", "frame": "padded"}[part]
+    with pytest.raises(PerpoError, match=f"--reward edit has no use for --{what}_{part}"):
+        sample(arguments(folder, checkpoint, **{f"{what}_{part}": value}))
+
+
+def test_an_expression_is_asked_for_as_the_family_does(folder, checkpoint):
+    rows = [{"image_path": row["image_path"], "answer": TRUTH, "expression": "the bench"} for row in read_rows(folder)]
+    write_rows(folder, rows)
+    (first, *_) = read_preferences(sample(arguments(folder, checkpoint, limit=1)))
+    assert first.question == GROUNDING.format(expression="the bench")
+
+
 def test_the_models_own_frame_leaves_the_truths_as_they_are(folder, checkpoint):
     args = arguments(folder, checkpoint, reward="iou", truth_frame="padded", limit=2)
     assert [record.answer for record in read_preferences(sample(args))] == [TRUTH] * 2
@@ -471,6 +528,7 @@ def test_another_seed_gives_other_answers_and_fewer_candidates_the_first_ones(fo
 STOPPING = """
 import sys
 from perpo.cli.sample import main
+from perpo.errors import PerpoError
 from perpo.hf_sampler import HfSampler
 
 stop_at, *words = sys.argv[1:]

@@ -27,8 +27,8 @@ class Preferences:
     """Preference records as columns.
 
     Attributes:
-        table: A row per record: image_path, question, answer, image_id, answers_gen, truncated, reference_logps,
-            box_frame.
+        table: A row per record: image_path, question, answer, image_id, answers_gen, truncated, reference_logps, and
+            how boxes are written (box_scale, box_order, box_frame, box_resize).
         rewards: (candidates,) those of all records one after the other.
         starts: (records + 1,) where each record's rewards begin.
         reward_name: What was measured.
@@ -65,7 +65,8 @@ def read_lists(file: Path, sha256: str) -> Preferences:
     if data_sha256(file) != sha256:
         raise PerpoError(f"{file} is not the file that was trained on (sha256)", "sample into a folder of its own")
     records = read_preferences(file)
-    columns = ("image_path", "question", "answer", "answers_gen", "truncated", "reference_logps", "box_frame")
+    columns = ["image_path", "question", "answer", "answers_gen", "truncated", "reference_logps"]
+    columns += ["box_scale", "box_order", "box_frame", "box_resize"]
     table = pa.table(
         {name: pa.array([getattr(record, name) for record in records]) for name in columns}
         | {"image_id": pa.array([str(record.image_id) for record in records])}

@@ -9,9 +9,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from perpo.boxes import BoxFormat, parse_box
+from perpo.box_formats import BoxFormat
+from perpo.boxes import parse_box
 from perpo.colours import BASELINE, CANDIDATE, RUNS, TRUTH
 from perpo.errors import PerpoError
+from perpo.truths import row_format, says_format
 from perpo_dashboard import lists, pictures, stored, training_charts, trainings
 from perpo_dashboard.lists import BestOf, Candidate, Preferences
 from perpo_dashboard.pictures import Box
@@ -269,9 +271,9 @@ def _picture(each: Training, row: dict[str, Any], record: dict[str, Any] | None,
 def _boxes(
     each: Training, record: dict[str, Any] | None, found: list[Candidate], size: tuple[int, int]
 ) -> tuple[list[Box], str | None]:
-    """Boxes where the answers are some and it is known how the model writes them; and what their colours mean."""
-    how = trainings.box_format(each.folder)
-    if record is None or how is None or record["box_frame"] != how.frame:
+    """Boxes where the answers are some and it is known how they are written; and what their colours mean."""
+    how = None if record is None else record_format(record, trainings.box_format(each.folder))
+    if record is None or how is None:
         return [], None
     shown = st.pills(
         "Boxes", _SHOWN, selection_mode="multi", default=list(_SHOWN[:3]), key="boxes", bind="query-params"
@@ -283,6 +285,13 @@ def _boxes(
         box for kind, text, colour, dashed in texts if kind in shown for box in _box(text, how, size, colour, dashed)
     ]
     return boxes, "truth green, best blue, worst orange and dashed, others grey"
+
+
+def record_format(record: dict[str, Any], model: BoxFormat | None) -> BoxFormat | None:
+    """How a record's boxes are written: as it says itself, else as the model does whose frame it names."""
+    if says_format(record):
+        return row_format(record, model or BoxFormat("0-1"))
+    return model if model is not None and record["box_frame"] == model.frame else None
 
 
 def _box(text: str, how: BoxFormat, size: tuple[int, int], colour: str, dashed: bool) -> list[Box]:

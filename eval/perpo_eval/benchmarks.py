@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from perpo import prompts
 from perpo.answers import answer_of
-from perpo.boxes import ImageSize
+from perpo.box_formats import ImageSize
 from perpo.errors import PerpoError
 from perpo.families import Family
-from perpo.prompts import LMMS_EVAL_GROUNDING, OCR, YES_NO
+from perpo.prompts import AS_WRITTEN, LMMS_EVAL_GROUNDING, Asking
 from perpo.scores import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES, score_names
 from perpo_eval.documents import Row, RowFormat
 from perpo_eval.metrics.grounding import score_box
@@ -58,13 +59,19 @@ class Benchmark:
 
     def question(self, query: str, template: str) -> str:
         """The user's turn: `query` in the place that `template` has for it."""
-        return template.replace("{query}", query or self.default_query)
+        return Asking(template, self.default_query)(query)
+
+    def asked(self, doc: Mapping[str, Any], template: str) -> str:
+        """The user's turn for a document: its own question as it is written, or what it names in the template."""
+        return self.question(doc["query"], "{query}" if doc["as_written"] else template)
 
 
 def _grounding_problem(row: Row) -> str | None:
     texts, box = row["answer"], row["bbox"]
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        return f"answer is {texts!r}; expected a list of expressions"
+    if texts is None and not _own_question(row):
+        return "it has neither expressions (answer) nor a question"
+    if texts is not None and (not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts)):
+        return f"answer is {texts!r}; expected a list of expressions, or null where the question is asked as it is"
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) <= 0:
         return f"bbox is {box!r:.60}; expected x, y, width, height in pixels"
     return None
@@ -77,8 +84,15 @@ def _is_number(value: Any) -> bool:
 def _grounding_samples(row: Row) -> list[tuple[str, str, Any]]:
     x, y, width, height = row["bbox"]
     box = [x, y, x + width, y + height]
+    texts = [_own_question(row)] if row["answer"] is None else row["answer"]
     # A row may hold the same sentence twice; its place keeps the two apart.
-    return [(f"{row['question_id']}/{place}", text, box) for place, text in enumerate(row["answer"])]
+    return [(f"{row['question_id']}/{place}", text, box) for place, text in enumerate(texts)]
+
+
+def _own_question(row: Row) -> str:
+    """The whole question of a row without expressions; RefCOCO's rows have another one beside theirs, for captions."""
+    question = row.get("question")
+    return question.strip() if isinstance(question, str) else ""
 
 
 def _grounding_prompt(family: Family, style: PromptStyle) -> str:
@@ -106,6 +120,7 @@ GROUNDING = Benchmark(
         "file_name",
         _grounding_problem,
         _grounding_samples,
+        as_written=lambda row: row["answer"] is None,
     ),
     prompt=_grounding_prompt,
     default_query="",
@@ -136,8 +151,8 @@ POPE = Benchmark(
         _pope_problem,
         lambda row: [(str(row["question_id"]), row["question"].strip(), row["answer"])],
     ),
-    prompt=lambda family, style: YES_NO.replace("{question}", "{query}"),
-    default_query="",
+    prompt=lambda family, style: prompts.POPE.template,
+    default_query=prompts.POPE.usual,
     score=_pope_score,
 )
 
@@ -169,8 +184,8 @@ OCR_PAGES = Benchmark(
         _ocr_problem,
         lambda row: [(str(row["question_id"]), row["question"].strip(), row["answer"])],
     ),
-    prompt=lambda family, style: "{query}",
-    default_query=OCR,
+    prompt=lambda family, style: prompts.PAGE.template,
+    default_query=prompts.PAGE.usual,
     score=_ocr_score,
 )
 
@@ -219,8 +234,8 @@ LLAVA_BENCH = Benchmark(
             )
         ],
     ),
-    prompt=lambda family, style: "{query}",
-    default_query="",
+    prompt=lambda family, style: AS_WRITTEN.template,
+    default_query=AS_WRITTEN.usual,
     score=_unjudged("llava_bench"),
 )
 
@@ -243,8 +258,8 @@ MMHAL = Benchmark(
             )
         ],
     ),
-    prompt=lambda family, style: "{query}",
-    default_query="",
+    prompt=lambda family, style: AS_WRITTEN.template,
+    default_query=AS_WRITTEN.usual,
     score=_unjudged("mmhal"),
 )
 

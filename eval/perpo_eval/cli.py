@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from perpo.box_formats import Frame, Order, Scale
 from perpo.cli.common import arg, parse_arguments, quiet_libraries, run_program
 from perpo_eval.failures import MOST_ERRORS
 from perpo_eval.judge_cli import JudgeFlags, judge_main, show
@@ -40,9 +41,9 @@ class AnswerFlags:
         MOST_ERRORS, "for --engine lmms:<model>: with a larger share of failed requests the run is partial, exit code 3"
     )
     family: str | None = arg(None, "how boxes are written, for --engine lmms:<model>, --responses and unlisted types")
-    box_frame: Literal["original", "padded", "cropped", "resized"] | None = arg(
-        None, "the picture that boxes refer to (default: the family's, for --engine perpo)"
-    )
+    box_scale: Scale | None = arg(None, "what numbers of boxes count (default: the family's; says all without one)")
+    box_order: Order | None = arg(None, "which number is which: corners, y first, or width and height (default: same)")
+    box_frame: Frame | None = arg(None, "the picture that boxes refer to (default: the family's, for --engine perpo)")
     name: str | None = arg(None, "what tables call this run (default: the model and adapter)")
     dtype: Literal["float32", "bfloat16", "float16"] | None = arg(
         None, "type of the weights (default: bfloat16 on a GPU, float32 on the CPU)"

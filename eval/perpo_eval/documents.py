@@ -28,6 +28,7 @@ Row = Mapping[str, Any]
 DOCUMENT_COLUMNS: dict[str, str] = {
     "source_id": "what the data set calls the sample; a second one of that name has #2 behind it",
     "query": "what is asked about: an expression, a question, or nothing where the prompt says it all",
+    "as_written": "whether the query is the whole question and is asked as it is, without the benchmark's prompt",
     "target": "the truth (JSON): a box xyxy in pixels, yes or no, or a text",
     "image_file": "the image on this machine",
     "image_sha256": "digest of its bytes",
@@ -47,6 +48,7 @@ class RowFormat:
         image_name: The column that names the image.
         problem: What is wrong with a row that has its columns, or None.
         samples: What a row asks: (source id, query, target) of each of its samples.
+        as_written: Whether a row's queries are whole questions, which are asked as they are.
     """
 
     name: str
@@ -54,6 +56,7 @@ class RowFormat:
     image_name: str
     problem: Callable[[Row], str | None]
     samples: Callable[[Row], list[tuple[str, str, Any]]]
+    as_written: Callable[[Row], bool] = lambda row: False
 
 
 def documents(rows: Iterable[Row], form: RowFormat, where: str, *, stored: bool = False) -> Dataset:
@@ -85,6 +88,7 @@ def documents(rows: Iterable[Row], form: RowFormat, where: str, *, stored: bool 
             problems.append(f"{short_name(image_name)}: {error}")
             continue
         about = {
+            "as_written": form.as_written(row),
             "image_file": str(kept.file),
             "image_sha256": kept.sha256,
             "image_path": image_name,
@@ -129,6 +133,8 @@ def fingerprint(docs: Dataset) -> str:
     """
     digest = hashlib.sha256()
     for doc in docs.remove_columns("image_file"):
+        if not doc["as_written"]:  # as every document was before there were questions of one's own
+            del doc["as_written"]
         digest.update(json.dumps(doc, sort_keys=True, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
 

@@ -9,12 +9,11 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from perpo.boxes import Frame
 from perpo.checkpoints import (
     adapter_digest,
     files_digest,
@@ -24,7 +23,7 @@ from perpo.checkpoints import (
     weights_digest,
 )
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES, Family, family_of
+from perpo.families import FAMILIES, Family, family_of, unlisted, with_declared
 from perpo.images import PICTURES_VERSION
 from perpo.nearest import did_you_mean
 from perpo.records import ModelInfo
@@ -205,22 +204,18 @@ def load_engine(args: EvalArguments) -> Engine:
 
 
 def family_from(args: EvalArguments, config: Mapping[str, Any] | None) -> Family | None:
-    """The family that the user names, or that a checkpoint's config.json says, in the frame that the user declares.
+    """The family that the user names, or that a checkpoint's config.json says, with its boxes as the user declares.
 
-    None if neither says it.
+    Where neither says it, a declared scale makes one of which nothing else is known. None without that.
     """
+    model_type = (config or {}).get("model_type", "")
     if args.family is not None:
-        return in_frame(family_of(args.family), args.box_frame)
-    family = FAMILIES.get((config or {}).get("model_type", ""))
-    return None if family is None else in_frame(family, args.box_frame)
-
-
-def in_frame(family: Family, frame: Frame | None) -> Family:
-    """The family with its boxes in another frame; the one it had is among the others then."""
-    if frame is None or frame == family.box_format.frame:
-        return family
-    others = [name for name in (family.box_format.frame, *family.other_frames) if name != frame]
-    return replace(family, boxes=replace(family.box_format, frame=frame), other_frames=tuple(others))
+        family = family_of(args.family)
+    elif args.box_scale is None and model_type not in FAMILIES:
+        return None
+    else:
+        family = FAMILIES.get(model_type) or unlisted(model_type)
+    return with_declared(family, scale=args.box_scale, order=args.box_order, frame=args.box_frame)
 
 
 def _own(args: EvalArguments) -> OwnEngine:
@@ -259,10 +254,12 @@ def _own(args: EvalArguments) -> OwnEngine:
         "pictures": PICTURES_VERSION,
         "texts": "marks kept",  # which of an answer's tokens its text holds: see perpo.control_tokens
     }
-    family: Family | None = loaded.family
+    family: Family | None
     if loaded.family.boxes is None:  # its answers are read as the user says
-        family = family_of(args.family) if args.family else None
-    return OwnEngine(model, info, family and in_frame(family, args.box_frame), identity)
+        family = family_from(args, {"model_type": loaded.family.model_type})
+    else:
+        family = with_declared(loaded.family, scale=args.box_scale, order=args.box_order, frame=args.box_frame)
+    return OwnEngine(model, info, family, identity)
 
 
 def _own_gpu() -> str | None:
@@ -299,14 +296,14 @@ def _of_lmms_eval(args: EvalArguments) -> LmmsEngine:
     config = None if directory is None else json.loads((directory / "config.json").read_text(encoding="utf-8"))
     safe = directory is not None and any(directory.glob("*.safetensors"))
     family = family_from(args, config)
-    if family is not None and family.box_format.resize is not None and family.box_format.frame == "resized":
+    if family is not None and family.box_format.counts_input:
         raise PerpoError(
             f"boxes of {family.model_type} count pixels of the picture that {args.engine} resizes in its own way",
-            "use --engine perpo, or give --box_frame original if they are scaled back",
+            "use --engine perpo, or declare what they are: --box_frame original if they are scaled back",
         )
     info = ModelInfo(
         id=public_name(args.model or named),
-        family=None if family is None else family.model_type,
+        family=None if family is None else family.model_type or None,
         engine=args.engine,
         revision=revision,
         weights_sha256=weights_digest(directory) if directory is not None and safe else None,

@@ -168,15 +168,15 @@ def _task_config(data: TaskData, template: str, settings: dict[str, Any]) -> dic
         # A closure, for lmms-eval copies what a partial holds.
         "process_docs": lambda _: data.docs,
         "doc_to_visual": doc_to_visual,
-        "doc_to_text": partial(_doc_to_text, benchmark.question, template),
+        "doc_to_text": partial(_doc_to_text, benchmark.asked, template),
         "doc_to_target": "target",
         "generation_kwargs": settings,
         "metric_list": [{"metric": "bypass"}],
     }
 
 
-def _doc_to_text(question: Any, template: str, doc: dict[str, Any]) -> str:
-    return question(doc["query"], template)
+def _doc_to_text(asked: Any, template: str, doc: dict[str, Any]) -> str:
+    return asked(doc, template)
 
 
 @contextlib.contextmanager

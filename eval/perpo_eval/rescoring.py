@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from perpo import provenance
-from perpo.boxes import Frame, Resize
+from perpo.box_formats import Resize
 from perpo.cli.arguments import default_of
 from perpo.errors import PerpoError
-from perpo.families import family_of
+from perpo.families import FAMILIES, Family, family_of, unlisted, with_declared
 from perpo.files import check_writable
 from perpo.records import ModelInfo, RunRecord, sample_key
 from perpo.scores import JUDGED
 from perpo.store import new_run_id, read_run, resolve_run, write_run
+from perpo.truths import PARTS
 from perpo_eval import scoring
-from perpo_eval.engines import in_frame
+from perpo_eval.benchmarks import BENCHMARKS
+from perpo_eval.engines import family_from
 from perpo_eval.failures import MOST_ERRORS
 from perpo_eval.judge_cli import check_swap, judge_of
 from perpo_eval.responses import Response
-from perpo_eval.storing import RunWriter, check_family, command, templates_of
+from perpo_eval.storing import RunWriter, box_fields, check_family, command, misread, templates_of
 from perpo_eval.suites import SUITE_VERSION, TaskData, TaskSpec, spec_of, suite_sha256
 
 if TYPE_CHECKING:
@@ -35,10 +38,13 @@ if TYPE_CHECKING:
     from perpo_eval.judged import Judge
 
 
+BOX_FLAGS = ("box_scale", "box_order", "box_frame")
+
+
 def score_responses(
     args: EvalArguments,
     data: Sequence[TaskData],
-    answers: dict[str, str],
+    answers: dict[str, Response],
     judge: Judge | None,
     began: datetime,
     clock: float,
@@ -58,33 +64,35 @@ def score_responses(
         raise PerpoError(f"{len(missing):,} of {len(known):,} questions have no response, such as {missing[0]}", hint)
     if strange := set(answers) - known:
         raise PerpoError(f"{len(strange):,} responses are to samples that these tasks do not have", hint)
+    if any(answer.question is None for answer in answers.values()):
+        print("note: not all responses say what was asked; what perpo-eval asks is recorded for them", file=sys.stderr)
     specs = [task.spec for task in data]
-    family = in_frame(family_of(args.family), args.box_frame) if args.family else None
+    family = family_from(args, None)
     unknown = dict.fromkeys((field.name for field in fields(ModelInfo)), None)
     info = ModelInfo(**unknown | {"id": args.name or Path(str(args.responses)).stem, "engine": "elsewhere"})  # type: ignore[arg-type]
     info = dataclasses.replace(info, family=args.family)
     run = RunWriter(args, info, family, None, {}, began, clock, judge)
     templates = templates_of(args, specs, family)
-    return run.store(data, templates, lambda task: lambda number, key: Response(answers[key]))
+    return run.store(data, templates, lambda task: lambda number, key: answers[key])
 
 
 def rescored(args: EvalArguments) -> Path:
     """Score a stored run's responses again, and store that as another run."""
-    check_unused(args, ("rescore", "name", "output", "family", "box_frame", "json"))
+    check_unused(args, ("rescore", "name", "output", "family", *BOX_FLAGS, "json"))
     check_writable(Path(args.output))
     clock = time.perf_counter()
     run = read_run(Path(str(args.rescore)))
     old, samples = run.record, run.samples()
     named = args.family or old.model.family
-    family = None if named is None else in_frame(family_of(named), args.box_frame or _declared(old))
-    if family is not None and family.box_format.resize is not None and (sizes := old.generation.get("box_resize")):
-        family = dataclasses.replace(family, boxes=dataclasses.replace(family.box_format, resize=Resize(**sizes)))
+    family = _family(args, old)
     tables, specs = [], [_known_spec(result.task) for result in old.tasks]
     for spec in specs:
         check_family(family, [spec])
         tables.append(scoring.rescore(_of_task(samples, spec), spec, family))
-    old = dataclasses.replace(old, model=dataclasses.replace(old.model, family=named))
-    return _store_again(old, args.name, args.output, tables, specs, clock, command(args))
+    old = dataclasses.replace(
+        old, model=dataclasses.replace(old.model, family=named), warnings=misread(tables, specs, family)
+    )
+    return _store_again(old, args.name, args.output, tables, specs, clock, command(args), family)
 
 
 def judge_run(args: JudgeArguments) -> Path:
@@ -102,12 +110,12 @@ def judge_run(args: JudgeArguments) -> Path:
     if not any(spec.benchmark in JUDGED for spec in specs):
         raise PerpoError(f"{run.path} holds no task that a judge scores", "give a run of perpo-eval --suite judged")
     check_swap(args, {spec.benchmark for spec in specs})
-    family = None if old.model.family is None else family_of(old.model.family)
+    family = FAMILIES.get(old.model.family or "")
     # As they are stored: the columns of a task's own scores, and null for all that a judge gives.
     tables = [scoring.rescore(_of_task(samples, spec), spec, family) for spec in specs]
     tables, about = scoring.judge(tables, specs, judge)
     old = dataclasses.replace(old, judge=about)
-    return _store_again(old, args.name, args.output, tables, specs, clock, command(args, "judge"))
+    return _store_again(old, args.name, args.output, tables, specs, clock, command(args, "judge"), family)
 
 
 def _of_task(samples: pa.Table, spec: TaskSpec) -> pa.Table:
@@ -124,15 +132,17 @@ def _store_again(
     specs: Sequence[TaskSpec],
     clock: float,
     line: str,
+    family: Family | None,
 ) -> Path:
     """Store new scores of a run's responses as another run."""
     results = []
-    for result, table in zip(old.tasks, tables, strict=True):
+    for result, table, spec in zip(old.tasks, tables, specs, strict=True):
         kept = {field.name: getattr(result, field.name) for field in fields(result)}
         for measured in ("n_scored", "n_parse_fail", "n_error", "metrics", "n_truncated"):
             del kept[measured]
         frame = table["box_frame"][0].as_py() if table.num_rows else None
-        results.append(scoring.task_result(kept | {"box_frame": frame, "task_version": scoring.TASK_VERSION}, table))
+        read = {"box_frame": frame, **box_fields(family, BENCHMARKS[spec.benchmark].has_boxes)}
+        results.append(scoring.task_result(kept | read | {"task_version": scoring.TASK_VERSION}, table))
     now = datetime.now(UTC)
     record = dataclasses.replace(
         old,
@@ -153,10 +163,23 @@ def _store_again(
     return write_run(Path(output), record, scoring.join(tables)).path
 
 
-def _declared(record: RunRecord) -> Frame | None:
-    """The frame that a run's boxes were read in."""
-    frames = [cast(Frame, result.box_frame) for result in record.tasks if result.box_frame is not None]
-    return frames[0] if frames else None
+def _family(args: EvalArguments, record: RunRecord) -> Family | None:
+    """How a stored run's boxes are read now: as the arguments say, else as they were read then.
+
+    Another family is read as that family writes them, but for what is declared.
+    """
+    said = {part: getattr(args, f"box_{part}") for part in PARTS}
+    if args.family in (None, record.model.family):
+        for part in PARTS:
+            then = (value for task in record.tasks if (value := getattr(task, f"box_{part}")) is not None)
+            said[part] = said[part] or next(then, None)
+    named = args.family or record.model.family
+    if named not in FAMILIES and said["scale"] is None:
+        return None if named is None else family_of(named)
+    family = FAMILIES.get(named or "") or unlisted(named or "")
+    if family.boxes is not None and family.boxes.resize is not None and (sizes := record.generation.get("box_resize")):
+        family = dataclasses.replace(family, boxes=dataclasses.replace(family.boxes, resize=Resize(**sizes)))
+    return with_declared(family, **said)
 
 
 def _known_spec(task: str) -> TaskSpec:

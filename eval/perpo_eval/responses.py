@@ -34,6 +34,7 @@ class Response:
         latency_ms: Wall time of its batch divided by the batch's size, or None.
         batch_limit: At most so many questions were asked at once then; None where that changes no answer.
         error: Why there is no answer (`text` is "" then), or None.
+        question: What was asked, of an answer that was made elsewhere; None for what the task asks.
     """
 
     text: str
@@ -43,6 +44,7 @@ class Response:
     latency_ms: float | None = None
     batch_limit: int | None = None
     error: str | None = None
+    question: str | None = None
 
 
 def response_key(question: str, image_sha256: str, settings: str) -> str:
@@ -98,19 +100,19 @@ class ResponseJournal:
         return sorted(self._folder.glob(f"{self._key[:24]}.*.jsonl"))
 
 
-def read_responses(path: Path) -> dict[str, str]:
+def read_responses(path: Path) -> dict[str, Response]:
     """Answers that were made elsewhere.
 
     Args:
-        path: JSON lines (or a list) with `sample_key` and `response`.
+        path: JSON lines (or a list) with `sample_key` and `response`, and `question` where it is known what was asked.
 
     Returns:
         The responses by their sample key.
 
     Raises:
-        PerpoError: A row without the two, or two answers to one sample.
+        PerpoError: A row without the two, two answers to one sample, or a question that is none.
     """
-    found: dict[str, str] = {}
+    found: dict[str, Response] = {}
     for number, row in enumerate(read_rows(path), start=1):
         key, text = (row.get(name) if isinstance(row, Mapping) else None for name in ("sample_key", "response"))
         if not isinstance(key, str) or not isinstance(text, str):
@@ -120,5 +122,10 @@ def read_responses(path: Path) -> dict[str, str]:
             )
         if key in found:
             raise PerpoError(f"{path}, row {number}: a second response to sample {key[:12]}...", "keep one of them")
-        found[key] = text
+        question = row.get("question")
+        if question is not None and (not isinstance(question, str) or not question.strip()):
+            raise PerpoError(
+                f"{path}, row {number}: expected what was asked as question, found {question!r:.40}", "leave it out"
+            )
+        found[key] = Response(text, question=question)
     return found

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from perpo import provenance
 from perpo.checkpoints import model_config, resolve_model
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES, family_of
+from perpo.families import family_of
 from perpo.files import atomic_write_text, check_writable
 from perpo.images import listing, short_name
 from perpo.records import sample_key
@@ -24,7 +24,7 @@ from perpo.training_record import read_record
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.engines import check_engine, family_from, load_engine
 from perpo_eval.judge_cli import check_swap, given, judge_of
-from perpo_eval.rescoring import check_unused, rescored, score_responses
+from perpo_eval.rescoring import BOX_FLAGS, check_unused, rescored, score_responses
 from perpo_eval.responses import ResponseJournal, read_responses
 from perpo_eval.storing import RunWriter, check_family, check_frame, templates_of
 from perpo_eval.suites import TaskData, TaskSpec, load_task, missing_tasks, select_tasks
@@ -119,9 +119,9 @@ def check(args: EvalArguments) -> list[TaskSpec]:
         if args.adapter is not None:
             read_record(args.adapter)
     else:
-        asked = ("suite", "data", "tasks", "limit", "prompt_style", "family", "box_frame", "name", "output", "json")
-        check_unused(args, (*asked, "judge", *given(args)))
-        check_family(FAMILIES.get(args.family or ""), specs)
+        asked = ("suite", "data", "tasks", "limit", "prompt_style", "family", "name", "output", "json")
+        check_unused(args, (*asked, *BOX_FLAGS, "judge", *given(args)))
+        check_family(family_from(args, None), specs)
     check_writable(Path(args.output))
     return specs
 
@@ -158,7 +158,7 @@ def write_questions(args: EvalArguments) -> int:
         docs = data.docs if args.limit is None else data.docs.select(range(min(args.limit, len(data.docs))))
         for doc in docs:
             key = sample_key(data.dataset, data.revision, spec.split, doc["source_id"], doc["query"])
-            question = benchmark.question(doc["query"], templates[spec.name])
+            question = benchmark.asked(doc, templates[spec.name])
             row = {"sample_key": key, "task": spec.name, "source_id": doc["source_id"], "question": question}
             lines.append(json.dumps(row | {"image": doc["image_file"]}, ensure_ascii=False))
     assert args.questions is not None

@@ -58,7 +58,7 @@ def score_task(
         for number, doc in enumerate(islice(data.docs, limit)):
             key = sample_key(data.dataset, data.revision, data.spec.split, doc["source_id"], doc["query"])
             response = response_of(number, key)
-            about = _about(data, doc, key, benchmark.question(doc["query"], template), response)
+            about = _about(data, doc, key, response.question or benchmark.asked(doc, template), response)
             if response.error is not None:
                 yield about | _unanswered(benchmark, family, names)
                 continue

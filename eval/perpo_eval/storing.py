@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo import provenance
+from perpo.answers import after_prompt
 from perpo.cli.arguments import command_line
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family
+from perpo.prompts import asking_of
+from perpo.readings import Answered, other_reading
 from perpo.records import SCHEMA_VERSION, ModelInfo, RunRecord
 from perpo.redact import without_secrets
 from perpo.store import new_run_id, write_run
@@ -25,6 +30,8 @@ from perpo_eval.suites import SUITE_VERSION, TaskData, TaskSpec, suite_sha256
 from perpo_eval.token_limits import token_limits
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from perpo_eval.cli import EvalArguments
     from perpo_eval.judge_cli import JudgeArguments
     from perpo_eval.judged import Judge
@@ -78,9 +85,10 @@ class RunWriter:
                 "revision": task.revision,
                 "data_sha256": task.data_sha256,
                 "split": spec.split,
-                "prompt": _prompt(task, template),
+                "prompt": _prompt(task, template, table["question"].to_pylist() if self.elsewhere else None),
                 "max_new_tokens": limits.get(spec.name),
                 "box_frame": table["box_frame"][0].as_py() if table.num_rows else None,
+                **box_fields(self.family, BENCHMARKS[spec.benchmark].has_boxes),
                 "note": task.note,
                 "n_total": len(task.docs),
                 "cluster_key": "image sha256",
@@ -99,6 +107,7 @@ class RunWriter:
             judge=judge,
             samples=None,
             source="measured",
+            warnings=misread(tables, specs, self.family),
         )
         return write_run(Path(self.args.output), record, scoring.join(tables)).path
 
@@ -149,10 +158,16 @@ class RunWriter:
 
 
 def templates_of(args: EvalArguments, specs: Sequence[TaskSpec], family: Family | None) -> dict[str, str]:
-    """The prompt of each task, with {query} in it."""
+    """The prompt of each task, with {query} in it; questions of one's own are asked as they are written."""
+    boxes = {spec.name: BENCHMARKS[spec.benchmark] for spec in specs if BENCHMARKS[spec.benchmark].has_boxes}
     # Yes/no questions and pages are asked alike of every family.
     asked = family or FAMILIES["llava"]
-    return {spec.name: BENCHMARKS[spec.benchmark].prompt(asked, args.prompt_style) for spec in specs}
+    return {
+        spec.name: boxes[spec.name].prompt(asked, args.prompt_style)
+        if spec.name in boxes
+        else asking_of(spec.name).template
+        for spec in specs
+    }
 
 
 def check_family(family: Family | None, specs: Sequence[TaskSpec]) -> None:
@@ -164,7 +179,10 @@ def check_family(family: Family | None, specs: Sequence[TaskSpec]) -> None:
     boxes = [spec.name for spec in specs if BENCHMARKS[spec.benchmark].has_boxes]
     if boxes and family is None:
         known = ", ".join(FAMILIES)
-        raise PerpoError(f"{boxes[0]} needs to know how the model writes boxes", f"give --family (known: {known})")
+        raise PerpoError(
+            f"{boxes[0]} needs to know how the model writes boxes",
+            f"give --family (known: {known}), or --box_scale, and --box_order and --box_frame where they are others",
+        )
 
 
 def check_frame(args: EvalArguments, specs: Sequence[TaskSpec]) -> None:
@@ -180,10 +198,46 @@ def check_frame(args: EvalArguments, specs: Sequence[TaskSpec]) -> None:
         )
 
 
-def _prompt(task: TaskData, template: str) -> str:
-    """The template, with the usual question in it where no row brings its own."""
-    asked = any(task.docs["query"])
-    return template if asked else BENCHMARKS[task.spec.benchmark].question("", template)
+def box_fields(family: Family | None, has_boxes: bool) -> dict[str, str | None]:
+    """How a task's answers were read, beside their frame; None where they hold no boxes."""
+    if family is None or not has_boxes:
+        return {"box_scale": None, "box_order": None}
+    return {"box_scale": family.box_format.scale, "box_order": family.box_format.order}
+
+
+def misread(tables: Sequence[pa.Table], specs: Sequence[TaskSpec], family: Family | None) -> list[str] | None:
+    """Warnings of boxes that do not seem to be written as declared, which are said too; None where there are none."""
+    answers = [
+        Answered(
+            after_prompt(row["prompt"], row["response"]),
+            json.loads(row["target"]),
+            (row["image"]["width"], row["image"]["height"]),
+        )
+        for table, spec in zip(tables, specs, strict=True)
+        if BENCHMARKS[spec.benchmark].has_boxes
+        for row in table.select(["prompt", "response", "target", "image"]).to_pylist()
+        if row["response"] is not None
+    ]
+    found = other_reading(answers, family.box_format) if family is not None and answers else None
+    if found is None:
+        return None
+    print(f"warning: {found}", file=sys.stderr)
+    return [found]
+
+
+def _prompt(task: TaskData, template: str, questions: Sequence[str] | None) -> str | None:
+    """What was asked: the template, or the usual question where no row brings its own; None if it was another one.
+
+    Where some rows are asked as they are written, that is said too.
+    """
+    benchmark = BENCHMARKS[task.spec.benchmark]
+    asked = (benchmark.asked(doc, template) for doc in task.docs)
+    if questions is not None and any(said != would for said, would in zip(questions, asked, strict=False)):
+        return None
+    if not any(task.docs["query"]):
+        return benchmark.question("", template)
+    kinds = {"{query}" if written else template for written in task.docs["as_written"]}
+    return " or ".join(sorted(kinds))
 
 
 def command(args: EvalArguments | JudgeArguments, *subcommand: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo import answers, box_text, boxes, families, images, orientation, prompts, scores, stats
+from perpo import answers, box_formats, box_text, boxes, families, images, orientation, prompts, scores, stats
 from perpo.checkpoints import files_digest
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
@@ -266,7 +266,7 @@ def suite_sha256() -> str:
         if path.is_file()
     ]
     files += [here / "benchmarks.py", here / "documents.py", here / "judged.py", here / "judge_readings.py"]
-    modules = (answers, box_text, boxes, families, images, orientation, prompts, scores, stats)
+    modules = (answers, box_formats, box_text, boxes, families, images, orientation, prompts, scores, stats)
     files += [Path(str(module.__file__)) for module in modules]
     digest = hashlib.sha256()
     # In the order of what they are, not of where they are installed.

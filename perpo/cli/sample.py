@@ -9,7 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from perpo.boxes import Frame
+from perpo.box_formats import Frame, Order, Scale
 from perpo.checkpoints import model_config, resolve_model
 from perpo.cli.arguments import next_command
 from perpo.cli.common import arg, parse_arguments, quiet_libraries, run_program
@@ -48,7 +48,12 @@ class SampleArguments:
         "questions per batch, halved where memory runs out; in float32 no answer depends on it, in half precision some",
     )
     reward: str = arg("iou", "iou, edit (1 - normalised edit distance) or module:function of yours")
-    truth_frame: Frame | None = arg(None, "frame that the truths' boxes refer to; by default the model family's")
+    box_scale: Scale | None = arg(None, "what numbers of the answers' boxes count; by default as the model's family")
+    box_order: Order | None = arg(None, "which number is which: corners, y first, or width and height; by default same")
+    box_frame: Frame | None = arg(None, "picture that they refer to; by default the model family's")
+    truth_scale: Scale | None = arg(None, "as --box_scale, of the truths; by default as rows say it, else as answers")
+    truth_order: Order | None = arg(None, "as --box_order, of the truths")
+    truth_frame: Frame | None = arg(None, "as --box_frame, of the truths")
     min_margin: float = arg(0.0, "keep questions whose best and worst finished answers differ by at least this reward")
     duplicates: Literal["keep", "drop"] = arg("keep", "what to do with equal answers to one question")
     limit: int | None = arg(None, "use the first questions only")
@@ -76,13 +81,19 @@ class SampleArguments:
         for name, (good, expected) in ranges.items():
             if not good:
                 raise PerpoError(f"--{name} must be {expected}, got {getattr(self, name)}", "see perpo-sample --help")
-        if self.truth_frame is not None and self.reward == "edit":
-            raise PerpoError("--reward edit has no use for --truth_frame", "leave --truth_frame out, or choose iou")
+        for part in ("box_scale", "box_order", "box_frame", "truth_scale", "truth_order", "truth_frame"):
+            if getattr(self, part) is not None and self.reward == "edit":
+                raise PerpoError(f"--reward edit has no use for --{part}", f"leave --{part} out, or choose iou")
         if self.temperature == 0 and (self.num_candidates > 1 or self.top_p < 1):
             raise PerpoError(
                 "--temperature 0 gives the same answer every time, so there is nothing to draw",
                 "give --num_candidates 1 and no --top_p, or a temperature above 0",
             )
+
+    @property
+    def truth_parts(self) -> dict[str, Any]:
+        """What is declared of how truths write boxes; None is nothing."""
+        return {"scale": self.truth_scale, "order": self.truth_order, "frame": self.truth_frame}
 
 
 def _main(argv: list[str]) -> None:
@@ -92,6 +103,8 @@ def _main(argv: list[str]) -> None:
 
     result = run_sampling(args)
     print(result.summary)
+    if result.warning is not None:
+        print(f"warning: {result.warning}", file=sys.stderr)
     print(f"{result.output} written; {_next_step(args, result)}", file=sys.stderr)
 
 

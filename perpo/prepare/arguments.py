@@ -81,7 +81,14 @@ class QuestionsArguments(CommandArguments):
 
     rows: list[Path] = arg(help="training files that perpo-data refer wrote, such as refcoco_train.parquet")
     images: Path = arg(help="folder of their images")
-    family: str = arg(help="model_type of the model that is asked, such as llava: its prompt and way to write boxes")
+    family: str | None = arg(
+        None, "model_type of the model that is asked, such as llava: its prompt and way to write boxes"
+    )
+    model: str | None = arg(
+        None,
+        "the model itself instead, a directory or hub id: where boxes count pixels of resized pictures, they "
+        "depend on its own bounds of resizing",
+    )
     output: Path = arg(help="questions to write (.jsonl)")
     overwrite: bool = arg(False, _OVERWRITE)
 
@@ -131,15 +138,18 @@ class JsonlArguments(WritingArguments):
 
     name_of_command: ClassVar[str] = "jsonl"
 
-    file: Path = arg(help="JSON, CSV or Parquet with image, question and answer")
+    file: Path = arg(help="JSON, CSV or Parquet with image, question (or expression) and answer")
     kind: Literal["pages", "yesno", "grounding"] = arg(
         help="pages: the answer is a page's text; yesno: it is yes or no; grounding: it is the box (four numbers) of "
-        "what the question names"
+        "what the question asks for, or the expression names"
     )
     name: str = arg(help="what the rows are called: pages_NAME, yesno_NAME or boxes_NAME.parquet is written")
     image_root: Path | None = arg(None, "folder that image paths start from; by default that of the file")
     image_field: str = arg("image", "name of the field with the image's path")
-    question_field: str = arg("question", "name of the field with the question; pages need none")
+    question_field: str = arg("question", "name of the field with the question, asked as it is; pages need none")
+    expression_field: str = arg(
+        "expression", "grounding: name of the field with what is looked for, which the family's prompt asks for"
+    )
     answer_field: str = arg("answer", "name of the field with the truth")
     language: Language = arg("", _LANGUAGE)
     box_scale: BoxScale | None = arg(None, "grounding: what boxes' numbers count (default: pixels of the image)")
@@ -155,6 +165,7 @@ class JsonlArguments(WritingArguments):
         given: dict[str, str | None] = {"language": self.language} if self.kind != "pages" else {}
         if self.kind != "grounding":
             given |= {"box_scale": self.box_scale, "box_format": self.box_format}
+            given |= {"expression_field": self.expression_field if self.expression_field != "expression" else None}
         for flag, value in given.items():
             if value:
                 raise PerpoError(f"--kind {self.kind} has no use for --{flag}", "leave it out")

@@ -39,20 +39,24 @@ def build(args: JsonlArguments) -> list[Written]:
     if args.kind == "grounding":
         _add_boxes(items, args)
     counts = {"rows": len(items), "images": len({item["image"] for item in items})}
+    if args.kind == "grounding":
+        named = sum(bool(item["expression"]) for item in items)
+        counts |= {"questions": len(items) - named, "expressions": named}
     file = RowFile(
         path=output,
         kind=args.kind,
         source="jsonl",
         split=args.name,
         command=args.command(),
-        counts=counts | ({"expressions": len(items)} if args.kind == "grounding" else {}),
+        counts=counts,
         more={"source_sha256": data_sha256(args.file)},
     )
     return [write_rows(file, _rows(items, args))]
 
 
 def read_items(args: JsonlArguments) -> list[dict[str, Any]]:
-    """The file's rows, checked: question_id, image (a path), question, answer (of boxes: their text), where.
+    """The file's rows, checked: question_id, image (a path), question, expression (of boxes; one of the two is
+    empty), answer (of boxes: their text), where.
 
     A row's own `question_id` (or `id`) is kept; where there is none it is the row's position.
 
@@ -83,9 +87,11 @@ def read_items(args: JsonlArguments) -> list[dict[str, Any]]:
 
 
 def _item(row: Row, args: JsonlArguments, root: Path, where: str) -> dict[str, Any]:
-    question = row.get(args.question_field)
+    question, expression = row.get(args.question_field), ""
     if question is None and args.kind == "pages" and args.question_field == "question":
         question = ""  # the evaluation's own prompt is asked
+    if args.kind == "grounding":
+        question, expression = _asked(row, args, where)
     names = (args.image_field, args.question_field, args.answer_field)
     answer = row.get(args.answer_field)
     if args.kind == "grounding" and isinstance(answer, list):
@@ -112,9 +118,32 @@ def _item(row: Row, args: JsonlArguments, root: Path, where: str) -> dict[str, A
     with placed(where):
         check_path(image)
         question = without_image(question)
-    if args.kind == "grounding" and not question.strip():
-        raise PerpoError(f"{where}: `{args.question_field}` is empty, which names nothing", "drop the row")
-    return {"image": root / image, "question": question, "answer": answer, "declared": _declared_size(row)}
+    if args.kind == "yesno" and not question.strip():
+        raise PerpoError(f"{where}: `{args.question_field}` is empty, which asks nothing", "drop the row")
+    said = {"question": question, "expression": expression, "answer": answer}
+    return {"image": root / image, **said, "declared": _declared_size(row)}
+
+
+def _asked(row: Row, args: JsonlArguments, where: str) -> tuple[str, str]:
+    """A row's question and its expression, of which one is empty.
+
+    Raises:
+        PerpoError: Both are, or neither is, or one is no text.
+    """
+    names = args.question_field, args.expression_field
+    for name in names:
+        if not isinstance(row.get(name), str | None):
+            raise PerpoError(f"{where}: expected text as `{name}`, found {row[name]!r:.40}", "mend or drop the row")
+    with placed(where):
+        question, expression = (without_image(row.get(name) or "").strip() for name in names)
+    if bool(question) == bool(expression):
+        found = "both" if question else "neither"
+        raise PerpoError(
+            f"{where} has {found} of a question (`{names[0]}`, asked as it is) and an expression (`{names[1]}`, which "
+            "the model family's prompt asks for)",
+            "give one of them",
+        )
+    return question, expression
 
 
 def _holds_image(text: str) -> bool:
@@ -223,11 +252,14 @@ def _rows(items: list[dict[str, Any]], args: JsonlArguments) -> Iterator[Row]:
 
 
 def _grounding(item: dict[str, Any]) -> Row:
-    """The columns of RefCOCO's rows: one expression, and null for what only COCO's annotations say."""
+    """The columns of RefCOCO's rows, and null for what only COCO's annotations say.
+
+    An expression is in `answer`, and the evaluation's own prompt asks for it; a row without one asks its question.
+    """
     name = item["image"].name
     return {
-        "question": "",  # the evaluation's own prompt is asked
-        "answer": [item["question"]],
+        "question": item["question"],
+        "answer": [item["expression"]] if item["expression"] else None,
         "bbox": item["bbox"],
         "iscrowd": None,
         "file_name": name,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.boxes import ImageSize, box_problem, format_box
+from perpo.checkpoints import family_at, resolve_model
 from perpo.cli.arguments import next_command
 from perpo.cli.sample import SampleArguments
 from perpo.data import Question, write_jsonl
@@ -18,22 +19,24 @@ from perpo.files import atomic_write_bytes
 from perpo.images import as_stored, image_size
 from perpo.prepare.parquet import check_image_files, check_outputs, say, shows_stored
 from perpo.rows import open_parquet, parquet_batches
+from perpo.truths import format_fields
 
 if TYPE_CHECKING:
     from perpo.prepare.arguments import QuestionsArguments
 
-_COLUMNS = ("answer", "bbox", "file_name", "image_id")
+_COLUMNS = ("question", "answer", "bbox", "file_name", "image_id")
 
 
 def build(args: QuestionsArguments) -> list[Any]:
-    """Write a question for each expression, asked and answered as the family does.
+    """Write a question for each expression, asked and answered as the family does; a row's own question stays as it is.
 
-    Left out, and counted, are empty expressions and boxes that the family's scale cannot write.
+    Each says how its answer writes the box. Left out, and counted, are empty expressions and boxes that the family's
+    scale cannot write.
 
     Raises:
         PerpoError: Rows or images are missing, or nothing is left.
     """
-    family = family_of(args.family)
+    family = _family(args)
     check_outputs([args.output], args.overwrite)
     rows = [row for path in args.rows for row in _rows(path)]
     check_image_files((args.images / row["file_name"] for row in rows), "give the folder of the images as --images")
@@ -54,6 +57,14 @@ def build(args: QuestionsArguments) -> list[Any]:
     )
     print(f"perpo-data: sample with {next_command('perpo-sample', sample)}", file=sys.stderr)
     return []
+
+
+def _family(args: QuestionsArguments) -> Family:
+    if (args.family is None) == (args.model is None):
+        raise PerpoError(
+            "expected either --family or --model", "--model takes the bounds of resizing from that checkpoint"
+        )
+    return family_of(args.family) if args.family is not None else family_at(resolve_model(str(args.model)))
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -101,15 +112,23 @@ def _questions(
         x, y, width, height = row["bbox"]
         answer = format_box([x, y, x + width, y + height], family.box_format, size)
         if box_problem(answer, family.box_format, size):
-            left_out["boxes that are empty as the family writes them"] += len(row["answer"])
+            left_out["boxes that are empty as the family writes them"] += len(row["answer"] or [""])
             continue
-        for expression in row["answer"]:
-            if not expression.strip():
+        for asked in _asked(row, family):
+            if not asked.strip():
                 left_out["empty expressions"] += 1
                 continue
             yield Question(
                 image_path=path,
-                question=family.grounding_prompt.format(expression=expression),
+                question=asked,
                 answer=answer,
                 image_id=name if row["image_id"] is None else row["image_id"],
+                **format_fields(family.box_format),
             )
+
+
+def _asked(row: dict[str, Any], family: Family) -> list[str]:
+    """What a row asks; empty where it has an empty expression, or neither expressions nor a question."""
+    if row["answer"] is None:
+        return [(row["question"] or "").strip()]
+    return [text.strip() and family.grounding_prompt.replace("{expression}", text) for text in row["answer"]]

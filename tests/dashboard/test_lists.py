@@ -6,10 +6,12 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from perpo.box_formats import BoxFormat
 from perpo.data import data_sha256
 from perpo.errors import PerpoError
 from perpo_dashboard import lists
 from perpo_dashboard.lists import Candidate, candidates, pairs_in_order
+from perpo_dashboard.training_lists import record_format
 
 
 def _file(tmp_path, rewards, **more):
@@ -124,3 +126,12 @@ def test_a_probe_is_read_by_record(tmp_path, write_training):
     (tmp_path / "out" / "probe.parquet").write_bytes(b"PAR1")
     with pytest.raises(PerpoError, match="cannot be read"):
         lists.read_probe(tmp_path / "out" / "probe.parquet")
+
+
+def test_a_records_boxes_are_drawn_as_it_says_or_as_its_model_does_in_its_frame():
+    padded, silent = BoxFormat("0-1", frame="padded"), dict.fromkeys(("box_scale", "box_order", "box_resize"))
+    said = silent | {"box_scale": "pixels", "box_order": "xywh", "box_frame": "original"}
+    assert record_format(said, padded) == record_format(said, None) == BoxFormat("pixels", "xywh", "original")
+    assert record_format(silent | {"box_frame": "padded"}, padded) == padded
+    assert record_format(silent | {"box_frame": "original"}, padded) is None
+    assert record_format(silent | {"box_frame": "padded"}, None) is None

@@ -16,12 +16,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import ExifTags, Image, ImageFile
 
+from perpo.data import read_questions
 from perpo.errors import PerpoError
+from perpo.families import FAMILIES
 from perpo.prepare.known import HUB_REVISIONS
 from perpo.tiny.world import benchmark_rows
 from perpo_eval import suites
-from perpo_eval.benchmarks import GROUNDING, OCR_PAGES, POPE
-from perpo_eval.documents import documents, hub_documents, parquet_documents
+from perpo_eval.benchmarks import BENCHMARKS, GROUNDING, OCR_PAGES, POPE
+from perpo_eval.cli import EvalArguments
+from perpo_eval.documents import documents, fingerprint, hub_documents, parquet_documents
+from perpo_eval.storing import templates_of
 from perpo_eval.tasks import functions
 
 
@@ -192,6 +196,57 @@ def test_yes_no_rows_and_pages(rows: list[dict]) -> None:
     assert functions.ocr_text(doc | {"query": "Read {query} it."}) == "Read {query} it."
     with pytest.raises(PerpoError, match="answer is ' '; expected the text of the page"):
         documents([page | {"answer": " "}], OCR_PAGES.rows, "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "question", "asked"),
+    [
+        ("pages_mine", "", "OCR this image:"),
+        ("pages_mine", " Read it. ", "Read it."),
+        ("fox_ocr_en", "", "OCR this image:"),
+        ("yesno_mine", "Is it {query}? Yes or no.", "Is it {query}? Yes or no."),
+        ("coco_pope_random", "Is it a dog?", "Is it a dog?\nAnswer the question using a single word or phrase."),
+    ],
+)
+def test_the_same_rows_are_asked_alike_in_sampling_and_evaluation(
+    name: str, question: str, asked: str, rows: list[dict], tmp_path: Path
+) -> None:
+    row = {"question_id": "0", "image": rows[0]["image"], "question": question, "answer": "yes"}
+    row |= {"file_name": "p.jpg", "image_source": "p"}
+    file = tmp_path / f"{name}.parquet"
+    pq.write_table(pa.Table.from_pylist([row]), file)
+    (sampled,) = read_questions(file, unpack_to=tmp_path)
+    spec = suites.spec_of(name)
+    template = templates_of(EvalArguments(), [spec], None)[name]
+    (doc,) = suites.load_task(spec, str(tmp_path)).docs
+    assert sampled.question == BENCHMARKS[spec.benchmark].asked(doc, template) == asked
+
+
+def test_a_question_of_ones_own_is_asked_as_it_is_and_an_expression_in_the_familys_prompt(
+    rows: list[dict], tmp_path: Path
+) -> None:
+    own = rows[1] | {"question": "Where is the bench?", "answer": None, "question_id": "own"}
+    pq.write_table(pa.Table.from_pylist([rows[0], own]), tmp_path / "boxes_mine.parquet")
+    data = suites.load_task(suites.spec_of("boxes_mine"), str(tmp_path))
+    template = FAMILIES["qwen3_vl"].grounding_prompt.replace("{expression}", "{query}")
+    asked = [GROUNDING.asked(doc, template) for doc in data.docs]
+    assert asked[0] == f"Locate {rows[0]['answer'][0]}, output its bbox coordinates using JSON format."
+    assert asked[2:] == ["Where is the bench?"]
+    assert [doc["source_id"] for doc in data.docs][2:] == ["own/0"]
+    with pytest.raises(PerpoError, match="row 0: it has neither expressions"):
+        documents([own | {"question": " "}], GROUNDING.rows, "file")
+
+
+def test_rows_that_were_known_before_have_the_fingerprint_that_they_had(rows: list[dict]) -> None:
+    docs = documents(rows, GROUNDING.rows, "here")
+    digest = hashlib.sha256()
+    for doc in docs:
+        known = {name: doc[name] for name in ("source_id", "query", "target", "image_sha256", "image_path")}
+        known |= {"width": doc["width"], "height": doc["height"]}
+        digest.update(json.dumps(known, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    assert fingerprint(docs) == digest.hexdigest()
+    rows[0] |= {"answer": None, "question": rows[0]["answer"][0]}
+    assert fingerprint(documents(rows, GROUNDING.rows, "here")) != digest.hexdigest()
 
 
 def test_an_image_that_is_a_file_stays_where_it_is(rows: list[dict], tmp_path: Path, cache: Path) -> None:

@@ -12,12 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from perpo.box_formats import BoxFormat
+from perpo.boxes import format_box
 from perpo.cli.arguments import default_of
 from perpo.errors import PerpoError
+from perpo.families import FAMILIES
+from perpo.records import sample_key
 from perpo.store import Run, read_run
 from perpo_eval import benchmarks, lmms_model, runner
 from perpo_eval.cli import EvalArguments, main
 from perpo_eval.runner import evaluate
+from perpo_eval.suites import load_task, spec_of
 
 QUESTIONS = 35
 
@@ -174,6 +179,86 @@ def test_a_limit_asks_and_expects_the_same(questions, score) -> None:
         score(rows, **settings | {"limit": 3})
 
 
+WRITTEN = {
+    "thousandths": (BoxFormat("0-1000"), {"box_scale": "0-1000"}),
+    "pixels": (BoxFormat("pixels"), {"box_scale": "pixels", "box_frame": "original"}),
+    "percent": (BoxFormat("percent"), {"box_scale": "percent", "box_frame": "original"}),
+    "y first": (BoxFormat("0-1000", "yxyx"), {"box_scale": "0-1000", "box_order": "yxyx"}),
+    "width and height": (BoxFormat("pixels", "xywh"), {"box_scale": "pixels", "box_order": "xywh"}),
+}
+
+
+@pytest.fixture
+def boxes(folder, score) -> Callable[..., Run]:
+    """Score the true boxes of a task's ten expressions as another format writes them."""
+    data = load_task(spec_of("refcoco_val"), str(folder))
+
+    def begin(form: BoxFormat, **settings: object) -> Run:
+        rows = [
+            {
+                "sample_key": sample_key(data.dataset, None, "val", doc["source_id"], doc["query"]),
+                "response": format_box(json.loads(doc["target"]), form, (doc["width"], doc["height"])),
+            }
+            for doc in data.docs
+        ]
+        return score(rows, **{"suite": "grounding", "tasks": ["refcoco_val"]} | settings)
+
+    return begin
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_boxes_are_read_as_declared_by_a_family_or_without_one(name, boxes, capsys) -> None:
+    form, flags = WRITTEN[name]
+    for family in ("llava_next", None):
+        record = boxes(form, family=family, **flags).record
+        assert {metric.name: metric.value for metric in record.groups[0].metrics}["acc@0.9"] == 1.0
+        assert (record.tasks[0].box_scale, record.tasks[0].box_order) == (form.scale, form.order)
+        assert record.warnings is None
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_boxes_that_are_written_otherwise_are_warned_of_and_scored_as_declared(name, boxes, capsys, tmp_path) -> None:
+    form, flags = WRITTEN[name]
+    run = boxes(form, family="llava_next")
+    assert {metric.name: metric.value for metric in run.record.groups[0].metrics}["acc@0.5"] == 0.0
+    (warning,) = run.record.warnings
+    named = " ".join(f"--{flag} {value}" for flag, value in flags.items() if flag != "box_frame")
+    assert f"10 of 10 answers would have an IoU of 0.5 or more if they were read with {named}, and 0 have" in warning
+    assert f"warning: {warning}\n" in capsys.readouterr().err
+    # Declared when they are scored again, they are right; what was declared then is kept by another rescoring.
+    first = evaluate(EvalArguments(rescore=run.path, output=str(tmp_path / "1"), **flags))  # type: ignore[arg-type]
+    again = evaluate(EvalArguments(rescore=first, output=str(tmp_path / "2")))
+    for path in (first, again):
+        record = read_run(path).record  # type: ignore[arg-type]
+        assert {metric.name: metric.value for metric in record.groups[0].metrics}["acc@0.9"] == 1.0
+        assert record.warnings is None
+
+
+def test_boxes_need_a_family_or_a_scale(boxes) -> None:
+    for flags in ({}, {"box_frame": "original"}, {"box_order": "yxyx"}):
+        with pytest.raises(PerpoError) as caught:
+            boxes(BoxFormat("pixels"), family=None, **flags)
+        assert "--box_scale" in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_what_was_asked_elsewhere_is_kept(questions, score, capsys) -> None:
+    rows = [
+        {"sample_key": q["sample_key"], "response": "[0, 0, 1, 1]"} for q in questions if q["task"] == "refcoco_val"
+    ]
+    settings = {"suite": "grounding", "tasks": ["refcoco_val"]}
+    run = score([row | {"question": f"Wo ist {k}?"} for k, row in enumerate(rows)], **settings)
+    assert run.samples(["question"])["question"].to_pylist() == [f"Wo ist {k}?" for k in range(10)]
+    assert run.record.tasks[0].prompt is None  # nobody knows with what template
+    assert "what was asked" not in capsys.readouterr().err
+    run = score(rows, **settings)
+    assert run.samples(["question"])["question"].to_pylist() == [q["question"] for q in questions[:10]]
+    assert run.record.tasks[0].prompt == FAMILIES["llava"].grounding_prompt.replace("{expression}", "{query}")
+    assert "note: not all responses say what was asked" in capsys.readouterr().err
+    with pytest.raises(PerpoError, match="row 1: expected what was asked as question, found ''"):
+        score([rows[0] | {"question": ""}], **settings)
+
+
 # ---- scoring again ----
 
 
@@ -236,10 +321,11 @@ def test_damaged_samples_are_refused(stored, tmp_path) -> None:
 
 JUDGE = {"judge": "none", "judge_model": "x", "judge_base_url": "http://x", "judge_votes": 3, "judge_swap": True}
 JUDGE |= {"judge_rps": 3.0, "judge_concurrency": 3}
-ANSWERS = {"suite", "data", "tasks", "limit", "prompt_style", "family", "box_frame", "name", "output", "json"}
+BOXES = {"family", "box_scale", "box_order", "box_frame"}
+ANSWERS = {"suite", "data", "tasks", "limit", "prompt_style", "name", "output", "json"} | BOXES
 USED = {
     "responses": ANSWERS | set(JUDGE),
-    "rescore": {"name", "output", "family", "box_frame", "json"},
+    "rescore": {"name", "output", "json"} | BOXES,
 }
 OTHER = {"suite": "pope", "model": "x", "adapter": "x", "data": "x", "tasks": ["x"], "limit": 3, "batch_size": 3}
 OTHER |= {"max_new_tokens": 3, "temperature": 0.5, "top_p": 0.5, "seed": 1, "prompt_style": "lmms_eval"}

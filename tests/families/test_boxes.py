@@ -17,9 +17,11 @@ from perpo import families
 from perpo.boxes import BoxFormat, Resize, format_box, parse_box
 from perpo.cli.sample import SampleArguments
 from perpo.errors import PerpoError
+from perpo.families import family_of
 from perpo.models import answers_token_ids, load_model, render_prompt
 from perpo.sampling import run_sampling
 from perpo.store import read_run
+from perpo.truths import format_fields
 from perpo_eval.cli import EvalArguments
 from perpo_eval.runner import check, evaluate
 
@@ -35,6 +37,7 @@ def test_sizes_are_those_of_the_library(width, height, factor, smallest, largest
 
 @given(sides, sides, st.lists(st.floats(0, 1), min_size=4, max_size=4))
 def test_a_box_in_pixels_of_the_resized_picture_comes_back(width, height, shares):
+    assume(max(width, height) <= 200 * min(width, height))
     form = BoxFormat("pixels", frame="resized", resize=Resize(28, 56 * 56, 28 * 28 * 1280))
     box = np.array(shares) * ([width, height] * 2)
     read = parse_box(format_box(box, form, (width, height)), form, (width, height))
@@ -57,6 +60,16 @@ def test_qwen_s_boxes_count_pixels_of_what_its_processor_makes(checkpoints, tmp_
     options |= {"max_new_tokens": 4, "output": str(tmp_path / "out.jsonl")}
     run_sampling(SampleArguments(**options, truth_frame="original"))
     record = json.loads((tmp_path / "out.jsonl").read_text())
+    assert (record["box_scale"], record["box_resize"]) == ("pixels", asdict(expected))
+    # Without a word they could be for its bounds or for the hub's; rows that say the hub's are scaled to its own.
+    with pytest.raises(PerpoError, match="does not say for which bounds of resizing"):
+        run_sampling(SampleArguments(**options | {"output": str(tmp_path / "none.jsonl")}))
+    usual = family_of("qwen2_5_vl").box_format
+    box = format_box([20, 9, 100, 45], usual, (200, 90))
+    (tmp_path / "questions.jsonl").write_text(json.dumps(row | {"answer": box} | format_fields(usual)) + "\n")
+    run_sampling(SampleArguments(**options | {"output": str(tmp_path / "hub.jsonl")}))
+    again = parse_box(json.loads((tmp_path / "hub.jsonl").read_text())["answer"], loaded.family.box_format, (200, 90))
+    np.testing.assert_allclose(again, [20, 9, 100, 45], atol=1.5)
     height, width = smart_resize(90, 200, 28, bounds["shortest_edge"], bounds["longest_edge"])
     grid = loaded.encode([render_prompt(loaded, "")], [Image.new("RGB", (200, 90))])["image_grid_thw"][0].tolist()
     assert [1, height // 14, width // 14] == grid

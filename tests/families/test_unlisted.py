@@ -12,6 +12,7 @@ from perpo.cli.sample import SampleArguments
 from perpo.errors import PerpoError
 from perpo.models import add_lora, load_model
 from perpo.sampling import run_sampling
+from perpo.store import read_run
 from perpo.train_arguments import TrainArguments
 from perpo.training import train
 from perpo_eval.cli import EvalArguments
@@ -116,3 +117,19 @@ def test_its_boxes_are_not_guessed(unlisted, tmp_path, pictures):
     assert "--family" in caught.value.hint
     evaluate(EvalArguments(**evaluation, suite="pope"))
     assert evaluate(EvalArguments(**evaluation, family="smolvlm"))
+
+
+def test_its_boxes_are_read_as_declared(unlisted, tmp_path, pictures):
+    path = unlisted("internvl")
+    pictures[0].save(tmp_path / "0.png")
+    row = {"image_path": "0.png", "question": "Where?", "answer": "[10, 20, 30, 40]"}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(row) + "\n")
+    options = {"model": path, "questions": str(tmp_path / "questions.jsonl"), "output": str(tmp_path / "out.jsonl")}
+    run_sampling(SampleArguments(**options, num_candidates=2, max_new_tokens=4, box_scale="percent"))
+    record = json.loads((tmp_path / "out.jsonl").read_text())
+    assert (record["box_scale"], record["box_order"], record["box_frame"]) == ("percent", "xyxy", "original")
+    evaluation = {"model": path, "output": str(tmp_path), "data": "tiny", "tasks": ["refshapes_val"], "limit": 2}
+    run = evaluate(EvalArguments(**evaluation, box_scale="pixels", box_order="xywh"))
+    for stored in (run, evaluate(EvalArguments(rescore=run, output=str(tmp_path)))):
+        (task,) = read_run(stored).record.tasks
+        assert (task.box_scale, task.box_order, task.box_frame) == ("pixels", "xywh", "original")

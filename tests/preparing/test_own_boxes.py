@@ -23,7 +23,8 @@ def run(tmp_path, noise):
     image = noise(tmp_path / "images" / "000000000042.png", 1, SIZE)
 
     def go(rows, *words, kind="grounding"):
-        lines = [{"image": f"images/{image.name}", "question": "the dog"} | row for row in rows]
+        asked = [{} if "expression" in row else {"question": "Where is it?"} for row in rows]
+        lines = [{"image": f"images/{image.name}"} | usual | row for usual, row in zip(asked, rows, strict=True)]
         (tmp_path / "own.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         base = ["jsonl", "--file", str(tmp_path / "own.jsonl"), "--kind", kind, "--name", "q"]
         return main([*base, "--output", str(tmp_path / "out"), *words])
@@ -31,8 +32,12 @@ def run(tmp_path, noise):
     return go
 
 
-def test_rows_have_refcocos_columns_and_one_expression_each(run, tmp_path, capsys):
-    assert run([{"answer": [10, 20, 60, 45.5]}, {"answer": "[0, 0, 200, 100]", "question_id": "x"}]) == 0
+def test_rows_have_refcocos_columns_and_an_expression_or_a_question_each(run, tmp_path, capsys):
+    rows = [
+        {"answer": [10, 20, 60, 45.5], "expression": " the dog"},
+        {"answer": "[0, 0, 200, 100]", "question_id": "x"},
+    ]
+    assert run(rows) == 0
     table = pq.read_table(tmp_path / "out" / "boxes_q.parquet")
     assert table.column_names == COLUMNS
     first, second = table.to_pylist()
@@ -50,8 +55,12 @@ def test_rows_have_refcocos_columns_and_one_expression_each(run, tmp_path, capsy
         "category_id": None,
     }
     assert (second["question_id"], second["bbox"]) == ("x", [0, 0, 200, 100])
+    assert (second["question"], second["answer"]) == ("Where is it?", None)
     metadata = json.loads(table.schema.metadata[b"perpo"])
-    assert (metadata["kind"], metadata["counts"]) == ("grounding", {"rows": 2, "images": 1, "expressions": 2})
+    assert (metadata["kind"], metadata["counts"]) == (
+        "grounding",
+        {"rows": 2, "images": 1, "questions": 1, "expressions": 1},
+    )
     assert "perpo-eval --suite grounding --data " in capsys.readouterr().err
 
 
@@ -109,9 +118,33 @@ def test_what_is_no_true_box_is_refused_before_anything_is_written(run, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_an_empty_expression_and_a_missing_image_are_refused(run, capsys):
-    assert run([{"answer": [1, 1, 9, 9], "question": " "}]) == 2
-    assert "`question` is empty" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"question": " "}, "has neither of a question (`question`, asked as it is) and an expression (`expression`"),
+        ({"expression": ""}, "has neither of a question"),
+        ({"question": None}, "has neither of a question"),
+        ({"question": "Where?", "expression": "it"}, "has both of a question"),
+        ({"expression": ["it"]}, "expected text as `expression`, found ['it']"),
+    ],
+)
+def test_a_row_asks_a_question_or_for_an_expression(run, capsys, row, said):
+    assert run([{"answer": [1, 1, 9, 9]} | row]) == 2
+    assert f"own.jsonl, row 1{': ' if 'expected' in said else ' '}{said}" in capsys.readouterr().err
+
+
+def test_the_fields_of_question_and_expression_have_names_of_the_users(run, tmp_path, capsys):
+    words = ["--question_field", "q", "--expression_field", "what"]
+    assert run([{"answer": [1, 1, 9, 9], "q": "Where?"}, {"answer": [1, 1, 9, 9], "what": "it"}], *words) == 0
+    table = pq.read_table(tmp_path / "out" / "boxes_q.parquet").to_pylist()
+    assert [(row["question"], row["answer"]) for row in table] == [("Where?", None), ("", ["it"])]
+    assert run([{"answer": "yes"}], "--expression_field", "what", kind="yesno") == 2
+    assert "--kind yesno has no use for --expression_field" in capsys.readouterr().err
+    assert run([{"answer": "yes", "question": " "}], kind="yesno") == 2
+    assert "`question` is empty, which asks nothing" in capsys.readouterr().err
+
+
+def test_a_missing_image_is_refused(run, capsys):
     assert run([{"answer": [1, 1, 9, 9], "image": "nowhere.png"}]) == 2
     assert "1 of 1 images can't be used" in capsys.readouterr().err
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import ExifTags, Image
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from perpo.boxes import iou, parse_box
 from perpo.cli.arguments import parse_arguments
@@ -68,6 +69,44 @@ def test_what_cannot_be_asked_is_left_out_and_counted(rows, refer, tmp_path, cap
     assert "1 left out: empty expressions" in error
     assert "1 left out: boxes that are empty as the family writes them" in error
     assert len(read_questions(tmp_path / "train.jsonl")) == sum(len(row["answer"]) for row in table) - 2
+
+
+def test_a_question_of_ones_own_stays_as_it_is(rows, refer, tmp_path):
+    table = pq.read_table(rows).to_pylist()[:2]
+    table[0] |= {"answer": None, "question": "Where is the bench?"}
+    table[1] |= {"answer": None, "question": " "}
+    pq.write_table(pa.Table.from_pylist([*table, pq.read_table(rows).to_pylist()[2]]), rows)
+    assert _run(rows, refer.images, tmp_path / "train.jsonl") == 0
+    assert read_questions(tmp_path / "train.jsonl")[0].question == "Where is the bench?"
+    assert not any(question.question.endswith(" ") for question in read_questions(tmp_path / "train.jsonl"))
+
+
+def test_boxes_in_pixels_of_resized_pictures_say_their_bounds(rows, refer, tmp_path, capsys):
+    """Of the family those of the hub's checkpoints, of a model its own; the pictures are 24 x 16 pixels large."""
+    model = tmp_path / "qwen"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}))
+    (model / "model.safetensors").touch()
+    processor = {"patch_size": 14, "merge_size": 2, "size": {"shortest_edge": 200704, "longest_edge": 1003520}}
+    (model / "preprocessor_config.json").write_text(json.dumps(processor))
+    base = ["questions", "--rows", str(rows), "--images", str(refer.images), "--output"]
+    found = {}
+    for flag, value in (("family", "qwen2_5_vl"), ("model", str(model))):
+        assert main([*base, str(tmp_path / f"{flag}.jsonl"), f"--{flag}", value]) == 0
+        found[flag] = read_questions(tmp_path / f"{flag}.jsonl")
+    size = pq.read_table(rows).to_pylist()[0]["bbox"]
+    for flag, bounds in (("family", (28, 3136, 12845056)), ("model", (28, 200704, 1003520))):
+        first = found[flag][0]
+        assert (first.box_scale, first.box_order, first.box_frame) == ("pixels", "xyxy", "resized")
+        assert tuple(first.box_resize.values()) == bounds
+        height, width = smart_resize(16, 24, *bounds)
+        x, y, w, h = size
+        scaled = np.array([x, y, x + w, y + h]) * ([width / 24, height / 16] * 2)
+        np.testing.assert_allclose(json.loads(first.answer), scaled, atol=0.51)
+    capsys.readouterr()
+    for words in ([], ["--family", "llava", "--model", str(model)]):
+        assert main([*base, str(tmp_path / "none.jsonl"), *words]) == 2
+        assert "expected either --family or --model" in capsys.readouterr().err
 
 
 def test_bad_input_is_refused_before_anything_is_written(rows, refer, tmp_path, capsys):

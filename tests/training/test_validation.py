@@ -15,13 +15,14 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from perpo.cli.train import main
-from perpo.data import read_questions
+from perpo.data import PreferenceRecord, read_questions
 from perpo.errors import PerpoError
 from perpo.hf_sampler import HfSampler
 from perpo.models import load_model, render_prompt
 from perpo.train_arguments import TrainArguments
 from perpo.training import train
 from perpo.training_record import read_log, read_record
+from perpo.validation import read_held_out
 
 STEPS = 4
 
@@ -161,6 +162,30 @@ def test_boxes_have_an_accuracy(options, data, tmp_path, monkeypatch):
     assert score["reward"] == pytest.approx((first + second) / 4)
 
 
+def test_boxes_are_read_as_declared_or_as_the_training_data_say(options, data):
+    """Of 40 x 24 pixels the truth is the left half; the answer says so as thousandths and with a width."""
+    rows = [{"image_path": "0.png", "question": "where?", "answer": "[0, 0, 50, 100]"}]
+    changes = {"eval_data": lines(data / "half.jsonl", rows), "eval_reward": "iou", "eval_truth_scale": "percent"}
+    changes |= {"eval_truth_order": "xyxy", "eval_truth_frame": "original"}
+    flags = {"eval_box_scale": "0-1000", "eval_box_order": "xywh", "eval_box_frame": "original"}
+    recorded = {name.removeprefix("eval_"): value for name, value in flags.items()}
+    said = PreferenceRecord(image_path="0.png", question="?", answer="x", image_id=0, answers_gen=["a"], rewards=[1.0],
+                            reward_name="iou", **recorded)  # fmt: skip
+    for more, records in ((flags, []), ({}, [said, said])):
+        held_out = read_held_out(TrainArguments(**options | changes | more, output_dir="run"), records)
+        assert held_out.reward("[0, 0, 500, 1000]", rows[0]["answer"], held_out.asked[0].sample) == 1.0
+    held_out = read_held_out(TrainArguments(**options | changes, output_dir="run"), [])
+    assert held_out.reward("[0, 0, 500, 1000]", rows[0]["answer"], held_out.asked[0].sample) < 0.01
+
+
+def test_pixels_of_pictures_of_another_size_are_not_trained_on(options, data, tmp_path):
+    resize = {"factor": 28, "min_pixels": 3136, "max_pixels": 12845056}
+    rows = [json.loads(line) | {"box_resize": resize} for line in Path(options["data"]).read_text().splitlines()]
+    changes = {"data": lines(data / "pixels.jsonl", rows), "image_root": str(data)}
+    with pytest.raises(PerpoError, match="record 1 counts pixels of pictures of 3136 to 12845056 pixels"):
+        train(TrainArguments(**options | changes, output_dir=str(tmp_path / "run")))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -170,6 +195,7 @@ def test_boxes_have_an_accuracy(options, data, tmp_path, monkeypatch):
         ({"eval_max_new_tokens": 1000}, "exceed the model's context"),
         ({"eval_steps": 0}, "--eval_steps must be at least 1"),
         ({"eval_reward": "edit", "eval_truth_frame": "padded"}, "has no use for --eval_truth_frame"),
+        ({"eval_reward": "edit", "eval_box_scale": "0-1"}, "has no use for --eval_box_scale"),
     ],
 )
 def test_bad_questions_are_refused_before_training(options, tmp_path, capsys, changes, message):
@@ -190,10 +216,18 @@ def test_a_reward_that_the_data_do_not_name_has_to_be_given(options, data, tmp_p
 
 
 @pytest.mark.parametrize(
-    "name", ["eval_image_root", "eval_steps", "eval_reward", "eval_truth_frame", "per_device_eval_batch_size"]
+    "name",
+    [
+        "eval_image_root",
+        "eval_steps",
+        "eval_reward",
+        "eval_truth_frame",
+        "per_device_eval_batch_size",
+    ],
 )
 def test_what_belongs_to_validation_is_refused_without_it(options, name):
-    value = {"eval_image_root": "x", "eval_reward": "iou", "eval_truth_frame": "padded"}.get(name, 7)
+    texts = {"eval_image_root": "x", "eval_reward": "iou", "eval_truth_frame": "padded"}
+    value = texts.get(name, 7)
     plain = {key: kept for key, kept in options.items() if "eval" not in key}
     with pytest.raises(PerpoError, match=f"--{name} is of no use without --eval_data"):
         TrainArguments(**plain, output_dir="run", **{name: value})

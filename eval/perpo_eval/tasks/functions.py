@@ -37,7 +37,7 @@ def doc_to_visual(doc: Doc) -> list[Image.Image]:
 
 def _texts(benchmark: Benchmark) -> Callable[[Doc], str]:
     def doc_to_text(doc: Doc) -> str:
-        return benchmark.question(doc["query"], benchmark.prompt(_LLAVA, "paper"))
+        return benchmark.asked(doc, benchmark.prompt(_LLAVA, "paper"))
 
     return doc_to_text
 

@@ -1,0 +1,143 @@
+"""Whether answers were written in another way than is declared: a warning that decides nothing. No torch.
+
+What boxes mean is declared, and nothing here changes how they are read or scored. But a run whose boxes were written in
+another scale, order or frame gets scores near 0 that look like a bad model's. So the same numbers are read in every
+other way as well, and where one of them fits the truths far better, it is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from perpo.box_formats import BoxFormat, Frame, ImageSize, Order, Scale
+from perpo.boxes import iou, numbers_to_original, original_to_frame, parse_box
+from perpo.truths import PARTS
+
+_MOST = 2000
+"""So many answers are looked at, spread evenly over all."""
+_FEWEST = 5
+"""Fewer answers say nothing, and a reading has to turn so many misses into hits to be named."""
+_HIT = 0.5
+"""The IoU of an answer that is right."""
+_OUTSIDE = 0.1
+"""A run is warned of whose share of boxes outside of the declared scale is larger than this."""
+_BEYOND = 0.05
+"""How far a box may reach beyond the frame, as a share of its side, before it counts as outside of the scale: models
+overshoot, and another scale lies far beyond."""
+_MANY = 0.2
+"""The least share of hits of a reading that is named. It also has at least twice as many as the declared one."""
+_PART = 0.05
+"""What a reading that changes one part more has to gain in mean IoU over one that changes fewer."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer that is to hold a box.
+
+    Attributes:
+        text: What was said.
+        truth: The true box, x1 y1 x2 y2 in pixels of the original image.
+        image_size: (width, height) of the original image in pixels.
+    """
+
+    text: str
+    truth: ArrayLike
+    image_size: ImageSize
+
+
+def other_reading(answers: Sequence[Answered], boxes: BoxFormat) -> str | None:
+    """What is to be said of answers that do not seem to be written as declared.
+
+    Counted are boxes that reach beyond the declared scale (by more than a twentieth of a side). Where fewer than half
+    of the answers have an IoU of 0.5 or more, every other scale, order and frame is tried on the same numbers, and one
+    is named if it has at least twice as many such answers, five more, and a fifth of all.
+
+    Args:
+        answers: The answers; 2,000 of them are looked at, spread evenly. They should be about different questions.
+        boxes: How they are declared to be written.
+
+    Returns:
+        A sentence or two that name the flags; None where there is nothing to say, or fewer than five answers.
+    """
+    step = max(1, -(-len(answers) // _MOST))
+    looked_at = answers[::step]
+    if len(looked_at) < _FEWEST:
+        return None
+    found = [parse_box(each.text, boxes, each.image_size) for each in looked_at]
+    outside = sum(_is_outside(box, each, boxes) for box, each in zip(found, looked_at, strict=True) if box is not None)
+    readable = sum(box is not None for box in found)
+    hits = int((_overlaps(np.array([_NOTHING if box is None else box for box in found]), looked_at) >= _HIT).sum())
+    said = []
+    if readable >= _FEWEST and outside > _OUTSIDE * readable:
+        said.append(f"{outside} of {readable} boxes lie outside of the declared scale {boxes.scale}")
+    better = _better(looked_at, boxes, hits) if hits < len(looked_at) / 2 else None
+    if better is not None:
+        form, theirs = better
+        flags = " ".join(f"--box_{part} {getattr(form, part)}" for part in _changed(form, boxes))
+        said.append(
+            f"{theirs} of {len(looked_at)} answers would have an IoU of {_HIT} or more if they were read with {flags}, "
+            f"and {hits} have it as declared"
+        )
+    return "; ".join([*said, "nothing was read in another way than declared"]) if said else None
+
+
+_NOTHING = np.full(4, np.nan)
+
+
+def _is_outside(box: NDArray, answer: Answered, boxes: BoxFormat) -> bool:
+    shares = original_to_frame(box, boxes.frame, answer.image_size)
+    return bool(shares.min() < -_BEYOND or shares.max() > 1 + _BEYOND)
+
+
+def _overlaps(boxes: NDArray, answers: Sequence[Answered]) -> NDArray[np.float64]:
+    return iou(boxes, np.array([each.truth for each in answers]))
+
+
+def _better(answers: Sequence[Answered], boxes: BoxFormat, hits: int) -> tuple[BoxFormat, int] | None:
+    """Of the readings that give many more hits than the declared one, that with the best mean IoU, and its hits."""
+    numbers = {bins: _numbers(answers, bins=bins) for bins in (False, True)}
+    places: dict[ImageSize, list[int]] = {}
+    for place, each in enumerate(answers):
+        places.setdefault(each.image_size, []).append(place)
+    best: tuple[float, BoxFormat, int] | None = None
+    for form in _forms(boxes):
+        overlaps = _overlaps(_read(numbers[form.scale == "bins"], form, places), answers)
+        theirs = int((overlaps >= _HIT).sum())
+        worth = float(overlaps.mean()) - _PART * len(_changed(form, boxes))
+        if theirs >= max(2 * hits, hits + _FEWEST, _MANY * len(answers)) and (best is None or worth > best[0]):
+            best = worth, form, theirs
+    return best and best[1:]
+
+
+def _numbers(answers: Sequence[Answered], *, bins: bool) -> NDArray[np.float64]:
+    """(n, 4) the numbers of each answer's first box as they are written; not a number where there is none."""
+    form, whole = (BoxFormat("bins"), 1024.0) if bins else (BoxFormat("percent"), 100.0)
+    found = [parse_box(each.text, form) for each in answers]
+    return np.array([_NOTHING if box is None else box * whole for box in found])
+
+
+def _read(numbers: NDArray, form: BoxFormat, places: Mapping[ImageSize, list[int]]) -> NDArray[np.float64]:
+    boxes = np.empty_like(numbers)
+    for size, mine in places.items():
+        boxes[mine] = numbers_to_original(numbers[mine], form, size)
+    return boxes
+
+
+def _forms(boxes: BoxFormat) -> Iterator[BoxFormat]:
+    """Every other way to write boxes, the more usual ones first."""
+    for scale, order, frame in product(get_args(Scale), get_args(Order), get_args(Frame)):
+        # Shares of a resized picture are those of the original.
+        if frame == "resized" and (scale != "pixels" or boxes.resize is None):
+            frame = boxes.frame if boxes.frame == "resized" and scale != "pixels" else None
+        if frame is not None and (scale, order, frame) != (boxes.scale, boxes.order, boxes.frame):
+            yield replace(boxes, scale=scale, order=order, frame=frame)
+
+
+def _changed(form: BoxFormat, boxes: BoxFormat) -> list[str]:
+    return [part for part in PARTS if getattr(form, part) != getattr(boxes, part)]

@@ -1,0 +1,111 @@
+"""How the truths of a file write boxes: as each row says, as the user declares, else as the model does. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from perpo.box_formats import BoxFormat, Resize
+from perpo.errors import PerpoError
+
+if TYPE_CHECKING:
+    from perpo.data import Question
+
+PARTS = ("scale", "order", "frame")
+
+
+def format_fields(boxes: BoxFormat | None) -> dict[str, Any]:
+    """The fields of a `perpo.data.Question` whose boxes are written in this format; all None of none."""
+    if boxes is None:
+        return dict.fromkeys(("box_scale", "box_order", "box_frame", "box_resize"))
+    resize = asdict(boxes.resize) if boxes.resize is not None and boxes.counts_input else None
+    return {f"box_{part}": getattr(boxes, part) for part in PARTS} | {"box_resize": resize}
+
+
+def row_format(row: Mapping[str, Any], usual: BoxFormat) -> BoxFormat:
+    """How a row's truth writes its box.
+
+    Args:
+        row: The fields of a question; what it does not say, or says with None, is as usual.
+        usual: How truths of its file do that say nothing.
+
+    Raises:
+        PerpoError: What it says is no format.
+    """
+    said = {part: row.get(f"box_{part}") for part in PARTS}
+    resize = row.get("box_resize")
+    if resize is not None:
+        said["resize"] = _resize(resize)
+    return replace(usual, **{part: value for part, value in said.items() if value is not None})
+
+
+def says_format(row: Mapping[str, Any]) -> bool:
+    """Whether a row's truth is a box: it says what its numbers count."""
+    return row.get("box_scale") is not None
+
+
+def check_formats(
+    questions: Iterable[Question], usual: BoxFormat, given: Mapping[str, str | None], table: Resize | None
+) -> None:
+    """Refuse truths whose boxes would be read in another way than they were written.
+
+    Args:
+        questions: The questions.
+        usual: How truths write boxes whose row says nothing.
+        given: What the user declares of truths, by part: scale, order, frame; None is nothing.
+        table: The bounds of resizing that checkpoints of the model's family usually have.
+
+    Raises:
+        PerpoError: A row contradicts the user, or counts pixels of a resized picture without its bounds, and the
+            model has others than its family.
+    """
+    unusual = usual.resize != table and not any(given.values())
+    for number, question in enumerate(questions, start=1):
+        row = vars(question)
+        for part, value in given.items():
+            said = row.get(f"box_{part}")
+            if value is not None and said is not None and said != value:
+                raise PerpoError(
+                    f"question {number} says that its box has the {part} {said}, and {value} is declared",
+                    "leave the flag out, or correct the data",
+                )
+        if unusual and row.get("box_resize") is None and row_format(row, usual).counts_input:
+            raise PerpoError(
+                f"question {number} does not say for which bounds of resizing its box was written, and this model's "
+                f"({_words(usual.resize)}) are not the usual ones of its family ({_words(table)})",
+                "write the questions again with perpo-data questions --model, or declare the frame of the truths: "
+                "resized (as this model resizes pictures) or original",
+            )
+
+
+def check_bounds(records: Iterable[Question], resize: Resize | None) -> None:
+    """Refuse to learn boxes in pixels of pictures that the model resizes to other sizes.
+
+    Args:
+        records: What is learnt from.
+        resize: How the model's own processor resizes pictures; None where no box depends on it.
+
+    Raises:
+        PerpoError: A record says other bounds.
+    """
+    for number, record in enumerate(records, start=1):
+        if record.box_resize is not None and record.box_resize != (resize and asdict(resize)):
+            raise PerpoError(
+                f"record {number} counts pixels of pictures of {_words(_resize(record.box_resize))}, and this model "
+                f"resizes them to {_words(resize)}",
+                "write the data again for it: perpo-data questions --model, then perpo-sample",
+            )
+
+
+def _resize(said: Any) -> Resize:
+    names = ("factor", "min_pixels", "max_pixels")
+    if not isinstance(said, Mapping) or not all(type(said.get(name)) is int and said[name] > 0 for name in names):
+        raise PerpoError(
+            f"expected {', '.join(names)} as `box_resize`, found {said!r:.60}", "perpo-data questions writes them"
+        )
+    return Resize(**{name: said[name] for name in names})
+
+
+def _words(resize: Resize | None) -> str:
+    return "none" if resize is None else f"{resize.min_pixels} to {resize.max_pixels} pixels"
