@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perpo.errors import PerpoError
+from perpo.files import disk_errors
 from perpo.nearest import did_you_mean
 from perpo.records import RunRecord, SamplesFile, from_json, to_json
 
@@ -88,13 +89,14 @@ def write_run(root: Path, record: RunRecord, samples: pa.Table | None) -> Run:
     place = root / slug(record.model.id) / record.run_id
     part = place.with_name(f".{record.run_id}.part")
     try:
-        part.mkdir(parents=True)
-        if samples is not None:
-            record = dataclasses.replace(record, samples=_write_samples(part / SAMPLES_FILE, samples))
-        with open(part / RUN_FILE, "w", encoding="utf-8") as file:
-            file.write(to_json(record))
-            file.flush()
-            os.fsync(file.fileno())
+        with disk_errors(place):
+            part.mkdir(parents=True)
+            if samples is not None:
+                record = dataclasses.replace(record, samples=_write_samples(part / SAMPLES_FILE, samples))
+            with open(part / RUN_FILE, "w", encoding="utf-8") as file:
+                file.write(to_json(record))
+                file.flush()
+                os.fsync(file.fileno())
         written = read_run(part)
         if written.record != record or (samples is not None and written.samples().num_rows != samples.num_rows):
             raise PerpoError(f"{part} does not hold what was written to it", "check the disk", exit_code=3)

@@ -32,6 +32,7 @@ from perpo.data import (
 )
 from perpo.distributed import deepspeed_config, processes
 from perpo.errors import PerpoError
+from perpo.files import NotWritten
 from perpo.lists import Choice, ListDataset, choose, tokenize
 from perpo.locks import only_process
 from perpo.model_boxes import own_resize
@@ -222,7 +223,7 @@ def _failure_recorded(output: Path, record: dict[str, Any]) -> Iterator[None]:
         yield
     except PerpoError as error:
         if error.exit_code == 3 and (output / FILE_NAME).is_file():
-            with suppress(OSError):
+            with suppress(OSError, NotWritten):
                 write_record(output, record | {"status": "failed", "error": error.message})
         raise
 

@@ -607,6 +607,34 @@ def test_ctrl_c_keeps_what_is_done(folder, checkpoint, monkeypatch, capsys):
     assert (folder / "cut.jsonl").read_bytes() == expected
 
 
+@pytest.mark.parametrize("full", ["journal", "output"])
+def test_a_full_disk_keeps_what_is_done(folder, checkpoint, capsys, largest_file, full):
+    whole = sample(arguments(folder, checkpoint, output=str(folder / "whole.jsonl")))
+    head, *lines = (folder / "whole.jsonl.journal").read_bytes().splitlines(keepends=True)
+    args = arguments(folder, checkpoint)
+    journal, output = folder / "out.jsonl.journal", folder / "out.jsonl"
+    if full == "journal":
+        room = len(head) + sum(map(len, lines[:3])) + len(lines[3]) // 2  # a batch, and half of a row
+    else:
+        sample(args)
+        output.write_text("old\n")
+        room = whole.stat().st_size // 2
+    with largest_file(room):
+        assert main(words(args)) == 3
+    out, err = capsys.readouterr()
+    named = journal if full == "journal" else output
+    assert f"error: {named} could not be written: File too large (" in err
+    assert "; finished work is kept: run the same command again to continue\n" in err
+    assert (out, "Traceback" in err) == ("", False)
+    if full == "journal":
+        assert journal.read_bytes() == head + b"".join(lines[:3])
+        assert not output.exists()
+    else:
+        assert output.read_text() == "old\n"
+    assert main(words(args)) == 0
+    assert output.read_bytes() == whole.read_bytes()
+
+
 def test_a_batch_that_is_partly_in_the_journal_is_done_again_whole(folder, checkpoint, monkeypatch):
     args = arguments(folder, checkpoint)
     expected = sample(args).read_bytes()
