@@ -64,7 +64,9 @@ def test_a_full_disk_is_not_the_network(monkeypatch) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
-    with pytest.raises(NotWritten, match=r"hub could not be written: No space left on device \(.* MiB left\)") as caught:
+    with pytest.raises(
+        NotWritten, match=r"hub could not be written: No space left on device \(.* MiB left\)"
+    ) as caught:
         local_directory("owner/name")
     assert (caught.value.exit_code, caught.value.hint) == (3, "make room")
 

@@ -94,7 +94,7 @@ def test_a_full_disk_is_known_behind_what_a_library_made_of_it(tmp_path: Path) -
     for other in (PermissionError(errno.EACCES, "Permission denied"), ValueError("bad"), None):
         assert disk_error(other) is None
     with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
-        open(tmp_path / "none")
+        (tmp_path / "none").read_text()
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_none_is_made(
