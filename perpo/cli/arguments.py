@@ -87,6 +87,21 @@ def arguments_from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str)
     return _build(cls, _converted(cls, mapping, f"{where}: "), f"{where}: ", "add it")
 
 
+def check_seed(seed: int, bits: int, where: str = "--seed") -> None:
+    """Refuse a seed that the generators do not take.
+
+    Args:
+        seed: Of the random numbers.
+        bits: 32 where NumPy's and torch's global generators are seeded, 64 where answers are drawn.
+        where: What the user gave it as.
+
+    Raises:
+        PerpoError: It is negative or has more bits.
+    """
+    if not 0 <= seed < 2**bits:
+        raise PerpoError(f"{where} must be from 0 to 2^{bits} - 1, got {seed}", "give another seed")
+
+
 def command_line(program: str, arguments: Any, *subcommand: str) -> str:
     """The command that gives a program these arguments, quoted for a shell; what is as by default is left out.
 
