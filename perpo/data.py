@@ -257,8 +257,9 @@ def _asked(fields: _Fields, asking: Asking | None, grounding_prompt: str | None)
             raise fields.error(f"its `expression` {problem}", "give the whole question as `question`")
         with placed(fields.place):
             return grounding_prompt.replace("{expression}", without_image(expression))
+    written = fields.text("question")
     with placed(fields.place):
-        question = without_image(fields.text("question"))
+        question = without_image(written)
     if asking is not None and "answers_gen" not in row:  # the question of a record is what was asked
         question = asking(question.strip())
     if not question.strip():

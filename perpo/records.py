@@ -20,7 +20,7 @@ from perpo.errors import PerpoError
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised when a field changes its meaning; readers refuse what is later than theirs."""
 
 SAMPLE_COLUMNS: dict[str, str] = {
@@ -236,10 +236,11 @@ def to_json(record: RunRecord) -> str:
 
 
 # How a record of an earlier version becomes one of the next: version 3 lets more fields be None, version 4 knows
-# runs that await their judge.
+# runs that await their judge, version 5 answers that were cut, questions without an answer, how boxes were read.
 _FORWARD: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     2: lambda data: data | {"schema_version": 3},
     3: lambda data: data | {"schema_version": 4},
+    4: lambda data: data | {"schema_version": 5},
 }
 
 

@@ -62,7 +62,7 @@ def test_a_wrong_metric_ends_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> N
 
     def broken(response: str, target: str, *rest: object) -> Scored:
         scored = POPE.score(response, target, (1, 1), score_rows.LLAVA)
-        return Scored(scored.prediction, scored.scores | {"accuracy": 1.0})
+        return replace(scored, scores=scored.scores | {"accuracy": 1.0})
 
     monkeypatch.setitem(score_rows.BENCHMARKS, "pope", replace(POPE, score=broken))
     monkeypatch.setattr(score_rows, "KINDS", score_rows.KINDS[1:])

@@ -292,11 +292,9 @@ def test_images_in_texts_are_unpacked_or_refused_in_a_sentence(tmp_path: Path, f
     row = {"question": "q", "answer": "a", "answers_gen": ["a", "b"], "rewards": [1, 0]}
     text = head + base64.b64encode(png).decode()
     write_lines(tmp_path / "d.jsonl", [row | {field: text}])
-    (question,) = read_questions(tmp_path / "d.jsonl", unpack_to=tmp_path / "images")
-    assert Path(question.image_path).read_bytes() == png
     for read in (read_questions, read_preferences):
-        error = refusal(lambda read=read: read(tmp_path / "d.jsonl"))
-        assert error.message.endswith("record 1: the image is in the data itself")
+        (question,) = read(tmp_path / "d.jsonl", unpack_to=tmp_path / "images")
+        assert Path(question.image_path).read_bytes() == png
     write_lines(tmp_path / "d.jsonl", [row | {field: text[:-5]}])
     error = refusal(lambda: read_questions(tmp_path / "d.jsonl", unpack_to=tmp_path / "images"))
     assert "record 1: its image can't be read: base64 that is damaged or cut" in error.message
@@ -357,7 +355,7 @@ def test_a_data_set_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
 # --- writing
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 shares = st.floats(0, 1)
 
 

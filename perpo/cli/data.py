@@ -62,7 +62,7 @@ _COMMANDS = {
     "jsonl": _Command(
         arguments.JsonlArguments,
         "perpo.prepare.own:build",
-        "rows of your own: JSON lines with image, question and answer",
+        "rows of your own: JSON, CSV or Parquet with image, question and answer",
     ),
     "hub": _Command(
         arguments.HubArguments,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from perpo.box_formats import Order, Scale
 from perpo.cli.arguments import arg
 from perpo.errors import PerpoError
 from perpo.prepare.known import FoxLanguage, ReferSet
@@ -17,8 +18,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _OVERWRITE = "replace files that exist"
 _LANGUAGE = "language of the text; by default it isn't said"
 Language = Literal["en", "zh", ""]
-BoxScale = Literal["pixels", "0-1", "0-1000", "0-999"]
-BoxCorners = Literal["xyxy", "xywh"]
 
 
 @dataclass(kw_only=True)
@@ -152,8 +151,8 @@ class JsonlArguments(WritingArguments):
     )
     answer_field: str = arg("answer", "name of the field with the truth")
     language: Language = arg("", _LANGUAGE)
-    box_scale: BoxScale | None = arg(None, "grounding: what boxes' numbers count (default: pixels of the image)")
-    box_format: BoxCorners | None = arg(None, "grounding: two corners, or one with width and height (default: xyxy)")
+    box_scale: Scale | None = arg(None, "grounding: what boxes' numbers count (default: pixels of the image)")
+    box_order: Order | None = arg(None, "grounding: which number is which, w and h a width and height (default: xyxy)")
 
     def check(self) -> None:
         """Refuse a name that can't be one, and flags that the kind has no use for.
@@ -164,7 +163,7 @@ class JsonlArguments(WritingArguments):
         check_name(self.name)
         given: dict[str, str | None] = {"language": self.language} if self.kind != "pages" else {}
         if self.kind != "grounding":
-            given |= {"box_scale": self.box_scale, "box_format": self.box_format}
+            given |= {"box_scale": self.box_scale, "box_order": self.box_order}
             given |= {"expression_field": self.expression_field if self.expression_field != "expression" else None}
         for flag, value in given.items():
             if value:

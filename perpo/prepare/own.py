@@ -19,7 +19,8 @@ from perpo.row_formats import plain_row, with_picture
 from perpo.rows import Row, read_rows
 
 if TYPE_CHECKING:
-    from perpo.prepare.arguments import BoxCorners, BoxScale, JsonlArguments
+    from perpo.box_formats import Order, Scale
+    from perpo.prepare.arguments import JsonlArguments
 
 _FILE_PREFIX = {"pages": "pages", "yesno": "yesno", "grounding": "boxes"}
 _OUTSIDE = 0.01  # how far a box may lie outside of its image, as a share of its side
@@ -176,13 +177,13 @@ def _add_boxes(items: list[dict[str, Any]], args: JsonlArguments) -> None:
         item["stored"] = _speaks_of_stored(item, *sizes[path])
         size = sizes[path][item["stored"]]
         try:
-            item["bbox"] = read_box(item["answer"], args.box_scale or "pixels", args.box_format or "xyxy", size)
+            item["bbox"] = read_box(item["answer"], args.box_scale or "pixels", args.box_order or "xyxy", size)
         except ValueError as error:
             width, height = size
             raise PerpoError(
                 f"{item['where']}: `{args.answer_field}` is {item['answer']!r:.60}, which {error} (the image has "
                 f"{width} x {height} pixels)",
-                "mend it, or say with --box_scale and --box_format how boxes are written",
+                "mend it, or say with --box_scale and --box_order how boxes are written",
             ) from error
 
 
@@ -205,13 +206,13 @@ def _speaks_of_stored(item: dict[str, Any], upright: ImageSize, stored: ImageSiz
     )
 
 
-def read_box(text: str, scale: BoxScale, corners: BoxCorners, size: tuple[int, int]) -> list[float]:
+def read_box(text: str, scale: Scale, order: Order, size: ImageSize) -> list[float]:
     """A true box from its text.
 
     Args:
         text: Holds four numbers.
-        scale: What they count: pixels, or shares, thousandths or 999ths of the image's sides.
-        corners: Two corners (xyxy), or the upper left one with width and height (xywh).
+        scale: What they count; see `perpo.box_formats.BoxFormat`.
+        order: Which number is which.
         size: The image's width and height in pixels.
 
     Returns:
@@ -221,12 +222,11 @@ def read_box(text: str, scale: BoxScale, corners: BoxCorners, size: tuple[int, i
         ValueError: It is not one box, is smaller than a pixel both ways, is empty, or lies outside of the image by
             more than 1% of a side.
     """
-    # Of the whole image, width and height scale as corners do.
-    found = parse_boxes(text, scale=scale, image_size=size)
+    found = parse_boxes(text, scale=scale, order=order, image_size=size)
     if len(found) != 1:
         raise ValueError(f"holds {len(found)} boxes instead of one" if found else "holds no box")
     x, y, right, bottom = map(float, found[0])
-    width, height = (right, bottom) if corners == "xywh" else (right - x, bottom - y)
+    width, height = right - x, bottom - y
     if width <= 0 or height <= 0:
         raise ValueError("is an empty or inverted box")
     if width < 1 and height < 1:

@@ -22,7 +22,7 @@ from perpo_eval import runner
 from perpo_eval.cli import EvalArguments, main
 from perpo_eval.engines import check_engine, load_engine
 from perpo_eval.failures import read_answer
-from perpo_eval.judge_cli import show
+from perpo_eval.judge_cli import JudgeFlags, show
 from perpo_eval.runner import evaluate
 
 
@@ -257,7 +257,7 @@ def test_an_empty_answer_is_an_error_and_no_wrong_answer(ask, capsys, tmp_path) 
     assert run.record.status == "partial"  # a fifth, and one in a hundred is allowed
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert [line[:58] for line in said] == ["warning: 4 of 20 questions got no answer of lmms:silent, a"]
-    assert show(run.path, as_json=False) == 3
+    assert show(run.path, JudgeFlags(), as_json=False) == 3
     assert "error: partial: 4 of 20 questions have no answer" in capsys.readouterr().err
     Silent.asked.clear()
     again = ask("lmms:silent", max_error_share=0.2)

@@ -64,17 +64,21 @@ def test_rows_have_refcocos_columns_and_an_expression_or_a_question_each(run, tm
     assert "perpo-eval --suite grounding --data " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("scale", "whole"), [("pixels", None), ("0-1", 1), ("0-1000", 1000), ("0-999", 999)])
-@pytest.mark.parametrize("form", ["xyxy", "xywh"])
+@pytest.mark.parametrize(
+    ("scale", "whole"), [("pixels", None), ("0-1", 1), ("0-1000", 1000), ("0-999", 999), ("percent", 100)]
+)
+@pytest.mark.parametrize("form", ["xyxy", "xywh", "yxyx"])
 @pytest.mark.parametrize("write", [list, json.dumps, lambda numbers: " ".join(map(str, numbers))])
 def test_every_scale_and_form_gives_pixels_of_the_image(run, tmp_path, scale, whole, form, write):
     x, y, width, height = 30.0, 10.0, 80.0, 45.0
     numbers = [x, y, width, height] if form == "xywh" else [x, y, x + width, y + height]
     if whole is not None:
         numbers = [number / side * whole for number, side in zip(numbers, SIZE * 2, strict=True)]
+    if form == "yxyx":
+        numbers = [numbers[k] for k in (1, 0, 3, 2)]
     words = [
         *(["--box_scale", scale] if scale != "pixels" else []),
-        *(["--box_format", form] if form != "xyxy" else []),
+        *(["--box_order", form] if form != "xyxy" else []),
     ]
     assert run([{"answer": write(numbers)}], *words) == 0
     (row,) = pq.read_table(tmp_path / "out" / "boxes_q.parquet").to_pylist()
@@ -92,11 +96,11 @@ def test_a_box_may_lie_outside_by_a_hundredth_and_stays_as_it_is(run, tmp_path):
     [
         ([10, 20, 203, 50], [], "lies outside of the image (the image has 200 x 100 pixels)"),
         ([10, -1.1, 20, 50], [], "lies outside of the image"),
-        ([150, 20, 60, 10], ["--box_format", "xywh"], "lies outside of the image"),
+        ([150, 20, 60, 10], ["--box_order", "xywh"], "lies outside of the image"),
         ([0.1, 0.1, 1.02, 0.2], ["--box_scale", "0-1"], "lies outside of the image"),
         ([10, 20, 10, 50], [], "is an empty or inverted box"),
         ([10, 50, 20, 20], [], "is an empty or inverted box"),
-        ([10, 20, 0, 5], ["--box_format", "xywh"], "is an empty or inverted box"),
+        ([10, 20, 0, 5], ["--box_order", "xywh"], "is an empty or inverted box"),
         ([0.1, 0.1, 0.5, 0.6], [], "is a box smaller than a pixel"),
         ([1, 2, 3], [], "holds no box"),
         ([], [], "holds no box"),
@@ -150,7 +154,7 @@ def test_a_missing_image_is_refused(run, capsys):
 
 
 @pytest.mark.parametrize("kind", ["yesno", "pages"])
-@pytest.mark.parametrize("words", [["--box_scale", "pixels"], ["--box_format", "xyxy"]])
+@pytest.mark.parametrize("words", [["--box_scale", "pixels"], ["--box_order", "xyxy"]])
 def test_flags_of_boxes_are_of_no_use_for_other_kinds(run, capsys, kind, words):
     assert run([{"answer": "yes"}], *words, kind=kind) == 2
     assert f"--kind {kind} has no use for {words[0]}" in capsys.readouterr().err
