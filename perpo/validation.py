@@ -231,7 +231,7 @@ class Validation(TrainerCallback):
             batch = mine[start : start + size]
             found = self.sampler.answers([(number, each.question) for number, each in batch])
             for (_, each), (answer,) in zip(batch, found, strict=True):
-                scored = score(self.held_out.reward, answer.text, each.question.answer, each.sample)
+                scored = score(self.held_out.reward, answer.said, each.question.answer, each.sample)
                 rows.append((scored.reward, scored.readable, answer.truncated))
         # In the order of their values: a sum is then the same however many processes there are.
         return sorted(gather_object(rows) if places > 1 else rows)

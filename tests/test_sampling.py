@@ -515,6 +515,26 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved(folder, checkpoint, dtyp
     assert max(asked) == 2  # as it went on before
 
 
+def test_a_thought_that_the_prompt_opened_is_no_answer(folder, checkpoint, scripted):
+    """As of a chat template that ends in <think>: what was cut within the thought holds a box, but no answer."""
+    thinking, answering = f"perhaps {TRUTH}, or", f"[0.5, 0.6, 0.9, 0.9]?</think>{TRUTH}"
+    scripted(lambda index: [Answer(thinking, True, None, "<think>"), Answer(answering, False, None, "<think>")])
+    args = arguments(folder, checkpoint, reward="iou")
+    for _ in range(2):  # the second time from the journal
+        run = run_sampling(args)
+        assert (run.summary.unreadable, run.warning) == (QUESTIONS, None)
+        for record in records(run.output):
+            assert record["answers_gen"] == [thinking, answering]
+            assert record["rewards"] == [0.0, 1.0]
+
+
+def test_the_sampler_knows_that_a_prompt_opened_a_thought(folder, checkpoint, monkeypatch):
+    monkeypatch.setattr("perpo.hf_sampler.render_prompt", lambda *words: f"{render_prompt(*words)} <think>\n")
+    run = run_sampling(arguments(folder, checkpoint, num_candidates=2, limit=2))
+    assert run.summary.unreadable == run.summary.candidates == 4  # for nothing that it says ends a thought
+    assert not any("<think>" in text for record in records(run.output) for text in record["answers_gen"])
+
+
 def test_another_seed_gives_other_answers_and_fewer_candidates_the_first_ones(folder, checkpoint):
     paths = {}
     for name, changes in {"a": {}, "other": {"seed": 1}, "fewer": {"num_candidates": 4}}.items():
