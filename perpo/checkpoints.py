@@ -14,6 +14,7 @@ from typing import Any
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, family_of, with_bounds
 from perpo.files import disk_error
+from perpo.redact import without_secrets
 from perpo.tiny import checkpoint_dir
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -47,8 +48,8 @@ def resolve_model(name: str) -> str:
 
 
 def public_name(name: str) -> str:
-    """What a model or adapter is called in what others read: a directory's own name, without its path."""
-    return Path(name).resolve().name if Path(name).is_dir() else name
+    """What a model or adapter is called in what others read: a directory's own name, without its path or secrets."""
+    return Path(name).resolve().name if Path(name).is_dir() else without_secrets(name)
 
 
 def adapter_digest(adapter: str | Path) -> str:

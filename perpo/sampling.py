@@ -34,6 +34,7 @@ from perpo.images import PICTURES_VERSION, image_size
 from perpo.journal import Journal
 from perpo.model_boxes import answer_format, usual_resize
 from perpo.readings import Answered, other_reading
+from perpo.redact import without_secrets
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.truths import check_formats, format_fields, row_format, says_format
 
@@ -215,7 +216,7 @@ def _provenance(args: SampleArguments, loaded: LoadedModel, dtype: str) -> dict[
         "top_p": args.top_p,
         "seed": args.seed,
         "max_new_tokens": args.max_new_tokens,
-        "model": loaded.name,
+        "model": without_secrets(loaded.name),
         "dtype": dtype,
         "weights_sha256": loaded.weights_sha256,
         "adapter_sha256": loaded.adapter_sha256,

@@ -43,6 +43,7 @@ from perpo.prefix import base_model
 from perpo.probe import Probe
 from perpo.provenance import hardware, peak_memory
 from perpo.quantization import check_machine
+from perpo.redact import without_secrets
 from perpo.reference_cache import Precompute, ReferenceCache
 from perpo.resuming import Start, check_same_images, find_start, is_first_process, step_of
 from perpo.samplers import check_sampler
@@ -224,7 +225,7 @@ def _failure_recorded(output: Path, record: dict[str, Any]) -> Iterator[None]:
     except PerpoError as error:
         if error.exit_code == 3 and (output / FILE_NAME).is_file():
             with suppress(OSError, NotWritten):
-                write_record(output, record | {"status": "failed", "error": error.message})
+                write_record(output, record | {"status": "failed", "error": without_secrets(error.message)})
         raise
 
 
