@@ -34,7 +34,9 @@ class NotWritten(PerpoError):
 
     def __init__(self, path: str | Path | None, reason: str, remedy: str) -> None:
         left = "" if path is None else _room(Path(path))
-        super().__init__(f"{path or 'a file'} could not be written: {reason}{left}", remedy, exit_code=3)
+        # A broken disk says the same of what is read, which a library may have been about.
+        what = "read or written" if os.strerror(errno.EIO) in reason else "written"
+        super().__init__(f"{path or 'a file'} could not be {what}: {reason}{left}", remedy, exit_code=3)
 
 
 def disk_error(error: BaseException | None, path: str | Path | None = None) -> NotWritten | None:
