@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,11 +15,11 @@ from transformers import TrainerCallback
 
 from perpo.cli.common import progress
 from perpo.errors import PerpoError
+from perpo.files import disk_error, disk_errors
 from perpo.resuming import rotate, seal
 from perpo.training_record import LOG_NAME, log_line, write_log, write_record
 
 _GO_ON = "then go on with --resume_from_checkpoint last: earlier checkpoints are whole"
-
 _SHOWN = 10
 
 
@@ -45,7 +43,8 @@ class Log(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            with open(self.output / LOG_NAME, "a", encoding="utf-8") as file:
+            path = self.output / LOG_NAME
+            with disk_errors(path), open(path, "a", encoding="utf-8") as file:
                 file.write(log_line(state.log_history[-1]))
 
 
@@ -159,9 +158,12 @@ def plain_errors(output: Path, image_ids: Mapping[int, str | int]) -> Iterator[N
     Args:
         output: The run's directory.
         image_ids: The image of each record number.
+
+    Raises:
+        NotWritten: The disk does not take what a library writes.
     """
     hook = threading.excepthook  # TensorBoard writes in a thread; its next write says it again in ours
-    threading.excepthook = lambda what: None if _is_full_disk(what.exc_value) else hook(what)
+    threading.excepthook = lambda what: None if disk_error(what.exc_value, output) else hook(what)
     try:
         yield
     except NotFinite as error:
@@ -174,28 +176,12 @@ def plain_errors(output: Path, image_ids: Mapping[int, str | int]) -> Iterator[N
             f"look at them and at --learning_rate, {_GO_ON}",
             exit_code=3,
         ) from error
+    except PerpoError:
+        raise
     except Exception as error:
-        if not _is_full_disk(error):
+        found = disk_error(error, output)
+        if found is None:
             raise
-        left = shutil.disk_usage(output).free / 2**20
-        raise PerpoError(
-            f"the disk of {output} is full ({left:.1f} MiB left): what was being written is not whole",
-            f"make room, {_GO_ON}",
-            exit_code=3,
-        ) from error
+        raise found from error
     finally:
         threading.excepthook = hook
-
-
-def _is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says so; only Python's own have a number for it.
-
-    torch.save says "iostream error", and nothing of why.
-    """
-    if error is None:
-        return False
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    if any(words in str(error) for words in ("No space left on device", "Disk quota exceeded", "iostream error")):
-        return True
-    return _is_full_disk(error.__cause__ or error.__context__)

@@ -13,6 +13,8 @@ from typing import Any
 
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, family_of, with_bounds
+from perpo.files import disk_error
+from perpo.redact import without_secrets
 from perpo.tiny import checkpoint_dir
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -46,8 +48,8 @@ def resolve_model(name: str) -> str:
 
 
 def public_name(name: str) -> str:
-    """What a model or adapter is called in what others read: a directory's own name, without its path."""
-    return Path(name).resolve().name if Path(name).is_dir() else name
+    """What a model or adapter is called in what others read: a directory's own name, without its path or secrets."""
+    return Path(name).resolve().name if Path(name).is_dir() else without_secrets(name)
 
 
 def adapter_digest(adapter: str | Path) -> str:
@@ -194,11 +196,14 @@ def local_directory(resolved: str) -> Path:
 @contextmanager
 def _hub_errors(resolved: str) -> Iterator[None]:
     """What the hub says becomes one sentence: exit code 2 for a wrong name, 3 for the network, the hub or the disk."""
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         yield
     except (HFValidationError, HfHubHTTPError, OSError) as error:
+        if (full := disk_error(error, HF_HUB_CACHE)) is not None:
+            raise full from error
         wrong = _names_nothing(error)
         raise PerpoError(
             f"{resolved} is neither a directory nor a model that the hub gave: {first_line(error)}",

@@ -175,6 +175,18 @@ def data_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def check_identity(value: Any, name: str, hint: str) -> None:
+    """Refuse what can be no identity of a row or an image: files, tables and journals hold numbers and short names.
+
+    Raises:
+        PerpoError: It is neither, is too long, or holds a NUL character.
+    """
+    kind = isinstance(value, str | int) and not isinstance(value, bool)
+    if not kind or len(str(value)) > _MOST_CHARACTERS or "\0" in str(value):
+        expected = f"a number or a name of at most {_MOST_CHARACTERS} characters"
+        raise PerpoError(f"expected {expected} as `{name}`, found {value!r:.40}", hint)
+
+
 class _Fields:
     """One row of a file, whose fields are checked as they are taken."""
 
@@ -293,11 +305,8 @@ def _image_id(fields: _Fields, image_path: str) -> str | int:
         name = int(name)
     if name is None or (isinstance(name, float) and math.isnan(name)):
         return image_path
-    if not isinstance(name, str | int) or len(str(name)) > _MOST_CHARACTERS or "\0" in str(name):
-        raise fields.error(
-            f"expected a number or a name of at most {_MOST_CHARACTERS} characters as `image_id`, found {name!r:.40}",
-            "leave it out to go by the image's path",
-        )
+    with placed(fields.place):
+        check_identity(name, "image_id", "leave it out to go by the image's path")
     return name
 
 

@@ -1,15 +1,95 @@
-"""Files that are either the old one or the whole new one; whether they can be written; where the cache lies."""
+"""Files that are either the old one or the whole new one; what a disk does not take; where the cache lies."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from perpo.errors import PerpoError
 
 _LONGEST_PATH = 3000  # of the 4096 that a system takes with the folder that a path starts from
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EFBIG: "let files be larger (ulimit -f)",
+    errno.EROFS: "let the disk be written to",
+    errno.EIO: "have the disk looked after",
+}
+_OF_TORCH = ("iostream error", "file write failed")  # which says nothing of why
+
+
+class NotWritten(PerpoError):
+    """A disk took no more. What was written before is whole, and the program's own words say how to go on.
+
+    Args:
+        path: The file, or the folder that it was to be in; None where that is not known.
+        reason: What the system said.
+        remedy: What to do about it.
+    """
+
+    def __init__(self, path: str | Path | None, reason: str, remedy: str) -> None:
+        left = "" if path is None else _room(Path(path))
+        # A broken disk says the same of what is read, which a library may have been about.
+        what = "read or written" if os.strerror(errno.EIO) in reason else "written"
+        super().__init__(f"{path or 'a file'} could not be {what}: {reason}{left}", remedy, exit_code=3)
+
+
+def disk_error(error: BaseException | None, path: str | Path | None = None) -> NotWritten | None:
+    """What an error says of a disk that is full, read-only or broken; None where it, and what led to it, says nothing.
+
+    Args:
+        error: Any; only Python's own have a number for it, of others the text is looked at.
+        path: What was being written, where that is known.
+    """
+    while error is not None:
+        if isinstance(error, NotWritten):
+            return error
+        if (remedy := _remedy(error)) is not None:
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            return NotWritten(path or getattr(error, "filename", None), reason, remedy)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextmanager
+def disk_errors(path: str | Path) -> Iterator[None]:
+    """Within it, what the disk of a file does not take is said in a sentence; other errors pass.
+
+    Raises:
+        NotWritten: The disk is full, over a quota or a limit, read-only or broken.
+    """
+    try:
+        yield
+    except OSError as error:
+        found = disk_error(error, path)
+        if found is None:
+            raise
+        raise found from error
+
+
+def _remedy(error: BaseException) -> str | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return _REMEDIES.get(error.errno)
+    text = str(error)
+    for code, remedy in _REMEDIES.items():
+        if os.strerror(code) in text:
+            return remedy
+    return _REMEDIES[errno.ENOSPC] if any(words in text for words in _OF_TORCH) else None
+
+
+def _room(path: Path) -> str:
+    """How much a disk has left, in brackets; nothing where that can't be told."""
+    with suppress(OSError):
+        place = path.absolute()
+        while not place.exists():
+            place = place.parent
+        return f" ({shutil.disk_usage(place).free / 2**20:.1f} MiB left)"
+    return ""
 
 
 def atomic_write_bytes(path: str | Path, data: bytes) -> None:
@@ -17,20 +97,24 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
 
     The folder is made if need be. The data go to a temporary file in the same folder, are
     flushed to the disk and then renamed.
+
+    Raises:
+        NotWritten: The disk does not take them.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 0600, which other users can't read
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 0600, which other users can't read
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from perpo.answers import opened_thought
 from perpo.data import Question
 from perpo.decoding import Candidate, question_uniforms, sample_candidates
 from perpo.errors import PerpoError, placed
@@ -26,11 +27,18 @@ class Answer:
         logp: Sum of the log-probabilities (nats, at temperature 1) of its tokens, with the end token
             unless truncated; None where `perpo.models.answers_token_ids` of the text gives other
             tokens than were sampled, as training could not use it then.
+        opened: The mark of a thought that the prompt ended with, so that the text begins within it; else empty.
     """
 
     text: str
     truncated: bool
     logp: float | None
+    opened: str = ""
+
+    @property
+    def said(self) -> str:
+        """What rewards read: the text with the mark, without which a thought that was cut would look like an answer."""
+        return self.opened + self.text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +124,9 @@ class HfSampler:
         # What spells a control token would be refused when it is trained on.
         texts = [loaded.without_control_tokens(loaded.answer_text(c.token_ids)).strip() for c in candidates]
         ends = [[loaded.end_id] * (not c.truncated) for c in candidates]
+        opened = opened_thought(prompt)
         return [
-            Answer(text, c.truncated, c.logp if ids is not None and c.token_ids == [*ids, *end] else None)
+            Answer(text, c.truncated, c.logp if ids is not None and c.token_ids == [*ids, *end] else None, opened)
             for text, c, ids, end in zip(texts, candidates, self._again(prompt, texts), ends, strict=True)
         ]
 

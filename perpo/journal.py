@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_bytes
+from perpo.files import atomic_write_bytes, disk_errors
 from perpo.locks import lock_file
 
 
@@ -25,13 +26,16 @@ class Journal:
         key: Whatever the items depend on (settings, weights, data), best as a hash.
 
     Raises:
-        PerpoError: The file was written under another key, is no journal, or is open elsewhere.
+        PerpoError: The file was written under another key, is no journal, or is open elsewhere; or the disk does
+            not take it.
     """
 
     def __init__(self, path: str | Path, key: str) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b")  # noqa: SIM115  (closed by close)
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered, so that nothing that failed is left to be written when it is closed.
+            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115  (closed by close)
         try:
             self._rows = self._open(key)
         except BaseException:
@@ -43,7 +47,11 @@ class Journal:
         return dict(self._rows)
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add finished items, each with an `id`; when it returns they are on the disk."""
+        """Add finished items, each with an `id`; when it returns they are on the disk.
+
+        Raises:
+            NotWritten: The disk does not take them; none is added, and those before stay.
+        """
         added = [dict(row) for row in rows]
         self._write([_line(row) for row in added])
         self._rows.update((row["id"], row) for row in added)
@@ -72,9 +80,17 @@ class Journal:
         return rows
 
     def _write(self, lines: Iterable[bytes]) -> None:
-        self._file.write(b"".join(lines))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        descriptor, rest = self._file.fileno(), b"".join(lines)
+        before = os.fstat(descriptor).st_size
+        with disk_errors(self.path):
+            try:
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+                os.fsync(descriptor)
+            except OSError:
+                with suppress(OSError):  # a part of a line does not count, and is cut off by who opens it next
+                    os.ftruncate(descriptor, before)
+                raise
 
 
 def finished_rows(path: str | Path, key: str) -> dict[Any, dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import IO, Any
 from weakref import WeakSet
 
 from perpo.errors import PerpoError
-from perpo.files import check_writable
+from perpo.files import check_writable, disk_errors
 
 _NAME = ".lock"
 _LOCKED: WeakSet[IO[Any]] = WeakSet()
@@ -96,8 +96,8 @@ def _locked(path: Path, folder: Path, what: str) -> Iterator[None]:
             if not _is_at(file, path):
                 continue  # whose it was has deleted it meanwhile
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            with disk_errors(path):  # past the buffer, which would be written again when it is closed
+                os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
             yield
             return
 

@@ -1,13 +1,14 @@
 """Rows as other programs write them become rows with `image_path`, `question`, `answer` and `answers_gen`.
 
 Read are conversations (LLaVA's `conversations`, `messages` with text or a list of parts), pairs (`chosen` and
-`rejected`, also as conversations; `rejected_response` beside `messages`), and pictures in `image_path`, `image`, in
-`images` with one of them, or in a part of a message. Fields of a row that have these names already are taken as they
-are. Needs no torch.
+`rejected`, also as conversations; `rejected_response` beside `messages`; `output_1` and `output_2` with `preference`),
+and pictures in `image_path`, `image`, in `images` with one of them, or in a part of a message. Fields of a row that
+have these names already are taken as they are. A row that compares answers in another way is refused. Needs no torch.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,10 @@ _QUESTIONS = ("prompt", "query")
 _ANSWERS = ("response", "completion")
 _IMAGES = ("image_path", "image", "images")
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant"}
+_OUTPUTS = ("output_1", "output_2")
+# What else says that a row compares answers: its fields are numbered, or named after who won.
+_NUMBERED = re.compile(r"(?:output|response|completion|candidate|human_ref)_?(?:\d|[abjk])", re.IGNORECASE)
+_WON = re.compile(r"(?:chosen|rejected)(?:[_-].*)?|.*[_-](?:chosen|rejected)|(?:dis)?preferred|preference|y_[wl]")
 _ONE_EACH = "write each question with its answer as a row of its own"
 
 
@@ -42,13 +47,14 @@ def plain_row(row: Row) -> Row:
     `answer` of a pair is the chosen answer where the row has no other.
 
     Raises:
-        PerpoError: What it holds is several questions, a system's turn, a video, several pictures, or contradicts
-            itself.
+        PerpoError: What it holds is several questions, a system's turn, a video, several pictures, a comparison that
+            is not understood, or contradicts itself.
     """
     found = {name: value for name, value in row.items() if value is not None}
     exchange = _exchange_of(found)
     _fill(found, "question", exchange.question)
-    _fill(found, "answer", exchange.answer)
+    if not set(_OUTPUTS) <= set(found):  # else the conversation's answer only holds the place of theirs
+        _fill(found, "answer", exchange.answer)
     _add_pair(found)
     return with_picture(found, exchange.pictures)
 
@@ -131,8 +137,12 @@ def _merged(one: _Exchange, other: _Exchange) -> _Exchange:
 
 
 def _add_pair(row: Row) -> None:
-    """Make a list of two answers of what was chosen and what was rejected."""
-    texts: dict[str, str] = {}
+    """Make a list of two answers of what was chosen and what was rejected.
+
+    Raises:
+        PerpoError: One of the two is missing, or what compares answers is not understood.
+    """
+    texts = _of_outputs(row)
     for name in ("chosen", "rejected"):
         if name in row:
             texts[name] = _answer_in(row, name)
@@ -141,6 +151,7 @@ def _add_pair(row: Row) -> None:
         texts["rejected"] = _answer_in(row, other[0])
         if "chosen" not in texts and isinstance(row.get("answer"), str):
             texts["chosen"] = row["answer"]
+    _check_understood(row, read=bool(texts))
     if not texts:
         return
     if "answers_gen" in row:
@@ -153,6 +164,41 @@ def _add_pair(row: Row) -> None:
         check_no_mark(text)
     row.setdefault("answer", texts["chosen"])
     row |= {"answers_gen": [texts["chosen"], texts["rejected"]], "rewards": [1.0, 0.0], "reward_name": PREFERENCE}
+
+
+def _of_outputs(row: Row) -> dict[str, str]:
+    """The pair of a row that numbers its two answers and says in `preference` which of them is better."""
+    if not set(_OUTPUTS) <= set(row):
+        return {}
+    better = row.get("preference")
+    if better not in (1, 2) or isinstance(better, bool):
+        raise PerpoError(
+            f"it has `output_1` and `output_2`, and its `preference` is {better!r:.40}",
+            "1 says that output_1 is the better one, 2 that output_2 is; drop what has no better one",
+        )
+    said = [row[name] if isinstance(row[name], str) else _content(row[name], name)[0] for name in _OUTPUTS]
+    return {"chosen": said[int(better) - 1], "rejected": said[2 - int(better)]}
+
+
+def _check_understood(row: Row, *, read: bool) -> None:
+    """Refuse fields that compare answers and would be left aside.
+
+    Args:
+        row: The row.
+        read: Whether a pair was read of it, which other fields may describe.
+    """
+    left = ["rejected_images"] if row.get("rejected_images") else []
+    if not read and "answers_gen" not in row:
+        numbered = [name for name in row if _NUMBERED.fullmatch(name)]
+        left += numbered if len(numbered) > 1 else []
+        left += [name for name in row if _WON.fullmatch(name) and name not in left]
+        if isinstance(row.get("label"), bool) and any(name in row for name in (*_TURNS, *_ANSWERS)):
+            left.append("label")  # whether the answer was liked
+    if left:
+        raise PerpoError(
+            f"it compares answers in fields that are not understood: {', '.join(map(repr, left))[:160]}",
+            "give pairs as `chosen` and `rejected`, or the answers as `answers_gen` with `rewards`",
+        )
 
 
 def _answer_in(row: Row, name: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.errors import PerpoError
+from perpo.files import disk_error
 from perpo.nearest import did_you_mean
 from perpo.text_rows import SEPARATORS, text_rows
 
@@ -54,7 +55,7 @@ def read_dataset(name: str) -> Iterator[Row]:
         loaded = datasets.load_from_disk(source) if saved else datasets.load_dataset(source)
     except Exception as error:
         text = " ".join(str(error.__cause__ or error).split())
-        raise PerpoError(
+        raise disk_error(error) or PerpoError(
             f"the data set '{source}' can't be loaded: {text}",
             "give a file, a folder or the id of a data set on the hub",
         ) from error

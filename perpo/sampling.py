@@ -34,6 +34,7 @@ from perpo.images import PICTURES_VERSION, image_size
 from perpo.journal import Journal
 from perpo.model_boxes import answer_format, usual_resize
 from perpo.readings import Answered, other_reading
+from perpo.redact import without_secrets
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.truths import check_formats, format_fields, row_format, says_format
 
@@ -139,13 +140,14 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
     with Journal(journal_path, _journal_key(args, job, provenance)) as journal:
         _sample_missing(journal, job, sampler, args.batch_size, by_batch=dtype != "float32")
         rows = journal.done()
-    sets = [_rewarded(job, rows[index]) for index in range(len(job.asked))]
+    answered = [rows[index] for index in range(len(job.asked))]
+    sets = [_rewarded(job, row) for row in answered]
     kept = _filtered(sets, args)
     batched = {index: {} if dtype == "float32" else {"batch_size": rows[index]["batch_size"]} for index in rows}
     records = [_record(job, answers, args.reward, provenance | batched[answers.id]) for answers in kept]
     write_jsonl(output, records)
     ranks = any(answers.margin() > 0 for answers in kept)
-    return SamplingRun(output, job.image_root, summarise(sets, len(kept)), ranks, _misread(job, sets))
+    return SamplingRun(output, job.image_root, summarise(sets, len(kept)), ranks, _misread(job, answered))
 
 
 def _check_output(output: Path, journal_path: Path) -> None:
@@ -214,7 +216,7 @@ def _provenance(args: SampleArguments, loaded: LoadedModel, dtype: str) -> dict[
         "top_p": args.top_p,
         "seed": args.seed,
         "max_new_tokens": args.max_new_tokens,
-        "model": loaded.name,
+        "model": without_secrets(loaded.name),
         "dtype": dtype,
         "weights_sha256": loaded.weights_sha256,
         "adapter_sha256": loaded.adapter_sha256,
@@ -229,7 +231,8 @@ def _journal_key(args: SampleArguments, job: _Job, provenance: dict[str, Any]) -
         "pictures": PICTURES_VERSION,
         "num_candidates": args.num_candidates,
         "questions": [(question.image_path, question.question) for question in job.questions],
-        "texts": "marks kept",  # which of an answer's tokens its text holds: see perpo.control_tokens
+        # Which of an answer's tokens its text holds (see perpo.control_tokens); rows say what thought a prompt opened.
+        "texts": "marks kept, thoughts opened",
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -279,6 +282,7 @@ def _row(index: int, job: _Job, answers: Sequence[Answer]) -> dict[str, Any]:
     return {
         "id": index,
         "image_sha256": job.asked[index].image_sha256,
+        "opened": answers[0].opened,
         "answers": [answer.text for answer in answers],
         "truncated": [answer.truncated for answer in answers],
         "reference_logps": [answer.logp for answer in answers],
@@ -288,7 +292,7 @@ def _row(index: int, job: _Job, answers: Sequence[Answer]) -> dict[str, Any]:
 def _rewarded(job: _Job, row: dict[str, Any]) -> AnswerSet:
     """A row of the journal with its rewards."""
     sample = job.asked[row["id"]].sample
-    scored = [score(job.reward, answer, sample["answer"], sample) for answer in row["answers"]]
+    scored = [score(job.reward, row["opened"] + answer, sample["answer"], sample) for answer in row["answers"]]
     return AnswerSet(
         id=row["id"],
         answers=row["answers"],
@@ -316,16 +320,16 @@ def _filtered(sets: Sequence[AnswerSet], args: SampleArguments) -> list[AnswerSe
     return [answers.distinct() for answers in kept] if args.duplicates == "drop" else kept
 
 
-def _misread(job: _Job, sets: Sequence[AnswerSet]) -> str | None:
+def _misread(job: _Job, rows: Sequence[dict[str, Any]]) -> str | None:
     """What the first answer to each question says of how boxes are written; see `perpo.readings`."""
     if job.answer_format is None or job.truth_format is None:
         return None
     found = []
-    for answers in sets:
-        asked = job.asked[answers.id]
+    for row in rows:
+        asked = job.asked[row["id"]]
         truth = parse_box(asked.question.answer, row_format(vars(asked.question), job.truth_format), asked.image_size)
         if truth is not None:
-            found.append(Answered(answers.answers[0], truth, asked.image_size))
+            found.append(Answered(row["opened"] + row["answers"][0], truth, asked.image_size))
     return other_reading(found, job.answer_format)
 
 

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perpo.checkpoints import ADAPTER_WEIGHTS
 from perpo.errors import PerpoError
+from perpo.files import disk_errors
 from perpo.nearest import did_you_mean
 from perpo.records import RunRecord, SamplesFile, from_json, to_json
 
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.parquet"
+TRAINING_FILE = "training.json"
 
 
 @dataclass(frozen=True)
@@ -88,13 +94,14 @@ def write_run(root: Path, record: RunRecord, samples: pa.Table | None) -> Run:
     place = root / slug(record.model.id) / record.run_id
     part = place.with_name(f".{record.run_id}.part")
     try:
-        part.mkdir(parents=True)
-        if samples is not None:
-            record = dataclasses.replace(record, samples=_write_samples(part / SAMPLES_FILE, samples))
-        with open(part / RUN_FILE, "w", encoding="utf-8") as file:
-            file.write(to_json(record))
-            file.flush()
-            os.fsync(file.fileno())
+        with disk_errors(place):
+            part.mkdir(parents=True)
+            if samples is not None:
+                record = dataclasses.replace(record, samples=_write_samples(part / SAMPLES_FILE, samples))
+            with open(part / RUN_FILE, "w", encoding="utf-8") as file:
+                file.write(to_json(record))
+                file.flush()
+                os.fsync(file.fileno())
         written = read_run(part)
         if written.record != record or (samples is not None and written.samples().num_rows != samples.num_rows):
             raise PerpoError(f"{part} does not hold what was written to it", "check the disk", exit_code=3)
@@ -120,7 +127,8 @@ def read_run(path: Path) -> Run:
     folder = path.parent if path.name == RUN_FILE else path
     file = folder / RUN_FILE
     if not file.is_file():
-        raise PerpoError(f"there is no run at {folder} (no {RUN_FILE})", "give the folder that perpo-eval printed")
+        nothing = PerpoError(f"there is no run at {folder} (no {RUN_FILE})", "give the folder that perpo-eval printed")
+        raise _something_else(path) or nothing
     return Run(from_json(file.read_bytes(), str(file)), folder)
 
 
@@ -183,7 +191,7 @@ def resolve_run(text: str, root: Path) -> Run:
         return found[-1]
     if not path.is_dir():
         known = sorted({run.record.name for run in runs})
-        raise PerpoError(
+        raise _something_else(path) or PerpoError(
             f"there is no run {text}: neither a folder nor the id or name of one in {root}",
             did_you_mean(text, known) if known else "give the folder that perpo-eval printed",
         )
@@ -195,8 +203,44 @@ def resolve_run(text: str, root: Path) -> Run:
             exit_code=3,
         )
     if not runs:
-        raise PerpoError(f"{path} holds no finished run", "run perpo-eval to its end", exit_code=3)
+        unfinished = PerpoError(f"{path} holds no finished run", "run perpo-eval to its end", exit_code=3)
+        raise _something_else(path) or unfinished
     return runs[-1]
+
+
+def _something_else(path: Path) -> PerpoError | None:
+    """What to say of a path at which something else than a run lies: a file, a training, an adapter or a model."""
+    if path.is_file():
+        hint = "preference records and answers are no run: give the folder that perpo-eval printed, or the run's name"
+        return PerpoError(f"{path} is a file, and a run is a folder that holds {RUN_FILE}", hint)
+    if (path / ADAPTER_WEIGHTS).is_file():
+        what, flags = "an adapter", ["--model", _base_of(path), "--adapter", str(path)]
+    elif any(path.glob("*.safetensors")):
+        what, flags = "a model", ["--model", str(path)]
+    elif (path / TRAINING_FILE).is_file() or any(path.glob("checkpoint-*")):
+        return PerpoError(
+            f"{path} is the folder of a training that has left no adapter yet, and no run of an evaluation",
+            "go on with its perpo-train command and --resume_from_checkpoint last, then evaluate it with perpo-eval",
+        )
+    else:
+        return None
+    return PerpoError(
+        f"{path} holds {what}, and no run of an evaluation",
+        f"evaluate it with {shlex.join(['perpo-eval', *flags])} and --suite and --data, then give the folder that is "
+        "printed, or the run's name",
+    )
+
+
+def _base_of(adapter: Path) -> str:
+    """The model that an adapter was trained on, as far as it says."""
+    for name, keys in ((TRAINING_FILE, ("model", "name")), ("adapter_config.json", ("base_model_name_or_path",))):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads((adapter / name).read_bytes())
+            for key in keys:
+                found = found[key]
+            if isinstance(found, str) and found:
+                return found
+    return "MODEL"
 
 
 def _write_samples(path: Path, samples: pa.Table) -> SamplesFile:

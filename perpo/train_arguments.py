@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perpo.box_formats import Frame, Order, Scale
-from perpo.cli.arguments import arg
+from perpo.cli.arguments import arg, check_seed
 from perpo.errors import PerpoError
 
 Method = Literal["sft", "rft", "dpo", "lipo", "perpo"]
@@ -54,7 +54,6 @@ _LIMITS: dict[str, tuple[float, bool]] = {
     "eval_max_new_tokens": (1, True),
     "per_device_eval_batch_size": (1, True),
     "probe_lists": (0, True),
-    "seed": (0, True),
     "dataloader_num_workers": (0, True),
     "max_length": (1, True),
     "max_prompt_length": (1, True),
@@ -186,7 +185,7 @@ class TrainArguments:
     push_to_hub: bool = arg(False, "upload the result when it is done; the token is taken from HF_TOKEN")
     hub_model_id: str | None = arg(None, "where to on the hub, such as me/my-model; a new repository is private")
 
-    seed: int = arg(42, "of the adapter's first weights, the data's order and dropout")
+    seed: int = arg(42, "of the adapter's first weights, the data's order and dropout; from 0 to 2^32 - 1")
     dataloader_num_workers: int = arg(0, "processes that load images; 0 loads them in the training process")
     bits: Literal[4, 16] = arg(16, "4: QLoRA, the base in 4 bits (bitsandbytes, on an NVIDIA GPU)")
     double_quant: bool = arg(True, "with --bits 4, quantise the scales too")
@@ -198,6 +197,7 @@ class TrainArguments:
     cache_dir: str | None = arg(None, "folder for models from the hub; unset: the hub's own cache")
 
     def __post_init__(self) -> None:
+        check_seed(self.seed, 32)
         for name, (least, inclusive) in _LIMITS.items():
             value = getattr(self, name)
             if value is not None and (value < least or (value == least and not inclusive)):

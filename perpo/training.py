@@ -32,6 +32,7 @@ from perpo.data import (
 )
 from perpo.distributed import deepspeed_config, processes
 from perpo.errors import PerpoError
+from perpo.files import NotWritten
 from perpo.lists import Choice, ListDataset, choose, tokenize
 from perpo.locks import only_process
 from perpo.model_boxes import own_resize
@@ -42,6 +43,7 @@ from perpo.prefix import base_model
 from perpo.probe import Probe
 from perpo.provenance import hardware, peak_memory
 from perpo.quantization import check_machine
+from perpo.redact import without_secrets
 from perpo.reference_cache import Precompute, ReferenceCache
 from perpo.resuming import Start, check_same_images, find_start, is_first_process, step_of
 from perpo.samplers import check_sampler
@@ -222,8 +224,8 @@ def _failure_recorded(output: Path, record: dict[str, Any]) -> Iterator[None]:
         yield
     except PerpoError as error:
         if error.exit_code == 3 and (output / FILE_NAME).is_file():
-            with suppress(OSError):
-                write_record(output, record | {"status": "failed", "error": error.message})
+            with suppress(OSError, NotWritten):
+                write_record(output, record | {"status": "failed", "error": without_secrets(error.message)})
         raise
 
 

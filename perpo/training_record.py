@@ -127,32 +127,31 @@ def json_schema() -> dict[str, Any]:
 
 
 def new_record(args: TrainArguments) -> dict[str, Any]:
-    """The record of a run that is about to begin; it reads the model's, adapter's and data's digests.
+    """The record of a run that is about to begin, without secrets; it reads the model's, adapter's and data's digests.
 
     Raises:
         PerpoError: One of them is not there, or the adapter is another model's.
     """
     weights = weights_digest(local_directory(resolve_model(args.model)))
-    return _filled(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "status": "running",
-            "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-            "arguments": clean(dataclasses.asdict(args)),
-            "model": {
-                "name": args.model,
-                "weights_sha256": weights,
-                "adapter": args.adapter,
-                "adapter_sha256": adapter_of(weights, args.adapter) if args.adapter else None,
-            },
-            "data": {"path": args.data, "sha256": data_sha256(args.data)},
-            "code": code_version(),
-            "packages": package_versions(),
-            "world_size": int(os.environ.get("WORLD_SIZE", "1")),
-            "precision": args.dtype,
-            "log": LOG_NAME,
-        }
-    )
+    known = {
+        "schema_version": SCHEMA_VERSION,
+        "status": "running",
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "arguments": dataclasses.asdict(args),
+        "model": {
+            "name": args.model,
+            "weights_sha256": weights,
+            "adapter": args.adapter,
+            "adapter_sha256": adapter_of(weights, args.adapter) if args.adapter else None,
+        },
+        "data": {"path": args.data, "sha256": data_sha256(args.data)},
+        "code": code_version(),
+        "packages": package_versions(),
+        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+        "precision": args.dtype,
+        "log": LOG_NAME,
+    }
+    return _filled(clean(known))
 
 
 def write_record(directory: str | Path, record: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from perpo.errors import PerpoError
 from perpo.files import recover_folder, replace_folder
 from perpo.hf_sampler import HfSampler
 from perpo.model_boxes import answer_format, usual_resize
+from perpo.redact import without_secrets
 from perpo.resuming import BEST, best_step, step_of
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.sampling import Asked, asked_of
@@ -145,7 +146,7 @@ class Validation(TrainerCallback):
         )
         self.sampler.check_context([each.question for each in held_out.asked])
         self.info: ValidationInfo = {
-            "data": args.eval_data,
+            "data": without_secrets(args.eval_data),
             "data_sha256": data_sha256(args.eval_data),
             "reward_name": held_out.reward_name,
             "questions": len(held_out.asked),
@@ -231,7 +232,7 @@ class Validation(TrainerCallback):
             batch = mine[start : start + size]
             found = self.sampler.answers([(number, each.question) for number, each in batch])
             for (_, each), (answer,) in zip(batch, found, strict=True):
-                scored = score(self.held_out.reward, answer.text, each.question.answer, each.sample)
+                scored = score(self.held_out.reward, answer.said, each.question.answer, each.sample)
                 rows.append((scored.reward, scored.readable, answer.truncated))
         # In the order of their values: a sum is then the same however many processes there are.
         return sorted(gather_object(rows) if places > 1 else rows)

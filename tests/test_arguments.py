@@ -229,3 +229,12 @@ def test_a_command_line_says_what_is_not_as_by_default(monkeypatch, tmp_path):
     assert next_command("perpo-missing", Other()) == "perpo-missing"
     monkeypatch.chdir("/")
     assert next_command("perpo-other", Other()) == str(tmp_path / "perpo-other").lstrip("/")
+
+
+def test_a_word_that_comes_first_is_what_has_to_be_given() -> None:
+    assert message_and_hint("my data", "--steps", "3") == (
+        "'my data' belongs to no argument",
+        "each value follows its --name: give it as --data 'my data'",
+    )
+    for words in (("new", "--data", "d"), ("--steps", "3", "new")):
+        assert message_and_hint(*words)[1] == "each value follows its --name; quote one that holds spaces"

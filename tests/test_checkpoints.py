@@ -10,6 +10,7 @@ from huggingface_hub import errors
 
 from perpo.checkpoints import local_directory, model_config
 from perpo.errors import PerpoError
+from perpo.files import NotWritten
 
 
 def http_error(kind: type[errors.HfHubHTTPError], status: int) -> errors.HfHubHTTPError:
@@ -36,7 +37,6 @@ UNREACHABLE = [
     errors.LocalEntryNotFoundError("outgoing traffic has been disabled"),
     errors.OfflineModeIsEnabled("HF_HUB_OFFLINE=1"),
     ConnectionError("Name or service not known"),
-    OSError(errno.ENOSPC, "No space left on device"),
 ]
 
 
@@ -57,6 +57,18 @@ def test_a_wrong_name_exits_with_2_and_the_network_with_3(error, code, hint, fun
     with pytest.raises(PerpoError, match="neither a directory nor a model that the hub gave") as caught:
         function("owner/name")
     assert (caught.value.exit_code, caught.value.hint) == (code, hint)
+
+
+def test_a_full_disk_is_not_the_network(monkeypatch) -> None:
+    def full(*words, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
+    with pytest.raises(
+        NotWritten, match=r"hub could not be written: No space left on device \(.* MiB left\)"
+    ) as caught:
+        local_directory("owner/name")
+    assert (caught.value.exit_code, caught.value.hint) == (3, "make room")
 
 
 @pytest.mark.parametrize("function", [model_config, local_directory])

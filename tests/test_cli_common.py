@@ -69,6 +69,37 @@ def test_a_broken_pipe_that_is_not_stdout_is_an_error(capsys: pytest.CaptureFixt
     assert "a worker died" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["ours", "a library's"])
+def test_a_full_disk_says_what_is_kept_and_how_to_go_on(kind, largest_file, tmp_path, capsys) -> None:
+    path = tmp_path / "out.txt"
+
+    def main(argv: list[str]) -> None:
+        with largest_file(10):
+            if kind == "ours":
+                common.atomic_write_text(path, "x" * 20)
+            else:
+                path.write_text("x" * 20)
+
+    assert common.run_program(main, [], interrupted="run it again") == 3
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {path if kind == 'ours' else 'a file'} could not be written: File too large")
+    assert hint == "hint: let files be larger (ulimit -f); run it again"
+
+
+def test_a_full_disk_behind_stdout_is_an_error_once() -> None:
+    code = """
+        import sys
+        from perpo.cli.common import run_program
+        sys.exit(run_program(lambda argv: print("a row of a table")))
+        """
+    with open("/dev/full", "w") as full:
+        process = python(code, stdout=full)
+        _, shown = process.communicate(timeout=30)
+    assert process.returncode == 3
+    assert shown.splitlines()[0] == "error: a file could not be written: No space left on device"
+    assert len(shown.splitlines()) == 2
+
+
 def test_ctrl_c_is_one_line_and_130() -> None:
     process = python(
         """

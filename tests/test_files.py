@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_bytes, atomic_write_text, check_writable, recover_folder, replace_folder
+from perpo.files import (
+    NotWritten,
+    atomic_write_bytes,
+    atomic_write_text,
+    check_writable,
+    disk_error,
+    disk_errors,
+    recover_folder,
+    replace_folder,
+)
 
 
 def test_the_folder_is_made_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -37,6 +47,55 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
         atomic_write_text(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EDQUOT, "make room"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.EROFS, "written to"),
+        (errno.EIO, "looked after"),
+    ],
+)
+def test_what_a_disk_does_not_take_names_the_file_and_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, remedy: str
+) -> None:
+    path = tmp_path / "file.txt"
+    atomic_write_text(path, "old")
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(NotWritten, match="MiB left") as caught:
+        atomic_write_text(path, "new")
+    what = "read or written" if code == errno.EIO else "written"
+    assert caught.value.message.startswith(f"{path} could not be {what}: {os.strerror(code)} (")
+    assert remedy in caught.value.hint
+    assert caught.value.exit_code == 3
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_full_disk_is_known_behind_what_a_library_made_of_it(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    wrapped = RuntimeError("saving failed")
+    wrapped.__cause__ = full
+    rust = ValueError("Error while serializing: I/O error: No space left on device (os error 28)")
+    torch = RuntimeError("[enforce fail at inline_container.cc] . iostream error")
+    for error in (full, wrapped, rust, torch):
+        found = disk_error(error, tmp_path / "new" / "run")
+        assert found is not None
+        assert found.message.startswith(f"{tmp_path}/new/run could not be written: ")
+        assert found.hint == "make room"
+        assert disk_error(found) is found
+    assert "iostream error" in str(disk_error(torch))
+    for other in (PermissionError(errno.EACCES, "Permission denied"), ValueError("bad"), None):
+        assert disk_error(other) is None
+    with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
+        (tmp_path / "none").read_text()
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_none_is_made(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from perpo.errors import PerpoError
+from perpo.files import NotWritten
 from perpo.journal import Journal
 
 ROWS = [{"id": 0, "text": "ein\nÄ\u2028"}, {"id": 1, "value": 0.1 + 0.2}, {"id": 2, "more": [None, True]}]
@@ -114,6 +115,24 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         assert second.returncode != 0
         assert "in use by another process" in second.stderr
     Journal(path, "key").close()
+
+
+def test_what_the_disk_does_not_take_is_not_added_and_the_rest_stays(tmp_path: Path, largest_file) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, "key") as journal:
+        journal.append(ROWS[:2])
+        whole = path.read_bytes()
+        # The system takes a part of the row and then no more; closing the file must not try again.
+        with largest_file(len(whole) + 5), pytest.raises(NotWritten, match="File too large") as caught:
+            journal.append(ROWS[2:])
+        assert str(path) in caught.value.message
+        assert list(journal.done()) == [0, 1]
+        assert path.read_bytes() == whole
+        journal.append(ROWS[2:])
+    with Journal(path, "key") as journal:
+        assert journal.done() == {row["id"]: row for row in ROWS}
+    with largest_file(5), pytest.raises(NotWritten, match=r"new\.jsonl could not be written"):
+        Journal(tmp_path / "new.jsonl", "key")
 
 
 def test_a_number_that_json_lacks_is_refused(tmp_path: Path) -> None:

@@ -62,6 +62,25 @@ PAIRS: dict[str, dict[str, Any]] = {
         "chosen": llava("gpt", TRUE),
         "rejected": llava("gpt", FALSE),
     },
+    "LLaVA-RLHF": {
+        "image": "p.png",
+        "conversations": [llava("human", f"<image>\n{ASKED}"), llava("gpt", "a place for either")],
+        "output_1": llava("llava", FALSE),
+        "output_2": llava("llava", TRUE),
+        "hallucination": False,
+        "preference": 2,
+    },
+    "numbered texts": {"image": "p.png", "prompt": ASKED, "output_1": TRUE, "output_2": FALSE, "preference": 1},
+    "what describes a pair": {
+        "image": "p.png",
+        "question": ASKED,
+        "chosen": TRUE,
+        "rejected": FALSE,
+        "score_chosen": 9,
+        "rejected_model": "m",
+        "response_1": TRUE,
+        "response_2": FALSE,
+    },
 }
 
 
@@ -110,6 +129,16 @@ def test_pairs_in_parquet_where_null_stands_for_what_a_row_lacks(layout: str, tm
         ({"chosen": TRUE, "rejected": "<image>no"}, "an answer holds <image>"),
         ({"chosen": TRUE, "rejected": FALSE, "answers_gen": ["a"]}, "both `answers_gen` and `chosen`"),
         ({"chosen": [USER], "rejected": [USER]}, "`chosen` holds no answer"),
+        ({"question": ASKED, "output_1": TRUE, "output_2": FALSE, "preference": 0}, "its `preference` is 0"),
+        ({"question": ASKED, "output_1": TRUE, "output_2": FALSE, "preference": True}, "its `preference` is True"),
+        ({"question": ASKED, "output_1": TRUE, "output_2": FALSE}, "its `preference` is None"),
+        ({"question": ASKED, "output_1": TRUE, "output_2": TRUE, "preference": 1}, "are the same"),
+        ({"messages": [USER, MODEL], "preference": 1}, "not understood: 'preference'"),
+        ({"question": ASKED, "answer": TRUE, "response_a": TRUE, "response_b": FALSE}, "'response_a', 'response_b'"),
+        ({"question": ASKED, "answer": TRUE, "rejected_answer": FALSE}, "not understood: 'rejected_answer'"),
+        ({"question": ASKED, "answer": TRUE, "y_w": TRUE, "y_l": FALSE}, "not understood: 'y_w', 'y_l'"),
+        ({"question": ASKED, "chosen": TRUE, "rejected": FALSE, "rejected_images": ["b.png"]}, "'rejected_images'"),
+        ({"prompt": ASKED, "completion": FALSE, "label": False}, "not understood: 'label'"),
     ],
 )
 def test_what_cannot_be_read_is_said(row: dict[str, Any], said: str) -> None:
@@ -215,3 +244,10 @@ def test_a_video_and_half_a_mark_are_refused(mark: str) -> None:
 def test_other_text_stays(text: str) -> None:
     assert without_image(text) == text
     assert not is_media_mark(text)
+
+
+def test_fields_that_compare_nothing_stay_as_they_are() -> None:
+    row = {"question": ASKED, "answer": TRUE, "label": True, "output_1": "alone", "caption_1": "a", "caption_2": "b"}
+    assert plain_row(row) == row
+    record = {"question": ASKED, "answer": TRUE, "answers_gen": [TRUE], "rewards": [1.0], "preference": "mine"}
+    assert plain_row(record) == record

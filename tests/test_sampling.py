@@ -515,6 +515,26 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved(folder, checkpoint, dtyp
     assert max(asked) == 2  # as it went on before
 
 
+def test_a_thought_that_the_prompt_opened_is_no_answer(folder, checkpoint, scripted):
+    """As of a chat template that ends in <think>: what was cut within the thought holds a box, but no answer."""
+    thinking, answering = f"perhaps {TRUTH}, or", f"[0.5, 0.6, 0.9, 0.9]?</think>{TRUTH}"
+    scripted(lambda index: [Answer(thinking, True, None, "<think>"), Answer(answering, False, None, "<think>")])
+    args = arguments(folder, checkpoint, reward="iou")
+    for _ in range(2):  # the second time from the journal
+        run = run_sampling(args)
+        assert (run.summary.unreadable, run.warning) == (QUESTIONS, None)
+        for record in records(run.output):
+            assert record["answers_gen"] == [thinking, answering]
+            assert record["rewards"] == [0.0, 1.0]
+
+
+def test_the_sampler_knows_that_a_prompt_opened_a_thought(folder, checkpoint, monkeypatch):
+    monkeypatch.setattr("perpo.hf_sampler.render_prompt", lambda *words: f"{render_prompt(*words)} <think>\n")
+    run = run_sampling(arguments(folder, checkpoint, num_candidates=2, limit=2))
+    assert run.summary.unreadable == run.summary.candidates == 4  # for nothing that it says ends a thought
+    assert not any("<think>" in text for record in records(run.output) for text in record["answers_gen"])
+
+
 def test_another_seed_gives_other_answers_and_fewer_candidates_the_first_ones(folder, checkpoint):
     paths = {}
     for name, changes in {"a": {}, "other": {"seed": 1}, "fewer": {"num_candidates": 4}}.items():
@@ -605,6 +625,34 @@ def test_ctrl_c_keeps_what_is_done(folder, checkpoint, monkeypatch, capsys):
     assert [row.get("id") for row in records(folder / "cut.jsonl.journal")] == [None, 0, 1, 2]
     assert main(words(args)) == 0
     assert (folder / "cut.jsonl").read_bytes() == expected
+
+
+@pytest.mark.parametrize("full", ["journal", "output"])
+def test_a_full_disk_keeps_what_is_done(folder, checkpoint, capsys, largest_file, full):
+    whole = sample(arguments(folder, checkpoint, output=str(folder / "whole.jsonl")))
+    head, *lines = (folder / "whole.jsonl.journal").read_bytes().splitlines(keepends=True)
+    args = arguments(folder, checkpoint)
+    journal, output = folder / "out.jsonl.journal", folder / "out.jsonl"
+    if full == "journal":
+        room = len(head) + sum(map(len, lines[:3])) + len(lines[3]) // 2  # a batch, and half of a row
+    else:
+        sample(args)
+        output.write_text("old\n")
+        room = whole.stat().st_size // 2
+    with largest_file(room):
+        assert main(words(args)) == 3
+    out, err = capsys.readouterr()
+    named = journal if full == "journal" else output
+    assert f"error: {named} could not be written: File too large (" in err
+    assert "; finished work is kept: run the same command again to continue\n" in err
+    assert (out, "Traceback" in err) == ("", False)
+    if full == "journal":
+        assert journal.read_bytes() == head + b"".join(lines[:3])
+        assert not output.exists()
+    else:
+        assert output.read_text() == "old\n"
+    assert main(words(args)) == 0
+    assert output.read_bytes() == whole.read_bytes()
 
 
 def test_a_batch_that_is_partly_in_the_journal_is_done_again_whole(folder, checkpoint, monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from perpo.errors import PerpoError
-from perpo.files import flush
+from perpo.files import disk_errors, flush
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
@@ -23,7 +23,7 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
     """
     line = json.dumps(row, allow_nan=False).encode() + b"\n"
     try:
-        with open(path, "a+b", buffering=0) as file:
+        with disk_errors(path), open(path, "a+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if not _ends_well(file.fileno()):
                 line = b"\n" + line

@@ -15,7 +15,7 @@ import streamlit as st
 from PIL import Image, ImageDraw, ImageFont
 
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_bytes, cache_folder
+from perpo.files import NotWritten, atomic_write_bytes, cache_folder
 from perpo.images import PICTURES_VERSION, find_image, image_size, open_image, short_name
 from perpo_dashboard.settings import settings
 from perpo_dashboard.stored import Stamp, stamp
@@ -150,7 +150,7 @@ def _small(file: Stamp, sha256: str) -> bytes:
             picture = open_image(file[0])
         picture.thumbnail((SMALL, SMALL))
         data = _png(picture)
-        with suppress(OSError):  # a cache that cannot be written to costs time only
+        with suppress(OSError, NotWritten):  # a cache that cannot be written to costs time only
             atomic_write_bytes(kept, data)
         return data
     return kept.read_bytes()

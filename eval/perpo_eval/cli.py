@@ -33,7 +33,7 @@ class AnswerFlags:
     )
     temperature: float = arg(0.0, "0 takes the most probable token, more draws")
     top_p: float = arg(1.0, "share of the probability that is drawn from")
-    seed: int = arg(0, "what is drawn depends on it, the question and the image alone")
+    seed: int = arg(0, "what is drawn depends on it, the question and the image alone; from 0 to 2^64 - 1")
     prompt_style: Literal["paper", "lmms_eval"] = arg("paper", "grounding question: the paper's, or lmms-eval's longer")
     engine: str = arg("perpo", "perpo, or lmms:<model> for any model that lmms-eval knows")
     model_args: str = arg("", "for --engine lmms:<model>: name=value,name=value")

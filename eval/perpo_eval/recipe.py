@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from perpo.boxes import BoxFormat
-from perpo.cli.arguments import arguments_from_mapping
+from perpo.cli.arguments import arguments_from_mapping, check_seed
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 from perpo.rewards import load_reward
@@ -153,7 +153,9 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
     where = f"recipe {path.name}"
     raw = _fields(raw, where, {"name", "experiments"}, set(_OPTIONAL))
     values = _OPTIONAL | raw
+    check_seed(_whole(values["seed"], f"{where}: seed"), 32, f"{where}: seed")
     if seed is not None:
+        check_seed(seed, 32)
         values["seed"] = seed
     experiments = {
         _folder_name(name, where): _experiment(part or {}, f"{where}: experiments: {name}")
@@ -165,7 +167,7 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
     recipe = Recipe(
         name=str(values["name"]),
         model=str(path.parent / str(values["model"])) if str(values["model"]).startswith(".") else str(values["model"]),
-        seed=_whole(values["seed"], f"{where}: seed"),
+        seed=values["seed"],
         note=str(values["note"]).strip(),
         data={
             _folder_name(name, where): _source(part, f"{where}: data: {name}", path.parent)

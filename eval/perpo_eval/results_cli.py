@@ -58,8 +58,7 @@ def list_main(argv: list[str]) -> None:
     for run in runs:
         record = run.record
         state = record.source if record.status == "complete" else record.status
-        when = record.created_utc[:16].replace("T", " ")
-        rows.append([record.name, str(record.suite.get("name")), when, state, record.run_id])
+        rows.append([record.name, str(record.suite.get("name")), f"{record.when:%Y-%m-%d %H:%M}", state, record.run_id])
     Text(f"{len(runs)} runs", ["name", "suite", "when (UTC)", "source", "run"], rows, []).show()
 
 
@@ -113,7 +112,7 @@ def export_main(argv: list[str]) -> None:
 
 def _chosen(args: Choice) -> list[Run]:
     """The runs that are meant, the oldest first; what cannot be read is named on stderr."""
-    from perpo.store import find_runs
+    from perpo.store import find_runs, oldest_first
 
     since = _day(args.since)
     runs = []
@@ -122,10 +121,10 @@ def _chosen(args: Choice) -> list[Run]:
         runs += found
         for each in unreadable:
             print(f"note: {each.path} is left out: {each.reason}", file=sys.stderr)
-    return [run for run in runs if _is_meant(run, args, since)]
+    return oldest_first(run for run in runs if _is_meant(run, args, since))
 
 
-def _is_meant(run: Run, args: Choice, since: str) -> bool:
+def _is_meant(run: Run, args: Choice, since: date) -> bool:
     record = run.record
     if args.model is not None and not any(
         args.model.lower() in text.lower() for text in (record.name, record.model.id)
@@ -134,14 +133,14 @@ def _is_meant(run: Run, args: Choice, since: str) -> bool:
     return (
         args.suite in (None, record.suite.get("name"))
         and args.source in (None, record.source)
-        and record.created_utc[:10] >= since
+        and record.when.date() >= since
     )
 
 
-def _day(text: str | None) -> str:
+def _day(text: str | None) -> date:
     if text is None:
-        return ""
+        return date.min
     try:
-        return date.fromisoformat(text).isoformat()
+        return date.fromisoformat(text)
     except ValueError as error:
         raise PerpoError(f"--since {text} is no day", "such as 2026-11-23") from error

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from perpo import provenance
 from perpo.checkpoints import model_config, resolve_model
+from perpo.cli.arguments import check_seed
 from perpo.errors import PerpoError
 from perpo.families import family_of
 from perpo.files import atomic_write_text, check_writable
@@ -199,7 +200,6 @@ def _check_sampling(args: EvalArguments) -> None:
         raise PerpoError(f"--temperature is {args.temperature}; expected 0 or more", "0 is greedy")
     if not 0 < args.top_p <= 1:
         raise PerpoError(f"--top_p is {args.top_p}; expected more than 0 and at most 1", "1 draws from everything")
-    if args.seed < 0:
-        raise PerpoError(f"--seed is {args.seed}; expected 0 or more", "leave it out for 0")
+    check_seed(args.seed, 64)
     if args.temperature == 0 and (args.top_p < 1 or args.seed):
         raise PerpoError("--top_p and --seed have no use without --temperature", "greedy answers are always the same")

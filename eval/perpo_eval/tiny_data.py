@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from perpo.files import cache_folder
+from perpo.files import cache_folder, disk_errors
 
 
 def tiny_version() -> str:
@@ -30,8 +30,12 @@ def tiny_parquet(task: str) -> Path:
     path = cache_folder() / f"tiny-world-{tiny_version()}" / f"{task}.parquet"
     if not path.is_file():
         part = path.with_name(f".{path.name}.{os.getpid()}")
-        write_parquet(_rows(task), part)
-        part.replace(path)
+        try:
+            with disk_errors(path):
+                write_parquet(_rows(task), part)
+                part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     return path
 
 

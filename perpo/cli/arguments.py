@@ -57,9 +57,12 @@ def parse_arguments(cls: type[T], argv: Sequence[str] | None, *, prog: str, desc
         _add_flag(parser, field, hints[field.name])
     words = [_underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
     known, unknown = parser.parse_known_args(words)
-    if unknown:
-        _refuse_word(unknown[0], [f"--{name}" for name in [*fields, "config", "debug", "version"]])
     flags = vars(known)
+    if unknown:
+        # One that comes first is probably what has to be given.
+        lacking = [name for name in fields if default_of(fields[name]) is dataclasses.MISSING and name not in flags]
+        meant = lacking[0] if lacking and unknown[0] == words[0] else None
+        _refuse_word(unknown[0], [f"--{name}" for name in [*fields, "config", "debug", "version"]], meant)
     config = flags.pop("config")
     del flags["debug"]  # run_program has acted on it
     values = _converted(cls, _read_yaml(config), f"{config}: ") if config else {}
@@ -85,6 +88,21 @@ def arguments_from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str)
         PerpoError: An unknown or missing key, or a value of the wrong type.
     """
     return _build(cls, _converted(cls, mapping, f"{where}: "), f"{where}: ", "add it")
+
+
+def check_seed(seed: int, bits: int, where: str = "--seed") -> None:
+    """Refuse a seed that the generators do not take.
+
+    Args:
+        seed: Of the random numbers.
+        bits: 32 where NumPy's and torch's global generators are seeded, 64 where answers are drawn.
+        where: What the user gave it as.
+
+    Raises:
+        PerpoError: It is negative or has more bits.
+    """
+    if not 0 <= seed < 2**bits:
+        raise PerpoError(f"{where} must be from 0 to 2^{bits} - 1, got {seed}", "give another seed")
 
 
 def command_line(program: str, arguments: Any, *subcommand: str) -> str:
@@ -163,11 +181,13 @@ def _metavar(kind: Any) -> str:
     return {int: "INT", float: "FLOAT", bool: "True|False", Path: "PATH"}.get(kind, "TEXT")
 
 
-def _refuse_word(word: str, flags: list[str]) -> NoReturn:
+def _refuse_word(word: str, flags: list[str], meant: str | None) -> NoReturn:
     if word.startswith("-"):
         name = word.split("=")[0]
         raise PerpoError(f"there is no argument {name}", did_you_mean(name, flags))
-    raise PerpoError(f"'{word}' belongs to no argument", "each value follows its --name; quote one that holds spaces")
+    hint = "each value follows its --name"
+    hint += f": give it as --{meant} {shlex.quote(word)}" if meant else "; quote one that holds spaces"
+    raise PerpoError(f"'{word}' belongs to no argument", hint)
 
 
 def _read_yaml(path: str) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from perpo.cli.arguments import arg, arguments_from_mapping, parse_arguments
 from perpo.errors import PerpoError, Terminated
-from perpo.files import atomic_write_bytes, atomic_write_text
+from perpo.files import NotWritten, atomic_write_bytes, atomic_write_text, disk_error
 
 __all__ = [
     "arg",
@@ -48,7 +48,7 @@ def run_program(
     Args:
         main: Takes the words of the command line; returns an exit code, or None for 0.
         argv: The words after the program's name; None takes them from the process.
-        interrupted: What is said after Ctrl-C or SIGTERM.
+        interrupted: What is said after Ctrl-C or SIGTERM, and where a disk is full.
 
     Returns:
         What `main` returned; an error's own code (2 for bad input); 3 for anything unexpected;
@@ -68,7 +68,7 @@ def run_program(
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _stdout_is_gone():
             return 141
-        return _report(error, debug="--debug" in words)
+        return _report(error, interrupted, debug="--debug" in words)
 
 
 def quiet_libraries() -> None:
@@ -169,12 +169,16 @@ def _line_printer(rate: _Rate, label: str) -> Callable[[int], None]:
     return advance
 
 
-def _report(error: Exception, *, debug: bool) -> int:
+def _report(error: Exception, interrupted: str, *, debug: bool) -> int:
     """Print an error as its sentence and hint (after its traceback with `--debug`); returns the exit code."""
     if debug:
         traceback.print_exception(error)
-    if isinstance(error, PerpoError):
-        message, hint, code = error.message, error.hint, error.exit_code
+    known = error if isinstance(error, PerpoError) else disk_error(error)
+    if known is not None:
+        message, hint, code = known.message, known.hint, known.exit_code
+        if isinstance(known, NotWritten):
+            hint += f"; {interrupted}"
+            _drop_unwritable_stdout()
     else:
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
         hint, code = "" if debug else "run again with --debug for the traceback", 3
@@ -182,6 +186,14 @@ def _report(error: Exception, *, debug: bool) -> int:
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
     return code
+
+
+def _drop_unwritable_stdout() -> None:
+    """Where stdout itself is what can't be written, turn it to nowhere, so that exiting does not try again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stdout_is_gone() -> bool:

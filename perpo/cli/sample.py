@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from perpo.box_formats import Frame, Order, Scale
 from perpo.checkpoints import model_config, resolve_model
-from perpo.cli.arguments import next_command
+from perpo.cli.arguments import check_seed, next_command
 from perpo.cli.common import arg, parse_arguments, quiet_libraries, run_program
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES
@@ -41,7 +41,7 @@ class SampleArguments:
     num_candidates: int = arg(20, "candidates per question")
     temperature: float = arg(1.0, "divides the logits; 0 takes the most probable token")
     top_p: float = arg(1.0, "draw from the fewest tokens whose probabilities reach this; 1 is all")
-    seed: int = arg(0, "seed of the random numbers")
+    seed: int = arg(0, "seed of the random numbers, from 0 to 2^64 - 1")
     max_new_tokens: int = arg(64, "longest answer in tokens; one that is cut is marked")
     batch_size: int = arg(
         16,
@@ -68,11 +68,11 @@ class SampleArguments:
         Raises:
             PerpoError: A value is out of its range, or two contradict each other.
         """
+        check_seed(self.seed, 64)
         ranges = {
             "num_candidates": (self.num_candidates >= 1, "at least 1"),
             "temperature": (self.temperature >= 0, "0 or more"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
-            "seed": (0 <= self.seed < 2**64, "from 0 to 2^64 - 1"),
             "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 1, "at least 1"),
             "min_margin": (0 <= self.min_margin <= 1, "from 0 to 1"),

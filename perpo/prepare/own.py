@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.boxes import ImageSize, parse_boxes
-from perpo.data import data_sha256
+from perpo.data import check_identity, data_sha256
 from perpo.errors import PerpoError, placed
 from perpo.files import cache_folder, check_path
 from perpo.images import image_in_text, image_size, short_name, unpack_image
@@ -77,6 +77,10 @@ def read_items(args: JsonlArguments) -> list[dict[str, Any]]:
             row = plain_row(row) if named_as_usual else with_picture(row)
         item = _item(row, args, root, where) | {"where": where}
         identity = row.get("question_id", row.get("id"))
+        with placed(where):
+            check_identity(
+                number - 1 if identity is None else identity, "question_id", "leave it out to count the rows"
+            )
         item["question_id"] = str(number - 1 if identity is None else identity)
         first = seen.setdefault(item["question_id"], number)
         if first != number:
@@ -97,19 +101,13 @@ def _item(row: Row, args: JsonlArguments, root: Path, where: str) -> dict[str, A
     answer = row.get(args.answer_field)
     if args.kind == "grounding" and isinstance(answer, list):
         answer = json.dumps(answer)
-    image = row.get(args.image_field)
-    if isinstance(image, dict) and isinstance(image.get("bytes"), bytes):
-        image = _unpacked(image["bytes"], where)
-    texts = (image, question, answer)
+    texts = (_image_path(row.get(args.image_field), where), question, answer)
     for name, text in zip(names, texts, strict=True):
         if not isinstance(text, str):
             raise PerpoError(f"{where}: expected text as `{name}`, found {text!r:.40}", f"the row has {', '.join(row)}")
+        if "\0" in text:
+            raise PerpoError(f"{where}: `{name}` holds a NUL character: {text!r:.60}", "mend or drop the row")
     image, question, answer = map(str, texts)
-    if _holds_image(image):
-        raise PerpoError(
-            f"{where}: `{args.image_field}` holds the picture itself, found {image!r:.40}",
-            "write it to a file and give its path",
-        )
     if not answer.strip():
         raise PerpoError(f"{where}: `{args.answer_field}` is empty, which can't be scored", "drop the row")
     if args.kind == "yesno":
@@ -147,23 +145,20 @@ def _asked(row: Row, args: JsonlArguments, where: str) -> tuple[str, str]:
     return question, expression
 
 
-def _holds_image(text: str) -> bool:
-    try:
-        return image_in_text(text) is not None
-    except ValueError:  # a damaged one
-        return True
-
-
 def _declared_size(row: Row) -> ImageSize | None:
     """The picture's size as the row gives it in `width` and `height`, or None."""
     size = row.get("width"), row.get("height")
     return size if all(type(side) is int and side > 0 for side in size) else None  # type: ignore[return-value]
 
 
-def _unpacked(data: bytes, where: str) -> str:
+def _image_path(image: Any, where: str) -> Any:
+    """The path of a row's picture; what is in the row itself, as bytes, base64 or a data URI, is put into the cache."""
+    data = image.get("bytes") if isinstance(image, dict) else None
     try:
-        return str(unpack_image(data, cache_folder() / "images"))
-    except OSError as error:
+        if isinstance(image, str):
+            data = image_in_text(image)
+        return str(unpack_image(data, cache_folder() / "images")) if isinstance(data, bytes) else image
+    except (OSError, ValueError) as error:
         raise PerpoError(f"{where}: its image can't be read: {error}", "mend or drop the row") from error
 
 

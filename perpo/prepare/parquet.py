@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from perpo.cli.common import progress
 from perpo.errors import PerpoError
-from perpo.files import check_writable
+from perpo.files import check_writable, disk_errors
 from perpo.images import as_stored, require_images
 from perpo.rows import Row
 
@@ -182,17 +182,18 @@ def whole_file(path: Path) -> Iterator[Path]:
     _say_leftovers(path)
     part: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        part = Path(name)
-        os.close(descriptor)
-        yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        mask = os.umask(0)  # it can only be read by setting it
-        os.umask(mask)
-        part.chmod(0o666 & ~mask)  # mkstemp gives 0600, which other users can't read
-        part.replace(path)
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+            part = Path(name)
+            os.close(descriptor)
+            yield part
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            mask = os.umask(0)  # it can only be read by setting it
+            os.umask(mask)
+            part.chmod(0o666 & ~mask)  # mkstemp gives 0600, which other users can't read
+            part.replace(path)
     except OSError as error:
         raise PerpoError(f"{path} could not be written: {error}", "check the disk", exit_code=3) from error
     finally:

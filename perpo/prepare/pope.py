@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.data import data_sha256
-from perpo.errors import PerpoError
+from perpo.data import check_identity, data_sha256
+from perpo.errors import PerpoError, placed
 from perpo.nearest import did_you_mean
 from perpo.prepare.known import POPE_IMAGES, POPE_ROWS, POPE_SPLITS, compare
 from perpo.prepare.parquet import RowFile, Written, check_image_files, check_outputs, image_cell, say, write_rows
@@ -95,7 +95,9 @@ def read_list(path: Path) -> list[Row]:
         if fields["label"] not in ("yes", "no"):
             raise PerpoError(f"{where}: expected yes or no as its label, found {fields['label']!r:.40}", "mend it")
         identity = fields.get("question_id")
-        if not isinstance(identity, int | str) or str(identity) in seen:
+        with placed(where):
+            check_identity(identity, "question_id", "mend it")
+        if str(identity) in seen:
             raise PerpoError(f"{where}: expected a question_id of its own, found {identity!r:.40}", "mend it")
         seen.add(str(identity))
         rows.append(fields)

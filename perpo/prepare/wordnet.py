@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from perpo.errors import PerpoError
-from perpo.files import cache_folder
+from perpo.files import cache_folder, disk_error
 
 DEBIAN = Path("/usr/share/wordnet")
 """Where Debian's packages wordnet-base and wordnet-sense-index keep the files."""
@@ -169,8 +169,9 @@ def _copy_debian(corpora: Path) -> None:
         part.chmod(0o755)
         part.rename(corpora / "wordnet")
     except OSError as error:
-        raise PerpoError(
-            f"{DEBIAN} could not be copied to {corpora / 'wordnet'}: {error}", "see whether there is space on the disk"
+        place = corpora / "wordnet"
+        raise disk_error(error, place) or PerpoError(
+            f"{DEBIAN} could not be copied to {place}: {error}", "see whether that folder can be written"
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -22,6 +22,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from perpo.cli.arguments import check_seed
+from perpo.cli.common import parse_arguments, run_program
 from perpo.families import FAMILIES
 from perpo.models import LoadedModel
 from perpo.prompts import GROUNDING, LMMS_EVAL_GROUNDING, OCR, YES_NO
@@ -215,6 +217,7 @@ def build(args: BuildArguments) -> Path:
     Returns:
         The folder of the checkpoint.
     """
+    check_seed(args.seed, 32)
     out, began = Path(args.out), time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     lessons, pages = make_lessons(args.scenes, args.pages, args.loose, args.processes)
@@ -264,11 +267,12 @@ def _save(model: Any, processor: Any, out: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments and build."""
-    from perpo.cli.common import parse_arguments
+    """Entry point of the program; returns its exit code."""
+    return run_program(_main, argv, interrupted="run the same command again: it begins anew")
 
+
+def _main(argv: list[str]) -> None:
     build(parse_arguments(BuildArguments, argv, prog="python -m perpo.tiny.build", description=__doc__ or ""))
-    return 0
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from perpo.files import atomic_write_text, disk_errors
 from perpo.prompts import GROUNDING
 from perpo.tiny.expressions import FLAVOURS, expressions
 from perpo.tiny.scenes import ROUND_KINDS, SIDE, WORLD_VERSION, Scene, Shape, draw, make_scene, scene_rng
@@ -131,13 +132,15 @@ def write_questions(directory: Path, *, images: int, seed: int = 0, per_image: i
     Returns:
         The path of the file, one JSON object per line: image_path, question, answer, image_id.
     """
-    (directory / "images").mkdir(parents=True, exist_ok=True)
+    with disk_errors(directory):
+        (directory / "images").mkdir(parents=True, exist_ok=True)
     lines = []
     for index in range(QUESTIONS_START + seed * 50_000, QUESTIONS_START + seed * 50_000 + images):
         scene = make_scene("train", index)
         rng = scene_rng("train", index, 2)
         name = f"images/tiny_train_{index:06d}.png"
-        draw(scene).save(directory / name)
+        with disk_errors(directory / name):
+            draw(scene).save(directory / name)
         for _ in range(per_image):
             number = int(rng.integers(len(scene.shapes)))
             texts = expressions(scene, scene.shapes[number], str(rng.choice(FLAVOURS)))
@@ -146,7 +149,7 @@ def write_questions(directory: Path, *, images: int, seed: int = 0, per_image: i
                 answer = answer_text(loose_box(scene, number, loose))
                 lines.append({"image_path": name, "question": question, "answer": answer, "image_id": index})
     path = directory / "questions.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    atomic_write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 

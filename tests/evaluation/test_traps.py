@@ -357,11 +357,7 @@ def test_every_sample_has_a_key_of_its_own(ask) -> None:
 
 
 # "Saving errors are swallowed: exit code 0 and no file."
-def test_a_run_that_cannot_be_stored_is_an_error(refcoco_folder, checkpoint, tmp_path, monkeypatch, capsys) -> None:
-    def full(*words: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("perpo.store._write_samples", full)
+def test_a_run_that_cannot_be_stored_is_an_error(refcoco_folder, checkpoint, tmp_path, capsys, largest_file) -> None:
     words = [
         "--model",
         str(checkpoint),
@@ -372,10 +368,20 @@ def test_a_run_that_cannot_be_stored_is_an_error(refcoco_folder, checkpoint, tmp
         "--limit",
         "2",
     ]
-    assert main([*words, "--device", "cpu", "--max_new_tokens", "4"]) == 3
-    assert "could not be written" in capsys.readouterr().err
-    assert list(tmp_path.glob("out/*/*/run.json")) == []
-    assert len(list(tmp_path.glob("out/.responses/*.jsonl"))) == 1  # the answers are kept
+    assert main([*words[:4], "--questions", str(tmp_path / "asked.jsonl")]) == 0  # the pictures are in the cache now
+    words += ["--device", "cpu", "--max_new_tokens", "4"]
+    for room, lines in ((200, 1), (5000, 3)):  # for no answer, and for both but not for the record
+        with largest_file(room):
+            assert main(words) == 3
+        err = capsys.readouterr().err
+        (journal,) = tmp_path.glob("out/.responses/*.jsonl")
+        assert f"error: {journal if lines == 1 else tmp_path / 'out' / 'model'}" in err
+        assert " could not be written: File too large (" in err
+        assert "run the same command again to continue" in err
+        assert len(journal.read_text().splitlines()) == lines
+        assert list(tmp_path.glob("out/*/*/run.json")) == []
+    assert main(words) == 0
+    assert len(list(tmp_path.glob("out/*/*/run.json"))) == 1
 
 
 # "With several tasks a fractional limit is overwritten by the first task's count."

@@ -174,8 +174,10 @@ def test_a_full_disk_is_said_and_earlier_checkpoints_stay(runs, words, same_end,
         code, err = runs(words(output, LAST))
         filler.unlink()
         assert code == 3, err
-        assert f"error: the disk of {output} is full (" in err
-        assert "\nhint: make room, then go on with --resume_from_checkpoint last" in err
+        assert f"error: {output}" in err
+        assert " could not be written: " in err
+        assert " (0.0 MiB left)" in err
+        assert "\nhint: make room; run again with --resume_from_checkpoint last" in err
         assert "Traceback" not in err
         assert last_checkpoint(output) == output / "checkpoint-2"
     assert runs(words(output, LAST))[0] == 0

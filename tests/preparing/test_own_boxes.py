@@ -210,9 +210,26 @@ def test_a_row_that_gives_a_size_of_no_such_picture_is_refused(run, phone, capsy
     assert "000000000042.png has 30 x 40 pixels" in said
 
 
-def test_a_picture_in_a_text_is_refused_in_a_sentence(run, phone, capsys):
+def test_a_picture_in_a_text_is_unpacked_and_a_damaged_one_refused_in_a_sentence(run, phone, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(phone / "cache"))
     data = base64.b64encode((phone / "images" / "000000000042.png").read_bytes()).decode()
-    for text in (data, f"data:image/png;base64,{data}", f"data:image/png;base64,{data[:-3]}"):
-        assert run([{"answer": [1, 1, 9, 9], "image": text}]) == 2
-        assert "`image` holds the picture itself" in (said := capsys.readouterr().err)
-        assert len(said) < 400
+    for text in (data, f"data:image/png;base64,{data}"):
+        assert run([{"answer": [3, 10, 10, 18], "image": text}], "--overwrite") == 0
+        assert seen_in_box(phone) == ((30, 40), {(200, 0, 0)})
+    capsys.readouterr()
+    assert run([{"answer": [1, 1, 9, 9], "image": f"data:image/png;base64,{data[:-3]}"}], "--overwrite") == 2
+    assert "row 1: its image can't be read: base64 that is damaged or cut" in (said := capsys.readouterr().err)
+    assert len(said) < 400
+
+
+@pytest.mark.parametrize("identity", ["x" * 1001, "a\0b", True, [1], {"a": 1}, 1.5])
+def test_a_question_id_that_no_table_takes_is_refused_in_a_sentence(run, phone, capsys, identity):
+    assert run([{"answer": [1, 1, 9, 9], "question_id": identity}]) == 2
+    said = capsys.readouterr().err
+    assert "row 1: expected a number or a name of at most 1000 characters as `question_id`, found " in said
+    assert len(said) < 400
+
+
+def test_a_nul_character_is_refused(run, phone, capsys):
+    assert run([{"answer": "[1, 1, 9, 9]\0"}]) == 2
+    assert "row 1: `answer` holds a NUL character" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -116,6 +117,26 @@ def test_the_programs_find_show_and_export(make_run, tmp_path, capsys) -> None:
     assert "21 runs" in said.out
     assert "is left out: " in said.err
     assert "schema version 9" in said.err
+
+
+def test_list_tells_days_and_times_in_utc_and_sorts_by_them_across_folders(make_run, tmp_path, capsys) -> None:
+    """22:30 at -05:00 is 03:30 of the next day in UTC; 00:30 at +02:00 is 22:30 of the day before."""
+    times = {"west": "2026-01-31T22:30:00-05:00", "east": "2026-02-01T00:30:00+02:00", "utc": "2026-02-01T01:00:00"}
+    for name, when in times.items():
+        file = make_run(name, rows(2, 0.0)).path / "run.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"created_utc": when}))
+    for name in times:  # each in a results folder of its own
+        (tmp_path / name).mkdir()
+        shutil.move(tmp_path / "results" / "tiny" / f"run-{name}", tmp_path / name)
+    results = ["--results", *(str(tmp_path / name) for name in times)]
+
+    def listed(*words: str) -> list[str]:
+        assert main(["list", *results, *words]) == 0
+        return re.findall(r"(east|utc|west) .*(2026-\S+ \d\d:\d\d)", capsys.readouterr().out)
+
+    expected = [("east", "2026-01-31 22:30"), ("utc", "2026-02-01 01:00"), ("west", "2026-02-01 03:30")]
+    assert listed() == expected
+    assert listed("--since", "2026-02-01") == expected[1:]
 
 
 @pytest.mark.parametrize(

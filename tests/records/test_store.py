@@ -89,6 +89,44 @@ def test_no_run_there(tmp_path: Path) -> None:
         store.read_run(tmp_path)
 
 
+def test_what_is_no_run_is_named_and_the_hint_says_what_to_give(tmp_path: Path) -> None:
+    def made(name: str, **files: str) -> str:
+        (tmp_path / name).mkdir()
+        for file, content in files.items():
+            (tmp_path / name / file.replace("__", ".")).write_text(content)
+        return str(tmp_path / name)
+
+    training = json.dumps({"model": {"name": "owner/llava 7b"}})
+    adapter = {"adapter_model__safetensors": ""}
+    (tmp_path / "preferences.jsonl").write_text("{}\n")
+    for text, sentence, hint in (
+        (made("dpo", **adapter, training__json=training), "holds an adapter", "--model 'owner/llava 7b' --adapter "),
+        (made("peft", **adapter, adapter_config__json='{"base_model_name_or_path": "b"}'), "an adapter", "--model b "),
+        (made("bare", **adapter), "holds an adapter", f"perpo-eval --model MODEL --adapter {tmp_path}/bare and"),
+        (made("whole", model__safetensors="", training__json=training), "holds a model", f"--model {tmp_path}/whole"),
+        (made("begun", training__json=training), "a training that has left no adapter", "--resume_from_checkpoint"),
+        (str(tmp_path / "preferences.jsonl"), "is a file, and a run is a folder", "folder that perpo-eval printed"),
+    ):
+        for give in (lambda text=text: store.resolve_run(text, tmp_path), lambda text=text: store.read_run(Path(text))):
+            with pytest.raises(PerpoError) as error:
+                give()
+            assert error.value.message.startswith(text)
+            assert sentence in error.value.message
+            assert hint in error.value.hint
+            assert error.value.exit_code == 2
+    with pytest.raises(PerpoError, match="holds no finished run") as error:
+        store.resolve_run(made("empty"), tmp_path)
+    assert error.value.exit_code == 3
+
+
+def test_a_runs_name_counts_more_than_an_adapter_of_that_name(make_run, tmp_path: Path, monkeypatch) -> None:
+    run = make_run("dpo", ROWS)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dpo").mkdir()
+    (tmp_path / "dpo" / "adapter_model.safetensors").touch()
+    assert store.resolve_run("dpo", tmp_path / "results") == run
+
+
 def test_two_writers_of_one_run(make_run) -> None:
     run = make_run("base", ROWS)
     with pytest.raises(PerpoError, match="could not be written"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from perpo.checkpoints import public_name
 from perpo.errors import PerpoError
 from perpo.probe import COLUMNS
 from perpo.train_arguments import TrainArguments
@@ -16,6 +17,7 @@ from perpo.training import train
 from perpo.training_record import (
     TrainingRecord,
     json_schema,
+    new_record,
     public_record,
     read_log,
     read_record,
@@ -111,6 +113,20 @@ def test_a_log_that_is_damaged_is_named(tmp_path, content):
     (tmp_path / "log.jsonl").write_bytes(content)
     with pytest.raises(PerpoError, match=r"log\.jsonl is damaged"):
         read_log(tmp_path)
+
+
+def test_a_record_holds_no_secrets(monkeypatch, tmp_path):
+    for name in ("weights_digest", "data_sha256"):
+        monkeypatch.setattr(f"perpo.training_record.{name}", lambda place: "0" * 64)
+    monkeypatch.setattr("perpo.training_record.local_directory", lambda place: tmp_path)
+    monkeypatch.setattr("perpo.training_record.resolve_model", lambda name: name)
+    address = "https://user:hunter22@host/path"
+    record = new_record(TrainArguments(model=address, data=address, eval_data=address, output_dir=str(tmp_path)))
+    write_record(tmp_path, record)
+    assert "hunter22" not in (tmp_path / "training.json").read_text()
+    assert record["model"]["name"] == record["data"]["path"] == "https://***@host/path"
+    assert record["model"]["weights_sha256"] == "0" * 64
+    assert public_name(address) == "https://***@host/path"
 
 
 def test_a_public_record_names_no_directory(output):

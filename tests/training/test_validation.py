@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,14 +16,16 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from perpo.cli.train import main
-from perpo.data import PreferenceRecord, read_questions
+from perpo.data import PreferenceRecord, Question, read_questions
 from perpo.errors import PerpoError
-from perpo.hf_sampler import HfSampler
+from perpo.hf_sampler import Answer, HfSampler
 from perpo.models import load_model, render_prompt
+from perpo.rewards import load_reward
+from perpo.sampling import Asked
 from perpo.train_arguments import TrainArguments
 from perpo.training import train
 from perpo.training_record import read_log, read_record
-from perpo.validation import read_held_out
+from perpo.validation import HeldOut, Validation, read_held_out
 
 STEPS = 4
 
@@ -62,6 +65,19 @@ def options(data, small_run):
 @pytest.fixture(scope="module")
 def validated(options, tmp_path_factory):
     return train(TrainArguments(**options, output_dir=str(tmp_path_factory.mktemp("validated") / "run")))
+
+
+def test_a_thought_that_the_prompt_opened_is_no_answer(tmp_path):
+    questions = [Question(image_path="0.png", question="?", answer=text, image_id=0) for text in ("abc", "abd")]
+    asked = [Asked(question, (9, 9), "") for question in questions]
+    said = [Answer("abc", True, None, "<think>"), Answer("hm</think>abd", False, None, "<think>")]
+    validation = SimpleNamespace(
+        in_step=True,
+        args=SimpleNamespace(per_device_eval_batch_size=2),
+        held_out=HeldOut(asked, tmp_path, load_reward("edit", None, None), "edit"),
+        sampler=SimpleNamespace(answers=lambda numbered: [[said[number]] for number, _ in numbered]),
+    )
+    assert Validation._answered(validation) == [(0.0, False, True), (1.0, True, False)]
 
 
 def generated_reward(model, adapter, data):
