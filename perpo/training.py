@@ -74,7 +74,7 @@ def train(args: TrainArguments) -> Path:
     with ExitStack() as stack:
         stack.enter_context(termination.heard())
         # The data come first: the record asks for the model, which may have to be downloaded and takes time to hash.
-        records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
+        records = _records(args)
         choices, counts = choose(args, records)
         if any(record.box_resize is not None for record in records):
             check_bounds(records, own_resize(args.model))
@@ -115,6 +115,14 @@ def _check_means(args: TrainArguments) -> None:
         deepspeed_config(args.deepspeed)  # to be told now if it can't be used
     check_machine(args)
     check_services(args)
+
+
+def _records(args: TrainArguments) -> Sequence[Question]:
+    """What is trained on; sft, which learns the truths, asks for an expression as the model's family does."""
+    if args.method != "sft":
+        return read_preferences(args.data)
+    family = known_family(args.model)
+    return read_questions(args.data, grounding_prompt=None if family is None else family.grounding_prompt)
 
 
 def _check_data(

@@ -81,7 +81,7 @@ def read_held_out(args: TrainArguments, records: Sequence[Question]) -> HeldOut 
     image_root = Path(args.eval_image_root or image_root_of(args.eval_data))
     check_images(questions, image_root, known_family(args.model))
     asked = asked_of(questions, image_root)
-    check_truths(reward, (each.sample for each in asked), truths if are_boxes else None)
+    check_truths(reward, (each.sample for each in asked), truths if are_boxes else None, answers)
     return HeldOut(asked, image_root, reward, name)
 
 

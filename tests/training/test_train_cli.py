@@ -56,6 +56,13 @@ def without(field):
     return {name: value for name, value in RECORD.items() if name != field}
 
 
+def test_sft_asks_for_an_expression_as_the_family_does(case, capsys):
+    row = {"image_path": "image.jpg", "expression": "it", "answer": "[0.10, 0.20, 0.30, 0.40]"}
+    assert case(row, method="sft", max_steps=1) == 0, capsys.readouterr().err
+    assert case(row) == 2  # preferences say what was asked
+    assert "record 1: it has no sampled answers" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [
