@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from perpo.box_formats import BoxFormat, ImageSize, declared
 from perpo.boxes import box_problem, parse_box, same_box
 from perpo.candidates import AnswerSet, Summary, summarise
-from perpo.checkpoints import adapter_digest, known_family
+from perpo.checkpoints import adapter_digest, grounding_prompt, known_family
 from perpo.cli.common import progress
 from perpo.data import (
     PreferenceRecord,
@@ -195,8 +195,7 @@ def _read(args: SampleArguments, output: Path) -> tuple[list[Question], Path]:
     unpack_to = output.parent / f"{output.stem}-images"
     if args.questions != "tiny":
         image_root = Path(args.image_root or image_root_of(args.questions))
-        family = known_family(args.model)
-        prompt = None if family is None else family.grounding_prompt
+        prompt = grounding_prompt(args.model)
         return read_questions(args.questions, unpack_to=unpack_to, grounding_prompt=prompt), image_root
     if args.image_root is not None:
         raise PerpoError("the tiny questions come with their images", "leave --image_root out")

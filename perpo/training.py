@@ -22,7 +22,7 @@ from transformers.utils import is_torch_tf32_available
 from perpo.attention import attention_of
 from perpo.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.card import write_card
-from perpo.checkpoints import files_digest, known_family, use_hub_cache
+from perpo.checkpoints import files_digest, grounding_prompt, known_family, use_hub_cache
 from perpo.data import (
     Question,
     check_images,
@@ -50,7 +50,7 @@ from perpo.termination import Termination
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer, training_arguments
 from perpo.training_record import FILE_NAME, digests_of, new_record, read_record, write_record
-from perpo.truths import check_bounds
+from perpo.truths import check_bounds, other_format
 from perpo.validation import HeldOut, Validation, read_held_out
 
 
@@ -121,19 +121,23 @@ def _records(args: TrainArguments) -> Sequence[Question]:
     """What is trained on; sft, which learns the truths, asks for an expression as the model's family does."""
     if args.method != "sft":
         return read_preferences(args.data)
-    family = known_family(args.model)
-    return read_questions(args.data, grounding_prompt=None if family is None else family.grounding_prompt)
+    return read_questions(args.data, grounding_prompt=grounding_prompt(args.model))
 
 
 def _check_data(
     args: TrainArguments, records: Sequence[Question], choices: Sequence[Choice], record: dict[str, Any], start: Start
 ) -> Path:
     """Refuse records of another model, and images that cannot be used or have changed; returns where images are."""
-    warning = check_sampler(args, records, record["model"])
-    if warning is not None and is_first_process():
-        print(f"warning: {warning}", file=sys.stderr)
+    family = known_family(args.model)
+    warnings = (
+        check_sampler(args, records, record["model"]),
+        other_format(records, None if family is None else family.boxes),
+    )
+    for warning in warnings if is_first_process() else ():
+        if warning is not None:
+            print(f"warning: {warning}", file=sys.stderr)
     image_root = Path(args.image_root or image_root_of(args.data))
-    check_images([choice.record for choice in choices], image_root, known_family(args.model))
+    check_images([choice.record for choice in choices], image_root, family)
     paths = dict.fromkeys(Path(image_root, choice.record.image_path) for choice in choices)
     record["data"]["images_sha256"] = files_digest(list(paths))
     if start.checkpoint is not None:
