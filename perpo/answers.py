@@ -14,7 +14,7 @@ from typing import Literal
 Kind = Literal["box", "yes_no", "text"]
 """What an answer is. A page of text may itself hold every mark but those that stand around all of it."""
 
-_THINK = "think|thinking|thought|reasoning"
+_THINK = "(?:seed:)?think|thinking|thoughts?|reasoning"
 _ANY = re.compile(r"<|boxed|answer|答案|◁|\[/?think", re.IGNORECASE)
 _THOUGHT = re.compile(rf"(?P<open><(?:{_THINK})>|◁think▷|\[think\])|</(?:{_THINK})>|◁/think▷|\[/think\]", re.IGNORECASE)
 _ANSWER = re.compile(r"<(?P<close>/?)(?:answer|conclusion)>", re.IGNORECASE)

@@ -134,6 +134,16 @@ def known_family(model: str) -> Family | None:
     return FAMILIES.get(model_config(resolve_model(model)).get("model_type", ""))
 
 
+def grounding_prompt(model: str) -> str | None:
+    """How a model as the user named it is asked for an `{expression}`; None where its type is not in the table.
+
+    Raises:
+        PerpoError: It cannot be found.
+    """
+    family = known_family(model)
+    return None if family is None else family.grounding_prompt
+
+
 def family_at(resolved: str) -> Family:
     """The family of a model that `resolve_model` found, with the bounds of its own image processor.
 

@@ -14,7 +14,7 @@ from rapidfuzz.distance import Levenshtein
 
 from perpo.answers import answer_of
 from perpo.box_formats import BoxFormat, ImageSize
-from perpo.boxes import box_problem, iou, parse_box
+from perpo.boxes import box_problem, iou, parse_box, same_box
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 from perpo.truths import row_format
@@ -66,21 +66,29 @@ def score(reward: RewardFunction, prediction: str, truth: str, sample: Mapping[s
     return Scored(0.0, readable=False) if value is None else Scored(value, readable=True)
 
 
-def check_truths(reward: RewardFunction, samples: Iterable[Mapping[str, Any]], boxes: BoxFormat | None) -> None:
+def check_truths(
+    reward: RewardFunction,
+    samples: Iterable[Mapping[str, Any]],
+    boxes: BoxFormat | None,
+    answers: BoxFormat | None = None,
+) -> None:
     """Reward every truth against itself, so that bad data or a broken function shows at once.
 
     Args:
         reward: The reward.
         samples: What the reward is given as `sample`, for each question.
         boxes: How the truths write boxes whose rows do not say it, if they must be boxes.
+        answers: How the model would write them; None for as the truths do.
 
     Raises:
         PerpoError: A truth that the reward can't read or that is no box, or whatever the function raises.
     """
     for number, sample in enumerate(samples, start=1):
-        truth = sample["answer"]
+        truth = said = sample["answer"]
         problem = boxes and _truth_problem(truth, row_format(sample, boxes), sample["image_size"])
-        if not problem and reward(truth, truth, sample) is None:
+        if boxes and answers and not problem:
+            said = same_box(truth, row_format(sample, boxes), answers, sample["image_size"])
+        if not problem and reward(said, truth, sample) is None:
             problem = "cannot be read by the reward"
         if problem:
             raise PerpoError(

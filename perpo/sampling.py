@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.box_formats import BoxFormat, ImageSize, declared
-from perpo.boxes import parse_box, same_box
+from perpo.boxes import box_problem, parse_box, same_box
 from perpo.candidates import AnswerSet, Summary, summarise
-from perpo.checkpoints import adapter_digest, known_family
+from perpo.checkpoints import adapter_digest, grounding_prompt, known_family
 from perpo.cli.common import progress
 from perpo.data import (
     PreferenceRecord,
@@ -179,7 +179,7 @@ def _prepare(args: SampleArguments, output: Path) -> _Job:
         check_formats(wanted, truths, given, usual_resize(args.model))
     check_images(wanted, image_root, known_family(args.model))
     asked = asked_of(wanted, image_root)
-    check_truths(reward, (each.sample for each in asked), truths if are_boxes else None)
+    check_truths(reward, (each.sample for each in asked), truths if are_boxes else None, answers)
     return _Job(questions, asked, image_root, answers, truths if are_boxes else None, reward)
 
 
@@ -197,8 +197,7 @@ def _read(args: SampleArguments, output: Path) -> tuple[list[Question], Path]:
     unpack_to = output.parent / f"{output.stem}-images"
     if args.questions != "tiny":
         image_root = Path(args.image_root or image_root_of(args.questions))
-        family = known_family(args.model)
-        prompt = None if family is None else family.grounding_prompt
+        prompt = grounding_prompt(args.model)
         return read_questions(args.questions, unpack_to=unpack_to, grounding_prompt=prompt), image_root
     if args.image_root is not None:
         raise PerpoError("the tiny questions come with their images", "leave --image_root out")
@@ -333,6 +332,13 @@ def _misread(job: _Job, rows: Sequence[dict[str, Any]]) -> str | None:
     return other_reading(found, job.answer_format)
 
 
+def _is_text(job: _Job, asked: Asked) -> bool:
+    """Whether a truth that nobody declares to be a box is none: a reward of the user's may be about texts."""
+    if job.answer_format is None or job.truth_format is not None:
+        return False
+    return box_problem(asked.question.answer, job.answer_format, asked.image_size) is not None
+
+
 def _record(job: _Job, answers: AnswerSet, reward: str, provenance: dict[str, Any]) -> PreferenceRecord:
     asked = job.asked[answers.id]
     question, size = asked.question, asked.image_size
@@ -341,7 +347,7 @@ def _record(job: _Job, answers: AnswerSet, reward: str, provenance: dict[str, An
     if job.truth_format is not None and job.answer_format is not None:
         truth = same_box(question.answer, row_format(vars(question), job.truth_format), job.answer_format, size)
         question = dataclasses.replace(question, answer=truth)
-    if reward == "edit":  # of texts, which are no boxes
+    if reward == "edit" or _is_text(job, asked):
         said = {name: value if name == "box_frame" else None for name, value in said.items()}
     return PreferenceRecord(
         **vars(question) | said,

@@ -22,7 +22,7 @@ from transformers.utils import is_torch_tf32_available
 from perpo.attention import attention_of
 from perpo.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.card import write_card
-from perpo.checkpoints import files_digest, known_family, use_hub_cache
+from perpo.checkpoints import files_digest, grounding_prompt, known_family, use_hub_cache
 from perpo.data import (
     Question,
     check_images,
@@ -52,7 +52,7 @@ from perpo.termination import Termination
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer, training_arguments
 from perpo.training_record import FILE_NAME, digests_of, new_record, read_record, write_record
-from perpo.truths import check_bounds
+from perpo.truths import check_bounds, other_format
 from perpo.validation import HeldOut, Validation, read_held_out
 
 
@@ -76,7 +76,7 @@ def train(args: TrainArguments) -> Path:
     with ExitStack() as stack:
         stack.enter_context(termination.heard())
         # The data come first: the record asks for the model, which may have to be downloaded and takes time to hash.
-        records: Sequence[Question] = (read_questions if args.method == "sft" else read_preferences)(args.data)
+        records = _records(args)
         choices, counts = choose(args, records)
         if any(record.box_resize is not None for record in records):
             check_bounds(records, own_resize(args.model))
@@ -119,15 +119,27 @@ def _check_means(args: TrainArguments) -> None:
     check_services(args)
 
 
+def _records(args: TrainArguments) -> Sequence[Question]:
+    """What is trained on; sft, which learns the truths, asks for an expression as the model's family does."""
+    if args.method != "sft":
+        return read_preferences(args.data)
+    return read_questions(args.data, grounding_prompt=grounding_prompt(args.model))
+
+
 def _check_data(
     args: TrainArguments, records: Sequence[Question], choices: Sequence[Choice], record: dict[str, Any], start: Start
 ) -> Path:
     """Refuse records of another model, and images that cannot be used or have changed; returns where images are."""
-    warning = check_sampler(args, records, record["model"])
-    if warning is not None and is_first_process():
-        print(f"warning: {warning}", file=sys.stderr)
+    family = known_family(args.model)
+    warnings = (
+        check_sampler(args, records, record["model"]),
+        other_format(records, None if family is None else family.boxes),
+    )
+    for warning in warnings if is_first_process() else ():
+        if warning is not None:
+            print(f"warning: {warning}", file=sys.stderr)
     image_root = Path(args.image_root or image_root_of(args.data))
-    check_images([choice.record for choice in choices], image_root, known_family(args.model))
+    check_images([choice.record for choice in choices], image_root, family)
     paths = dict.fromkeys(Path(image_root, choice.record.image_path) for choice in choices)
     record["data"]["images_sha256"] = files_digest(list(paths))
     if start.checkpoint is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,28 @@ def check_bounds(records: Iterable[Question], resize: Resize | None) -> None:
                 f"resizes them to {_words(resize)}",
                 "write the data again for it: perpo-data questions --model, then perpo-sample",
             )
+
+
+def other_format(records: Sequence[Question], boxes: BoxFormat | None) -> str | None:
+    """What is to be known of records that say that their boxes are written in another way than the model's family does.
+
+    Args:
+        records: What is learnt from.
+        boxes: How the model's family writes boxes; None where that is not known.
+    """
+    rows = [vars(record) for record in records if says_format(vars(record))]
+    other = [row for row in rows if boxes is not None and _parts(row_format(row, boxes)) != _parts(boxes)]
+    if boxes is None or not other:
+        return None
+    return (
+        f"{len(other)} of {len(records)} records write boxes as {_parts(row_format(other[0], boxes))}, and the model's "
+        f"family as {_parts(boxes)}: it learns the former, which is then to be declared wherever its answers are read "
+        "(--box_scale, --box_order, --box_frame)"
+    )
+
+
+def _parts(boxes: BoxFormat) -> str:
+    return ", ".join(f"{part} {getattr(boxes, part)}" for part in PARTS)
 
 
 def _resize(said: Any) -> Resize:

@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 
 from perpo.box_formats import declared
 from perpo.card import write_card
-from perpo.checkpoints import known_family
+from perpo.checkpoints import grounding_prompt, known_family
 from perpo.data import PreferenceRecord, Question, check_images, data_sha256, image_root_of, read_questions
 from perpo.errors import PerpoError
 from perpo.files import recover_folder, replace_folder
@@ -75,14 +75,13 @@ def read_held_out(args: TrainArguments, records: Sequence[Question]) -> HeldOut 
     answers = answer_format(args.model, **said if any(said.values()) else _said_by(records), are_boxes=are_boxes)
     truths = declared(answers, **given)
     reward = load_reward(name, answers, truths)
-    family = known_family(args.model)
-    questions = read_questions(args.eval_data, grounding_prompt=None if family is None else family.grounding_prompt)
+    questions = read_questions(args.eval_data, grounding_prompt=grounding_prompt(args.model))
     if truths is not None and are_boxes:
         check_formats(questions, truths, given, usual_resize(args.model))
     image_root = Path(args.eval_image_root or image_root_of(args.eval_data))
     check_images(questions, image_root, known_family(args.model))
     asked = asked_of(questions, image_root)
-    check_truths(reward, (each.sample for each in asked), truths if are_boxes else None)
+    check_truths(reward, (each.sample for each in asked), truths if are_boxes else None, answers)
     return HeldOut(asked, image_root, reward, name)
 
 

@@ -24,6 +24,8 @@ MARKS = [
         ("\n<think>\nA\n</think>\n\nB\n", "B"),
         ("<thinking>A</thinking>B", "B"),
         ("<THINK>A</THINK> B", "B"),
+        ("<seed:think>A</seed:think>B", "B"),
+        ("<thoughts>A</thoughts>B", "B"),
         ("◁think▷A◁/think▷B", "B"),
         ("[THINK]A[/THINK]B", "B"),
         ("A</think>B", "B"),  # the prompt has opened it

@@ -228,6 +228,7 @@ def test_ctrl_c_in_an_evaluation_stores_no_run(photographs, tiny_model, tmp_path
         ({"evaluate": {"limit": 0}}, "--limit is 0"),
         ({"data": {"d": {"tiny": {"images": 3}}}}, "x needs 4 images at least, and 'd' has 3"),
         ({"data": {"d": {"file": "few.jsonl", "image_root": "."}}}, "x needs 4 questions at least, and 'd' has 1"),
+        ({"data": {"d": {"file": "named.jsonl", "image_root": "."}}}, "x needs 4 questions at least, and 'd' has 1"),
         ({"data": {"d": {"file": "gone.jsonl", "image_root": "."}}}, "gone.jpg: no such file"),
         ({"data": {"d": {"file": "torn.jsonl"}}}, "torn.jsonl, line 2: not JSON"),
         ({"seed": "one"}, "seed must be a whole number from 0, found 'one'"),
@@ -237,6 +238,7 @@ def test_a_recipe_is_checked_to_its_last_experiment_before_its_first(tiny_model,
     Image.new("RGB", (40, 30)).save(tmp_path / "here.jpg")
     question = {"image_path": "here.jpg", "question": "where?", "answer": "[0.1, 0.2, 0.5, 0.7]"}
     (tmp_path / "few.jsonl").write_text(json.dumps(question) + "\n")
+    (tmp_path / "named.jsonl").write_text(json.dumps(question | {"question": None, "expression": "it"}) + "\n")
     (tmp_path / "gone.jsonl").write_text((json.dumps(question | {"image_path": "gone.jpg"}) + "\n") * 4)
     (tmp_path / "torn.jsonl").write_text(json.dumps(question) + "\n{torn\n")
     experiments = {"base": {}, "x": {"data": "d", "rounds": 4, "train": {"method": "rft"}}}

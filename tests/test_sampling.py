@@ -401,6 +401,28 @@ def test_boxes_of_answers_and_truths_are_read_as_declared(folder, checkpoint, sc
         sample(again)
 
 
+def test_truths_with_percent_signs_are_read_by_a_reward_of_answers_without(folder, checkpoint, scripted):
+    write_rows(folder, [row | {"answer": "[10%, 20%, 50%, 60%]"} for row in read_rows(folder)])
+    scripted(lambda index: [Answer(TRUTH, False, -1.0), Answer("[0, 0, 1, 1]", False, -1.0)])
+    args = arguments(folder, checkpoint, reward="iou", num_candidates=2, truth_scale="percent", truth_frame="padded")
+    for record in read_preferences(sample(args)):
+        assert (record.answer, record.box_scale, record.rewards[0]) == (TRUTH, "0-1", 1.0)
+
+
+def test_records_of_texts_do_not_say_how_boxes_are_written(folder, checkpoint, monkeypatch):
+    """They would be refused as boxes when they are asked again."""
+    (folder / "my_length.py").write_text("def reward(prediction, truth, sample):\n    return 0.5\n")
+    monkeypatch.chdir(folder)
+    boxes = sample(arguments(folder, checkpoint, reward="my_length:reward", limit=1))
+    assert [record.box_scale for record in read_preferences(boxes)] == ["0-1"]
+    write_rows(folder, [row | {"answer": "a cat"} for row in read_rows(folder)])
+    args = arguments(folder, checkpoint, reward="my_length:reward", limit=1, output=str(folder / "texts.jsonl"))
+    (record,) = read_preferences(sample(args))
+    assert (record.answer, record.box_scale, record.box_frame) == ("a cat", None, "padded")
+    args.questions, args.output = args.output, str(folder / "again.jsonl")
+    assert [record.answer for record in read_preferences(sample(args))] == ["a cat"]
+
+
 def test_answers_in_another_scale_are_warned_of(folder, checkpoint, scripted, capfd):
     scripted(lambda index: [Answer("[100, 200, 500, 600]", False, -1.0), Answer("[0, 0, 1, 1]", False, -1.0)])
     args = arguments(folder, checkpoint, reward="iou", num_candidates=2)

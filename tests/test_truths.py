@@ -10,7 +10,7 @@ from perpo.box_formats import BoxFormat, Resize
 from perpo.data import Question
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES
-from perpo.truths import check_bounds, check_formats, format_fields, row_format, says_format
+from perpo.truths import check_bounds, check_formats, format_fields, other_format, row_format, says_format
 
 USUAL = BoxFormat("0-1", frame="padded")
 TABLE = Resize(28, 3136, 12845056)
@@ -41,6 +41,18 @@ def test_what_a_row_does_not_say_is_as_usual() -> None:
     for bad in ({"factor": 28}, {"factor": 0, "min_pixels": 1, "max_pixels": 2}, {"factor": "28"}, [28, 1, 2]):
         with pytest.raises(PerpoError, match="expected factor, min_pixels, max_pixels as `box_resize`"):
             row_format({"box_resize": bad}, USUAL)
+
+
+def test_records_in_another_format_than_the_familys_are_spoken_of() -> None:
+    same = [question(), question(box_scale="0-1", box_frame="padded"), question(box_frame="original")]
+    assert other_format(same, USUAL) is None
+    assert other_format([question(box_scale="pixels")], None) is None
+    said = other_format([*same, question(box_scale="pixels", box_frame="original")], USUAL)
+    assert said is not None
+    assert said.startswith(
+        "1 of 4 records write boxes as scale pixels, order xyxy, frame original, and the model's family as scale 0-1, "
+        "order xyxy, frame padded: it learns the former"
+    )
 
 
 def test_a_row_and_the_user_say_the_same_or_are_refused() -> None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perpo.checkpoints import known_family
+from perpo.checkpoints import grounding_prompt, known_family
 from perpo.data import Question, check_images, data_sha256, read_preferences, read_questions, write_jsonl
 from perpo.errors import PerpoError
 from perpo.files import atomic_write_text, check_writable
@@ -151,8 +151,7 @@ class ExperimentRun:
             least, found = "images", source.images
         else:
             assert isinstance(source, DataFile)  # nothing is sampled for what is itself sampled
-            read = read_questions if asks else read_preferences
-            records: Sequence[Question] = read(source.file)
+            records: Sequence[Question] = self._questions(source) if asks else read_preferences(source.file)
             check_images(records, source.image_root, known_family(self.recipe.model))
             least, found = "questions", len(records)
         if found < needed:
@@ -161,6 +160,9 @@ class ExperimentRun:
                 f"{found}",
                 "give it more data, or fewer rounds",
             )
+
+    def _questions(self, source: DataFile) -> list[Question]:
+        return read_questions(source.file, grounding_prompt=grounding_prompt(self.recipe.model))
 
     def _drawing(self, folder: str, tiny: TinyQuestions) -> Stage:
         values = asdict(tiny) | {"seed": self.recipe.seed}
@@ -185,7 +187,7 @@ class ExperimentRun:
         def work() -> dict[str, Any]:
             from perpo.sampling import run_sampling
 
-            write_jsonl(asked, _part(read_questions(source.file), part, experiment.rounds))
+            write_jsonl(asked, _part(self._questions(source), part, experiment.rounds))
             atomic_write_text(output.with_name("summary.txt"), f"{run_sampling(arguments).summary}\n")
             return {}
 

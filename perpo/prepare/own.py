@@ -146,9 +146,18 @@ def _asked(row: Row, args: JsonlArguments, where: str) -> tuple[str, str]:
 
 
 def _declared_size(row: Row) -> ImageSize | None:
-    """The picture's size as the row gives it in `width` and `height`, or None."""
-    size = row.get("width"), row.get("height")
-    return size if all(type(side) is int and side > 0 for side in size) else None  # type: ignore[return-value]
+    """The picture's size as the row gives it in `width` and `height`, as texts in CSV; or None."""
+    width, height = (_side(row.get(name)) for name in ("width", "height"))
+    return None if width is None or height is None else (width, height)
+
+
+def _side(value: Any) -> int | None:
+    """A positive whole number, also as a text or as pandas writes it (300.0); None for all else."""
+    try:
+        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
+        return int(number) if number > 0 and number.is_integer() else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _image_path(image: Any, where: str) -> Any:

@@ -51,7 +51,7 @@ def build(args: QuestionsArguments) -> list[Any]:
     print(f"{args.output}: {len(questions)} questions about {images} images")
     sample = SampleArguments(
         output=str(args.output.with_name(f"{args.output.stem}-candidates.jsonl")),
-        model=family.example,
+        model=args.model or family.example,
         questions=str(args.output),
         image_root=str(args.images),
     )
@@ -75,7 +75,19 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     if missing:
         raise PerpoError(f"{path} has no column {missing[0]}", "give a file that perpo-data refer wrote")
     stored = shows_stored(path)
-    return (row | {"stored": stored} for batch in parquet_batches(file, _COLUMNS) for row in batch.to_pylist())
+    columns = [name for name in (*_COLUMNS, "image") if name in file.schema_arrow.names]
+    for batch in parquet_batches(file, columns):
+        for row in batch.to_pylist():
+            yield row | {"stored": stored, "image": None, "size": _held_size(row.get("image"))}
+
+
+def _held_size(image: Any) -> ImageSize | None:
+    """The size of the picture that a row holds itself, which is the one that its box was drawn on; None without."""
+    data = image.get("bytes") if isinstance(image, dict) else None
+    try:
+        return image_size(data) if isinstance(data, bytes) else None
+    except OSError:
+        return None
 
 
 class _Pictures:
@@ -88,13 +100,15 @@ class _Pictures:
     def __init__(self, args: QuestionsArguments) -> None:
         self._images = args.images
         self._copies = args.output.parent / f"{args.output.stem}-images"
-        self._known: dict[tuple[str, bool], tuple[str, ImageSize]] = {}
+        self._known: dict[tuple[str, bool, ImageSize | None], tuple[str, ImageSize]] = {}
 
     def of(self, row: dict[str, Any]) -> tuple[str, ImageSize]:
         """The path from --images (or absolute) and the size of a row's picture."""
-        key = name, stored = row["file_name"], row["stored"]
+        key = name, stored, held = row["file_name"], row["stored"], row["size"]
         if key not in self._known:
             file = self._images / name
+            # A row of one's own may speak of stored pixels, too: the picture that it holds is then not turned.
+            stored = stored or (held != image_size(file) and held == image_size(file, stored=True))
             if stored and (copy := as_stored(file)) is not None:
                 file = (self._copies / Path(name).name).absolute()  # its name tells COCO's number
                 atomic_write_bytes(file, copy)

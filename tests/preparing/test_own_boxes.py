@@ -204,6 +204,16 @@ def test_a_row_that_gives_the_stored_size_speaks_of_the_stored_pixels(run, phone
     assert seen_in_box(phone) == ((40, 30), {(200, 0, 0)})
 
 
+@pytest.mark.parametrize("size", ["40,30", "40.0,30.0"])
+def test_a_table_gives_the_stored_size_as_text(run, phone, size):  # run makes the folder of images
+    (phone / "own.csv").write_text(
+        f'image,question,answer,width,height\nimages/000000000042.png,Where?,"[10, 20, 18, 27]",{size}\n'
+    )
+    words = ["--file", str(phone / "own.csv"), "--kind", "grounding", "--name", "q", "--output", str(phone / "out")]
+    assert main(["jsonl", *words]) == 0
+    assert seen_in_box(phone) == ((40, 30), {(200, 0, 0)})
+
+
 def test_a_row_that_gives_a_size_of_no_such_picture_is_refused(run, phone, capsys):
     assert run([{"answer": [3, 10, 10, 18], "width": 300, "height": 400}]) == 2
     assert "`width` and `height` are 300 x 400, but " in (said := capsys.readouterr().err)

@@ -94,6 +94,7 @@ def test_boxes_in_pixels_of_resized_pictures_say_their_bounds(rows, refer, tmp_p
     for flag, value in (("family", "qwen2_5_vl"), ("model", str(model))):
         assert main([*base, str(tmp_path / f"{flag}.jsonl"), f"--{flag}", value]) == 0
         found[flag] = read_questions(tmp_path / f"{flag}.jsonl")
+        assert ("--model " + (value if flag == "model" else "Qwen/")) in capsys.readouterr().err  # who is asked next
     size = pq.read_table(rows).to_pylist()[0]["bbox"]
     for flag, bounds in (("family", (28, 3136, 12845056)), ("model", (28, 200704, 1003520))):
         first = found[flag][0]
@@ -148,3 +149,24 @@ def test_a_picture_of_coco_that_is_stored_turned_is_seen_as_it_is_stored(rows, r
     x, y, width, height = table["bbox"][0].as_py()
     box = parse_box(question.answer, FAMILIES["llava"].box_format, (24, 16))
     np.testing.assert_allclose(box, [x, y, x + width, y + height], atol=0.1201)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_row_of_ones_own_about_stored_pixels_is_asked_about_them(tmp_path, stored):
+    """A photograph of 40 x 30 pixels that is upright as 30 x 40; each box holds the red block in its own picture."""
+    upright = Image.new("RGB", (30, 40), "white")
+    upright.paste((200, 0, 0), (3, 10, 9, 18))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    row = {"image": "a.png", "question": "Where?", "answer": [3, 10, 9, 18]}
+    row |= {"answer": [10, 21, 18, 27], "width": 40, "height": 30} if stored else {}
+    (tmp_path / "own.jsonl").write_text(json.dumps(row))
+    words = ["--file", str(tmp_path / "own.jsonl"), "--kind", "grounding", "--name", "q", "--output", str(tmp_path)]
+    assert main(["jsonl", *words]) == 0
+    assert _run(tmp_path / "boxes_q.parquet", tmp_path, tmp_path / "q.jsonl") == 0
+    (question,) = read_questions(tmp_path / "q.jsonl")
+    picture = open_image(tmp_path / question.image_path)
+    assert picture.size == ((40, 30) if stored else (30, 40))
+    box = parse_box(question.answer, FAMILIES["llava"].box_format, picture.size)
+    assert set(picture.crop(tuple(box.round().astype(int))).getdata()) == {(200, 0, 0)}

@@ -56,6 +56,17 @@ def without(field):
     return {name: value for name, value in RECORD.items() if name != field}
 
 
+def test_sft_asks_for_an_expression_as_the_family_does_and_speaks_of_other_boxes(case, tmp_path, capsys):
+    row = {"image_path": "image.jpg", "expression": "it", "answer": "[0.10, 0.20, 0.30, 0.40]"}
+    assert case(row, method="sft", max_steps=1) == 0
+    assert "warning" not in capsys.readouterr().err
+    told = row | {"box_scale": "pixels", "box_order": "xyxy", "box_frame": "original"}
+    assert case(told, method="sft", max_steps=1, output_dir=tmp_path / "other") == 0
+    assert "warning: 1 of 1 records write boxes as scale pixels" in capsys.readouterr().err
+    assert case(row) == 2  # preferences say what was asked
+    assert "record 1: it has no sampled answers" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [
