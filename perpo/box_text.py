@@ -58,7 +58,7 @@ _CORNERS = ("x1 y1 x2 y2", "xmin ymin xmax ymax", "left top right bottom", "x0 y
 _SIZES = ("x y w h", "x y width height", "left top width height")
 _NAMED = re.compile(
     r"(?<![A-Za-z0-9])([xy]_?(?:min|max|[012])|left|top|right|bottom|width|height|[xywh])"
-    rf"(?:[\"']?\s*+[:=]\s*+[\"']?|>)({_NUMBER})",
+    rf"(?:[\"']?\s*+[:=]\s*+[\"']?|>)({_NUMBER})(\s?%)?",
     re.IGNORECASE,
 )
 
@@ -164,29 +164,35 @@ def _corners(value: Mapping[str, Any]) -> Numbers | None:
     if all(map(_is_point, ends)):
         return Numbers(tuple(float(each) for end in ends for each in end), named=True)  # type: ignore[union-attr,arg-type]
     numbers = {name: number for name, each in named.items() if (number := _number(each)) is not None}
-    return next(filter(None, (_box_of(names, numbers) for names in (*_CORNERS, *_SIZES))), None)
+    signed = {name for name in numbers if "%" in str(named[name])}
+    return next(filter(None, (_box_of(names, numbers, signed) for names in (*_CORNERS, *_SIZES))), None)
 
 
 def _by_name(text: str) -> list[Numbers]:
     """Boxes whose four numbers are named one after the other ("x1: 100, y1: ...")."""
-    found = [(match[1].lower().replace("_", ""), float(match[2])) for match in _NAMED.finditer(text)]
+    found = [
+        (match[1].lower().replace("_", ""), float(match[2]), match[3] is not None) for match in _NAMED.finditer(text)
+    ]
     boxes, place = [], 0
     while place + 4 <= len(found):
         four = found[place : place + 4]
-        order = " ".join(name for name, _ in four)
+        order = " ".join(name for name, *_ in four)
+        numbers = {name: number for name, number, _ in four}
+        signed = {name for name, _, sign in four if sign}
         sizes = [names for names in _SIZES if names == order]  # elsewhere they may be those of the picture
-        box = next(filter(None, (_box_of(names, dict(four)) for names in (*_CORNERS, *sizes))), None)
+        box = next(filter(None, (_box_of(names, numbers, signed) for names in (*_CORNERS, *sizes))), None)
         boxes += [box] if box else []
         place += 4 if box else 1
     return boxes
 
 
-def _box_of(names: str, numbers: Mapping[str, float]) -> Numbers | None:
+def _box_of(names: str, numbers: Mapping[str, float], signed: set[str]) -> Numbers | None:
     parts = names.split()
     if not numbers.keys() >= set(parts):
         return None
     a, b, c, d = (numbers[name] for name in parts)
-    return Numbers((a, b, a + c, b + d) if names in _SIZES else (a, b, c, d), named=True)
+    values = (a, b, a + c, b + d) if names in _SIZES else (a, b, c, d)
+    return Numbers(values, named=True, percent=not signed.isdisjoint(parts))
 
 
 def _value(text: str, start: int, end: int) -> str:

@@ -147,6 +147,12 @@ def test_percent_signs_are_no_share_of_another_scale() -> None:
     assert (found.values, found.percent) == ((61, 10, 77.5, 54), True)
     (quoted,) = numbers_in('{"bbox": ["61%", "10%", "77%", "54%"]}')
     assert quoted.percent
+    as_json = '{"left": "61%", "top": "10%", "right": "77%", "bottom": "54%", "sure": 1}'
+    for named in (as_json, "x1: 61%, y1: 10%, x2: 77 %, y2: 54%"):
+        (found,) = numbers_in(named)
+        assert (found.values, found.named, found.percent) == ((61, 10, 77, 54), True, True)
+    (beside,) = numbers_in('{"x1": 61, "y1": 10, "x2": 77, "y2": 54, "sure": "95%"}')
+    assert not beside.percent
     assert not any(found.percent for found in numbers_in("[61, 10, 77, 54]"))
     assert parse_boxes("[61%, 10%, 77%, 54%]", scale="0-1000") == []
 
