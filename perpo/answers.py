@@ -14,9 +14,13 @@ from typing import Literal
 Kind = Literal["box", "yes_no", "text"]
 """What an answer is. A page of text may itself hold every mark but those that stand around all of it."""
 
-_THINK = "(?:seed:)?think|thinking|thoughts?|reasoning"
+_THINK = "(?:seed:)?think|thinking|thoughts?|reasoning|analysis"
 _ANY = re.compile(r"<|boxed|answer|答案|◁|\[/?think", re.IGNORECASE)
-_THOUGHT = re.compile(rf"(?P<open><(?:{_THINK})>|◁think▷|\[think\])|</(?:{_THINK})>|◁/think▷|\[/think\]", re.IGNORECASE)
+_THOUGHT = re.compile(
+    rf"(?P<open><(?:{_THINK})>|◁think▷|\[think\]|<\|begin_of_thought\|>)|</(?:{_THINK})>"
+    r"|◁/think▷|\[/think\]|<\|end_of_thought\|>",
+    re.IGNORECASE,
+)
 _ANSWER = re.compile(r"<(?P<close>/?)(?:answer|conclusion)>", re.IGNORECASE)
 _GLM_BOX = re.compile(r"<\|(?:begin|(?P<close>end))_of_box\|>")
 _BOXED = re.compile(r"\\f?boxed\s*\{")

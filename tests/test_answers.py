@@ -26,6 +26,10 @@ MARKS = [
         ("<THINK>A</THINK> B", "B"),
         ("<seed:think>A</seed:think>B", "B"),
         ("<thoughts>A</thoughts>B", "B"),
+        ("<analysis>A</analysis>B", "B"),
+        ("<analysis>A</analysis><think>B</think><answer>C</answer>", "C"),
+        ("<seed:think>A</seed:think>B", "B"),
+        ("<|begin_of_thought|>A<|end_of_thought|>B", "B"),
         ("◁think▷A◁/think▷B", "B"),
         ("[THINK]A[/THINK]B", "B"),
         ("A</think>B", "B"),  # the prompt has opened it
