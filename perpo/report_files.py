@@ -71,7 +71,7 @@ def _notes(report: Report) -> list[str]:
     notes = [
         f"Gain: candidate minus baseline in the better direction, in points of 100{unless}, paired over "
         f"{report.samples:,} samples and clustered by image. Regressed: p below {ALPHA} and a loss of at least the "
-        "threshold; unchanged: the 90% interval lies within the threshold; otherwise inconclusive, with the effect "
+        "threshold; unchanged: an interval that allows for what so few images cannot show lies within the threshold; otherwise inconclusive, with the effect "
         "that would have been seen with a power of 80%.",
         *report.notes,
         *judge_note([report.candidate.record]),
@@ -81,8 +81,7 @@ def _notes(report: Report) -> list[str]:
             notes.append(f"Waived until {row.waiver.expires}: {row.task} ({row.waiver.reason}).")
     if any(row.difference.method == "cluster-exact" and not row.difference.value for row in report.rows):
         notes.append(
-            "Where no sample's score differs there is no spread to test by: that is unchanged too, and the interval is "
-            "what so few images leave open."
+            "Where no sample's score differs there is no spread to test by: the interval is what so few images leave open."
         )
     return [*notes, TINY_NOTE] if is_tiny(report.candidate.record) else notes
 

@@ -24,8 +24,8 @@ _HELP = {
     "95% interval": "Of the gain: paired by sample, clustered by image",
     "p (Holm)": "Of no difference, adjusted for the number of rows by Holm's method",
     "threshold": "Gains and losses below it do not matter",
-    "verdict": "regressed or improved: p below 0.05 and beyond the threshold; unchanged: the 90% interval lies "
-    "within the threshold, or no sample's score differs; inconclusive: anything else, with the effect that would "
+    "verdict": "regressed or improved: p below 0.05 and beyond the threshold; unchanged: an interval that "
+    "allows for what so few images cannot show lies within the threshold; inconclusive: anything else, with the effect that would "
     "have been seen",
 }
 _BADGES = {"truth": "green", "baseline": "blue", "candidate": "orange"}
