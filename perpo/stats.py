@@ -95,6 +95,7 @@ def clustered_ratio(
     When every row has the same ratio, spread cannot be seen and the standard error is undefined. The
     bounds still give an interval: at most u = 1 - (alpha / 2)^(1 / G) of the clusters can hold anything
     else (Clopper and Pearson 1934 with 0 of G), so the ratio lies within u of the way to either bound.
+    Rows that are nearly the same say no more, and no interval is narrower than that one.
 
     Args:
         numerators: (n,) finite numbers, each within `bounds` times its denominator.
@@ -136,7 +137,8 @@ def clustered_ratio(
     if stderr < 1e-12:  # every cluster happens to have the same ratio: that is no evidence of certainty
         return Estimate(value, None, None, None, n, groups, "undefined")
     low, high = wilson_interval(value, stderr, freedom(u), bounds, confidence)
-    return Estimate(value, stderr, low, high, n, groups, "cluster-wilson")
+    least, most = constant_interval(value, groups, bounds, confidence)  # what shows in no cluster may still be there
+    return Estimate(value, stderr, min(low, least), max(high, most), n, groups, "cluster-wilson")
 
 
 def freedom(influence: NDArray[np.float64]) -> float:
@@ -144,7 +146,8 @@ def freedom(influence: NDArray[np.float64]) -> float:
 
     A variance that few clusters make is itself known badly, whatever their number. Satterthwaite 1946, "An Approximate
     Distribution of Estimates of Variance Components": 2 (sum u^2)^2 over the variance of sum u^2, here estimated by
-    sum u^4 - (sum u^2)^2 / G. Normal contributions give about G; K equal ones among many zeros about 2 K. At most G - 1.
+    sum u^4 - (sum u^2)^2 / G. Normal contributions give about G; K equal ones among many zeros about 2 K. At most
+    G - 1.
 
     Args:
         influence: (G,) u_c, not all 0.
