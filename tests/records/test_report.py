@@ -127,7 +127,8 @@ def test_unchanged_is_two_one_sided_tests_within_the_threshold(make_run) -> None
     base, other = rows(3), rows(3, a=0.01, b=0.01)
     runs = make_run("base", base), make_run("other", other)
     stats = by_hand(base["a"], other["a"])
-    for points, verdict in ((50.0, "unchanged"), (0.1, "inconclusive")):
+    lost = 100 * abs(np.mean([b[1] - a[1] for a, b in zip(base["a"], other["a"], strict=True)]))
+    for points, verdict in ((50.0, "unchanged"), (1.1 * lost, "inconclusive")):
         row = compare_runs(*runs, thresholds={"a": points}).rows[0]
         p = max(stats.ttest_mean(-points / 100, "larger")[1], stats.ttest_mean(points / 100, "smaller")[1])
         assert (row.verdict == "unchanged") == (p < 0.025)
@@ -381,7 +382,7 @@ def test_common_is_of_the_same_tasks_images_and_truths(make_run) -> None:
         table = moved.samples()
         changed = table.set_column(table.schema.get_field_index(column), column, pa.array(["x"] * table.num_rows))
         record = dataclasses.replace(moved.record, run_id=f"moved-{column}", samples=None)
-        with pytest.raises(PerpoError, match=f"800 shared samples {said}"):
+        with pytest.raises(PerpoError, match=f"{2 * SIZE} shared samples {said}"):
             compare_runs(one, write_run(one.path.parents[1], record, changed), common=True)
 
 
