@@ -141,7 +141,7 @@ def clustered_ratio(
     return Estimate(value, stderr, min(low, least), max(high, most), n, groups, "cluster-wilson")
 
 
-def freedom(influence: NDArray[np.float64]) -> float:
+def freedom(influence: NDArray) -> float:
     """Degrees of freedom of a clustered variance, from what each cluster adds to the value.
 
     A variance that few clusters make is itself known badly, whatever their number. Satterthwaite 1946, "An Approximate
