@@ -1,6 +1,9 @@
-"""Do the tests of perpo.paired keep their promises: type-I error, coverage and power on simulated clusters.
+"""Do the tests and intervals of perpo.paired and perpo.stats keep their promises, on simulated clusters?
 
     python benchmarks/simulate_tests.py [--trials 2000]
+
+Three tables: type-I error, coverage and power of a difference; coverage of one run's interval near the ends of the
+scale; and how often two runs of which one has lost are called unchanged.
 
 Images have 1 to 8 samples that share a difficulty, runs share most of it, and two of three splits stand on the
 same images. Each line is one kind of metric at one number of images; the plain t test over samples, which
@@ -19,6 +22,7 @@ from scipy.stats import ttest_1samp
 
 from perpo.paired import Difference, cluster_bootstrap, cluster_t, paired_sums, predicted_power
 from perpo.scores import BENCHMARKS
+from perpo.stats import Estimate, clustered_mean, clustered_ratio
 
 F1 = next(metric for metric in BENCHMARKS["pope"] if metric.name == "f1")
 
@@ -78,8 +82,50 @@ def line(kind: str, images: int, trials: int) -> list[str]:
     return [kind, str(images), *numbers]
 
 
+def one_run(rng: np.random.Generator, kind: str, images: int, most: int, quality: float) -> Estimate:
+    """One run's number: images of 1 to `most` samples, of which every third has one fate."""
+    image = np.repeat(np.arange(images), rng.integers(1, most + 1, images))
+    whole = rng.random(images) < 1 / 3
+    luck = np.where(whole[image], rng.random(images)[image], rng.random(len(image)))
+    right = (luck < quality).astype(float)
+    if kind == "mean":
+        return clustered_mean(right, image)
+    if kind == "mean of shares":  # such as IoU: nearly 1 where it is right, 0 where it is not
+        return clustered_mean(right * (1 - rng.uniform(0, 0.05, len(image))), image)
+    truth = rng.random(len(image)) < 0.5
+    said = np.where(right > 0, truth, ~truth)
+    found = {"tp": said & truth, "fp": said & ~truth, "fn": ~said & truth}
+    return clustered_ratio(*F1.sums({name: column.astype(float) for name, column in found.items()}), image)
+
+
+def coverage(kind: str, images: int, most: int, quality: float, trials: int) -> list[str]:
+    """How often one run's interval holds the true number, and how wide it is."""
+    rng = np.random.default_rng(images)
+    true = quality * 0.975 if kind == "mean of shares" else quality  # F1 of equal labels is the accuracy
+    found = [one_run(rng, kind, images, most, quality) for _ in range(trials)]
+    ends = [(each.ci_low, each.ci_high) for each in found if each.ci_low is not None and each.ci_high is not None]
+    covered = sum(low <= true <= high for low, high in ends) / len(ends)
+    width = float(np.mean([high - low for low, high in ends])) / 2
+    return [kind, str(images), f"1 to {most}", f"{quality:.2f}", f"{100 * covered:.1f}", f"{100 * width:.1f}"]
+
+
+def called_unchanged(images: int, most: int, loss: float, churn: float, trials: int, threshold: float = 0.005) -> float:
+    """How often a run is called unchanged that has lost `loss` of its samples, and `churn` both ways besides."""
+    rng, called = np.random.default_rng(images), 0
+    for _ in range(trials):
+        image = np.repeat(np.arange(images), rng.integers(1, most + 1, images))
+        whole = rng.random(images) < 1 / 3
+        luck = np.where(whole[image], rng.random(images)[image], rng.random(len(image)))
+        change = np.where(luck < loss + churn, -1.0, np.where(luck < loss + 2 * churn, 1.0, 0.0))
+        ones = np.ones(len(image))
+        told = cluster_t(paired_sums((1 + np.minimum(change, 0), ones), (1 - np.maximum(change, 0), ones), image))
+        within = told.equivalence
+        called += within is not None and -threshold < within[0] and within[1] < threshold
+    return called / trials
+
+
 def main() -> None:
-    """Print the table, and how long the largest comparison takes."""
+    """Print the tables, and how long the largest comparison takes."""
     from perpo.tables import Text
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -89,6 +135,22 @@ def main() -> None:
     rows = [line(kind, images, args.trials) for kind in ("mean", "F1") for images in (50, 200, 800)]
     notes = [f"Percent of {args.trials:,} trials; alpha is 5, intervals are meant to cover 95."]
     Text("Simulated comparisons", header, rows, notes).show()
+    rows = [
+        coverage(kind, images, most, quality, args.trials)
+        for kind in ("mean", "mean of shares", "F1")
+        for images, most in ((30, 1), (30, 8), (100, 1), (100, 8))
+        for quality in (0.7, 0.9, 0.95, 0.98)
+    ]
+    header = ["metric", "images", "samples each", "true value", "coverage", "half of the width"]
+    Text("One run's interval", header, rows, ["Percent; 95 is meant."]).show()
+    rows = [
+        [str(images), f"1 to {most}", f"{100 * churn:g}"]
+        + [f"{100 * called_unchanged(images, most, loss, churn, args.trials):.1f}" for loss in (0, 0.005, 0.01, 0.02)]
+        for images, most in ((60, 1), (300, 8), (1000, 1), (1000, 8), (3000, 1))
+        for churn in (0.0, 0.01)
+    ]
+    header = ["images", "samples each", "churn", "no loss", "0.5 (the threshold)", "1", "2 points lost"]
+    Text("How often a run is called unchanged", header, rows, ["Percent of the trials; threshold 0.5 points."]).show()
     rng, n = np.random.default_rng(1), 100_000
     for groups in (5_000, n):
         image = rng.integers(groups, size=n)

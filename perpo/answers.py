@@ -17,8 +17,9 @@ Kind = Literal["box", "yes_no", "text"]
 _THINK = "(?:seed:)?think|thinking|thoughts?|reasoning|analysis"
 _ANY = re.compile(r"<|boxed|answer|答案|◁|\[/?think", re.IGNORECASE)
 _THOUGHT = re.compile(
-    rf"(?P<open><(?:{_THINK})>|◁think▷|\[think\]|<\|begin_of_thought\|>)|</(?:{_THINK})>"
-    r"|◁/think▷|\[/think\]|<\|end_of_thought\|>",
+    rf"(?P<open><(?:{_THINK})>|◁think▷|\[think\]|<\|begin_of_thought\|>"
+    rf"|<\|channel\|>(?:analysis|commentary))|</(?:{_THINK})>|◁/think▷|\[/think\]|<\|end_of_thought\|>"
+    r"|<\|channel\|>final(?:<\|message\|>)?",
     re.IGNORECASE,
 )
 _ANSWER = re.compile(r"<(?P<close>/?)(?:answer|conclusion)>", re.IGNORECASE)

@@ -44,7 +44,11 @@ _METHODS = {"base": "base", "sft": "SFT", "rft": "RFT", "dpo": "DPO", "lipo": "L
 
 @dataclass(frozen=True)
 class Column:
-    """One metric of one task, or of a group's average (then `task` says of how many tasks)."""
+    """One metric of one task, or of a group's average (then `task` says of how many tasks).
+
+    `data` tells apart what other runs measured on other data of the same name: the first characters of the data's
+    digest; empty where there is one such data set alone, or where it is not known (of reported numbers).
+    """
 
     benchmark: str
     task: str
@@ -52,6 +56,12 @@ class Column:
     title: str
     unit: str
     higher_is_better: bool | None
+    data: str = ""
+
+    @property
+    def name(self) -> str:
+        """The task, and which data of that name."""
+        return told_apart(self.task, self.data)
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,11 @@ Differ = Callable[[Run, Run, Column], Difference | None]
 """Says by how much one run differs from another in a column, as `difference` does."""
 
 
+def told_apart(name: str, data: str) -> str:
+    """A task's name, with the data's mark where another data set has that name."""
+    return f"{name}#{data}" if data else name
+
+
 def boards(runs: Sequence[Run], differ: Differ | None = None) -> list[Board]:
     """Make the leaderboards: one of the runs that hold boxes, one of those that read pages, one of the others.
 
@@ -117,7 +132,8 @@ def boards(runs: Sequence[Run], differ: Differ | None = None) -> list[Board]:
 
 def _board(title: str, runs: Sequence[Run], differ: Differ) -> Board:
     judges = judge_names([run.record for run in runs])
-    named = [_row(run, judge) for run, judge in zip(runs, judges, strict=True)]
+    marks_of_data = data_marks([run.record for run in runs])
+    named = [_row(run, judge, marks_of_data) for run, judge in zip(runs, judges, strict=True)]
     rows = sorted(named, key=_place)
     columns = sorted(dict.fromkeys(column for row in rows for column in row.metrics), key=_column_place)
     marks: dict[tuple[int, Column], str] = {}
@@ -141,9 +157,37 @@ def judge_names(records: Sequence[RunRecord]) -> list[str]:
     ]
 
 
-def _row(run: Run, judge: str) -> Row:
+DataMarks = dict[tuple[str, str], str]
+"""By task (or average) and digest of its data: what tells the data apart from others of the same name."""
+
+
+def data_marks(records: Sequence[RunRecord]) -> DataMarks:
+    """How data sets that share a name are told apart: by the first six characters of their digest.
+
+    Data whose digest is not known, as of reported numbers, have no mark.
+    """
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for name, digest in _data_of(record).items():
+            found.setdefault(name, set()).update([digest] if digest else [])
+    return {(name, digest): digest[:6] for name, held in found.items() if len(held) > 1 for digest in held}
+
+
+def _data_of(record: RunRecord) -> dict[str, str]:
+    """The digest of the data of each task, and of each average of several; "" where it is not known."""
+    known = {task.task: task.data_sha256 or "" for task in record.tasks}
+    found = dict(known)
+    for group in record.groups:
+        if len(group.tasks) > 1:
+            parts = [known.get(task, "") for task in group.tasks]
+            found[_average(group)] = sha256("\n".join(parts).encode()).hexdigest() if all(parts) else ""
+    return found
+
+
+def _row(run: Run, judge: str, marks: DataMarks) -> Row:
     record = run.record
-    metrics = _metrics(record, f"judge {judge}")
+    data = {name: marks.get((name, digest), "") for name, digest in _data_of(record).items()}
+    metrics = _metrics(record, f"judge {judge}", data)
     return Row(run, record.model.id, method_of(record), record.name, metrics)
 
 
@@ -154,7 +198,7 @@ def method_of(record: RunRecord) -> str:
     return _METHODS.get(method, method)
 
 
-def _metrics(record: RunRecord, judge: str) -> dict[Column, Metric]:
+def _metrics(record: RunRecord, judge: str, data: dict[str, str]) -> dict[Column, Metric]:
     """The primary metric of each task, more of some, and the averages of groups of several tasks."""
     found: dict[Column, Metric] = {}
     for task in record.tasks:
@@ -162,11 +206,11 @@ def _metrics(record: RunRecord, judge: str) -> dict[Column, Metric]:
         if task.benchmark not in BENCHMARKS:
             names = tuple(metric.name for metric in task.metrics)
         by = judge if task.benchmark in JUDGED else ""
-        found |= _chosen(task.task, task.benchmark, task.metrics, names, by)
+        found |= _chosen(task.task, task.benchmark, task.metrics, names, data[task.task], by)
     for group in record.groups:
         if len(group.tasks) > 1:
             primary = (PRIMARY.get(group.benchmark, ""),)
-            found |= _chosen(_average(group), group.benchmark, group.metrics, primary)
+            found |= _chosen(_average(group), group.benchmark, group.metrics, primary, data[_average(group)])
     return found
 
 
@@ -176,16 +220,18 @@ def _average(group: GroupResult) -> str:
 
 
 def _chosen(
-    task: str, benchmark: str, metrics: list[Metric], names: Sequence[str], judge: str = ""
+    task: str, benchmark: str, metrics: list[Metric], names: Sequence[str], data: str, judge: str = ""
 ) -> dict[Column, Metric]:
     titles = {metric.name: metric.title for metric in BENCHMARKS.get(benchmark, ())}
     found = {}
     for name in names:
         metric = metric_of(metrics, name)
         if metric is not None and not (judge and metric.value is None):  # what awaits its judge has no column
-            title = _TITLES.get((task, metric.name)) or f"{task} {titles.get(metric.name, metric.name)}"
+            given = _TITLES.get((task, metric.name))
+            plain = f"{told_apart(task, data)} {titles.get(metric.name, metric.name)}"
+            title = plain if given is None else told_apart(given, data)
             title += f", {judge}" if judge else ""
-            found[Column(benchmark, task, metric.name, title, metric.unit, metric.higher_is_better)] = metric
+            found[Column(benchmark, task, metric.name, title, metric.unit, metric.higher_is_better, data)] = metric
     return found
 
 

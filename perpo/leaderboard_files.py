@@ -99,6 +99,8 @@ def notes(found: Board) -> list[str]:
         notes.append(f"{what}; blank where they cannot be had.")
     if found.marks:
         notes.append("Best of its base (* or bold) where it is better than every other run, paired by sample; ≈ tied.")
+    if any(column.data for column in found.columns):
+        notes.append("#: other data of the same name; these are the first characters of its digest.")
     told = dict.fromkeys(
         f"{row.label}, {task.task}: {task.note}." for row in found.rows for task in row.run.record.tasks if task.note
     )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perpo.discordance import FEW, contributions, discordant_interval, effective
 from perpo.stats import checked_sums, constant_interval
 
 Sums = tuple[ArrayLike, ArrayLike]
@@ -38,7 +39,8 @@ class Difference:
         value: The difference, on the scale of the scores.
         stderr: Its clustered standard error.
         interval: The 95% interval.
-        interval90: The 90% interval, which two one-sided tests at 5% stand for (TOST).
+        equivalence: The interval that must lie within a threshold before the runs count as equal; at least as wide as
+            `interval`, see `cluster_t`.
         p_value: Two-sided, of no difference.
         n: Number of samples.
         n_clusters: Number of clusters.
@@ -48,7 +50,7 @@ class Difference:
     value: float | None
     stderr: float | None
     interval: tuple[float, float] | None
-    interval90: tuple[float, float] | None
+    equivalence: tuple[float, float] | None
     p_value: float | None
     n: int
     n_clusters: int
@@ -130,6 +132,10 @@ def cluster_t(sums: PairedSums, *, bounds: tuple[float, float] = (-1.0, 1.0)) ->
     seen; the interval is then that of `perpo.stats.constant_interval`, and the p-value the level at which it ends
     at 0. Clusters that all come out even while their samples differ define neither. Intervals are cut to the bounds.
 
+    Where fewer than `perpo.discordance.FEW` clusters tell the runs apart, a t interval covers too seldom, and reaches
+    at least as far as that of `perpo.discordance.discordant_interval`. The interval that equivalence is told by always
+    does, and allows for losses and gains that show in none of the clusters.
+
     Args:
         sums: What `paired_sums` gave.
         bounds: What the difference of a sample can be at least and at most.
@@ -149,17 +155,32 @@ def cluster_t(sums: PairedSums, *, bounds: tuple[float, float] = (-1.0, 1.0)) ->
         return Difference(value, None, None, None, None, sums.n, groups, "undefined")
     if stderr < _NO_SPREAD:
         return _constant(value, sums.n, groups, bounds)
-    ends = [float(stdtrit(groups - 1, 0.5 + confidence / 2)) * stderr for confidence in (0.95, 0.9)]
-    wide, narrow = ((max(value - half, bounds[0]), min(value + half, bounds[1])) for half in ends)
+    half = float(stdtrit(groups - 1, 0.975)) * stderr
+    ends = _widened(sums, (value - half, value + half), bounds)
     p = float(2 * stdtr(groups - 1, -abs(value) / stderr))
-    return Difference(value, stderr, wide, narrow, p, sums.n, groups, "cluster-t")
+    return Difference(value, stderr, *ends, p, sums.n, groups, "cluster-t")
+
+
+def _widened(
+    sums: PairedSums, ends: tuple[float, float], bounds: tuple[float, float]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The interval, and that of equivalence, from one that is right where many clusters tell the runs apart."""
+    parts = contributions(sums.above, sums.below)
+
+    def hull(*others: tuple[float, float]) -> tuple[float, float]:
+        every = (ends, *others)
+        return max(min(low for low, _ in every), bounds[0]), min(max(high for _, high in every), bounds[1])
+
+    seen = discordant_interval(parts, bounds[1], unseen=False)
+    interval = hull(seen) if effective(parts) < FEW else hull()
+    return interval, hull(seen, discordant_interval(parts, bounds[1], unseen=True))
 
 
 def _constant(value: float, n: int, groups: int, bounds: tuple[float, float]) -> Difference:
-    wide, narrow = (constant_interval(value, groups, bounds, confidence) for confidence in (0.95, 0.9))
+    ends = constant_interval(value, groups, bounds, 0.95)
     end = bounds[0] if value > 0 else bounds[1]
     p = min(1.0, 2 * (1 - value / (value - end)) ** groups) if value else 1.0
-    return Difference(value, None, wide, narrow, p, n, groups, "cluster-exact")
+    return Difference(value, None, ends, ends, p, n, groups, "cluster-exact")
 
 
 def _influence(sums: PairedSums) -> NDArray[np.float64]:
@@ -176,7 +197,8 @@ def cluster_bootstrap(
     """The difference with a bootstrap of its clusters: the statistic itself is drawn again, nothing is linearised.
 
     Each draw takes G clusters with replacement, an image with all its samples of both runs and of all strata
-    (Field and Welsh 2007, "Bootstrapping clustered data", the cluster bootstrap). Intervals are percentiles; the
+    (Field and Welsh 2007, "Bootstrapping clustered data", the cluster bootstrap). Intervals are percentiles, and where
+    few clusters tell the runs apart at least as wide as for `cluster_t`; the
     p-value is that of the draws centred at 0: (1 + #{|D* - D| >= |D|}) / (draws + 1) (Davison and Hinkley 1997,
     "Bootstrap Methods and their Application", section 4.4). Draws in which a stratum loses all its denominators
     are left out. With fewer than 50 clusters draws hold too few different ones, and alarm too often: there it is
@@ -196,10 +218,11 @@ def cluster_bootstrap(
     stderr = float(drawn.std(ddof=1)) if len(drawn) > 1 else 0.0
     if stderr < _NO_SPREAD:
         return cluster_t(sums, bounds=bounds)
-    low, low90, high90, high = (float(end) for end in np.percentile(drawn, (2.5, 5, 95, 97.5)))
+    low, high = (float(end) for end in np.percentile(drawn, (2.5, 97.5)))
     extreme = int((np.abs(drawn - value) >= abs(value)).sum())
     p = (1 + extreme) / (len(drawn) + 1)
-    return Difference(value, stderr, (low, high), (low90, high90), p, sums.n, groups, "cluster-bootstrap")
+    ends = _widened(sums, (low, high), bounds)
+    return Difference(value, stderr, *ends, p, sums.n, groups, "cluster-bootstrap")
 
 
 def _draw(sums: PairedSums, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:

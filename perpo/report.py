@@ -6,8 +6,9 @@ threshold d:
 
     regressed     adjusted p < 0.05 and g <= -d
     improved      adjusted p < 0.05 and g >= d
-    unchanged     the 90% interval lies within (-d, d), which is two one-sided tests at 5% (Schuirmann 1987),
-                  or all answers score the same
+    identical     every response is the same in both runs, and so are the scores
+    unchanged     the 95% interval of equivalence (see `perpo.paired.cluster_t`) lies within (-d, d): two one-sided
+                  tests (Schuirmann 1987) at 2.5%, because with clusters of many sizes those at 5% erred more often
     inconclusive  anything else; the smallest effect that would have been found is given
 """
 
@@ -29,7 +30,7 @@ from perpo.records import GroupResult
 from perpo.scores import BENCHMARKS, PRIMARY, Definition
 from perpo.store import Run
 
-Verdict = Literal["regressed", "inconclusive", "unchanged", "improved"]
+Verdict = Literal["regressed", "inconclusive", "unchanged", "improved", "identical"]
 
 ALPHA = 0.05
 THRESHOLD = 0.5
@@ -38,11 +39,12 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Waiver:
-    """A known loss that may pass: in which task, why, and until when."""
+    """A known loss that may pass: in which task, of at most how many points, why, and until when."""
 
     task: str
     reason: str
     expires: date
+    max_loss: float
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,15 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of the rows, waived ones left out."""
-        found = {row.verdict for row in self.rows if row.waiver is None}
-        order: tuple[Verdict, ...] = ("regressed", "inconclusive", "improved")
-        return next((verdict for verdict in order if verdict in found), "unchanged")
+        """The worst of the rows; a loss that is waived counts as "unchanged"."""
+        found = {row.verdict if row.waiver is None else "unchanged" for row in self.rows}
+        order: tuple[Verdict, ...] = ("regressed", "inconclusive", "improved", "unchanged")
+        return next((verdict for verdict in order if verdict in found), "identical")
+
+    @property
+    def waived(self) -> list[Row]:
+        """The rows whose regression a waiver lets pass."""
+        return [row for row in self.rows if row.waiver is not None]
 
 
 def compare_runs(
@@ -121,6 +128,7 @@ def compare_runs(
     *,
     thresholds: Mapping[str, float] | None = None,
     common: bool = False,
+    strict: bool = False,
     waivers: Sequence[Waiver] = (),
     today: date | None = None,
     read: Callable[[Run], Scores] = read_scores,
@@ -132,7 +140,8 @@ def compare_runs(
         candidate: What is new.
         thresholds: Points (0 to 100 of the metric's scale) by task, group or benchmark; "" for all others.
         common: Compare the tasks and samples that both have, rather than refuse.
-        waivers: Known losses; expired ones do not count and are named.
+        strict: Refuse runs that were scored by other code, rather than say so.
+        waivers: Known losses; expired ones, and those that a loss is larger than, do not count and are named.
         today: For the waivers; by default the date in UTC.
         read: Where scores come from, for those who have kept them.
 
@@ -143,8 +152,8 @@ def compare_runs(
     for run in (baseline, candidate):
         _check_complete(run)
     check_comparable(candidate, baseline, common=common)
+    notes = _other_code(candidate, baseline, strict)
     ours, theirs = read(candidate), read(baseline)
-    notes = []
     if common:
         counts = len(ours.keys), len(theirs.keys)
         ours, theirs = shared_samples(ours, theirs)
@@ -159,14 +168,10 @@ def compare_runs(
     parts, numbered = _parts(baseline, set(ours.tasks)), (_numbered(ours), _numbered(theirs))
     rows = [_row(part, *numbered, thresholds or {}) for part in parts]
     _check_names(thresholds or {}, waivers, rows)
-    rows = _decided(rows)
+    rows = _decided(rows, _alike(baseline, candidate, ours))
     notes += _unjudged(rows, ours)
-    live, expired = _live(waivers, today)
-    notes += [f"The waiver for {each.task} expired on {each.expires} ({each.reason})." for each in expired]
-    rows = [
-        replace(row, waiver=live.get(row.task)) if row.verdict == "regressed" and row.task in live else row
-        for row in rows
-    ]
+    rows, more = _waived(rows, waivers, today)
+    notes += more
     regressed = {task for row in rows if row.verdict == "regressed" for task in row.tasks}
     worst = flips(baseline, candidate, ours, theirs, regressed)
     return Report(baseline, candidate, rows, worst, len(ours.keys), notes)
@@ -181,6 +186,32 @@ def _check_targets(candidate: Run, baseline: Run, shared: Scores) -> None:
         targets.append([told[key] for key in shared.keys.tolist()])
     if changed := sum(new != old for new, old in zip(*targets, strict=True)):
         raise PerpoError(f"{changed} shared samples have another truth", "evaluate both on the same data")
+
+
+def _other_code(candidate: Run, baseline: Run, strict: bool) -> list[str]:
+    """Say that two runs were scored by other code of the same version; with `strict`, refuse them."""
+    new, old = (run.record.suite.get("sha256") for run in (candidate, baseline))
+    if new == old or None in (new, old):
+        return []
+    said = f"{candidate.record.name} and {baseline.record.name} were scored by other code ({new:.8} against {old:.8})"
+    if strict:
+        raise PerpoError(said, "perpo-eval --rescore RUN scores both by one code; without --strict the report says it")
+    return [f"{said}; the versions of the tasks are the same, so that no number should differ by that."]
+
+
+def _alike(baseline: Run, candidate: Run, shared: Scores) -> set[str]:
+    """The tasks of whose shared samples every response is the same in both runs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    keys = pa.array(shared.keys.tolist(), pa.string())
+    told = []
+    for run in (baseline, candidate):
+        table = run.samples(["sample_key", "response"])
+        told.append(table.filter(pc.is_in(table["sample_key"], value_set=keys)).sort_by("sample_key")["response"])
+    same = pc.fill_null(pc.equal(*(part.combine_chunks() for part in told)), False)  # no answer is like no other
+    other = ~same.to_numpy(zero_copy_only=False)
+    return set(np.unique(shared.tasks).tolist()) - set(np.unique(shared.tasks[other]).tolist())
 
 
 def _check_complete(run: Run) -> None:
@@ -259,7 +290,7 @@ def _unjudged(rows: Sequence[Row], scores: Scores) -> list[str]:
     return found
 
 
-def _decided(rows: Sequence[Row]) -> list[Row]:
+def _decided(rows: Sequence[Row], alike: set[str]) -> list[Row]:
     """The rows with their adjusted p-values, verdicts and smallest detectable effects."""
     tested = [row for row in rows if row.difference.p_value is not None]
     adjusted = dict(zip(map(id, tested), holm([row.difference.p_value or 0.0 for row in tested]), strict=True))
@@ -268,18 +299,18 @@ def _decided(rows: Sequence[Row]) -> list[Row]:
         p, stderr = adjusted.get(id(row)), row.difference.stderr
         level = ALPHA / len(tested) if tested else ALPHA  # what Holm asks of the smallest p-value
         mde = None if stderr is None else minimum_detectable_effect(stderr, row.difference.n_clusters, alpha=level)
-        found.append(replace(row, p_adjusted=p, verdict=_verdict(row, p), mde=mde))
+        same = row.difference.value == 0 and alike.issuperset(row.tasks)  # a judge may rate one answer in two ways
+        found.append(replace(row, p_adjusted=p, verdict="identical" if same else _verdict(row, p), mde=mde))
     return found
 
 
 def _verdict(row: Row, p: float | None) -> Verdict:
-    gain, within = row.gain, row.difference.interval90
+    gain, within = row.gain, row.difference.equivalence
     if gain is None or p is None:
         return "inconclusive"
     if p < ALPHA and abs(gain) >= row.threshold:
         return "improved" if gain > 0 else "regressed"
-    same = row.difference.method == "cluster-exact" and gain == 0
-    if same or (within is not None and -row.threshold < within[0] and within[1] < row.threshold):
+    if within is not None and -row.threshold < within[0] and within[1] < row.threshold:
         return "unchanged"
     return "inconclusive"
 
@@ -299,6 +330,18 @@ def _check_names(thresholds: Mapping[str, float], waivers: Sequence[Waiver], row
             raise PerpoError(f"--threshold {name}={points:g} is not between 0 and 100 points", "such as 0.5")
 
 
-def _live(waivers: Sequence[Waiver], today: date | None) -> tuple[dict[str, Waiver], list[Waiver]]:
-    now = today or datetime.now(UTC).date()
-    return {w.task: w for w in waivers if w.expires >= now}, [w for w in waivers if w.expires < now]
+def _waived(rows: Sequence[Row], waivers: Sequence[Waiver], today: date | None) -> tuple[list[Row], list[str]]:
+    """The rows with the waivers that let their losses pass, and what is to be said of those that do not."""
+    now, notes, live = today or datetime.now(UTC).date(), [], {}
+    regressed = {row.task: row for row in rows if row.verdict == "regressed"}
+    for waiver in waivers:
+        row = regressed.get(waiver.task)
+        lost = 0.0 if row is None or row.gain is None else -row.gain * 100 / row.metric.scale
+        if waiver.expires < now:
+            notes.append(f"The waiver for {waiver.task} expired on {waiver.expires} ({waiver.reason}).")
+        elif lost > waiver.max_loss:
+            allowed = f"a loss of at most {waiver.max_loss:g} points, and {lost:.2f} were lost"
+            notes.append(f"The waiver for {waiver.task} is for {allowed} ({waiver.reason}).")
+        else:
+            live[waiver.task] = waiver
+    return [replace(row, waiver=live.get(row.task)) if row.task in regressed else row for row in rows], notes

@@ -27,7 +27,7 @@ from perpo.tables import FRACTION, TINY_NOTE, Text, is_tiny, judge_note, literal
 COMMENT_LIMIT = 65_000
 """Bytes of Markdown: a comment on a pull request takes 65,536 characters, a step summary 1 MiB."""
 
-_MARKS = {"regressed": "▼", "improved": "▲", "unchanged": "=", "inconclusive": "?"}
+_MARKS = {"regressed": "▼", "improved": "▲", "unchanged": "=", "identical": "≡", "inconclusive": "?"}
 _THUMBNAIL = 320  # pixels
 _COLOURS = {"truth": TRUTH, "baseline": BASELINE, "candidate": CANDIDATE}
 _CONTROL = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 cannot hold
@@ -40,8 +40,9 @@ def headline(report: Report) -> str:
     told = ", ".join(f"{row.task} {_points(row, row.gain, signed=True)}" for row in rows[:8] if row.gain is not None)
     more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
     detail = f" ({told}{more} points)" if told and report.verdict in ("regressed", "improved") else ""
-    waived = sum(row.waiver is not None for row in report.rows)
-    return f"{report.verdict}: {names}{detail}" + (f" ({waived} waived)" if waived else "")
+    waived = ", ".join(f"{row.task} {_points(row, row.gain, signed=True)}" for row in report.waived[:8])
+    waived += f" and {len(report.waived) - 8} more" if len(report.waived) > 8 else ""
+    return f"{report.verdict}: {names}{detail}" + (f"; losses that are waived: {waived} points" if waived else "")
 
 
 def short(name: str) -> str:
@@ -71,18 +72,21 @@ def _notes(report: Report) -> list[str]:
     notes = [
         f"Gain: candidate minus baseline in the better direction, in points of 100{unless}, paired over "
         f"{report.samples:,} samples and clustered by image. Regressed: p below {ALPHA} and a loss of at least the "
-        "threshold; unchanged: the 90% interval lies within the threshold; otherwise inconclusive, with the effect "
-        "that would have been seen with a power of 80%.",
+        "threshold; identical: every response is the same; unchanged: an interval that allows for what so few images "
+        "cannot show lies within the threshold; otherwise inconclusive, with the effect that would have been seen with "
+        "a power of 80%.",
         *report.notes,
         *judge_note([report.candidate.record]),
     ]
     for row in report.rows:
         if row.waiver:
-            notes.append(f"Waived until {row.waiver.expires}: {row.task} ({row.waiver.reason}).")
+            waiver = row.waiver
+            upto = f"until {waiver.expires}, up to {waiver.max_loss:g} points"
+            notes.append(f"Waived {upto}: {row.task} ({waiver.reason}).")
     if any(row.difference.method == "cluster-exact" and not row.difference.value for row in report.rows):
         notes.append(
-            "Where no sample's score differs there is no spread to test by: that is unchanged too, and the interval is "
-            "what so few images leave open."
+            "Where no sample's score differs there is no spread to test by: the interval is what so few images leave "
+            "open."
         )
     return [*notes, TINY_NOTE] if is_tiny(report.candidate.record) else notes
 
@@ -107,7 +111,7 @@ def markdown(report: Report, limit: int = COMMENT_LIMIT) -> str:
 def _head_markdown(report: Report, limit: int) -> str:
     """Verdict, table, notes and runs; of a table that is too long the worst rows."""
     told = table(report)
-    severity = {"regressed": 0, "inconclusive": 1, "improved": 2, "unchanged": 3}
+    severity = {"regressed": 0, "inconclusive": 1, "improved": 2, "unchanged": 3, "identical": 4}
     order = sorted(range(len(report.rows)), key=lambda n: severity[report.rows[n].verdict])
     count = len(order)
     while True:
@@ -201,7 +205,11 @@ def as_json(report: Report) -> dict[str, Any]:
             "higher_is_better": row.metric.higher_is_better,
             "gain": row.gain,
         }
-        data["waiver"] = row.waiver and {"reason": row.waiver.reason, "expires": row.waiver.expires.isoformat()}
+        data["waiver"] = row.waiver and {
+            "reason": row.waiver.reason,
+            "expires": row.waiver.expires.isoformat(),
+            "max_loss": row.waiver.max_loss,
+        }
         rows.append(data)
     runs = {name: run.record.run_id for name, run in (("baseline", report.baseline), ("candidate", report.candidate))}
     flips = [dataclasses.asdict(flip) for flip in report.flips]

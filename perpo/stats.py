@@ -3,14 +3,16 @@
 Expressions about one image share its difficulty, so they are no independent draws: the interval
 clusters by image. Formula: Miller 2024, "Adding Error Bars to Evals" (arXiv 2411.00640), section 2.2,
 whose clustered standard error is the CR0 estimator, here with the CR1 correction G / (G - 1) for the
-number of clusters G and the t quantile with G - 1 degrees of freedom (Cameron and Miller 2015, "A
-Practitioner's Guide to Cluster-Robust Inference", sections II and VI).
+number of clusters G (Cameron and Miller 2015, "A Practitioner's Guide to Cluster-Robust Inference",
+section II). Value plus or minus t standard errors covers too seldom near the ends of the scale, and leaves
+it; the interval is Wilson's for the number of independent draws that would have this standard error: see
+`wilson_interval`. `benchmarks/simulate_tests.py` measures its coverage.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,7 +31,7 @@ class Estimate:
         ci_high: Upper end of the interval, or None.
         n: Number of scores.
         n_clusters: Number of clusters.
-        ci_method: How the interval was made: "cluster-t", "cluster-exact", "cluster-bootstrap", or "undefined".
+        ci_method: How the interval was made: "cluster-wilson", "cluster-exact", "cluster-bootstrap", or "undefined".
     """
 
     value: float | None
@@ -93,6 +95,7 @@ def clustered_ratio(
     When every row has the same ratio, spread cannot be seen and the standard error is undefined. The
     bounds still give an interval: at most u = 1 - (alpha / 2)^(1 / G) of the clusters can hold anything
     else (Clopper and Pearson 1934 with 0 of G), so the ratio lies within u of the way to either bound.
+    Rows that are nearly the same say no more, and no interval is narrower than that one.
 
     Args:
         numerators: (n,) finite numbers, each within `bounds` times its denominator.
@@ -110,8 +113,6 @@ def clustered_ratio(
         ValueError: Unequal lengths, a number that is not finite, a negative denominator, or a numerator
             without a denominator.
     """
-    from scipy.special import stdtrit  # Student's t quantile; scipy.stats takes a second to import
-
     a, b = checked_sums(numerators, denominators, clusters, strata)
     n = len(a)
     if n == 0:
@@ -135,8 +136,55 @@ def clustered_ratio(
     stderr = float(np.sqrt(groups / (groups - 1) * np.square(u).sum()))
     if stderr < 1e-12:  # every cluster happens to have the same ratio: that is no evidence of certainty
         return Estimate(value, None, None, None, n, groups, "undefined")
-    half = float(stdtrit(groups - 1, 0.5 + confidence / 2)) * stderr
-    return Estimate(value, stderr, value - half, value + half, n, groups, "cluster-t")
+    low, high = wilson_interval(value, stderr, freedom(u), bounds, confidence)
+    least, most = constant_interval(value, groups, bounds, confidence)  # what shows in no cluster may still be there
+    return Estimate(value, stderr, min(low, least), max(high, most), n, groups, "cluster-wilson")
+
+
+def freedom(influence: NDArray) -> float:
+    """Degrees of freedom of a clustered variance, from what each cluster adds to the value.
+
+    A variance that few clusters make is itself known badly, whatever their number. Satterthwaite 1946, "An Approximate
+    Distribution of Estimates of Variance Components": 2 (sum u^2)^2 over the variance of sum u^2, here estimated by
+    sum u^4 - (sum u^2)^2 / G. Normal contributions give about G; K equal ones among many zeros about 2 K. At most
+    G - 1.
+
+    Args:
+        influence: (G,) u_c, not all 0.
+    """
+    groups, squares = len(influence), np.square(influence)
+    total = squares.sum()
+    spread = np.square(squares).sum() - total**2 / groups
+    return float(min(groups - 1, 2 * total**2 / spread)) if spread > 0 else groups - 1.0
+
+
+def wilson_interval(
+    value: float, stderr: float, df: float, bounds: tuple[float, float], confidence: float = 0.95
+) -> tuple[float, float]:
+    """Wilson's score interval (1927) of a value between bounds, for the draws that its standard error is worth.
+
+    On the scale from 0 to 1 a share p of m independent draws has the variance p (1 - p) / m. So a standard error s is
+    worth m = p (1 - p) / s^2 draws, times (z / t)^2 because s is estimated with `df` degrees of freedom (Korn and
+    Graubard 1998, "Confidence Intervals for Proportions With Small Expected Number of Positive Counts Estimated From
+    Survey Data"). The interval holds the shares from which p is at most z standard errors away; it keeps within the
+    bounds. A mean of scores that are not 0 or 1 varies less, and is worth the more draws.
+
+    Args:
+        value: Strictly between the bounds.
+        stderr: Its standard error, above 0.
+        df: Degrees of freedom, see `freedom`.
+        bounds: What the value can be at least and at most.
+        confidence: Coverage of the interval.
+    """
+    from scipy.special import stdtrit  # scipy.stats takes a second to import
+
+    width = bounds[1] - bounds[0]
+    p, s = min(max((value - bounds[0]) / width, 0.0), 1.0), stderr / width
+    t = float(stdtrit(df, 0.5 + confidence / 2))
+    ratio = (t * s) ** 2 / max(p * (1 - p), np.finfo(float).tiny)  # z^2 / m
+    centre, half = p + ratio / 2, float(np.sqrt(ratio * p * (1 - p) + ratio**2 / 4))
+    low, high = ((centre + sign * half) / (1 + ratio) for sign in (-1, 1))
+    return bounds[0] + width * max(low, 0.0), bounds[0] + width * min(high, 1.0)
 
 
 def bootstrap_ratio(
@@ -156,7 +204,7 @@ def bootstrap_ratio(
     few clusters, at the levels of the expanded percentile interval: Phi(sqrt(G / (G - 1)) t), t the quantile of G - 1
     degrees of freedom (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", arXiv 1411.5279). Where
     `clustered_ratio` sees no spread, or fewer than 10 clusters, of which draws hold too few different ones, its
-    result stands, cut to the bounds.
+    result stands.
 
     Args:
         numerators: As there.
@@ -173,10 +221,8 @@ def bootstrap_ratio(
     from scipy.special import ndtr, stdtrit
 
     found = clustered_ratio(numerators, denominators, clusters, strata, bounds=bounds)
-    if found.ci_method != "cluster-t" or found.ci_low is None or found.ci_high is None:
+    if found.ci_method != "cluster-wilson" or found.n_clusters < _FEWEST:
         return found
-    if found.n_clusters < _FEWEST:
-        return replace(found, ci_low=max(found.ci_low, bounds[0]), ci_high=min(found.ci_high, bounds[1]))
     a, b = checked_sums(numerators, denominators, clusters, strata)
     stratum = np.zeros(len(a), dtype=int) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
     used = b > 0
@@ -192,7 +238,7 @@ def bootstrap_ratio(
     drawn = drawn[np.isfinite(drawn)]
     wider = np.sqrt(groups / (groups - 1))
     level = ndtr(wider * stdtrit(groups - 1, 0.025))
-    low, high = (float(end) for end in np.quantile(drawn, (level, 1 - level)))
+    low, high = (float(end) for end in np.clip(np.quantile(drawn, (level, 1 - level)), *bounds))
     stderr = float(wider * drawn.std(ddof=1))
     return Estimate(found.value, stderr, low, high, found.n, groups, "cluster-bootstrap")
 

@@ -28,7 +28,7 @@ MARKS = [
         ("<thoughts>A</thoughts>B", "B"),
         ("<analysis>A</analysis>B", "B"),
         ("<analysis>A</analysis><think>B</think><answer>C</answer>", "C"),
-        ("<seed:think>A</seed:think>B", "B"),
+        ("<|channel|>analysis<|message|>A<|end|><|start|>assistant<|channel|>final<|message|>B", "B"),
         ("<|begin_of_thought|>A<|end_of_thought|>B", "B"),
         ("◁think▷A◁/think▷B", "B"),
         ("[THINK]A[/THINK]B", "B"),

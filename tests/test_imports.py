@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent
 TORCH_FREE = [
     "perpo.box_formats", "perpo.model_boxes", "perpo.readings", "perpo.truths",
     "perpo", "perpo.boxes", "perpo.rewards", "perpo.families", "perpo.data", "perpo.records", "perpo.store",
-    "perpo.stats", "perpo.compare", "perpo.tables", "perpo.run_tables", "perpo.scores", "perpo.prompts",
+    "perpo.stats", "perpo.discordance", "perpo.compare", "perpo.tables", "perpo.run_tables", "perpo.scores",
+    "perpo.prompts",
     "perpo.train_arguments", "perpo.cli.train", "perpo.cli.sample", "perpo.tiny", "perpo.tiny.world",
     "perpo_eval.cli", "perpo_eval.run_cli", "perpo_eval.recipe", "perpo_eval.experiment", "perpo_eval.suites",
     "perpo_eval.metrics.grounding", "perpo_eval.metrics.pope", "perpo_eval.metrics.ocr", "perpo_eval.scoring",

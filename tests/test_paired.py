@@ -49,7 +49,7 @@ def test_a_difference_of_means_equals_statsmodels() -> None:
     assert (found.value, found.stderr) == pytest.approx((fit.params[0], fit.bse[0]))
     assert found.p_value == pytest.approx(fit.pvalues[0])
     assert found.interval == pytest.approx(tuple(fit.conf_int(0.05)[0]))
-    assert found.interval90 == pytest.approx(tuple(fit.conf_int(0.1)[0]))
+    assert found.equivalence[0] <= found.interval[0] < found.interval[1] <= found.equivalence[1]
     assert (found.n, found.n_clusters, found.method) == (len(one), 60, "cluster-t")
 
 
@@ -59,7 +59,8 @@ def test_with_strata_it_is_the_mean_of_the_differences_clustered_jointly() -> No
     found = cluster_t(of_means(one, other, label, strata))
     expected = clustered_mean(one - other, label, strata, bounds=(-1, 1))
     assert (found.value, found.stderr) == pytest.approx((expected.value, expected.stderr))
-    assert found.interval == pytest.approx((expected.ci_low, expected.ci_high))
+    half = student.ppf(0.975, found.n_clusters - 1) * expected.stderr
+    assert found.interval == pytest.approx((found.value - half, found.value + half))
 
 
 def f1_sums(said: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,8 +122,38 @@ def test_an_interval_ends_where_no_difference_can_be() -> None:
     found = cluster_t(of_means(np.array([1.0, 1.0]), np.array([0.0, 0.5]), np.arange(2)))
     assert found.stderr == pytest.approx(0.25)  # times 12.7
     assert found.interval == (-1.0, 1.0)
-    low, high = found.interval90
-    assert (low, high) == (pytest.approx(0.75 - 0.25 * student.ppf(0.95, 1)), 1.0)
+    assert found.equivalence == (-1.0, 1.0)
+
+
+def test_few_losses_are_limited_as_clopper_and_pearson_limit_a_share() -> None:
+    """3 of 60 images are lost, each of one sample: the losses are a binomial share, the gains 0 of 60."""
+    lost = np.array([1.0] * 3 + [0.0] * 57)
+    found = cluster_t(of_means(1 - lost, np.ones(60), np.arange(60)))
+    share, none = binomtest(3, 60).proportion_ci(0.95), binomtest(0, 60).proportion_ci(0.95)
+    low = -0.05 - (share.high - 0.05)  # no gain was seen that could be fewer
+    high = -0.05 + np.hypot(none.high, 0.05 - share.low)  # Zou and Donner's square of both limits
+    assert found.equivalence == pytest.approx((low, high))
+    assert found.interval[0] == pytest.approx(low)
+
+
+def test_what_shows_in_none_of_the_images_is_allowed_for_before_runs_count_as_equal() -> None:
+    """A flip of a hundredth in one of 60 images says nothing of what a whole image lost would be."""
+    one, other = np.ones(60), np.array([1.0] * 59 + [0.99])
+    found = cluster_t(of_means(other, one, np.arange(60)))
+    unseen = binomtest(0, 60).proportion_ci(0.95).high
+    assert found.equivalence[0] <= found.value - unseen + 1e-3
+    assert found.equivalence[1] >= unseen - 1e-3
+    assert found.interval[1] - found.interval[0] < 0.01
+
+
+def test_a_lost_share_of_the_threshold_is_seldom_called_equal() -> None:
+    """1,000 images of which 0.5% are lost, and a threshold of 0.5 points: at most 1 in 20."""
+    rng, called = np.random.default_rng(1), 0
+    for _ in range(300):
+        lost = (rng.random(1000) < 0.005).astype(float)
+        low, high = cluster_t(of_means(1 - lost, np.ones(1000), np.arange(1000))).equivalence
+        called += low > -0.005 and high < 0.005
+    assert called <= 15
 
 
 def test_a_run_that_is_better_on_every_sample_is_tested_by_its_signs() -> None:

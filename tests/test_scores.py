@@ -26,8 +26,11 @@ def test_a_mean_and_its_interval_by_hand() -> None:
     found = MEAN.estimate({"iou": scores}, array("a", "a", "b", "b"), array(0, 0, 0, 0))
     stderr = math.sqrt(2 / 1 * (0.1**2 + 0.1**2))
     assert (found.value, found.stderr) == (pytest.approx(0.4), pytest.approx(stderr))
-    assert found.ci_high - found.value == pytest.approx(t.ppf(0.975, 1) * stderr)
-    assert (found.n, found.n_clusters, found.ci_method) == (4, 2, "cluster-t")
+    # Wilson's limits p of 0.4 solve (0.4 - p)^2 = z^2 p (1 - p) / m, with z^2 / m = t^2 s^2 / (0.4 * 0.6).
+    ratio = (t.ppf(0.975, 1) * stderr) ** 2 / (0.4 * 0.6)
+    assert (0.4 - found.ci_high) ** 2 == pytest.approx(ratio * found.ci_high * (1 - found.ci_high))
+    assert (0.4 - found.ci_low) ** 2 == pytest.approx(ratio * found.ci_low * (1 - found.ci_low))
+    assert (found.n, found.n_clusters, found.ci_method) == (4, 2, "cluster-wilson")
 
 
 def test_f1_and_its_interval_by_hand() -> None:
@@ -201,13 +204,11 @@ def test_intervals_of_judged_metrics_on_two_images_stay_in_their_range() -> None
         metric.name: metric.estimate(columns, np.arange(2), np.zeros(2))
         for metric in metrics_of("mmhal", list(columns))
     }
-    ends = {name: (each.value, each.ci_low, each.ci_high) for name, each in found.items()}
-    assert ends == {
-        "score": (3, 0, 6),
-        "score:other": (3, 0, 6),
-        "hallucination_rate": (0.5, 0, 1),
-        "missing": (0.5, 0, 1),
-    }
+    values = {"score": 3, "score:other": 3, "hallucination_rate": 0.5, "missing": 0.5}
+    assert {name: each.value for name, each in found.items()} == values
+    for name, each in found.items():
+        whole = 2 * values[name]
+        assert 0 <= each.ci_low < 0.01 * whole < 0.99 * whole < each.ci_high <= whole
 
 
 def test_how_far_two_runs_can_be_apart() -> None:

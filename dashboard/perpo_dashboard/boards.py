@@ -94,7 +94,7 @@ def split(found: Board) -> list[Board]:
     made = [board_views.arranged(found, sorted(rows), _headline_first(found, columns)) for columns, rows in parts]
     if len(made) == 1:
         return made
-    return [dataclasses.replace(part, title=f"{part.title}: {_data(part)}") for part in made]
+    return [dataclasses.replace(part, title=title) for part, title in zip(made, _titles(made), strict=True)]
 
 
 def _headline_first(found: Board, columns: set[Column]) -> list[Column]:
@@ -103,8 +103,17 @@ def _headline_first(found: Board, columns: set[Column]) -> list[Column]:
     return sorted(held, key=lambda column: (order.index(column.benchmark), topic(column) != AVERAGES))
 
 
-def _data(found: Board) -> str:
-    names = [name for name in benchmarks([found]) if name != AVERAGES]
+def _titles(parts: Sequence[Board]) -> list[str]:
+    """What each is called, no two alike: by its benchmarks, or else by its tasks, or else by its number too."""
+    kinds = (lambda part: benchmarks([part]), lambda part: list(dict.fromkeys(each.name for each in part.columns)))
+    for names in kinds:
+        titles = [f"{part.title}: {_listed([name for name in names(part) if name != AVERAGES])}" for part in parts]
+        if len(set(titles)) == len(titles):
+            return titles
+    return [f"{title} ({number})" for number, title in enumerate(titles, 1)]
+
+
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 

@@ -12,7 +12,13 @@ from perpo.colours import BASELINE, CANDIDATE, PALETTE
 from perpo.report import Report
 from perpo_dashboard.breakdown import Row
 
-_VERDICTS = {"regressed": PALETTE[1], "improved": PALETTE[2], "unchanged": PALETTE[5], "inconclusive": PALETTE[6]}
+_VERDICTS = {
+    "regressed": PALETTE[1],
+    "improved": PALETTE[2],
+    "unchanged": PALETTE[5],
+    "identical": PALETTE[5],
+    "inconclusive": PALETTE[6],
+}
 _ROW = 26  # pixels
 
 

@@ -36,17 +36,17 @@ def headers(columns: Sequence[Column], *, points: bool = False) -> list[tuple[st
         if len({each.metric for each in alike}) == 1 and len(alike) > 1:
             what = name if column.benchmark == "grounding" else f"{column.benchmark} {name}"
             lines.append((f"{what}, {unit}{arrow}", _task(column)))
-        elif column.title.startswith(f"{column.task} "):
-            lines.append((column.task, f"{column.title.removeprefix(column.task).strip()}, {unit}{arrow}"))
+        elif column.title.startswith(f"{column.name} "):
+            lines.append((column.name, f"{column.title.removeprefix(column.name).strip()}, {unit}{arrow}"))
         else:
-            lines.append((column.task, f"{column.title}, {unit}{arrow}"))
+            lines.append((column.name, f"{column.title}, {unit}{arrow}"))
     return lines
 
 
 def _task(column: Column) -> str:
     """A task's name; of an average what it is one of, without the benchmark's name."""
-    _, found, rest = column.task.partition(" average of ")
-    return f"average of {rest}" if found else column.task
+    _, found, rest = column.name.partition(" average of ")
+    return f"average of {rest}" if found else column.name
 
 
 def help_of(found: Board, column: Column) -> str:

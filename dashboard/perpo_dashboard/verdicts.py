@@ -18,15 +18,21 @@ from perpo_dashboard import charts, pictures
 from perpo_dashboard.pictures import Box
 from perpo_dashboard.show import PAGES, escape, label_of, plain, reason
 
-_COLOURS = {"regressed": "orange", "improved": "green", "unchanged": "blue", "inconclusive": "gray"}
+_COLOURS = {
+    "regressed": "orange",
+    "improved": "green",
+    "unchanged": "blue",
+    "identical": "blue",
+    "inconclusive": "gray",
+}
 _HELP = {
     "gain": "Candidate minus baseline, above 0 where the candidate is better; points of 100 if nothing else is said",
     "95% interval": "Of the gain: paired by sample, clustered by image",
     "p (Holm)": "Of no difference, adjusted for the number of rows by Holm's method",
     "threshold": "Gains and losses below it do not matter",
-    "verdict": "regressed or improved: p below 0.05 and beyond the threshold; unchanged: the 90% interval lies "
-    "within the threshold, or no sample's score differs; inconclusive: anything else, with the effect that would "
-    "have been seen",
+    "verdict": "regressed or improved: p below 0.05 and beyond the threshold; identical: every response is the same; "
+    "unchanged: an interval that allows for what so few images cannot show lies within the threshold; inconclusive: "
+    "anything else, with the effect that would have been seen",
 }
 _BADGES = {"truth": "green", "baseline": "blue", "candidate": "orange"}
 

@@ -29,6 +29,7 @@ from perpo_eval.judge_cli import check_swap, judge_of
 from perpo_eval.responses import Response
 from perpo_eval.storing import RunWriter, box_fields, check_family, command, misread, templates_of
 from perpo_eval.suites import SUITE_VERSION, TaskData, TaskSpec, spec_of, suite_sha256
+from perpo_eval.versions import VERSIONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,7 +143,7 @@ def _store_again(
             del kept[measured]
         frame = table["box_frame"][0].as_py() if table.num_rows else None
         read = {"box_frame": frame, **box_fields(family, BENCHMARKS[spec.benchmark].has_boxes)}
-        results.append(scoring.task_result(kept | read | {"task_version": scoring.TASK_VERSION}, table))
+        results.append(scoring.task_result(kept | read | {"task_version": VERSIONS[spec.benchmark]}, table))
     now = datetime.now(UTC)
     record = dataclasses.replace(
         old,

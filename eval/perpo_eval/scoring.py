@@ -26,7 +26,6 @@ from perpo_eval.suites import TaskData, TaskSpec, spec_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TASK_VERSION = "1"
 _BLOCK = 2000
 
 Row = dict[str, Any]

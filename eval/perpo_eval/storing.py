@@ -28,6 +28,7 @@ from perpo_eval.engines import BATCH_SIZE
 from perpo_eval.responses import Response
 from perpo_eval.suites import SUITE_VERSION, TaskData, TaskSpec, suite_sha256
 from perpo_eval.token_limits import token_limits
+from perpo_eval.versions import VERSIONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +81,7 @@ class RunWriter:
             about = {
                 "task": spec.name,
                 "benchmark": spec.benchmark,
-                "task_version": scoring.TASK_VERSION,
+                "task_version": VERSIONS[spec.benchmark],
                 "dataset": task.dataset,
                 "revision": task.revision,
                 "data_sha256": task.data_sha256,

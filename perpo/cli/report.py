@@ -30,7 +30,8 @@ class ReportArguments:
     results: Path = arg(Path("results"), "where ids and names are looked up")
     threshold: list[str] = arg([], "points that matter: 1.0, or by task or benchmark grounding=1.0 (default: 0.5)")
     common: bool = arg(False, "compare the tasks and samples that both have, rather than refuse")
-    waivers: Path | None = arg(None, "YAML: a list of task, reason and expires (a date) of known losses")
+    strict: bool = arg(False, "refuse runs that were scored by other code, rather than say so")
+    waivers: Path | None = arg(None, "YAML: a list of task, reason, expires (a date) and max_loss (points)")
     fail_on: Literal["regressed", "inconclusive"] = arg("regressed", "the mildest verdict that exits with 1")
     images: Path | None = arg(None, "folder of the pictures, for the thumbnails of --html")
     markdown: Path | None = arg(None, "write the report as Markdown")
@@ -82,7 +83,9 @@ def _main(argv: list[str]) -> int:
     from perpo.store import resolve_run
 
     baseline, candidate = (resolve_run(text, args.results) for text in (args.baseline, args.candidate))
-    report = compare_runs(baseline, candidate, thresholds=thresholds, common=args.common, waivers=waivers)
+    report = compare_runs(
+        baseline, candidate, thresholds=thresholds, common=args.common, strict=args.strict, waivers=waivers
+    )
     _write(args, report)
     table(report).show()
     closed = {"regressed"} if args.fail_on == "regressed" else {"regressed", "inconclusive"}
@@ -135,14 +138,18 @@ def _waivers(path: Path | None) -> list[Waiver]:
         raise PerpoError(f"{path} holds no list of waivers", _WAIVER_HINT)
     found = []
     for number, item in enumerate(content, 1):
-        whole = isinstance(item, dict) and set(item) == {"task", "reason", "expires"}
-        if not (whole and type(item["expires"]) is date and all(str(value).strip() for value in item.values())):
-            raise PerpoError(f"{path}, waiver {number}: expected task, reason and expires (a date)", _WAIVER_HINT)
-        found.append(Waiver(str(item["task"]), str(item["reason"]), item["expires"]))
+        whole = isinstance(item, dict) and set(item) == {"task", "reason", "expires", "max_loss"}
+        whole = whole and type(item["expires"]) is date and all(str(value).strip() for value in item.values())
+        if not (whole and type(item["max_loss"]) in (int, float) and 0 < item["max_loss"] <= 100):
+            raise PerpoError(
+                f"{path}, waiver {number}: expected task, reason, expires (a date) and max_loss (points, above 0)",
+                _WAIVER_HINT,
+            )
+        found.append(Waiver(str(item["task"]), str(item["reason"]), item["expires"], float(item["max_loss"])))
     return found
 
 
-_WAIVER_HINT = "such as - {task: refcoco_val, reason: known loss of the new frame, expires: 2027-01-31}"
+_WAIVER_HINT = "such as - {task: refcoco_val, reason: known loss of the new frame, expires: 2027-01-31, max_loss: 1.0}"
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -186,3 +186,23 @@ def test_bars_leave_out_what_is_missing(found) -> None:
     assert len(lines) == 12
     assert lines["low"].isna().all()
     assert lines["value"].max() == pytest.approx(86.7)
+
+
+def test_parts_of_a_leaderboard_are_never_called_alike(runs) -> None:
+    """Three sets of pages of one's own and a second one of one name: pages that stand apart need keys of their own."""
+    base = next(run for run in runs if any(task.benchmark == "ocr" for task in run.record.tasks))
+    (task,) = [task for task in base.record.tasks if task.benchmark == "ocr"][:1]
+
+    def own(number: int, name: str, digest: str):
+        tasks = [dataclasses.replace(task, task=name, data_sha256=digest * 64)]
+        record = dataclasses.replace(base.record, run_id=f"own{number}", tasks=tasks, groups=[])
+        return dataclasses.replace(base, record=record)
+
+    named = [("pages_a", "a"), ("pages_b", "b"), ("pages_b", "c"), ("pages_d", "d")]
+    (board,) = leaderboard.boards([own(n, *each) for n, each in enumerate(named)])
+    parts = boards.split(board)
+    assert len({part.title for part in parts}) == len(parts) == 4
+    assert any(part.title.endswith("pages_b#cccccc") for part in parts)
+    for part in parts:
+        table, _ = tables.styled(part)
+        assert table.data.columns.is_unique

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -47,7 +48,23 @@ def test_bold_is_what_is_better_than_all_others_and_ties_are_told(make_run) -> N
 def test_runs_on_other_data_are_never_said_to_be_worse(make_run) -> None:
     runs = [make_run("low", rows(1, 0.0)), make_run("high", rows(1, 0.3), dataset="tiny:other", data_sha256="1" * 64)]
     (board,) = boards(runs)
-    assert set(board.marks.values()) == {"tied"}
+    assert board.marks == {}
+    found = {(column.task, column.data) for column in board.columns}
+    assert found == {("refcoco_val", "000000"), ("refcoco_val", "111111")}
+    assert [len(row.metrics) for row in board.rows] == [1, 1]
+    assert "refcoco val#111111 Acc@0.5" in render(board, "markdown").replace("_", " ").replace("\\", "")
+    assert {"refcoco_val#000000 Acc@0.5", "refcoco_val#111111 Acc@0.5"} < set(frame(board).columns)
+    assert any(note.startswith("#: other data of the same name") for note in text(board).notes)
+
+
+def test_one_data_set_of_a_name_has_its_plain_name_and_shares_it_with_reported_numbers(make_run) -> None:
+    measured = make_run("low", rows(1, 0.0))
+    (task,) = measured.record.tasks
+    reported = dataclasses.replace(
+        measured.record, run_id="paper", source="reported", tasks=[dataclasses.replace(task, data_sha256=None)]
+    )
+    (board,) = boards([measured, dataclasses.replace(measured, record=reported)])
+    assert [(column.name, len(board.rows)) for column in board.columns] == [("refcoco_val", 2)]
 
 
 def test_reported_and_measured_rows_are_told_apart(make_run) -> None:

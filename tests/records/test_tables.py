@@ -59,7 +59,7 @@ def test_as_markdown_and_json(runs) -> None:
     assert (data["metric"], data["tiny"], data["base"]) == ("acc@0.5", True, "base")
 
 
-@pytest.mark.parametrize(("width", "tables"), [(60, 3), (80, 2), (120, 1)])
+@pytest.mark.parametrize(("width", "tables"), [(60, 3), (80, 2), (130, 1)])
 def test_a_terminal_shows_every_cell_whole(runs, monkeypatch, capsys, width, tables) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     text = leaderboard(runs, "base", against="SFT", seconds={"PerPO": {"train": 41.2, "evaluate": 9.0}}).text()

@@ -171,7 +171,7 @@ def draw(views: Sequence[Board]) -> None:
         for view, column, name in parts[part]:
             lines = boards.bars(view, [column])
             if not lines.empty:
-                title = name if name in column.task else column.title
+                title = name if name in column.name else column.title
                 whole = view.baseline is None and column.unit == "fraction"
                 unit = column.unit if column.unit != "fraction" else "%" if whole else "points of 100"
                 spec = _bars(unit, whole) | {"title": title}

@@ -1,0 +1,36 @@
+"""A version of scores stands for one code: who changes the code decides whether numbers can change."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from perpo.scores import BENCHMARKS
+from perpo_eval import versions
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_a_version_counts_up_when_its_scorer_changes(benchmark: str) -> None:
+    noted = json.loads(versions.DIGESTS.read_text(encoding="utf-8"))[benchmark]
+    assert noted == versions.digests()[benchmark], (
+        f"the code that scores {benchmark} has changed: raise its version in perpo_eval/versions.py if a number can "
+        "change, then run python -m perpo_eval.versions"
+    )
+
+
+def test_the_code_of_a_scorer_is_what_it_reads_answers_by(monkeypatch, tmp_path) -> None:
+    """A changed byte of the box reader is another grounding scorer, and no other POPE scorer."""
+    before = {name: versions.scorer_digest(name) for name in ("grounding", "pope")}
+    found = versions.find_spec
+
+    def changed(name: str):
+        spec = found(name)
+        if name == "perpo.box_text":
+            copy = tmp_path / "box_text.py"
+            copy.write_bytes(Path(spec.origin).read_bytes() + b"#")
+            spec.origin = str(copy)
+        return spec
+
+    monkeypatch.setattr(versions, "find_spec", changed)
+    assert versions.scorer_digest("grounding") != before["grounding"]
+    assert versions.scorer_digest("pope") == before["pope"]
