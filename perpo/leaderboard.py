@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from perpo.errors import PerpoError
 from perpo.paired import Difference, holm
 from perpo.records import GroupResult, Metric, RunRecord, metric_of
 from perpo.scores import BENCHMARKS, JUDGED, PRIMARY, Definition
-from perpo.store import Run, read_run
+from perpo.store import Run
 
 ALPHA = 0.05
 
@@ -137,10 +138,9 @@ def _board(title: str, runs: Sequence[Run], differ: Differ) -> Board:
     rows = sorted(named, key=_place)
     columns = sorted(dict.fromkeys(column for row in rows for column in row.metrics), key=_column_place)
     marks: dict[tuple[int, Column], str] = {}
-    for base in dict.fromkeys((row.base, row.run.record.source) for row in rows):
-        members = [n for n, row in enumerate(rows) if (row.base, row.run.record.source) == base]
-        for column in columns:
-            marks |= {(n, column): mark for n, mark in _marks(rows, members, column, differ).items()}
+    for base in dict.fromkeys(row.base for row in rows):
+        members = [n for n, row in enumerate(rows) if (row.base, row.run.record.source) == (base, "measured")]
+        marks |= _marks(rows, members, columns, differ)
     return Board(title, columns, rows, marks)
 
 
@@ -248,21 +248,41 @@ def _column_place(column: Column) -> int:
     return next(n for n, start in enumerate(starts) if column.task.startswith(start))
 
 
-def _marks(rows: Sequence[Row], members: Sequence[int], column: Column, differ: Differ) -> dict[int, str]:
-    """Which of a base's runs are best in a column, or not told apart from the best."""
-    held = [n for n in members if column in rows[n].metrics and rows[n].metrics[column].value is not None]
-    held = [n for n in held if rows[n].run.record.source == "measured"]
-    if len(held) < 2 or _definition(column) is None or column.higher_is_better is None:
-        return {}
-    sign = 1 if column.higher_is_better else -1
-    first = max(held, key=lambda n: sign * (rows[n].metrics[column].value or 0.0))
-    others = [n for n in held if n != first]
-    differences = [differ(rows[first].run, rows[n].run, column) for n in others]
-    p_values = [None if found is None else found.p_value for found in differences]
-    known = [p for p in p_values if p is not None]
-    adjusted = iter(holm(known))
-    ties = [n for n, p in zip(others, p_values, strict=True) if p is None or next(adjusted) >= ALPHA]
-    return {first: "tied" if ties else "best"} | dict.fromkeys(ties, "tied")
+def _marks(
+    rows: Sequence[Row], members: Sequence[int], columns: Sequence[Column], differ: Differ
+) -> dict[tuple[int, Column], str]:
+    """Which of a base's measured runs are best in a column, or not told apart from the best.
+
+    Run by run and for all columns at once, so that the samples of each are read once.
+    """
+    held = {column: _held(rows, members, column) for column in columns}
+    held = {column: places for column, places in held.items() if len(places) > 1}
+    best = {column: max(places, key=partial(_height, rows, column)) for column, places in held.items()}
+    p_values: dict[Column, dict[int, float | None]] = {column: {} for column in held}
+    for n in members:
+        for column, places in held.items():
+            if n in places and n != best[column]:
+                found = differ(rows[best[column]].run, rows[n].run, column)
+                p_values[column][n] = None if found is None else found.p_value
+    marks: dict[tuple[int, Column], str] = {}
+    for column, told in p_values.items():
+        adjusted = iter(holm([p for p in told.values() if p is not None]))
+        ties = [n for n, p in told.items() if p is None or next(adjusted) >= ALPHA]
+        marks |= {(n, column): "tied" for n in ties} | {(best[column], column): "tied" if ties else "best"}
+    return marks
+
+
+def _held(rows: Sequence[Row], members: Sequence[int], column: Column) -> set[int]:
+    """The runs that have a number in a column of which one can be better."""
+    if _definition(column) is None or column.higher_is_better is None:
+        return set()
+    return {n for n in members if column in rows[n].metrics and rows[n].metrics[column].value is not None}
+
+
+def _height(rows: Sequence[Row], column: Column, n: int) -> tuple[float, int]:
+    """How good a run is in a column; of equal ones the first row is the best."""
+    value = rows[n].metrics[column].value or 0.0
+    return (value if column.higher_is_better else -value), -n
 
 
 def _definition(column: Column) -> Definition | None:
@@ -286,7 +306,7 @@ def difference(one: Run, other: Run, column: Column, read: Callable[[Run], Score
         return None
     tasks = _tasks(one.record, column)
     try:
-        scores = [_needed((read or _scores)(run), tasks, definition) for run in (one, other)]
+        scores = [_needed((read or _recent)(run), tasks, definition) for run in (one, other)]
         return metric_difference(scores[0], scores[1], definition)
     except PerpoError:  # other samples, none, or a score that one alone lacks
         return None
@@ -305,10 +325,21 @@ def _needed(scores: Scores, tasks: Sequence[str], definition: Definition) -> Sco
     return dataclasses.replace(scores, values=values).take(np.isin(scores.tasks, list(tasks)))
 
 
-def _scores(run: Run) -> Scores:
-    return _read(str(run.path), "" if run.record.samples is None else run.record.samples.sha256)
+class _Recent:
+    """Reads the scores of runs, and keeps those that were asked for last; the digest tells when a file is another."""
+
+    def __init__(self, size: int = 16) -> None:
+        self._size = size
+        self._kept: OrderedDict[tuple[Path, str], Scores] = OrderedDict()
+
+    def __call__(self, run: Run) -> Scores:
+        key = run.path, "" if run.record.samples is None else run.record.samples.sha256
+        if key not in self._kept:
+            self._kept[key] = read_scores(run)
+        self._kept.move_to_end(key)
+        if len(self._kept) > self._size:
+            self._kept.popitem(last=False)
+        return self._kept[key]
 
 
-@lru_cache(maxsize=16)
-def _read(path: str, sha256: str) -> Scores:
-    return read_scores(read_run(Path(path)))  # once for all columns; the digest tells when the file is another
+_recent = _Recent()

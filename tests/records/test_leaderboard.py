@@ -13,7 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import ttest_rel
+from statsmodels.stats.multitest import multipletests
 
+from perpo import leaderboard
+from perpo.compare import read_scores
 from perpo.errors import PerpoError
 from perpo.leaderboard import boards
 from perpo.leaderboard_files import frame, render, text
@@ -55,6 +58,21 @@ def test_runs_on_other_data_are_never_said_to_be_worse(make_run) -> None:
     assert "refcoco val#111111 Acc@0.5" in render(board, "markdown").replace("_", " ").replace("\\", "")
     assert {"refcoco_val#000000 Acc@0.5", "refcoco_val#111111 Acc@0.5"} < set(frame(board).columns)
     assert any(note.startswith("#: other data of the same name") for note in text(board).notes)
+
+
+def test_the_samples_of_each_run_are_read_once(make_run, monkeypatch) -> None:
+    """Of 40 runs in three columns, more than are kept at a time; the marks are those of each column alone."""
+    scores = {f"run{k}": {task: rows(1, k / 100)["refcoco_val"] for task in ("refcoco_val", "b")} for k in range(40)}
+    runs, asked = [make_run(*each) for each in scores.items()], []
+    monkeypatch.setattr(leaderboard, "read_scores", lambda run: asked.append(run.path) or read_scores(run))
+    (board,) = boards(runs)
+    assert sorted(asked) == sorted(run.path for run in runs)
+    assert len(board.columns) == 3
+    for column in board.columns:
+        told = [leaderboard.difference(runs[39], run, column) for run in runs[:39]]
+        ties = multipletests([each.p_value for each in told], method="holm")[1] >= 0.05
+        marked = {board.rows[n].label: mark for (n, c), mark in board.marks.items() if c == column}
+        assert marked == {f"run{k}": "tied" for k in np.flatnonzero(ties)} | {"run39": "tied" if ties.any() else "best"}
 
 
 def test_one_data_set_of_a_name_has_its_plain_name_and_shares_it_with_reported_numbers(make_run) -> None:
