@@ -22,6 +22,7 @@ _FAILED = re.compile(
     r"|Can not infer the answer\.\s*$"
     r"|Video .* (?:can not load|generate failed), check the source\s*$)"
 )
+_KEPT = ": the server keeps thoughts to itself (--max_new_tokens gives them more room), or it refused"
 _EMPTY = "an empty answer without a token: lmms-eval's models return nothing where they failed"
 
 
@@ -29,7 +30,8 @@ def read_answer(said: Any, secrets: Collection[str] = ()) -> Response:
     """One output of an lmms-eval model as an answer, or as the error that it stands for.
 
     A text that lmms-eval makes of an exception is an error. So is no text at all, since many of its models return
-    "" for any exception, unless the model counted tokens that it wrote: then it did answer, with nothing to read.
+    "" for any exception, unless the model counted one token that it wrote: the end alone, which says nothing. Where it
+    counted more, the server keeps what they were: thoughts that used up the limit, or a refusal.
 
     Args:
         said: What `generate_until` gave for one request.
@@ -42,6 +44,6 @@ def read_answer(said: Any, secrets: Collection[str] = ()) -> Response:
     text = "" if text is None else str(text)
     if _FAILED.match(text):
         return Response("", error=without_secrets(" ".join(text.split()), secrets)[:_LONGEST])
-    if not text.strip() and not tokens:
-        return Response("", error=_EMPTY)
+    if not text.strip() and tokens != 1:
+        return Response("", error=f"no text came of {tokens} tokens{_KEPT}" if tokens else _EMPTY)
     return Response(text, tokens_out=tokens)

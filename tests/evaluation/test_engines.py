@@ -276,7 +276,7 @@ FAILED = GenerationResult("", TokenCounts(output_tokens=0))
         ("yes", "yes"),
         (GenerationResult("yes", TokenCounts(output_tokens=1)), "yes"),
         (GenerationResult("", TokenCounts(output_tokens=1)), ""),  # an end token alone is an answer
-        (GenerationResult(None, TokenCounts(output_tokens=9)), ""),  # all of it thoughts, which the server keeps
+        (GenerationResult(None, TokenCounts(output_tokens=9)), None),  # all of it thoughts, which the server keeps
         ("", None),
         ("  ", None),
         (FAILED, None),
