@@ -282,6 +282,8 @@ def _asked(fields: _Fields, asking: Asking | None, grounding_prompt: str | None)
 def _truth(fields: _Fields) -> str:
     if isinstance(fields.row.get("bbox"), list) and not isinstance(fields.row.get("answer"), str):
         raise fields.error("it is a row of boxes for perpo-eval", "make questions of them with perpo-data questions")
+    if isinstance(fields.row.get("answer"), list | dict):  # a box as numbers
+        fields.row = fields.row | {"answer": json.dumps(fields.row["answer"])}
     truth = fields.text("answer")
     if not truth.strip():
         raise fields.error("its `answer` is empty, and no truth", "write the truth, or drop the record")

@@ -301,6 +301,12 @@ def test_images_in_texts_are_unpacked_or_refused_in_a_sentence(tmp_path: Path, f
     assert len(error.message) < 300
 
 
+def test_a_box_may_be_a_list_of_numbers(tmp_path: Path) -> None:
+    write_lines(tmp_path / "d.jsonl", [{"image": "a.png", "question": "where?", "answer": [30, 100, 100, 180]}])
+    (question,) = read_questions(tmp_path / "d.jsonl")
+    assert question.answer == "[30, 100, 100, 180]"
+
+
 @pytest.mark.parametrize("image", ["a/b.jpg", {"bytes": None, "path": "a/b.jpg"}])
 def test_an_image_column_may_hold_paths(tmp_path: Path, image: Any) -> None:
     write_lines(tmp_path / "d.jsonl", [{"image": image, "question": "q", "answer": "a"}])

@@ -13,7 +13,7 @@ from perpo.cli.common import arg, parse_arguments
 from perpo.errors import PerpoError
 
 if TYPE_CHECKING:
-    from perpo.records import TaskResult
+    from perpo.records import RunRecord, TaskResult
     from perpo_eval.judged import Judge
 
 
@@ -119,12 +119,19 @@ def show(path: Path, flags: JudgeFlags, *, as_json: bool) -> int:
     if unanswered := sum(row is None for row in read_run(path).samples(["response"])["response"].to_pylist()):
         total = sum(task.n_scored or 0 for task in record.tasks)
         print(f"error: {record.status}: {unanswered:,} of {total:,} questions have no answer", file=sys.stderr)
-        print("hint: samples.parquet says why (error); the same command asks again for those", file=sys.stderr)
+        print(f"hint: samples.parquet says why (error); {_asked_again(record)}", file=sys.stderr)
         return 3
     total, missing = _missing(record.tasks)
     print(f"error: partial: {missing:,} of {total:,} judgements are missing, more than one in twenty", file=sys.stderr)
     print(f"hint: samples.parquet says why (error); {again} asks again where a call failed", file=sys.stderr)
     return 3
+
+
+def _asked_again(record: RunRecord) -> str:
+    """What asks again for answers that a run lacks; a run that was scored again asked nobody."""
+    if record.rescored_from is not None:
+        return f"the command of {record.rescored_from} asks again for those"
+    return "the same command asks again for those"
 
 
 def _missing(tasks: Sequence[TaskResult]) -> tuple[int, int]:

@@ -99,7 +99,7 @@ def _item(row: Row, args: JsonlArguments, root: Path, where: str) -> dict[str, A
         question, expression = _asked(row, args, where)
     names = (args.image_field, args.question_field, args.answer_field)
     answer = row.get(args.answer_field)
-    if args.kind == "grounding" and isinstance(answer, list):
+    if args.kind == "grounding" and isinstance(answer, list | dict):
         answer = json.dumps(answer)
     texts = (_image_path(row.get(args.image_field), where), question, answer)
     for name, text in zip(names, texts, strict=True):

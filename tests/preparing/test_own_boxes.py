@@ -243,3 +243,9 @@ def test_a_question_id_that_no_table_takes_is_refused_in_a_sentence(run, phone, 
 def test_a_nul_character_is_refused(run, phone, capsys):
     assert run([{"answer": "[1, 1, 9, 9]\0"}]) == 2
     assert "row 1: `answer` holds a NUL character" in capsys.readouterr().err
+
+
+def test_a_box_may_be_an_object_with_named_corners(run, tmp_path):
+    assert run([{"answer": {"x1": 30, "y1": 10, "x2": 110, "y2": 55}}]) == 0
+    (row,) = pq.read_table(tmp_path / "out" / "boxes_q.parquet").to_pylist()
+    assert row["bbox"] == [30, 10, 80, 45]
