@@ -35,6 +35,7 @@ from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.documents import documents, fingerprint
 from perpo_eval.responses import Response
 from perpo_eval.suites import TASKS, TaskData
+from perpo_eval.versions import VERSIONS
 
 WIDTH, HEIGHT = 64, 48
 EXPRESSIONS = 3
@@ -211,7 +212,7 @@ def _about(data: TaskData, template: str) -> dict[str, Any]:
     return {
         "task": spec.name,
         "benchmark": spec.benchmark,
-        "task_version": scoring.TASK_VERSION,
+        "task_version": VERSIONS[data.spec.benchmark],
         "dataset": data.dataset,
         "revision": data.revision,
         "data_sha256": data.data_sha256,

@@ -72,7 +72,7 @@ def test_the_action_runs_and_says_what_it_found(repository, programs, tmp_path) 
     for step in (evaluate, compare):
         values = {name: inputs[re.sub(r"[${} ]|inputs\.", "", text)] for name, text in step["env"].items()}
         _run(step["run"], tmp_path, env | values)
-    assert (tmp_path / "GITHUB_STEP_SUMMARY").read_text().startswith("**= unchanged: tiny against tiny**")
+    assert (tmp_path / "GITHUB_STEP_SUMMARY").read_text().startswith("**≡ identical: tiny against tiny**")
     report = Path((tmp_path / "GITHUB_OUTPUT").read_text().strip().removeprefix("report="))
     assert {path.name for path in report.iterdir()} == {f"report.{kind}" for kind in ("md", "xml", "html", "json")}
 
