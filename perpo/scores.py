@@ -82,7 +82,8 @@ class Definition:
         held = ~np.isnan(above) & ~np.isnan(below)
         if len(np.unique(strata[held])) < len(np.unique(strata)):
             return Estimate(None, None, None, None, int(held.sum()), 0, "undefined")
-        ratio = bootstrap_ratio if self.judged else clustered_ratio
+        # Of few pictures with rare low ratings, draws hold too few of these: a mean has the linearised interval.
+        ratio = bootstrap_ratio if self.judged and self.bottom else clustered_ratio
         bounds = self._bounds(above[held], below[held])
         return ratio(above[held], below[held], clusters[held], strata[held], bounds=bounds)
 

@@ -19,9 +19,15 @@ VERSIONS = {"grounding": "2", "pope": "2", "ocr": "2", "llava_bench": "2", "mmha
 DIGESTS = Path(__file__).with_name("scorer_digests.json")
 
 _ALL = ("perpo.answers", "perpo.scores", "perpo_eval.benchmarks")
-_JUDGED = ("perpo_eval.metrics.judged", "perpo_eval.judged")
+_JUDGED = ("perpo_eval.metrics.judged", "perpo_eval.judged", "perpo_eval.judge_readings")
 _SOURCES = {
-    "grounding": ("perpo_eval.metrics.grounding", "perpo.boxes", "perpo.box_text", "perpo.box_formats"),
+    "grounding": (
+        "perpo_eval.metrics.grounding",
+        "perpo.boxes",
+        "perpo.box_text",
+        "perpo.box_formats",
+        "perpo.families",
+    ),
     "pope": ("perpo_eval.metrics.pope",),
     "ocr": ("perpo_eval.metrics.ocr",),
     "llava_bench": _JUDGED,

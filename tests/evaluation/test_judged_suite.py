@@ -137,7 +137,7 @@ def test_the_numbers_are_those_of_the_judges_words(judged) -> None:
     score, rate = (metric(run, "mmhal_bench", name) for name in ("score", "hallucination_rate"))
     assert (score.value, score.unit) == (pytest.approx(ratings.mean()), "points of 6")
     assert (rate.value, rate.unit, rate.higher_is_better) == (pytest.approx((ratings < 3).mean()), "fraction", False)
-    assert (score.ci_method, score.n_clusters) == ("cluster-bootstrap", 16)
+    assert (score.ci_method, score.n_clusters) == ("cluster-wilson", 16)
     for number, kind in enumerate(MMHAL_TYPES):
         found = metric(run, "mmhal_bench", f"score:{kind}")  # of two pictures
         assert found.value == pytest.approx(ratings[number::8].mean())
