@@ -82,11 +82,22 @@ def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = Fals
     for name in sorted(set(ours) & set(theirs)):
         if ours[name].box_frame != theirs[name].box_frame:
             found.append(f"{name}: box_frame {ours[name].box_frame} against {theirs[name].box_frame}")
-    fields = ["task_version", "prompt", "max_new_tokens", *([] if common else ["data_sha256", "n_scored"])]
+    fields = ["prompt", "max_new_tokens", *([] if common else ["data_sha256", "n_scored"])]
     for name in sorted(set(ours) & set(theirs)):
         for field in fields:
             found += _differ(f"{name}: {field}", getattr(ours[name], field), getattr(theirs[name], field))
     return found
+
+
+def other_versions(candidate: RunRecord, baseline: RunRecord) -> list[str]:
+    """The tasks of both runs whose scores have another version in one than in the other, one sentence each."""
+    theirs = {result.task: result for result in baseline.tasks}
+    return [
+        said
+        for task in candidate.tasks
+        if task.task in theirs
+        for said in _differ(f"{task.task}: version", task.task_version, theirs[task.task].task_version)
+    ]
 
 
 def _other_judges(one: dict[str, Any] | None, other: dict[str, Any] | None) -> list[str]:
@@ -111,7 +122,7 @@ def check_comparable(candidate: Run, baseline: Run, *, common: bool = False) -> 
     """Refuse to compare what cannot be compared.
 
     Raises:
-        PerpoError: The runs differ in suite, tasks, data, frame, scorer, judge or number of samples; all
+        PerpoError: The runs differ in suite, tasks, data, frame, judge or number of samples; all
             differences are listed. With `common`, only what would make equal samples mean different things counts.
     """
     if found := mismatches(candidate.record, baseline.record, common=common):

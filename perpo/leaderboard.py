@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from perpo.compare import Scores, metric_difference, mismatches, read_scores
+from perpo.compare import Scores, metric_difference, mismatches, other_versions, read_scores
 from perpo.errors import PerpoError
 from perpo.paired import Difference, holm
 from perpo.records import GroupResult, Metric, RunRecord, metric_of
@@ -302,7 +302,8 @@ def difference(one: Run, other: Run, column: Column, read: Callable[[Run], Score
         None where the two were not measured on the same samples, or those are not at hand.
     """
     definition = _definition(column)
-    if definition is None or mismatches(one.record, other.record, common=True):
+    records = one.record, other.record
+    if definition is None or mismatches(*records, common=True) or other_versions(*records):
         return None
     tasks = _tasks(one.record, column)
     try:

@@ -21,7 +21,15 @@ from typing import Literal
 
 import numpy as np
 
-from perpo.compare import Scores, both_judged, check_comparable, metric_difference, read_scores, shared_samples
+from perpo.compare import (
+    Scores,
+    both_judged,
+    check_comparable,
+    metric_difference,
+    other_versions,
+    read_scores,
+    shared_samples,
+)
 from perpo.errors import PerpoError
 from perpo.flips import FLIP_SCORES, Flip, flips
 from perpo.nearest import did_you_mean
@@ -189,14 +197,19 @@ def _check_targets(candidate: Run, baseline: Run, shared: Scores) -> None:
 
 
 def _other_code(candidate: Run, baseline: Run, strict: bool) -> list[str]:
-    """Say that two runs were scored by other code of the same version; with `strict`, refuse them."""
+    """Say that two runs were scored by other code; with `strict`, refuse them."""
+    names = f"{candidate.record.name} and {baseline.record.name}"
     new, old = (run.record.suite.get("sha256") for run in (candidate, baseline))
-    if new == old or None in (new, old):
+    if versions := other_versions(candidate.record, baseline.record):
+        more = f" and {len(versions) - 3} more" if len(versions) > 3 else ""
+        said = f"{names} have scores of other versions, whose numbers may differ ({'; '.join(versions[:3])}{more})"
+    elif new != old and None not in (new, old):
+        said = f"{names} were scored by other code ({new:.8} against {old:.8}), of the same versions"
+    else:
         return []
-    said = f"{candidate.record.name} and {baseline.record.name} were scored by other code ({new:.8} against {old:.8})"
     if strict:
         raise PerpoError(said, "perpo-eval --rescore RUN scores both by one code; without --strict the report says it")
-    return [f"{said}; the versions of the tasks are the same, so that no number should differ by that."]
+    return [f"{said}: perpo-eval --rescore RUN scores both by one code."]
 
 
 def _alike(baseline: Run, candidate: Run, shared: Scores) -> set[str]:

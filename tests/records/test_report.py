@@ -112,6 +112,13 @@ def test_runs_that_other_code_scored_are_said_or_refused(make_run, tmp_path, cap
     assert main([*flags, "--strict"]) == 2
     assert "hint: perpo-eval --rescore RUN scores both by one code" in capsys.readouterr().err
     assert main([f"--baseline={base.path}", f"--candidate={new.path}", "--strict"]) == 0
+    tasks = [dataclasses.replace(task, task_version="2") for task in new.record.tasks]
+    newer = dataclasses.replace(new.record, tasks=tasks, run_id="newer", samples=None)
+    flags[1] = f"--candidate={write_run(new.path.parents[1], newer, new.samples()).path}"
+    capsys.readouterr()
+    assert main(flags) == 0
+    assert "(a: version 2 against 1; b: version 2 against 1)" in " ".join(capsys.readouterr().out.split())
+    assert main([*flags, "--strict"]) == 2
 
 
 def test_a_small_sample_is_inconclusive_and_says_what_it_would_have_seen(make_run) -> None:
