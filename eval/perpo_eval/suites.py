@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo import answers, box_formats, box_text, boxes, families, images, orientation, prompts, scores, stats
 from perpo.checkpoints import files_digest
+from perpo.common.code_digest import code_digest, module_file
 from perpo.errors import PerpoError
 from perpo.nearest import did_you_mean
 from perpo.prepare.hub import HubTask, hub_rows, hub_tasks
@@ -32,6 +31,25 @@ SUITES: dict[str, tuple[str, ...]] = {
 """The benchmarks of each suite."""
 
 SUITE_VERSION = "2"
+
+_ASKED_AND_SCORED = {
+    "benchmarks": "perpo_eval.benchmarks",
+    "documents": "perpo_eval.documents",
+    "judge's question": "perpo_eval.judge_messages",
+    "judge's verdicts": "perpo_eval.judged",
+    "judge's error": "perpo_eval.judge_readings",
+    "answers": "perpo.answers",
+    "box formats": "perpo.box_formats",
+    "box text": "perpo.box_text",
+    "boxes": "perpo.boxes",
+    "families": "perpo.families",
+    "images": "perpo.images",
+    "orientation": "perpo.orientation",
+    "prompts": "perpo.prompts",
+    "metrics": "perpo.scores",
+    "intervals": "perpo.stats",
+}
+"""What is asked and how answers are scored, by its job: the module."""
 
 _SPLITS = {"": ("val", "testA", "testB"), "+": ("val", "testA", "testB"), "g": ("val", "test")}
 _STRATEGIES = ("random", "popular", "adversarial")
@@ -259,20 +277,13 @@ def data_version(data: str, specs: Sequence[TaskSpec]) -> str:
 def suite_sha256() -> str:
     """Digest of what is asked and how answers are scored."""
     here = Path(__file__).parent
-    files = [
-        path
-        for folder in ("tasks", "metrics", "judge_prompts")
+    files = {
+        f"{job}/{path.relative_to(here / folder).as_posix()}": path
+        for job, folder in (("tasks", "tasks"), ("scorers", "metrics"), ("judge prompts", "judge_prompts"))
         for path in (here / folder).rglob("*")
-        if path.is_file()
-    ]
-    files += [here / "benchmarks.py", here / "documents.py", here / "judged.py", here / "judge_readings.py"]
-    modules = (answers, box_formats, box_text, boxes, families, images, orientation, prompts, scores, stats)
-    files += [Path(str(module.__file__)) for module in modules]
-    digest = hashlib.sha256()
-    # In the order of what they are, not of where they are installed.
-    for name, content in sorted((path.name, path.read_bytes()) for path in files if "__pycache__" not in path.parts):
-        digest.update(name.encode() + b"\0" + content)
-    return digest.hexdigest()
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    return code_digest(files | {job: module_file(module) for job, module in _ASKED_AND_SCORED.items()})
 
 
 def _sources(data: str, spec: TaskSpec) -> list[Path]:

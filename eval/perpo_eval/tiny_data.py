@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from perpo.common.code_digest import code_digest, module_file
 from perpo.files import cache_folder, disk_errors
+
+_DRAWN_BY = {
+    "expressions": "perpo.tiny.expressions",
+    "judged questions": "perpo.tiny.judged",
+    "objects": "perpo.tiny.objects",
+    "pages": "perpo.tiny.pages",
+    "prompts": "perpo.prompts",
+    "scenes": "perpo.tiny.scenes",
+    "rows": "perpo.tiny.world",
+}
 
 
 def tiny_version() -> str:
     """The tiny world's version, with a digest of what draws it: a world in the making changes although its
     version stands.
     """
-    from perpo import prompts
-    from perpo.tiny import expressions, judged, objects, pages, scenes, world
+    from perpo.tiny.world import WORLD_VERSION
 
-    modules = (expressions, judged, objects, pages, prompts, scenes, world)
-    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
-    return f"{world.WORLD_VERSION}-{hashlib.sha256(sources).hexdigest()[:8]}"
+    return f"{WORLD_VERSION}-{code_digest({job: module_file(module) for job, module in _DRAWN_BY.items()})[:8]}"
 
 
 def tiny_parquet(task: str) -> Path:

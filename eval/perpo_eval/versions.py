@@ -9,27 +9,32 @@ a number can change, and write the digests down again:
 
 from __future__ import annotations
 
-import hashlib
 import json
-from importlib.util import find_spec
 from pathlib import Path
+
+from perpo.common.code_digest import code_digest, module_file
 
 VERSIONS = {"grounding": "2", "pope": "2", "ocr": "2", "llava_bench": "2", "mmhal": "2"}
 
 DIGESTS = Path(__file__).with_name("scorer_digests.json")
 
-_ALL = ("perpo.answers", "perpo.scores", "perpo_eval.benchmarks")
-_JUDGED = ("perpo_eval.metrics.judged", "perpo_eval.judged", "perpo_eval.judge_readings")
+_ALL = {"answers": "perpo.answers", "metrics": "perpo.scores", "benchmarks": "perpo_eval.benchmarks"}
+_JUDGED = {
+    "judge's question": "perpo_eval.judge_messages",
+    "judge's ratings": "perpo_eval.metrics.judged",
+    "judge's verdicts": "perpo_eval.judged",
+    "judge's error": "perpo_eval.judge_readings",
+}
 _SOURCES = {
-    "grounding": (
-        "perpo_eval.metrics.grounding",
-        "perpo.boxes",
-        "perpo.box_text",
-        "perpo.box_formats",
-        "perpo.families",
-    ),
-    "pope": ("perpo_eval.metrics.pope",),
-    "ocr": ("perpo_eval.metrics.ocr",),
+    "grounding": {
+        "scorer": "perpo_eval.metrics.grounding",
+        "boxes": "perpo.boxes",
+        "box text": "perpo.box_text",
+        "box formats": "perpo.box_formats",
+        "families": "perpo.families",
+    },
+    "pope": {"scorer": "perpo_eval.metrics.pope"},
+    "ocr": {"scorer": "perpo_eval.metrics.ocr"},
     "llava_bench": _JUDGED,
     "mmhal": _JUDGED,
 }
@@ -41,12 +46,7 @@ def scorer_digest(benchmark: str) -> str:
     Args:
         benchmark: A key of `VERSIONS`.
     """
-    digest = hashlib.sha256()
-    for name in (*_ALL, *_SOURCES[benchmark]):
-        found = find_spec(name)
-        assert found is not None
-        digest.update(f"{name}\0".encode() + Path(str(found.origin)).read_bytes())
-    return digest.hexdigest()
+    return code_digest({job: module_file(module) for job, module in (_ALL | _SOURCES[benchmark]).items()})
 
 
 def digests() -> dict[str, dict[str, str]]:
