@@ -15,7 +15,7 @@ import argparse
 import time
 from types import SimpleNamespace
 
-from perpo.cli.common import quiet_libraries
+from perpo.common.program import quiet_libraries
 
 quiet_libraries()  # before torch is imported: its threads' way of waiting is set then
 

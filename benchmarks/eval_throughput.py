@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from perpo.cli.common import quiet_libraries
+from perpo.common.program import quiet_libraries
 
 quiet_libraries()  # before torch is imported: its threads' way of waiting is set then
 

@@ -15,7 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from perpo_eval.judge import JudgeSettings, Question, ask_judge, llava_messages, mmhal_messages
+from perpo_eval.judge import Question, ask_judge
+from perpo_eval.judge_messages import llava_messages, mmhal_messages
+from perpo_eval.judge_settings import JudgeSettings
 
 SERVER = Path(__file__).parents[1] / "tests/evaluation/judge_server.py"
 WORDS = "The picture shows a small harbour with three boats, a red one among them, under a cloudy sky. "

@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from perpo.cli.common import quiet_libraries
+from perpo.common.program import quiet_libraries
 
 quiet_libraries()  # before torch is imported: its threads' way of waiting is set then
 

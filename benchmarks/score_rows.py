@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from perpo.cli.common import quiet_libraries
+from perpo.common.program import quiet_libraries
 
 quiet_libraries()
 

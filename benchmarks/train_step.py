@@ -28,7 +28,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from perpo.cli.common import quiet_libraries
+from perpo.common.program import quiet_libraries
 
 quiet_libraries()  # before torch is imported: its threads' way of waiting is set then
 

@@ -17,9 +17,9 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, apply_renamings
 
 from perpo.checkpoints import ADAPTER_WEIGHTS, first_line
+from perpo.common.processes import is_first_process
 from perpo.distributed import shape_of
 from perpo.errors import PerpoError
-from perpo.resuming import is_first_process
 from perpo.training_record import FILE_NAME
 
 _PREFIX = "base_model.model."

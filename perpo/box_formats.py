@@ -17,8 +17,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.nearest import did_you_mean
 
 Frame = Literal["original", "padded", "cropped", "resized"]
 Scale = Literal["0-1", "0-1000", "0-999", "pixels", "percent", "bins"]

@@ -13,9 +13,9 @@ from accelerate import PartialState
 from torch import Tensor
 from transformers import TrainerCallback
 
-from perpo.cli.common import progress
+from perpo.common.files import disk_error, disk_errors
+from perpo.common.progress import progress
 from perpo.errors import PerpoError
-from perpo.files import disk_error, disk_errors
 from perpo.resuming import rotate, seal
 from perpo.training_record import LOG_NAME, log_line, write_log, write_record
 

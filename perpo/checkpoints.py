@@ -11,10 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from perpo.common.files import disk_error
+from perpo.common.redact import without_secrets
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, family_of, with_bounds
-from perpo.files import disk_error
-from perpo.redact import without_secrets
 from perpo.tiny import checkpoint_dir
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

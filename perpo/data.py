@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from perpo.common.files import atomic_write_text, cache_folder, check_path
 from perpo.errors import PerpoError, placed
-from perpo.files import atomic_write_text, cache_folder, check_path
 from perpo.images import image_in_text, require_images, unpack_image
 from perpo.placeholders import check_no_mark, without_image
 from perpo.prompts import Asking, asking_of

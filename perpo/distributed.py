@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.utils.data import Sampler
 
+from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.nearest import did_you_mean
 
 _CONFIGS = Path(__file__).parent / "deepspeed_configs"
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from perpo.box_formats import BoxFormat, Frame, ImageSize, Order, Resize, Scale, declared
+from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.nearest import did_you_mean
 from perpo.prompts import GROUNDING
 
 Prefix = Literal["causal", "mrope", "both_ways"]

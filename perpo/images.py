@@ -23,8 +23,8 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
+from perpo.common.files import atomic_write_bytes, cache_folder
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_bytes, cache_folder
 from perpo.orientation import LYING, TURNS, orientation_of, without_orientation
 
 PICTURES_VERSION = 2

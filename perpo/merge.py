@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from perpo.checkpoints import adapter_digest, local_directory, public_name, resolve_model, weights_digest
-from perpo.cli.arguments import arg
+from perpo.common.arguments import arg
+from perpo.common.files import atomic_write_text, replace_folder
+from perpo.common.locks import only_process
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_text, replace_folder
-from perpo.locks import only_process
 from perpo.provenance import code_version, package_versions
 from perpo.training_record import adapter_of, public_record, read_record
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from perpo.common.files import atomic_write_text
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_text
 from perpo.records import RunRecord, TaskResult
 from perpo.scores import BENCHMARKS, JUDGED, PRIMARY
 from perpo.store import Run

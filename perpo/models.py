@@ -23,11 +23,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from perpo.adapters import put_adapter, say_once
 from perpo.checkpoints import first_line, local_directory, public_name, resolve_model, weights_digest
+from perpo.common.hints import did_you_mean
 from perpo.control_tokens import control_tokens, decoded, pattern_of
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, with_bounds
 from perpo.images import pad_to_square, short_name
-from perpo.nearest import did_you_mean
 from perpo.placeholders import without_image
 from perpo.quantization import prepare
 from perpo.training_record import adapter_of

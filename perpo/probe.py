@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import TrainerCallback
 
-from perpo.files import atomic_write_bytes
+from perpo.common.files import atomic_write_bytes
 from perpo.lists import Choice
 
 if TYPE_CHECKING:

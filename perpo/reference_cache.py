@@ -22,11 +22,11 @@ from transformers import TrainerCallback
 
 from perpo.callbacks import NotFinite
 from perpo.checkpoints import files_digest, local_directory, resolve_model
+from perpo.common.files import check_writable
+from perpo.common.journal import Journal
 from perpo.distributed import world_size
 from perpo.errors import PerpoError
-from perpo.files import check_writable
 from perpo.images import PICTURES_VERSION
-from perpo.journal import Journal
 from perpo.lists import ListDataset, TokenizedList
 from perpo.models import LoadedModel
 from perpo.prefix import base_model

@@ -21,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 
+from perpo.common.hints import did_you_mean
 from perpo.compare import (
     Scores,
     both_judged,
@@ -32,7 +33,6 @@ from perpo.compare import (
 )
 from perpo.errors import PerpoError
 from perpo.flips import FLIP_SCORES, Flip, flips
-from perpo.nearest import did_you_mean
 from perpo.paired import Difference, holm, minimum_detectable_effect
 from perpo.records import GroupResult
 from perpo.scores import BENCHMARKS, PRIMARY, Definition

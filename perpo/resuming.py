@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -17,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perpo.common.files import atomic_write_text, check_writable, flush
+from perpo.common.processes import is_first_process
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_text, check_writable, flush
 from perpo.train_arguments import TrainArguments
 from perpo.training_record import FILE_NAME, read_record
 
@@ -107,11 +107,6 @@ def find_start(args: TrainArguments, record: dict[str, Any]) -> Start:
 def last_checkpoint(directory: str | Path) -> Path | None:
     """The newest whole checkpoint, or None."""
     return _newest_whole(Path(directory))[0]
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one of those that torchrun started that speaks for all."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def seal(checkpoint: str | Path) -> None:

@@ -15,8 +15,8 @@ from rapidfuzz.distance import Levenshtein
 from perpo.answers import answer_of
 from perpo.box_formats import BoxFormat, ImageSize
 from perpo.boxes import box_problem, iou, parse_box, same_box
+from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.nearest import did_you_mean
 from perpo.truths import row_format
 
 RewardFunction = Callable[[str, str, Mapping[str, Any]], float | None]

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perpo.common.files import disk_error
+from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.files import disk_error
-from perpo.nearest import did_you_mean
 from perpo.text_rows import SEPARATORS, text_rows
 
 if TYPE_CHECKING:

@@ -18,7 +18,10 @@ from perpo.box_formats import BoxFormat, ImageSize, declared
 from perpo.boxes import box_problem, parse_box, same_box
 from perpo.candidates import AnswerSet, Summary, summarise
 from perpo.checkpoints import adapter_digest, grounding_prompt, known_family
-from perpo.cli.common import progress
+from perpo.common.files import check_writable
+from perpo.common.journal import Journal
+from perpo.common.progress import progress
+from perpo.common.redact import without_secrets
 from perpo.data import (
     PreferenceRecord,
     Question,
@@ -29,12 +32,9 @@ from perpo.data import (
     write_jsonl,
 )
 from perpo.errors import PerpoError
-from perpo.files import check_writable
 from perpo.images import PICTURES_VERSION, image_size
-from perpo.journal import Journal
 from perpo.model_boxes import answer_format, usual_resize
 from perpo.readings import Answered, other_reading
-from perpo.redact import without_secrets
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.truths import check_formats, format_fields, row_format, says_format
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from perpo.checkpoints import first_line, resolve_model, small_files, use_hub_cache
+from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family
-from perpo.nearest import did_you_mean
 from perpo.train_arguments import TrainArguments
 
 # What a turn of the user and the answer begin with in the conversations that LLaVA's code names.

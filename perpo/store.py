@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perpo.checkpoints import ADAPTER_WEIGHTS
+from perpo.common.files import disk_errors
+from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.files import disk_errors
-from perpo.nearest import did_you_mean
 from perpo.records import RunRecord, SamplesFile, from_json, to_json
 
 if TYPE_CHECKING:

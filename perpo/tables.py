@@ -14,9 +14,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from perpo.common.hints import did_you_mean
 from perpo.compare import check_comparable, paired_difference, read_scores
 from perpo.errors import PerpoError
-from perpo.nearest import did_you_mean
 from perpo.records import Metric, RunRecord, metric_of
 from perpo.scores import PRIMARY
 from perpo.stats import Estimate

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perpo.box_formats import Frame, Order, Scale
-from perpo.cli.arguments import arg, check_seed
+from perpo.common.arguments import arg, check_seed
 from perpo.errors import PerpoError
 
 Method = Literal["sft", "rft", "dpo", "lipo", "perpo"]

@@ -23,6 +23,10 @@ from perpo.attention import attention_of
 from perpo.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.card import write_card
 from perpo.checkpoints import files_digest, grounding_prompt, known_family, use_hub_cache
+from perpo.common.files import NotWritten
+from perpo.common.locks import only_process
+from perpo.common.processes import is_first_process
+from perpo.common.redact import without_secrets
 from perpo.data import (
     Question,
     check_images,
@@ -32,9 +36,7 @@ from perpo.data import (
 )
 from perpo.distributed import deepspeed_config, processes
 from perpo.errors import PerpoError
-from perpo.files import NotWritten
 from perpo.lists import Choice, ListDataset, choose, tokenize
-from perpo.locks import only_process
 from perpo.model_boxes import own_resize
 from perpo.models import chosen_dtype
 from perpo.passes import check_budget
@@ -43,9 +45,8 @@ from perpo.prefix import base_model
 from perpo.probe import Probe
 from perpo.provenance import hardware, peak_memory
 from perpo.quantization import check_machine
-from perpo.redact import without_secrets
 from perpo.reference_cache import Precompute, ReferenceCache
-from perpo.resuming import Start, check_same_images, find_start, is_first_process, step_of
+from perpo.resuming import Start, check_same_images, find_start, step_of
 from perpo.samplers import check_sampler
 from perpo.services import check_services, push, start_wandb
 from perpo.termination import Termination

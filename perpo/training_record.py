@@ -17,11 +17,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from perpo.checkpoints import ADAPTER_WEIGHTS, adapter_digest, local_directory, resolve_model, weights_digest
+from perpo.common.files import atomic_write_text
+from perpo.common.redact import clean
 from perpo.data import data_sha256
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_text
 from perpo.provenance import code_version, package_versions
-from perpo.redact import clean
 from perpo.train_arguments import TrainArguments
 
 FILE_NAME = "training.json"

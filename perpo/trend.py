@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from perpo.colours import PALETTE
+from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.nearest import did_you_mean
 from perpo.records import Metric, RunRecord, metric_of
 from perpo.scores import BENCHMARKS, JUDGED, PRIMARY
 from perpo.store import Run

@@ -20,12 +20,12 @@ from transformers import TrainerCallback
 from perpo.box_formats import declared
 from perpo.card import write_card
 from perpo.checkpoints import grounding_prompt, known_family
+from perpo.common.files import recover_folder, replace_folder
+from perpo.common.redact import without_secrets
 from perpo.data import PreferenceRecord, Question, check_images, data_sha256, image_root_of, read_questions
 from perpo.errors import PerpoError
-from perpo.files import recover_folder, replace_folder
 from perpo.hf_sampler import HfSampler
 from perpo.model_boxes import answer_format, usual_resize
-from perpo.redact import without_secrets
 from perpo.resuming import BEST, best_step, step_of
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.sampling import Asked, asked_of

@@ -1,4 +1,4 @@
-"""perpo.cli.arguments: a dataclass from flags, a YAML file and mappings."""
+"""perpo.common.arguments: a dataclass from flags, a YAML file and mappings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Literal
 import pytest
 
 from perpo import __version__
-from perpo.cli.arguments import command_line, next_command
-from perpo.cli.common import arg, arguments_from_mapping, parse_arguments
+from perpo.common.arguments import arg, arguments_from_mapping, command_line, next_command, parse_arguments
 from perpo.errors import PerpoError
 
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perpo.box_formats import BoxFormat, Order, Scale
 from perpo.box_text import numbers_in
-from perpo.boxes import BoxFormat, Order, Scale, format_box, parse_boxes
+from perpo.boxes import format_box, parse_boxes
 
 BOX = (100, 200, 300, 400)
 OTHER = (500, 500, 600, 600)

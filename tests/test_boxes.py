@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from perpo.box_formats import declared
+from perpo.box_formats import BoxFormat, Frame, ImageSize, Order, Resize, Scale, declared
 from perpo.boxes import (
-    BoxFormat,
-    Frame,
-    ImageSize,
-    Order,
-    Resize,
-    Scale,
     format_box,
     frame_to_original,
     iou,

@@ -1,4 +1,4 @@
-"""perpo.cli.common: errors, exit codes, signals, progress; in real processes where it matters."""
+"""perpo.common.program: errors, exit codes, signals, progress; in real processes where it matters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-import perpo.cli.common as common
+from perpo.common import program as common
+from perpo.common import progress as progress_bars
+from perpo.common.files import atomic_write_text
 from perpo.errors import PerpoError
 
 HEAVY = ("torch", "transformers", "pandas", "pyarrow", "datasets")
@@ -76,7 +78,7 @@ def test_a_full_disk_says_what_is_kept_and_how_to_go_on(kind, largest_file, tmp_
     def main(argv: list[str]) -> None:
         with largest_file(10):
             if kind == "ours":
-                common.atomic_write_text(path, "x" * 20)
+                atomic_write_text(path, "x" * 20)
             else:
                 path.write_text("x" * 20)
 
@@ -89,7 +91,7 @@ def test_a_full_disk_says_what_is_kept_and_how_to_go_on(kind, largest_file, tmp_
 def test_a_full_disk_behind_stdout_is_an_error_once() -> None:
     code = """
         import sys
-        from perpo.cli.common import run_program
+        from perpo.common.program import run_program
         sys.exit(run_program(lambda argv: print("a row of a table")))
         """
     with open("/dev/full", "w") as full:
@@ -104,7 +106,7 @@ def test_ctrl_c_is_one_line_and_130() -> None:
     process = python(
         """
         import sys, time
-        from perpo.cli.common import run_program
+        from perpo.common.program import run_program
         def main(argv):
             print("ready", flush=True)
             time.sleep(60)
@@ -125,7 +127,7 @@ def test_a_reader_that_leaves_is_no_error(lines: int) -> None:
     process = python(
         """
         import sys
-        from perpo.cli.common import run_program
+        from perpo.common.program import run_program
         def main(argv):
             sys.stdin.readline()
             for _ in range(int(argv[0])):
@@ -142,8 +144,9 @@ def test_a_reader_that_leaves_is_no_error(lines: int) -> None:
 
 
 def test_nothing_heavy_is_imported() -> None:
-    modules = ["cli.common", "journal", "boxes", "rewards", "families", "data", "rows", "images", "files"]
-    code = "".join(f"import perpo.{module}\n" for module in modules)
+    modules = ["perpo.common.program", "perpo.common.journal", "perpo.boxes", "perpo.rewards", "perpo.families"]
+    modules += ["perpo.data", "perpo.rows", "perpo.images", "perpo.common.files"]
+    code = "".join(f"import {module}\n" for module in modules)
     code += f"import sys\nprint([name for name in {HEAVY} if name in sys.modules])"
     out, _ = python(code).communicate(timeout=60)
     assert out == "[]\n"
@@ -152,7 +155,7 @@ def test_nothing_heavy_is_imported() -> None:
 def test_quiet_libraries_respects_the_user() -> None:
     code = """
         import os, warnings
-        from perpo.cli.common import quiet_libraries
+        from perpo.common.program import quiet_libraries
         quiet_libraries()
         warnings.warn("noise")
         print(os.environ["TRANSFORMERS_VERBOSITY"], os.environ["HF_HUB_DISABLE_PROGRESS_BARS"])
@@ -172,8 +175,8 @@ def test_progress_in_a_log_is_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(common.time, "monotonic", lambda: clock[0])
-    with common.progress(7300, "sampling", initial=100) as advance:
+    monkeypatch.setattr(progress_bars.time, "monotonic", lambda: clock[0])
+    with progress_bars.progress(7300, "sampling", initial=100) as advance:
         for _ in range(6):
             clock[0] += 4.0
             advance(4)
@@ -186,7 +189,7 @@ def test_progress_in_a_log_is_a_line_now_and_then(
 
 def test_progress_on_a_terminal_leaves_stdout_alone(tmp_path: Path) -> None:
     code = """
-        from perpo.cli.common import progress
+        from perpo.common.progress import progress
         with progress(20, "sampling", initial=5) as advance:
             for item in range(15):
                 advance(1)
@@ -216,7 +219,7 @@ def test_that_an_adapter_does_not_match_is_heard() -> None:
     """PEFT only warns of it."""
     code = """
         import warnings
-        from perpo.cli.common import quiet_libraries
+        from perpo.common.program import quiet_libraries
         quiet_libraries()
         for module, text in (("peft.peft_model", "Found missing adapter keys while loading: x"), ("peft.other", "slow"),
                              ("torch.nn", "missing adapter keys")):

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from perpo.cli.common import parse_arguments
 from perpo.cli.sample import SampleArguments
+from perpo.common.arguments import parse_arguments
+from perpo.common.locks import only_process
 from perpo.data import data_sha256
-from perpo.locks import only_process
 from perpo.sampling import run_sampling
 from perpo.store import find_runs, read_run
 from perpo.tiny import checkpoint_dir

@@ -1,4 +1,4 @@
-"""perpo.files: whole files or none."""
+"""perpo.common.files: whole files or none."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from perpo.errors import PerpoError
-from perpo.files import (
+from perpo.common.files import (
     NotWritten,
     atomic_write_bytes,
     atomic_write_text,
@@ -20,6 +19,7 @@ from perpo.files import (
     recover_folder,
     replace_folder,
 )
+from perpo.errors import PerpoError
 
 
 def test_the_folder_is_made_and_nothing_else_is_left(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ TORCH_FREE = [
     "perpo_dashboard.cli", "perpo_dashboard.stored", "perpo_dashboard.pictures",
     "perpo_dashboard.vote_result", "perpo_dashboard.training_lists",
     "perpo_eval.judge", "perpo_eval.metrics.judged", "perpo_eval.judged", "perpo_eval.judge_readings",
-    "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.judged", "perpo.locks", "perpo.samplers",
-    "perpo.redact", "perpo_eval.failures", "perpo_eval.bodies", "perpo.images",
+    "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.judged", "perpo.common.locks", "perpo.samplers",
+    "perpo.common.redact", "perpo_eval.failures", "perpo_eval.bodies", "perpo.images",
     "perpo.text_rows", "perpo.row_formats", "perpo.placeholders", "perpo.control_tokens",
     "perpo.answers", "perpo.box_text",
 ]  # fmt: skip

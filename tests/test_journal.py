@@ -1,4 +1,4 @@
-"""perpo.journal: what was finished stays finished."""
+"""perpo.common.journal: what was finished stays finished."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from perpo.common.files import NotWritten
+from perpo.common.journal import Journal
 from perpo.errors import PerpoError
-from perpo.files import NotWritten
-from perpo.journal import Journal
 
 ROWS = [{"id": 0, "text": "ein\nÄ\u2028"}, {"id": 1, "value": 0.1 + 0.2}, {"id": 2, "more": [None, True]}]
 
 WRITER = """
 import sys
-from perpo.journal import Journal
+from perpo.common.journal import Journal
 journal = Journal(sys.argv[1], "key")
 for number in range(len(journal.done()), 10_000):
     journal.append([{"id": number, "text": "x" * 500}])

@@ -10,15 +10,15 @@ import sys
 
 import pytest
 
-from perpo import locks
+from perpo.common import locks
+from perpo.common.journal import Journal
+from perpo.common.locks import only_process
 from perpo.errors import PerpoError
-from perpo.journal import Journal
-from perpo.locks import only_process
 
 # Holds the folder until its stdin ends; the child that it forks lives on when it is killed.
 HOLDER = """
 import os, sys, time
-from perpo.locks import only_process
+from perpo.common.locks import only_process
 with only_process(sys.argv[1], "training"):
     child = os.fork()
     if child == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perpo.redact import clean, is_secret, known_secrets, without_secrets
+from perpo.common.redact import clean, is_secret, known_secrets, without_secrets
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from perpo.cli.arguments import parse_arguments
 from perpo.cli.sample import SampleArguments, main
 from perpo.cli.train import main as train_main
+from perpo.common.arguments import parse_arguments
 from perpo.data import read_preferences
 from perpo.errors import PerpoError
 from perpo.hf_sampler import Answer, HfSampler

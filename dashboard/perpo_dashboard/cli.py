@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from perpo.cli.common import arg, parse_arguments, run_program
 from perpo.colours import BASELINE, PALETTE
+from perpo.common.arguments import arg, parse_arguments
+from perpo.common.program import run_program
 from perpo.errors import PerpoError
 
 DESCRIPTION = (

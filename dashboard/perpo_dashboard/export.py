@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perpo import leaderboard, leaderboard_files, report_files
+from perpo.common.files import atomic_write_text
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_text
 from perpo.report import Report
 
 PAGE = "index.html"

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from perpo.common.files import disk_errors, flush
 from perpo.errors import PerpoError
-from perpo.files import disk_errors, flush
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:

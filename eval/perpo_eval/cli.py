@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from perpo.box_formats import Frame, Order, Scale
-from perpo.cli.common import arg, parse_arguments, quiet_libraries, run_program
+from perpo.common.arguments import arg, parse_arguments
+from perpo.common.program import quiet_libraries, run_program
 from perpo_eval.failures import MOST_ERRORS
 from perpo_eval.judge_cli import JudgeFlags, judge_main, show
 

@@ -22,12 +22,12 @@ from perpo.checkpoints import (
     resolve_model,
     weights_digest,
 )
+from perpo.common.hints import did_you_mean
+from perpo.common.redact import is_secret, known_secrets, without_secrets
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, family_of, unlisted, with_declared
 from perpo.images import PICTURES_VERSION
-from perpo.nearest import did_you_mean
 from perpo.records import ModelInfo
-from perpo.redact import is_secret, known_secrets, without_secrets
 from perpo_eval.bodies import limit_bodies
 from perpo_eval.failures import MOST_ERRORS, read_answer
 from perpo_eval.responses import Response

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from perpo.checkpoints import grounding_prompt, known_family
+from perpo.common.files import atomic_write_text, check_writable
+from perpo.common.hints import did_you_mean
+from perpo.common.locks import only_process
 from perpo.data import Question, check_images, data_sha256, read_preferences, read_questions, write_jsonl
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_text, check_writable
-from perpo.locks import only_process
-from perpo.nearest import did_you_mean
 from perpo.store import read_run
 from perpo.tables import Leaderboard, leaderboard
 from perpo_eval import runner

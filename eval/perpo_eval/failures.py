@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from perpo.redact import without_secrets
+from perpo.common.redact import without_secrets
 from perpo_eval.responses import Response
 
 MOST_ERRORS = 0.01

@@ -16,7 +16,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from perpo.cli.common import progress
+from perpo.common.progress import progress
 from perpo_eval.engines import Engine
 from perpo_eval.responses import Response, ResponseJournal, response_key
 from perpo_eval.suites import TASKS_FOLDER, TaskData

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perpo.cli.common import progress
-from perpo.journal import Journal
+from perpo.common.journal import Journal
+from perpo.common.progress import progress
 from perpo_eval.judge_client import CallFailed, JudgeClient, Reply
 from perpo_eval.judge_messages import llava_messages, mmhal_messages, official_settings, prompts_sha256
 from perpo_eval.judge_settings import JudgeSettings, check_key, judge_key

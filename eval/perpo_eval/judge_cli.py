@@ -8,8 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo.cli.arguments import default_of, next_command
-from perpo.cli.common import arg, parse_arguments
+from perpo.common.arguments import arg, default_of, next_command, parse_arguments
 from perpo.errors import PerpoError
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def judge_of(flags: JudgeFlags, output: str) -> Judge:
     Raises:
         PerpoError: None is named, or a setting that cannot be.
     """
-    from perpo_eval.judge import JudgeSettings
+    from perpo_eval.judge_settings import JudgeSettings
     from perpo_eval.judged import CACHE_FOLDER, Judge
 
     if flags.judge_model is None:

@@ -18,8 +18,9 @@ from typing import Any
 
 from perpo.answers import after_prompt, answer_of
 from perpo.scores import JUDGED, score_names
-from perpo_eval.judge import JudgeSettings, Question, Verdict, ask_judge, judge_key
+from perpo_eval.judge import Question, Verdict, ask_judge
 from perpo_eval.judge_messages import llava_messages, mmhal_messages, official_settings, prompts_sha256
+from perpo_eval.judge_settings import JudgeSettings, judge_key
 from perpo_eval.metrics.judged import PARSERS, official_mmhal_rating, official_pair_rating
 
 MOST_MISSING = 0.05

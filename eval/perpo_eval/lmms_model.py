@@ -17,7 +17,7 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 
 from perpo.batches import BatchLimit
-from perpo.cli.common import progress
+from perpo.common.progress import progress
 from perpo.errors import PerpoError, placed
 from perpo.models import DType, LoadedModel, load_model, render_prompt
 from perpo_eval.answering import answer, sample

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from perpo.files import cache_folder
+from perpo.common.files import cache_folder
 from perpo.images import image_size, open_image, unpack_image
 
 

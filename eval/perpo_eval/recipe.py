@@ -31,10 +31,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perpo.boxes import BoxFormat
-from perpo.cli.arguments import arguments_from_mapping, check_seed
+from perpo.box_formats import BoxFormat
+from perpo.common.arguments import arguments_from_mapping, check_seed
+from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.nearest import did_you_mean
 from perpo.rewards import load_reward
 from perpo.store import slug
 from perpo_eval.stage_arguments import evaluate_arguments, sample_arguments, train_arguments

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from perpo import provenance
 from perpo.box_formats import Resize
-from perpo.cli.arguments import default_of
+from perpo.common.arguments import default_of
+from perpo.common.files import check_writable
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, family_of, unlisted, with_declared
-from perpo.files import check_writable
 from perpo.records import ModelInfo, RunRecord, sample_key
 from perpo.scores import JUDGED
 from perpo.store import new_run_id, read_run, resolve_run, write_run

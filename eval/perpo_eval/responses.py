@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from perpo.common.journal import Journal, drop_rows, finished_rows
 from perpo.errors import PerpoError
-from perpo.journal import Journal, drop_rows, finished_rows
 from perpo.rows import read_rows
 
 _FOLDER = ".responses"

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from perpo.cli.common import arg, parse_arguments
+from perpo.common.arguments import arg, parse_arguments
 from perpo.errors import PerpoError
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from perpo import provenance
 from perpo.checkpoints import model_config, resolve_model
-from perpo.cli.arguments import check_seed
+from perpo.common.arguments import check_seed
+from perpo.common.files import atomic_write_text, check_writable
 from perpo.errors import PerpoError
 from perpo.families import family_of
-from perpo.files import atomic_write_text, check_writable
 from perpo.images import listing, short_name
 from perpo.records import sample_key
 from perpo.training_record import read_record

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.checkpoints import adapter_digest, local_directory, resolve_model, weights_digest
-from perpo.cli.arguments import arguments_from_mapping
 from perpo.cli.sample import SampleArguments
+from perpo.common.arguments import arguments_from_mapping
+from perpo.common.redact import clean
 from perpo.errors import PerpoError
 from perpo.images import PICTURES_VERSION
-from perpo.redact import clean
 from perpo.train_arguments import TrainArguments, unused_by
 from perpo_eval.cli import EvalArguments
 

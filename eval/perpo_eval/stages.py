@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perpo.common.files import atomic_write_text
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_text
 
 _DONE = "stage.json"
 _BEGUN = "stage.begun"

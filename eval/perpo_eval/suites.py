@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from perpo.checkpoints import files_digest
 from perpo.common.code_digest import code_digest, module_file
+from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.nearest import did_you_mean
 from perpo.prepare.hub import HubTask, hub_rows, hub_tasks
 from perpo.prepare.parquet import file_metadata, shows_stored
 from perpo_eval.published import PUBLISHED, Published
@@ -242,7 +242,7 @@ def load_task(spec: TaskSpec, data: str) -> TaskData:
     revision: str | None = None
     note: str | None = None
     if data == "tiny":
-        from perpo.tiny.world import WORLD_VERSION
+        from perpo.tiny.scenes import WORLD_VERSION
 
         dataset, revision = f"tiny:{spec.dataset}", str(WORLD_VERSION)
         docs = parquet_documents(tiny_parquet(spec.name), form)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from perpo.common.code_digest import code_digest, module_file
-from perpo.files import cache_folder, disk_errors
+from perpo.common.files import cache_folder, disk_errors
 
 _DRAWN_BY = {
     "expressions": "perpo.tiny.expressions",
@@ -25,7 +25,7 @@ def tiny_version() -> str:
     """The tiny world's version, with a digest of what draws it: a world in the making changes although its
     version stands.
     """
-    from perpo.tiny.world import WORLD_VERSION
+    from perpo.tiny.scenes import WORLD_VERSION
 
     return f"{WORLD_VERSION}-{code_digest({job: module_file(module) for job, module in _DRAWN_BY.items()})[:8]}"
 

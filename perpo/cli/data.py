@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from perpo import __version__
-from perpo.cli.arguments import find_program
-from perpo.cli.common import parse_arguments, quiet_libraries, run_program
+from perpo.common.arguments import find_program, parse_arguments
+from perpo.common.hints import did_you_mean
+from perpo.common.program import quiet_libraries, run_program
 from perpo.errors import PerpoError
-from perpo.nearest import did_you_mean
 from perpo.prepare import arguments
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from perpo.cli.common import arg, parse_arguments, run_program
+from perpo.common.arguments import arg, parse_arguments
+from perpo.common.program import run_program
 from perpo.errors import PerpoError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _main(argv: list[str]) -> int:
 
 def _write(args: ReportArguments, report: Report) -> None:
     from perpo import report_files
-    from perpo.files import atomic_write_text
+    from perpo.common.files import atomic_write_text
 
     outputs: dict[Path | None, Any] = {
         args.markdown: lambda: report_files.markdown(report),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from perpo.box_formats import Frame, Order, Scale
 from perpo.checkpoints import model_config, resolve_model
-from perpo.cli.arguments import check_seed, next_command
-from perpo.cli.common import arg, parse_arguments, quiet_libraries, run_program
+from perpo.common.arguments import arg, check_seed, next_command, parse_arguments
+from perpo.common.program import quiet_libraries, run_program
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES
 from perpo.train_arguments import TrainArguments

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
-from perpo.cli.common import parse_arguments, quiet_libraries, run_program
+from perpo.common.arguments import parse_arguments
+from perpo.common.program import quiet_libraries, run_program
 from perpo.seed_checks import check_seed_flags
 from perpo.seed_flags import translate
 from perpo.train_arguments import TrainArguments

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from perpo.box_formats import Order, Scale
-from perpo.cli.arguments import arg
+from perpo.common.arguments import arg
 from perpo.errors import PerpoError
 from perpo.prepare.known import FoxLanguage, ReferSet
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.nearest import did_you_mean
 from perpo.prepare.apart import tell_apart
 from perpo.prepare.hub_columns import grounding_rows, pope_row
 from perpo.prepare.known import (

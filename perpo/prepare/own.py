@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.boxes import ImageSize, parse_boxes
+from perpo.box_formats import ImageSize
+from perpo.boxes import parse_boxes
+from perpo.common.files import cache_folder, check_path
 from perpo.data import check_identity, data_sha256
 from perpo.errors import PerpoError, placed
-from perpo.files import cache_folder, check_path
 from perpo.images import image_in_text, image_size, short_name, unpack_image
 from perpo.placeholders import without_image
 from perpo.prepare.overlap import coco_number

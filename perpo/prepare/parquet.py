@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from perpo.cli.common import progress
+from perpo.common.files import check_writable, disk_errors
+from perpo.common.progress import progress
 from perpo.errors import PerpoError
-from perpo.files import check_writable, disk_errors
 from perpo.images import as_stored, require_images
 from perpo.rows import Row
 

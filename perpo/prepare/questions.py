@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.boxes import ImageSize, box_problem, format_box
+from perpo.box_formats import ImageSize
+from perpo.boxes import box_problem, format_box
 from perpo.checkpoints import family_at, resolve_model
-from perpo.cli.arguments import next_command
 from perpo.cli.sample import SampleArguments
+from perpo.common.arguments import next_command
+from perpo.common.files import atomic_write_bytes
 from perpo.data import Question, write_jsonl
 from perpo.errors import PerpoError
 from perpo.families import Family, family_of
-from perpo.files import atomic_write_bytes
 from perpo.images import as_stored, image_size
 from perpo.prepare.parquet import check_image_files, check_outputs, say, shows_stored
 from perpo.rows import open_parquet, parquet_batches

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perpo.common.hints import did_you_mean
 from perpo.data import data_sha256
 from perpo.errors import PerpoError
 from perpo.images import image_size, listing
-from perpo.nearest import did_you_mean
 from perpo.prepare.known import GOOGLE_REFS, PARTITION, REFER_COUNTS, ReferSet, compare
 from perpo.prepare.layout import Annotations, Ref, count, read_annotations, read_refs, refs_file
 from perpo.prepare.parquet import (

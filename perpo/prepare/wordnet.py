@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from perpo.common.files import cache_folder, disk_error
 from perpo.errors import PerpoError
-from perpo.files import cache_folder, disk_error
 
 DEBIAN = Path("/usr/share/wordnet")
 """Where Debian's packages wordnet-base and wordnet-sense-index keep the files."""

@@ -22,8 +22,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from perpo.cli.arguments import check_seed
-from perpo.cli.common import parse_arguments, run_program
+from perpo.common.arguments import check_seed, parse_arguments
+from perpo.common.program import run_program
 from perpo.families import FAMILIES
 from perpo.models import LoadedModel
 from perpo.prompts import GROUNDING, LMMS_EVAL_GROUNDING, OCR, YES_NO
@@ -184,7 +184,8 @@ def _answers(model: Any, processor: Any, rows: list[dict[str, Any]], questions: 
 
 
 def _validate_boxes(model: Any, processor: Any, images: int) -> dict[str, float]:
-    from perpo.boxes import BoxFormat, iou, parse_box
+    from perpo.box_formats import BoxFormat
+    from perpo.boxes import iou, parse_box
     from perpo.tiny.world import BENCHMARKS, benchmark_rows
 
     rows = [row for benchmark in BENCHMARKS for row in benchmark_rows(benchmark, "val", images=images)]

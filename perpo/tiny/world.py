@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from perpo.files import atomic_write_text, disk_errors
+from perpo.common.files import atomic_write_text, disk_errors
 from perpo.prompts import GROUNDING
 from perpo.tiny.expressions import FLAVOURS, expressions
 from perpo.tiny.scenes import ROUND_KINDS, SIDE, WORLD_VERSION, Scene, Shape, draw, make_scene, scene_rng

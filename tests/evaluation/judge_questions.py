@@ -8,7 +8,9 @@ from typing import Any
 
 from judge_server import JudgeServer
 
-from perpo_eval.judge import JudgeSettings, Question, Verdict, ask_judge, llava_messages, mmhal_messages
+from perpo_eval.judge import Question, Verdict, ask_judge
+from perpo_eval.judge_messages import llava_messages, mmhal_messages
+from perpo_eval.judge_settings import JudgeSettings
 
 
 def pair(number: int) -> Question:

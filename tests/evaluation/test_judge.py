@@ -18,16 +18,9 @@ from judge_questions import QUESTIONS, ask, pair, rating, settled
 from judge_server import Answer, Call, good, judge_server, refusal
 
 from perpo.errors import PerpoError
-from perpo_eval.judge import (
-    JudgeSettings,
-    Question,
-    Verdict,
-    ask_judge,
-    judge_key,
-    llava_messages,
-    mmhal_messages,
-    prompts_sha256,
-)
+from perpo_eval.judge import Question, Verdict, ask_judge
+from perpo_eval.judge_messages import llava_messages, mmhal_messages, prompts_sha256
+from perpo_eval.judge_settings import JudgeSettings, judge_key
 
 KEY = "sk-a-secret-of-the-tests-0123456789"
 pytestmark = pytest.mark.usefixtures("quick_judge")

@@ -173,7 +173,7 @@ def test_questions_that_always_fail_do_not_keep_the_others_from_a_record(tmp_pat
 ASKER = """
 import sys
 from pathlib import Path
-from perpo.cli.common import run_program
+from perpo.common.program import run_program
 from perpo_eval.judge import JudgeSettings, Question, ask_judge, mmhal_messages
 def main(words):
     questions = [Question(str(n), mmhal_messages(f"What is {n}?", [], "g", "a"), "mmhal") for n in range(20)]

@@ -21,7 +21,7 @@ import pytest
 from judge_server import Answer, Call, JudgeServer, good, judge_server
 
 from perpo import leaderboard, leaderboard_files
-from perpo.cli.arguments import parse_arguments
+from perpo.common.arguments import parse_arguments
 from perpo.compare import read_scores
 from perpo.errors import PerpoError
 from perpo.model_index import update_card

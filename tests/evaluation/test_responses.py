@@ -14,7 +14,7 @@ import torch
 
 from perpo.box_formats import BoxFormat
 from perpo.boxes import format_box
-from perpo.cli.arguments import default_of
+from perpo.common.arguments import default_of
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES
 from perpo.records import sample_key

@@ -19,8 +19,9 @@ import tempfile
 
 import torch
 
-from perpo import callbacks, files, training
+from perpo import callbacks, training
 from perpo.cli.train import main
+from perpo.common import files
 from perpo.trainer import PreferenceTrainer
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from perpo.locks import only_process
+from perpo.common.locks import only_process
 from perpo.resuming import damage, last_checkpoint, rotate, seal
 from perpo.training_record import read_log, read_record
 

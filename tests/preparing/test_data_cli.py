@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from perpo.cli.arguments import parse_arguments
 from perpo.cli.data import main
+from perpo.common.arguments import parse_arguments
 from perpo_eval.cli import EvalArguments
 
 PROGRAM = [sys.executable, "-m", "perpo.cli.data"]

@@ -12,9 +12,9 @@ from PIL import ExifTags, Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from perpo.boxes import iou, parse_box
-from perpo.cli.arguments import parse_arguments
 from perpo.cli.data import main
 from perpo.cli.sample import SampleArguments
+from perpo.common.arguments import parse_arguments
 from perpo.data import check_images, read_questions
 from perpo.families import FAMILIES
 from perpo.images import open_image

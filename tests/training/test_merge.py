@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from perpo.cli.train import main
+from perpo.common.locks import only_process
 from perpo.data import read_preferences
 from perpo.lists import Collator, ListDataset, choose, tokenize
-from perpo.locks import only_process
 from perpo.logps import candidate_logps
 from perpo.models import load_model, render_prompt
 from perpo.policy import load_policy

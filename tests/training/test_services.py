@@ -159,7 +159,7 @@ def hub():
 
 PUSH = """
 import json, sys
-from perpo.cli.common import run_program
+from perpo.common.program import run_program
 from perpo.services import check_services, push
 from perpo.train_arguments import TrainArguments
 from perpo.training_record import read_record

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perpo.files import cache_folder
+from perpo.common.files import cache_folder
 from perpo.scores import BENCHMARKS as METRICS
 from perpo.scores import score_names
 from perpo_eval.benchmarks import LLAVA_BENCH, MMHAL, Benchmark

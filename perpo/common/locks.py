@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 from weakref import WeakSet
 
+from perpo.common.files import check_writable, disk_errors
 from perpo.errors import PerpoError
-from perpo.files import check_writable, disk_errors
 
 _NAME = ".lock"
 _LOCKED: WeakSet[IO[Any]] = WeakSet()

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from perpo.common.files import atomic_write_bytes, disk_errors
+from perpo.common.locks import lock_file
 from perpo.errors import PerpoError
-from perpo.files import atomic_write_bytes, disk_errors
-from perpo.locks import lock_file
 
 
 class Journal:

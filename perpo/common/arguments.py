@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from perpo import __version__
+from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.nearest import did_you_mean
 
 T = TypeVar("T")
 
