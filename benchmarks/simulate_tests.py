@@ -1,4 +1,4 @@
-"""Do the tests and intervals of perpo.paired and perpo.stats keep their promises, on simulated clusters?
+"""Do the tests and intervals of perpo.stats.paired and perpo.stats keep their promises, on simulated clusters?
 
     python benchmarks/simulate_tests.py [--trials 2000]
 
@@ -20,9 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 
-from perpo.paired import Difference, cluster_bootstrap, cluster_t, paired_sums, predicted_power
 from perpo.scores import BENCHMARKS
-from perpo.stats import Estimate, clustered_mean, clustered_ratio
+from perpo.stats import (
+    Difference,
+    Estimate,
+    cluster_bootstrap,
+    cluster_t,
+    clustered_mean,
+    clustered_ratio,
+    paired_sums,
+    predicted_power,
+)
 
 F1 = next(metric for metric in BENCHMARKS["pope"] if metric.name == "f1")
 

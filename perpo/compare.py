@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perpo.errors import PerpoError
-from perpo.paired import Difference, cluster_bootstrap, cluster_t, paired_sums
 from perpo.records import RunRecord
 from perpo.scores import Definition
-from perpo.stats import Estimate
+from perpo.stats import Difference, Estimate, cluster_bootstrap, cluster_t, paired_sums
 from perpo.store import Run
 
 
@@ -152,7 +151,7 @@ def shared_samples(candidate: Scores, baseline: Scores) -> tuple[Scores, Scores]
 def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -> Difference:
     """Candidate minus baseline in one metric over the same samples, every task weighing the same.
 
-    A mean is tested by `perpo.paired.cluster_t`, a ratio such as F1 by `perpo.paired.cluster_bootstrap`.
+    A mean is tested by `perpo.stats.cluster_t`, a ratio such as F1 by `perpo.stats.cluster_bootstrap`.
 
     Args:
         candidate: Scores of the run in question.

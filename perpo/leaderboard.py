@@ -21,9 +21,9 @@ from typing import Any
 
 from perpo.compare import Scores, metric_difference, mismatches, other_versions, read_scores
 from perpo.errors import PerpoError
-from perpo.paired import Difference, holm
 from perpo.records import GroupResult, Metric, RunRecord, metric_of
 from perpo.scores import BENCHMARKS, JUDGED, PRIMARY, Definition
+from perpo.stats import Difference, holm
 from perpo.store import Run
 
 ALPHA = 0.05

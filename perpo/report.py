@@ -7,7 +7,7 @@ threshold d:
     regressed     adjusted p < 0.05 and g <= -d
     improved      adjusted p < 0.05 and g >= d
     identical     every response is the same in both runs, and so are the scores
-    unchanged     the 95% interval of equivalence (see `perpo.paired.cluster_t`) lies within (-d, d): two one-sided
+    unchanged     the 95% interval of equivalence (see `perpo.stats.cluster_t`) lies within (-d, d): two one-sided
                   tests (Schuirmann 1987) at 2.5%, because with clusters of many sizes those at 5% erred more often
     inconclusive  anything else; the smallest effect that would have been found is given
 """
@@ -33,9 +33,9 @@ from perpo.compare import (
 )
 from perpo.errors import PerpoError
 from perpo.flips import FLIP_SCORES, Flip, flips
-from perpo.paired import Difference, holm, minimum_detectable_effect
 from perpo.records import GroupResult
 from perpo.scores import BENCHMARKS, PRIMARY, Definition
+from perpo.stats import Difference, holm, minimum_detectable_effect
 from perpo.store import Run
 
 Verdict = Literal["regressed", "inconclusive", "unchanged", "improved", "identical"]

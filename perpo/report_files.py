@@ -20,8 +20,8 @@ from perpo.boxes import stored_box
 from perpo.colours import BASELINE, CANDIDATE, TRUTH
 from perpo.flips import Flip
 from perpo.images import find_image, open_image
-from perpo.paired import Difference
 from perpo.report import ALPHA, Report, Row
+from perpo.stats import Difference
 from perpo.tables import FRACTION, TINY_NOTE, Text, is_tiny, judge_note, literal, number, with_unit
 
 COMMENT_LIMIT = 65_000

@@ -1,4 +1,4 @@
-"""perpo.paired against statsmodels, scipy, closed forms, written-out resampling and simulation."""
+"""perpo.stats.paired against statsmodels, scipy, closed forms, written-out resampling and simulation."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from perpo.paired import (
+from perpo.scores import BENCHMARKS
+from perpo.stats import (
     cluster_bootstrap,
     cluster_t,
+    clustered_mean,
+    clustered_ratio,
     holm,
     minimum_detectable_effect,
     paired_sums,
     predicted_power,
 )
-from perpo.scores import BENCHMARKS
-from perpo.stats import clustered_mean, clustered_ratio
 
 
 def two_runs(

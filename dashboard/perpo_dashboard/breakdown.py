@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from perpo.paired import Difference, cluster_t, paired_sums
 from perpo.records import RunRecord
+from perpo.stats import Difference, cluster_t, paired_sums
 from perpo_dashboard.outcomes import RULES, Pair
 
 BINS = 20

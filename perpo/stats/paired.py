@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perpo.discordance import FEW, contributions, discordant_interval, effective
-from perpo.stats import checked_sums, constant_interval
+from perpo.stats.discordance import FEW, contributions, discordant_interval, effective
+from perpo.stats.intervals import checked_sums, constant_interval
 
 Sums = tuple[ArrayLike, ArrayLike]
 """(n,) what each sample adds above and below the line, as `perpo.scores.Definition.sums` gives."""
@@ -132,8 +132,8 @@ def cluster_t(sums: PairedSums, *, bounds: tuple[float, float] = (-1.0, 1.0)) ->
     seen; the interval is then that of `perpo.stats.constant_interval`, and the p-value the level at which it ends
     at 0. Clusters that all come out even while their samples differ define neither. Intervals are cut to the bounds.
 
-    Where fewer than `perpo.discordance.FEW` clusters tell the runs apart, a t interval covers too seldom, and reaches
-    at least as far as that of `perpo.discordance.discordant_interval`. The interval that equivalence is told by always
+    Where fewer than `perpo.stats.discordance.FEW` clusters tell the runs apart, a t interval covers too seldom, and reaches
+    at least as far as that of `perpo.stats.discordance.discordant_interval`. The interval that equivalence is told by always
     does, and allows for losses and gains that show in none of the clusters.
 
     Args:

@@ -1,0 +1,47 @@
+"""Intervals and paired tests that respect clusters. numpy and scipy only."""
+
+from perpo.stats.intervals import (
+    Estimate,
+    bootstrap_ratio,
+    checked_sums,
+    clustered_mean,
+    clustered_ratio,
+    constant_interval,
+    freedom,
+    wilson_interval,
+)
+from perpo.stats.paired import (
+    DRAWS,
+    POWER,
+    Difference,
+    PairedSums,
+    Sums,
+    cluster_bootstrap,
+    cluster_t,
+    holm,
+    minimum_detectable_effect,
+    paired_sums,
+    predicted_power,
+)
+
+__all__ = [
+    "DRAWS",
+    "POWER",
+    "Difference",
+    "Estimate",
+    "PairedSums",
+    "Sums",
+    "bootstrap_ratio",
+    "checked_sums",
+    "cluster_bootstrap",
+    "cluster_t",
+    "clustered_mean",
+    "clustered_ratio",
+    "constant_interval",
+    "freedom",
+    "holm",
+    "minimum_detectable_effect",
+    "paired_sums",
+    "predicted_power",
+    "wilson_interval",
+]
