@@ -86,19 +86,6 @@ def dpo_loss(
     return lipo_loss(policy_pair, reference_pair, rewards.gather(-1, pair), beta=beta, mask=both)
 
 
-def sft_loss(policy_logps: Tensor, token_counts: Tensor) -> Tensor:
-    """Mean negative log-likelihood of an answer's tokens.
-
-    Args:
-        policy_logps: (B,) summed log-probabilities.
-        token_counts: (B,) tokens of each answer, >= 1.
-
-    Returns:
-        (B,) nats per token.
-    """
-    return -policy_logps / token_counts
-
-
 def best_and_worst(rewards: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The places (B,) of each list's best and worst candidate, the first of equals."""
     absent = torch.zeros_like(rewards, dtype=torch.bool) if mask is None else ~mask
