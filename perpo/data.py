@@ -41,10 +41,10 @@ class Question:
         answer: The truth.
         image_id: What identifies the image; its path where the data don't say.
         box_scale: What the numbers of boxes count, where they say so: in the truth, and in the answers of a
-            preference record; see `perpo.box_formats`.
+            preference record; see `perpo.boxes.formats`.
         box_order: Which number is which, where they say so.
         box_frame: The picture that boxes refer to, where they say so.
-        box_resize: Of pixels of a resized picture, its `perpo.box_formats.Resize` as an object.
+        box_resize: Of pixels of a resized picture, its `perpo.boxes.Resize` as an object.
     """
 
     image_path: str

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from perpo.box_formats import BoxFormat, Frame, ImageSize, Order, Resize, Scale, declared
+from perpo.boxes import BoxFormat, Frame, ImageSize, Order, Resize, Scale, declared
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.prompts import GROUNDING
@@ -203,7 +203,7 @@ def with_declared(
 
     Args:
         family: A family.
-        scale: As for `perpo.box_formats.declared`; so are the others.
+        scale: As for `perpo.boxes.declared`; so are the others.
         order: As there.
         frame: As there.
 

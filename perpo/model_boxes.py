@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perpo.box_formats import BoxFormat, Frame, Order, Resize, Scale, declared
+from perpo.boxes import BoxFormat, Frame, Order, Resize, Scale, declared
 from perpo.checkpoints import family_at, known_family, model_config, resolve_model
 from perpo.errors import PerpoError
 

@@ -75,7 +75,7 @@ class TaskResult:
     known). `benchmark` is a key of `perpo.scores.BENCHMARKS`;
     `prompt` is what was asked, with the place of the sample's own words in braces; `note` is what a
     reader of the numbers must know, such as rows of two data sets in one split. `box_frame`, `box_scale` and
-    `box_order` are how boxes were read (`perpo.box_formats`). What a reported number leaves open is None.
+    `box_order` are how boxes were read (`perpo.boxes.formats`). What a reported number leaves open is None.
     """
 
     task: str

@@ -13,8 +13,7 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 from perpo.answers import answer_of
-from perpo.box_formats import BoxFormat, ImageSize
-from perpo.boxes import box_problem, iou, parse_box, same_box
+from perpo.boxes import BoxFormat, ImageSize, box_problem, iou, parse_box, same_box
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.truths import row_format

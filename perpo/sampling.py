@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.box_formats import BoxFormat, ImageSize, declared
-from perpo.boxes import box_problem, parse_box, same_box
+from perpo.boxes import BoxFormat, ImageSize, box_problem, declared, parse_box, same_box
+from perpo.boxes.readings import Answered, other_reading
 from perpo.candidates import AnswerSet, Summary, summarise
 from perpo.checkpoints import adapter_digest, grounding_prompt, known_family
 from perpo.common.files import check_writable
@@ -34,7 +34,6 @@ from perpo.data import (
 from perpo.errors import PerpoError
 from perpo.images import PICTURES_VERSION, image_size
 from perpo.model_boxes import answer_format, usual_resize
-from perpo.readings import Answered, other_reading
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.truths import check_formats, format_fields, row_format, says_format
 
@@ -320,7 +319,7 @@ def _filtered(sets: Sequence[AnswerSet], args: SampleArguments) -> list[AnswerSe
 
 
 def _misread(job: _Job, rows: Sequence[dict[str, Any]]) -> str | None:
-    """What the first answer to each question says of how boxes are written; see `perpo.readings`."""
+    """What the first answer to each question says of how boxes are written; see `perpo.boxes.readings`."""
     if job.answer_format is None or job.truth_format is None:
         return None
     found = []

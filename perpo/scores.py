@@ -13,7 +13,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from perpo.box_formats import Frame
+from perpo.boxes import Frame
 from perpo.stats import Estimate, bootstrap_ratio, clustered_ratio
 
 Columns = Mapping[str, NDArray[np.float64]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from perpo.box_formats import Frame, Order, Scale
+from perpo.boxes import Frame, Order, Scale
 from perpo.common.arguments import arg, check_seed
 from perpo.errors import PerpoError
 

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from perpo.box_formats import BoxFormat, Resize
+from perpo.boxes import BoxFormat, Resize
+from perpo.boxes.formats import PARTS
 from perpo.errors import PerpoError
 
 if TYPE_CHECKING:
     from perpo.data import Question
-
-PARTS = ("scale", "order", "frame")
 
 
 def format_fields(boxes: BoxFormat | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from perpo.box_formats import declared
+from perpo.boxes import PARTS, declared
 from perpo.card import write_card
 from perpo.checkpoints import grounding_prompt, known_family
 from perpo.common.files import recover_folder, replace_folder
@@ -31,7 +31,7 @@ from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.sampling import Asked, asked_of
 from perpo.train_arguments import TrainArguments
 from perpo.training_record import Score, ValidationInfo, digests_of, write_record
-from perpo.truths import PARTS, check_formats
+from perpo.truths import check_formats
 
 if TYPE_CHECKING:
     from perpo.trainer import PreferenceTrainer

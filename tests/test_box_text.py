@@ -1,4 +1,4 @@
-"""perpo.box_text: boxes as models write them."""
+"""perpo.boxes.text: boxes as models write them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpo.box_formats import BoxFormat, Order, Scale
-from perpo.box_text import numbers_in
-from perpo.boxes import format_box, parse_boxes
+from perpo.boxes import BoxFormat, Order, Scale, format_box, parse_boxes
+from perpo.boxes.text import numbers_in
 
 BOX = (100, 200, 300, 400)
 OTHER = (500, 500, 600, 600)

@@ -13,8 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from perpo.box_formats import BoxFormat, Frame, ImageSize, Order, Resize, Scale, declared
 from perpo.boxes import (
+    BoxFormat,
+    Frame,
+    ImageSize,
+    Order,
+    Resize,
+    Scale,
+    declared,
     format_box,
     frame_to_original,
     iou,

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TORCH_FREE = [
-    "perpo.box_formats", "perpo.model_boxes", "perpo.readings", "perpo.truths",
+    "perpo.boxes.formats", "perpo.model_boxes", "perpo.boxes.readings", "perpo.truths",
     "perpo", "perpo.boxes", "perpo.rewards", "perpo.families", "perpo.data", "perpo.records", "perpo.store",
     "perpo.stats", "perpo.stats.discordance", "perpo.compare", "perpo.tables", "perpo.run_tables", "perpo.scores",
     "perpo.prompts",
@@ -26,7 +26,7 @@ TORCH_FREE = [
     "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.judged", "perpo.common.locks", "perpo.samplers",
     "perpo.common.redact", "perpo_eval.failures", "perpo_eval.bodies", "perpo.images",
     "perpo.text_rows", "perpo.row_formats", "perpo.placeholders", "perpo.control_tokens",
-    "perpo.answers", "perpo.box_text",
+    "perpo.answers", "perpo.boxes.text",
 ]  # fmt: skip
 
 

@@ -1,14 +1,13 @@
-"""perpo.readings: what is said of boxes that were written in another way than declared, and what is not."""
+"""perpo.boxes.readings: what is said of boxes that were written in another way than declared, and what is not."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from perpo.box_formats import BoxFormat
-from perpo.boxes import format_box
+from perpo.boxes import BoxFormat, format_box
+from perpo.boxes.readings import Answered, other_reading
 from perpo.families import FAMILIES
-from perpo.readings import Answered, other_reading
 
 LISTED = [(name, family.box_format) for name, family in FAMILIES.items()]
 

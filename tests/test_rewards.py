@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpo.box_formats import BoxFormat
+from perpo.boxes import BoxFormat
 from perpo.errors import PerpoError
 from perpo.rewards import Scored, check_truths, load_reward, score
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from perpo.box_formats import BoxFormat, Resize
+from perpo.boxes import BoxFormat, Resize
 from perpo.data import Question
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES

@@ -9,8 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from perpo.box_formats import BoxFormat
-from perpo.boxes import parse_box
+from perpo.boxes import BoxFormat, parse_box
 from perpo.colours import BASELINE, CANDIDATE, RUNS, TRUTH
 from perpo.errors import PerpoError
 from perpo.truths import row_format, says_format

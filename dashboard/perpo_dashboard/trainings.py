@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from perpo.box_formats import BoxFormat
+from perpo.boxes import BoxFormat
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, with_bounds
 from perpo.training_record import read_log, read_record

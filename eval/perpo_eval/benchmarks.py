@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from perpo import prompts
 from perpo.answers import answer_of
-from perpo.box_formats import ImageSize
+from perpo.boxes import ImageSize
 from perpo.errors import PerpoError
 from perpo.families import Family
 from perpo.prompts import AS_WRITTEN, LMMS_EVAL_GROUNDING, Asking

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from perpo.box_formats import Frame, Order, Scale
+from perpo.boxes import Frame, Order, Scale
 from perpo.common.arguments import arg, parse_arguments
 from perpo.common.program import quiet_libraries, run_program
 from perpo_eval.failures import MOST_ERRORS

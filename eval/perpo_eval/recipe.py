@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perpo.box_formats import BoxFormat
+from perpo.boxes import BoxFormat
 from perpo.common.arguments import arguments_from_mapping, check_seed
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError

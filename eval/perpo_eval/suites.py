@@ -39,15 +39,15 @@ _ASKED_AND_SCORED = {
     "judge's verdicts": "perpo_eval.judged",
     "judge's error": "perpo_eval.judge_readings",
     "answers": "perpo.answers",
-    "box formats": "perpo.box_formats",
-    "box text": "perpo.box_text",
-    "boxes": "perpo.boxes",
+    "box formats": "perpo.boxes.formats",
+    "box text": "perpo.boxes.text",
+    "boxes": "perpo.boxes.frames",
     "families": "perpo.families",
     "images": "perpo.images",
     "orientation": "perpo.orientation",
     "prompts": "perpo.prompts",
     "metrics": "perpo.scores",
-    "intervals": "perpo.stats",
+    "intervals": "perpo.stats.intervals",
 }
 """What is asked and how answers are scored, by its job: the module."""
 

@@ -28,9 +28,9 @@ _JUDGED = {
 _SOURCES = {
     "grounding": {
         "scorer": "perpo_eval.metrics.grounding",
-        "boxes": "perpo.boxes",
-        "box text": "perpo.box_text",
-        "box formats": "perpo.box_formats",
+        "boxes": "perpo.boxes.frames",
+        "box text": "perpo.boxes.text",
+        "box formats": "perpo.boxes.formats",
         "families": "perpo.families",
     },
     "pope": {"scorer": "perpo_eval.metrics.pope"},

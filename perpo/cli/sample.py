@@ -9,7 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from perpo.box_formats import Frame, Order, Scale
+from perpo.boxes import Frame, Order, Scale
 from perpo.checkpoints import model_config, resolve_model
 from perpo.common.arguments import arg, check_seed, next_command, parse_arguments
 from perpo.common.program import quiet_libraries, run_program

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from perpo.box_formats import Order, Scale
+from perpo.boxes import Order, Scale
 from perpo.common.arguments import arg
 from perpo.errors import PerpoError
 from perpo.prepare.known import FoxLanguage, ReferSet

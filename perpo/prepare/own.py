@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.box_formats import ImageSize
-from perpo.boxes import parse_boxes
+from perpo.boxes import ImageSize, parse_boxes
 from perpo.common.files import cache_folder, check_path
 from perpo.data import check_identity, data_sha256
 from perpo.errors import PerpoError, placed
@@ -20,7 +19,7 @@ from perpo.row_formats import plain_row, with_picture
 from perpo.rows import Row, read_rows
 
 if TYPE_CHECKING:
-    from perpo.box_formats import Order, Scale
+    from perpo.boxes import Order, Scale
     from perpo.prepare.arguments import JsonlArguments
 
 _FILE_PREFIX = {"pages": "pages", "yesno": "yesno", "grounding": "boxes"}
@@ -216,7 +215,7 @@ def read_box(text: str, scale: Scale, order: Order, size: ImageSize) -> list[flo
 
     Args:
         text: Holds four numbers.
-        scale: What they count; see `perpo.box_formats.BoxFormat`.
+        scale: What they count; see `perpo.boxes.BoxFormat`.
         order: Which number is which.
         size: The image's width and height in pixels.
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.box_formats import ImageSize
-from perpo.boxes import box_problem, format_box
+from perpo.boxes import ImageSize, box_problem, format_box
 from perpo.checkpoints import family_at, resolve_model
 from perpo.cli.sample import SampleArguments
 from perpo.common.arguments import next_command

@@ -132,9 +132,9 @@ def cluster_t(sums: PairedSums, *, bounds: tuple[float, float] = (-1.0, 1.0)) ->
     seen; the interval is then that of `perpo.stats.constant_interval`, and the p-value the level at which it ends
     at 0. Clusters that all come out even while their samples differ define neither. Intervals are cut to the bounds.
 
-    Where fewer than `perpo.stats.discordance.FEW` clusters tell the runs apart, a t interval covers too seldom, and reaches
-    at least as far as that of `perpo.stats.discordance.discordant_interval`. The interval that equivalence is told by always
-    does, and allows for losses and gains that show in none of the clusters.
+    Where fewer than `perpo.stats.discordance.FEW` clusters tell the runs apart, a t interval covers too seldom, and
+    reaches at least as far as that of `perpo.stats.discordance.discordant_interval`. The interval that equivalence is
+    told by always does, and allows for losses and gains that show in none of the clusters.
 
     Args:
         sums: What `paired_sums` gave.

@@ -184,8 +184,7 @@ def _answers(model: Any, processor: Any, rows: list[dict[str, Any]], questions: 
 
 
 def _validate_boxes(model: Any, processor: Any, images: int) -> dict[str, float]:
-    from perpo.box_formats import BoxFormat
-    from perpo.boxes import iou, parse_box
+    from perpo.boxes import BoxFormat, iou, parse_box
     from perpo.tiny.world import BENCHMARKS, benchmark_rows
 
     rows = [row for benchmark in BENCHMARKS for row in benchmark_rows(benchmark, "val", images=images)]

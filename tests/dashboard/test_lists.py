@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from perpo.box_formats import BoxFormat
+from perpo.boxes import BoxFormat
 from perpo.data import data_sha256
 from perpo.errors import PerpoError
 from perpo_dashboard import lists

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perpo.box_formats import BoxFormat
+from perpo.boxes import BoxFormat
 from perpo.errors import PerpoError
 from perpo_dashboard import trainings
 from perpo_dashboard.trainings import Training, moved, names_of, read_training, short_names, smoothed, thinned

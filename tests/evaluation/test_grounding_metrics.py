@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pycocotools import mask
 from pycocotools.cocoeval import Params
 
-from perpo.box_formats import BoxFormat, Frame
+from perpo.boxes import BoxFormat, Frame
 from perpo.errors import PerpoError
 from perpo_eval.metrics.grounding import SCORES, score_box
 

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from perpo.box_formats import BoxFormat
-from perpo.boxes import format_box
+from perpo.boxes import BoxFormat, format_box
 from perpo.common.arguments import default_of
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES

@@ -19,8 +19,7 @@ import pytest
 import torch
 import yaml
 
-from perpo.box_formats import BoxFormat
-from perpo.boxes import iou, parse_box
+from perpo.boxes import BoxFormat, iou, parse_box
 from perpo.compare import check_comparable, paired_difference, read_scores
 from perpo.errors import PerpoError
 from perpo.models import load_model

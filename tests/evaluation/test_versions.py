@@ -24,7 +24,7 @@ def test_the_code_of_a_scorer_is_what_it_reads_answers_by(monkeypatch, tmp_path)
     real = versions.module_file
 
     def changed(name: str) -> Path:
-        if not name.endswith("box_text"):
+        if not name.endswith("boxes.text"):
             return real(name)
         (tmp_path / "box_text.py").write_text(real(name).read_text() + "\nMORE = 1\n")
         return tmp_path / "box_text.py"

@@ -14,8 +14,7 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from perpo import families
-from perpo.box_formats import BoxFormat, Resize
-from perpo.boxes import format_box, parse_box
+from perpo.boxes import BoxFormat, Resize, format_box, parse_box
 from perpo.cli.sample import SampleArguments
 from perpo.errors import PerpoError
 from perpo.families import family_of

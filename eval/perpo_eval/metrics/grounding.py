@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perpo.box_formats import BoxFormat, Frame, ImageSize
-from perpo.boxes import Box, iou, parse_box
+from perpo.boxes import Box, BoxFormat, Frame, ImageSize, iou, parse_box
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 

@@ -133,3 +133,6 @@ def declared(
         return None
     usual = boxes or BoxFormat("0-1")
     return replace(usual, scale=scale or usual.scale, order=order or usual.order, frame=frame or usual.frame)
+
+
+PARTS = ("scale", "order", "frame")

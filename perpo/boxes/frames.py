@@ -1,7 +1,7 @@
 """Boxes: read them from text, write them, convert them between frames, and the project's one IoU.
 
 The canonical box is float64 (x1, y1, x2, y2). What the numbers of a text mean is declared, never guessed; see
-`perpo.box_formats`.
+`perpo.boxes.formats`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perpo.box_formats import BoxFormat, Frame, ImageSize, Order, Resize, Scale
-from perpo.box_text import numbers_in
+from perpo.boxes.formats import BoxFormat, Frame, ImageSize, Order, Resize, Scale
+from perpo.boxes.text import numbers_in
 
 Box = NDArray[np.float64]
 
@@ -63,7 +63,7 @@ def parse_boxes(
     `{"bbox_2d": [a, b, c, d]}`, `x1=a, y1=b, x2=c, y2=d`, or bare numbers divided by commas or white
     space; eight bare numbers make two boxes. Numbers may be written `.61` or `1e-1`; with percent signs
     they are shares of no other scale. Any other count of numbers is no box, and neither is a polygon. Of
-    `bins`, four `<locNNNN>` make a box. Inverted boxes are returned as they are. `perpo.box_text` says
+    `bins`, four `<locNNNN>` make a box. Inverted boxes are returned as they are. `perpo.boxes.text` says
     what is read where a text holds several of these.
 
     Args:

@@ -15,9 +15,8 @@ from typing import get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perpo.box_formats import BoxFormat, Frame, ImageSize, Order, Scale
-from perpo.boxes import iou, numbers_to_original, original_to_frame, parse_box
-from perpo.truths import PARTS
+from perpo.boxes.formats import PARTS, BoxFormat, Frame, ImageSize, Order, Scale
+from perpo.boxes.frames import iou, numbers_to_original, original_to_frame, parse_box
 
 _MOST = 2000
 """So many answers are looked at, spread evenly over all."""
