@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from perpo.benchmarks.metrics import metrics_of
 from perpo.records import SCHEMA_VERSION, GroupResult, Metric, ModelInfo, RunRecord, TaskResult, sample_key
-from perpo.scores import metrics_of
 from perpo.store import write_run
 
 TASKS = {f"refcoco_{split}": "grounding" for split in ("val", "testA", "testB")}

@@ -1,7 +1,7 @@
 """Two made-up runs over the same samples, as large as wanted: what the dashboard is measured and tested with.
 
 Boxes, answers and pages are drawn at random; scores follow from them by the formulas of IoU, edit distance and
-POPE's counts, and the metrics from the scores as `perpo.scores` says. The pictures are made up too.
+POPE's counts, and the metrics from the scores as `perpo.benchmarks.metrics` says. The pictures are made up too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from made_answers import HEIGHT, TASKS, WIDTH, Answers, votes
 from numpy.typing import NDArray
 from PIL import Image
 
+from perpo.benchmarks.metrics import metrics_of
 from perpo.records import (
     SAMPLE_COLUMNS,
     SCHEMA_VERSION,
@@ -29,7 +30,6 @@ from perpo.records import (
     TaskResult,
     sample_key,
 )
-from perpo.scores import metrics_of
 from perpo.store import Run, slug, write_run
 
 FLAWS = {"base": 0.3, "perpo": 0.2}

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 
-from perpo.scores import BENCHMARKS
+from perpo.benchmarks.metrics import BENCHMARKS
 from perpo.stats import (
     Difference,
     Estimate,

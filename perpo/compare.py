@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perpo.benchmarks.metrics import Definition
 from perpo.errors import PerpoError
 from perpo.records import RunRecord
-from perpo.scores import Definition
 from perpo.stats import Difference, Estimate, cluster_bootstrap, cluster_t, paired_sums
 from perpo.store import Run
 

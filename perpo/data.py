@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from perpo.benchmarks.prompts import Asking, asking_of
 from perpo.common.files import atomic_write_text, cache_folder, check_path
 from perpo.errors import PerpoError, placed
 from perpo.images import image_in_text, require_images, unpack_image
 from perpo.placeholders import check_no_mark, without_image
-from perpo.prompts import Asking, asking_of
 from perpo.row_formats import plain_row
 from perpo.rows import FILE_SUFFIXES, Row, read_dataset, read_rows
 
@@ -104,7 +104,7 @@ def read_questions(
 
     Fields: `image_path` (or `image`), `question` (asked as it is) or, without one, `expression` (asked for with the
     family's prompt), `answer`, `image_id` if any; or another layout of `perpo.row_formats`. A file of preference
-    records will do. Rows that `perpo-data` wrote ask what `perpo-eval` asks (`perpo.prompts.asking_of`).
+    records will do. Rows that `perpo-data` wrote ask what `perpo-eval` asks (`perpo.benchmarks.prompts.asking_of`).
 
     Args:
         path: A file, a data set's folder, or its hub id, optionally followed by `:split`.

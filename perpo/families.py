@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from perpo.benchmarks.prompts import GROUNDING
 from perpo.boxes import BoxFormat, Frame, ImageSize, Order, Resize, Scale, declared
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.prompts import GROUNDING
 
 Prefix = Literal["causal", "mrope", "both_ways"]
 

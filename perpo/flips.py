@@ -8,17 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from perpo.benchmarks.metrics import BENCHMARKS
+from perpo.benchmarks.verdict_scores import FLIP_SCORES
 from perpo.compare import Scores
-from perpo.scores import BENCHMARKS
 from perpo.store import Run
 
-FLIP_SCORES = {
-    "grounding": ("acc@0.5", "iou"),
-    "pope": ("accuracy",),
-    "ocr": ("edit_distance",),
-    "llava_bench": ("model",),
-    "mmhal": ("score",),
-}
 """Scores by which a benchmark's samples are said to have got worse, the deciding one first."""
 
 _FLIPS = 20

@@ -19,10 +19,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from perpo.benchmarks.metrics import BENCHMARKS, JUDGED, PRIMARY, Definition
 from perpo.compare import Scores, metric_difference, mismatches, other_versions, read_scores
 from perpo.errors import PerpoError
 from perpo.records import GroupResult, Metric, RunRecord, metric_of
-from perpo.scores import BENCHMARKS, JUDGED, PRIMARY, Definition
 from perpo.stats import Difference, holm
 from perpo.store import Run
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from perpo.benchmarks.metrics import BENCHMARKS, JUDGED, PRIMARY
 from perpo.common.files import atomic_write_text
 from perpo.errors import PerpoError
 from perpo.records import RunRecord, TaskResult
-from perpo.scores import BENCHMARKS, JUDGED, PRIMARY
 from perpo.store import Run
 
 _TASK = "image-text-to-text"

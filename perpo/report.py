@@ -21,6 +21,8 @@ from typing import Literal
 
 import numpy as np
 
+from perpo.benchmarks.metrics import BENCHMARKS, PRIMARY, Definition
+from perpo.benchmarks.verdict_scores import FLIP_SCORES
 from perpo.common.hints import did_you_mean
 from perpo.compare import (
     Scores,
@@ -32,9 +34,8 @@ from perpo.compare import (
     shared_samples,
 )
 from perpo.errors import PerpoError
-from perpo.flips import FLIP_SCORES, Flip, flips
+from perpo.flips import Flip, flips
 from perpo.records import GroupResult
-from perpo.scores import BENCHMARKS, PRIMARY, Definition
 from perpo.stats import Difference, holm, minimum_detectable_effect
 from perpo.store import Run
 
@@ -72,7 +73,7 @@ class Row:
     Attributes:
         task: The task's name, or the group's.
         tasks: The tasks that it is made of.
-        benchmark: A key of `perpo.scores.BENCHMARKS`.
+        benchmark: A key of `perpo.benchmarks.metrics.BENCHMARKS`.
         metric: What is compared.
         baseline: The baseline's value over the compared samples, or None.
         candidate: The candidate's.

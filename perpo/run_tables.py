@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perpo.prepare.known import POPE_SPLITS
+from perpo.benchmarks.metrics import BENCHMARKS, JUDGE_READINGS, JUDGED, POPE_SPLITS
 from perpo.records import GroupResult, Metric, RunRecord, TaskResult, metric_of
-from perpo.scores import BENCHMARKS, JUDGE_READINGS, JUDGED
 from perpo.tables import FRACTION, INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, with_unit
 
 POPE_NOTE = (

@@ -14,11 +14,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from perpo.benchmarks.metrics import PRIMARY
 from perpo.common.hints import did_you_mean
 from perpo.compare import check_comparable, paired_difference, read_scores
 from perpo.errors import PerpoError
 from perpo.records import Metric, RunRecord, metric_of
-from perpo.scores import PRIMARY
 from perpo.stats import Estimate
 from perpo.store import Run
 

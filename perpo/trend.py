@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from perpo.benchmarks.metrics import BENCHMARKS, JUDGED, PRIMARY
 from perpo.colours import PALETTE
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.records import Metric, RunRecord, metric_of
-from perpo.scores import BENCHMARKS, JUDGED, PRIMARY
 from perpo.store import Run
 from perpo.tables import FRACTION, INTERVAL_NOTE, Text, cell
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from perpo.boxes import BoxFormat, Resize
-from perpo.boxes.formats import PARTS
+from perpo.boxes import PARTS, BoxFormat, Resize
 from perpo.errors import PerpoError
 
 if TYPE_CHECKING:

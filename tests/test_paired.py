@@ -10,7 +10,7 @@ from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from perpo.scores import BENCHMARKS
+from perpo.benchmarks.metrics import BENCHMARKS
 from perpo.stats import (
     cluster_bootstrap,
     cluster_t,

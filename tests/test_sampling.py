@@ -22,6 +22,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
+from perpo.benchmarks.prompts import GROUNDING
 from perpo.cli.sample import SampleArguments, main
 from perpo.cli.train import main as train_main
 from perpo.common.arguments import parse_arguments
@@ -30,7 +31,6 @@ from perpo.errors import PerpoError
 from perpo.hf_sampler import Answer, HfSampler
 from perpo.logps import repeated_logps
 from perpo.models import add_lora, answers_token_ids, load_model, render_prompt
-from perpo.prompts import GROUNDING
 from perpo.sampling import run_sampling
 from perpo.saving import save_checkpoint
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, new_model, new_processor, save_random_model

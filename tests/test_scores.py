@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from perpo.scores import BENCHMARKS, MMHAL_TYPES, PRIMARY, SIZES, Definition, metrics_of
+from perpo.benchmarks.metrics import BENCHMARKS, MMHAL_TYPES, PRIMARY, SIZES, Definition, metrics_of
 
 NAN = float("nan")
 F1 = Definition("f1", "F1", True, {"tp": 2.0}, {"tp": 2.0, "fp": 1.0, "fn": 1.0})

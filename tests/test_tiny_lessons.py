@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from perpo.prompts import GROUNDING, LMMS_EVAL_GROUNDING, OCR, YES_NO
+from perpo.benchmarks.prompts import GROUNDING, LMMS_EVAL_GROUNDING, OCR, YES_NO
 from perpo.tiny.build import Helpers, corpus, losses
 from perpo.tiny.lessons import (
     BOXES_PER_SCENE,

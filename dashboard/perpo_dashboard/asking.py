@@ -8,11 +8,12 @@ from typing import Any
 
 import streamlit as st
 
+from perpo.benchmarks.right import RULES
 from perpo.records import SAMPLE_COLUMNS
 from perpo_dashboard import filters
 from perpo_dashboard.filters import Condition, Filter
 from perpo_dashboard.notes import Note
-from perpo_dashboard.outcomes import OUTCOMES, RULES
+from perpo_dashboard.outcomes import OUTCOMES
 from perpo_dashboard.show import number, tell_misread, tell_unknown
 
 _SELDOM = ("split", "noted", "unreadable", "column")

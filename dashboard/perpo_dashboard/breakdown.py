@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from perpo.benchmarks.right import RULES
 from perpo.records import RunRecord
 from perpo.stats import Difference, cluster_t, paired_sums
-from perpo_dashboard.outcomes import RULES, Pair
+from perpo_dashboard.outcomes import Pair
 
 BINS = 20
 
@@ -92,7 +93,7 @@ def kinds(benchmark: str, scores: Sequence[str]) -> list[str]:
     """By what the samples of a benchmark can be told apart.
 
     Args:
-        benchmark: A key of `perpo.scores.BENCHMARKS`.
+        benchmark: A key of `perpo.benchmarks.metrics.BENCHMARKS`.
         scores: Names of the scores that the run has.
     """
     own = {"grounding": ["box size", "expression length"], "pope": ["truth"], "ocr": ["page length"]}

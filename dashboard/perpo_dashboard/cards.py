@@ -10,15 +10,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from perpo.benchmarks.metrics import BENCHMARKS
+from perpo.benchmarks.right import RULES
 from perpo.boxes import stored_box
 from perpo.colours import RUNS, TRUTH
 from perpo.errors import PerpoError
 from perpo.records import SAMPLE_COLUMNS
 from perpo.report_files import short
-from perpo.scores import BENCHMARKS
 from perpo.store import Run
 from perpo_dashboard import pictures, stored, words
-from perpo_dashboard.outcomes import RULES
 from perpo_dashboard.pictures import Box
 from perpo_dashboard.show import escape, plain
 

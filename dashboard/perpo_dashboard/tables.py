@@ -10,12 +10,12 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from perpo import leaderboard_files
+from perpo.benchmarks.meanings import meaning, title
 from perpo.colours import BETTER, WORSE
 from perpo.leaderboard import Board, Column
 from perpo.records import Metric
 from perpo.tables import cell
 from perpo_dashboard.boards import judge_of
-from perpo_dashboard.meanings import meaning, title
 
 GREY = "#808080"  # is read on white and on black
 

@@ -10,11 +10,12 @@ import streamlit as st
 from numpy.typing import NDArray
 from streamlit.delta_generator import DeltaGenerator
 
+from perpo.benchmarks.right import RULES, Rule
 from perpo.errors import PerpoError
 from perpo.store import SAMPLES_FILE, Run
 from perpo_dashboard import breakdown, charts, outcomes, stored, verdicts
 from perpo_dashboard.breakdown import Row
-from perpo_dashboard.outcomes import OUTCOMES, RULES, Pair, Rule
+from perpo_dashboard.outcomes import OUTCOMES, Pair
 from perpo_dashboard.show import escape, go, label_of, pick, shared, tell_unknown
 
 _BOUND: dict[str, Any] = {"bind": "query-params"}

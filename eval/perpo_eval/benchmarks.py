@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from perpo import prompts
 from perpo.answers import answer_of
+from perpo.benchmarks import prompts
+from perpo.benchmarks.metrics import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES, score_names
+from perpo.benchmarks.prompts import AS_WRITTEN, LMMS_EVAL_GROUNDING, Asking
 from perpo.boxes import ImageSize
 from perpo.errors import PerpoError
 from perpo.families import Family
-from perpo.prompts import AS_WRITTEN, LMMS_EVAL_GROUNDING, Asking
-from perpo.scores import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES, score_names
 from perpo_eval.documents import Row, RowFormat
 from perpo_eval.metrics.grounding import score_box
 from perpo_eval.metrics.ocr import score_page
@@ -42,7 +42,7 @@ class Benchmark:
     """One kind of benchmark.
 
     Attributes:
-        name: A key of `perpo.scores.BENCHMARKS`.
+        name: A key of `perpo.benchmarks.metrics.BENCHMARKS`.
         rows: How its rows are read.
         prompt: The question for a family in a style, with `{query}` in it.
         default_query: What is asked where a row does not say.

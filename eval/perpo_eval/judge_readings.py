@@ -8,8 +8,8 @@ from math import sqrt
 from statistics import fmean, variance
 from typing import Any
 
+from perpo.benchmarks.metrics import BENCHMARKS, Definition
 from perpo.records import Metric
-from perpo.scores import BENCHMARKS, Definition
 from perpo.stats import bootstrap_ratio
 from perpo_eval.judged import HALLUCINATION_BELOW, Vote, ratings_of
 from perpo_eval.metrics.judged import out_of_scale
@@ -18,7 +18,7 @@ _OF_TEN = "points of 10"
 
 
 def readings(benchmark: str, judgements: Sequence[str | None], clusters: Sequence[str]) -> list[Metric]:
-    """Metrics whose names end in a key of `perpo.scores.JUDGE_READINGS`; none of what does not apply.
+    """Metrics whose names end in a key of `perpo.benchmarks.metrics.JUDGE_READINGS`; none of what does not apply.
 
     `:out_of_scale` where the judge did not keep to the scale of LLaVA-Bench: the share of such pairs, which count.
     `:official` where the official script reads any text in another way than we do: its number over all samples,

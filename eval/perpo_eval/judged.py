@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from perpo.answers import after_prompt, answer_of
-from perpo.scores import JUDGED, score_names
+from perpo.benchmarks.metrics import JUDGED, score_names
 from perpo_eval.judge import Question, Verdict, ask_judge
 from perpo_eval.judge_messages import llava_messages, mmhal_messages, official_settings, prompts_sha256
 from perpo_eval.judge_settings import JudgeSettings, judge_key
@@ -111,7 +111,7 @@ def scored(benchmark: str, row: Row, votes: Sequence[Vote] | None) -> dict[str, 
     """What votes make of a sample: its `scores`, `judge` and `error`.
 
     Args:
-        benchmark: A key of `perpo.scores.BENCHMARKS`, of those that are judged.
+        benchmark: A key of `perpo.benchmarks.metrics.BENCHMARKS`, of those that are judged.
         row: The sample.
         votes: What the judge wrote; None if it was not asked, so that all scores are null.
     """

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perpo import provenance
+from perpo.benchmarks.metrics import JUDGED
 from perpo.boxes import PARTS, Resize
 from perpo.common.arguments import default_of
 from perpo.common.files import check_writable
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, family_of, unlisted, with_declared
 from perpo.records import ModelInfo, RunRecord, sample_key
-from perpo.scores import JUDGED
 from perpo.store import new_run_id, read_run, resolve_run, write_run
 from perpo_eval import scoring
 from perpo_eval.benchmarks import BENCHMARKS

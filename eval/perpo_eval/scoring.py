@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from perpo.answers import after_prompt
+from perpo.benchmarks.metrics import JUDGED, metrics_of
 from perpo.families import Family
 from perpo.records import GroupResult, Metric, TaskResult, sample_key
-from perpo.scores import JUDGED, metrics_of
 from perpo_eval import judged
 from perpo_eval.benchmarks import BENCHMARKS, Benchmark
 from perpo_eval.judge_readings import readings

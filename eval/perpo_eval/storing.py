@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from perpo import provenance
 from perpo.answers import after_prompt
+from perpo.benchmarks.prompts import asking_of
 from perpo.boxes.readings import Answered, other_reading
 from perpo.common.arguments import command_line
 from perpo.common.redact import without_secrets
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family
-from perpo.prompts import asking_of
 from perpo.records import SCHEMA_VERSION, ModelInfo, RunRecord
 from perpo.store import new_run_id, write_run
 from perpo_eval import scoring

@@ -45,8 +45,8 @@ _ASKED_AND_SCORED = {
     "families": "perpo.families",
     "images": "perpo.images",
     "orientation": "perpo.orientation",
-    "prompts": "perpo.prompts",
-    "metrics": "perpo.scores",
+    "prompts": "perpo.benchmarks.prompts",
+    "metrics": "perpo.benchmarks.metrics",
     "intervals": "perpo.stats.intervals",
 }
 """What is asked and how answers are scored, by its job: the module."""

@@ -15,7 +15,7 @@ _DRAWN_BY = {
     "judged questions": "perpo.tiny.judged",
     "objects": "perpo.tiny.objects",
     "pages": "perpo.tiny.pages",
-    "prompts": "perpo.prompts",
+    "prompts": "perpo.benchmarks.prompts",
     "scenes": "perpo.tiny.scenes",
     "rows": "perpo.tiny.world",
 }

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from perpo.benchmarks.metrics import JUDGED
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.scores import JUDGED
 from perpo_eval.suites import TaskSpec
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ VERSIONS = {"grounding": "2", "pope": "2", "ocr": "2", "llava_bench": "2", "mmha
 
 DIGESTS = Path(__file__).with_name("scorer_digests.json")
 
-_ALL = {"answers": "perpo.answers", "metrics": "perpo.scores", "benchmarks": "perpo_eval.benchmarks"}
+_ALL = {"answers": "perpo.answers", "metrics": "perpo.benchmarks.metrics", "benchmarks": "perpo_eval.benchmarks"}
 _JUDGED = {
     "judge's question": "perpo_eval.judge_messages",
     "judge's ratings": "perpo_eval.metrics.judged",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from perpo.benchmarks.metrics import POPE_SPLITS
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.prepare.apart import tell_apart
@@ -18,7 +19,6 @@ from perpo.prepare.known import (
     PARTITION,
     POPE_IMAGES,
     POPE_ROWS,
-    POPE_SPLITS,
     REFER_COUNTS,
     ReferSet,
     compare,

@@ -25,9 +25,6 @@ REFER_COUNTS: dict[ReferSet, dict[str, tuple[int, int]]] = {
 
 REFER_SPLITS = ("train", "val", "testA", "testB", "test")
 
-# AoiDragon/POPE: 6 questions on each of 500 images. Its list of random negatives had 2,910 questions before it was
-# made anew; LLaVA-1.5's scores are of that one (haotian-liu/LLaVA, issue 626).
-POPE_SPLITS = ("random", "popular", "adversarial")
 POPE_ROWS: dict[str, tuple[int, ...]] = {"random": (3000, 2910), "popular": (3000,), "adversarial": (3000,)}
 POPE_IMAGES = 500
 

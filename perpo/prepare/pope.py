@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perpo.benchmarks.metrics import POPE_SPLITS
 from perpo.common.hints import did_you_mean
 from perpo.data import check_identity, data_sha256
 from perpo.errors import PerpoError, placed
-from perpo.prepare.known import POPE_IMAGES, POPE_ROWS, POPE_SPLITS, compare
+from perpo.prepare.known import POPE_IMAGES, POPE_ROWS, compare
 from perpo.prepare.parquet import RowFile, Written, check_image_files, check_outputs, image_cell, say, write_rows
 from perpo.rows import Row, read_rows
 

@@ -1,6 +1,6 @@
 """Differences between two runs on the same samples: intervals and tests that respect clusters. numpy and scipy only.
 
-A metric is a ratio of two sums (see `perpo.scores`), averaged over T strata: R = mean_t A_t / B_t. The
+A metric is a ratio of two sums (see `perpo.benchmarks.metrics`), averaged over T strata: R = mean_t A_t / B_t. The
 difference of two runs is D = R' - R, and what one cluster (an image, whatever the strata of its samples) adds
 to it is
 
@@ -22,7 +22,7 @@ from perpo.stats.discordance import FEW, contributions, discordant_interval, eff
 from perpo.stats.intervals import checked_sums, constant_interval
 
 Sums = tuple[ArrayLike, ArrayLike]
-"""(n,) what each sample adds above and below the line, as `perpo.scores.Definition.sums` gives."""
+"""(n,) what each sample adds above and below the line, as `perpo.benchmarks.metrics.Definition.sums` gives."""
 
 DRAWS = 10_000
 POWER = 0.8

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import count, islice
 from typing import Any
 
-from perpo.scores import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES
+from perpo.benchmarks.metrics import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES
 from perpo.tiny.objects import objects_of
 from perpo.tiny.scenes import COLOURS, KINDS, ROUND_KINDS, SIDE, Scene, Shape, draw, make_scene
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from PIL import Image
 
+from perpo.benchmarks.prompts import GROUNDING
 from perpo.common.files import atomic_write_text, disk_errors
-from perpo.prompts import GROUNDING
 from perpo.tiny.expressions import FLAVOURS, expressions
 from perpo.tiny.scenes import ROUND_KINDS, SIDE, WORLD_VERSION, Scene, Shape, draw, make_scene, scene_rng
 

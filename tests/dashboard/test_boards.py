@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from perpo import leaderboard, leaderboard_files
+from perpo.benchmarks.meanings import meaning, title
+from perpo.benchmarks.metrics import BENCHMARKS
 from perpo.leaderboard import Column
 from perpo.records import Metric
-from perpo.scores import BENCHMARKS
 from perpo.store import find_runs
 from perpo_dashboard import boards, tables
-from perpo_dashboard.meanings import meaning, title
 
 RESULTS = Path(__file__).parents[2] / "results"
 

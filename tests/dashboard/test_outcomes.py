@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from perpo.benchmarks.right import RULES
 from perpo.compare import Scores
 from perpo.store import find_runs
-from perpo_dashboard.outcomes import OUTCOMES, RULES, default_pair, pair, scopes
+from perpo_dashboard.outcomes import OUTCOMES, default_pair, pair, scopes
 
 NAN = float("nan")
 

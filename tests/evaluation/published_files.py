@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from perpo.scores import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES
+from perpo.benchmarks.metrics import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES
 
 
 def picture(file: Path, seed: int) -> None:

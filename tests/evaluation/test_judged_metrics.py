@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from perpo.scores import BENCHMARKS
+from perpo.benchmarks.metrics import BENCHMARKS
 from perpo_eval import judged
 from perpo_eval.judge_readings import readings
 from perpo_eval.metrics.judged import (

@@ -21,6 +21,7 @@ import pytest
 from judge_server import Answer, Call, JudgeServer, good, judge_server
 
 from perpo import leaderboard, leaderboard_files
+from perpo.benchmarks.metrics import JUDGED, MMHAL_TYPES
 from perpo.common.arguments import parse_arguments
 from perpo.compare import read_scores
 from perpo.errors import PerpoError
@@ -29,7 +30,6 @@ from perpo.records import Metric, metric_of
 from perpo.report import compare_runs
 from perpo.report_files import as_json, junit, markdown, page
 from perpo.run_tables import run_texts
-from perpo.scores import JUDGED, MMHAL_TYPES
 from perpo.store import Run, read_run
 from perpo.tables import judge_note
 from perpo.trend import history

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import ImageFile
 
+from perpo.benchmarks.metrics import PRIMARY
 from perpo.boxes import iou
 from perpo.compare import paired_difference, read_scores
 from perpo.errors import PerpoError
@@ -25,7 +26,6 @@ from perpo.families import FAMILIES
 from perpo.models import add_lora, load_model
 from perpo.records import SAMPLE_COLUMNS, sample_key
 from perpo.saving import save_checkpoint
-from perpo.scores import PRIMARY
 from perpo.stats import clustered_mean
 from perpo.store import Run, read_run
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model

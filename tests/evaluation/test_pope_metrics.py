@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpo.scores import BENCHMARKS
+from perpo.benchmarks.metrics import BENCHMARKS
 from perpo.stats import clustered_ratio
 from perpo_eval.metrics.pope import STRICT, fraction, parse_answer, parse_answer_strict, score_answer, summary
 
@@ -179,7 +179,7 @@ def test_fractions_are_what_intervals_are_made_from() -> None:
 
 
 def test_every_metric_of_the_records_has_its_fractions() -> None:
-    """The formulas stand in perpo.scores alone: a wrong yes by the official rule that the strict one cannot read."""
+    """The formulas stand in one place: a wrong yes by the official rule that the strict one cannot read."""
     scores = score_answer("perhaps", "no")
     found = {metric.name: fraction(metric.name, scores) for metric in BENCHMARKS["pope"]}
     assert found == {

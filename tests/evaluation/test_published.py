@@ -12,9 +12,9 @@ import huggingface_hub
 import published_files
 import pytest
 
+from perpo.benchmarks.metrics import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES
 from perpo.errors import PerpoError
 from perpo.prepare.known import HUB_REVISIONS
-from perpo.scores import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES
 from perpo.tiny.judged import mmhal_rows, wild_rows
 from perpo_eval import published, suites
 from perpo_eval.published import PUBLISHED

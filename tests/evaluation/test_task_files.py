@@ -1,4 +1,4 @@
-"""The task files: each loads in lmms-eval, agrees with the suite, and gives the numbers of `perpo.scores`."""
+"""The task files: each loads in lmms-eval, agrees with the suite, and gives the suite's numbers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from judge_server import JudgeServer, judge_server
 from lmms_eval.tasks import TaskManager, get_task_dict
 from PIL import ImageFile
 
+from perpo.benchmarks.metrics import BENCHMARKS as METRICS
+from perpo.benchmarks.metrics import JUDGED, PRIMARY
 from perpo.boxes import format_box
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES
-from perpo.scores import BENCHMARKS as METRICS
-from perpo.scores import JUDGED, PRIMARY
 from perpo.store import read_run
 from perpo.tiny.judged import mmhal_rows, wild_rows
 from perpo.tiny.objects import object_rows

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from perpo.scores import BENCHMARKS
+from perpo.benchmarks.metrics import BENCHMARKS
 from perpo_eval import versions
 
 

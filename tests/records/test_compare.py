@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from perpo.benchmarks.metrics import Definition
 from perpo.compare import Scores, check_comparable, metric_difference, mismatches, paired_difference, read_scores
 from perpo.errors import PerpoError
-from perpo.scores import Definition
 from perpo.stats import clustered_mean
 
 

@@ -8,12 +8,12 @@ import pandas as pd
 import streamlit as st
 
 from perpo import report_files, trend
+from perpo.benchmarks.meanings import meaning, title
+from perpo.benchmarks.metrics import BENCHMARKS, PRIMARY
 from perpo.errors import PerpoError
 from perpo.report import THRESHOLD, Report
-from perpo.scores import BENCHMARKS, PRIMARY
 from perpo.store import Run
 from perpo_dashboard import stored, verdicts
-from perpo_dashboard.meanings import meaning, title
 from perpo_dashboard.outcomes import default_pair
 from perpo_dashboard.settings import settings
 from perpo_dashboard.show import empty, escape, go, label_of, number, pick, pick_run, tell_misread, tell_unknown

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from perpo.benchmarks.metrics import BENCHMARKS as METRICS
+from perpo.benchmarks.metrics import score_names
 from perpo.common.files import cache_folder
-from perpo.scores import BENCHMARKS as METRICS
-from perpo.scores import score_names
 from perpo_eval.benchmarks import LLAVA_BENCH, MMHAL, Benchmark
 from perpo_eval.documents import documents, parquet_documents
 from perpo_eval.judge_cli import JudgeFlags, judge_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perpo.scores import BENCHMARKS
+from perpo.benchmarks.metrics import BENCHMARKS
 
 _MEANINGS = {
     "grounding": {

@@ -214,3 +214,8 @@ def metrics_of(benchmark: str, scores: Sequence[str], box_frame: str | None = No
     frames = [metric for metric in held if metric.name in _IN_FRAMES]
     ordered = iter(sorted(frames, key=lambda metric: metric.name != f"acc@0.5:{box_frame}"))
     return [next(ordered) if metric in frames else metric for metric in held]
+
+
+# AoiDragon/POPE: 6 questions on each of 500 images. Its list of random negatives had 2,910 questions before it was
+# made anew; LLaVA-1.5's scores are of that one (haotian-liu/LLaVA, issue 626).
+POPE_SPLITS = ("random", "popular", "adversarial")

@@ -1,0 +1,9 @@
+"""By which scores a sample got better or worse."""
+
+FLIP_SCORES = {
+    "grounding": ("acc@0.5", "iou"),
+    "pope": ("accuracy",),
+    "ocr": ("edit_distance",),
+    "llava_bench": ("model",),
+    "mmhal": ("score",),
+}
