@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from perpo.boxes import ImageSize
 from perpo.common.files import disk_error
 from perpo.common.redact import without_secrets
 from perpo.errors import PerpoError
@@ -132,6 +133,17 @@ def known_family(model: str) -> Family | None:
         PerpoError: It cannot be found.
     """
     return FAMILIES.get(model_config(resolve_model(model)).get("model_type", ""))
+
+
+def refused_pictures(model: str) -> Callable[[ImageSize], str | None]:
+    """Return what a model's family has against a picture of (width, height) pixels: a function that gives None where
+    it takes it, as one does for all where the type is not in the table.
+
+    Raises:
+        PerpoError: The model, named as the user does, cannot be found.
+    """
+    family = known_family(model)
+    return (lambda size: None) if family is None else family.refuses
 
 
 def grounding_prompt(model: str) -> str | None:

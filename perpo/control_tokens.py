@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from perpo.placeholders import is_media_mark
+from perpo.data.placeholders import is_media_mark
 
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 # Turns and ends as families write them; of use where a tokenizer has them and its chat template does not write them.

@@ -11,9 +11,9 @@ import torch
 
 from perpo.answers import opened_thought
 from perpo.data import Question
+from perpo.data.images import image_size, open_image
 from perpo.decoding import Candidate, question_uniforms, sample_candidates
 from perpo.errors import PerpoError, placed
-from perpo.images import image_size, open_image
 from perpo.models import LoadedModel, answers_token_ids, render_prompt
 
 

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from perpo.data import PreferenceRecord, Question
+from perpo.data.images import image_size, open_image
 from perpo.errors import PerpoError, placed
-from perpo.images import image_size, open_image
 from perpo.models import LoadedModel, answers_token_ids, render_prompt
 from perpo.prefix import PER_TOKEN, pack
 from perpo.train_arguments import TrainArguments

@@ -25,10 +25,10 @@ from perpo.adapters import put_adapter, say_once
 from perpo.checkpoints import first_line, local_directory, public_name, resolve_model, weights_digest
 from perpo.common.hints import did_you_mean
 from perpo.control_tokens import control_tokens, decoded, pattern_of
+from perpo.data.images import pad_to_square, short_name
+from perpo.data.placeholders import without_image
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, with_bounds
-from perpo.images import pad_to_square, short_name
-from perpo.placeholders import without_image
 from perpo.quantization import prepare
 from perpo.training_record import adapter_of
 from perpo.unlisted import check_unlisted, unlisted_family
@@ -322,7 +322,7 @@ def render_prompt(loaded: LoadedModel, question: str) -> str:
 
     Args:
         loaded: The model.
-        question: The user's turn; a mark of the picture that data put into it (`perpo.placeholders`) is taken out.
+        question: The user's turn; a mark of the picture that data put into it (`perpo.data.placeholders`) is taken out.
 
     Raises:
         PerpoError: The question holds marks of several pictures, or spells one of the model's control tokens.

@@ -18,8 +18,8 @@ from xml.etree import ElementTree
 
 from perpo.boxes import stored_box
 from perpo.colours import BASELINE, CANDIDATE, TRUTH
+from perpo.data.images import find_image, open_image
 from perpo.flips import Flip
-from perpo.images import find_image, open_image
 from perpo.report import ALPHA, Report, Row
 from perpo.stats import Difference
 from perpo.tables import FRACTION, TINY_NOTE, Text, is_tiny, judge_note, literal, number, with_unit

@@ -15,8 +15,8 @@ from rapidfuzz.distance import Levenshtein
 from perpo.answers import answer_of
 from perpo.boxes import BoxFormat, ImageSize, box_problem, iou, parse_box, same_box
 from perpo.common.hints import did_you_mean
+from perpo.data.truths import row_format
 from perpo.errors import PerpoError
-from perpo.truths import row_format
 
 RewardFunction = Callable[[str, str, Mapping[str, Any]], float | None]
 """(prediction, truth, sample) -> a number in [0, 1], or None for an answer that can't be read.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from perpo.boxes import BoxFormat, ImageSize, box_problem, declared, parse_box, same_box
 from perpo.boxes.readings import Answered, other_reading
 from perpo.candidates import AnswerSet, Summary, summarise
-from perpo.checkpoints import adapter_digest, grounding_prompt, known_family
+from perpo.checkpoints import adapter_digest, grounding_prompt, refused_pictures
 from perpo.common.files import check_writable
 from perpo.common.journal import Journal
 from perpo.common.progress import progress
@@ -31,11 +31,11 @@ from perpo.data import (
     read_questions,
     write_jsonl,
 )
+from perpo.data.images import PICTURES_VERSION, image_size
+from perpo.data.truths import check_formats, format_fields, row_format, says_format
 from perpo.errors import PerpoError
-from perpo.images import PICTURES_VERSION, image_size
 from perpo.model_boxes import answer_format, usual_resize
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
-from perpo.truths import check_formats, format_fields, row_format, says_format
 
 if TYPE_CHECKING:
     from perpo.cli.sample import SampleArguments
@@ -176,7 +176,7 @@ def _prepare(args: SampleArguments, output: Path) -> _Job:
     wanted = questions[: args.limit]
     if truths is not None and are_boxes:
         check_formats(wanted, truths, given, usual_resize(args.model))
-    check_images(wanted, image_root, known_family(args.model))
+    check_images(wanted, image_root, refused_pictures(args.model))
     asked = asked_of(wanted, image_root)
     check_truths(reward, (each.sample for each in asked), truths if are_boxes else None, answers)
     return _Job(questions, asked, image_root, answers, truths if are_boxes else None, reward)

@@ -22,7 +22,7 @@ from transformers.utils import is_torch_tf32_available
 from perpo.attention import attention_of
 from perpo.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.card import write_card
-from perpo.checkpoints import files_digest, grounding_prompt, known_family, use_hub_cache
+from perpo.checkpoints import files_digest, grounding_prompt, known_family, refused_pictures, use_hub_cache
 from perpo.common.files import NotWritten
 from perpo.common.locks import only_process
 from perpo.common.processes import is_first_process
@@ -34,6 +34,7 @@ from perpo.data import (
     read_preferences,
     read_questions,
 )
+from perpo.data.truths import check_bounds, other_format
 from perpo.distributed import deepspeed_config, processes
 from perpo.errors import PerpoError
 from perpo.lists import Choice, ListDataset, choose, tokenize
@@ -53,7 +54,6 @@ from perpo.termination import Termination
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer, training_arguments
 from perpo.training_record import FILE_NAME, digests_of, new_record, read_record, write_record
-from perpo.truths import check_bounds, other_format
 from perpo.validation import HeldOut, Validation, read_held_out
 
 
@@ -140,7 +140,7 @@ def _check_data(
         if warning is not None:
             print(f"warning: {warning}", file=sys.stderr)
     image_root = Path(args.image_root or image_root_of(args.data))
-    check_images([choice.record for choice in choices], image_root, family)
+    check_images([choice.record for choice in choices], image_root, refused_pictures(args.model))
     paths = dict.fromkeys(Path(image_root, choice.record.image_path) for choice in choices)
     record["data"]["images_sha256"] = files_digest(list(paths))
     if start.checkpoint is not None:

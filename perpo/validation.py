@@ -19,10 +19,11 @@ from transformers import TrainerCallback
 
 from perpo.boxes import PARTS, declared
 from perpo.card import write_card
-from perpo.checkpoints import grounding_prompt, known_family
+from perpo.checkpoints import grounding_prompt, refused_pictures
 from perpo.common.files import recover_folder, replace_folder
 from perpo.common.redact import without_secrets
 from perpo.data import PreferenceRecord, Question, check_images, data_sha256, image_root_of, read_questions
+from perpo.data.truths import check_formats
 from perpo.errors import PerpoError
 from perpo.hf_sampler import HfSampler
 from perpo.model_boxes import answer_format, usual_resize
@@ -31,7 +32,6 @@ from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.sampling import Asked, asked_of
 from perpo.train_arguments import TrainArguments
 from perpo.training_record import Score, ValidationInfo, digests_of, write_record
-from perpo.truths import check_formats
 
 if TYPE_CHECKING:
     from perpo.trainer import PreferenceTrainer
@@ -79,7 +79,7 @@ def read_held_out(args: TrainArguments, records: Sequence[Question]) -> HeldOut 
     if truths is not None and are_boxes:
         check_formats(questions, truths, given, usual_resize(args.model))
     image_root = Path(args.eval_image_root or image_root_of(args.eval_data))
-    check_images(questions, image_root, known_family(args.model))
+    check_images(questions, image_root, refused_pictures(args.model))
     asked = asked_of(questions, image_root)
     check_truths(reward, (each.sample for each in asked), truths if are_boxes else None, answers)
     return HeldOut(asked, image_root, reward, name)

@@ -1,4 +1,4 @@
-"""perpo.data, perpo.rows and perpo.images: what is read is checked, and what is bad is named."""
+"""perpo.data, perpo.data.rows and perpo.data.images: what is read is checked, and what is bad is named."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from perpo.data import (
     to_json,
     write_jsonl,
 )
+from perpo.data.placeholders import without_image
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES
-from perpo.placeholders import without_image
 
 # The shape of the records that the method's authors published.
 PUBLISHED = {
@@ -464,8 +464,8 @@ def test_a_truncated_image_is_found(tmp_path: Path, suffix: str, monkeypatch: py
 def test_a_shape_that_the_family_refuses_is_named(tmp_path: Path) -> None:
     photograph(tmp_path / "good.png", (200, 1))
     photograph(tmp_path / "hair.png", (1, 5000))
-    check_images(questions_of("good.png", "hair.png"), tmp_path, FAMILIES["llava"])
-    error = refusal(lambda: check_images(questions_of("good.png", "hair.png"), tmp_path, FAMILIES["qwen3_vl"]))
+    check_images(questions_of("good.png", "hair.png"), tmp_path, FAMILIES["llava"].refuses)
+    error = refusal(lambda: check_images(questions_of("good.png", "hair.png"), tmp_path, FAMILIES["qwen3_vl"].refuses))
     assert error.message.startswith("1 of 2 images can't be used:\n  hair.png: 1 x 5000 pixels: ")
 
 

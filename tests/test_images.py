@@ -12,8 +12,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from perpo.boxes import frame_window
-from perpo.errors import PerpoError
-from perpo.images import (
+from perpo.data.images import (
     MOST_PIXELS,
     as_stored,
     find_image,
@@ -25,6 +24,7 @@ from perpo.images import (
     require_images,
     short_name,
 )
+from perpo.errors import PerpoError
 
 FORMATS = ["JPEG", "PNG", "WEBP", "TIFF"]
 

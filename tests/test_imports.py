@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TORCH_FREE = [
-    "perpo.boxes.formats", "perpo.model_boxes", "perpo.boxes.readings", "perpo.truths", "perpo", "perpo.boxes",
+    "perpo.boxes.formats", "perpo.model_boxes", "perpo.boxes.readings", "perpo.data.truths", "perpo", "perpo.boxes",
     "perpo.rewards", "perpo.families", "perpo.data", "perpo.records", "perpo.store", "perpo.stats",
     "perpo.stats.discordance", "perpo.compare", "perpo.tables", "perpo.run_tables", "perpo.benchmarks.metrics",
     "perpo.benchmarks.prompts", "perpo.train_arguments", "perpo.cli.train", "perpo.cli.sample", "perpo.tiny",
@@ -23,8 +23,9 @@ TORCH_FREE = [
     "perpo_dashboard.vote_result", "perpo_dashboard.training_lists", "perpo_eval.judge",
     "perpo_eval.metrics.judged", "perpo_eval.judged", "perpo_eval.judge_readings", "perpo_eval.judge_cli",
     "perpo_eval.published", "perpo.tiny.judged", "perpo.common.locks", "perpo.samplers", "perpo.common.redact",
-    "perpo_eval.failures", "perpo_eval.bodies", "perpo.images", "perpo.text_rows", "perpo.row_formats",
-    "perpo.placeholders", "perpo.control_tokens", "perpo.answers", "perpo.boxes.text",
+    "perpo_eval.failures", "perpo_eval.bodies", "perpo.data.images", "perpo.data.text_rows",
+    "perpo.data.row_formats", "perpo.data.placeholders", "perpo.control_tokens", "perpo.answers",
+    "perpo.boxes.text",
 ]  # fmt: skip
 
 
@@ -53,7 +54,7 @@ def test_imports_go_one_way(folder, forbidden):
 
 
 def test_pictures_are_opened_in_one_place():
-    """Whoever opens one without `perpo.images.open_image` sees it lying, or black where it is transparent."""
+    """Whoever opens one without `perpo.data.images.open_image` sees it lying, or black where it is transparent."""
     opening = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for folder in ("perpo", "eval", "dashboard")
@@ -63,7 +64,7 @@ def test_pictures_are_opened_in_one_place():
         or (isinstance(node, ast.ImportFrom) and node.module == "PIL.Image")
     ]
     assert len(opening) == 1
-    assert opening[0].startswith("perpo/images.py:")
+    assert opening[0].startswith("perpo/data/images.py:")
 
 
 def test_what_needs_no_torch_imports_none():

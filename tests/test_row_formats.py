@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from perpo.data import read_preferences, read_questions
+from perpo.data.placeholders import is_media_mark, without_image
+from perpo.data.row_formats import plain_row
 from perpo.errors import PerpoError
-from perpo.placeholders import is_media_mark, without_image
-from perpo.row_formats import plain_row
 
 ASKED, TRUE, FALSE = "where is the red disc?", "[0.10, 0.20, 0.30, 0.40]", "[0.5, 0.5, 0.6, 0.6]"
 PARTS = [{"type": "image"}, {"type": "text", "text": ASKED}]

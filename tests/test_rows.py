@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from perpo.data.rows import read_rows
 from perpo.errors import PerpoError
-from perpo.rows import read_rows
 
 
 @pytest.mark.parametrize("rows_of_a_group", [4, 64])

@@ -1,4 +1,4 @@
-"""perpo.truths: how rows say that their boxes are written, and what is refused."""
+"""perpo.data.truths: how rows say that their boxes are written, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 
 from perpo.boxes import BoxFormat, Resize
 from perpo.data import Question
+from perpo.data.truths import check_bounds, check_formats, format_fields, other_format, row_format, says_format
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES
-from perpo.truths import check_bounds, check_formats, format_fields, other_format, row_format, says_format
 
 USUAL = BoxFormat("0-1", frame="padded")
 TABLE = Resize(28, 3136, 12845056)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perpo.data.images import as_stored, image_problems, short_name
+from perpo.data.placeholders import without_image
+from perpo.data.rows import read_rows
 from perpo.errors import PerpoError, placed
-from perpo.images import as_stored, image_problems, short_name
-from perpo.placeholders import without_image
-from perpo.rows import read_rows
 from perpo_eval.media import StoredImage, keep_image, locate_image
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from perpo.checkpoints import (
 )
 from perpo.common.hints import did_you_mean
 from perpo.common.redact import is_secret, known_secrets, without_secrets
+from perpo.data.images import PICTURES_VERSION
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, family_of, unlisted, with_declared
-from perpo.images import PICTURES_VERSION
 from perpo.records import ModelInfo
 from perpo_eval.bodies import limit_bodies
 from perpo_eval.failures import MOST_ERRORS, read_answer

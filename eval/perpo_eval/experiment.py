@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perpo.checkpoints import grounding_prompt, known_family
+from perpo.checkpoints import grounding_prompt, refused_pictures
 from perpo.common.files import atomic_write_text, check_writable
 from perpo.common.hints import did_you_mean
 from perpo.common.locks import only_process
@@ -152,7 +152,7 @@ class ExperimentRun:
         else:
             assert isinstance(source, DataFile)  # nothing is sampled for what is itself sampled
             records: Sequence[Question] = self._questions(source) if asks else read_preferences(source.file)
-            check_images(records, source.image_root, known_family(self.recipe.model))
+            check_images(records, source.image_root, refused_pictures(self.recipe.model))
             least, found = "questions", len(records)
         if found < needed:
             raise PerpoError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from perpo.common.files import cache_folder
-from perpo.images import image_size, open_image, unpack_image
+from perpo.data.images import image_size, open_image, unpack_image
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def keep_image(data: bytes) -> StoredImage:
         data: The image file's bytes, any format that PIL reads.
 
     Raises:
-        OSError: The bytes are no image. Only the head is looked at: see `perpo.images.image_problems`.
+        OSError: The bytes are no image. Only the head is looked at: see `perpo.data.images.image_problems`.
     """
     file = unpack_image(data, cache_folder() / "images")
     return StoredImage(file, hashlib.sha256(data).hexdigest(), *image_size(data))
@@ -57,5 +57,5 @@ def locate_image(file: Path) -> StoredImage:
 
 @lru_cache(maxsize=32)
 def recent_image(file: str) -> Image.Image:
-    """`perpo.images.open_image` of a file; the last few are remembered, since neighbours ask about one image."""
+    """`perpo.data.images.open_image` of a file; the last few are remembered, since neighbours ask about one image."""
     return open_image(file)

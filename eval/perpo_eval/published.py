@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perpo.data.rows import read_rows
 from perpo.errors import PerpoError
 from perpo.prepare.hub import hub_folder
 from perpo.prepare.known import LLAVA_BENCH_QUESTIONS, MMHAL_QUESTIONS
-from perpo.rows import read_rows
 
 _IMAGES = "images"
 _LARGEST_IMAGE = 64 << 20

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from perpo.common.journal import Journal, drop_rows, finished_rows
+from perpo.data.rows import read_rows
 from perpo.errors import PerpoError
-from perpo.rows import read_rows
 
 _FOLDER = ".responses"
 

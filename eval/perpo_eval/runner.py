@@ -17,9 +17,9 @@ from perpo import provenance
 from perpo.checkpoints import model_config, resolve_model
 from perpo.common.arguments import check_seed
 from perpo.common.files import atomic_write_text, check_writable
+from perpo.data.images import listing, short_name
 from perpo.errors import PerpoError
 from perpo.families import family_of
-from perpo.images import listing, short_name
 from perpo.records import sample_key
 from perpo.training_record import read_record
 from perpo_eval.benchmarks import BENCHMARKS

@@ -10,8 +10,8 @@ from perpo.checkpoints import adapter_digest, local_directory, resolve_model, we
 from perpo.cli.sample import SampleArguments
 from perpo.common.arguments import arguments_from_mapping
 from perpo.common.redact import clean
+from perpo.data.images import PICTURES_VERSION
 from perpo.errors import PerpoError
-from perpo.images import PICTURES_VERSION
 from perpo.train_arguments import TrainArguments, unused_by
 from perpo_eval.cli import EvalArguments
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perpo.data.rows import Row
 from perpo.errors import PerpoError
 from perpo.prepare.layout import Ref
 from perpo.prepare.overlap import coco_number
-from perpo.rows import Row
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.data import image_root_of
+from perpo.data.images import image_in_text, listing, short_name
+from perpo.data.row_formats import with_picture
+from perpo.data.rows import Row, open_parquet, parquet_batches, read_rows
 from perpo.errors import PerpoError, placed
-from perpo.images import image_in_text, listing, short_name
 from perpo.prepare.overlap import (
     ImageIdentity,
     ImageIndex,
@@ -19,8 +21,6 @@ from perpo.prepare.overlap import (
     sha256_of,
 )
 from perpo.prepare.parquet import METADATA_KEY, check_outputs, say, whole_file
-from perpo.row_formats import with_picture
-from perpo.rows import Row, open_parquet, parquet_batches, read_rows
 from perpo.store import RUN_FILE, read_run
 
 if TYPE_CHECKING:

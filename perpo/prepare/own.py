@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from perpo.boxes import ImageSize, parse_boxes
 from perpo.common.files import cache_folder, check_path
 from perpo.data import check_identity, data_sha256
+from perpo.data.images import image_in_text, image_size, short_name, unpack_image
+from perpo.data.placeholders import without_image
+from perpo.data.row_formats import plain_row, with_picture
+from perpo.data.rows import Row, read_rows
 from perpo.errors import PerpoError, placed
-from perpo.images import image_in_text, image_size, short_name, unpack_image
-from perpo.placeholders import without_image
 from perpo.prepare.overlap import coco_number
 from perpo.prepare.parquet import RowFile, Written, check_image_files, check_outputs, image_cell, write_rows
-from perpo.row_formats import plain_row, with_picture
-from perpo.rows import Row, read_rows
 
 if TYPE_CHECKING:
     from perpo.boxes import Order, Scale

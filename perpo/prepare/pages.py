@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.data import data_sha256
+from perpo.data.images import listing
+from perpo.data.placeholders import without_image
+from perpo.data.rows import Row, read_rows
 from perpo.errors import PerpoError, placed
-from perpo.images import listing
-from perpo.placeholders import without_image
 from perpo.prepare.known import FOX_PAGES, compare
 from perpo.prepare.parquet import (
     RowFile,
@@ -20,7 +21,6 @@ from perpo.prepare.parquet import (
     image_cell,
     write_rows,
 )
-from perpo.rows import Row, read_rows
 
 if TYPE_CHECKING:
     from perpo.prepare.arguments import FoxArguments, PagesArguments

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from perpo.common.files import check_writable, disk_errors
 from perpo.common.progress import progress
+from perpo.data.images import as_stored, require_images
+from perpo.data.rows import Row
 from perpo.errors import PerpoError
-from perpo.images import as_stored, require_images
-from perpo.rows import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa

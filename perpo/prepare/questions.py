@@ -14,12 +14,12 @@ from perpo.cli.sample import SampleArguments
 from perpo.common.arguments import next_command
 from perpo.common.files import atomic_write_bytes
 from perpo.data import Question, write_jsonl
+from perpo.data.images import as_stored, image_size
+from perpo.data.rows import open_parquet, parquet_batches
+from perpo.data.truths import format_fields
 from perpo.errors import PerpoError
 from perpo.families import Family, family_of
-from perpo.images import as_stored, image_size
 from perpo.prepare.parquet import check_image_files, check_outputs, say, shows_stored
-from perpo.rows import open_parquet, parquet_batches
-from perpo.truths import format_fields
 
 if TYPE_CHECKING:
     from perpo.prepare.arguments import QuestionsArguments

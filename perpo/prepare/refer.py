@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from perpo.common.hints import did_you_mean
 from perpo.data import data_sha256
+from perpo.data.images import image_size, listing
+from perpo.data.rows import Row
 from perpo.errors import PerpoError
-from perpo.images import image_size, listing
 from perpo.prepare.known import GOOGLE_REFS, PARTITION, REFER_COUNTS, ReferSet, compare
 from perpo.prepare.layout import Annotations, Ref, count, read_annotations, read_refs, refs_file
 from perpo.prepare.parquet import (
@@ -31,7 +32,6 @@ from perpo.prepare.parquet import (
     say,
     write_rows,
 )
-from perpo.rows import Row
 
 if TYPE_CHECKING:
     from perpo.prepare.arguments import ReferArguments

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from perpo.data import Question
+from perpo.data.placeholders import is_media_mark
 from perpo.decoding import question_uniforms, sample_candidates
 from perpo.errors import PerpoError
 from perpo.hf_sampler import HfSampler
 from perpo.logps import repeated_logps
 from perpo.models import answers_token_ids, load_model, render_prompt
-from perpo.placeholders import is_media_mark
 from perpo.prefix import PER_TOKEN
 from perpo_eval.answering import answer
 

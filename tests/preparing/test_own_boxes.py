@@ -8,7 +8,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from perpo.cli.data import main
-from perpo.images import open_image
+from perpo.data.images import open_image
 from perpo.prepare import own
 
 SIZE = (200, 100)

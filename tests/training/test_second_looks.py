@@ -11,8 +11,8 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from perpo.data.images import image_problems
 from perpo.errors import PerpoError
-from perpo.images import image_problems
 from perpo.models import load_model
 from perpo.train_arguments import TrainArguments
 from perpo.training import train

@@ -12,7 +12,7 @@ from perpo.boxes import Box, BoxFormat, Frame, ImageSize, iou, parse_box
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 
 SCORES = (*(f"acc@{threshold}" for threshold in THRESHOLDS), "iou", "center_acc", "parse_fail")
-"""The scores that `score_box` gives every answer, each in [0, 1]; `perpo.benchmarks.metrics` says which way is better."""
+"""The scores of every answer, each in [0, 1]; `perpo.benchmarks.metrics` says which way is better."""
 
 SIZES: dict[str, float] = {"small": 32.0**2, "medium": 96.0**2, "large": float("inf")}
 """The areas, in pixels of the original image, below which an object is of a size: COCO's limits.

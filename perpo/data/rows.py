@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from perpo.common.files import disk_error
 from perpo.common.hints import did_you_mean
+from perpo.data.text_rows import SEPARATORS, text_rows
 from perpo.errors import PerpoError
-from perpo.text_rows import SEPARATORS, text_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -24,8 +24,8 @@ from typing import Any
 from PIL import Image, ImageFile
 
 from perpo.common.files import atomic_write_bytes, cache_folder
+from perpo.data.orientation import LYING, TURNS, orientation_of, without_orientation
 from perpo.errors import PerpoError
-from perpo.orientation import LYING, TURNS, orientation_of, without_orientation
 
 PICTURES_VERSION = 2
 """Counts up when a file becomes another picture: journals and caches of answers have it in their keys.

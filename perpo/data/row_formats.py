@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from perpo.data.placeholders import check_no_mark
 from perpo.errors import PerpoError
-from perpo.placeholders import check_no_mark
 
 Row = dict[str, Any]
 

@@ -10,7 +10,7 @@ from perpo.boxes import PARTS, BoxFormat, Resize
 from perpo.errors import PerpoError
 
 if TYPE_CHECKING:
-    from perpo.data import Question
+    from perpo.data.preferences import Question
 
 
 def format_fields(boxes: BoxFormat | None) -> dict[str, Any]:

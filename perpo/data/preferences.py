@@ -7,7 +7,6 @@ is wrong with a file is said before anything expensive starts, with the number o
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -17,14 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from perpo.benchmarks.prompts import Asking, asking_of
 from perpo.common.files import atomic_write_text, cache_folder, check_path
+from perpo.data.images import image_in_text, unpack_image
+from perpo.data.placeholders import check_no_mark, without_image
+from perpo.data.row_formats import plain_row
+from perpo.data.rows import FILE_SUFFIXES, Row, read_dataset, read_rows
 from perpo.errors import PerpoError, placed
-from perpo.images import image_in_text, require_images, unpack_image
-from perpo.placeholders import check_no_mark, without_image
-from perpo.row_formats import plain_row
-from perpo.rows import FILE_SUFFIXES, Row, read_dataset, read_rows
 
 if TYPE_CHECKING:
-    from perpo.families import Family
+    pass
 
 _MOST_CHARACTERS = 1000  # of a name; what is longer is none, and no file, table or page takes it
 
@@ -83,7 +82,7 @@ def read_preferences(path: str | Path, *, unpack_to: str | Path | None = None) -
     """Read preference records from JSON, CSV, Parquet, or a Hugging Face data set.
 
     Rewards are in `rewards` (with `reward_name`) or in `iou_scores`; a pair of a chosen and a rejected answer has
-    the rewards 1 and 0. Other layouts are those of `perpo.row_formats`. The mark of the picture in a question is
+    the rewards 1 and 0. Other layouts are those of `perpo.data.row_formats`. The mark of the picture in a question is
     taken out. Other fields are ignored.
 
     Args:
@@ -103,7 +102,7 @@ def read_questions(
     """Read questions from JSON, CSV, Parquet, or a Hugging Face data set.
 
     Fields: `image_path` (or `image`), `question` (asked as it is) or, without one, `expression` (asked for with the
-    family's prompt), `answer`, `image_id` if any; or another layout of `perpo.row_formats`. A file of preference
+    family's prompt), `answer`, `image_id` if any; or another layout of `perpo.data.row_formats`. A file of preference
     records will do. Rows that `perpo-data` wrote ask what `perpo-eval` asks (`perpo.benchmarks.prompts.asking_of`).
 
     Args:
@@ -119,11 +118,6 @@ def read_questions(
     return _records(_rows(path), path, lambda fields: Question(**_question(fields, folder, asking, grounding_prompt)))
 
 
-def image_root_of(data: str | Path) -> Path:
-    """The folder that image paths start from by default: that of the data file, or else the current one."""
-    return Path(data).parent if Path(data).is_file() else Path()
-
-
 def to_json(record: Question) -> dict[str, Any]:
     """A record (or question) as the object that is written; fields that are None are left out."""
     return {name: value for name, value in dataclasses.asdict(record).items() if value is not None}
@@ -133,46 +127,6 @@ def write_jsonl(path: str | Path, records: Iterable[Question]) -> None:
     """Write records, one JSON object per line; a crash leaves the old file or the whole new one."""
     lines = (json.dumps(to_json(record), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
     atomic_write_text(path, "".join(lines))
-
-
-def check_images(records: Iterable[Question], image_root: str | Path, family: Family | None = None) -> None:
-    """Decode every image once, in threads.
-
-    Args:
-        records: What names them.
-        image_root: The folder that their paths start from.
-        family: Of the model that is to see them, where it is known.
-
-    Raises:
-        PerpoError: Some are missing, damaged, truncated, or of a shape that the family's processor refuses; all are
-            counted and ten are named.
-    """
-    files = {record.image_path: Path(image_root, record.image_path) for record in records}
-    hint = f"paths are relative to the image root '{image_root}'"
-    require_images(files, hint) if family is None else require_images(files, hint, family.refuses)
-
-
-def data_sha256(path: str | Path) -> str:
-    """SHA-256 (hex) of a file, or of a folder's file names and contents, whichever of its splits is named.
-
-    Raises:
-        PerpoError: There is neither.
-    """
-    named, path = str(path), Path(path)
-    if not path.exists():
-        path = Path(named.partition(":")[0])
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    if not path.is_dir():
-        source, _, split = named.partition(":")
-        load = f"load_dataset('{source}', split='{split or 'train'}').to_parquet('data.parquet')"
-        hint = f'check the path; a data set of the hub becomes a file so: python -c "from datasets import *; {load}"'
-        raise PerpoError(f"there is no data at {named}", hint)
-    digest = hashlib.sha256()
-    for part in sorted(part for part in path.rglob("*") if part.is_file()):
-        digest.update(f"{part.relative_to(path).as_posix()}\0{data_sha256(part)}\n".encode())
-    return digest.hexdigest()
 
 
 def check_identity(value: Any, name: str, hint: str) -> None:
@@ -291,7 +245,7 @@ def _truth(fields: _Fields) -> str:
 
 
 def _box_fields(fields: _Fields) -> dict[str, Any]:
-    """What a row says of how its boxes are written; `perpo.truths` says whether it is a format."""
+    """What a row says of how its boxes are written; `perpo.data.truths` says whether it is a format."""
     said = {name: fields.row.get(name) for name in ("box_scale", "box_order", "box_frame", "box_resize")}
     for name, value in said.items():
         kind, words = (dict, "an object") if name == "box_resize" else (str, "text")
