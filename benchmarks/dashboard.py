@@ -25,7 +25,7 @@ from made_runs import write_pair
 from playwright.sync_api import BrowserContext
 from visiting import Dashboard, Visitor
 
-from perpo.store import Run
+from perpo.records.store import Run
 from perpo_dashboard.show import PAGES, label_of
 
 USEFUL = {

@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from perpo.benchmarks.metrics import metrics_of
-from perpo.records import SCHEMA_VERSION, GroupResult, Metric, ModelInfo, RunRecord, TaskResult, sample_key
-from perpo.store import write_run
+from perpo.records.run_record import SCHEMA_VERSION, GroupResult, Metric, ModelInfo, RunRecord, TaskResult, sample_key
+from perpo.records.store import write_run
 
 TASKS = {f"refcoco_{split}": "grounding" for split in ("val", "testA", "testB")}
 TASKS |= {f"pope_{split}": "pope" for split in ("random", "popular", "adversarial")}

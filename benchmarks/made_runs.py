@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from perpo.benchmarks.metrics import metrics_of
-from perpo.records import (
+from perpo.records.run_record import (
     SAMPLE_COLUMNS,
     SCHEMA_VERSION,
     GroupResult,
@@ -30,7 +30,7 @@ from perpo.records import (
     TaskResult,
     sample_key,
 )
-from perpo.store import Run, slug, write_run
+from perpo.records.store import Run, slug, write_run
 
 FLAWS = {"base": 0.3, "perpo": 0.2}
 """The two runs, and how far their answers are off."""

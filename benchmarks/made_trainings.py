@@ -13,7 +13,7 @@ from PIL import Image
 
 from perpo.boxes import iou
 from perpo.data import PreferenceRecord, data_sha256, write_jsonl
-from perpo.training_record import SCHEMA_VERSION, DataInfo, StartInfo, TrainingRecord, write_log, write_record
+from perpo.records.training_record import SCHEMA_VERSION, DataInfo, StartInfo, TrainingRecord, write_log, write_record
 
 CANDIDATES = 4
 

@@ -20,7 +20,7 @@ from perpo.checkpoints import ADAPTER_WEIGHTS, first_line
 from perpo.common.processes import is_first_process
 from perpo.distributed import shape_of
 from perpo.errors import PerpoError
-from perpo.training_record import FILE_NAME
+from perpo.records.training_record import FILE_NAME
 
 _PREFIX = "base_model.model."
 _OTHER_MODEL = "give the model that it was trained on"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from perpo.leaderboard import Board, Column, Differ, Row, difference
-from perpo.records import Metric
+from perpo.records.run_record import Metric
 
 
 def arranged(found: Board, order: Sequence[int], columns: Sequence[Column]) -> Board:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from perpo.benchmarks.metrics import Definition
 from perpo.errors import PerpoError
-from perpo.records import RunRecord
+from perpo.records.run_record import RunRecord
+from perpo.records.store import Run
 from perpo.stats import Difference, Estimate, cluster_bootstrap, cluster_t, paired_sums
-from perpo.store import Run
 
 
 @dataclass(frozen=True)

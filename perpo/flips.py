@@ -11,7 +11,7 @@ import numpy as np
 from perpo.benchmarks.metrics import BENCHMARKS
 from perpo.benchmarks.verdict_scores import FLIP_SCORES
 from perpo.compare import Scores
-from perpo.store import Run
+from perpo.records.store import Run
 
 """Scores by which a benchmark's samples are said to have got worse, the deciding one first."""
 
@@ -22,7 +22,7 @@ _FLIPS = 20
 class Flip:
     """A sample on which the candidate lost `loss` of a score, as a share of its scale.
 
-    The other columns are as in `perpo.records.SAMPLE_COLUMNS`.
+    The other columns are as in `perpo.records.run_record.SAMPLE_COLUMNS`.
     """
 
     task: str

@@ -22,9 +22,9 @@ from typing import Any
 from perpo.benchmarks.metrics import BENCHMARKS, JUDGED, PRIMARY, Definition
 from perpo.compare import Scores, metric_difference, mismatches, other_versions, read_scores
 from perpo.errors import PerpoError
-from perpo.records import GroupResult, Metric, RunRecord, metric_of
+from perpo.records.run_record import GroupResult, Metric, RunRecord, metric_of
+from perpo.records.store import Run
 from perpo.stats import Difference, holm
-from perpo.store import Run
 
 ALPHA = 0.05
 

@@ -15,8 +15,8 @@ from perpo.common.arguments import arg
 from perpo.common.files import atomic_write_text, replace_folder
 from perpo.common.locks import only_process
 from perpo.errors import PerpoError
-from perpo.provenance import code_version, package_versions
-from perpo.training_record import adapter_of, public_record, read_record
+from perpo.records.provenance import code_version, package_versions
+from perpo.records.training_record import adapter_of, public_record, read_record
 
 FILE_NAME = "merge.json"
 SCHEMA_VERSION = 1

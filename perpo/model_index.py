@@ -10,8 +10,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from perpo.benchmarks.metrics import BENCHMARKS, JUDGED, PRIMARY
 from perpo.common.files import atomic_write_text
 from perpo.errors import PerpoError
-from perpo.records import RunRecord, TaskResult
-from perpo.store import Run
+from perpo.records.run_record import RunRecord, TaskResult
+from perpo.records.store import Run
 
 _TASK = "image-text-to-text"
 

@@ -30,7 +30,7 @@ from perpo.data.placeholders import without_image
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, with_bounds
 from perpo.quantization import prepare
-from perpo.training_record import adapter_of
+from perpo.records.training_record import adapter_of
 from perpo.unlisted import check_unlisted, unlisted_family
 
 DType = Literal["float32", "bfloat16", "float16"]

@@ -35,9 +35,9 @@ from perpo.compare import (
 )
 from perpo.errors import PerpoError
 from perpo.flips import Flip, flips
-from perpo.records import GroupResult
+from perpo.records.run_record import GroupResult
+from perpo.records.store import Run
 from perpo.stats import Difference, holm, minimum_detectable_effect
-from perpo.store import Run
 
 Verdict = Literal["regressed", "inconclusive", "unchanged", "improved", "identical"]
 

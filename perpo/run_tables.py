@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perpo.benchmarks.metrics import BENCHMARKS, JUDGE_READINGS, JUDGED, POPE_SPLITS
-from perpo.records import GroupResult, Metric, RunRecord, TaskResult, metric_of
+from perpo.records.run_record import GroupResult, Metric, RunRecord, TaskResult, metric_of
 from perpo.tables import FRACTION, INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, with_unit
 
 POPE_NOTE = (

@@ -229,7 +229,7 @@ def _journal_key(args: SampleArguments, job: _Job, provenance: dict[str, Any]) -
         "pictures": PICTURES_VERSION,
         "num_candidates": args.num_candidates,
         "questions": [(question.image_path, question.question) for question in job.questions],
-        # Which of an answer's tokens its text holds (see perpo.control_tokens); rows say what thought a prompt opened.
+        # Which tokens an answer's text holds: see perpo.control_tokens. Rows say what thought a prompt opened.
         "texts": "marks kept, thoughts opened",
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

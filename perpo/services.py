@@ -12,8 +12,8 @@ from typing import Any
 
 from perpo.checkpoints import first_line
 from perpo.errors import PerpoError
+from perpo.records.training_record import FILE_NAME, public_record
 from perpo.train_arguments import TrainArguments
-from perpo.training_record import FILE_NAME, public_record
 
 _NOT_UPLOADED = {FILE_NAME, "probe.parquet"}  # the first goes without its paths; the second holds training data
 

@@ -18,9 +18,9 @@ from perpo.benchmarks.metrics import PRIMARY
 from perpo.common.hints import did_you_mean
 from perpo.compare import check_comparable, paired_difference, read_scores
 from perpo.errors import PerpoError
-from perpo.records import Metric, RunRecord, metric_of
+from perpo.records.run_record import Metric, RunRecord, metric_of
+from perpo.records.store import Run
 from perpo.stats import Estimate
-from perpo.store import Run
 
 TINY_NOTE = "Data: the tiny world's drawn shapes; these numbers say nothing about photographs or RefCOCO."
 INTERVAL_NOTE = "±: half of the 95% interval, clustered by image. The average weighs every task the same."

@@ -44,8 +44,9 @@ from perpo.passes import check_budget
 from perpo.policy import load_policy
 from perpo.prefix import base_model
 from perpo.probe import Probe
-from perpo.provenance import hardware, peak_memory
 from perpo.quantization import check_machine
+from perpo.records.provenance import hardware, peak_memory
+from perpo.records.training_record import FILE_NAME, digests_of, new_record, read_record, write_record
 from perpo.reference_cache import Precompute, ReferenceCache
 from perpo.resuming import Start, check_same_images, find_start, step_of
 from perpo.samplers import check_sampler
@@ -53,7 +54,6 @@ from perpo.services import check_services, push, start_wandb
 from perpo.termination import Termination
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer, training_arguments
-from perpo.training_record import FILE_NAME, digests_of, new_record, read_record, write_record
 from perpo.validation import HeldOut, Validation, read_held_out
 
 

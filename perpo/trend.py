@@ -13,8 +13,8 @@ from perpo.benchmarks.metrics import BENCHMARKS, JUDGED, PRIMARY
 from perpo.colours import PALETTE
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.records import Metric, RunRecord, metric_of
-from perpo.store import Run
+from perpo.records.run_record import Metric, RunRecord, metric_of
+from perpo.records.store import Run
 from perpo.tables import FRACTION, INTERVAL_NOTE, Text, cell
 
 if TYPE_CHECKING:

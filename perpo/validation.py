@@ -27,11 +27,11 @@ from perpo.data.truths import check_formats
 from perpo.errors import PerpoError
 from perpo.hf_sampler import HfSampler
 from perpo.model_boxes import answer_format, usual_resize
+from perpo.records.training_record import Score, ValidationInfo, digests_of, write_record
 from perpo.resuming import BEST, best_step, step_of
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.sampling import Asked, asked_of
 from perpo.train_arguments import TrainArguments
-from perpo.training_record import Score, ValidationInfo, digests_of, write_record
 
 if TYPE_CHECKING:
     from perpo.trainer import PreferenceTrainer

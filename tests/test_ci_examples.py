@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from perpo.store import find_runs
+from perpo.records.store import find_runs
 
 CI = Path(__file__).parents[1] / "docs" / "ci"
 ACTION = yaml.safe_load((CI / "github" / "perpo-gate" / "action.yml").read_text())

@@ -7,7 +7,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-from perpo import provenance
+from perpo.records import provenance
 
 ROOT = Path(__file__).parents[1]
 

@@ -31,11 +31,11 @@ from perpo.errors import PerpoError
 from perpo.hf_sampler import Answer, HfSampler
 from perpo.logps import repeated_logps
 from perpo.models import add_lora, answers_token_ids, load_model, render_prompt
+from perpo.records.training_record import read_record
 from perpo.sampling import run_sampling
 from perpo.saving import save_checkpoint
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, new_model, new_processor, save_random_model
 from perpo.train_arguments import TrainArguments
-from perpo.training_record import read_record
 
 TRUTH = "[0.10, 0.20, 0.50, 0.60]"
 QUESTIONS = 7

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from perpo.benchmarks.right import RULES
-from perpo.records import SAMPLE_COLUMNS
+from perpo.records.run_record import SAMPLE_COLUMNS
 from perpo_dashboard import filters
 from perpo_dashboard.filters import Condition, Filter
 from perpo_dashboard.notes import Note

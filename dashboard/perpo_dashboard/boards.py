@@ -12,8 +12,8 @@ import pandas as pd
 
 from perpo import board_views, leaderboard, leaderboard_files
 from perpo.leaderboard import Board, Column, Row
-from perpo.records import RunRecord
-from perpo.store import Run
+from perpo.records.run_record import RunRecord
+from perpo.records.store import Run
 from perpo.tables import cell
 
 NO_JUDGE = "no judge"

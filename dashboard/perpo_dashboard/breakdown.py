@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from perpo.benchmarks.right import RULES
-from perpo.records import RunRecord
+from perpo.records.run_record import RunRecord
 from perpo.stats import Difference, cluster_t, paired_sums
 from perpo_dashboard.outcomes import Pair
 

@@ -12,7 +12,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from perpo.errors import PerpoError
-from perpo.store import SAMPLES_FILE, Run
+from perpo.records.store import SAMPLES_FILE, Run
 from perpo_dashboard import asking, cards, filters, outcomes, stored
 from perpo_dashboard.filters import Filter
 from perpo_dashboard.notes import FILE_NAME, Note, read_notes, write_note

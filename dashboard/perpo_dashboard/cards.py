@@ -15,9 +15,9 @@ from perpo.benchmarks.right import RULES
 from perpo.boxes import stored_box
 from perpo.colours import RUNS, TRUTH
 from perpo.errors import PerpoError
-from perpo.records import SAMPLE_COLUMNS
+from perpo.records.run_record import SAMPLE_COLUMNS
+from perpo.records.store import Run
 from perpo.report_files import short
-from perpo.store import Run
 from perpo_dashboard import pictures, stored, words
 from perpo_dashboard.pictures import Box
 from perpo_dashboard.show import escape, plain
@@ -35,7 +35,7 @@ _LONG_ANSWERS = ("llava_bench", "mmhal")  # too wide for a place beside the pict
 
 @dataclass(frozen=True)
 class Answer:
-    """What one run said about the sample that is shown; columns as in `perpo.records.SAMPLE_COLUMNS`.
+    """What one run said about the sample that is shown; columns as in `perpo.records.run_record.SAMPLE_COLUMNS`.
 
     Attributes:
         name: A, B and so on.

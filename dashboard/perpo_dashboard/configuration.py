@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from perpo.records import RunRecord
+from perpo.records.run_record import RunRecord
 
 _OWN = ("run_id", "name", "created_utc", "duration_s", "command", "groups", "samples", "schema_version")
 _COUNTED = ("metrics", "n_parse_fail", "n_error", "n_truncated")  # what came out, not what was set

@@ -22,7 +22,9 @@ UNREADABLE = ("any", "A", "B", "either", "neither")
 
 @dataclass(frozen=True)
 class Condition:
-    """One more thing that a column of a run must say; see `perpo.records.SAMPLE_COLUMNS`, scores as "scores.iou".
+    """One more thing that a column of a run must say, scores as "scores.iou".
+
+    The columns: `perpo.records.run_record.SAMPLE_COLUMNS`.
 
     Attributes:
         run: 0 for A, 1 for B.

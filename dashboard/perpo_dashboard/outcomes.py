@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from perpo.benchmarks.right import RULES, Rule
 from perpo.compare import Scores, mismatches
-from perpo.records import RunRecord
-from perpo.store import Run
+from perpo.records.run_record import RunRecord
+from perpo.records.store import Run
 
 OUTCOMES = ("both right", "only A", "only B", "both wrong")
 """What two runs can come to on a sample that both have a score of."""

@@ -47,7 +47,7 @@ def find(image: Mapping[str, Any] | None) -> Path | None:
     """The file of a record's picture, if it has the contents that the record says; from the declared folders alone.
 
     Args:
-        image: {sha256, path} as in `perpo.records.SAMPLE_COLUMNS`, or None.
+        image: {sha256, path} as in `perpo.records.run_record.SAMPLE_COLUMNS`, or None.
     """
     if not image or not image.get("sha256"):
         return None

@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 
 from perpo.errors import PerpoError
-from perpo.store import Run, Unreadable
+from perpo.records.store import Run, Unreadable
 from perpo_dashboard import stored
 from perpo_dashboard.outcomes import Pair
 

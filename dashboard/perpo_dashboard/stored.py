@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from perpo.compare import Scores, read_scores
 from perpo.errors import PerpoError
+from perpo.records.store import SAMPLES_FILE, Run, Unreadable, oldest_first, read_run, run_files
+from perpo.records.training_record import FILE_NAME as TRAINING_FILE
+from perpo.records.training_record import LOG_NAME
 from perpo.report import THRESHOLD, Report, compare_runs
-from perpo.store import SAMPLES_FILE, Run, Unreadable, oldest_first, read_run, run_files
-from perpo.training_record import FILE_NAME as TRAINING_FILE
-from perpo.training_record import LOG_NAME
 from perpo_dashboard import lists, outcomes
 from perpo_dashboard.lists import BestOf, Preferences
 from perpo_dashboard.outcomes import Pair
@@ -121,7 +121,7 @@ def damaged(held: Sequence[Run]) -> list[str]:
 
 
 def column(run: Run, name: str) -> pa.Array:
-    """A column of a run's samples (see `perpo.records.SAMPLE_COLUMNS`), in the order of their keys.
+    """A column of a run's samples (see `perpo.records.run_record.SAMPLE_COLUMNS`), in the order of their keys.
 
     Raises:
         PerpoError: The samples are missing or damaged.

@@ -13,7 +13,7 @@ from perpo import leaderboard_files
 from perpo.benchmarks.meanings import meaning, title
 from perpo.colours import BETTER, WORSE
 from perpo.leaderboard import Board, Column
-from perpo.records import Metric
+from perpo.records.run_record import Metric
 from perpo.tables import cell
 from perpo_dashboard.boards import judge_of
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from perpo.boxes import BoxFormat
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, with_bounds
-from perpo.training_record import read_log, read_record
+from perpo.records.training_record import read_log, read_record
 
 _PARTS = ("best", "checkpoint-")
 _STAGES = ("adapter", "train")
@@ -54,7 +54,7 @@ class Training:
 
     Attributes:
         folder: Where it lies.
-        record: Its training.json (`perpo.training_record.TrainingRecord`).
+        record: Its training.json (`perpo.records.training_record.TrainingRecord`).
         log: The entries of its log.jsonl, the oldest first.
     """
 

@@ -12,7 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from perpo.benchmarks.right import RULES, Rule
 from perpo.errors import PerpoError
-from perpo.store import SAMPLES_FILE, Run
+from perpo.records.store import SAMPLES_FILE, Run
 from perpo_dashboard import breakdown, charts, outcomes, stored, verdicts
 from perpo_dashboard.breakdown import Row
 from perpo_dashboard.outcomes import OUTCOMES, Pair

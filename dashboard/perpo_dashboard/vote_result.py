@@ -10,7 +10,7 @@ import streamlit as st
 
 from perpo.colours import BASELINE, CANDIDATE, PALETTE
 from perpo.errors import PerpoError
-from perpo.store import Run
+from perpo.records.store import Run
 from perpo_dashboard import tally, votes, voting
 from perpo_dashboard.show import escape, go, label_of, reason
 from perpo_dashboard.tally import Share, Tally

@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from perpo.errors import PerpoError
-from perpo.store import SAMPLES_FILE, Run
+from perpo.records.store import SAMPLES_FILE, Run
 from perpo_dashboard import stored, votes, voting
 from perpo_dashboard.outcomes import default_pair
 from perpo_dashboard.show import empty, go, pick_run, reason, tell_unknown

@@ -27,7 +27,7 @@ from perpo.common.redact import is_secret, known_secrets, without_secrets
 from perpo.data.images import PICTURES_VERSION
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, family_of, unlisted, with_declared
-from perpo.records import ModelInfo
+from perpo.records.run_record import ModelInfo
 from perpo_eval.bodies import limit_bodies
 from perpo_eval.failures import MOST_ERRORS, read_answer
 from perpo_eval.responses import Response

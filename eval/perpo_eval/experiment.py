@@ -19,7 +19,7 @@ from perpo.common.hints import did_you_mean
 from perpo.common.locks import only_process
 from perpo.data import Question, check_images, data_sha256, read_preferences, read_questions, write_jsonl
 from perpo.errors import PerpoError
-from perpo.store import read_run
+from perpo.records.store import read_run
 from perpo.tables import Leaderboard, leaderboard
 from perpo_eval import runner
 from perpo_eval.recipe import DataFile, Experiment, Recipe, SampledData, TinyQuestions

@@ -12,7 +12,7 @@ from perpo.common.arguments import arg, default_of, next_command, parse_argument
 from perpo.errors import PerpoError
 
 if TYPE_CHECKING:
-    from perpo.records import RunRecord, TaskResult
+    from perpo.records.run_record import RunRecord, TaskResult
     from perpo_eval.judged import Judge
 
 
@@ -96,8 +96,8 @@ def show(path: Path, flags: JudgeFlags, *, as_json: bool) -> int:
         flags: The judge that was asked, if one was.
         as_json: Whether run.json is printed instead of the tables.
     """
+    from perpo.records.store import read_run
     from perpo.run_tables import answer_notes, run_texts
-    from perpo.store import read_run
 
     record = read_run(path).record
     if as_json:

@@ -9,7 +9,7 @@ from statistics import fmean, variance
 from typing import Any
 
 from perpo.benchmarks.metrics import BENCHMARKS, Definition
-from perpo.records import Metric
+from perpo.records.run_record import Metric
 from perpo.stats import bootstrap_ratio
 from perpo_eval.judged import HALLUCINATION_BELOW, Vote, ratings_of
 from perpo_eval.metrics.judged import out_of_scale

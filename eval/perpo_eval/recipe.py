@@ -35,8 +35,8 @@ from perpo.boxes import BoxFormat
 from perpo.common.arguments import arguments_from_mapping, check_seed
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
+from perpo.records.store import slug
 from perpo.rewards import load_reward
-from perpo.store import slug
 from perpo_eval.stage_arguments import evaluate_arguments, sample_arguments, train_arguments
 
 SHIPPED = Path(__file__).parent / "recipes"

@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo import provenance
 from perpo.benchmarks.metrics import JUDGED
 from perpo.boxes import PARTS, Resize
 from perpo.common.arguments import default_of
 from perpo.common.files import check_writable
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family, family_of, unlisted, with_declared
-from perpo.records import ModelInfo, RunRecord, sample_key
-from perpo.store import new_run_id, read_run, resolve_run, write_run
+from perpo.records import provenance
+from perpo.records.run_record import ModelInfo, RunRecord, sample_key
+from perpo.records.store import new_run_id, read_run, resolve_run, write_run
 from perpo_eval import scoring
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.engines import family_from

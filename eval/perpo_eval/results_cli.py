@@ -12,7 +12,7 @@ from perpo.common.arguments import arg, parse_arguments
 from perpo.errors import PerpoError
 
 if TYPE_CHECKING:
-    from perpo.store import Run
+    from perpo.records.store import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +65,9 @@ def list_main(argv: list[str]) -> None:
 def show_main(argv: list[str]) -> None:
     """Print one run's tables."""
     args = parse_arguments(ShowArguments, argv, prog="perpo-eval show", description="Show a stored run's scores.")
-    from perpo.records import to_json
+    from perpo.records.run_record import to_json
+    from perpo.records.store import resolve_run
     from perpo.run_tables import run_texts
-    from perpo.store import resolve_run
 
     run = resolve_run(args.run, args.results)
     if args.json:
@@ -112,7 +112,7 @@ def export_main(argv: list[str]) -> None:
 
 def _chosen(args: Choice) -> list[Run]:
     """The runs that are meant, the oldest first; what cannot be read is named on stderr."""
-    from perpo.store import find_runs, oldest_first
+    from perpo.records.store import find_runs, oldest_first
 
     since = _day(args.since)
     runs = []

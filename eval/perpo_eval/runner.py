@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo import provenance
 from perpo.checkpoints import model_config, resolve_model
 from perpo.common.arguments import check_seed
 from perpo.common.files import atomic_write_text, check_writable
 from perpo.data.images import listing, short_name
 from perpo.errors import PerpoError
 from perpo.families import family_of
-from perpo.records import sample_key
-from perpo.training_record import read_record
+from perpo.records import provenance
+from perpo.records.run_record import sample_key
+from perpo.records.training_record import read_record
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.engines import check_engine, family_from, load_engine
 from perpo_eval.judge_cli import check_swap, given, judge_of

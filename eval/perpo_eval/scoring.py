@@ -16,7 +16,7 @@ import numpy as np
 from perpo.answers import after_prompt
 from perpo.benchmarks.metrics import JUDGED, metrics_of
 from perpo.families import Family
-from perpo.records import GroupResult, Metric, TaskResult, sample_key
+from perpo.records.run_record import GroupResult, Metric, TaskResult, sample_key
 from perpo_eval import judged
 from perpo_eval.benchmarks import BENCHMARKS, Benchmark
 from perpo_eval.judge_readings import readings
@@ -48,7 +48,7 @@ def score_task(
         limit: Only the first so many documents.
 
     Returns:
-        One row a sample, with the columns of `perpo.records.SAMPLE_COLUMNS`.
+        One row a sample, with the columns of `perpo.records.run_record.SAMPLE_COLUMNS`.
     """
     benchmark = BENCHMARKS[data.spec.benchmark]
     names = score_names(benchmark, family)
@@ -121,7 +121,7 @@ def judge(
 def status(
     tables: Sequence[pa.Table], specs: Sequence[TaskSpec], most_errors: float
 ) -> Literal["complete", "partial", "failed", "awaiting judge"]:
-    """What became of a run: see `perpo.records.RunRecord.status`.
+    """What became of a run: see `perpo.records.run_record.RunRecord.status`.
 
     Args:
         tables: The rows of each task.
@@ -226,7 +226,7 @@ def _schema(names: Sequence[str]) -> pa.Schema:
     """The columns of `SAMPLE_COLUMNS`, with one field for each score."""
     import pyarrow as pa
 
-    from perpo.records import SAMPLE_COLUMNS
+    from perpo.records.run_record import SAMPLE_COLUMNS
 
     text, number = pa.string(), pa.float64()
     types = {

@@ -12,7 +12,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo import provenance
 from perpo.answers import after_prompt
 from perpo.benchmarks.prompts import asking_of
 from perpo.boxes.readings import Answered, other_reading
@@ -20,8 +19,9 @@ from perpo.common.arguments import command_line
 from perpo.common.redact import without_secrets
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES, Family
-from perpo.records import SCHEMA_VERSION, ModelInfo, RunRecord
-from perpo.store import new_run_id, write_run
+from perpo.records import provenance
+from perpo.records.run_record import SCHEMA_VERSION, ModelInfo, RunRecord
+from perpo.records.store import new_run_id, write_run
 from perpo_eval import scoring
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.engines import BATCH_SIZE

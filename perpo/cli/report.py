@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 def _trend(argv: list[str]) -> int:
     args = parse_arguments(TrendArguments, argv, prog="perpo-report trend", description="Follow a metric over runs.")
     from perpo import trend
-    from perpo.store import find_runs
+    from perpo.records.store import find_runs
 
     runs = [run for run in find_runs(args.results)[0] if run.record.source == "measured"]
     runs = [run for run in runs if args.name in (None, run.record.name)]
@@ -79,9 +79,9 @@ def _main(argv: list[str]) -> int:
     args = parse_arguments(ReportArguments, argv, prog="perpo-report", description=DESCRIPTION)
     thresholds = _thresholds(args.threshold)
     waivers = _waivers(args.waivers)
+    from perpo.records.store import resolve_run
     from perpo.report import compare_runs
     from perpo.report_files import headline, table
-    from perpo.store import resolve_run
 
     baseline, candidate = (resolve_run(text, args.results) for text in (args.baseline, args.candidate))
     report = compare_runs(

@@ -44,7 +44,7 @@ def _main(argv: list[str]) -> None:
         check_seed_flags(args, seed.checks)
         from perpo.distributed import leave
         from perpo.training import train
-    from perpo.training_record import read_record
+    from perpo.records.training_record import read_record
 
     output = train(args)
     leave()

@@ -243,7 +243,7 @@ def find_image(image: Mapping[str, Any], folder: Path | None = None) -> Path | N
     """The file of an image that a run record names, or None; what has other contents is not it.
 
     Args:
-        image: {sha256, path} as in `perpo.records.SAMPLE_COLUMNS`.
+        image: {sha256, path} as in `perpo.records.run_record.SAMPLE_COLUMNS`.
         folder: Where to look for the path; what perpo unpacked itself is found without.
     """
     sha256, path = str(image.get("sha256") or ""), str(image.get("path") or "")

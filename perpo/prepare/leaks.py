@@ -21,7 +21,7 @@ from perpo.prepare.overlap import (
     sha256_of,
 )
 from perpo.prepare.parquet import METADATA_KEY, check_outputs, say, whole_file
-from perpo.store import RUN_FILE, read_run
+from perpo.records.store import RUN_FILE, read_run
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

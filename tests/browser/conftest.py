@@ -15,8 +15,8 @@ from types import ModuleType
 import pytest
 from playwright.sync_api import BrowserContext, Error
 
-from perpo.records import SCHEMA_VERSION
-from perpo.store import Run
+from perpo.records.run_record import SCHEMA_VERSION
+from perpo.records.store import Run
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))

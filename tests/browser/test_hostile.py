@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page
 
-from perpo.records import sample_key
+from perpo.records.run_record import sample_key
 from perpo_dashboard.show import PAGES, label_of
 
 RENDERED = """() => {

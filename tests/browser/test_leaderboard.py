@@ -11,7 +11,7 @@ from pathlib import Path
 from playwright.sync_api import TimeoutError, expect
 
 from perpo import board_views, leaderboard, leaderboard_files
-from perpo.store import find_runs
+from perpo.records.store import find_runs
 from perpo_dashboard import boards
 
 NEXT_YEAR = f"{date.today().year + 1}-01-01"

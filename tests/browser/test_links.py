@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from perpo.compare import read_scores
-from perpo.store import find_runs
+from perpo.records.store import find_runs
 from perpo_dashboard.outcomes import OUTCOMES
 from perpo_dashboard.show import PAGES, label_of
 

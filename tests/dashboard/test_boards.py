@@ -12,8 +12,8 @@ from perpo import leaderboard, leaderboard_files
 from perpo.benchmarks.meanings import meaning, title
 from perpo.benchmarks.metrics import BENCHMARKS
 from perpo.leaderboard import Column
-from perpo.records import Metric
-from perpo.store import find_runs
+from perpo.records.run_record import Metric
+from perpo.records.store import find_runs
 from perpo_dashboard import boards, tables
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from perpo.store import read_run, run_files
+from perpo.records.store import read_run, run_files
 from perpo_dashboard.configuration import configuration_differences
 
 

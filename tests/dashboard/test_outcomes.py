@@ -5,7 +5,7 @@ import pytest
 
 from perpo.benchmarks.right import RULES
 from perpo.compare import Scores
-from perpo.store import find_runs
+from perpo.records.store import find_runs
 from perpo_dashboard.outcomes import OUTCOMES, default_pair, pair, scopes
 
 NAN = float("nan")

@@ -10,7 +10,7 @@ import pytest
 
 from perpo.compare import read_scores
 from perpo.errors import PerpoError
-from perpo.store import find_runs, read_run
+from perpo.records.store import find_runs, read_run
 from perpo_dashboard import stored
 from perpo_dashboard.settings import Settings, settings
 

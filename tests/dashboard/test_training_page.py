@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from perpo.training_record import write_log
+from perpo.records.training_record import write_log
 from perpo_dashboard import views
 from perpo_dashboard.trainings import METRICS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from safetensors.torch import load_file
 
-from perpo.training_record import read_record
+from perpo.records.training_record import read_record
 
 
 def weights(directory):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from perpo.training_record import read_record
+from perpo.records.training_record import read_record
 
 pytestmark = pytest.mark.slow
 # The defaults again, which a whole model has no use for.

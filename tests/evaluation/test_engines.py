@@ -17,7 +17,7 @@ from lmms_eval.models import MODEL_REGISTRY_V2
 from lmms_eval.models.registry_v2 import ModelManifest
 
 from perpo.errors import PerpoError
-from perpo.store import Run, read_run
+from perpo.records.store import Run, read_run
 from perpo_eval import runner
 from perpo_eval.cli import EvalArguments, main
 from perpo_eval.engines import check_engine, load_engine

@@ -21,8 +21,8 @@ from peft import PeftModel
 
 from perpo.errors import PerpoError
 from perpo.models import add_lora, load_model
+from perpo.records.store import Run, read_run
 from perpo.saving import save_checkpoint
-from perpo.store import Run, read_run
 from perpo_eval import lmms_model
 from perpo_eval.cli import EvalArguments
 from perpo_eval.runner import evaluate
@@ -34,7 +34,7 @@ SETTINGS = {"suite": "paper", "batch_size": 4, "max_new_tokens": 8, "device": "c
 
 PROGRAM = """
 import os, signal, sys
-import perpo.store, perpo_eval.lmms_model, perpo_eval.scoring
+import perpo.records.store, perpo_eval.lmms_model, perpo_eval.scoring
 from perpo_eval.cli import main
 from perpo_eval.responses import ResponseJournal
 
@@ -236,7 +236,12 @@ def test_killed_at_no_chosen_moment(start, folder, checkpoint, counted, undistur
 
 @pytest.mark.parametrize(
     "place",
-    ["perpo_eval.scoring.score_task", "perpo.store._write_samples", "perpo.store.to_json", "perpo.store.os.rename"],
+    [
+        "perpo_eval.scoring.score_task",
+        "perpo.records.store._write_samples",
+        "perpo.records.store.to_json",
+        "perpo.records.store.os.rename",
+    ],
     ids=["before scoring", "before the samples", "between samples and record", "before the run has its name"],
 )
 def test_killed_when_all_is_answered(place, start, folder, checkpoint, counted, undisturbed) -> None:

@@ -26,11 +26,11 @@ from perpo.common.arguments import parse_arguments
 from perpo.compare import read_scores
 from perpo.errors import PerpoError
 from perpo.model_index import update_card
-from perpo.records import Metric, metric_of
+from perpo.records.run_record import Metric, metric_of
+from perpo.records.store import Run, read_run
 from perpo.report import compare_runs
 from perpo.report_files import as_json, junit, markdown, page
 from perpo.run_tables import run_texts
-from perpo.store import Run, read_run
 from perpo.tables import judge_note
 from perpo.trend import history
 from perpo.trend import text as trend_text

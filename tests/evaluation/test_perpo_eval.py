@@ -24,12 +24,12 @@ from perpo.compare import paired_difference, read_scores
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES
 from perpo.models import add_lora, load_model
-from perpo.records import SAMPLE_COLUMNS, sample_key
+from perpo.records.run_record import SAMPLE_COLUMNS, sample_key
+from perpo.records.store import Run, read_run
+from perpo.records.training_record import read_record
 from perpo.saving import save_checkpoint
 from perpo.stats import clustered_mean
-from perpo.store import Run, read_run
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
-from perpo.training_record import read_record
 from perpo_eval import runner
 from perpo_eval.cli import EvalArguments, main
 from perpo_eval.runner import evaluate

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from perpo.store import Run, read_run
+from perpo.records.store import Run, read_run
 from perpo_eval import generation, lmms_model
 from perpo_eval.cli import EvalArguments
 from perpo_eval.engines import load_engine

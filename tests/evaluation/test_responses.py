@@ -16,8 +16,8 @@ from perpo.boxes import BoxFormat, format_box
 from perpo.common.arguments import default_of
 from perpo.errors import PerpoError
 from perpo.families import FAMILIES
-from perpo.records import sample_key
-from perpo.store import Run, read_run
+from perpo.records.run_record import sample_key
+from perpo.records.store import Run, read_run
 from perpo_eval import benchmarks, lmms_model, runner
 from perpo_eval.cli import EvalArguments, main
 from perpo_eval.runner import evaluate

@@ -20,8 +20,8 @@ from perpo.data.truths import format_fields
 from perpo.errors import PerpoError
 from perpo.families import family_of
 from perpo.models import answers_token_ids, load_model, render_prompt
+from perpo.records.store import read_run
 from perpo.sampling import run_sampling
-from perpo.store import read_run
 from perpo_eval.cli import EvalArguments
 from perpo_eval.runner import check, evaluate
 

@@ -11,8 +11,8 @@ from perpo import families
 from perpo.cli.sample import SampleArguments
 from perpo.errors import PerpoError
 from perpo.models import add_lora, load_model
+from perpo.records.store import read_run
 from perpo.sampling import run_sampling
-from perpo.store import read_run
 from perpo.train_arguments import TrainArguments
 from perpo.training import train
 from perpo_eval.cli import EvalArguments

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from perpo.records import SCHEMA_VERSION, GroupResult, Metric, ModelInfo, RunRecord, TaskResult, sample_key
+from perpo.records.run_record import SCHEMA_VERSION, GroupResult, Metric, ModelInfo, RunRecord, TaskResult, sample_key
+from perpo.records.store import Run, slug, write_run
 from perpo.stats import clustered_mean
-from perpo.store import Run, slug, write_run
 
 Rows = Mapping[str, Sequence[tuple[str, float]]]
 MakeRun = Callable[..., Run]

@@ -11,7 +11,7 @@ from scipy.stats import ttest_rel
 from perpo.board_views import against, arranged, by, by_column, own_bases
 from perpo.leaderboard import boards
 from perpo.leaderboard_files import names, render
-from perpo.store import find_runs
+from perpo.records.store import find_runs
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from perpo.store import find_runs, read_run
+from perpo.records.store import find_runs, read_run
 from perpo.tables import leaderboard
 
 ROOT = Path(__file__).parents[2]

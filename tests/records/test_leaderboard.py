@@ -20,7 +20,7 @@ from perpo.compare import read_scores
 from perpo.errors import PerpoError
 from perpo.leaderboard import boards
 from perpo.leaderboard_files import frame, render, text
-from perpo.store import find_runs
+from perpo.records.store import find_runs
 from perpo_eval.cli import main
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"

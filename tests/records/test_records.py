@@ -1,4 +1,4 @@
-"""perpo.records: what is written is read back, and nothing else is."""
+"""perpo.records.run_record: what is written is read back, and nothing else is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from perpo.errors import PerpoError
-from perpo.records import Metric, RunRecord, from_json, json_schema, metric_of, sample_key, to_json
+from perpo.records.run_record import Metric, RunRecord, from_json, json_schema, metric_of, sample_key, to_json
 
 
 @pytest.fixture

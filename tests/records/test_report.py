@@ -18,9 +18,9 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from perpo.cli.report import main
 from perpo.errors import PerpoError
+from perpo.records.store import read_run, write_run
 from perpo.report import Waiver, compare_runs
 from perpo.report_files import as_json, headline, junit, markdown, page
-from perpo.store import read_run, write_run
 
 SIZE = 1000  # with fewer images a loss of half a point may show in none of them
 

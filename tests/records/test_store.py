@@ -1,4 +1,4 @@
-"""perpo.store: a run is stored whole or not at all, and a damaged one is not read."""
+"""perpo.records.store: a run is stored whole or not at all, and a damaged one is not read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from perpo import store
 from perpo.errors import PerpoError
+from perpo.records import store
 
 ROWS = {"a": [("x", 1.0), ("y", 0.0)]}
 
@@ -43,7 +43,7 @@ def test_a_killed_writer_leaves_no_run(make_run, tmp_path: Path) -> None:
     make_run("base", ROWS)
     code = """
         import dataclasses, os, pathlib, signal, sys
-        from perpo import records, store
+        from perpo.records import store
         root = pathlib.Path(sys.argv[1])
         run = store.read_run(root / "tiny" / "run-base")
         samples = run.samples()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from perpo.cli.report import main
 from perpo.errors import PerpoError
-from perpo.store import Run, write_run
+from perpo.records.store import Run, write_run
 from perpo.trend import history, picture, text
 
 

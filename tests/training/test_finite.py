@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 import perpo.trainer
 from perpo.callbacks import FiniteGuard, NotFinite
 from perpo.cli.train import main
+from perpo.records.training_record import read_record
 from perpo.resuming import last_checkpoint
-from perpo.training_record import read_record
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from perpo.lists import Collator, ListDataset, choose, tokenize
 from perpo.logps import repeated_logps
 from perpo.models import load_model
 from perpo.probe import COLUMNS
+from perpo.records.training_record import read_record
 from perpo.train_arguments import TrainArguments
 from perpo.training import train
-from perpo.training_record import read_record
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,11 @@ from transformers import CLIPVisionConfig, LlavaNextConfig, LlavaOnevisionConfig
 
 from perpo.cli.train import main
 from perpo.errors import PerpoError
+from perpo.records.training_record import read_record
 from perpo.seed_checks import check_seed_flags
 from perpo.seed_flags import SEED_FLAGS, seed_table, translate
 from perpo.tiny.model import ModelShape, save_random_model
 from perpo.train_arguments import TrainArguments
-from perpo.training_record import read_record
 
 # Copied from the README of the authors' repository, the stray \v included.
 COMMAND = r"""

@@ -18,9 +18,9 @@ from huggingface_hub import ModelCard
 from perpo import services
 from perpo.cli.train import main
 from perpo.errors import PerpoError
+from perpo.records.training_record import read_record
 from perpo.train_arguments import TrainArguments
 from perpo.training import train
-from perpo.training_record import read_record
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ import json, sys
 from perpo.common.program import run_program
 from perpo.services import check_services, push
 from perpo.train_arguments import TrainArguments
-from perpo.training_record import read_record
+from perpo.records.run_record.training_record import read_record
 
 def main(words):
     args = TrainArguments(**json.loads(words[0]))

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from perpo.errors import PerpoError
+from perpo.records.training_record import read_log, read_record
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer
 from perpo.training import train
-from perpo.training_record import read_log, read_record
 
 # What changes the trained weights, as a change to the plain run (or to the options given with it).
 CHANGES = {

@@ -25,10 +25,10 @@ from perpo.lists import Collator, ListDataset, choose, tokenize
 from perpo.logps import candidate_logps
 from perpo.models import load_model
 from perpo.policy import load_policy
+from perpo.records.training_record import read_record
 from perpo.resuming import last_checkpoint
 from perpo.train_arguments import TrainArguments
 from perpo.training import train
-from perpo.training_record import read_record
 
 RECORDS = 6
 QUESTION = "Please provide the bounding box coordinate of the region this sentence describes: it"

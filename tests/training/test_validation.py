@@ -20,11 +20,11 @@ from perpo.data import PreferenceRecord, Question, read_questions
 from perpo.errors import PerpoError
 from perpo.hf_sampler import Answer, HfSampler
 from perpo.models import load_model, render_prompt
+from perpo.records.training_record import read_log, read_record
 from perpo.rewards import load_reward
 from perpo.sampling import Asked
 from perpo.train_arguments import TrainArguments
 from perpo.training import train
-from perpo.training_record import read_log, read_record
 from perpo.validation import HeldOut, Validation, read_held_out
 
 STEPS = 4

@@ -33,7 +33,7 @@ PACKAGES = (
 
 def code_version() -> dict[str, Any]:
     """{version, commit, dirty} of this package; commit and dirty are None outside of a git checkout of it."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():  # an installed wheel may well lie inside somebody else's repository
         return {"version": __version__, "commit": None, "dirty": None}
     commit = _git(root, "rev-parse", "HEAD")

@@ -1,7 +1,7 @@
 """The run record: what one model did on one suite, in full, so that two runs can be compared. No torch.
 
 `run.json` holds a `RunRecord`; `samples.parquet` beside it holds one row per sample with the columns
-of `SAMPLE_COLUMNS`. `perpo.store` writes and reads both.
+of `SAMPLE_COLUMNS`. `perpo.records.store` writes and reads both.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from perpo.checkpoints import ADAPTER_WEIGHTS
 from perpo.common.files import disk_errors
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.records import RunRecord, SamplesFile, from_json, to_json
+from perpo.records.run_record import RunRecord, SamplesFile, from_json, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,7 +46,7 @@ class Run:
         """The table of samples, checked against the record.
 
         Args:
-            columns: Which columns to read (all by default); see `perpo.records.SAMPLE_COLUMNS`.
+            columns: Which columns to read (all by default); see `perpo.records.run_record.SAMPLE_COLUMNS`.
 
         Raises:
             PerpoError: The run has no samples, or the file is missing, cut, or not the one that was written.

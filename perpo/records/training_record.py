@@ -21,7 +21,7 @@ from perpo.common.files import atomic_write_text
 from perpo.common.redact import clean
 from perpo.data import data_sha256
 from perpo.errors import PerpoError
-from perpo.provenance import code_version, package_versions
+from perpo.records.provenance import code_version, package_versions
 from perpo.train_arguments import TrainArguments
 
 FILE_NAME = "training.json"
