@@ -2,7 +2,7 @@
 
     dense   SDPA with a mask over prefix and all candidates
     cached  the prefix first, then the candidates as a batch behind a copy of its keys and values
-    split   ours (`perpo.attention`): the prefix, answers on prefix and each candidate with itself, joined
+    split   ours (`perpo.models.attention`): the prefix, answers on prefix and each candidate with itself, joined
 
 `hidden` are the entries of a list's mask that nothing may look at; `hidden / visible` is their share. The last column
 is what `splitting_pays` chooses. All ways have to agree. CPU, fp32.
@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from perpo.attention import attention_forward, splitting_pays
-from perpo.prefix import attention_mask
+from perpo.models.attention import attention_forward, splitting_pays
+from perpo.models.prefix import attention_mask
 
 # Lists, tokens of the prefix, candidates, tokens of each
 SHAPES = [

@@ -28,7 +28,7 @@ quiet_libraries()  # before torch is imported: its threads' way of waiting is se
 import torch
 from lmms_eval.api.instance import Instance, unwrap_generation_output
 
-from perpo.tiny import checkpoint_dir
+from perpo.models.checkpoints import checkpoint_dir
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.cli import EvalArguments
 from perpo_eval.engines import Engine, load_engine

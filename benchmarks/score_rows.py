@@ -27,7 +27,7 @@ from PIL import Image
 
 from perpo.boxes import format_box
 from perpo.compare import read_scores
-from perpo.families import FAMILIES
+from perpo.models.families import FAMILIES
 from perpo.records.run_record import SCHEMA_VERSION, ModelInfo, RunRecord, metric_of
 from perpo.records.store import Run, read_run, write_run
 from perpo_eval import scoring

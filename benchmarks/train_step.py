@@ -40,13 +40,14 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from perpo.attention import attention_of, set_attention
-from perpo.families import FAMILIES
 from perpo.lists import ListDataset
 from perpo.losses import perpo_loss
-from perpo.models import LoadedModel, add_lora
+from perpo.models.attention import attention_of, set_attention
+from perpo.models.families import FAMILIES
+from perpo.models.loaded import LoadedModel
+from perpo.models.lora import add_lora
+from perpo.models.prefix import base_model, pack
 from perpo.policy import Policy, switch_dropout_off
-from perpo.prefix import base_model, pack
 from perpo.tiny.model import LLAVA15_GEOMETRY, new_processor
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer, training_arguments

@@ -8,8 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from perpo.checkpoints import ADAPTER_WEIGHTS
-from perpo.records.training_record import public_record
+from perpo.records.training_record import ADAPTER_WEIGHTS, public_record
 from perpo.resuming import FREE
 from perpo.train_arguments import TrainArguments
 

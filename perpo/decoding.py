@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from perpo.prefix import attention_mask, base_model, check_shared, prefix_positions
+from perpo.models.prefix import attention_mask, base_model, check_shared, prefix_positions
 
 # Stands for a branch where a row has fewer live ones than another.
 _NOBODY = -2
@@ -98,7 +98,7 @@ def sample_candidates(
     tokens = torch.zeros(rows, branches, steps, dtype=torch.long, device=device)
     lengths = torch.zeros(rows, branches, dtype=torch.long, device=device)
     logps = torch.zeros(rows, branches, dtype=torch.float64, device=device)
-    # Of the rows in work: their number in the batch, each key's segment (as in perpo.prefix: branch n is
+    # Of the rows in work: their number in the batch, each key's segment (as in perpo.models.prefix: branch n is
     # segment n + 1), each query's branch.
     row = torch.arange(rows, device=device)[:, None]
     segments = seen.long() - 1

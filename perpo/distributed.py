@@ -147,11 +147,6 @@ class Filled(Sampler[int]):
         self.order.set_epoch(epoch)
 
 
-def shape_of(parameter: Tensor) -> torch.Size:
-    """A parameter's shape, also where ZeRO-3 has parted it."""
-    return getattr(parameter, "ds_shape", parameter.shape)
-
-
 def full_weights(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
     """Parameters that DeepSpeed has parted, whole, on the CPU; trained ones in float32, as its optimizer keeps them.
 

@@ -14,7 +14,7 @@ from perpo.data import Question
 from perpo.data.images import image_size, open_image
 from perpo.decoding import Candidate, question_uniforms, sample_candidates
 from perpo.errors import PerpoError, placed
-from perpo.models import LoadedModel, answers_token_ids, render_prompt
+from perpo.models.loaded import LoadedModel, answers_token_ids, render_prompt
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Answer:
     """One sampled answer as text.
 
     Attributes:
-        text: Without control tokens (`perpo.control_tokens`) and the space around it.
+        text: Without control tokens (`perpo.models.control_tokens`) and the space around it.
         truncated: Whether the token limit cut it.
         logp: Sum of the log-probabilities (nats, at temperature 1) of its tokens, with the end token
-            unless truncated; None where `perpo.models.answers_token_ids` of the text gives other
+            unless truncated; None where `perpo.models.loaded.answers_token_ids` of the text gives other
             tokens than were sampled, as training could not use it then.
         opened: The mark of a thought that the prompt ended with, so that the text begins within it; else empty.
     """
@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class HfSampler:
-    """Samples from a model that `perpo.models.load_model` gave.
+    """Samples from a model that `perpo.models.loading.load_model` gave.
 
     Attributes:
         loaded: The model.

@@ -16,8 +16,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from perpo.data import PreferenceRecord, Question
 from perpo.data.images import image_size, open_image
 from perpo.errors import PerpoError, placed
-from perpo.models import LoadedModel, answers_token_ids, render_prompt
-from perpo.prefix import PER_TOKEN, pack
+from perpo.models.loaded import LoadedModel, answers_token_ids, render_prompt
+from perpo.models.prefix import PER_TOKEN, pack
 from perpo.train_arguments import TrainArguments
 
 
@@ -249,7 +249,7 @@ class SimilarLengths(LengthGroupedSampler):
 class Collator:
     """Packs lists into a batch.
 
-    A batch holds `numbers` (of the lists' records), `packed` (see `perpo.prefix`), `images` (for each list
+    A batch holds `numbers` (of the lists' records), `packed` (see `perpo.models.prefix`), `images` (for each list
     what the processor made of its image), `rewards` (B, N), `mask` (B, N; True
     where there is a candidate; nowhere in a list that counts nothing), `token_counts` (B, N) and, where it
     was recorded, `reference_logps` (B, N).

@@ -10,13 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from perpo.checkpoints import adapter_digest, local_directory, public_name, resolve_model, weights_digest
 from perpo.common.arguments import arg
 from perpo.common.files import atomic_write_text, replace_folder
 from perpo.common.locks import only_process
 from perpo.errors import PerpoError
+from perpo.models.checkpoints import (
+    adapter_digest,
+    adapter_of,
+    local_directory,
+    public_name,
+    resolve_model,
+    weights_digest,
+)
 from perpo.records.provenance import code_version, package_versions
-from perpo.records.training_record import adapter_of, public_record, read_record
+from perpo.records.training_record import public_record, read_record
 
 FILE_NAME = "merge.json"
 SCHEMA_VERSION = 1
@@ -64,7 +71,7 @@ def merge(args: MergeArguments) -> Path:
 def _write(args: MergeArguments, base: Path, folder: Path) -> None:
     import torch
 
-    from perpo.models import load_model
+    from perpo.models.loading import load_model
 
     loaded = load_model(args.model, args.adapter, dtype="float32", device="cpu")
     merged = loaded.model.merge_and_unload(safe_merge=True)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from perpo.errors import PerpoError
 from perpo.lists import TokenizedList
-from perpo.logps import candidate_logps
-from perpo.prefix import Packed, pack, unpack
+from perpo.models.logps import candidate_logps
+from perpo.models.prefix import Packed, pack, unpack
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def split(packed: Packed, images: Sequence[Mapping[str, Tensor]], budget: int, l
         packed: What `pack` gave for all lists.
         images: For each list what the processor made of its image.
         budget: The most tokens of a pass, padding included; just a single candidate may take more.
-        longest: See `perpo.prefix.longest_shared`.
+        longest: See `perpo.models.prefix.longest_shared`.
     """
     prefixes, answers = unpack(packed)
     groups: list[list[Run]] = []

@@ -17,11 +17,13 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from perpo.adapters import put_adapter
-from perpo.attention import set_attention
 from perpo.errors import PerpoError
-from perpo.models import LoadedModel, add_lora, load_model, projector_modules
-from perpo.prefix import base_model
+from perpo.models.adapters import put_adapter
+from perpo.models.attention import set_attention
+from perpo.models.loaded import LoadedModel
+from perpo.models.loading import load_model
+from perpo.models.lora import add_lora, projector_modules
+from perpo.models.prefix import base_model
 from perpo.quantization import quantization_config
 from perpo.train_arguments import TrainArguments
 

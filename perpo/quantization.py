@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
 
 import torch
-from peft import prepare_model_for_kbit_training
 from transformers import BitsAndBytesConfig
 
-from perpo.checkpoints import model_config, resolve_model
 from perpo.distributed import deepspeed_config
 from perpo.errors import PerpoError
-from perpo.families import family_of
+from perpo.models.checkpoints import model_config, resolve_model
+from perpo.models.families import family_of
 from perpo.train_arguments import TrainArguments
 
 
@@ -51,8 +49,3 @@ def quantization_config(args: TrainArguments) -> BitsAndBytesConfig | None:
         bnb_4bit_compute_dtype=torch.bfloat16 if args.bf16 else torch.float32,
         llm_int8_skip_modules=[rf"(.*\.)?({part})" for part in (family.vision_tower, family.projector, "lm_head")],
     )
-
-
-def prepare(model: Any) -> None:
-    """Freeze a quantised base and keep all else of it in float32: norms, embeddings, head, projector, vision tower."""
-    prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

@@ -21,15 +21,15 @@ from torch import distributed
 from transformers import TrainerCallback
 
 from perpo.callbacks import NotFinite
-from perpo.checkpoints import files_digest, local_directory, resolve_model
 from perpo.common.files import check_writable
 from perpo.common.journal import Journal
 from perpo.data.images import PICTURES_VERSION
 from perpo.distributed import world_size
 from perpo.errors import PerpoError
 from perpo.lists import ListDataset, TokenizedList
-from perpo.models import LoadedModel
-from perpo.prefix import base_model
+from perpo.models.checkpoints import files_digest, local_directory, resolve_model
+from perpo.models.loaded import LoadedModel
+from perpo.models.prefix import base_model
 from perpo.train_arguments import TrainArguments
 
 if TYPE_CHECKING:

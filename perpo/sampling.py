@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from perpo.boxes import BoxFormat, ImageSize, box_problem, declared, parse_box, same_box
 from perpo.boxes.readings import Answered, other_reading
 from perpo.candidates import AnswerSet, Summary, summarise
-from perpo.checkpoints import adapter_digest, grounding_prompt, refused_pictures
 from perpo.common.files import check_writable
 from perpo.common.journal import Journal
 from perpo.common.progress import progress
@@ -34,13 +33,14 @@ from perpo.data import (
 from perpo.data.images import PICTURES_VERSION, image_size
 from perpo.data.truths import check_formats, format_fields, row_format, says_format
 from perpo.errors import PerpoError
-from perpo.model_boxes import answer_format, usual_resize
+from perpo.models.answer_format import answer_format, usual_resize
+from perpo.models.checkpoints import adapter_digest, grounding_prompt, refused_pictures
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 
 if TYPE_CHECKING:
     from perpo.cli.sample import SampleArguments
     from perpo.hf_sampler import Answer, HfSampler
-    from perpo.models import LoadedModel
+    from perpo.models.loaded import LoadedModel
 
 TINY_QUESTIONS = 500
 _TINY_IMAGES = 300  # not every picture has two questions
@@ -121,7 +121,7 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
     job = _prepare(args, output)
 
     from perpo.hf_sampler import HfSampler
-    from perpo.models import chosen_dtype, load_model
+    from perpo.models.loading import chosen_dtype, load_model
 
     dtype = chosen_dtype(args.dtype, args.device)
     loaded = load_model(args.model, args.adapter, dtype=dtype, device=args.device)
@@ -229,7 +229,7 @@ def _journal_key(args: SampleArguments, job: _Job, provenance: dict[str, Any]) -
         "pictures": PICTURES_VERSION,
         "num_candidates": args.num_candidates,
         "questions": [(question.image_path, question.question) for question in job.questions],
-        # Which tokens an answer's text holds: see perpo.control_tokens. Rows say what thought a prompt opened.
+        # Which tokens an answer's text holds: see perpo.models.control_tokens. Rows say what thought a prompt opened.
         "texts": "marks kept, thoughts opened",
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from perpo.adapters import fill_adapter
-from perpo.checkpoints import ADAPTER_WEIGHTS
-from perpo.models import check_loaded
+from perpo.models.adapters import fill_adapter
+from perpo.models.loading import check_loaded
+from perpo.records.training_record import ADAPTER_WEIGHTS
 
 
 def save_checkpoint(

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from perpo.checkpoints import first_line, resolve_model, small_files, use_hub_cache
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES, Family
+from perpo.models.checkpoints import first_line, resolve_model, small_files, use_hub_cache
+from perpo.models.families import FAMILIES, Family
 from perpo.train_arguments import TrainArguments
 
 # What a turn of the user and the answer begin with in the conversations that LLaVA's code names.
@@ -81,7 +81,7 @@ class _Model:
 
     @cached_property
     def prompt(self) -> str:
-        from perpo.models import LoadedModel, render_prompt
+        from perpo.models.loaded import LoadedModel, render_prompt
 
         return render_prompt(LoadedModel(None, self.processor, self.family, self.name, ""), "Where?")
 

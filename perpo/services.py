@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from perpo.checkpoints import first_line
 from perpo.errors import PerpoError
+from perpo.models.checkpoints import first_line
 from perpo.records.training_record import FILE_NAME, public_record
 from perpo.train_arguments import TrainArguments
 

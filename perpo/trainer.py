@@ -19,13 +19,14 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from perpo.callbacks import EachEpochsOrder, FiniteGuard
-from perpo.distributed import Filled, deepspeed_config, full_weights, nanmeans, shape_of, summed
+from perpo.distributed import Filled, deepspeed_config, full_weights, nanmeans, summed
 from perpo.lists import Collator, ListDataset, SimilarLengths
-from perpo.logps import candidate_logps
 from perpo.losses import BETA, GAMMA, dpo_loss, lipo_loss, perpo_loss, preference_metrics, sft_loss
+from perpo.models.adapters import shape_of
+from perpo.models.logps import candidate_logps
+from perpo.models.prefix import base_model, longest_shared
 from perpo.passes import split
 from perpo.policy import Policy
-from perpo.prefix import base_model, longest_shared
 from perpo.saving import load_checkpoint, save_checkpoint
 from perpo.termination import let_parent_decide
 from perpo.train_arguments import TrainArguments

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +22,16 @@ from transformers import TrainerCallback, set_seed
 from transformers.integrations import TensorBoardCallback, WandbCallback
 from transformers.utils import is_torch_tf32_available
 
-from perpo.attention import attention_of
 from perpo.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.card import write_card
-from perpo.checkpoints import files_digest, grounding_prompt, known_family, refused_pictures, use_hub_cache
 from perpo.common.files import NotWritten
 from perpo.common.locks import only_process
 from perpo.common.processes import is_first_process
-from perpo.common.redact import without_secrets
+from perpo.common.redact import clean, without_secrets
 from perpo.data import (
     Question,
     check_images,
+    data_sha256,
     image_root_of,
     read_preferences,
     read_questions,
@@ -38,15 +40,28 @@ from perpo.data.truths import check_bounds, other_format
 from perpo.distributed import deepspeed_config, processes
 from perpo.errors import PerpoError
 from perpo.lists import Choice, ListDataset, choose, tokenize
-from perpo.model_boxes import own_resize
-from perpo.models import chosen_dtype
+from perpo.models.answer_format import own_resize
+from perpo.models.attention import attention_of
+from perpo.models.checkpoints import (
+    adapter_of,
+    digests_of,
+    files_digest,
+    grounding_prompt,
+    known_family,
+    local_directory,
+    refused_pictures,
+    resolve_model,
+    use_hub_cache,
+    weights_digest,
+)
+from perpo.models.loading import chosen_dtype
+from perpo.models.prefix import base_model
 from perpo.passes import check_budget
 from perpo.policy import load_policy
-from perpo.prefix import base_model
 from perpo.probe import Probe
 from perpo.quantization import check_machine
-from perpo.records.provenance import hardware, peak_memory
-from perpo.records.training_record import FILE_NAME, digests_of, new_record, read_record, write_record
+from perpo.records.provenance import code_version, hardware, package_versions, peak_memory
+from perpo.records.training_record import FILE_NAME, LOG_NAME, SCHEMA_VERSION, filled, read_record, write_record
 from perpo.reference_cache import Precompute, ReferenceCache
 from perpo.resuming import Start, check_same_images, find_start, step_of
 from perpo.samplers import check_sampler
@@ -253,3 +268,31 @@ def _own_random_numbers(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def new_record(args: TrainArguments) -> dict[str, Any]:
+    """The record of a run that is about to begin, without secrets; it reads the model's, adapter's and data's digests.
+
+    Raises:
+        PerpoError: One of them is not there, or the adapter is another model's.
+    """
+    weights = weights_digest(local_directory(resolve_model(args.model)))
+    known = {
+        "schema_version": SCHEMA_VERSION,
+        "status": "running",
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "arguments": dataclasses.asdict(args),
+        "model": {
+            "name": args.model,
+            "weights_sha256": weights,
+            "adapter": args.adapter,
+            "adapter_sha256": adapter_of(weights, args.adapter) if args.adapter else None,
+        },
+        "data": {"path": args.data, "sha256": data_sha256(args.data)},
+        "code": code_version(),
+        "packages": package_versions(),
+        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+        "precision": args.dtype,
+        "log": LOG_NAME,
+    }
+    return filled(clean(known))

@@ -19,15 +19,15 @@ from transformers import TrainerCallback
 
 from perpo.boxes import PARTS, declared
 from perpo.card import write_card
-from perpo.checkpoints import grounding_prompt, refused_pictures
 from perpo.common.files import recover_folder, replace_folder
 from perpo.common.redact import without_secrets
 from perpo.data import PreferenceRecord, Question, check_images, data_sha256, image_root_of, read_questions
 from perpo.data.truths import check_formats
 from perpo.errors import PerpoError
 from perpo.hf_sampler import HfSampler
-from perpo.model_boxes import answer_format, usual_resize
-from perpo.records.training_record import Score, ValidationInfo, digests_of, write_record
+from perpo.models.answer_format import answer_format, usual_resize
+from perpo.models.checkpoints import digests_of, grounding_prompt, refused_pictures
+from perpo.records.training_record import Score, ValidationInfo, write_record
 from perpo.resuming import BEST, best_step, step_of
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.sampling import Asked, asked_of

@@ -8,9 +8,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from perpo.checkpoints import local_directory, model_config
 from perpo.common.files import NotWritten
 from perpo.errors import PerpoError
+from perpo.models.checkpoints import local_directory, model_config
 
 
 def http_error(kind: type[errors.HfHubHTTPError], status: int) -> errors.HfHubHTTPError:

@@ -144,7 +144,7 @@ def test_a_reader_that_leaves_is_no_error(lines: int) -> None:
 
 
 def test_nothing_heavy_is_imported() -> None:
-    modules = ["perpo.common.program", "perpo.common.journal", "perpo.boxes", "perpo.rewards", "perpo.families"]
+    modules = ["perpo.common.program", "perpo.common.journal", "perpo.boxes", "perpo.rewards", "perpo.models.families"]
     modules += ["perpo.data", "perpo.data.rows", "perpo.data.images", "perpo.common.files"]
     code = "".join(f"import {module}\n" for module in modules)
     code += f"import sys\nprint([name for name in {HEAVY} if name in sys.modules])"

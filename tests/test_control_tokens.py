@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES
-from perpo.models import LoadedModel, answers_token_ids, render_prompt
+from perpo.models.families import FAMILIES
+from perpo.models.loaded import LoadedModel, answers_token_ids, render_prompt
 
 CORPUS = ["USER: where is the red cup? ASSISTANT: the red cup [[100, 200]] 0.12 it is here"] * 5
 MARKS = ["<ref>", "</ref>", "<box>", "</box>", "<think>"]

@@ -32,7 +32,7 @@ from perpo.data import (
 )
 from perpo.data.placeholders import without_image
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES
+from perpo.models.families import FAMILIES
 
 # The shape of the records that the method's authors published.
 PUBLISHED = {

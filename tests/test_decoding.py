@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from perpo.decoding import _choose, question_uniforms, sample_candidates
-from perpo.logps import repeated_logps
+from perpo.models.logps import repeated_logps
 from perpo.tiny.model import TINY, new_model, new_processor
 
 WORDS = ["circle", " red circle left of", " ", " the large blue square above the small red circle", "left"]

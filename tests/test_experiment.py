@@ -18,9 +18,9 @@ from perpo.cli.sample import SampleArguments
 from perpo.common.arguments import parse_arguments
 from perpo.common.locks import only_process
 from perpo.data import data_sha256
+from perpo.models.checkpoints import checkpoint_dir
 from perpo.records.store import find_runs, read_run
 from perpo.sampling import run_sampling
-from perpo.tiny import checkpoint_dir
 from perpo_dashboard.cli import DashboardArguments
 from perpo_eval.cli import EvalArguments
 from perpo_eval.run_cli import RunArguments, _say_what_next, main

@@ -1,4 +1,4 @@
-"""perpo.families: the table and its errors."""
+"""perpo.models.families: the table and its errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from perpo.boxes import parse_box
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES, family_of
+from perpo.models.families import FAMILIES, family_of
 
 
 def test_llava_as_documented() -> None:

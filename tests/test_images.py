@@ -265,7 +265,7 @@ def test_the_picture_lies_where_the_padded_frame_says(size):
 
 
 def test_a_family_that_pads_shows_the_model_the_whole_picture(tmp_path):
-    from perpo.models import load_model
+    from perpo.models.loading import load_model
     from perpo.tiny.model import TINY, save_random_model
 
     loaded = load_model(str(save_random_model(tmp_path, TINY)))

@@ -9,11 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TORCH_FREE = [
-    "perpo.boxes.formats", "perpo.model_boxes", "perpo.boxes.readings", "perpo.data.truths", "perpo", "perpo.boxes",
-    "perpo.rewards", "perpo.families", "perpo.data", "perpo.records.run_record", "perpo.records.store",
-    "perpo.stats", "perpo.stats.discordance", "perpo.compare", "perpo.tables", "perpo.run_tables",
-    "perpo.benchmarks.metrics", "perpo.benchmarks.prompts", "perpo.train_arguments", "perpo.cli.train",
-    "perpo.cli.sample", "perpo.tiny", "perpo.tiny.world", "perpo_eval.cli", "perpo_eval.run_cli",
+    "perpo.boxes.formats", "perpo.models.answer_format", "perpo.boxes.readings", "perpo.data.truths", "perpo",
+    "perpo.boxes", "perpo.rewards", "perpo.models.families", "perpo.data", "perpo.records.run_record",
+    "perpo.records.store", "perpo.stats", "perpo.stats.discordance", "perpo.compare", "perpo.tables",
+    "perpo.run_tables", "perpo.benchmarks.metrics", "perpo.benchmarks.prompts", "perpo.train_arguments",
+    "perpo.cli.train", "perpo.cli.sample", "perpo.tiny", "perpo.tiny.world", "perpo_eval.cli", "perpo_eval.run_cli",
     "perpo_eval.recipe", "perpo_eval.experiment", "perpo_eval.suites", "perpo_eval.metrics.grounding",
     "perpo_eval.metrics.pope", "perpo_eval.metrics.ocr", "perpo_eval.scoring", "perpo_eval.documents",
     "perpo_eval.benchmarks", "perpo.cli.data", "perpo.resuming", "perpo.records.training_record",
@@ -25,7 +25,7 @@ TORCH_FREE = [
     "perpo_eval.judge_readings", "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.judged",
     "perpo.common.locks", "perpo.samplers", "perpo.common.redact", "perpo_eval.failures", "perpo_eval.bodies",
     "perpo.data.images", "perpo.data.text_rows", "perpo.data.row_formats", "perpo.data.placeholders",
-    "perpo.control_tokens", "perpo.answers", "perpo.boxes.text",
+    "perpo.models.control_tokens", "perpo.answers", "perpo.boxes.text",
 ]  # fmt: skip
 
 

@@ -13,10 +13,12 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
-from perpo import models
-from perpo.checkpoints import resolve_model
 from perpo.errors import PerpoError
-from perpo.models import add_lora, answers_token_ids, chosen_dtype, default_dtype, load_model, render_prompt
+from perpo.models import loading
+from perpo.models.checkpoints import resolve_model
+from perpo.models.loaded import answers_token_ids, render_prompt
+from perpo.models.loading import chosen_dtype, default_dtype, load_model
+from perpo.models.lora import add_lora
 from perpo.saving import save_checkpoint
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
 
@@ -63,7 +65,7 @@ def test_bfloat16_is_the_default_on_cuda_alone(capsys, monkeypatch):
     kinds = ("cuda", "cuda:1", "cpu", "mps")
     assert [default_dtype(torch.device(kind)) for kind in kinds] == ["bfloat16", "bfloat16", "float32", "float32"]
     assert (chosen_dtype(None, "cpu"), capsys.readouterr().err) == ("float32", "")
-    monkeypatch.setattr(models, "_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(loading, "_device", lambda name: torch.device("cuda"))
     assert chosen_dtype(None, None) == "bfloat16"
     assert capsys.readouterr().err == "note: computing in bfloat16, the default on a GPU\n"
     assert chosen_dtype("float32", None) == "float32"

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from perpo.logps import candidate_logps, repeated_logps
-from perpo.models import add_lora, load_model
-from perpo.prefix import attention_mask, pack
+from perpo.models.loading import load_model
+from perpo.models.logps import candidate_logps, repeated_logps
+from perpo.models.lora import add_lora
+from perpo.models.prefix import attention_mask, pack
 from perpo.tiny.model import TINY, save_random_model
 
 PREFIX_LENGTHS = [9, 17, 5]

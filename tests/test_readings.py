@@ -7,7 +7,7 @@ import pytest
 
 from perpo.boxes import BoxFormat, format_box
 from perpo.boxes.readings import Answered, other_reading
-from perpo.families import FAMILIES
+from perpo.models.families import FAMILIES
 
 LISTED = [(name, family.box_format) for name, family in FAMILIES.items()]
 

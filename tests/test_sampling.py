@@ -29,8 +29,10 @@ from perpo.common.arguments import parse_arguments
 from perpo.data import read_preferences
 from perpo.errors import PerpoError
 from perpo.hf_sampler import Answer, HfSampler
-from perpo.logps import repeated_logps
-from perpo.models import add_lora, answers_token_ids, load_model, render_prompt
+from perpo.models.loaded import answers_token_ids, render_prompt
+from perpo.models.loading import load_model
+from perpo.models.logps import repeated_logps
+from perpo.models.lora import add_lora
 from perpo.records.training_record import read_record
 from perpo.sampling import run_sampling
 from perpo.saving import save_checkpoint
@@ -698,7 +700,7 @@ def test_a_batch_that_is_partly_in_the_journal_is_done_again_whole(folder, check
 @pytest.fixture
 def no_model(monkeypatch):
     """Fail if the model's weights are read."""
-    monkeypatch.setattr("perpo.models.load_model", lambda *args, **kwargs: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("perpo.models.loading.load_model", lambda *args, **kwargs: pytest.fail("the model was loaded"))
 
 
 def refused(capsys, args):

@@ -10,7 +10,7 @@ from perpo.boxes import BoxFormat, Resize
 from perpo.data import Question
 from perpo.data.truths import check_bounds, check_formats, format_fields, other_format, row_format, says_format
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES
+from perpo.models.families import FAMILIES
 
 USUAL = BoxFormat("0-1", frame="padded")
 TABLE = Resize(28, 3136, 12845056)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from perpo.boxes import BoxFormat
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES, with_bounds
+from perpo.models.families import FAMILIES, with_bounds
 from perpo.records.training_record import read_log, read_record
 
 _PARTS = ("best", "checkpoint-")

@@ -20,8 +20,8 @@ from transformers import DynamicCache
 
 from perpo.decoding import question_uniforms, sample_candidates
 from perpo.errors import PerpoError
-from perpo.models import LoadedModel
-from perpo.prefix import base_model, longest_shared
+from perpo.models.loaded import LoadedModel
+from perpo.models.prefix import base_model, longest_shared
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ from perpo.benchmarks.metrics import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES, score_
 from perpo.benchmarks.prompts import AS_WRITTEN, LMMS_EVAL_GROUNDING, Asking
 from perpo.boxes import ImageSize
 from perpo.errors import PerpoError
-from perpo.families import Family
+from perpo.models.families import Family
 from perpo_eval.documents import Row, RowFormat
 from perpo_eval.metrics.grounding import score_box
 from perpo_eval.metrics.ocr import score_page

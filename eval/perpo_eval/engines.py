@@ -14,7 +14,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from perpo.checkpoints import (
+from perpo.common.hints import did_you_mean
+from perpo.common.redact import is_secret, known_secrets, without_secrets
+from perpo.data.images import PICTURES_VERSION
+from perpo.errors import PerpoError
+from perpo.models.checkpoints import (
     adapter_digest,
     files_digest,
     model_config,
@@ -22,11 +26,7 @@ from perpo.checkpoints import (
     resolve_model,
     weights_digest,
 )
-from perpo.common.hints import did_you_mean
-from perpo.common.redact import is_secret, known_secrets, without_secrets
-from perpo.data.images import PICTURES_VERSION
-from perpo.errors import PerpoError
-from perpo.families import FAMILIES, Family, family_of, unlisted, with_declared
+from perpo.models.families import FAMILIES, Family, family_of, unlisted, with_declared
 from perpo.records.run_record import ModelInfo
 from perpo_eval.bodies import limit_bodies
 from perpo_eval.failures import MOST_ERRORS, read_answer
@@ -219,8 +219,8 @@ def family_from(args: EvalArguments, config: Mapping[str, Any] | None) -> Family
 
 
 def _own(args: EvalArguments) -> OwnEngine:
-    from perpo.checkpoints import local_directory
-    from perpo.models import chosen_dtype
+    from perpo.models.checkpoints import local_directory
+    from perpo.models.loading import chosen_dtype
     from perpo_eval.lmms_model import PerpoModel
 
     name = args.model or "tiny"
@@ -252,7 +252,7 @@ def _own(args: EvalArguments) -> OwnEngine:
         "processor": info.processor_sha256,
         "dtype": dtype,
         "pictures": PICTURES_VERSION,
-        "texts": "marks kept",  # which of an answer's tokens its text holds: see perpo.control_tokens
+        "texts": "marks kept",  # which of an answer's tokens its text holds: see perpo.models.control_tokens
     }
     family: Family | None
     if loaded.family.boxes is None:  # its answers are read as the user says

@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perpo.checkpoints import grounding_prompt, refused_pictures
 from perpo.common.files import atomic_write_text, check_writable
 from perpo.common.hints import did_you_mean
 from perpo.common.locks import only_process
 from perpo.data import Question, check_images, data_sha256, read_preferences, read_questions, write_jsonl
 from perpo.errors import PerpoError
+from perpo.models.checkpoints import grounding_prompt, refused_pictures
 from perpo.records.store import read_run
 from perpo.tables import Leaderboard, leaderboard
 from perpo_eval import runner

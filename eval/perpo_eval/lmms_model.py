@@ -19,7 +19,8 @@ from PIL import Image
 from perpo.batches import BatchLimit
 from perpo.common.progress import progress
 from perpo.errors import PerpoError, placed
-from perpo.models import DType, LoadedModel, load_model, render_prompt
+from perpo.models.loaded import DType, LoadedModel, render_prompt
+from perpo.models.loading import load_model
 from perpo_eval.answering import answer, sample
 from perpo_eval.responses import Response
 
@@ -41,7 +42,7 @@ class _Job:
 
 
 class PerpoModel(lmms):
-    """Any Hugging Face image-text-to-text model that `perpo.models.load_model` takes.
+    """Any Hugging Face image-text-to-text model that `perpo.models.loading.load_model` takes.
 
     An exception ends the run: no answer is ever made up. Where memory runs out, the batch is halved and tried
     again, down to one question. What is asked is answered greedily unless a task's generation_kwargs say

@@ -16,7 +16,7 @@ from perpo.boxes import PARTS, Resize
 from perpo.common.arguments import default_of
 from perpo.common.files import check_writable
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES, Family, family_of, unlisted, with_declared
+from perpo.models.families import FAMILIES, Family, family_of, unlisted, with_declared
 from perpo.records import provenance
 from perpo.records.run_record import ModelInfo, RunRecord, sample_key
 from perpo.records.store import new_run_id, read_run, resolve_run, write_run

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.checkpoints import model_config, resolve_model
 from perpo.common.arguments import check_seed
 from perpo.common.files import atomic_write_text, check_writable
 from perpo.data.images import listing, short_name
 from perpo.errors import PerpoError
-from perpo.families import family_of
+from perpo.models.checkpoints import model_config, resolve_model
+from perpo.models.families import family_of
 from perpo.records import provenance
 from perpo.records.run_record import sample_key
 from perpo.records.training_record import read_record

@@ -15,7 +15,7 @@ import numpy as np
 
 from perpo.answers import after_prompt
 from perpo.benchmarks.metrics import JUDGED, metrics_of
-from perpo.families import Family
+from perpo.models.families import Family
 from perpo.records.run_record import GroupResult, Metric, TaskResult, sample_key
 from perpo_eval import judged
 from perpo_eval.benchmarks import BENCHMARKS, Benchmark

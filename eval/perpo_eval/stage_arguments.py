@@ -6,12 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.checkpoints import adapter_digest, local_directory, resolve_model, weights_digest
 from perpo.cli.sample import SampleArguments
 from perpo.common.arguments import arguments_from_mapping
 from perpo.common.redact import clean
 from perpo.data.images import PICTURES_VERSION
 from perpo.errors import PerpoError
+from perpo.models.checkpoints import adapter_digest, local_directory, resolve_model, weights_digest
 from perpo.train_arguments import TrainArguments, unused_by
 from perpo_eval.cli import EvalArguments
 
@@ -86,7 +86,7 @@ def stage_key(arguments: SampleArguments | TrainArguments | EvalArguments, data:
 
 def _precision(arguments: SampleArguments | TrainArguments | EvalArguments) -> dict[str, Any]:
     """The type of the numbers, which the machine decides where no argument does."""
-    from perpo.models import chosen_dtype
+    from perpo.models.loading import chosen_dtype
 
     if isinstance(arguments, TrainArguments):
         return {"bf16": chosen_dtype(None, None) == "bfloat16"} if arguments.bf16 is None else {}

@@ -18,7 +18,7 @@ from perpo.boxes.readings import Answered, other_reading
 from perpo.common.arguments import command_line
 from perpo.common.redact import without_secrets
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES, Family
+from perpo.models.families import FAMILIES, Family
 from perpo.records import provenance
 from perpo.records.run_record import SCHEMA_VERSION, ModelInfo, RunRecord
 from perpo.records.store import new_run_id, write_run

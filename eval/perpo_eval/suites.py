@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo.checkpoints import files_digest
 from perpo.common.code_digest import code_digest, module_file
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
+from perpo.models.checkpoints import files_digest
 from perpo.prepare.hub import HubTask, hub_rows, hub_tasks
 from perpo.prepare.parquet import file_metadata, shows_stored
 from perpo_eval.published import PUBLISHED, Published
@@ -42,7 +42,7 @@ _ASKED_AND_SCORED = {
     "box formats": "perpo.boxes.formats",
     "box text": "perpo.boxes.text",
     "boxes": "perpo.boxes.frames",
-    "families": "perpo.families",
+    "families": "perpo.models.families",
     "images": "perpo.data.images",
     "orientation": "perpo.data.orientation",
     "prompts": "perpo.benchmarks.prompts",

@@ -31,7 +31,7 @@ _SOURCES = {
         "boxes": "perpo.boxes.frames",
         "box text": "perpo.boxes.text",
         "box formats": "perpo.boxes.formats",
-        "families": "perpo.families",
+        "families": "perpo.models.families",
     },
     "pope": {"scorer": "perpo_eval.metrics.pope"},
     "ocr": {"scorer": "perpo_eval.metrics.ocr"},

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from perpo.boxes import Frame, Order, Scale
-from perpo.checkpoints import model_config, resolve_model
 from perpo.common.arguments import arg, check_seed, next_command, parse_arguments
 from perpo.common.program import quiet_libraries, run_program
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES
+from perpo.models.checkpoints import model_config, resolve_model
+from perpo.models.families import FAMILIES
 from perpo.train_arguments import TrainArguments
 
 if TYPE_CHECKING:

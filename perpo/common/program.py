@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-# What PEFT says of an adapter that is not used as it was written is heard, beside what `perpo.adapters` checks.
+# What PEFT says of an adapter that is not used as it was written is heard, beside what `perpo.models.adapters` checks.
 _DOES_NOT_MATCH = r"(?is).*(missing adapter keys|mismatch|did not match)"
 
 

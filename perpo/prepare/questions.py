@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.boxes import ImageSize, box_problem, format_box
-from perpo.checkpoints import family_at, resolve_model
 from perpo.cli.sample import SampleArguments
 from perpo.common.arguments import next_command
 from perpo.common.files import atomic_write_bytes
@@ -18,7 +17,8 @@ from perpo.data.images import as_stored, image_size
 from perpo.data.rows import open_parquet, parquet_batches
 from perpo.data.truths import format_fields
 from perpo.errors import PerpoError
-from perpo.families import Family, family_of
+from perpo.models.checkpoints import family_at, resolve_model
+from perpo.models.families import Family, family_of
 from perpo.prepare.parquet import check_image_files, check_outputs, say, shows_stored
 
 if TYPE_CHECKING:

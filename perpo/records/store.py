@@ -21,11 +21,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo.checkpoints import ADAPTER_WEIGHTS
 from perpo.common.files import disk_errors
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.records.run_record import RunRecord, SamplesFile, from_json, to_json
+from perpo.records.training_record import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,24 +5,17 @@ docs/training-record.md has the fields in a table.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NotRequired, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from perpo.checkpoints import ADAPTER_WEIGHTS, adapter_digest, local_directory, resolve_model, weights_digest
 from perpo.common.files import atomic_write_text
-from perpo.common.redact import clean
-from perpo.data import data_sha256
 from perpo.errors import PerpoError
-from perpo.records.provenance import code_version, package_versions
-from perpo.train_arguments import TrainArguments
 
 FILE_NAME = "training.json"
 LOG_NAME = "log.jsonl"
@@ -126,34 +119,6 @@ def json_schema() -> dict[str, Any]:
     return TypeAdapter(TrainingRecord).json_schema()
 
 
-def new_record(args: TrainArguments) -> dict[str, Any]:
-    """The record of a run that is about to begin, without secrets; it reads the model's, adapter's and data's digests.
-
-    Raises:
-        PerpoError: One of them is not there, or the adapter is another model's.
-    """
-    weights = weights_digest(local_directory(resolve_model(args.model)))
-    known = {
-        "schema_version": SCHEMA_VERSION,
-        "status": "running",
-        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "arguments": dataclasses.asdict(args),
-        "model": {
-            "name": args.model,
-            "weights_sha256": weights,
-            "adapter": args.adapter,
-            "adapter_sha256": adapter_of(weights, args.adapter) if args.adapter else None,
-        },
-        "data": {"path": args.data, "sha256": data_sha256(args.data)},
-        "code": code_version(),
-        "packages": package_versions(),
-        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
-        "precision": args.dtype,
-        "log": LOG_NAME,
-    }
-    return _filled(clean(known))
-
-
 def write_record(directory: str | Path, record: Mapping[str, Any]) -> None:
     """Write training.json into a run's directory; an error in it shows now, not when it is read."""
     TypeAdapter(TrainingRecord).validate_python(record)
@@ -182,7 +147,7 @@ def read_record(directory: str | Path) -> dict[str, Any] | None:
             "install a newer perpo to read it",
         )
     try:
-        upgraded = record if version == SCHEMA_VERSION else _filled(record) | {"schema_version": SCHEMA_VERSION}
+        upgraded = record if version == SCHEMA_VERSION else filled(record) | {"schema_version": SCHEMA_VERSION}
         return cast(dict[str, Any], TypeAdapter(TrainingRecord).validate_python(upgraded))
     except ValidationError as error:
         first = error.errors()[0]
@@ -193,7 +158,7 @@ def read_record(directory: str | Path) -> dict[str, Any] | None:
 _DAMAGED = "delete the directory, or train into another one"
 
 
-def _filled(record: Mapping[str, Any]) -> dict[str, Any]:
+def filled(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with every field that it lacks at None, in the order of the schema."""
     whole: dict[str, Any] = {**dict.fromkeys(TrainingRecord.__annotations__), **record}
     for name, part in _PARTS.items():
@@ -252,26 +217,4 @@ def read_log(directory: str | Path) -> list[dict[str, Any]]:
         raise PerpoError(f"{path} is damaged: {error}", _DAMAGED) from error
 
 
-def digests_of(directory: str | Path) -> dict[str, str | None]:
-    """The record's digests of what training left in a directory: an adapter, or a whole checkpoint."""
-    if (Path(directory) / ADAPTER_WEIGHTS).is_file():
-        return {"adapter_sha256": adapter_digest(directory), "weights_sha256": None}
-    return {"adapter_sha256": None, "weights_sha256": weights_digest(Path(directory))}
-
-
-def adapter_of(weights_sha256: str, adapter: str | Path) -> str:
-    """SHA-256 of an adapter's weights, if it may be put on a base of that digest.
-
-    An adapter that perpo-train did not write does not say what it was trained on, and may.
-
-    Raises:
-        PerpoError: The directory holds no adapter, or one that was trained on other weights.
-    """
-    digest = adapter_digest(adapter)
-    record = read_record(adapter)
-    if record is not None and record["model"]["weights_sha256"] != weights_sha256:
-        raise PerpoError(
-            f"the adapter {adapter} was trained on another model: {record['model'].get('name')}",
-            "give the model that it was trained on",
-        )
-    return digest
+ADAPTER_WEIGHTS = "adapter_model.safetensors"

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from perpo.benchmarks.prompts import GROUNDING, LMMS_EVAL_GROUNDING, OCR, YES_NO
 from perpo.common.arguments import check_seed, parse_arguments
 from perpo.common.program import run_program
-from perpo.families import FAMILIES
-from perpo.models import LoadedModel
+from perpo.models.families import FAMILIES
+from perpo.models.loaded import LoadedModel
 from perpo.tiny.lessons import DENSE_CLASSES, GRID, NO_LETTER, PROMPT_TAIL, TOPICS, Lesson, Packer, Topic, make_lessons
 from perpo.tiny.model import TINY, new_model, new_processor
 

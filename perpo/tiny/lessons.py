@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from perpo.benchmarks.prompts import GROUNDING, LMMS_EVAL_GROUNDING, OCR, YES_NO
-from perpo.prefix import attention_mask
+from perpo.models.prefix import attention_mask
 from perpo.tiny.expressions import FLAVOURS, expressions
 from perpo.tiny.objects import OBJECTS, object_question, objects_of
 from perpo.tiny.pages import LETTERS, draw_page, glyph_boxes, make_page

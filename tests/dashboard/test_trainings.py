@@ -142,7 +142,7 @@ def test_how_boxes_are_written_stands_in_the_folder(tmp_path):
 
 def test_libraries_name_the_families_as_the_table_does():
     """PEFT writes the module that a model's class comes from: its folder has to be the table's model type."""
-    from perpo.families import FAMILIES
+    from perpo.models.families import FAMILIES
 
     (root,) = importlib.util.find_spec("transformers").submodule_search_locations
     assert [name for name in FAMILIES if not Path(root, "models", name, f"modeling_{name}.py").is_file()] == []

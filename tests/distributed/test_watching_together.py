@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from perpo.models import load_model
+from perpo.models.loading import load_model
 from perpo.records.training_record import read_log, read_record
 from perpo.resuming import damage, last_checkpoint
 

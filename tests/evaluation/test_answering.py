@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 from perpo.errors import PerpoError
-from perpo.models import LoadedModel, add_lora, load_model, render_prompt
+from perpo.models.loaded import LoadedModel, render_prompt
+from perpo.models.loading import load_model
+from perpo.models.lora import add_lora
 from perpo.saving import save_checkpoint
 from perpo_eval.answering import answer
 from perpo_eval.lmms_model import PerpoModel, _settings

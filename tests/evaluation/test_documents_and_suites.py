@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from perpo.data import read_questions
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES
+from perpo.models.families import FAMILIES
 from perpo.prepare.known import HUB_REVISIONS
 from perpo.tiny.world import benchmark_rows
 from perpo_eval import suites

@@ -20,7 +20,8 @@ import torch
 from peft import PeftModel
 
 from perpo.errors import PerpoError
-from perpo.models import add_lora, load_model
+from perpo.models.loading import load_model
+from perpo.models.lora import add_lora
 from perpo.records.store import Run, read_run
 from perpo.saving import save_checkpoint
 from perpo_eval import lmms_model

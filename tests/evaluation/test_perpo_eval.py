@@ -22,8 +22,9 @@ from perpo.benchmarks.metrics import PRIMARY
 from perpo.boxes import iou
 from perpo.compare import paired_difference, read_scores
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES
-from perpo.models import add_lora, load_model
+from perpo.models.families import FAMILIES
+from perpo.models.loading import load_model
+from perpo.models.lora import add_lora
 from perpo.records.run_record import SAMPLE_COLUMNS, sample_key
 from perpo.records.store import Run, read_run
 from perpo.records.training_record import read_record

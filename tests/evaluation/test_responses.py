@@ -15,7 +15,7 @@ import torch
 from perpo.boxes import BoxFormat, format_box
 from perpo.common.arguments import default_of
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES
+from perpo.models.families import FAMILIES
 from perpo.records.run_record import sample_key
 from perpo.records.store import Run, read_run
 from perpo_eval import benchmarks, lmms_model, runner

@@ -23,7 +23,7 @@ from perpo.benchmarks.metrics import BENCHMARKS as METRICS
 from perpo.benchmarks.metrics import JUDGED, PRIMARY
 from perpo.boxes import format_box
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES
+from perpo.models.families import FAMILIES
 from perpo.records.store import read_run
 from perpo.tiny.judged import mmhal_rows, wild_rows
 from perpo.tiny.objects import object_rows

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES
+from perpo.models.families import FAMILIES
 from perpo_eval.benchmarks import GROUNDING, LLAVA_BENCH, OCR_PAGES, POPE
 from perpo_eval.cli import EvalArguments
 from perpo_eval.judge_settings import JudgeSettings

@@ -22,7 +22,7 @@ import yaml
 from perpo.boxes import BoxFormat, iou, parse_box
 from perpo.compare import check_comparable, paired_difference, read_scores
 from perpo.errors import PerpoError
-from perpo.models import load_model
+from perpo.models.loading import load_model
 from perpo.records.store import Run, read_run
 from perpo_eval import lmms_model
 from perpo_eval.benchmarks import GROUNDING

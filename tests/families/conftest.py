@@ -53,7 +53,8 @@ from transformers import (
 )
 
 import perpo.training  # noqa: F401  so that what it imports is frozen below
-from perpo.models import LoadedModel, load_model
+from perpo.models.loaded import LoadedModel
+from perpo.models.loading import load_model
 from perpo.tiny.model import ModelShape, new_model, new_processor, new_tokenizer
 
 TILE, PATCH, WIDTH = 32, 8, 32

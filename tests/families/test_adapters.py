@@ -12,7 +12,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from perpo.errors import PerpoError
-from perpo.models import add_lora, load_model
+from perpo.models.loading import load_model
+from perpo.models.lora import add_lora
 from perpo.saving import load_checkpoint, save_checkpoint
 
 PREFIX = "base_model.model."

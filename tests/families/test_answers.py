@@ -12,9 +12,10 @@ from perpo.data.placeholders import is_media_mark
 from perpo.decoding import question_uniforms, sample_candidates
 from perpo.errors import PerpoError
 from perpo.hf_sampler import HfSampler
-from perpo.logps import repeated_logps
-from perpo.models import answers_token_ids, load_model, render_prompt
-from perpo.prefix import PER_TOKEN
+from perpo.models.loaded import answers_token_ids, render_prompt
+from perpo.models.loading import load_model
+from perpo.models.logps import repeated_logps
+from perpo.models.prefix import PER_TOKEN
 from perpo_eval.answering import answer
 
 STEPS = 8

@@ -12,9 +12,10 @@ from perpo.data import PreferenceRecord, Question
 from perpo.errors import PerpoError
 from perpo.hf_sampler import HfSampler
 from perpo.lists import Collator, ListDataset, choose, tokenize
-from perpo.logps import candidate_logps
 from perpo.losses import sft_loss
-from perpo.models import answers_token_ids, load_model, render_prompt
+from perpo.models.loaded import answers_token_ids, render_prompt
+from perpo.models.loading import load_model
+from perpo.models.logps import candidate_logps
 from perpo.train_arguments import TrainArguments
 
 MARKED = {

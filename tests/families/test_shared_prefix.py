@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from perpo import attention
-from perpo.logps import candidate_logps, repeated_logps
-from perpo.models import add_lora, load_model, render_prompt
+from perpo.models import attention
+from perpo.models.loaded import render_prompt
+from perpo.models.loading import load_model
+from perpo.models.logps import candidate_logps, repeated_logps
+from perpo.models.lora import add_lora
+from perpo.models.prefix import PER_TOKEN, pack, unpack
 from perpo.policy import load_policy
-from perpo.prefix import PER_TOKEN, pack, unpack
 from perpo.train_arguments import TrainArguments
 
 LENGTHS = [[6, 1, 11], [4], [3, 3, 8, 2, 5], [1, 2]]

@@ -13,9 +13,10 @@ import torch
 
 from perpo.data import read_preferences
 from perpo.lists import Collator, ListDataset, choose, tokenize
-from perpo.logps import candidate_logps
 from perpo.merge import MergeArguments, merge
-from perpo.models import load_model, render_prompt
+from perpo.models.loaded import render_prompt
+from perpo.models.loading import load_model
+from perpo.models.logps import candidate_logps
 from perpo.policy import load_policy
 from perpo.train_arguments import TrainArguments
 from perpo.training import train

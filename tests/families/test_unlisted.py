@@ -7,10 +7,11 @@ import json
 import pytest
 import torch
 
-from perpo import families
 from perpo.cli.sample import SampleArguments
 from perpo.errors import PerpoError
-from perpo.models import add_lora, load_model
+from perpo.models import families
+from perpo.models.loading import load_model
+from perpo.models.lora import add_lora
 from perpo.records.store import read_run
 from perpo.sampling import run_sampling
 from perpo.train_arguments import TrainArguments

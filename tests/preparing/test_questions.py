@@ -17,7 +17,7 @@ from perpo.cli.sample import SampleArguments
 from perpo.common.arguments import parse_arguments
 from perpo.data import check_images, read_questions
 from perpo.data.images import open_image
-from perpo.families import FAMILIES
+from perpo.models.families import FAMILIES
 from perpo.prepare.overlap import coco_number
 
 

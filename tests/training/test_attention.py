@@ -11,11 +11,19 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from perpo import attention
-from perpo.attention import attention_forward, attention_of, block_mask, set_attention, sparse_mask, splitting_pays
-from perpo.logps import candidate_logps, repeated_logps
-from perpo.models import add_lora, load_model
-from perpo.prefix import attention_mask, pack
+from perpo.models import attention
+from perpo.models.attention import (
+    attention_forward,
+    attention_of,
+    block_mask,
+    set_attention,
+    sparse_mask,
+    splitting_pays,
+)
+from perpo.models.loading import load_model
+from perpo.models.logps import candidate_logps, repeated_logps
+from perpo.models.lora import add_lora
+from perpo.models.prefix import attention_mask, pack
 
 # Padding on either side, candidates of one token, of many, and a single one.
 SEGMENTS = torch.tensor([[-1] * 2 + [0] * 9 + [1] * 3 + [2] + [3] * 6 + [-1] * 3, [0] * 11 + [1] * 13])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from perpo.data import read_preferences
 from perpo.errors import PerpoError
 from perpo.lists import ListDataset, choose, tokenize
-from perpo.models import load_model
+from perpo.models.loading import load_model
 from perpo.records.training_record import read_record
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer

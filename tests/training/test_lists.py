@@ -11,7 +11,7 @@ from PIL import Image
 from perpo.data import PreferenceRecord
 from perpo.errors import PerpoError
 from perpo.lists import Collator, ListDataset, choose, tokenize
-from perpo.models import load_model
+from perpo.models.loading import load_model
 from perpo.train_arguments import TrainArguments
 
 

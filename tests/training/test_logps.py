@@ -7,10 +7,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from perpo import logps
-from perpo.logps import candidate_logps, repeated_logps
-from perpo.models import add_lora, load_model
-from perpo.prefix import pack, packed_inputs
+from perpo.models import logps
+from perpo.models.loading import load_model
+from perpo.models.logps import candidate_logps, repeated_logps
+from perpo.models.lora import add_lora
+from perpo.models.prefix import pack, packed_inputs
 
 LENGTHS = [[6, 1, 11], [4]]
 CHUNK = 5  # of the 22 tokens, so that the last is not full

@@ -15,8 +15,9 @@ from perpo.cli.train import main
 from perpo.common.locks import only_process
 from perpo.data import read_preferences
 from perpo.lists import Collator, ListDataset, choose, tokenize
-from perpo.logps import candidate_logps
-from perpo.models import load_model, render_prompt
+from perpo.models.loaded import render_prompt
+from perpo.models.loading import load_model
+from perpo.models.logps import candidate_logps
 from perpo.policy import load_policy
 from perpo.train_arguments import TrainArguments
 from perpo.training import train

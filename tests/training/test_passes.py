@@ -13,9 +13,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from perpo.errors import PerpoError
 from perpo.lists import ListDataset, TokenizedList
+from perpo.models.prefix import pack, unpack
 from perpo.passes import check_budget, split
 from perpo.policy import load_policy
-from perpo.prefix import pack, unpack
 from perpo.train_arguments import TrainArguments
 from perpo.trainer import PreferenceTrainer, training_arguments
 

@@ -11,8 +11,8 @@ import pytest
 
 from perpo.data import read_preferences
 from perpo.lists import Collator, ListDataset, choose, tokenize
-from perpo.logps import repeated_logps
-from perpo.models import load_model
+from perpo.models.loading import load_model
+from perpo.models.logps import repeated_logps
 from perpo.probe import COLUMNS
 from perpo.records.training_record import read_record
 from perpo.train_arguments import TrainArguments

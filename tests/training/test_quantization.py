@@ -9,8 +9,8 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from perpo.cli.train import main
 from perpo.errors import PerpoError
-from perpo.models import load_model
-from perpo.quantization import check_machine, prepare, quantization_config
+from perpo.models.loading import load_model, prepare
+from perpo.quantization import check_machine, quantization_config
 from perpo.train_arguments import TrainArguments
 
 

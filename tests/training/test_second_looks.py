@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from perpo.data.images import image_problems
 from perpo.errors import PerpoError
-from perpo.models import load_model
+from perpo.models.loading import load_model
 from perpo.records.training_record import read_log, read_record
 from perpo.train_arguments import TrainArguments
 from perpo.training import train

@@ -247,7 +247,9 @@ def test_what_contradicts_the_model_is_a_sentence_before_its_weights_are_read(
     paths, capsys, monkeypatch, changes, message
 ):
     monkeypatch.setattr("perpo.training.train", lambda args: pytest.fail("the training began"))
-    monkeypatch.setattr("perpo.checkpoints.local_directory", lambda name: pytest.fail("the weights were asked for"))
+    monkeypatch.setattr(
+        "perpo.models.checkpoints.local_directory", lambda name: pytest.fail("the weights were asked for")
+    )
     assert main(with_values(command_words(), **paths | WITHOUT_A_GPU | changes)) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -162,7 +162,7 @@ import json, sys
 from perpo.common.program import run_program
 from perpo.services import check_services, push
 from perpo.train_arguments import TrainArguments
-from perpo.records.run_record.training_record import read_record
+from perpo.records.training_record import read_record
 
 def main(words):
     args = TrainArguments(**json.loads(words[0]))

@@ -22,8 +22,8 @@ from perpo import training
 from perpo.cli.train import main
 from perpo.errors import PerpoError
 from perpo.lists import Collator, ListDataset, choose, tokenize
-from perpo.logps import candidate_logps
-from perpo.models import load_model
+from perpo.models.loading import load_model
+from perpo.models.logps import candidate_logps
 from perpo.policy import load_policy
 from perpo.records.training_record import read_record
 from perpo.resuming import last_checkpoint

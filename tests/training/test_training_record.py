@@ -9,13 +9,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from perpo.checkpoints import public_name
 from perpo.errors import PerpoError
+from perpo.models.checkpoints import public_name
 from perpo.probe import COLUMNS
 from perpo.records.training_record import (
     TrainingRecord,
     json_schema,
-    new_record,
     public_record,
     read_log,
     read_record,
@@ -23,7 +22,7 @@ from perpo.records.training_record import (
     write_record,
 )
 from perpo.train_arguments import TrainArguments
-from perpo.training import train
+from perpo.training import new_record, train
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,7 +117,7 @@ def test_a_log_that_is_damaged_is_named(tmp_path, content):
 def test_a_record_holds_no_secrets(monkeypatch, tmp_path):
     for name in ("weights_digest", "data_sha256"):
         monkeypatch.setattr(f"perpo.records.training_record.{name}", lambda place: "0" * 64)
-    monkeypatch.setattr("perpo.records.training_record.local_directory", lambda place: tmp_path)
+    monkeypatch.setattr("perpo.training.local_directory", lambda place: tmp_path)
     monkeypatch.setattr("perpo.records.training_record.resolve_model", lambda name: name)
     address = "https://user:hunter22@host/path"
     record = new_record(TrainArguments(model=address, data=address, eval_data=address, output_dir=str(tmp_path)))

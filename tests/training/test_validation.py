@@ -19,7 +19,8 @@ from perpo.cli.train import main
 from perpo.data import PreferenceRecord, Question, read_questions
 from perpo.errors import PerpoError
 from perpo.hf_sampler import Answer, HfSampler
-from perpo.models import load_model, render_prompt
+from perpo.models.loaded import render_prompt
+from perpo.models.loading import load_model
 from perpo.records.training_record import read_log, read_record
 from perpo.rewards import load_reward
 from perpo.sampling import Asked

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from perpo.benchmarks.metrics import BENCHMARKS as METRICS
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES
+from perpo.models.families import FAMILIES
 from perpo_eval.benchmarks import GROUNDING, OCR_PAGES, POPE, Benchmark
 from perpo_eval.documents import hub_documents, parquet_documents
 from perpo_eval.media import recent_image

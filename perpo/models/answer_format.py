@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from perpo.boxes import BoxFormat, Frame, Order, Resize, Scale, declared
-from perpo.checkpoints import family_at, known_family, model_config, resolve_model
 from perpo.errors import PerpoError
+from perpo.models.checkpoints import family_at, known_family, model_config, resolve_model
 
 
 def answer_format(

@@ -75,7 +75,7 @@ def splitting_pays(segments: Tensor) -> bool:
 
 
 def block_mask(segments: Tensor) -> BlockMask:
-    """FlexAttention's form of `perpo.prefix.attention_mask`, for segments (B, T); padding sees itself."""
+    """FlexAttention's form of `perpo.models.prefix.attention_mask`, for segments (B, T); padding sees itself."""
 
     def visible(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
         asking, asked = segments[b, query], segments[b, key]

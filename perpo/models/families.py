@@ -1,6 +1,6 @@
 """What is known of a model family: its prompt, how it writes boxes, where its parts are, how it reads a prefix.
 
-`python -m perpo.families` prints the table of docs/families.md.
+`python -m perpo.models.families` prints the table of docs/families.md.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES, Family
-from perpo.logps import candidate_logps
-from perpo.prefix import PER_TOKEN, longest_shared, pack
+from perpo.models.families import FAMILIES, Family
+from perpo.models.logps import candidate_logps
+from perpo.models.prefix import PER_TOKEN, longest_shared, pack
 
 _HINT = f"these are known: {', '.join(FAMILIES)}"
 

@@ -10,7 +10,7 @@ candidate. Prefixes are padded on the left and candidates on the right: the answ
 begin in the same column, and the head runs on that part alone. Padding sees only itself, because a row
 of the mask without any entry has no softmax.
 
-`perpo.logps` gives this to a model.
+`perpo.models.logps` gives this to a model.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from accelerate.utils import extract_model_from_parallel
 from torch import Tensor
 from torch.nn import functional
 
-from perpo.attention import sparse_mask
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES
+from perpo.models.attention import sparse_mask
+from perpo.models.families import FAMILIES
 
 TokenIds = Sequence[int]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from perpo.prefix import (
+from perpo.models.prefix import (
     Packed,
     TokenIds,
     base_model,

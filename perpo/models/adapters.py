@@ -10,17 +10,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, equal
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, apply_renamings
 
-from perpo.checkpoints import ADAPTER_WEIGHTS, first_line
 from perpo.common.processes import is_first_process
-from perpo.distributed import shape_of
 from perpo.errors import PerpoError
-from perpo.records.training_record import FILE_NAME
+from perpo.models.checkpoints import first_line
+from perpo.records.training_record import ADAPTER_WEIGHTS, FILE_NAME
 
 _PREFIX = "base_model.model."
 _OTHER_MODEL = "give the model that it was trained on"
@@ -201,3 +201,8 @@ def _head(key: str, other: str) -> str:
     while same < min(len(parts), len(others)) and parts[-1 - same] == others[-1 - same]:
         same += 1
     return "".join(f"{part}." for part in parts[: len(parts) - same])
+
+
+def shape_of(parameter: Tensor) -> torch.Size:
+    """A parameter's shape, also where ZeRO-3 has parted it."""
+    return getattr(parameter, "ds_shape", parameter.shape)

@@ -15,10 +15,9 @@ from perpo.boxes import ImageSize
 from perpo.common.files import disk_error
 from perpo.common.redact import without_secrets
 from perpo.errors import PerpoError
-from perpo.families import FAMILIES, Family, family_of, with_bounds
-from perpo.tiny import checkpoint_dir
+from perpo.models.families import FAMILIES, Family, family_of, with_bounds
+from perpo.records.training_record import ADAPTER_WEIGHTS, read_record
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 _CONVERT_HINT = (
     "use its Hugging Face conversion (llava-hf/llava-1.5-7b-hf for LLaVA-1.5 7B), or convert it with "
@@ -254,3 +253,33 @@ def first_line(error: Exception) -> str:
     """What a library's error says, short enough for one sentence."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def digests_of(directory: str | Path) -> dict[str, str | None]:
+    """The record's digests of what training left in a directory: an adapter, or a whole checkpoint."""
+    if (Path(directory) / ADAPTER_WEIGHTS).is_file():
+        return {"adapter_sha256": adapter_digest(directory), "weights_sha256": None}
+    return {"adapter_sha256": None, "weights_sha256": weights_digest(Path(directory))}
+
+
+def adapter_of(weights_sha256: str, adapter: str | Path) -> str:
+    """SHA-256 of an adapter's weights, if it may be put on a base of that digest.
+
+    An adapter that perpo-train did not write does not say what it was trained on, and may.
+
+    Raises:
+        PerpoError: The directory holds no adapter, or one that was trained on other weights.
+    """
+    digest = adapter_digest(adapter)
+    record = read_record(adapter)
+    if record is not None and record["model"]["weights_sha256"] != weights_sha256:
+        raise PerpoError(
+            f"the adapter {adapter} was trained on another model: {record['model'].get('name')}",
+            "give the model that it was trained on",
+        )
+    return digest
+
+
+def checkpoint_dir() -> Path:
+    """The folder of the embedded checkpoint (Hugging Face layout, safetensors)."""
+    return Path(__file__).parents[1] / "tiny" / "checkpoint"

@@ -1,0 +1,171 @@
+"""Load a vision-language model with its processor and adapter, choose what trains, save it again.
+
+Everything that reads a model goes through `load_model`, so that sampling, training and evaluation
+see the same weights, the same prompt and the same answer tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import prepare_model_for_kbit_training
+from PIL import Image
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from perpo.common.hints import did_you_mean
+from perpo.errors import PerpoError
+from perpo.models.adapters import put_adapter, say_once
+from perpo.models.checkpoints import adapter_of, first_line, local_directory, public_name, resolve_model, weights_digest
+from perpo.models.families import FAMILIES, with_bounds
+from perpo.models.loaded import DType, LoadedModel, render_prompt
+from perpo.models.lora import in_full_precision
+from perpo.models.unlisted import check_unlisted, unlisted_family
+
+
+def load_model(
+    name: str,
+    adapter: str | None = None,
+    *,
+    dtype: DType = "float32",
+    device: str | None = None,
+    trainable_adapter: bool = False,
+    quantization: Any = None,
+) -> LoadedModel:
+    """Load a model, its processor and, where given, an adapter.
+
+    No code of the checkpoint is run, and only safetensors files are read.
+
+    Args:
+        name: "tiny", a directory in the Hugging Face layout, or a hub id.
+        adapter: Directory that `perpo-train` (or PEFT) wrote.
+        dtype: Type of the base's weights.
+        device: Device such as "cpu" or "cuda:0"; by default CUDA where there is one, else the CPU.
+        trainable_adapter: Whether the adapter's weights will be trained on.
+        quantization: How the base is quantised (see `perpo.quantization`), for training with LoRA; or None.
+
+    Raises:
+        PerpoError: The model or the adapter cannot be found, read, or is of an unknown family; or there
+            is no such device.
+    """
+    directory = local_directory(resolve_model(name))
+    place = _device(device)
+    config = json.loads((directory / "config.json").read_text())
+    model_type = config.get("model_type", "")
+    known = FAMILIES.get(model_type)
+    if model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise PerpoError(f"the model type '{model_type}' is not supported", did_you_mean(model_type, FAMILIES))
+    weights_sha256 = weights_digest(directory)
+    adapter_sha256 = None if adapter is None else adapter_of(weights_sha256, adapter)
+    try:
+        processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
+        model = _base_model(directory, name, dtype, place, quantization)
+    except PerpoError:
+        raise
+    except Exception as error:  # the libraries raise many kinds for damaged files
+        raise PerpoError(f"{name} cannot be loaded: {first_line(error)}", "is the download complete?") from error
+    images = getattr(processor, "image_processor", None)
+    family = with_bounds(known, images.to_dict() if images else {}) if known else unlisted_family(model)
+    if family.prompt is None and not getattr(processor, "chat_template", None):
+        raise PerpoError(f"{name} has no chat template", "add the chat_template.jinja of its hub page")
+    processor.tokenizer.padding_side = "left"
+    if quantization is None:
+        model.to(place)
+    else:
+        prepare(model)
+    model.eval()
+    if known is None:
+        check_unlisted(model, family, lambda: _samples(LoadedModel(model, processor, family, name, weights_sha256)))
+    if adapter is not None:
+        model = in_full_precision(put_adapter(model, adapter, trainable=trainable_adapter)).eval()
+    return LoadedModel(model, processor, family, name, weights_sha256, adapter_sha256)
+
+
+def _samples(loaded: LoadedModel) -> list[Any]:
+    """What the processor makes of a prompt with small images of two shapes."""
+    prompt = render_prompt(loaded, "What is in this image?")
+    each = [loaded.encode([prompt], [Image.new("RGB", size)]) for size in ((64, 48), (50, 90))]
+    return [inputs.to(loaded.model.dtype) for inputs in each]
+
+
+def default_dtype(device: torch.device) -> DType:
+    """The type that weights are loaded in where none is asked for: bfloat16 on CUDA, float32 elsewhere."""
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def chosen_dtype(dtype: DType | None, device: str | None) -> DType:
+    """The type that was asked for, else the default of the device, which is said where it is no float32."""
+    if dtype is not None:
+        return dtype
+    try:
+        found = default_dtype(_device(None) if device is None else torch.device(device))
+    except RuntimeError:  # a name that no device has: `load_model` says so
+        return "float32"
+    if found != "float32":
+        print(f"note: computing in {found}, the default on a GPU", file=sys.stderr)
+    return found
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of that name, or by default CUDA where there is one, else the CPU."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # no such kind, not compiled in, no such number
+        raise PerpoError(f"the device {name} cannot be used: {first_line(error)}", "such as cpu or cuda:0") from error
+
+
+def _base_model(directory: Path, name: str, dtype: DType, place: torch.device, quantization: Any) -> Any:
+    quantized = {} if quantization is None else {"quantization_config": quantization, "device_map": {"": place}}
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        directory,
+        dtype=getattr(torch, dtype),
+        attn_implementation=_attention(directory),
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        **quantized,
+    )
+    model, report = loaded
+    check_loaded(name, report)
+    # PEFT writes it into adapters, which should name no directory of the machine that they were trained on.
+    model.name_or_path = model.config.name_or_path = public_name(name)
+    return model
+
+
+def check_loaded(name: str, report: Mapping[str, Any]) -> None:
+    """Look at what transformers says of the weights that it loaded; what the model has no use for is warned of.
+
+    Args:
+        name: The model's, for messages.
+        report: The loading info.
+
+    Raises:
+        PerpoError: The model lacks weights, which are random then.
+    """
+    absent = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    if absent:
+        raise PerpoError(
+            f"{name} lacks {len(absent)} weights that its config.json asks for, such as {absent[0]}",
+            "is the download complete, and does config.json belong to these weights?",
+        )
+    if unused := sorted(report["unexpected_keys"]):
+        say_once(f"warning: {name} has {len(unused)} weights that its config.json has no use for, such as {unused[0]}")
+
+
+def _attention(directory: Path) -> dict[str, str]:
+    """SDPA, which takes the 4-D masks of shared prefixes (FlashAttention 2 does not); eager where scores are capped."""
+    text = AutoConfig.from_pretrained(directory, trust_remote_code=False).get_text_config()
+    capped = getattr(text, "attn_logit_softcapping", None) is not None
+    return {"": "sdpa"} | ({"text_config": "eager"} if capped else {})
+
+
+def prepare(model: Any) -> None:
+    """Freeze a quantised base and keep all else of it in float32: norms, embeddings, head, projector, vision tower."""
+    prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
