@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.boxes import BoxFormat, ImageSize, box_problem, declared, parse_box, same_box
+from perpo.boxes import BoxFormat, box_problem, declared, parse_box, same_box
 from perpo.boxes.readings import Answered, other_reading
 from perpo.candidates import AnswerSet, Summary, summarise
 from perpo.common.files import check_writable
@@ -25,17 +25,17 @@ from perpo.data import (
     PreferenceRecord,
     Question,
     check_images,
-    data_sha256,
     image_root_of,
     read_questions,
     write_jsonl,
 )
-from perpo.data.images import PICTURES_VERSION, image_size
+from perpo.data.images import PICTURES_VERSION
 from perpo.data.truths import check_formats, format_fields, row_format, says_format
 from perpo.errors import PerpoError
 from perpo.models.answer_format import answer_format, usual_resize
 from perpo.models.checkpoints import adapter_digest, grounding_prompt, refused_pictures
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
+from perpo.rewards.asked import Asked, asked_of
 
 if TYPE_CHECKING:
     from perpo.cli.sample import SampleArguments
@@ -63,20 +63,6 @@ class SamplingRun:
     summary: Summary
     ranks: bool
     warning: str | None = None
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question that is asked, and what is known of its image."""
-
-    question: Question
-    image_size: ImageSize
-    image_sha256: str
-
-    @property
-    def sample(self) -> dict[str, Any]:
-        """What a reward function is given."""
-        return vars(self.question) | {"image_size": self.image_size}
 
 
 @dataclass(frozen=True)
@@ -180,15 +166,6 @@ def _prepare(args: SampleArguments, output: Path) -> _Job:
     asked = asked_of(wanted, image_root)
     check_truths(reward, (each.sample for each in asked), truths if are_boxes else None, answers)
     return _Job(questions, asked, image_root, answers, truths if are_boxes else None, reward)
-
-
-def asked_of(questions: Sequence[Question], image_root: Path) -> list[Asked]:
-    """The questions with what is to be known of their images."""
-    images: dict[str, tuple[ImageSize, str]] = {}
-    for name in {question.image_path for question in questions}:
-        path = image_root / name
-        images[name] = image_size(path), data_sha256(path)
-    return [Asked(question, *images[question.image_path]) for question in questions]
 
 
 def _read(args: SampleArguments, output: Path) -> tuple[list[Question], Path]:

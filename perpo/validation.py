@@ -30,7 +30,7 @@ from perpo.models.checkpoints import digests_of, grounding_prompt, refused_pictu
 from perpo.records.training_record import Score, ValidationInfo, write_record
 from perpo.resuming import BEST, best_step, step_of
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
-from perpo.sampling import Asked, asked_of
+from perpo.rewards.asked import Asked, asked_of
 from perpo.train_arguments import TrainArguments
 
 if TYPE_CHECKING:

@@ -116,9 +116,9 @@ def test_a_log_that_is_damaged_is_named(tmp_path, content):
 
 def test_a_record_holds_no_secrets(monkeypatch, tmp_path):
     for name in ("weights_digest", "data_sha256"):
-        monkeypatch.setattr(f"perpo.records.training_record.{name}", lambda place: "0" * 64)
+        monkeypatch.setattr(f"perpo.training.{name}", lambda place: "0" * 64)
     monkeypatch.setattr("perpo.training.local_directory", lambda place: tmp_path)
-    monkeypatch.setattr("perpo.records.training_record.resolve_model", lambda name: name)
+    monkeypatch.setattr("perpo.training.resolve_model", lambda name: name)
     address = "https://user:hunter22@host/path"
     record = new_record(TrainArguments(model=address, data=address, eval_data=address, output_dir=str(tmp_path)))
     write_record(tmp_path, record)

@@ -23,7 +23,7 @@ from perpo.models.loaded import render_prompt
 from perpo.models.loading import load_model
 from perpo.records.training_record import read_log, read_record
 from perpo.rewards import load_reward
-from perpo.sampling import Asked
+from perpo.rewards.asked import Asked
 from perpo.train_arguments import TrainArguments
 from perpo.training import train
 from perpo.validation import HeldOut, Validation, read_held_out
