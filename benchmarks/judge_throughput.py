@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from perpo.engines.chat import ChatServer
 from perpo_eval.judge import Question, ask_judge
 from perpo_eval.judge_messages import llava_messages, mmhal_messages
 from perpo_eval.judge_settings import JudgeSettings
@@ -40,7 +41,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
     ):
         assert server.stdout is not None
-        settings = JudgeSettings("judge", server.stdout.readline().strip(), concurrency=args.concurrency)
+        settings = JudgeSettings("judge", ChatServer(server.stdout.readline().strip(), concurrency=args.concurrency))
         try:
             taken_s = _seconds(settings, questions, Path(folder))
         finally:

@@ -20,7 +20,7 @@ from measure import Cost, cost
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from perpo.decoding import question_uniforms, sample_candidates
+from perpo.engines.decoding import question_uniforms, sample_candidates
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
 
 QUESTION = (

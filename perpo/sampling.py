@@ -39,7 +39,8 @@ from perpo.rewards.asked import Asked, asked_of
 
 if TYPE_CHECKING:
     from perpo.cli.sample import SampleArguments
-    from perpo.hf_sampler import Answer, HfSampler
+    from perpo.engines.base import Answer
+    from perpo.engines.hf import HfSampler
     from perpo.models.loaded import LoadedModel
 
 TINY_QUESTIONS = 500
@@ -106,7 +107,7 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
     _check_output(output, journal_path)
     job = _prepare(args, output)
 
-    from perpo.hf_sampler import HfSampler
+    from perpo.engines.hf import HfSampler
     from perpo.models.loading import chosen_dtype, load_model
 
     dtype = chosen_dtype(args.dtype, args.device)
@@ -226,7 +227,7 @@ def _sample_missing(journal: Journal, job: _Job, sampler: HfSampler, batch_size:
         by_batch: Whether an answer depends on its batch: then only those of the same batches count, and no larger
             part is tried than memory had room for before.
     """
-    from perpo.batches import BatchLimit
+    from perpo.engines.batches import BatchLimit
 
     rows = journal.done()
     indices = range(len(job.asked))

@@ -23,8 +23,8 @@ from perpo.common.files import recover_folder, replace_folder
 from perpo.common.redact import without_secrets
 from perpo.data import PreferenceRecord, Question, check_images, data_sha256, image_root_of, read_questions
 from perpo.data.truths import check_formats
+from perpo.engines.hf import HfSampler
 from perpo.errors import PerpoError
-from perpo.hf_sampler import HfSampler
 from perpo.models.answer_format import answer_format, usual_resize
 from perpo.models.checkpoints import digests_of, grounding_prompt, refused_pictures
 from perpo.records.training_record import Score, ValidationInfo, write_record

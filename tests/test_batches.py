@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from perpo.batches import BatchLimit
+from perpo.engines.batches import BatchLimit
 from perpo.errors import PerpoError
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from perpo.decoding import _choose, question_uniforms, sample_candidates
+from perpo.engines.decoding import _choose, question_uniforms, sample_candidates
 from perpo.models.logps import repeated_logps
 from perpo.tiny.model import TINY, new_model, new_processor
 

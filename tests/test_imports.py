@@ -22,8 +22,8 @@ TORCH_FREE = [
     "perpo.cli.report", "perpo.card", "perpo.services", "perpo.merge", "perpo.seed_flags", "perpo.seed_checks",
     "perpo_dashboard.cli", "perpo_dashboard.stored", "perpo_dashboard.pictures", "perpo_dashboard.vote_result",
     "perpo_dashboard.training_lists", "perpo_eval.judge", "perpo_eval.metrics.judged", "perpo_eval.judged",
-    "perpo_eval.judge_readings", "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.judged",
-    "perpo.common.locks", "perpo.samplers", "perpo.common.redact", "perpo_eval.failures", "perpo_eval.bodies",
+    "perpo_eval.judge_readings", "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.world.judged",
+    "perpo.common.locks", "perpo.samplers", "perpo.common.redact", "perpo_eval.failures", "perpo.engines.bodies",
     "perpo.data.images", "perpo.data.text_rows", "perpo.data.row_formats", "perpo.data.placeholders",
     "perpo.models.control_tokens", "perpo.answers", "perpo.boxes.text",
 ]  # fmt: skip

@@ -27,8 +27,9 @@ from perpo.cli.sample import SampleArguments, main
 from perpo.cli.train import main as train_main
 from perpo.common.arguments import parse_arguments
 from perpo.data import read_preferences
+from perpo.engines.base import Answer
+from perpo.engines.hf import HfSampler
 from perpo.errors import PerpoError
-from perpo.hf_sampler import Answer, HfSampler
 from perpo.models.loaded import answers_token_ids, render_prompt
 from perpo.models.loading import load_model
 from perpo.models.logps import repeated_logps
@@ -553,7 +554,7 @@ def test_a_thought_that_the_prompt_opened_is_no_answer(folder, checkpoint, scrip
 
 
 def test_the_sampler_knows_that_a_prompt_opened_a_thought(folder, checkpoint, monkeypatch):
-    monkeypatch.setattr("perpo.hf_sampler.render_prompt", lambda *words: f"{render_prompt(*words)} <think>\n")
+    monkeypatch.setattr("perpo.engines.hf.render_prompt", lambda *words: f"{render_prompt(*words)} <think>\n")
     run = run_sampling(arguments(folder, checkpoint, num_candidates=2, limit=2))
     assert run.summary.unreadable == run.summary.candidates == 4  # for nothing that it says ends a thought
     assert not any("<think>" in text for record in records(run.output) for text in record["answers_gen"])
@@ -573,7 +574,7 @@ STOPPING = """
 import sys
 from perpo.cli.sample import main
 from perpo.errors import PerpoError
-from perpo.hf_sampler import HfSampler
+from perpo.engines.hf import HfSampler
 
 stop_at, *words = sys.argv[1:]
 answers = HfSampler.answers

@@ -26,10 +26,10 @@ from perpo.tiny.lessons import (
     scene_lesson,
 )
 from perpo.tiny.model import TINY, new_model, new_processor
-from perpo.tiny.objects import object_question
-from perpo.tiny.pages import LETTERS, draw_page, glyph_boxes, make_page
-from perpo.tiny.scenes import COLOURS, KINDS, SIDE, draw, make_scene
 from perpo.tiny.world import answer_text, loose_box
+from perpo.tiny.world.objects import object_question
+from perpo.tiny.world.pages import LETTERS, draw_page, glyph_boxes, make_page
+from perpo.tiny.world.scenes import COLOURS, KINDS, SIDE, draw, make_scene
 
 LOOSE = 0.6
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from perpo.tiny.objects import (
+from perpo.tiny.world import write_parquet
+from perpo.tiny.world.objects import (
     IMAGES,
     OBJECTS,
     PER_IMAGE,
@@ -21,8 +22,7 @@ from perpo.tiny.objects import (
     object_rows,
     objects_of,
 )
-from perpo.tiny.scenes import Scene, Shape, draw, make_scene
-from perpo.tiny.world import write_parquet
+from perpo.tiny.world.scenes import Scene, Shape, draw, make_scene
 from perpo_eval.benchmarks import POPE
 
 NAMES = tuple("abcdefg")

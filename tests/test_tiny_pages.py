@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from perpo.tiny.pages import (
+from perpo.tiny.world import write_parquet
+from perpo.tiny.world.pages import (
     GLYPH_HEIGHT,
     GLYPH_WIDTH,
     LETTERS,
@@ -26,8 +27,7 @@ from perpo.tiny.pages import (
     make_page,
     page_rows,
 )
-from perpo.tiny.scenes import SIDE
-from perpo.tiny.world import write_parquet
+from perpo.tiny.world.scenes import SIDE
 from perpo_eval.benchmarks import OCR_PAGES
 
 SPLITS = ("train", "val", "test")
@@ -138,7 +138,7 @@ def test_paper_and_ink_can_be_told_apart() -> None:
 
 def test_the_same_page_is_drawn_in_every_process() -> None:
     code = (
-        "import hashlib; from perpo.tiny.pages import draw_page, make_page; "
+        "import hashlib; from perpo.tiny.world.pages import draw_page, make_page; "
         "print(*(hashlib.sha256(draw_page(make_page(s, k)).tobytes()).hexdigest()"
         " for s in ('train', 'val', 'test') for k in range(3)))"
     )

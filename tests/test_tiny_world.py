@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perpo.tiny.expressions import FLAVOURS, expressions
-from perpo.tiny.scenes import ROUND_KINDS, SIDE, Scene, Shape, draw, make_scene
 from perpo.tiny.world import (
     BENCHMARKS,
     LOOSE_SCALE,
@@ -18,6 +16,8 @@ from perpo.tiny.world import (
     write_parquet,
     write_questions,
 )
+from perpo.tiny.world.expressions import FLAVOURS, expressions
+from perpo.tiny.world.scenes import ROUND_KINDS, SIDE, Scene, Shape, draw, make_scene
 
 
 def _pixels(image):

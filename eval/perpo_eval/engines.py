@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from perpo.common.hints import did_you_mean
 from perpo.common.redact import is_secret, known_secrets, without_secrets
 from perpo.data.images import PICTURES_VERSION
+from perpo.engines.bodies import limit_bodies
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import (
     adapter_digest,
@@ -28,7 +29,6 @@ from perpo.models.checkpoints import (
 )
 from perpo.models.families import FAMILIES, Family, family_of, unlisted, with_declared
 from perpo.records.run_record import ModelInfo
-from perpo_eval.bodies import limit_bodies
 from perpo_eval.failures import MOST_ERRORS, read_answer
 from perpo_eval.responses import Response
 

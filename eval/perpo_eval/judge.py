@@ -17,7 +17,7 @@ from typing import Any
 
 from perpo.common.journal import Journal
 from perpo.common.progress import progress
-from perpo_eval.judge_client import CallFailed, JudgeClient, Reply
+from perpo.engines.chat import CallFailed, ChatClient, Reply
 from perpo_eval.judge_messages import llava_messages, mmhal_messages, official_settings, prompts_sha256
 from perpo_eval.judge_settings import JudgeSettings, check_key, judge_key
 from perpo_eval.metrics import judged
@@ -117,7 +117,7 @@ def ask_judge(
             is gone (3), or another process is asking it with the same cache.
     """
     check_key(key)
-    endpoint = json.dumps({"base_url": settings.base_url.rstrip("/"), "model": settings.model}, sort_keys=True)
+    endpoint = json.dumps({"base_url": settings.server.base_url.rstrip("/"), "model": settings.model}, sort_keys=True)
     name = hashlib.sha256(endpoint.encode()).hexdigest()
     with Journal(cache / f"{name[:24]}.jsonl", name) as journal:
         asked = _Asked(settings, journal)
@@ -158,11 +158,11 @@ class _Asked:
             f"{characters // _CHARACTERS_PER_TOKEN:,} tokens (an estimate: {_CHARACTERS_PER_TOKEN} characters a token)"
         )
         queue = iter(calls)
-        client = JudgeClient(settings, key, answered=bool(self._known))
+        client = ChatClient(settings.server, key, answered=bool(self._known))
         with progress(total, "judging", total - len(calls)) as advance:
             try:
                 async with client, asyncio.TaskGroup() as group:
-                    for _ in range(min(settings.concurrency, len(calls))):
+                    for _ in range(min(settings.server.concurrency, len(calls))):
                         group.create_task(self._work(client, queue, advance))
             except ExceptionGroup as group_of_one:  # the first error ends the others
                 raise _first(group_of_one) from None
@@ -170,9 +170,7 @@ class _Asked:
                 if self._new:
                     report(self._spent())
 
-    async def _work(
-        self, client: JudgeClient, queue: Iterator[tuple[str, int]], advance: Callable[[int], None]
-    ) -> None:
+    async def _work(self, client: ChatClient, queue: Iterator[tuple[str, int]], advance: Callable[[int], None]) -> None:
         for call in queue:
             body, _ = self._calls[call]
             try:

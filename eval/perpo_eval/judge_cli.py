@@ -46,6 +46,7 @@ def judge_of(flags: JudgeFlags, output: str) -> Judge:
     Raises:
         PerpoError: None is named, or a setting that cannot be.
     """
+    from perpo.engines.chat import ChatServer
     from perpo_eval.judge_settings import JudgeSettings
     from perpo_eval.judged import CACHE_FOLDER, Judge
 
@@ -55,10 +56,8 @@ def judge_of(flags: JudgeFlags, output: str) -> Judge:
         raise PerpoError("the answers need a judge, and none is named", hint)
     settings = JudgeSettings(
         flags.judge_model,
-        flags.judge_base_url,
+        ChatServer(flags.judge_base_url, rps=flags.judge_rps, concurrency=flags.judge_concurrency),
         votes=flags.judge_votes,
-        rps=flags.judge_rps,
-        concurrency=flags.judge_concurrency,
     )
     return Judge(settings, flags.judge_swap, Path(output) / CACHE_FOLDER)
 

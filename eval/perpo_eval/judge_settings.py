@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
+from perpo.engines.chat import ChatServer, check_above_0
 from perpo.errors import PerpoError
 from perpo_eval.judge_messages import official_settings
 
@@ -21,42 +20,21 @@ class JudgeSettings:
 
     Attributes:
         model: The judge's name at its server.
-        base_url: As OpenAI's clients take it, such as http://127.0.0.1:8000/v1; it must hold no password.
+        server: Where it is.
         votes: How often each question is asked.
-        rps: No more calls than this are begun in a second; None: no limit.
-        concurrency: No more calls than this are open at once.
-        timeout_s: For one try of a call.
 
     Raises:
-        PerpoError: A setting out of range, or an address that is none or holds a password or a query.
+        PerpoError: No name, or no vote.
     """
 
     model: str
-    base_url: str
+    server: ChatServer
     votes: int = 1
-    rps: float | None = None
-    concurrency: int = 16
-    timeout_s: float = 300.0
 
     def __post_init__(self) -> None:
-        hint = "such as http://127.0.0.1:8000/v1"
-        try:
-            url = httpx.URL(self.base_url)
-        except httpx.InvalidURL as error:
-            raise PerpoError(f"the judge's address is no URL: {error}", hint) from None
-        if url.userinfo or url.query or url.fragment:
-            raise PerpoError(
-                "the judge's address must hold no user, password, query or fragment",
-                f"put the key into {KEY_VARIABLES[0]}",
-            )
-        if url.scheme not in ("http", "https") or not url.host:
-            raise PerpoError(f"expected the judge's address as http(s)://HOST/..., found {self.base_url!r}", hint)
         if not self.model:
             raise PerpoError("the judge's model has no name", "name it with --judge_model")
-        for name in ("votes", "rps", "concurrency", "timeout_s"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise PerpoError(f"expected {name} of the judge above 0, found {value}")
+        check_above_0("votes of the judge", self.votes)
 
     def identity(self) -> dict[str, Any]:
         """What answers depend on, for the run record: the judge's name and the official settings."""

@@ -16,12 +16,12 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from PIL import Image
 
-from perpo.batches import BatchLimit
 from perpo.common.progress import progress
+from perpo.engines.batches import BatchLimit
+from perpo.engines.shared_image import answer, sample
 from perpo.errors import PerpoError, placed
 from perpo.models.loaded import DType, LoadedModel, render_prompt
 from perpo.models.loading import load_model
-from perpo_eval.answering import answer, sample
 from perpo_eval.responses import Response
 
 _MAX_NEW_TOKENS = 256

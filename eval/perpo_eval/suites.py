@@ -242,7 +242,7 @@ def load_task(spec: TaskSpec, data: str) -> TaskData:
     revision: str | None = None
     note: str | None = None
     if data == "tiny":
-        from perpo.tiny.scenes import WORLD_VERSION
+        from perpo.tiny.world.scenes import WORLD_VERSION
 
         dataset, revision = f"tiny:{spec.dataset}", str(WORLD_VERSION)
         docs = parquet_documents(tiny_parquet(spec.name), form)

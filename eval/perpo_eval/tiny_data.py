@@ -11,12 +11,12 @@ from perpo.common.code_digest import code_digest, module_file
 from perpo.common.files import cache_folder, disk_errors
 
 _DRAWN_BY = {
-    "expressions": "perpo.tiny.expressions",
-    "judged questions": "perpo.tiny.judged",
-    "objects": "perpo.tiny.objects",
-    "pages": "perpo.tiny.pages",
+    "expressions": "perpo.tiny.world.expressions",
+    "judged questions": "perpo.tiny.world.judged",
+    "objects": "perpo.tiny.world.objects",
+    "pages": "perpo.tiny.world.pages",
     "prompts": "perpo.benchmarks.prompts",
-    "scenes": "perpo.tiny.scenes",
+    "scenes": "perpo.tiny.world.scenes",
     "rows": "perpo.tiny.world",
 }
 
@@ -25,7 +25,7 @@ def tiny_version() -> str:
     """The tiny world's version, with a digest of what draws it: a world in the making changes although its
     version stands.
     """
-    from perpo.tiny.scenes import WORLD_VERSION
+    from perpo.tiny.world.scenes import WORLD_VERSION
 
     return f"{WORLD_VERSION}-{code_digest({job: module_file(module) for job, module in _DRAWN_BY.items()})[:8]}"
 
@@ -47,10 +47,10 @@ def tiny_parquet(task: str) -> Path:
 
 
 def _rows(task: str) -> Iterator[dict[str, Any]]:
-    from perpo.tiny.judged import mmhal_rows, wild_rows
-    from perpo.tiny.objects import object_rows
-    from perpo.tiny.pages import page_rows
     from perpo.tiny.world import benchmark_rows
+    from perpo.tiny.world.judged import mmhal_rows, wild_rows
+    from perpo.tiny.world.objects import object_rows
+    from perpo.tiny.world.pages import page_rows
 
     dataset, split = task.rsplit("_", 1)
     if dataset == "tinypope":

@@ -155,8 +155,8 @@ def validate(model: Any, processor: Any, images: int = 120) -> dict[str, float]:
     """Greedy answers on the validation splits: boxes (Acc@0.5, mean IoU), objects (F1), pages (edit distance)."""
     from rapidfuzz.distance import Levenshtein
 
-    from perpo.tiny.objects import object_rows
-    from perpo.tiny.pages import page_rows
+    from perpo.tiny.world.objects import object_rows
+    from perpo.tiny.world.pages import page_rows
 
     found = _validate_boxes(model, processor, images)
     rows = list(object_rows("random", "val", images=images // 2))

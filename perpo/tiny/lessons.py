@@ -17,11 +17,11 @@ import torch
 
 from perpo.benchmarks.prompts import GROUNDING, LMMS_EVAL_GROUNDING, OCR, YES_NO
 from perpo.models.prefix import attention_mask
-from perpo.tiny.expressions import FLAVOURS, expressions
-from perpo.tiny.objects import OBJECTS, object_question, objects_of
-from perpo.tiny.pages import LETTERS, draw_page, glyph_boxes, make_page
-from perpo.tiny.scenes import COLOURS, KINDS, SIDE, Scene, draw, make_scene, scene_rng
 from perpo.tiny.world import answer_text, loose_box
+from perpo.tiny.world.expressions import FLAVOURS, expressions
+from perpo.tiny.world.objects import OBJECTS, object_question, objects_of
+from perpo.tiny.world.pages import LETTERS, draw_page, glyph_boxes, make_page
+from perpo.tiny.world.scenes import COLOURS, KINDS, SIDE, Scene, draw, make_scene, scene_rng
 
 PATCH = 12
 GRID = SIDE // PATCH

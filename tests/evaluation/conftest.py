@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from perpo.engines import chat
 from perpo.tiny.model import TINY, new_model, new_processor
-from perpo_eval import judge_client
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,7 +29,7 @@ def cache(tmp_path_factory) -> Iterator[Path]:
 @pytest.fixture
 def quick_judge(monkeypatch) -> None:
     """Shorter waits between the tries of a call to a judge, and no proxy before loopback."""
-    monkeypatch.setattr(judge_client, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(chat, "_FIRST_WAIT_S", 0.01)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from judge_server import JudgeServer
 
+from perpo.engines.chat import ChatServer
 from perpo_eval.judge import Question, Verdict, ask_judge
 from perpo_eval.judge_messages import llava_messages, mmhal_messages
 from perpo_eval.judge_settings import JudgeSettings
@@ -23,6 +24,11 @@ def rating(number: int) -> Question:
     return Question(f"rating {number}", mmhal_messages(f"What is {number}?", ["Cat", "Dog"], "A cat.", "A"), "mmhal")
 
 
+def judge_at(model: str, url: str, votes: int = 1, **server: Any) -> JudgeSettings:
+    """A judge of that name at a server."""
+    return JudgeSettings(model, ChatServer(url, **server), votes)
+
+
 QUESTIONS = [*map(pair, range(3)), *map(rating, range(3))]
 
 
@@ -30,7 +36,7 @@ def ask(
     server: JudgeServer, cache: Path, questions: Sequence[Question] = QUESTIONS, key: str | None = None, **settings: Any
 ) -> dict[str, list[Verdict]]:
     """The verdicts on questions, by a judge of the given settings."""
-    return ask_judge(JudgeSettings("gpt", server.url, **settings), questions, cache, key=key)
+    return ask_judge(judge_at("gpt", server.url, **settings), questions, cache, key=key)
 
 
 def settled(answers: dict[str, list[Verdict]]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""perpo_eval.answering and the model class: the answers are those of plain generate(), one question at a time."""
+"""perpo.engines.shared_image and the model class: the answers are those of plain generate(), one question at a time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from perpo.engines.shared_image import answer
 from perpo.errors import PerpoError
 from perpo.models.loaded import LoadedModel, render_prompt
 from perpo.models.loading import load_model
 from perpo.models.lora import add_lora
 from perpo.saving import save_checkpoint
-from perpo_eval.answering import answer
 from perpo_eval.lmms_model import PerpoModel, _settings
 
 QUESTIONS = [

@@ -14,13 +14,13 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from judge_questions import QUESTIONS, ask, pair, rating, settled
+from judge_questions import QUESTIONS, ask, judge_at, pair, rating, settled
 from judge_server import Answer, Call, good, judge_server, refusal
 
 from perpo.errors import PerpoError
 from perpo_eval.judge import Question, Verdict, ask_judge
 from perpo_eval.judge_messages import llava_messages, mmhal_messages, prompts_sha256
-from perpo_eval.judge_settings import JudgeSettings, judge_key
+from perpo_eval.judge_settings import judge_key
 
 KEY = "sk-a-secret-of-the-tests-0123456789"
 pytestmark = pytest.mark.usefixtures("quick_judge")
@@ -123,7 +123,7 @@ def test_one_bad_request_ends_all_only_while_no_other_was_answered(tmp_path) -> 
 def test_an_address_where_nothing_listens(tmp_path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        settings = JudgeSettings("gpt", f"http://127.0.0.1:{unused.getsockname()[1]}/v1")
+        settings = judge_at("gpt", f"http://127.0.0.1:{unused.getsockname()[1]}/v1")
         with pytest.raises(PerpoError, match="gives no answers") as raised:
             ask_judge(settings, QUESTIONS, tmp_path, key=None)
     assert raised.value.exit_code == 3
@@ -186,9 +186,9 @@ def test_another_judge_or_prompt_is_asked_anew_and_equal_requests_once(tmp_path)
         assert len(server.calls) == 1
         assert answers["pair 0"][0].rating == answers["twin"][0].rating
         ask(server, tmp_path, [pair(1)])
-        ask_judge(JudgeSettings("other", server.url), [pair(0)], tmp_path, key=None)
+        ask_judge(judge_at("other", server.url), [pair(0)], tmp_path, key=None)
         assert len(server.calls) == 3
-        ask_judge(JudgeSettings("other", f"{server.url}/", rps=100.0, concurrency=1), [pair(0)], tmp_path, key=KEY)
+        ask_judge(judge_at("other", f"{server.url}/", rps=100.0, concurrency=1), [pair(0)], tmp_path, key=KEY)
         assert len(server.calls) == 3  # pace and key change no answer
 
 
@@ -220,7 +220,7 @@ def test_the_key_is_nowhere(tmp_path, capfd) -> None:
             except PerpoError as error:
                 seen += ["".join(traceback.format_exception(error)), error.hint]
             assert {call.authorization for call in server.calls} == {f"Bearer {KEY}"}
-            seen.append(repr(JudgeSettings("gpt", server.url)))
+            seen.append(repr(judge_at("gpt", server.url)))
     seen += capfd.readouterr()
     seen += [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
     assert any("***" in text for text in seen)
@@ -229,7 +229,7 @@ def test_the_key_is_nowhere(tmp_path, capfd) -> None:
 
 @pytest.mark.parametrize("key", ["sk-with\na-break-of-the-line", "sk-schlüssel-0123", "sk with spaces"])
 def test_a_key_that_no_header_can_hold_is_refused_unsaid(key, tmp_path) -> None:
-    settings = JudgeSettings("gpt", "http://127.0.0.1:9/v1")
+    settings = judge_at("gpt", "http://127.0.0.1:9/v1")
     with pytest.raises(PerpoError) as raised:
         ask_judge(settings, QUESTIONS, tmp_path, key=key)
     assert key not in "".join(traceback.format_exception(raised.value)) + raised.value.hint
@@ -238,13 +238,13 @@ def test_a_key_that_no_header_can_hold_is_refused_unsaid(key, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"base_url": "http://me:secret@host/v1"}, "must hold no user"),
-        ({"base_url": "http://host/v1?key=secret"}, "must hold no user"),
-        ({"base_url": "127.0.0.1:8000/v1"}, "expected the judge's address"),
-        ({"base_url": "ftp://host/v1"}, "expected the judge's address"),
-        ({"base_url": ""}, "expected the judge's address"),
-        ({"base_url": "http://me:secret@host:port/v1"}, "no URL"),
-        ({"base_url": "http://[::1/v1"}, "no URL"),
+        ({"url": "http://me:secret@host/v1"}, "must hold no user"),
+        ({"url": "http://host/v1?key=secret"}, "must hold no user"),
+        ({"url": "127.0.0.1:8000/v1"}, "expected the judge's address"),
+        ({"url": "ftp://host/v1"}, "expected the judge's address"),
+        ({"url": ""}, "expected the judge's address"),
+        ({"url": "http://me:secret@host:port/v1"}, "no URL"),
+        ({"url": "http://[::1/v1"}, "no URL"),
         ({"model": ""}, "has no name"),
         ({"votes": 0}, "votes"),
         ({"rps": 0.0}, "rps"),
@@ -254,14 +254,14 @@ def test_a_key_that_no_header_can_hold_is_refused_unsaid(key, tmp_path) -> None:
 )
 def test_settings_that_make_no_sense_are_refused(changed, sentence) -> None:
     with pytest.raises(PerpoError, match=sentence) as raised:
-        JudgeSettings(**{"model": "gpt", "base_url": "http://127.0.0.1:8000/v1"} | changed)
+        judge_at(**{"model": "gpt", "url": "http://127.0.0.1:8000/v1"} | changed)
     assert "secret" not in raised.value.message + raised.value.hint
 
 
 def test_the_record_names_what_answers_depend_on_and_nothing_else() -> None:
-    one = JudgeSettings("gpt", "http://127.0.0.1:1/v1").identity()
-    assert one == JudgeSettings("gpt", "https://host/v1", rps=2.0, concurrency=3, timeout_s=9.0).identity()
-    assert one != JudgeSettings("gpt", "http://127.0.0.1:1/v1", votes=3).identity()
+    one = judge_at("gpt", "http://127.0.0.1:1/v1").identity()
+    assert one == judge_at("gpt", "https://host/v1", rps=2.0, concurrency=3, timeout_s=9.0).identity()
+    assert one != judge_at("gpt", "http://127.0.0.1:1/v1", votes=3).identity()
     assert (one["id"], one["settings"]["official_model"]) == ("gpt", "gpt-4-0314")
     assert json.loads(json.dumps(one)) == one
 
@@ -269,7 +269,7 @@ def test_the_record_names_what_answers_depend_on_and_nothing_else() -> None:
 def test_the_estimate_comes_first_and_the_count_last(tmp_path) -> None:
     said: list[str] = []
     with judge_server() as server:
-        settings = JudgeSettings("gpt", server.url)
+        settings = judge_at("gpt", server.url)
         for _ in range(2):
             ask_judge(settings, QUESTIONS, tmp_path, key=None, report=said.append)
     characters = sum(len(message["content"]) for question in QUESTIONS for message in question.messages)
@@ -285,5 +285,5 @@ def test_proxies_of_the_environment_are_honoured(tmp_path, monkeypatch) -> None:
         monkeypatch.setenv("NO_PROXY", "")
         monkeypatch.setenv("HTTP_PROXY", proxy.url.removesuffix("/v1"))
         with pytest.raises(PerpoError, match="status 404"):  # the server sees the whole address for a path
-            ask_judge(JudgeSettings("gpt", "http://judge.invalid/v1"), [pair(0)], tmp_path, key=None)
+            ask_judge(judge_at("gpt", "http://judge.invalid/v1"), [pair(0)], tmp_path, key=None)
     assert os.environ["HTTP_PROXY"]

@@ -19,8 +19,8 @@ from judge_questions import QUESTIONS, ask, settled
 from judge_server import PAIR, RATING, Answer, Call, good, judge_server, refusal
 from openai import APIConnectionError, AsyncOpenAI, OpenAI
 
+from perpo.engines.bodies import BodyTooLarge, limit_bodies
 from perpo.errors import PerpoError
-from perpo_eval.bodies import BodyTooLarge, limit_bodies
 
 DOCS = Path(__file__).parents[2] / "docs/judged.md"
 pytestmark = pytest.mark.usefixtures("quick_judge")
@@ -174,10 +174,11 @@ ASKER = """
 import sys
 from pathlib import Path
 from perpo.common.program import run_program
+from perpo.engines.chat import ChatServer
 from perpo_eval.judge import JudgeSettings, Question, ask_judge, mmhal_messages
 def main(words):
     questions = [Question(str(n), mmhal_messages(f"What is {n}?", [], "g", "a"), "mmhal") for n in range(20)]
-    ask_judge(JudgeSettings("gpt", words[0], concurrency=3), questions, Path(words[1]), key=None)
+    ask_judge(JudgeSettings("gpt", ChatServer(words[0], concurrency=3)), questions, Path(words[1]), key=None)
 sys.exit(run_program(main))
 """
 

@@ -15,7 +15,7 @@ import pytest
 from perpo.benchmarks.metrics import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES
 from perpo.errors import PerpoError
 from perpo.prepare.known import HUB_REVISIONS
-from perpo.tiny.judged import mmhal_rows, wild_rows
+from perpo.tiny.world.judged import mmhal_rows, wild_rows
 from perpo_eval import published, suites
 from perpo_eval.published import PUBLISHED
 from perpo_eval.suites import load_task, missing_tasks, select_tasks, spec_of

@@ -25,10 +25,10 @@ from perpo.boxes import format_box
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
 from perpo.records.store import read_run
-from perpo.tiny.judged import mmhal_rows, wild_rows
-from perpo.tiny.objects import object_rows
-from perpo.tiny.pages import page_rows
 from perpo.tiny.world import benchmark_rows, write_parquet
+from perpo.tiny.world.judged import mmhal_rows, wild_rows
+from perpo.tiny.world.objects import object_rows
+from perpo.tiny.world.pages import page_rows
 from perpo_eval import suites
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.cli import EvalArguments

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from perpo.engines.chat import ChatServer
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
 from perpo_eval.benchmarks import GROUNDING, LLAVA_BENCH, OCR_PAGES, POPE
@@ -71,7 +72,7 @@ def test_a_thought_that_the_prompt_opened_is_known_by_the_prompt() -> None:
     ],
 )
 def test_the_judge_sees_the_answer_alone(response: str, prompt: str | None, shown: str, tmp_path) -> None:
-    judge = Judge(JudgeSettings("x", "http://x"), swap=False, cache=tmp_path)
+    judge = Judge(JudgeSettings("x", ChatServer("http://x")), swap=False, cache=tmp_path)
     target = json.dumps({"category": "conv", "caption": "c", "reference": "r"})
     row = {"sample_key": "k", "question": "q", "response": response, "prompt": prompt, "target": target}
     (asked,) = judge._questions("llava_bench", row)

@@ -9,14 +9,14 @@ from PIL import Image
 
 from perpo.data import Question
 from perpo.data.placeholders import is_media_mark
-from perpo.decoding import question_uniforms, sample_candidates
+from perpo.engines.decoding import question_uniforms, sample_candidates
+from perpo.engines.hf import HfSampler
+from perpo.engines.shared_image import answer
 from perpo.errors import PerpoError
-from perpo.hf_sampler import HfSampler
 from perpo.models.loaded import answers_token_ids, render_prompt
 from perpo.models.loading import load_model
 from perpo.models.logps import repeated_logps
 from perpo.models.prefix import PER_TOKEN
-from perpo_eval.answering import answer
 
 STEPS = 8
 SETTINGS = {"max_new_tokens": STEPS, "do_sample": False}

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from perpo.data import PreferenceRecord, Question
+from perpo.engines.hf import HfSampler
 from perpo.errors import PerpoError
-from perpo.hf_sampler import HfSampler
 from perpo.lists import Collator, ListDataset, choose, tokenize
 from perpo.losses import sft_loss
 from perpo.models.loaded import answers_token_ids, render_prompt

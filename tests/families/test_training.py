@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from perpo.data import read_preferences
+from perpo.engines.shared_image import answer
 from perpo.lists import Collator, ListDataset, choose, tokenize
 from perpo.merge import MergeArguments, merge
 from perpo.models.loaded import render_prompt
@@ -20,7 +21,6 @@ from perpo.models.logps import candidate_logps
 from perpo.policy import load_policy
 from perpo.train_arguments import TrainArguments
 from perpo.training import train
-from perpo_eval.answering import answer
 
 GREEDY = {"max_new_tokens": 8, "do_sample": False}
 

@@ -17,8 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from perpo.cli.train import main
 from perpo.data import PreferenceRecord, Question, read_questions
+from perpo.engines.base import Answer
+from perpo.engines.hf import HfSampler
 from perpo.errors import PerpoError
-from perpo.hf_sampler import Answer, HfSampler
 from perpo.models.loaded import render_prompt
 from perpo.models.loading import load_model
 from perpo.records.training_record import read_log, read_record
@@ -160,7 +161,7 @@ def test_boxes_have_an_accuracy(options, data, tmp_path, monkeypatch):
     said = iter(["[0.2, 0.2, 0.6, 0.6]", "[0.4, 0.2, 0.8, 0.6]", "[0.7, 0.7, 0.9, 0.9]", "no box"])
 
     def answers(self, numbered):
-        from perpo.hf_sampler import Answer
+        from perpo.engines.base import Answer
 
         return [[Answer(next(said), False, None)] for _ in numbered]
 

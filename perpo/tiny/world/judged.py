@@ -12,8 +12,8 @@ from itertools import count, islice
 from typing import Any
 
 from perpo.benchmarks.metrics import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES
-from perpo.tiny.objects import objects_of
-from perpo.tiny.scenes import COLOURS, KINDS, ROUND_KINDS, SIDE, Scene, Shape, draw, make_scene
+from perpo.tiny.world.objects import objects_of
+from perpo.tiny.world.scenes import COLOURS, KINDS, ROUND_KINDS, SIDE, Scene, Shape, draw, make_scene
 
 WILD_SCENES = 6
 MMHAL_ROUNDS = 2

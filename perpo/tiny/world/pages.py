@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from perpo.tiny.scenes import SIDE, scene_rng
+from perpo.tiny.world.scenes import SIDE, scene_rng
 
 PAGES = 200
 """Pages of each split."""

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 
-from perpo.decoding import question_uniforms, sample_candidates
+from perpo.engines.decoding import question_uniforms, sample_candidates
 from perpo.errors import PerpoError
 from perpo.models.loaded import LoadedModel
 from perpo.models.prefix import base_model, longest_shared

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from perpo.tiny.scenes import SIDE, Scene, Shape
+from perpo.tiny.world.scenes import SIDE, Scene, Shape
 
 FLAVOURS = ("refshapes", "refshapes+", "refshapesg")
 

@@ -13,9 +13,8 @@ from typing import Any
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from perpo.engines.bodies import BodyTooLarge, read_body
 from perpo.errors import PerpoError
-from perpo_eval.bodies import BodyTooLarge, read_body
-from perpo_eval.judge_settings import JudgeSettings
 
 TRIES = 6
 TRIES_OF_TIME = 3
@@ -24,11 +23,66 @@ _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 30.0
 _LONGEST_RETRY_AFTER_S = 300.0
 _GONE_AFTER = 3
-"""So many calls in a row that reached nobody at any try, or, of a judge that never answered, failed anyhow."""
+"""So many calls in a row that reached nobody at any try, or, of a server that never answered, failed anyhow."""
 _SHORTEST_SECRET = 8
-"""Shorter keys are the dummies of local servers ("EMPTY"): words that a judge may well use."""
+"""Shorter keys are the dummies of local servers ("EMPTY"): words that a model may well use."""
 _NO_CREDIT = "insufficient_quota"
 _WITHOUT_ANSWER = {"content_filter", "content_policy_violation"}
+
+
+@dataclass(frozen=True)
+class ChatServer:
+    """Where a server is, and how hard it is pressed.
+
+    Attributes:
+        base_url: As OpenAI's clients take it, such as http://127.0.0.1:8000/v1; it must hold no password.
+        rps: No more calls than this are begun in a second; None: no limit.
+        concurrency: No more calls than this are open at once.
+        timeout_s: For one try of a call.
+        called: What messages call it; its key's variable and its flags hold the word.
+
+    Raises:
+        PerpoError: A value out of range, or an address that is none or holds a password or a query.
+    """
+
+    base_url: str
+    rps: float | None = None
+    concurrency: int = 16
+    timeout_s: float = 300.0
+    called: str = "judge"
+
+    def __post_init__(self) -> None:
+        hint = "such as http://127.0.0.1:8000/v1"
+        try:
+            url = httpx.URL(self.base_url)
+        except httpx.InvalidURL as error:
+            raise PerpoError(f"the {self.called}'s address is no URL: {error}", hint) from None
+        if url.userinfo or url.query or url.fragment:
+            raise PerpoError(
+                f"the {self.called}'s address must hold no user, password, query or fragment",
+                f"put the key into {self.key_variable}",
+            )
+        if url.scheme not in ("http", "https") or not url.host:
+            raise PerpoError(
+                f"expected the {self.called}'s address as http(s)://HOST/..., found {self.base_url!r}", hint
+            )
+        for name in ("rps", "concurrency", "timeout_s"):
+            check_above_0(f"{name} of the {self.called}", getattr(self, name))
+
+    @property
+    def key_variable(self) -> str:
+        """The environment variable that holds its key."""
+        return f"PERPO_{self.called.upper()}_API_KEY"
+
+
+def check_above_0(name: str, value: float | None) -> None:
+    """Refuse a number that is not above 0, or is infinite; None is none.
+
+    Raises:
+        PerpoError: It is.
+    """
+    if value is not None and not 0 < value < float("inf"):
+        raise PerpoError(f"expected {name} above 0, found {value}")
 
 
 class CallFailed(Exception):
@@ -44,13 +98,13 @@ class _TryAgain(CallFailed):
 
 @dataclass(frozen=True)
 class Reply:
-    """What the judge answered.
+    """What the server answered.
 
     Attributes:
         text: Its words, those of a refusal too; None if it gave none.
         finish_reason: As the server says it ("stop", "length", "content_filter"), or None.
         refused: Whether the server marks it as a refusal.
-        model: The judge's name as the server says it, or None.
+        model: The model's name as the server says it, or None.
         prompt_tokens: As the server counts, or None.
         completion_tokens: As the server counts, or None.
     """
@@ -63,30 +117,31 @@ class Reply:
     completion_tokens: int | None
 
 
-class JudgeClient:
-    """The connection to a judge; use it with `async with`.
+class ChatClient:
+    """The connection to a server; use it with `async with`.
 
     What may pass (429, 5xx, time-outs, broken connections, bodies that are no chat completion) is tried again
     with growing waits, `TRIES` times in all (`TRIES_OF_TIME` after a time-out); a Retry-After holds back every call.
 
     Args:
-        settings: Where the judge is, its pace, and the time for one try as a whole.
+        server: Where it is, its pace, and the time for one try as a whole.
         key: Sent as the bearer token, or None. It is taken out of whatever the server says.
-        answered: Whether this judge is known to answer such requests, so that one bad request is that question's fault.
+        answered: Whether it is known to answer such requests, so that one bad request is that question's fault.
     """
 
-    def __init__(self, settings: JudgeSettings, key: str | None, *, answered: bool = False) -> None:
-        self._url = f"{settings.base_url.rstrip('/')}/chat/completions"
+    def __init__(self, server: ChatServer, key: str | None, *, answered: bool = False) -> None:
+        self._url = f"{server.base_url.rstrip('/')}/chat/completions"
         self._key = key
-        self._timeout_s = settings.timeout_s
+        self._called, self._key_variable = server.called, server.key_variable
+        self._timeout_s = server.timeout_s
         self._answered = answered
         self._failures = 0
-        self._pace = _Pace(settings.rps)
+        self._pace = _Pace(server.rps)
         # redirects are not followed: the key goes nowhere else
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.AsyncClient(headers=headers, timeout=None, limits=httpx.Limits(max_connections=None))
 
-    async def __aenter__(self) -> JudgeClient:
+    async def __aenter__(self) -> ChatClient:
         return self
 
     async def __aexit__(
@@ -99,7 +154,7 @@ class JudgeClient:
 
         Raises:
             CallFailed: There is no answer to this question; others may have one.
-            PerpoError: No question would be answered (key, model, address, quota), or the judge is gone.
+            PerpoError: No question would be answered (key, model, address, quota), or the server is gone.
         """
         waits = wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S)
         retrying = AsyncRetrying(stop=_stop, wait=waits, retry=retry_if_exception_type(_TryAgain), reraise=True)
@@ -109,8 +164,8 @@ class JudgeClient:
             self._failures += not (error.reached and self._answered)
             if self._failures >= _GONE_AFTER:
                 raise PerpoError(
-                    f"the judge at {self._url} gives no answers: {error}",
-                    "answers so far are kept: see to the judge, then run the same command again",
+                    f"the {self._called} at {self._url} gives no answers: {error}",
+                    f"answers so far are kept: see to the {self._called}, then run the same command again",
                     exit_code=3,
                 ) from None
             raise CallFailed(f"{error} ({error.tries} tries)") from None
@@ -171,19 +226,19 @@ class JudgeClient:
         why = f"status {status}{f' ({said})' if said else ''}"
         if status == 402 or _NO_CREDIT in codes:  # OpenAI's 429 is this too
             hint = "answers so far are kept: see to the account, then run the same command again"
-            raise PerpoError(f"the judge's credit is used up: {why}", hint, exit_code=3)
+            raise PerpoError(f"the {self._called}'s credit is used up: {why}", hint, exit_code=3)
         if status in (408, 409, 425, 429) or status >= 500:
             wait_s = _retry_after(response)
             if wait_s > _LONGEST_RETRY_AFTER_S:
                 hint = "answers so far are kept: run the same command again then"
-                raise PerpoError(f"the judge asks to wait for {wait_s:.0f} s: {why}", hint, exit_code=3)
+                raise PerpoError(f"the {self._called} asks to wait for {wait_s:.0f} s: {why}", hint, exit_code=3)
             self._pace.hold(wait_s)  # every call, this one too
             raise _TryAgain(why)
         if codes & _WITHOUT_ANSWER:
             return Reply(None, "content_filter", True, None, None, None)
         if "context_length_exceeded" in codes or (status in (400, 413, 422) and self._answered):
             raise CallFailed(why)
-        raise PerpoError(f"the judge at {self._url} refuses the request: {why}", _hint(status))
+        raise PerpoError(f"the {self._called} at {self._url} refuses the request: {why}", self._hint(status))
 
     def _error_of(self, response: httpx.Response) -> tuple[set[str], str]:
         """The code, the type and the words of an error in OpenAI's form; without it, the body's beginning."""
@@ -193,6 +248,16 @@ class JudgeClient:
         except (ValueError, KeyError, TypeError, AttributeError):
             return set(), self._said(response.text)
         return codes, self._said(message)
+
+    def _hint(self, status: int) -> str:
+        model, address = f"--{self._called}_model", f"--{self._called}_base_url"
+        if status in (401, 403):
+            return f"set {self._key_variable} to this {self._called}'s key"
+        if status == 404:
+            return f"check {model}, and that {address} ends as the server wants it (mostly in /v1)"
+        if 300 <= status < 400:
+            return f"the address redirects, and the key is not sent on: name the final {address}"
+        return f"check {model}; the official settings (temperature, max_tokens) are sent as they are"
 
     def _said(self, text: str) -> str:
         return " ".join(self._clean(text).split())[:200]
@@ -239,13 +304,3 @@ def _retry_after(response: httpx.Response) -> float:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time())
     except ValueError:
         return 0.0
-
-
-def _hint(status: int) -> str:
-    if status in (401, 403):
-        return "set PERPO_JUDGE_API_KEY to this judge's key"
-    if status == 404:
-        return "check --judge_model, and that --judge_base_url ends as the server wants it (mostly in /v1)"
-    if 300 <= status < 400:
-        return "the address redirects, and the key is not sent on: name the final --judge_base_url"
-    return "check --judge_model; the official settings (temperature, max_tokens) are sent as they are"

@@ -17,8 +17,8 @@ from PIL import Image
 
 from perpo.benchmarks.prompts import GROUNDING
 from perpo.common.files import atomic_write_text, disk_errors
-from perpo.tiny.expressions import FLAVOURS, expressions
-from perpo.tiny.scenes import ROUND_KINDS, SIDE, WORLD_VERSION, Scene, Shape, draw, make_scene, scene_rng
+from perpo.tiny.world.expressions import FLAVOURS, expressions
+from perpo.tiny.world.scenes import ROUND_KINDS, SIDE, WORLD_VERSION, Scene, Shape, draw, make_scene, scene_rng
 
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "refshapes": ("train", "val", "testA", "testB"),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from perpo.tiny.scenes import COLOURS, KINDS, Scene, draw, make_scene, scene_rng
+from perpo.tiny.world.scenes import COLOURS, KINDS, Scene, draw, make_scene, scene_rng
 
 STRATEGIES = ("random", "popular", "adversarial")
 OBJECTS = tuple(f"{colour} {kind}" for colour in COLOURS for kind in KINDS)

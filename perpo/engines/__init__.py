@@ -1,0 +1,1 @@
+"""Who answers: a Hugging Face model, or an OpenAI-compatible server."""
