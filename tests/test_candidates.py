@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perpo.candidates import AnswerSet, Summary, summarise
+from perpo.sample.candidates import AnswerSet, Summary, summarise
 
 
 def answer_set(answers, rewards, *, truncated=None, readable=None, id=0):

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from perpo.cli.sample import SampleArguments
 from perpo.common.arguments import parse_arguments
 from perpo.common.locks import only_process
 from perpo.data import data_sha256
 from perpo.models.checkpoints import checkpoint_dir
 from perpo.records.store import find_runs, read_run
-from perpo.sampling import run_sampling
+from perpo.sample.arguments import SampleArguments
+from perpo.sample.run import run_sampling
 from perpo_dashboard.cli import DashboardArguments
 from perpo_eval.cli import EvalArguments
 from perpo_eval.run_cli import RunArguments, _say_what_next, main
@@ -260,7 +260,7 @@ def test_experiments_share_what_is_sampled_once(finished, tmp_path, monkeypatch)
         calls.append(arguments.output)
         return run_sampling(arguments)
 
-    monkeypatch.setattr("perpo.sampling.run_sampling", sample)
+    monkeypatch.setattr("perpo.sample.run.run_sampling", sample)
     shared = {
         "base": {},
         "sft": {"data": "pairs", "train": {"method": "sft"}},

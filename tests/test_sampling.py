@@ -23,7 +23,7 @@ import torch
 from PIL import ExifTags, Image
 
 from perpo.benchmarks.prompts import GROUNDING
-from perpo.cli.sample import SampleArguments, main
+from perpo.cli.sample import main
 from perpo.cli.train import main as train_main
 from perpo.common.arguments import parse_arguments
 from perpo.data import read_preferences
@@ -35,7 +35,8 @@ from perpo.models.loading import load_model
 from perpo.models.logps import repeated_logps
 from perpo.models.lora import add_lora
 from perpo.records.training_record import read_record
-from perpo.sampling import run_sampling
+from perpo.sample.arguments import SampleArguments
+from perpo.sample.run import run_sampling
 from perpo.saving import save_checkpoint
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, new_model, new_processor, save_random_model
 from perpo.train_arguments import TrainArguments
@@ -357,7 +358,7 @@ def test_a_photograph_that_is_stored_lying_is_asked_about_upright(folder, checkp
 def test_answers_to_pictures_that_were_opened_in_another_way_are_not_continued(folder, checkpoint, monkeypatch, capsys):
     args = arguments(folder, checkpoint, limit=1)
     sample(args)
-    monkeypatch.setattr("perpo.sampling.PICTURES_VERSION", 1)
+    monkeypatch.setattr("perpo.sample.run.PICTURES_VERSION", 1)
     assert "other settings" in refused(capsys, args)
 
 

@@ -185,7 +185,7 @@ class ExperimentRun:
             return stage_key(arguments, data_sha256(source.file)) | {"part": f"{part}/{experiment.rounds}"}
 
         def work() -> dict[str, Any]:
-            from perpo.sampling import run_sampling
+            from perpo.sample.run import run_sampling
 
             write_jsonl(asked, _part(self._questions(source), part, experiment.rounds))
             atomic_write_text(output.with_name("summary.txt"), f"{run_sampling(arguments).summary}\n")

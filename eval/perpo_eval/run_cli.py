@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo.cli.sample import SampleArguments
 from perpo.common.arguments import arg, find_program, next_command, parse_arguments
 from perpo.common.files import atomic_write_text
 from perpo.common.program import quiet_libraries, run_program
+from perpo.sample.arguments import SampleArguments
 from perpo_eval.cli import EvalArguments
 
 if TYPE_CHECKING:

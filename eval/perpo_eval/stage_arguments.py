@@ -6,12 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.cli.sample import SampleArguments
 from perpo.common.arguments import arguments_from_mapping
 from perpo.common.redact import clean
 from perpo.data.images import PICTURES_VERSION
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import adapter_digest, local_directory, resolve_model, weights_digest
+from perpo.sample.arguments import SampleArguments
 from perpo.train_arguments import TrainArguments, unused_by
 from perpo_eval.cli import EvalArguments
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.boxes import ImageSize, box_problem, format_box
-from perpo.cli.sample import SampleArguments
 from perpo.common.arguments import next_command
 from perpo.common.files import atomic_write_bytes
 from perpo.data import Question, write_jsonl
@@ -20,6 +19,7 @@ from perpo.errors import PerpoError
 from perpo.models.checkpoints import family_at, resolve_model
 from perpo.models.families import Family, family_of
 from perpo.prepare.parquet import check_image_files, check_outputs, say, shows_stored
+from perpo.sample.arguments import SampleArguments
 
 if TYPE_CHECKING:
     from perpo.prepare.arguments import QuestionsArguments

@@ -14,7 +14,6 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from perpo.boxes import BoxFormat, Resize, format_box, parse_box
-from perpo.cli.sample import SampleArguments
 from perpo.data.truths import format_fields
 from perpo.errors import PerpoError
 from perpo.models import families
@@ -22,7 +21,8 @@ from perpo.models.families import family_of
 from perpo.models.loaded import answers_token_ids, render_prompt
 from perpo.models.loading import load_model
 from perpo.records.store import read_run
-from perpo.sampling import run_sampling
+from perpo.sample.arguments import SampleArguments
+from perpo.sample.run import run_sampling
 from perpo_eval.cli import EvalArguments
 from perpo_eval.runner import check, evaluate
 

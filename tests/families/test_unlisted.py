@@ -7,13 +7,13 @@ import json
 import pytest
 import torch
 
-from perpo.cli.sample import SampleArguments
 from perpo.errors import PerpoError
 from perpo.models import families
 from perpo.models.loading import load_model
 from perpo.models.lora import add_lora
 from perpo.records.store import read_run
-from perpo.sampling import run_sampling
+from perpo.sample.arguments import SampleArguments
+from perpo.sample.run import run_sampling
 from perpo.train_arguments import TrainArguments
 from perpo.training import train
 from perpo_eval.cli import EvalArguments

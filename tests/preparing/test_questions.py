@@ -13,12 +13,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from perpo.boxes import iou, parse_box
 from perpo.cli.data import main
-from perpo.cli.sample import SampleArguments
 from perpo.common.arguments import parse_arguments
 from perpo.data import check_images, read_questions
 from perpo.data.images import open_image
 from perpo.models.families import FAMILIES
 from perpo.prepare.overlap import coco_number
+from perpo.sample.arguments import SampleArguments
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from perpo.boxes import BoxFormat, box_problem, declared, parse_box, same_box
 from perpo.boxes.readings import Answered, other_reading
-from perpo.candidates import AnswerSet, Summary, summarise
 from perpo.common.files import check_writable
 from perpo.common.journal import Journal
 from perpo.common.progress import progress
@@ -36,12 +35,13 @@ from perpo.models.answer_format import answer_format, usual_resize
 from perpo.models.checkpoints import adapter_digest, grounding_prompt, refused_pictures
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.rewards.asked import Asked, asked_of
+from perpo.sample.candidates import AnswerSet, Summary, summarise
 
 if TYPE_CHECKING:
-    from perpo.cli.sample import SampleArguments
     from perpo.engines.base import Answer
     from perpo.engines.hf import HfSampler
     from perpo.models.loaded import LoadedModel
+    from perpo.sample.arguments import SampleArguments
 
 TINY_QUESTIONS = 500
 _TINY_IMAGES = 300  # not every picture has two questions

@@ -1,0 +1,1 @@
+"""perpo-sample: from questions to preference records."""
