@@ -40,17 +40,17 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from perpo.lists import ListDataset
 from perpo.losses import perpo_loss
 from perpo.models.attention import attention_of, set_attention
 from perpo.models.families import FAMILIES
 from perpo.models.loaded import LoadedModel
 from perpo.models.lora import add_lora
 from perpo.models.prefix import base_model, pack
-from perpo.policy import Policy, switch_dropout_off
 from perpo.tiny.model import LLAVA15_GEOMETRY, new_processor
-from perpo.train_arguments import TrainArguments
-from perpo.trainer import PreferenceTrainer, training_arguments
+from perpo.train.arguments import TrainArguments
+from perpo.train.lists import ListDataset
+from perpo.train.policy import Policy, switch_dropout_off
+from perpo.train.trainer import PreferenceTrainer, training_arguments
 
 PAD = 3
 TILE = 576  # image tokens of 336 x 336 pixels

@@ -9,8 +9,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from perpo.records.training_record import ADAPTER_WEIGHTS, public_record
-from perpo.resuming import FREE
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
+from perpo.train.resuming import FREE
 
 FILE_NAME = "README.md"
 _METHODS = {

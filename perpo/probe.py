@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from transformers import TrainerCallback
 
 from perpo.common.files import atomic_write_bytes
-from perpo.lists import Choice
+from perpo.train.lists import Choice
 
 if TYPE_CHECKING:
-    from perpo.trainer import PreferenceTrainer
+    from perpo.train.trainer import PreferenceTrainer
 
 FILE_NAME = "probe.parquet"
 COLUMNS: dict[str, str] = {

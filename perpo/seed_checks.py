@@ -13,7 +13,7 @@ from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import first_line, resolve_model, small_files, use_hub_cache
 from perpo.models.families import FAMILIES, Family
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
 
 # What a turn of the user and the answer begin with in the conversations that LLaVA's code names.
 _VERSIONS = {

@@ -13,7 +13,7 @@ from typing import Any
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import first_line
 from perpo.records.training_record import FILE_NAME, public_record
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
 
 _NOT_UPLOADED = {FILE_NAME, "probe.parquet"}  # the first goes without its paths; the second holds training data
 

@@ -28,13 +28,13 @@ from perpo.errors import PerpoError
 from perpo.models.answer_format import answer_format, usual_resize
 from perpo.models.checkpoints import digests_of, grounding_prompt, refused_pictures
 from perpo.records.training_record import Score, ValidationInfo, write_record
-from perpo.resuming import BEST, best_step, step_of
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.rewards.asked import Asked, asked_of
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
+from perpo.train.resuming import BEST, best_step, step_of
 
 if TYPE_CHECKING:
-    from perpo.trainer import PreferenceTrainer
+    from perpo.train.trainer import PreferenceTrainer
 
 _ACCURATE = 0.5
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
 from perpo_eval.recipe import DataFile, read_recipe
 from perpo_eval.run_cli import main
 from perpo_eval.stage_arguments import train_arguments

@@ -39,7 +39,7 @@ from perpo.sample.arguments import SampleArguments
 from perpo.sample.run import run_sampling
 from perpo.saving import save_checkpoint
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, new_model, new_processor, save_random_model
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
 
 TRUTH = "[0.10, 0.20, 0.50, 0.60]"
 QUESTIONS = 7

@@ -198,7 +198,7 @@ class ExperimentRun:
         arguments = train_arguments(self.recipe, experiment, data.file, data.image_root, output, adapter, part)
 
         def work() -> dict[str, Any]:
-            from perpo.training import train
+            from perpo.train.run import train
 
             train(arguments)
             return {}

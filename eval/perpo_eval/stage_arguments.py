@@ -12,7 +12,7 @@ from perpo.data.images import PICTURES_VERSION
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import adapter_digest, local_directory, resolve_model, weights_digest
 from perpo.sample.arguments import SampleArguments
-from perpo.train_arguments import TrainArguments, unused_by
+from perpo.train.arguments import TrainArguments, unused_by
 from perpo_eval.cli import EvalArguments
 
 if TYPE_CHECKING:

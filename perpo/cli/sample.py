@@ -13,7 +13,7 @@ from perpo.common.program import quiet_libraries, run_program
 from perpo.models.checkpoints import model_config, resolve_model
 from perpo.models.families import FAMILIES
 from perpo.sample.arguments import SampleArguments
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
 
 if TYPE_CHECKING:
     from perpo.sample.run import SamplingRun

@@ -12,7 +12,7 @@ from perpo.common.arguments import parse_arguments
 from perpo.common.program import quiet_libraries, run_program
 from perpo.seed_checks import check_seed_flags
 from perpo.seed_flags import translate
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
 
 _DESCRIPTION = (
     "Train LoRA (and the projector) of a vision-language model: on candidates and their rewards "
@@ -42,8 +42,8 @@ def _main(argv: list[str]) -> None:
     quiet_libraries()
     with redirect_stdout(sys.stderr):  # transformers prints to it if WANDB_MODE is offline
         check_seed_flags(args, seed.checks)
-        from perpo.distributed import leave
-        from perpo.training import train
+        from perpo.train.distributed import leave
+        from perpo.train.run import train
     from perpo.records.training_record import read_record
 
     output = train(args)

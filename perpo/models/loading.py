@@ -47,7 +47,7 @@ def load_model(
         dtype: Type of the base's weights.
         device: Device such as "cpu" or "cuda:0"; by default CUDA where there is one, else the CPU.
         trainable_adapter: Whether the adapter's weights will be trained on.
-        quantization: How the base is quantised (see `perpo.quantization`), for training with LoRA; or None.
+        quantization: How the base is quantised (see `perpo.train.quantization`), for training with LoRA; or None.
 
     Raises:
         PerpoError: The model or the adapter cannot be found, read, or is of an unknown family; or there

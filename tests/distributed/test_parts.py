@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler
 
-import perpo.distributed
+import perpo.train.distributed
 from perpo.cli.train import main
-from perpo.distributed import Filled, deepspeed_config, nanmeans, summed, world_size
 from perpo.errors import PerpoError
 from perpo.losses import dpo_loss, perpo_loss, preference_metrics
+from perpo.train.distributed import Filled, deepspeed_config, nanmeans, summed, world_size
 
 SHIPPED = ["zero2", "zero2_offload", "zero3", "zero3_offload"]
 
@@ -86,7 +86,7 @@ def test_what_is_shipped_is_read_anew_each_time(name):
 
 
 def test_all_that_is_shipped_is_named_in_help(capsys):
-    files = Path(perpo.distributed.__file__).with_name("deepspeed_configs").glob("*.json")
+    files = Path(perpo.train.distributed.__file__).with_name("deepspeed_configs").glob("*.json")
     assert sorted(path.stem for path in files) == SHIPPED
     with pytest.raises(SystemExit):
         main(["--help"])
@@ -119,7 +119,7 @@ def test_a_configuration_that_is_not_there_is_told_with_those_that_are(name, hin
 
 
 def test_without_deepspeed_its_extra_is_named(monkeypatch):
-    monkeypatch.setattr(perpo.distributed, "find_spec", lambda name: None)
+    monkeypatch.setattr(perpo.train.distributed, "find_spec", lambda name: None)
     with pytest.raises(PerpoError, match="not installed") as caught:
         deepspeed_config("zero2")
     assert "perpo[deepspeed]" in caught.value.hint

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from perpo.errors import Terminated
-from perpo.resuming import last_checkpoint
-from perpo.termination import Termination
+from perpo.train.resuming import last_checkpoint
+from perpo.train.termination import Termination
 
 
 def steps_of(rank, folder):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from perpo.models.loading import load_model
 from perpo.records.training_record import read_log, read_record
-from perpo.resuming import damage, last_checkpoint
+from perpo.train.resuming import damage, last_checkpoint
 
 WATCHED = {"eval_steps": 4, "eval_reward": "edit", "eval_max_new_tokens": 6, "save_steps": 2}
 

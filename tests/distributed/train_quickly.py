@@ -23,7 +23,7 @@ if "--dump_weights" in words:
     del words[place : place + 2]
     import torch
 
-    from perpo.trainer import PreferenceTrainer
+    from perpo.train.trainer import PreferenceTrainer
 
     save_model = PreferenceTrainer.save_model
 
@@ -45,7 +45,7 @@ if "--terminate" in words:
     del words[place : place + 2]
     import signal
 
-    from perpo.callbacks import Log
+    from perpo.train.callbacks import Log
 
     def end_step(self: Log, args: object, state: Any, control: object, **kwargs: object) -> None:
         if state.global_step == step and not state.is_world_process_zero:

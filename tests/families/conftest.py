@@ -52,7 +52,6 @@ from transformers import (
     SmolVLMVideoProcessor,
 )
 
-import perpo.training  # noqa: F401  so that what it imports is frozen below
 from perpo.models.loaded import LoadedModel
 from perpo.models.loading import load_model
 from perpo.tiny.model import ModelShape, new_model, new_processor, new_tokenizer

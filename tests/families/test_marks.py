@@ -11,12 +11,12 @@ from PIL import Image
 from perpo.data import PreferenceRecord, Question
 from perpo.engines.hf import HfSampler
 from perpo.errors import PerpoError
-from perpo.lists import Collator, ListDataset, choose, tokenize
 from perpo.losses import sft_loss
 from perpo.models.loaded import answers_token_ids, render_prompt
 from perpo.models.loading import load_model
 from perpo.models.logps import candidate_logps
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
+from perpo.train.lists import Collator, ListDataset, choose, tokenize
 
 MARKED = {
     "internvl": "<ref>1</ref><box>[2]</box>",

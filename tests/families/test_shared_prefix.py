@@ -12,8 +12,8 @@ from perpo.models.loading import load_model
 from perpo.models.logps import candidate_logps, repeated_logps
 from perpo.models.lora import add_lora
 from perpo.models.prefix import PER_TOKEN, pack, unpack
-from perpo.policy import load_policy
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
+from perpo.train.policy import load_policy
 
 LENGTHS = [[6, 1, 11], [4], [3, 3, 8, 2, 5], [1, 2]]
 CANDIDATES = 5

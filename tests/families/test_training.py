@@ -13,14 +13,14 @@ import torch
 
 from perpo.data import read_preferences
 from perpo.engines.shared_image import answer
-from perpo.lists import Collator, ListDataset, choose, tokenize
 from perpo.merge import MergeArguments, merge
 from perpo.models.loaded import render_prompt
 from perpo.models.loading import load_model
 from perpo.models.logps import candidate_logps
-from perpo.policy import load_policy
-from perpo.train_arguments import TrainArguments
-from perpo.training import train
+from perpo.train.arguments import TrainArguments
+from perpo.train.lists import Collator, ListDataset, choose, tokenize
+from perpo.train.policy import load_policy
+from perpo.train.run import train
 
 GREEDY = {"max_new_tokens": 8, "do_sample": False}
 
@@ -63,7 +63,7 @@ def trained(options):
         return policy
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("perpo.training.load_policy", load)
+        patch.setattr("perpo.train.run.load_policy", load)
         seen.output = train(TrainArguments(**options))
     return seen
 

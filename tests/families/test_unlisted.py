@@ -14,8 +14,8 @@ from perpo.models.lora import add_lora
 from perpo.records.store import read_run
 from perpo.sample.arguments import SampleArguments
 from perpo.sample.run import run_sampling
-from perpo.train_arguments import TrainArguments
-from perpo.training import train
+from perpo.train.arguments import TrainArguments
+from perpo.train.run import train
 from perpo_eval.cli import EvalArguments
 from perpo_eval.runner import check, evaluate
 

@@ -19,10 +19,11 @@ import tempfile
 
 import torch
 
-from perpo import callbacks, training
 from perpo.cli.train import main
 from perpo.common import files
-from perpo.trainer import PreferenceTrainer
+from perpo.train import callbacks
+from perpo.train import run as training
+from perpo.train.trainer import PreferenceTrainer
 
 
 def kill() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from perpo.common.locks import only_process
 from perpo.records.training_record import read_log, read_record
-from perpo.resuming import damage, last_checkpoint, rotate, seal
+from perpo.train.resuming import damage, last_checkpoint, rotate, seal
 
 LAST = "--resume_from_checkpoint=last"
 GO_ON = "run again with --resume_from_checkpoint last to go on from the last checkpoint"

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import perpo.training  # noqa: F401  so that what it imports is frozen below
 from perpo.tiny.model import ModelShape, save_random_model
 
 # 4 image tokens, one layer each, room for 128 tokens.

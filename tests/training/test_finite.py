@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import perpo.trainer
-from perpo.callbacks import FiniteGuard, NotFinite
+import perpo.train.trainer
 from perpo.cli.train import main
 from perpo.records.training_record import read_record
-from perpo.resuming import last_checkpoint
+from perpo.train.callbacks import FiniteGuard, NotFinite
+from perpo.train.resuming import last_checkpoint
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_run_names_the_record_and_keeps_the_checkpoint_before(words, tmp_pat
 def test_no_step_is_taken(words, tmp_path, monkeypatch, bad):
     """sqrt(0 * x) has the value 0 and the gradient 0 / 0."""
     trainers = []
-    first = perpo.trainer.perpo_loss
+    first = perpo.train.trainer.perpo_loss
 
     def loss(*args, **kwargs):
         good = first(*args, **kwargs)
@@ -52,13 +52,13 @@ def test_no_step_is_taken(words, tmp_path, monkeypatch, bad):
             return good
         return good * torch.nan if bad == "loss" else good + (0 * good).sqrt()
 
-    class Kept(perpo.trainer.PreferenceTrainer):
+    class Kept(perpo.train.trainer.PreferenceTrainer):
         def __init__(self, *args):
             super().__init__(*args)
             trainers.append(self)
 
-    monkeypatch.setattr("perpo.trainer.perpo_loss", loss)
-    monkeypatch.setattr("perpo.training.PreferenceTrainer", Kept)
+    monkeypatch.setattr("perpo.train.trainer.perpo_loss", loss)
+    monkeypatch.setattr("perpo.train.run.PreferenceTrainer", Kept)
     assert main(words) == 3
     saved = load_file(last_checkpoint(tmp_path / "run") / "adapter_model.safetensors")
     assert last_checkpoint(tmp_path / "run").name == "checkpoint-2"

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 
 from perpo.data import read_preferences
 from perpo.errors import PerpoError
-from perpo.lists import ListDataset, choose, tokenize
 from perpo.models.loading import load_model
 from perpo.records.training_record import read_record
-from perpo.train_arguments import TrainArguments
-from perpo.trainer import PreferenceTrainer
-from perpo.training import train
+from perpo.train.arguments import TrainArguments
+from perpo.train.lists import ListDataset, choose, tokenize
+from perpo.train.run import train
+from perpo.train.trainer import PreferenceTrainer
 
 ANSWERS = ["[0.10, 0.20, 0.30, 0.40]", "[0.50, 0.20, 0.70, 0.40]", "nowhere"]
 FULL = {"lora_enable": False}

@@ -10,9 +10,9 @@ from PIL import Image
 
 from perpo.data import PreferenceRecord
 from perpo.errors import PerpoError
-from perpo.lists import Collator, ListDataset, choose, tokenize
 from perpo.models.loading import load_model
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
+from perpo.train.lists import Collator, ListDataset, choose, tokenize
 
 
 def arguments(**changes):

@@ -14,13 +14,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from perpo.cli.train import main
 from perpo.common.locks import only_process
 from perpo.data import read_preferences
-from perpo.lists import Collator, ListDataset, choose, tokenize
 from perpo.models.loaded import render_prompt
 from perpo.models.loading import load_model
 from perpo.models.logps import candidate_logps
-from perpo.policy import load_policy
-from perpo.train_arguments import TrainArguments
-from perpo.training import train
+from perpo.train.arguments import TrainArguments
+from perpo.train.lists import Collator, ListDataset, choose, tokenize
+from perpo.train.policy import load_policy
+from perpo.train.run import train
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
 from perpo.errors import PerpoError
-from perpo.lists import ListDataset, TokenizedList
 from perpo.models.prefix import pack, unpack
-from perpo.passes import check_budget, split
-from perpo.policy import load_policy
-from perpo.train_arguments import TrainArguments
-from perpo.trainer import PreferenceTrainer, training_arguments
+from perpo.train.arguments import TrainArguments
+from perpo.train.lists import ListDataset, TokenizedList
+from perpo.train.passes import check_budget, split
+from perpo.train.policy import load_policy
+from perpo.train.trainer import PreferenceTrainer, training_arguments
 
 QUESTION = "USER: <image>\nwhere? ASSISTANT:"
 
@@ -133,7 +133,7 @@ def test_gradients_are_those_of_one_pass(make_trainer, monkeypatch, method, reco
     loss, expected = gradients(whole, batch)
     passes = make_trainer(whole.policy, method=method, max_tokens_per_pass=40)
     counted = []
-    monkeypatch.setattr("perpo.passes.Pass.logps", _counting(counted))
+    monkeypatch.setattr("perpo.train.passes.Pass.logps", _counting(counted))
     found_loss, found = gradients(passes, batch)
     # policy and reference without gradients, then the policy with them
     ways = 2 if recorded or method == "rft" else 3
@@ -148,7 +148,7 @@ def test_gradients_are_those_of_one_pass(make_trainer, monkeypatch, method, reco
 
 
 def _counting(counted):
-    from perpo.passes import Pass
+    from perpo.train.passes import Pass
 
     logps = Pass.logps
 
@@ -161,7 +161,7 @@ def _counting(counted):
 
 def test_a_batch_within_the_budget_is_read_at_once(make_trainer, monkeypatch):
     trainer = make_trainer(max_tokens_per_pass=400)
-    monkeypatch.setattr("perpo.passes.Pass.logps", None)
+    monkeypatch.setattr("perpo.train.passes.Pass.logps", None)
     gradients(trainer, make_batch(trainer, [[6, 2], [3, 3]]))
 
 

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from perpo.data import read_preferences
-from perpo.lists import Collator, ListDataset, choose, tokenize
 from perpo.models.loading import load_model
 from perpo.models.logps import repeated_logps
 from perpo.probe import COLUMNS
 from perpo.records.training_record import read_record
-from perpo.train_arguments import TrainArguments
-from perpo.training import train
+from perpo.train.arguments import TrainArguments
+from perpo.train.lists import Collator, ListDataset, choose, tokenize
+from perpo.train.run import train
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from perpo.cli.train import main
 from perpo.errors import PerpoError
 from perpo.models.loading import load_model, prepare
-from perpo.quantization import check_machine, quantization_config
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
+from perpo.train.quantization import check_machine, quantization_config
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_sixteen_bits_are_not_quantised_and_need_no_gpu(options):
 
 def test_zero3_is_refused(options, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("perpo.quantization.find_spec", lambda name: True)
+    monkeypatch.setattr("perpo.train.quantization.find_spec", lambda name: True)
     with pytest.raises(PerpoError, match="ZeRO-3"):
         check_machine(TrainArguments(**(options | {"deepspeed": "zero3"})))
     check_machine(TrainArguments(**(options | {"deepspeed": "zero2"})))
@@ -67,7 +67,7 @@ def test_zero3_is_refused(options, monkeypatch):
 @pytest.mark.parametrize(("gpu", "missing"), [(False, "an NVIDIA GPU"), (True, "bitsandbytes")])
 def test_a_machine_that_lacks_something_is_told(options, monkeypatch, gpu, missing):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr("perpo.quantization.find_spec", lambda name: None)
+    monkeypatch.setattr("perpo.train.quantization.find_spec", lambda name: None)
     with pytest.raises(PerpoError, match=f"--bits 4 needs {missing}"):
         check_machine(TrainArguments(**options))
 

@@ -6,8 +6,8 @@ import pytest
 
 from perpo.data import PreferenceRecord
 from perpo.errors import PerpoError
-from perpo.samplers import check_sampler
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
+from perpo.train.samplers import check_sampler
 
 BASE = {"weights_sha256": "b" * 64, "adapter_sha256": None, "dtype": "float32"}
 ADAPTER, OTHER_ADAPTER = (BASE | {"adapter_sha256": letter * 64} for letter in "ad")

@@ -15,8 +15,8 @@ from perpo.data.images import image_problems
 from perpo.errors import PerpoError
 from perpo.models.loading import load_model
 from perpo.records.training_record import read_log, read_record
-from perpo.train_arguments import TrainArguments
-from perpo.training import train
+from perpo.train.arguments import TrainArguments
+from perpo.train.run import train
 
 ROWS = [
     {"question": f"what{' then' * n}?", "answer": "abc", "answers_gen": ["zz", "abc"], "rewards": [0.1, 1.0]}

@@ -23,7 +23,7 @@ from perpo.records.training_record import read_record
 from perpo.seed_checks import check_seed_flags
 from perpo.seed_flags import SEED_FLAGS, seed_table, translate
 from perpo.tiny.model import ModelShape, save_random_model
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
 
 # Copied from the README of the authors' repository, the stray \v included.
 COMMAND = r"""
@@ -246,7 +246,7 @@ def test_aliases_become_our_arguments():
 def test_what_contradicts_the_model_is_a_sentence_before_its_weights_are_read(
     paths, capsys, monkeypatch, changes, message
 ):
-    monkeypatch.setattr("perpo.training.train", lambda args: pytest.fail("the training began"))
+    monkeypatch.setattr("perpo.train.run.train", lambda args: pytest.fail("the training began"))
     monkeypatch.setattr(
         "perpo.models.checkpoints.local_directory", lambda name: pytest.fail("the weights were asked for")
     )
@@ -274,7 +274,7 @@ def test_what_contradicts_the_model_is_a_sentence_before_its_weights_are_read(
     ],
 )
 def test_what_cannot_be_had_is_a_sentence(paths, capsys, monkeypatch, more, message):
-    monkeypatch.setattr("perpo.training.train", lambda args: pytest.fail("the training began"))
+    monkeypatch.setattr("perpo.train.run.train", lambda args: pytest.fail("the training began"))
     assert main([*with_values(command_words(), **paths | WITHOUT_A_GPU), *more.split()]) == 2
     assert message in capsys.readouterr().err
 
@@ -337,5 +337,5 @@ def test_what_other_families_do_with_images(tmp_path, config, true, false):
 def test_the_launchers_rank_is_accepted(monkeypatch, paths):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr("perpo.training.train", lambda args: paths["output_dir"])
+    monkeypatch.setattr("perpo.train.run.train", lambda args: paths["output_dir"])
     assert main(["--local_rank=1", *with_values(command_words(), **paths | WITHOUT_A_GPU)]) == 0

@@ -19,8 +19,8 @@ from perpo import services
 from perpo.cli.train import main
 from perpo.errors import PerpoError
 from perpo.records.training_record import read_record
-from perpo.train_arguments import TrainArguments
-from perpo.training import train
+from perpo.train.arguments import TrainArguments
+from perpo.train.run import train
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ PUSH = """
 import json, sys
 from perpo.common.program import run_program
 from perpo.services import check_services, push
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
 from perpo.records.training_record import read_record
 
 def main(words):

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader
 
 from perpo.errors import PerpoError
 from perpo.records.training_record import read_log, read_record
-from perpo.train_arguments import TrainArguments
-from perpo.trainer import PreferenceTrainer
-from perpo.training import train
+from perpo.train.arguments import TrainArguments
+from perpo.train.run import train
+from perpo.train.trainer import PreferenceTrainer
 
 # What changes the trained weights, as a change to the plain run (or to the options given with it).
 CHANGES = {
@@ -211,7 +211,7 @@ def test_lists_of_similar_lengths_share_a_batch_in_another_order_each_epoch(opti
     def run(grouped, **more):
         seen.clear()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("perpo.training.PreferenceTrainer", Spy)
+            patch.setattr("perpo.train.run.PreferenceTrainer", Spy)
             train(TrainArguments(**(options | changes | {"group_by_modality_length": grouped} | more)))
         return list(seen)
 

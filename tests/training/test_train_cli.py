@@ -18,7 +18,7 @@ from PIL import Image
 from perpo.cli.train import main
 from perpo.records.training_record import read_record
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
-from perpo.trainer import PreferenceTrainer
+from perpo.train.trainer import PreferenceTrainer
 
 RECORD = {
     "image_path": "image.jpg",
@@ -119,8 +119,8 @@ def test_bad_data_are_found_before_the_model_is_hashed_or_downloaded(case, tmp_p
     def opened(*args, **kwargs):
         pytest.fail("the model was asked for")
 
-    monkeypatch.setattr("perpo.training.local_directory", opened)
-    monkeypatch.setattr("perpo.training.weights_digest", opened)
+    monkeypatch.setattr("perpo.train.run.local_directory", opened)
+    monkeypatch.setattr("perpo.train.run.weights_digest", opened)
     for flags, message in (
         ({"data": tmp_path / "none.jsonl"}, "none.jsonl"),
         ({"record": without("answers_gen")}, "it has no sampled answers"),

@@ -18,17 +18,17 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from perpo import training
 from perpo.cli.train import main
 from perpo.errors import PerpoError
-from perpo.lists import Collator, ListDataset, choose, tokenize
 from perpo.models.loading import load_model
 from perpo.models.logps import candidate_logps
-from perpo.policy import load_policy
 from perpo.records.training_record import read_record
-from perpo.resuming import last_checkpoint
-from perpo.train_arguments import TrainArguments
-from perpo.training import train
+from perpo.train import run as training
+from perpo.train.arguments import TrainArguments
+from perpo.train.lists import Collator, ListDataset, choose, tokenize
+from perpo.train.policy import load_policy
+from perpo.train.resuming import last_checkpoint
+from perpo.train.run import train
 
 RECORDS = 6
 QUESTION = "Please provide the bounding box coordinate of the region this sentence describes: it"
@@ -223,7 +223,7 @@ def test_the_vision_tower_sees_each_image_once_for_policy_and_reference(options,
         policy._vision_tower.embeddings.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
         return policy
 
-    monkeypatch.setattr("perpo.training.load_policy", counting)
+    monkeypatch.setattr("perpo.train.run.load_policy", counting)
     run(options)
     assert seen == [2, 2, 2]  # 6 images of lists with 3 and 4 candidates, in batches of 2
 
@@ -253,7 +253,7 @@ def test_each_process_of_torchrun_loads_to_its_own_gpu(options, monkeypatch, env
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
-    monkeypatch.setattr("perpo.policy.load_model", load)
+    monkeypatch.setattr("perpo.train.policy.load_model", load)
     with pytest.raises(LoadedTo) as caught:
         load_policy(TrainArguments(**options))
     assert caught.value.args == (device,)
@@ -272,7 +272,8 @@ def test_recorded_log_probs_replace_the_reference_pass(options, data, tmp_path, 
         row |= {"sampling": digests | {"dtype": "float32"}, "reference_logps": values[: len(row["rewards"])]}
     passes = []
     monkeypatch.setattr(
-        "perpo.trainer.candidate_logps", lambda *args, **kwargs: passes.append(1) or candidate_logps(*args, **kwargs)
+        "perpo.train.trainer.candidate_logps",
+        lambda *args, **kwargs: passes.append(1) or candidate_logps(*args, **kwargs),
     )
     options |= {"reference": "recorded", "data": write(tmp_path / "recorded.jsonl", rows)}
     recorded = weights(run(options, output_dir=str(tmp_path / "recorded")))

@@ -21,8 +21,8 @@ from perpo.records.training_record import (
     write_log,
     write_record,
 )
-from perpo.train_arguments import TrainArguments
-from perpo.training import new_record, train
+from perpo.train.arguments import TrainArguments
+from perpo.train.run import new_record, train
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,9 +116,9 @@ def test_a_log_that_is_damaged_is_named(tmp_path, content):
 
 def test_a_record_holds_no_secrets(monkeypatch, tmp_path):
     for name in ("weights_digest", "data_sha256"):
-        monkeypatch.setattr(f"perpo.training.{name}", lambda place: "0" * 64)
-    monkeypatch.setattr("perpo.training.local_directory", lambda place: tmp_path)
-    monkeypatch.setattr("perpo.training.resolve_model", lambda name: name)
+        monkeypatch.setattr(f"perpo.train.run.{name}", lambda place: "0" * 64)
+    monkeypatch.setattr("perpo.train.run.local_directory", lambda place: tmp_path)
+    monkeypatch.setattr("perpo.train.run.resolve_model", lambda name: name)
     address = "https://user:hunter22@host/path"
     record = new_record(TrainArguments(model=address, data=address, eval_data=address, output_dir=str(tmp_path)))
     write_record(tmp_path, record)

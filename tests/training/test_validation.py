@@ -25,8 +25,8 @@ from perpo.models.loading import load_model
 from perpo.records.training_record import read_log, read_record
 from perpo.rewards import load_reward
 from perpo.rewards.asked import Asked
-from perpo.train_arguments import TrainArguments
-from perpo.training import train
+from perpo.train.arguments import TrainArguments
+from perpo.train.run import train
 from perpo.validation import HeldOut, Validation, read_held_out
 
 STEPS = 4

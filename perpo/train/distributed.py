@@ -25,7 +25,7 @@ def deepspeed_config(name: str) -> dict[str, Any]:
     """DeepSpeed's settings from a JSON file, or those of a shipped configuration; a new copy each time.
 
     Args:
-        name: A path, or one of the files' names in perpo/deepspeed_configs, without its ending.
+        name: A path, or one of the files' names in perpo/train/deepspeed_configs, without its ending.
 
     Raises:
         PerpoError: There is no such file or it is no JSON object; it names an optimizer or a schedule,
@@ -39,9 +39,9 @@ def deepspeed_config(name: str) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except ValueError as error:
-        raise PerpoError(f"{path} is not JSON: {error}", "see perpo/deepspeed_configs for examples") from error
+        raise PerpoError(f"{path} is not JSON: {error}", "see perpo/train/deepspeed_configs for examples") from error
     if not isinstance(config, dict):
-        raise PerpoError(f"{path} holds no object", "see perpo/deepspeed_configs for examples")
+        raise PerpoError(f"{path} holds no object", "see perpo/train/deepspeed_configs for examples")
     for part in ("optimizer", "scheduler"):
         if part in config:
             raise PerpoError(

@@ -20,7 +20,7 @@ from perpo.common.files import atomic_write_text, check_writable, flush
 from perpo.common.processes import is_first_process
 from perpo.errors import PerpoError
 from perpo.records.training_record import FILE_NAME, read_record
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
 
 MANIFEST = "manifest.json"
 BEST = "best"

@@ -18,7 +18,7 @@ from perpo.data.images import image_size, open_image
 from perpo.errors import PerpoError, placed
 from perpo.models.loaded import LoadedModel, answers_token_ids, render_prompt
 from perpo.models.prefix import PER_TOKEN, pack
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def tokenize(
 class ListDataset(Dataset):
     """Tokenized lists with their images, loaded when they are asked for.
 
-    From its length on they come again, and count nothing: see `perpo.distributed.Filled`. Processes that load
+    From its length on they come again, and count nothing: see `perpo.train.distributed.Filled`. Processes that load
     images are handed it, so that it holds no model.
     """
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from perpo.data import PreferenceRecord, Question
 from perpo.errors import PerpoError
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
 
 _WEIGHTS, _ADAPTER = "weights_sha256", "adapter_sha256"
 

@@ -24,8 +24,8 @@ from perpo.models.loaded import LoadedModel
 from perpo.models.loading import load_model
 from perpo.models.lora import add_lora, projector_modules
 from perpo.models.prefix import base_model
-from perpo.quantization import quantization_config
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
+from perpo.train.quantization import quantization_config
 
 _REFERENCE = "reference"
 

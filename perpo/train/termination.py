@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from perpo.distributed import summed
 from perpo.errors import Terminated
+from perpo.train.distributed import summed
 
 
 class Termination(TrainerCallback):

@@ -20,20 +20,20 @@ from typing import TYPE_CHECKING, Any
 from torch import distributed
 from transformers import TrainerCallback
 
-from perpo.callbacks import NotFinite
 from perpo.common.files import check_writable
 from perpo.common.journal import Journal
 from perpo.data.images import PICTURES_VERSION
-from perpo.distributed import world_size
 from perpo.errors import PerpoError
-from perpo.lists import ListDataset, TokenizedList
 from perpo.models.checkpoints import files_digest, local_directory, resolve_model
 from perpo.models.loaded import LoadedModel
 from perpo.models.prefix import base_model
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
+from perpo.train.callbacks import NotFinite
+from perpo.train.distributed import world_size
+from perpo.train.lists import ListDataset, TokenizedList
 
 if TYPE_CHECKING:
-    from perpo.trainer import PreferenceTrainer
+    from perpo.train.trainer import PreferenceTrainer
 
 
 class ReferenceCache:

@@ -14,9 +14,9 @@ from typing import Any
 from torch import Tensor
 
 from perpo.errors import PerpoError
-from perpo.lists import TokenizedList
 from perpo.models.logps import candidate_logps
 from perpo.models.prefix import Packed, pack, unpack
+from perpo.train.lists import TokenizedList
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from importlib.util import find_spec
 import torch
 from transformers import BitsAndBytesConfig
 
-from perpo.distributed import deepspeed_config
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import model_config, resolve_model
 from perpo.models.families import family_of
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
+from perpo.train.distributed import deepspeed_config
 
 
 def check_machine(args: TrainArguments) -> None:

@@ -18,18 +18,18 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from perpo.callbacks import EachEpochsOrder, FiniteGuard
-from perpo.distributed import Filled, deepspeed_config, full_weights, nanmeans, summed
-from perpo.lists import Collator, ListDataset, SimilarLengths
 from perpo.losses import BETA, GAMMA, dpo_loss, lipo_loss, perpo_loss, preference_metrics, sft_loss
 from perpo.models.adapters import shape_of
 from perpo.models.logps import candidate_logps
 from perpo.models.prefix import base_model, longest_shared
-from perpo.passes import split
-from perpo.policy import Policy
 from perpo.saving import load_checkpoint, save_checkpoint
-from perpo.termination import let_parent_decide
-from perpo.train_arguments import TrainArguments
+from perpo.train.arguments import TrainArguments
+from perpo.train.callbacks import EachEpochsOrder, FiniteGuard
+from perpo.train.distributed import Filled, deepspeed_config, full_weights, nanmeans, summed
+from perpo.train.lists import Collator, ListDataset, SimilarLengths
+from perpo.train.passes import split
+from perpo.train.policy import Policy
+from perpo.train.termination import let_parent_decide
 
 
 class PreferenceTrainer(Trainer):
@@ -90,7 +90,7 @@ class PreferenceTrainer(Trainer):
         return super().training_step(model, inputs, num_items_in_batch)
 
     def _step_in_passes(self, model: Any, inputs: dict[str, Any], num_items: Any) -> Tensor:
-        """The step of `compute_loss`, with the memory of one pass (see `perpo.passes`)."""
+        """The step of `compute_loss`, with the memory of one pass (see `perpo.train.passes`)."""
         model.train()
         passes = inputs["passes"]
         with self._images_once(inputs):

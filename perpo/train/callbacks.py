@@ -17,7 +17,7 @@ from perpo.common.files import disk_error, disk_errors
 from perpo.common.progress import progress
 from perpo.errors import PerpoError
 from perpo.records.training_record import LOG_NAME, log_line, write_log, write_record
-from perpo.resuming import rotate, seal
+from perpo.train.resuming import rotate, seal
 
 _GO_ON = "then go on with --resume_from_checkpoint last: earlier checkpoints are whole"
 _SHOWN = 10
