@@ -19,13 +19,14 @@ TORCH_FREE = [
     "perpo_eval.benchmarks", "perpo.cli.data", "perpo.train.resuming", "perpo.records.training_record",
     "perpo.board_views", "perpo.leaderboard_files", "perpo_dashboard.boards", "perpo_dashboard.tables",
     "perpo.stats.paired", "perpo.leaderboard", "perpo.report", "perpo.flips", "perpo.report_files",
-    "perpo.cli.report", "perpo.card", "perpo.services", "perpo.merge", "perpo.seed_flags", "perpo.seed_checks",
-    "perpo_dashboard.cli", "perpo_dashboard.stored", "perpo_dashboard.pictures", "perpo_dashboard.vote_result",
-    "perpo_dashboard.training_lists", "perpo_eval.judge", "perpo_eval.metrics.judged", "perpo_eval.judged",
-    "perpo_eval.judge_readings", "perpo_eval.judge_cli", "perpo_eval.published", "perpo.tiny.world.judged",
-    "perpo.common.locks", "perpo.train.samplers", "perpo.common.redact", "perpo_eval.failures",
-    "perpo.engines.bodies", "perpo.data.images", "perpo.data.text_rows", "perpo.data.row_formats",
-    "perpo.data.placeholders", "perpo.models.control_tokens", "perpo.answers", "perpo.boxes.text",
+    "perpo.cli.report", "perpo.train.outputs.card", "perpo.train.outputs.services", "perpo.train.outputs.merge",
+    "perpo.train.authors.flags", "perpo.train.authors.checks", "perpo_dashboard.cli", "perpo_dashboard.stored",
+    "perpo_dashboard.pictures", "perpo_dashboard.vote_result", "perpo_dashboard.training_lists", "perpo_eval.judge",
+    "perpo_eval.metrics.judged", "perpo_eval.judged", "perpo_eval.judge_readings", "perpo_eval.judge_cli",
+    "perpo_eval.published", "perpo.tiny.world.judged", "perpo.common.locks", "perpo.train.samplers",
+    "perpo.common.redact", "perpo_eval.failures", "perpo.engines.bodies", "perpo.data.images",
+    "perpo.data.text_rows", "perpo.data.row_formats", "perpo.data.placeholders", "perpo.models.control_tokens",
+    "perpo.answers", "perpo.boxes.text",
 ]  # fmt: skip
 
 

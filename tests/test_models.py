@@ -19,8 +19,8 @@ from perpo.models.checkpoints import resolve_model
 from perpo.models.loaded import answers_token_ids, render_prompt
 from perpo.models.loading import chosen_dtype, default_dtype, load_model
 from perpo.models.lora import add_lora
-from perpo.saving import save_checkpoint
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
+from perpo.train.outputs.saving import save_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -37,9 +37,9 @@ from perpo.models.lora import add_lora
 from perpo.records.training_record import read_record
 from perpo.sample.arguments import SampleArguments
 from perpo.sample.run import run_sampling
-from perpo.saving import save_checkpoint
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, new_model, new_processor, save_random_model
 from perpo.train.arguments import TrainArguments
+from perpo.train.outputs.saving import save_checkpoint
 
 TRUTH = "[0.10, 0.20, 0.50, 0.60]"
 QUESTIONS = 7

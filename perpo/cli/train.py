@@ -10,9 +10,9 @@ from typing import Any
 
 from perpo.common.arguments import parse_arguments
 from perpo.common.program import quiet_libraries, run_program
-from perpo.seed_checks import check_seed_flags
-from perpo.seed_flags import translate
 from perpo.train.arguments import TrainArguments
+from perpo.train.authors.checks import check_seed_flags
+from perpo.train.authors.flags import translate
 
 _DESCRIPTION = (
     "Train LoRA (and the projector) of a vision-language model: on candidates and their rewards "
@@ -55,7 +55,7 @@ def _main(argv: list[str]) -> None:
 
 
 def _merge(argv: list[str]) -> None:
-    from perpo import merge as merging
+    from perpo.train.outputs import merge as merging
 
     args = parse_arguments(merging.MergeArguments, argv, prog="perpo-train merge", description=merging.DESCRIPTION)
     quiet_libraries()

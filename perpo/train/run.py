@@ -22,7 +22,6 @@ from transformers import TrainerCallback, set_seed
 from transformers.integrations import TensorBoardCallback, WandbCallback
 from transformers.utils import is_torch_tf32_available
 
-from perpo.card import write_card
 from perpo.common.files import NotWritten
 from perpo.common.locks import only_process
 from perpo.common.processes import is_first_process
@@ -53,14 +52,14 @@ from perpo.models.checkpoints import (
 )
 from perpo.models.loading import chosen_dtype
 from perpo.models.prefix import base_model
-from perpo.probe import Probe
 from perpo.records.provenance import code_version, hardware, package_versions, peak_memory
 from perpo.records.training_record import FILE_NAME, LOG_NAME, SCHEMA_VERSION, filled, read_record, write_record
-from perpo.services import check_services, push, start_wandb
 from perpo.train.arguments import TrainArguments
 from perpo.train.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.train.distributed import deepspeed_config, processes
 from perpo.train.lists import Choice, ListDataset, choose, tokenize
+from perpo.train.outputs.card import write_card
+from perpo.train.outputs.services import check_services, push, start_wandb
 from perpo.train.passes import check_budget
 from perpo.train.policy import load_policy
 from perpo.train.quantization import check_machine
@@ -69,7 +68,8 @@ from perpo.train.resuming import Start, check_same_images, find_start, step_of
 from perpo.train.samplers import check_sampler
 from perpo.train.termination import Termination
 from perpo.train.trainer import PreferenceTrainer, training_arguments
-from perpo.validation import HeldOut, Validation, read_held_out
+from perpo.train.watching.probe import Probe
+from perpo.train.watching.validation import HeldOut, Validation, read_held_out
 
 
 def train(args: TrainArguments) -> Path:

@@ -22,11 +22,11 @@ from perpo.losses import BETA, GAMMA, dpo_loss, lipo_loss, perpo_loss, preferenc
 from perpo.models.adapters import shape_of
 from perpo.models.logps import candidate_logps
 from perpo.models.prefix import base_model, longest_shared
-from perpo.saving import load_checkpoint, save_checkpoint
 from perpo.train.arguments import TrainArguments
 from perpo.train.callbacks import EachEpochsOrder, FiniteGuard
 from perpo.train.distributed import Filled, deepspeed_config, full_weights, nanmeans, summed
 from perpo.train.lists import Collator, ListDataset, SimilarLengths
+from perpo.train.outputs.saving import load_checkpoint, save_checkpoint
 from perpo.train.passes import split
 from perpo.train.policy import Policy
 from perpo.train.termination import let_parent_decide

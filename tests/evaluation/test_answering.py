@@ -16,7 +16,7 @@ from perpo.errors import PerpoError
 from perpo.models.loaded import LoadedModel, render_prompt
 from perpo.models.loading import load_model
 from perpo.models.lora import add_lora
-from perpo.saving import save_checkpoint
+from perpo.train.outputs.saving import save_checkpoint
 from perpo_eval.lmms_model import PerpoModel, _settings
 
 QUESTIONS = [

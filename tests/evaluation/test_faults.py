@@ -23,7 +23,7 @@ from perpo.errors import PerpoError
 from perpo.models.loading import load_model
 from perpo.models.lora import add_lora
 from perpo.records.store import Run, read_run
-from perpo.saving import save_checkpoint
+from perpo.train.outputs.saving import save_checkpoint
 from perpo_eval import lmms_model
 from perpo_eval.cli import EvalArguments
 from perpo_eval.runner import evaluate

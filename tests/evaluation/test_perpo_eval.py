@@ -28,9 +28,9 @@ from perpo.models.lora import add_lora
 from perpo.records.run_record import SAMPLE_COLUMNS, sample_key
 from perpo.records.store import Run, read_run
 from perpo.records.training_record import read_record
-from perpo.saving import save_checkpoint
 from perpo.stats import clustered_mean
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
+from perpo.train.outputs.saving import save_checkpoint
 from perpo_eval import runner
 from perpo_eval.cli import EvalArguments, main
 from perpo_eval.runner import evaluate

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from perpo.errors import PerpoError
 from perpo.models.loading import load_model
 from perpo.models.lora import add_lora
-from perpo.saving import load_checkpoint, save_checkpoint
+from perpo.train.outputs.saving import load_checkpoint, save_checkpoint
 
 PREFIX = "base_model.model."
 NOW = f"{PREFIX}model.language_model."

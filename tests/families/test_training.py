@@ -13,12 +13,12 @@ import torch
 
 from perpo.data import read_preferences
 from perpo.engines.shared_image import answer
-from perpo.merge import MergeArguments, merge
 from perpo.models.loaded import render_prompt
 from perpo.models.loading import load_model
 from perpo.models.logps import candidate_logps
 from perpo.train.arguments import TrainArguments
 from perpo.train.lists import Collator, ListDataset, choose, tokenize
+from perpo.train.outputs.merge import MergeArguments, merge
 from perpo.train.policy import load_policy
 from perpo.train.run import train
 

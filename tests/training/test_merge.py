@@ -144,7 +144,7 @@ def test_a_failure_leaves_nothing(options, adapter, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("no")
 
-    monkeypatch.setattr("perpo.card.write_card", fail)
+    monkeypatch.setattr("perpo.train.outputs.card.write_card", fail)
     words = ["merge", f"--model={options['model']}", f"--adapter={adapter}", f"--output={tmp_path / 'new'}"]
     assert main(words) == 3
     assert list(tmp_path.iterdir()) == []

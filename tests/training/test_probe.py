@@ -12,11 +12,11 @@ import pytest
 from perpo.data import read_preferences
 from perpo.models.loading import load_model
 from perpo.models.logps import repeated_logps
-from perpo.probe import COLUMNS
 from perpo.records.training_record import read_record
 from perpo.train.arguments import TrainArguments
 from perpo.train.lists import Collator, ListDataset, choose, tokenize
 from perpo.train.run import train
+from perpo.train.watching.probe import COLUMNS
 
 
 @pytest.fixture(scope="module")

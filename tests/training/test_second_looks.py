@@ -48,7 +48,9 @@ def test_a_checkpoint_is_not_continued_over_another_run(options, tmp_path):
 
 def test_the_best_of_a_run_without_checkpoints_is_not_lost(options, tmp_path, monkeypatch, capsys):
     heights = iter([0.1, 0.5, 0.2, 0.1, 0.5, 0.2])
-    monkeypatch.setattr("perpo.validation.Validation._answered", lambda self: [(next(heights), True, False)])
+    monkeypatch.setattr(
+        "perpo.train.watching.validation.Validation._answered", lambda self: [(next(heights), True, False)]
+    )
     output = run(options, tmp_path / "run", save_steps=0)
     (output / "training.json").write_text(json.dumps(read_record(output) | {"status": "running"}))
     kept = (output / "best" / "adapter_model.safetensors").read_bytes()

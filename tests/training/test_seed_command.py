@@ -20,10 +20,10 @@ from transformers import CLIPVisionConfig, LlavaNextConfig, LlavaOnevisionConfig
 from perpo.cli.train import main
 from perpo.errors import PerpoError
 from perpo.records.training_record import read_record
-from perpo.seed_checks import check_seed_flags
-from perpo.seed_flags import SEED_FLAGS, seed_table, translate
 from perpo.tiny.model import ModelShape, save_random_model
 from perpo.train.arguments import TrainArguments
+from perpo.train.authors.checks import check_seed_flags
+from perpo.train.authors.flags import SEED_FLAGS, seed_table, translate
 
 # Copied from the README of the authors' repository, the stray \v included.
 COMMAND = r"""

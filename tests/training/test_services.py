@@ -15,11 +15,11 @@ from typing import ClassVar
 import pytest
 from huggingface_hub import ModelCard
 
-from perpo import services
 from perpo.cli.train import main
 from perpo.errors import PerpoError
 from perpo.records.training_record import read_record
 from perpo.train.arguments import TrainArguments
+from perpo.train.outputs import services
 from perpo.train.run import train
 
 
@@ -160,7 +160,7 @@ def hub():
 PUSH = """
 import json, sys
 from perpo.common.program import run_program
-from perpo.services import check_services, push
+from perpo.train.outputs.services import check_services, push
 from perpo.train.arguments import TrainArguments
 from perpo.records.training_record import read_record
 

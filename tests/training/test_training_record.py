@@ -11,7 +11,6 @@ import pytest
 
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import public_name
-from perpo.probe import COLUMNS
 from perpo.records.training_record import (
     TrainingRecord,
     json_schema,
@@ -23,6 +22,7 @@ from perpo.records.training_record import (
 )
 from perpo.train.arguments import TrainArguments
 from perpo.train.run import new_record, train
+from perpo.train.watching.probe import COLUMNS
 
 ROOT = Path(__file__).parents[2]
 

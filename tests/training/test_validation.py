@@ -27,7 +27,7 @@ from perpo.rewards import load_reward
 from perpo.rewards.asked import Asked
 from perpo.train.arguments import TrainArguments
 from perpo.train.run import train
-from perpo.validation import HeldOut, Validation, read_held_out
+from perpo.train.watching.validation import HeldOut, Validation, read_held_out
 
 STEPS = 4
 
@@ -121,7 +121,9 @@ def test_they_are_logged_beside_the_losses(validated):
 def test_the_best_adapter_is_kept_whole_with_its_step(options, tmp_path, monkeypatch):
     """Rewards that rise, fall, and reach the same height again: the first of the best is kept."""
     heights = iter([0.2, 0.4, 0.7, 0.3, 0.7])
-    monkeypatch.setattr("perpo.validation.Validation._answered", lambda self: [(next(heights), True, False)])
+    monkeypatch.setattr(
+        "perpo.train.watching.validation.Validation._answered", lambda self: [(next(heights), True, False)]
+    )
     output = train(TrainArguments(**options | {"eval_steps": 1}, output_dir=str(tmp_path / "run")))
     record, best = read_record(output), read_record(output / "best")
     assert record["validation"]["best"] == {
@@ -169,7 +171,7 @@ def test_boxes_have_an_accuracy(options, data, tmp_path, monkeypatch):
     rows = [{"image_path": f"{n}.png", "question": "where?", "answer": "[0.2, 0.2, 0.6, 0.6]"} for n in range(4)]
     held_out = lines(data / "boxes.jsonl", rows)
     changes = {"eval_data": held_out, "eval_reward": "iou", "eval_truth_frame": "original", "max_steps": 1}
-    monkeypatch.setattr("perpo.validation.Validation.on_step_end", lambda *args, **kwargs: None)
+    monkeypatch.setattr("perpo.train.watching.validation.Validation.on_step_end", lambda *args, **kwargs: None)
     output = train(TrainArguments(**options | changes, output_dir=str(tmp_path / "run")))
     (score,) = read_record(output)["validation"]["scores"]
     assert score["acc_50"] == 0.25

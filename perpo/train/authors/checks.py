@@ -30,7 +30,7 @@ def check_seed_flags(args: TrainArguments, checks: Mapping[str, str]) -> None:
 
     Args:
         args: The run's arguments.
-        checks: Values by flag, as `perpo.seed_flags.translate` gives them.
+        checks: Values by flag, as `perpo.train.authors.flags.translate` gives them.
 
     Raises:
         PerpoError: One of them does; or the model's small files cannot be read.

@@ -18,7 +18,6 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
 from perpo.boxes import PARTS, declared
-from perpo.card import write_card
 from perpo.common.files import recover_folder, replace_folder
 from perpo.common.redact import without_secrets
 from perpo.data import PreferenceRecord, Question, check_images, data_sha256, image_root_of, read_questions
@@ -31,6 +30,7 @@ from perpo.records.training_record import Score, ValidationInfo, write_record
 from perpo.rewards import RewardFunction, check_truths, load_reward, score
 from perpo.rewards.asked import Asked, asked_of
 from perpo.train.arguments import TrainArguments
+from perpo.train.outputs.card import write_card
 from perpo.train.resuming import BEST, best_step, step_of
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The flags of the authors' training command, and what each of them is here. Needs no torch.
 
-One table says it for the program and for docs/training.md: `python -m perpo.seed_flags` prints it as Markdown.
+One table says it for the program and for docs/training.md: `python -m perpo.train.authors.flags` prints it as Markdown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class SeedFlag:
         means: What it does, in a line of Markdown.
         argument: The argument of perpo-train that it sets, or None.
         values: The values that it may have, each with what the argument becomes (None leaves it); None for any.
-        checked: Whether its value is compared with the model or the run; see `perpo.seed_checks`.
+        checked: Whether its value is compared with the model or the run; see `perpo.train.authors.checks`.
         in_command: Whether the authors' command has it; their code declares the others.
         idle: Whether, by the other flags' values, there is nothing that it could act on; it is then left out, and said.
     """

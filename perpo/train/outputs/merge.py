@@ -92,7 +92,7 @@ def _write(args: MergeArguments, base: Path, folder: Path) -> None:
     }
     atomic_write_text(folder / FILE_NAME, json.dumps(record, indent=2) + "\n")
     if training is not None and training["steps"] is not None:
-        from perpo.card import write_card
+        from perpo.train.outputs.card import write_card
 
         write_card(folder, training, training["steps"])
 
