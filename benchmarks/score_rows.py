@@ -26,10 +26,10 @@ from measure import cost, resident_mib
 from PIL import Image
 
 from perpo.boxes import format_box
-from perpo.compare import read_scores
 from perpo.models.families import FAMILIES
 from perpo.records.run_record import SCHEMA_VERSION, ModelInfo, RunRecord, metric_of
 from perpo.records.store import Run, read_run, write_run
+from perpo.results.samples import read_scores
 from perpo_eval import scoring
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.documents import documents, fingerprint

@@ -134,7 +134,7 @@ def called_unchanged(images: int, most: int, loss: float, churn: float, trials: 
 
 def main() -> None:
     """Print the tables, and how long the largest comparison takes."""
-    from perpo.tables import Text
+    from perpo.results.text import Text
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=2000)

@@ -10,8 +10,8 @@ import numpy as np
 
 from perpo.benchmarks.metrics import BENCHMARKS
 from perpo.benchmarks.verdict_scores import FLIP_SCORES
-from perpo.compare import Scores
 from perpo.records.store import Run
+from perpo.results.samples import Scores
 
 """Scores by which a benchmark's samples are said to have got worse, the deciding one first."""
 

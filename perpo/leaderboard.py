@@ -1,9 +1,8 @@
 """A leaderboard of run records, measured and reported ones told apart; `perpo.leaderboard_files` renders it. No torch.
 
 A column is one metric of one task, or of a benchmark's average, by one judge where a judge gave it. In each column
-and for each base model the best value is bold where it is better than every other one: by
-`perpo.compare.metric_difference` on the same samples with p below 0.05, adjusted for the number of comparisons by
-Holm's method. Where that does not hold for some, those are its ties, and all of them carry "≈". A reported number has
+and for each base model the best value is bold where it is better than every other one on the same samples, with p below
+0.05 by `perpo.results.compare.metric_difference`, adjusted for the number of comparisons by Holm's method. Where that does not hold for some, those are its ties, and all of them carry "≈". A reported number has
 no interval and is never best or tied.
 """
 
@@ -20,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from perpo.benchmarks.metrics import BENCHMARKS, JUDGED, PRIMARY, Definition
-from perpo.compare import Scores, metric_difference, mismatches, other_versions, read_scores
 from perpo.errors import PerpoError
 from perpo.records.run_record import GroupResult, Metric, RunRecord, metric_of
 from perpo.records.store import Run
+from perpo.results.compare import metric_difference, mismatches, other_versions
+from perpo.results.samples import Scores, read_scores
 from perpo.stats import Difference, holm
 
 ALPHA = 0.05

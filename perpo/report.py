@@ -24,19 +24,12 @@ import numpy as np
 from perpo.benchmarks.metrics import BENCHMARKS, PRIMARY, Definition
 from perpo.benchmarks.verdict_scores import FLIP_SCORES
 from perpo.common.hints import did_you_mean
-from perpo.compare import (
-    Scores,
-    both_judged,
-    check_comparable,
-    metric_difference,
-    other_versions,
-    read_scores,
-    shared_samples,
-)
 from perpo.errors import PerpoError
 from perpo.flips import Flip, flips
 from perpo.records.run_record import GroupResult
 from perpo.records.store import Run
+from perpo.results.compare import both_judged, check_comparable, metric_difference, other_versions, shared_samples
+from perpo.results.samples import Scores, read_scores
 from perpo.stats import Difference, holm, minimum_detectable_effect
 
 Verdict = Literal["regressed", "inconclusive", "unchanged", "improved", "identical"]

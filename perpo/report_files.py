@@ -17,12 +17,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 from perpo.boxes import stored_box
-from perpo.colours import BASELINE, CANDIDATE, TRUTH
 from perpo.data.images import find_image, open_image
 from perpo.flips import Flip
 from perpo.report import ALPHA, Report, Row
+from perpo.results.colours import BASELINE, CANDIDATE, TRUTH
+from perpo.results.text import FRACTION, TINY_NOTE, Text, is_tiny, judge_note, literal, number, with_unit
 from perpo.stats import Difference
-from perpo.tables import FRACTION, TINY_NOTE, Text, is_tiny, judge_note, literal, number, with_unit
 
 COMMENT_LIMIT = 65_000
 """Bytes of Markdown: a comment on a pull request takes 65,536 characters, a step summary 1 MiB."""

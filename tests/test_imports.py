@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 TORCH_FREE = [
     "perpo.boxes.formats", "perpo.models.answer_format", "perpo.boxes.readings", "perpo.data.truths", "perpo",
     "perpo.boxes", "perpo.rewards", "perpo.models.families", "perpo.data", "perpo.records.run_record",
-    "perpo.records.store", "perpo.stats", "perpo.stats.discordance", "perpo.compare", "perpo.tables",
-    "perpo.run_tables", "perpo.benchmarks.metrics", "perpo.benchmarks.prompts", "perpo.train.arguments",
+    "perpo.records.store", "perpo.stats", "perpo.stats.discordance", "perpo.results.compare", "perpo.results.text",
+    "perpo.results.run_tables", "perpo.benchmarks.metrics", "perpo.benchmarks.prompts", "perpo.train.arguments",
     "perpo.cli.train", "perpo.cli.sample", "perpo.tiny", "perpo.tiny.world", "perpo_eval.cli", "perpo_eval.run_cli",
     "perpo_eval.recipe", "perpo_eval.experiment", "perpo_eval.suites", "perpo_eval.metrics.grounding",
     "perpo_eval.metrics.pope", "perpo_eval.metrics.ocr", "perpo_eval.scoring", "perpo_eval.documents",

@@ -14,7 +14,7 @@ from perpo import board_views, leaderboard, leaderboard_files
 from perpo.leaderboard import Board, Column, Row
 from perpo.records.run_record import RunRecord
 from perpo.records.store import Run
-from perpo.tables import cell
+from perpo.results.text import cell
 
 NO_JUDGE = "no judge"
 AVERAGES = "averages"

@@ -13,11 +13,11 @@ import streamlit as st
 from perpo.benchmarks.metrics import BENCHMARKS
 from perpo.benchmarks.right import RULES
 from perpo.boxes import stored_box
-from perpo.colours import RUNS, TRUTH
 from perpo.errors import PerpoError
 from perpo.records.run_record import SAMPLE_COLUMNS
 from perpo.records.store import Run
 from perpo.report_files import short
+from perpo.results.colours import RUNS, TRUTH
 from perpo_dashboard import pictures, stored, words
 from perpo_dashboard.pictures import Box
 from perpo_dashboard.show import escape, plain

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from perpo.colours import BASELINE, PALETTE
 from perpo.common.arguments import arg, parse_arguments
 from perpo.common.program import run_program
 from perpo.errors import PerpoError
+from perpo.results.colours import BASELINE, PALETTE
 
 DESCRIPTION = (
     "Show stored runs in a browser: leaderboard, comparisons, samples side by side, training, blind votes. "

@@ -13,9 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from perpo.benchmarks.right import RULES, Rule
-from perpo.compare import Scores, mismatches
 from perpo.records.run_record import RunRecord
 from perpo.records.store import Run
+from perpo.results.compare import mismatches
+from perpo.results.samples import Scores
 
 OUTCOMES = ("both right", "only A", "only B", "both wrong")
 """What two runs can come to on a sample that both have a score of."""

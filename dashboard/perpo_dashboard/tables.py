@@ -11,10 +11,10 @@ from pandas.io.formats.style import Styler
 
 from perpo import leaderboard_files
 from perpo.benchmarks.meanings import meaning, title
-from perpo.colours import BETTER, WORSE
 from perpo.leaderboard import Board, Column
 from perpo.records.run_record import Metric
-from perpo.tables import cell
+from perpo.results.colours import BETTER, WORSE
+from perpo.results.text import cell
 from perpo_dashboard.boards import judge_of
 
 GREY = "#808080"  # is read on white and on black

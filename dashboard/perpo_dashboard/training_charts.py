@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from perpo.colours import BASELINE, CANDIDATE
+from perpo.results.colours import BASELINE, CANDIDATE
 from perpo_dashboard.lists import BestOf, Candidate
 from perpo_dashboard.trainings import Metric, smoothed, thinned
 

@@ -10,9 +10,9 @@ import pandas as pd
 import streamlit as st
 
 from perpo.boxes import BoxFormat, parse_box
-from perpo.colours import BASELINE, CANDIDATE, RUNS, TRUTH
 from perpo.data.truths import row_format, says_format
 from perpo.errors import PerpoError
+from perpo.results.colours import BASELINE, CANDIDATE, RUNS, TRUTH
 from perpo_dashboard import lists, pictures, stored, training_charts, trainings
 from perpo_dashboard.lists import BestOf, Candidate, Preferences
 from perpo_dashboard.pictures import Box

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from perpo.colours import RUNS
 from perpo.errors import PerpoError
+from perpo.results.colours import RUNS
 from perpo_dashboard import stored, training_charts, trainings
 from perpo_dashboard.settings import settings
 from perpo_dashboard.show import escape, pick_many, reason

@@ -9,11 +9,11 @@ import pandas as pd
 import streamlit as st
 
 from perpo.boxes import stored_box
-from perpo.colours import BASELINE, CANDIDATE, TRUTH
 from perpo.errors import PerpoError
 from perpo.flips import Flip
 from perpo.report import Report
 from perpo.report_files import short, table, truth_of
+from perpo.results.colours import BASELINE, CANDIDATE, TRUTH
 from perpo_dashboard import charts, pictures
 from perpo_dashboard.pictures import Box
 from perpo_dashboard.show import PAGES, escape, label_of, plain, reason

@@ -8,9 +8,9 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from perpo.colours import BASELINE, CANDIDATE, PALETTE
 from perpo.errors import PerpoError
 from perpo.records.store import Run
+from perpo.results.colours import BASELINE, CANDIDATE, PALETTE
 from perpo_dashboard import tally, votes, voting
 from perpo_dashboard.show import escape, go, label_of, reason
 from perpo_dashboard.tally import Share, Tally

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Discriminator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from perpo.compare import Scores
 from perpo.errors import PerpoError
+from perpo.results.samples import Scores
 from perpo_dashboard import lines
 
 FILE_NAME = "votes.jsonl"

@@ -10,9 +10,9 @@ import numpy as np
 import streamlit as st
 
 from perpo.boxes import stored_box
-from perpo.colours import PALETTE
 from perpo.errors import PerpoError
 from perpo.records.store import Run
+from perpo.results.colours import PALETTE
 from perpo_dashboard import pictures, stored, votes
 from perpo_dashboard.pictures import Box
 from perpo_dashboard.settings import settings

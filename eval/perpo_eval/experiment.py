@@ -20,7 +20,7 @@ from perpo.data import Question, check_images, data_sha256, read_preferences, re
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import grounding_prompt, refused_pictures
 from perpo.records.store import read_run
-from perpo.tables import Leaderboard, leaderboard
+from perpo.results.experiment_table import Leaderboard, leaderboard
 from perpo_eval import runner
 from perpo_eval.recipe import DataFile, Experiment, Recipe, SampledData, TinyQuestions
 from perpo_eval.stage_arguments import evaluate_arguments, sample_arguments, stage_key, train_arguments

@@ -96,7 +96,7 @@ def show(path: Path, flags: JudgeFlags, *, as_json: bool) -> int:
         as_json: Whether run.json is printed instead of the tables.
     """
     from perpo.records.store import read_run
-    from perpo.run_tables import answer_notes, run_texts
+    from perpo.results.run_tables import answer_notes, run_texts
 
     record = read_run(path).record
     if as_json:

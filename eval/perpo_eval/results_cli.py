@@ -51,7 +51,7 @@ class ExportArguments(Choice):
 def list_main(argv: list[str]) -> None:
     """Print a line for each run."""
     args = parse_arguments(ListArguments, argv, prog="perpo-eval list", description="List stored runs.")
-    from perpo.tables import Text
+    from perpo.results.text import Text
 
     runs = _chosen(args)
     rows = []
@@ -67,7 +67,7 @@ def show_main(argv: list[str]) -> None:
     args = parse_arguments(ShowArguments, argv, prog="perpo-eval show", description="Show a stored run's scores.")
     from perpo.records.run_record import to_json
     from perpo.records.store import resolve_run
-    from perpo.run_tables import run_texts
+    from perpo.results.run_tables import run_texts
 
     run = resolve_run(args.run, args.results)
     if args.json:
@@ -93,7 +93,7 @@ def export_main(argv: list[str]) -> None:
     runs = _chosen(args)
     found = leaderboard.boards(runs)
     if args.card is not None:
-        from perpo.model_index import update_card
+        from perpo.results.model_index import update_card
 
         count = update_card(args.card, runs[-1])
         print(f"{args.card}: {count} results of {runs[-1].record.run_id}", file=sys.stderr)

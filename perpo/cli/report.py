@@ -59,8 +59,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _trend(argv: list[str]) -> int:
     args = parse_arguments(TrendArguments, argv, prog="perpo-report trend", description="Follow a metric over runs.")
-    from perpo import trend
     from perpo.records.store import find_runs
+    from perpo.results import trend
 
     runs = [run for run in find_runs(args.results)[0] if run.record.source == "measured"]
     runs = [run for run in runs if args.name in (None, run.record.name)]

@@ -7,8 +7,8 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from perpo.compare import read_scores
 from perpo.records.store import Run, find_runs
+from perpo.results.samples import read_scores
 from perpo_dashboard.show import label_of
 
 

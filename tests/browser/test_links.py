@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import expect
 
-from perpo.compare import read_scores
 from perpo.records.store import find_runs
+from perpo.results.samples import read_scores
 from perpo_dashboard.outcomes import OUTCOMES
 from perpo_dashboard.show import PAGES, label_of
 

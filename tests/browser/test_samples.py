@@ -13,8 +13,8 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from visiting import Visitor
 
-from perpo.colours import BASELINE, CANDIDATE, TRUTH
-from perpo.compare import read_scores
+from perpo.results.colours import BASELINE, CANDIDATE, TRUTH
+from perpo.results.samples import read_scores
 from perpo_dashboard.show import label_of
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from perpo.benchmarks.right import RULES
-from perpo.compare import Scores
 from perpo.records.store import find_runs
+from perpo.results.samples import Scores
 from perpo_dashboard.outcomes import OUTCOMES, default_pair, pair, scopes
 
 NAN = float("nan")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from perpo.compare import read_scores
 from perpo.errors import PerpoError
+from perpo.results.samples import read_scores
 from perpo_dashboard import cards, stored
 from perpo_dashboard.notes import FILE_NAME, read_notes
 from perpo_dashboard.outcomes import OUTCOMES

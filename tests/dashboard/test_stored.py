@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perpo.compare import read_scores
 from perpo.errors import PerpoError
 from perpo.records.store import find_runs, read_run
+from perpo.results.samples import read_scores
 from perpo_dashboard import stored
 from perpo_dashboard.settings import Settings, settings
 

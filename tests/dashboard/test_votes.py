@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from perpo.compare import Scores
 from perpo.errors import PerpoError
+from perpo.results.samples import Scores
 from perpo_dashboard import votes
 from perpo_dashboard.votes import (
     Opened,

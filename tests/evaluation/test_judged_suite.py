@@ -23,17 +23,17 @@ from judge_server import Answer, Call, JudgeServer, good, judge_server
 from perpo import leaderboard, leaderboard_files
 from perpo.benchmarks.metrics import JUDGED, MMHAL_TYPES
 from perpo.common.arguments import parse_arguments
-from perpo.compare import read_scores
 from perpo.errors import PerpoError
-from perpo.model_index import update_card
 from perpo.records.run_record import Metric, metric_of
 from perpo.records.store import Run, read_run
 from perpo.report import compare_runs
 from perpo.report_files import as_json, junit, markdown, page
-from perpo.run_tables import run_texts
-from perpo.tables import judge_note
-from perpo.trend import history
-from perpo.trend import text as trend_text
+from perpo.results.model_index import update_card
+from perpo.results.run_tables import run_texts
+from perpo.results.samples import read_scores
+from perpo.results.text import judge_note
+from perpo.results.trend import history
+from perpo.results.trend import text as trend_text
 from perpo_eval import runner
 from perpo_eval.cli import EvalArguments, main
 from perpo_eval.judge_cli import JudgeArguments

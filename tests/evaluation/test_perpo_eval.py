@@ -20,7 +20,6 @@ from PIL import ImageFile
 
 from perpo.benchmarks.metrics import PRIMARY
 from perpo.boxes import iou
-from perpo.compare import paired_difference, read_scores
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
 from perpo.models.loading import load_model
@@ -28,6 +27,8 @@ from perpo.models.lora import add_lora
 from perpo.records.run_record import SAMPLE_COLUMNS, sample_key
 from perpo.records.store import Run, read_run
 from perpo.records.training_record import read_record
+from perpo.results.compare import paired_difference
+from perpo.results.samples import read_scores
 from perpo.stats import clustered_mean
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
 from perpo.train.outputs.saving import save_checkpoint

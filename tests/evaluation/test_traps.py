@@ -20,10 +20,11 @@ import torch
 import yaml
 
 from perpo.boxes import BoxFormat, iou, parse_box
-from perpo.compare import check_comparable, paired_difference, read_scores
 from perpo.errors import PerpoError
 from perpo.models.loading import load_model
 from perpo.records.store import Run, read_run
+from perpo.results.compare import check_comparable, paired_difference
+from perpo.results.samples import read_scores
 from perpo_eval import lmms_model
 from perpo_eval.benchmarks import GROUNDING
 from perpo_eval.cli import EvalArguments, main

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from perpo.records.store import find_runs, read_run
-from perpo.tables import leaderboard
+from perpo.results.experiment_table import leaderboard
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "results" / "tiny"

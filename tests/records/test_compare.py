@@ -1,4 +1,4 @@
-"""perpo.compare: pairing by sample, and refusing what does not belong together."""
+"""perpo.results.compare: pairing by sample, and refusing what does not belong together."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from perpo.benchmarks.metrics import Definition
-from perpo.compare import Scores, check_comparable, metric_difference, mismatches, paired_difference, read_scores
 from perpo.errors import PerpoError
+from perpo.results.compare import check_comparable, metric_difference, mismatches, paired_difference
+from perpo.results.samples import Scores, read_scores
 from perpo.stats import clustered_mean
 
 

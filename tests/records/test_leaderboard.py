@@ -16,11 +16,11 @@ from scipy.stats import ttest_rel
 from statsmodels.stats.multitest import multipletests
 
 from perpo import leaderboard
-from perpo.compare import read_scores
 from perpo.errors import PerpoError
 from perpo.leaderboard import boards
 from perpo.leaderboard_files import frame, render, text
 from perpo.records.store import find_runs
+from perpo.results.samples import read_scores
 from perpo_eval.cli import main
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"

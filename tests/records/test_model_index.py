@@ -1,4 +1,4 @@
-"""perpo.model_index: what a model card says, read back by the hub's own library."""
+"""perpo.results.model_index: what a model card says, read back by the hub's own library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from perpo.errors import PerpoError
-from perpo.model_index import update_card
+from perpo.results.model_index import update_card
 from perpo_eval.cli import main
 
 ROWS = {"a": [("x", 1.0), ("y", 0.0)], "b": [("x", 1.0), ("z", 1.0)]}

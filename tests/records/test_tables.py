@@ -1,4 +1,4 @@
-"""perpo.tables: every number of the leaderboard is the record's, and is said where it came from."""
+"""perpo.results.text: every number of the leaderboard is the record's, and is said where it came from."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from perpo.compare import paired_difference, read_scores
 from perpo.errors import PerpoError
-from perpo.run_tables import answer_notes, run_texts
+from perpo.results.compare import paired_difference
+from perpo.results.experiment_table import leaderboard
+from perpo.results.run_tables import answer_notes, run_texts
+from perpo.results.samples import read_scores
+from perpo.results.text import TINY_NOTE, _pages, cell
 from perpo.stats import Estimate
-from perpo.tables import TINY_NOTE, _pages, cell, leaderboard
 
 TASKS = ("refshapes_testA", "refshapes_testB")
 

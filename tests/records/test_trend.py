@@ -1,4 +1,4 @@
-"""perpo.trend and perpo-report trend."""
+"""perpo.results.trend and perpo-report trend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from perpo.cli.report import main
 from perpo.errors import PerpoError
 from perpo.records.store import Run, write_run
-from perpo.trend import history, picture, text
+from perpo.results.trend import history, picture, text
 
 
 def over_time(make_run, *values: float) -> list[Run]:

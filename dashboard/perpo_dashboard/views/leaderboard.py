@@ -9,9 +9,10 @@ from typing import Any
 
 import streamlit as st
 
-from perpo import board_views, colours, leaderboard, leaderboard_files
+from perpo import board_views, leaderboard, leaderboard_files
 from perpo.leaderboard import Board, Column
 from perpo.records.store import SAMPLES_FILE, Run, slug
+from perpo.results import colours
 from perpo.stats import Difference
 from perpo_dashboard import boards, stored, tables
 from perpo_dashboard.show import empty, escape, go, label_of, tell_misread, tell_unknown

@@ -7,12 +7,13 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from perpo import report_files, trend
+from perpo import report_files
 from perpo.benchmarks.meanings import meaning, title
 from perpo.benchmarks.metrics import BENCHMARKS, PRIMARY
 from perpo.errors import PerpoError
 from perpo.records.store import Run
 from perpo.report import THRESHOLD, Report
+from perpo.results import trend
 from perpo_dashboard import stored, verdicts
 from perpo_dashboard.outcomes import default_pair
 from perpo_dashboard.settings import settings

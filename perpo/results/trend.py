@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from perpo.benchmarks.metrics import BENCHMARKS, JUDGED, PRIMARY
-from perpo.colours import PALETTE
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.records.run_record import Metric, RunRecord, metric_of
 from perpo.records.store import Run
-from perpo.tables import FRACTION, INTERVAL_NOTE, Text, cell
+from perpo.results.colours import PALETTE
+from perpo.results.text import FRACTION, INTERVAL_NOTE, Text, cell
 
 if TYPE_CHECKING:
     import altair as alt

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from perpo.benchmarks.metrics import BENCHMARKS, JUDGE_READINGS, JUDGED, POPE_SPLITS
 from perpo.records.run_record import GroupResult, Metric, RunRecord, TaskResult, metric_of
-from perpo.tables import FRACTION, INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, with_unit
+from perpo.results.text import FRACTION, INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, with_unit
 
 POPE_NOTE = (
     "F1 counts a yes to an object that is there. The number that the LLaVA papers print for POPE is the mean F1 of the "
