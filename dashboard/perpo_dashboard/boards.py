@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from perpo import board_views, leaderboard, leaderboard_files
-from perpo.leaderboard import Board, Column, Row
 from perpo.records.run_record import RunRecord
 from perpo.records.store import Run
+from perpo.results.leaderboard import board as leaderboard
+from perpo.results.leaderboard import files, views
+from perpo.results.leaderboard.board import Board, Column, Row
 from perpo.results.text import cell
 
 NO_JUDGE = "no judge"
@@ -71,11 +72,11 @@ def ordered(found: Board, by: str) -> Board:
     """A leaderboard sorted by a key of `ORDERS` or by the title of a column, which need not be one of its own."""
     if by in ORDERS:
         what, last_first = ORDERS[by]
-        order = range(len(found.rows)) if what is None else board_views.by(found, what, last_first=last_first)
+        order = range(len(found.rows)) if what is None else views.by(found, what, last_first=last_first)
     else:
         column = next((each for each in found.columns if each.title == by), None)
-        order = range(len(found.rows)) if column is None else board_views.by_column(found, column)
-    return board_views.arranged(found, list(order), found.columns)
+        order = range(len(found.rows)) if column is None else views.by_column(found, column)
+    return views.arranged(found, list(order), found.columns)
 
 
 def split(found: Board) -> list[Board]:
@@ -91,7 +92,7 @@ def split(found: Board) -> list[Board]:
             columns, members = part[0] | columns, part[1] + members
         parts.append((columns, members))
     parts.sort(key=lambda part: min(part[1]))
-    made = [board_views.arranged(found, sorted(rows), _headline_first(found, columns)) for columns, rows in parts]
+    made = [views.arranged(found, sorted(rows), _headline_first(found, columns)) for columns, rows in parts]
     if len(made) == 1:
         return made
     return [dataclasses.replace(part, title=title) for part, title in zip(made, _titles(made), strict=True)]
@@ -132,13 +133,13 @@ def topic(column: Column) -> str:
 def only(found: Board, topics: Sequence[str]) -> Board:
     """The columns about some of `benchmarks`; all if none is named."""
     columns = [column for column in found.columns if not topics or topic(column) in topics]
-    return board_views.arranged(found, range(len(found.rows)), columns)
+    return views.arranged(found, range(len(found.rows)), columns)
 
 
 def bars(found: Board, columns: Sequence[Column]) -> pd.DataFrame:
     """What is drawn of some columns: run, method, source, column (its title), value, low, high and text."""
     lines: list[dict[str, Any]] = []
-    names = leaderboard_files.names(found)
+    names = files.names(found)
     for column in columns:
         for row, name in zip(found.rows, names, strict=True):
             metric = row.metrics.get(column)

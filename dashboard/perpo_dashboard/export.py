@@ -6,10 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from perpo import leaderboard, leaderboard_files, report_files
+from perpo import report_files
 from perpo.common.files import atomic_write_text
 from perpo.errors import PerpoError
 from perpo.report import Report
+from perpo.results.leaderboard import board as leaderboard
+from perpo.results.leaderboard import files as leaderboard_files
 
 PAGE = "index.html"
 

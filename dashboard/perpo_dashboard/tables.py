@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from perpo import leaderboard_files
 from perpo.benchmarks.meanings import meaning, title
-from perpo.leaderboard import Board, Column
 from perpo.records.run_record import Metric
 from perpo.results.colours import BETTER, WORSE
+from perpo.results.leaderboard import files
+from perpo.results.leaderboard.board import Board, Column
 from perpo.results.text import cell
 from perpo_dashboard.boards import judge_of
 
@@ -111,7 +111,7 @@ def styled(found: Board) -> tuple[Styler, int]:
     """
     records = [row.run.record for row in found.rows]
     about: dict[str, Any] = {
-        "run": leaderboard_files.names(found),
+        "run": files.names(found),
         "source": [[record.source] for record in records],
         "date": pd.to_datetime([record.when for record in records], utc=True),
     }

@@ -75,9 +75,10 @@ def show_main(argv: list[str]) -> None:
         return
     texts = run_texts(run.record)
     if not texts:  # reported numbers have no groups
-        from perpo import leaderboard, leaderboard_files
+        from perpo.results.leaderboard import board as leaderboard
+        from perpo.results.leaderboard import files
 
-        texts = [leaderboard_files.text(board) for board in leaderboard.boards([run])]
+        texts = [files.text(board) for board in leaderboard.boards([run])]
     for text in texts:
         text.show()
     print(f"run record: {run.path}", file=sys.stderr)
@@ -88,7 +89,8 @@ def export_main(argv: list[str]) -> None:
     args = parse_arguments(
         ExportArguments, argv, prog="perpo-eval export", description="Print a leaderboard of stored runs."
     )
-    from perpo import leaderboard, leaderboard_files
+    from perpo.results.leaderboard import board as leaderboard
+    from perpo.results.leaderboard import files
 
     runs = _chosen(args)
     found = leaderboard.boards(runs)
@@ -100,14 +102,14 @@ def export_main(argv: list[str]) -> None:
         return
     if args.format == "text":
         for board in found:
-            leaderboard_files.text(board).show()
+            files.text(board).show()
     elif args.format in ("csv", "json") and len(found) > 1:
         raise PerpoError(
             f"these runs make {len(found)} tables: {', '.join(board.title for board in found)}",
             "choose the runs of one with --suite or --model",
         )
     else:
-        print("\n".join(leaderboard_files.render(board, args.format) for board in found), end="")
+        print("\n".join(files.render(board, args.format) for board in found), end="")
 
 
 def _chosen(args: Choice) -> list[Run]:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from playwright.sync_api import TimeoutError, expect
 
-from perpo import board_views, leaderboard, leaderboard_files
 from perpo.records.store import find_runs
+from perpo.results.leaderboard import board as leaderboard
+from perpo.results.leaderboard import files, views
 from perpo_dashboard import boards
 
 NEXT_YEAR = f"{date.today().year + 1}-01-01"
@@ -44,8 +45,8 @@ def test_tables_filters_and_files_say_the_same(serve, visit, tiny_results) -> No
     (expected,) = _expected(tiny_results, boards.Choice(sources=["measured"]))
     rows = list(csv.DictReader(io.StringIO(_download(page, "CSV"))))
     assert [row["name"] for row in rows] == [row.label for row in expected.rows]
-    assert _download(page, "Markdown") == leaderboard_files.render(expected, "markdown")
-    assert _download(page, "LaTeX") == leaderboard_files.render(expected, "latex")
+    assert _download(page, "Markdown") == files.render(expected, "markdown")
+    assert _download(page, "LaTeX") == files.render(expected, "latex")
     assert visitor.errors() == []
 
 
@@ -64,9 +65,7 @@ def test_a_link_opens_what_its_sender_saw(serve, visit, tiny_results) -> None:
     told = _download(page, "Markdown")
     parts = _expected(tiny_results, boards.Choice(methods=["base", "PerPO"]))
     view = boards.only(boards.ordered(next(p for p in parts if "refcoco" in p.title), "base"), ["refcoco"])
-    assert told == leaderboard_files.render(
-        board_views.against(view, board_views.own_bases(view), "each run's own base"), "markdown"
-    )
+    assert told == files.render(views.against(view, views.own_bases(view), "each run's own base"), "markdown")
     assert "| +13.8 |" in told  # LLaVA-v1.5-7B on refcoco_val, 63.8 and 50.0 in the paper's table 1
     copied = page.url
     other = visit(serve(tiny_results))

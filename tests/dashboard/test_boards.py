@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from perpo import leaderboard, leaderboard_files
 from perpo.benchmarks.meanings import meaning, title
 from perpo.benchmarks.metrics import BENCHMARKS
-from perpo.leaderboard import Column
 from perpo.records.run_record import Metric
 from perpo.records.store import find_runs
+from perpo.results.leaderboard import board as leaderboard
+from perpo.results.leaderboard import files
+from perpo.results.leaderboard.board import Column
 from perpo_dashboard import boards, tables
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -126,14 +127,14 @@ def test_help_says_what_how_and_on_how_much(found) -> None:
 
 def test_cells_are_numbers_to_sort_by_and_texts_to_read(found) -> None:
     numbers, texts = tables.cells(found[0])
-    place = leaderboard_files.names(found[0]).index("tiny + SFT (sft-exact)")
+    place = files.names(found[0]).index("tiny + SFT (sft-exact)")
     column = "grounding average of 5 Acc@0.5"
     value = next(m for c, m in found[0].rows[place].metrics.items() if c.title == column)
     assert numbers[column][place] == pytest.approx(100 * value.value)
     assert texts[column][place] == f"{100 * value.value:.1f} ±{100 * (value.ci_high - value.ci_low) / 2:.1f}"
     tied = {texts[c.title][n][-1] for (n, c), mark in found[0].marks.items() if mark == "tied"}
     assert tied == {"≈"}
-    reported = leaderboard_files.names(found[0]).index("LLaVA-v1.5-7B")
+    reported = files.names(found[0]).index("LLaVA-v1.5-7B")
     assert texts[column][reported] == ""
     assert numbers[column].isna()[reported]
     assert texts["MMHal score, judge not named"][reported] == "2.11"

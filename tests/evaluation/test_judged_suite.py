@@ -20,7 +20,6 @@ import published_files
 import pytest
 from judge_server import Answer, Call, JudgeServer, good, judge_server
 
-from perpo import leaderboard, leaderboard_files
 from perpo.benchmarks.metrics import JUDGED, MMHAL_TYPES
 from perpo.common.arguments import parse_arguments
 from perpo.errors import PerpoError
@@ -28,6 +27,8 @@ from perpo.records.run_record import Metric, metric_of
 from perpo.records.store import Run, read_run
 from perpo.report import compare_runs
 from perpo.report_files import as_json, junit, markdown, page
+from perpo.results.leaderboard import board as leaderboard
+from perpo.results.leaderboard import files as leaderboard_files
 from perpo.results.model_index import update_card
 from perpo.results.run_tables import run_texts
 from perpo.results.samples import read_scores

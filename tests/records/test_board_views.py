@@ -1,4 +1,4 @@
-"""perpo.board_views: orders, columns and differences, derived by hand from the scores of made runs."""
+"""perpo.results.leaderboard.views: orders, columns and differences, derived by hand from the scores of made runs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from perpo.board_views import against, arranged, by, by_column, own_bases
-from perpo.leaderboard import boards
-from perpo.leaderboard_files import names, render
 from perpo.records.store import find_runs
+from perpo.results.leaderboard.board import boards
+from perpo.results.leaderboard.files import names, render
+from perpo.results.leaderboard.views import against, arranged, by, by_column, own_bases
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"
 

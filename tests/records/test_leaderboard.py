@@ -1,4 +1,4 @@
-"""perpo.leaderboard and perpo-eval list, show, export: marks derived by hand, formats read back."""
+"""perpo.results.leaderboard.board and perpo-eval list, show, export: marks derived by hand, formats read back."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 from scipy.stats import ttest_rel
 from statsmodels.stats.multitest import multipletests
 
-from perpo import leaderboard
 from perpo.errors import PerpoError
-from perpo.leaderboard import boards
-from perpo.leaderboard_files import frame, render, text
 from perpo.records.store import find_runs
+from perpo.results.leaderboard import board as leaderboard
+from perpo.results.leaderboard.board import boards
+from perpo.results.leaderboard.files import frame, render, text
 from perpo.results.samples import read_scores
 from perpo_eval.cli import main
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import streamlit as st
 
-from perpo import board_views, leaderboard, leaderboard_files
-from perpo.leaderboard import Board, Column
 from perpo.records.store import SAMPLES_FILE, Run, slug
 from perpo.results import colours
+from perpo.results.leaderboard import board as leaderboard
+from perpo.results.leaderboard import files
+from perpo.results.leaderboard import views as board_views
+from perpo.results.leaderboard.board import Board, Column
 from perpo.stats import Difference
 from perpo_dashboard import boards, stored, tables
 from perpo_dashboard.show import empty, escape, go, label_of, tell_misread, tell_unknown
@@ -28,7 +30,7 @@ def _difference(one: stored.Stamp, other: stored.Stamp, column: Column, _runs: t
 
 
 def differ(one: Run, other: Run, column: Column) -> Difference | None:
-    """As `perpo.leaderboard.difference`, taken once."""
+    """As `perpo.results.leaderboard.board.difference`, taken once."""
     mine, theirs = (stored.stamp(run.path / SAMPLES_FILE) for run in (one, other))
     return _difference(mine, theirs, column, (one, other))
 
@@ -98,7 +100,7 @@ def formed(found: Sequence[Board], topics: Sequence[str], to: str | None, order:
 def table(found: Board, *, early: bool = False) -> list[Run]:
     """The table; returns the runs whose rows are chosen, of which an early one knows none."""
     styler, first = tables.styled(found)
-    widest = max(map(len, leaderboard_files.names(found)))
+    widest = max(map(len, files.names(found)))
     config: dict[Any, Any] = {
         1: st.column_config.TextColumn("run", pinned=True, width=min(320, 40 + 7 * widest)),
         2: st.column_config.MultiselectColumn(
@@ -139,7 +141,7 @@ def actions(found: Board, chosen: Sequence[Run]) -> None:
         ):
             st.download_button(
                 name,
-                partial(leaderboard_files.render, found, kind),
+                partial(files.render, found, kind),
                 file_name=f"{slug(found.title.lower())}.{suffix}",
                 mime=mime,
                 icon=":material/download:",
@@ -207,7 +209,7 @@ def show_all(views: Sequence[Board]) -> None:
     for view in views:
         st.subheader(escape(view.title))
         actions(view, table(view))
-        told = leaderboard_files.notes(view)
+        told = files.notes(view)
         if view.baseline is not None and any(row.run.record.source == "measured" for row in view.rows):
             told.append("Green is better, orange is worse, where the 95% interval leaves out 0.")
         st.caption("  \n".join(map(escape, told)))

@@ -1,4 +1,4 @@
-"""A leaderboard of run records, measured and reported ones told apart; `perpo.leaderboard_files` renders it. No torch.
+"""A leaderboard of run records, measured and reported ones told apart; `perpo.results.leaderboard.files` renders it. No torch.
 
 A column is one metric of one task, or of a benchmark's average, by one judge where a judge gave it. In each column
 and for each base model the best value is bold where it is better than every other one on the same samples, with p below

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from perpo.leaderboard import Board, Column, judge_names
+from perpo.results.leaderboard.board import Board, Column, judge_names
 from perpo.results.text import INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, literal, with_unit
 
 

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from perpo.leaderboard import Board, Column, Differ, Row, difference
 from perpo.records.run_record import Metric
+from perpo.results.leaderboard.board import Board, Column, Differ, Row, difference
 
 
 def arranged(found: Board, order: Sequence[int], columns: Sequence[Column]) -> Board:
@@ -56,7 +56,7 @@ def against(found: Board, baselines: Sequence[Row | None], name: str, differ: Di
         found: The leaderboard.
         baselines: What is subtracted from each of its rows.
         name: What that is, in words.
-        differ: What takes the differences; by default `perpo.leaderboard.difference`.
+        differ: What takes the differences; by default `perpo.results.leaderboard.board.difference`.
     """
     rows = []
     for row, baseline in zip(found.rows, baselines, strict=True):

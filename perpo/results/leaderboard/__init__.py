@@ -1,0 +1,1 @@
+"""The leaderboard: rows and columns, sorted or as differences, as files."""
