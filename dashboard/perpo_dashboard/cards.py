@@ -16,8 +16,8 @@ from perpo.boxes import stored_box
 from perpo.errors import PerpoError
 from perpo.records.run_record import SAMPLE_COLUMNS
 from perpo.records.store import Run
-from perpo.report_files import short
 from perpo.results.colours import RUNS, TRUTH
+from perpo.results.regression.text import short
 from perpo_dashboard import pictures, stored, words
 from perpo_dashboard.pictures import Box
 from perpo_dashboard.show import escape, plain

@@ -8,8 +8,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from perpo.report import Report
 from perpo.results.colours import BASELINE, CANDIDATE, PALETTE
+from perpo.results.regression.report import Report
 from perpo_dashboard.breakdown import Row
 
 _VERDICTS = {

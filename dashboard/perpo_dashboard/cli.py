@@ -151,8 +151,8 @@ def _export(argv: list[str]) -> None:
         raise PerpoError(f"--run names {len(args.run)} runs, two are compared", "--run BASELINE --run CANDIDATE")
     _check_folders(*args.media)
     from perpo.records.store import resolve_run
-    from perpo.report import compare_runs
-    from perpo.report_files import headline
+    from perpo.results.regression.report import compare_runs
+    from perpo.results.regression.text import headline
     from perpo_dashboard import export
 
     baseline, candidate = (resolve_run(text, args.results) for text in args.run)

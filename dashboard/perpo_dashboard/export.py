@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from perpo import report_files
 from perpo.common.files import atomic_write_text
 from perpo.errors import PerpoError
-from perpo.report import Report
 from perpo.results.leaderboard import board as leaderboard
 from perpo.results.leaderboard import files as leaderboard_files
+from perpo.results.regression import page
+from perpo.results.regression import text as report_files
+from perpo.results.regression.report import Report
 
 PAGE = "index.html"
 
@@ -43,7 +44,7 @@ def write(report: Report, folder: Path, roots: Sequence[Path]) -> Path:
     try:
         for name, text in files.items():
             atomic_write_text(folder / name, text)
-        atomic_write_text(folder / PAGE, report_files.page(report, roots, beside=list(files)))  # last: it names them
+        atomic_write_text(folder / PAGE, page.page(report, roots, beside=list(files)))  # last: it names them
     except OSError as error:
         raise PerpoError(
             f"{folder} cannot be written to: {error.strerror}", "give another --out", exit_code=3

@@ -21,7 +21,7 @@ from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run, Unreadable, oldest_first, read_run, run_files
 from perpo.records.training_record import FILE_NAME as TRAINING_FILE
 from perpo.records.training_record import LOG_NAME
-from perpo.report import THRESHOLD, Report, compare_runs
+from perpo.results.regression.report import THRESHOLD, Report, compare_runs
 from perpo.results.samples import Scores, read_scores
 from perpo_dashboard import lists, outcomes
 from perpo_dashboard.lists import BestOf, Preferences

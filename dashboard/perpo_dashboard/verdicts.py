@@ -10,10 +10,10 @@ import streamlit as st
 
 from perpo.boxes import stored_box
 from perpo.errors import PerpoError
-from perpo.flips import Flip
-from perpo.report import Report
-from perpo.report_files import short, table, truth_of
 from perpo.results.colours import BASELINE, CANDIDATE, TRUTH
+from perpo.results.regression.flips import Flip
+from perpo.results.regression.report import Report
+from perpo.results.regression.text import short, table, truth_of
 from perpo_dashboard import charts, pictures
 from perpo_dashboard.pictures import Box
 from perpo_dashboard.show import PAGES, escape, label_of, plain, reason
@@ -47,7 +47,7 @@ def show(report: Report, columns: Sequence[str]) -> None:
 
     Args:
         report: The report.
-        columns: Which columns of `perpo.report_files.table` are shown, in this order.
+        columns: Which columns of `perpo.results.regression.text.table` are shown, in this order.
     """
     names = " against ".join(escape(short(run.record.name)) for run in (report.candidate, report.baseline))
     st.subheader(f":{_COLOURS[report.verdict]}[{report.verdict}]: {names}")

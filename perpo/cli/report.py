@@ -14,7 +14,7 @@ from perpo.common.program import run_program
 from perpo.errors import PerpoError
 
 if TYPE_CHECKING:
-    from perpo.report import Report, Waiver
+    from perpo.results.regression.report import Report, Waiver
 
 DESCRIPTION = (
     "Compare a candidate run with a baseline run, sample by sample. Exit code 1: it regressed. "
@@ -80,8 +80,8 @@ def _main(argv: list[str]) -> int:
     thresholds = _thresholds(args.threshold)
     waivers = _waivers(args.waivers)
     from perpo.records.store import resolve_run
-    from perpo.report import compare_runs
-    from perpo.report_files import headline, table
+    from perpo.results.regression.report import compare_runs
+    from perpo.results.regression.text import headline, table
 
     baseline, candidate = (resolve_run(text, args.results) for text in (args.baseline, args.candidate))
     report = compare_runs(
@@ -95,13 +95,14 @@ def _main(argv: list[str]) -> int:
 
 
 def _write(args: ReportArguments, report: Report) -> None:
-    from perpo import report_files
     from perpo.common.files import atomic_write_text
+    from perpo.results.regression import junit, page
+    from perpo.results.regression import text as report_files
 
     outputs: dict[Path | None, Any] = {
         args.markdown: lambda: report_files.markdown(report),
-        args.junit: lambda: report_files.junit(report),
-        args.html: lambda: report_files.page(report, [args.images] if args.images else []),
+        args.junit: lambda: junit.junit(report),
+        args.html: lambda: page.page(report, [args.images] if args.images else []),
         args.json: lambda: json.dumps(report_files.as_json(report), indent=1, ensure_ascii=False) + "\n",
     }
     for path, render in outputs.items():
@@ -127,7 +128,7 @@ def _thresholds(words: list[str]) -> dict[str, float]:
 def _waivers(path: Path | None) -> list[Waiver]:
     import yaml
 
-    from perpo.report import Waiver
+    from perpo.results.regression.report import Waiver
 
     if path is None:
         return []

@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import expect
 
 from perpo.records.store import find_runs, resolve_run
-from perpo.report import compare_runs
-from perpo.report_files import as_json, table
+from perpo.results.regression.report import compare_runs
+from perpo.results.regression.text import as_json, table
 from perpo_dashboard.cli import main
 from perpo_dashboard.show import label_of
 

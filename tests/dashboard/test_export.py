@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from perpo.records.store import resolve_run
-from perpo.report import compare_runs
-from perpo.report_files import as_json, headline
+from perpo.results.regression.report import compare_runs
+from perpo.results.regression.text import as_json, headline
 from perpo_dashboard.cli import main
 
 RESULTS = Path(__file__).parents[2] / "results"

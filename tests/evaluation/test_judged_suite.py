@@ -25,11 +25,13 @@ from perpo.common.arguments import parse_arguments
 from perpo.errors import PerpoError
 from perpo.records.run_record import Metric, metric_of
 from perpo.records.store import Run, read_run
-from perpo.report import compare_runs
-from perpo.report_files import as_json, junit, markdown, page
 from perpo.results.leaderboard import board as leaderboard
 from perpo.results.leaderboard import files as leaderboard_files
 from perpo.results.model_index import update_card
+from perpo.results.regression.junit import junit
+from perpo.results.regression.page import page
+from perpo.results.regression.report import compare_runs
+from perpo.results.regression.text import as_json, markdown
 from perpo.results.run_tables import run_texts
 from perpo.results.samples import read_scores
 from perpo.results.text import judge_note

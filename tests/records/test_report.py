@@ -1,4 +1,4 @@
-"""perpo.report, its files and perpo-report: verdicts derived by hand, hostile texts, exit codes."""
+"""perpo.results.regression.report, its files and perpo-report: verdicts derived by hand, hostile texts, exit codes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from statsmodels.stats.weightstats import DescrStatsW
 from perpo.cli.report import main
 from perpo.errors import PerpoError
 from perpo.records.store import read_run, write_run
-from perpo.report import Waiver, compare_runs
-from perpo.report_files import as_json, headline, junit, markdown, page
+from perpo.results.regression.junit import junit
+from perpo.results.regression.page import page
+from perpo.results.regression.report import Waiver, compare_runs
+from perpo.results.regression.text import as_json, headline, markdown
 
 SIZE = 1000  # with fewer images a loss of half a point may show in none of them
 

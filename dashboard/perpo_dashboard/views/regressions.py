@@ -7,13 +7,13 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from perpo import report_files
 from perpo.benchmarks.meanings import meaning, title
 from perpo.benchmarks.metrics import BENCHMARKS, PRIMARY
 from perpo.errors import PerpoError
 from perpo.records.store import Run
-from perpo.report import THRESHOLD, Report
 from perpo.results import trend
+from perpo.results.regression import junit, page, text
+from perpo.results.regression.report import THRESHOLD, Report
 from perpo_dashboard import stored, verdicts
 from perpo_dashboard.outcomes import default_pair
 from perpo_dashboard.settings import settings
@@ -26,10 +26,10 @@ FIRST = 4  # samples that are shown until somebody asks for all
 def files(report: Report) -> None:
     """What perpo-report writes."""
     kinds = (
-        ("HTML", "html", "text/html", partial(report_files.page, report, settings().roots)),
-        ("Markdown", "md", "text/markdown", partial(report_files.markdown, report)),
-        ("JUnit", "xml", "application/xml", partial(report_files.junit, report)),
-        ("JSON", "json", "application/json", lambda: json.dumps(report_files.as_json(report), indent=1)),
+        ("HTML", "html", "text/html", partial(page.page, report, settings().roots)),
+        ("Markdown", "md", "text/markdown", partial(text.markdown, report)),
+        ("JUnit", "xml", "application/xml", partial(junit.junit, report)),
+        ("JSON", "json", "application/json", lambda: json.dumps(text.as_json(report), indent=1)),
     )
     with st.container(horizontal=True, vertical_alignment="center"):
         for name, suffix, mime, made in kinds:

@@ -1,9 +1,10 @@
-"""A leaderboard of run records, measured and reported ones told apart; `perpo.results.leaderboard.files` renders it. No torch.
+"""A leaderboard of run records, measured and reported ones told apart; `files.py` beside it renders it. No torch.
 
 A column is one metric of one task, or of a benchmark's average, by one judge where a judge gave it. In each column
 and for each base model the best value is bold where it is better than every other one on the same samples, with p below
-0.05 by `perpo.results.compare.metric_difference`, adjusted for the number of comparisons by Holm's method. Where that does not hold for some, those are its ties, and all of them carry "≈". A reported number has
-no interval and is never best or tied.
+0.05 by `perpo.results.compare.metric_difference`, adjusted for the number of comparisons by Holm's method. Where that
+does not hold for some, those are its ties, and all of them carry "≈". A reported number has no interval and is never
+best or tied.
 """
 
 from __future__ import annotations

@@ -25,10 +25,10 @@ from perpo.benchmarks.metrics import BENCHMARKS, PRIMARY, Definition
 from perpo.benchmarks.verdict_scores import FLIP_SCORES
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.flips import Flip, flips
 from perpo.records.run_record import GroupResult
 from perpo.records.store import Run
 from perpo.results.compare import both_judged, check_comparable, metric_difference, other_versions, shared_samples
+from perpo.results.regression.flips import Flip, flips
 from perpo.results.samples import Scores, read_scores
 from perpo.stats import Difference, holm, minimum_detectable_effect
 
@@ -102,7 +102,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All of it; rendered by `perpo.report_files`."""
+    """All of it; rendered by `perpo.results.regression.text`."""
 
     baseline: Run
     candidate: Run

@@ -1,0 +1,1 @@
+"""The regression report: verdicts, samples that lost, as text, HTML and JUnit XML."""
