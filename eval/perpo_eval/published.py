@@ -16,8 +16,8 @@ from typing import Any
 
 from perpo.data.rows import read_rows
 from perpo.errors import PerpoError
-from perpo.prepare.hub import hub_folder
-from perpo.prepare.known import LLAVA_BENCH_QUESTIONS, MMHAL_QUESTIONS
+from perpo.prepare.hub.rows import hub_folder
+from perpo.prepare.published_counts import LLAVA_BENCH_QUESTIONS, MMHAL_QUESTIONS
 
 _IMAGES = "images"
 _LARGEST_IMAGE = 64 << 20
@@ -81,7 +81,7 @@ class Published:
             data: A folder, or "hub" to fetch them with their images.
 
         Raises:
-            PerpoError: They are not there, or not all; see `perpo.prepare.hub.hub_folder`.
+            PerpoError: They are not there, or not all; see `perpo.prepare.hub.rows.hub_folder`.
         """
         folder, commit = Path(data), None
         if data == "hub":

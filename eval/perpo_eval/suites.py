@@ -11,7 +11,7 @@ from perpo.common.code_digest import code_digest, module_file
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import files_digest
-from perpo.prepare.hub import HubTask, hub_rows, hub_tasks
+from perpo.prepare.hub.rows import HubTask, hub_rows, hub_tasks
 from perpo.prepare.parquet import file_metadata, shows_stored
 from perpo_eval.published import PUBLISHED, Published
 from perpo_eval.tiny_data import tiny_parquet, tiny_version

@@ -36,12 +36,12 @@ class _Command:
 _COMMANDS = {
     "refer": _Command(
         arguments.ReferArguments,
-        "perpo.prepare.refer:build",
+        "perpo.prepare.refer.rows:build",
         "RefCOCO, RefCOCO+ and RefCOCOg from the refer layout and COCO's train2014 images",
     ),
     "questions": _Command(
         arguments.QuestionsArguments,
-        "perpo.prepare.questions:build",
+        "perpo.prepare.refer.questions:build",
         "questions to sample answers to, from the training files that refer wrote",
     ),
     "pope": _Command(
@@ -51,27 +51,27 @@ _COMMANDS = {
     ),
     "fox": _Command(
         arguments.FoxArguments,
-        "perpo.prepare.pages:build_fox",
+        "perpo.prepare.pages.fox:build_fox",
         "Fox's English and Chinese pages from its folder focus_benchmark_test",
     ),
     "pages": _Command(
         arguments.PagesArguments,
-        "perpo.prepare.pages:build_folder",
+        "perpo.prepare.pages.fox:build_folder",
         "pages of your own: a folder of images, each with its text in a .txt of the same name",
     ),
     "jsonl": _Command(
         arguments.JsonlArguments,
-        "perpo.prepare.own:build",
+        "perpo.prepare.own_rows:build",
         "rows of your own: JSON, CSV or Parquet with image, question and answer",
     ),
     "hub": _Command(
         arguments.HubArguments,
-        "perpo.prepare.hub:build",
+        "perpo.prepare.hub.rows:build",
         "RefCOCO/+/g and POPE from the Hugging Face hub, at a pinned commit",
     ),
     "overlap": _Command(
         arguments.OverlapArguments,
-        "perpo.prepare.leaks:check_overlap",
+        "perpo.prepare.overlap.command:check_overlap",
         "whether training data show images of an evaluation (exit code 2), and the data without them (--output)",
     ),
     "wordnet": _Command(

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from perpo.boxes import Order, Scale
 from perpo.common.arguments import arg
 from perpo.errors import PerpoError
-from perpo.prepare.known import FoxLanguage, ReferSet
+from perpo.prepare.published_counts import FoxLanguage, ReferSet
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _OVERWRITE = "replace files that exist"

@@ -11,8 +11,8 @@ from perpo.common.hints import did_you_mean
 from perpo.data import check_identity, data_sha256
 from perpo.data.rows import Row, read_rows
 from perpo.errors import PerpoError, placed
-from perpo.prepare.known import POPE_IMAGES, POPE_ROWS, compare
 from perpo.prepare.parquet import RowFile, Written, check_image_files, check_outputs, image_cell, say, write_rows
+from perpo.prepare.published_counts import POPE_IMAGES, POPE_ROWS, compare
 
 if TYPE_CHECKING:
     from perpo.prepare.arguments import PopeArguments

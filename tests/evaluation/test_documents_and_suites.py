@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageFile
 from perpo.data import read_questions
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
-from perpo.prepare.known import HUB_REVISIONS
+from perpo.prepare.published_counts import HUB_REVISIONS
 from perpo.tiny.world import benchmark_rows
 from perpo_eval import suites
 from perpo_eval.benchmarks import BENCHMARKS, GROUNDING, OCR_PAGES, POPE

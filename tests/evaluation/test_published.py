@@ -14,7 +14,7 @@ import pytest
 
 from perpo.benchmarks.metrics import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES
 from perpo.errors import PerpoError
-from perpo.prepare.known import HUB_REVISIONS
+from perpo.prepare.published_counts import HUB_REVISIONS
 from perpo.tiny.world.judged import mmhal_rows, wild_rows
 from perpo_eval import published, suites
 from perpo_eval.published import PUBLISHED

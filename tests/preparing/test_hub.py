@@ -12,11 +12,12 @@ from datasets import Dataset, Features, Image, List, Value
 
 from perpo.cli.data import main
 from perpo.errors import PerpoError
-from perpo.prepare import hub, known
-from perpo.prepare.apart import tell_apart
-from perpo.prepare.known import HUB_REVISIONS
-from perpo.prepare.layout import Annotations, Ref
+from perpo.prepare import published_counts
+from perpo.prepare.hub import rows as hub
 from perpo.prepare.parquet import METADATA_KEY
+from perpo.prepare.published_counts import HUB_REVISIONS
+from perpo.prepare.refer.google_split import tell_apart
+from perpo.prepare.refer.layout import Annotations, Ref
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 # The types that the hub's data sets declare; boxes are float32 there.
@@ -79,8 +80,8 @@ def mixture(refer, fake_hub, noise, tmp_path, monkeypatch):
     unc = [ref for ref in refer.refs["refcoco"] if ref["split"] == "val"]
     google = [refer.refs["refcoco"][0], refer.refs["refcoco"][1], unc[1]]
     stored["lmms-lab-encoder/RefCOCO", None, "val"] = _grounding(refer, google + unc, noise, tmp_path)
-    monkeypatch.setitem(known.REFER_COUNTS["refcoco"], "val", (2, 3))
-    monkeypatch.setitem(known.HUB_GOOGLE_ROWS, "refcoco_val", 3)
+    monkeypatch.setitem(published_counts.REFER_COUNTS["refcoco"], "val", (2, 3))
+    monkeypatch.setitem(published_counts.HUB_GOOGLE_ROWS, "refcoco_val", 3)
     return asked
 
 
@@ -192,7 +193,7 @@ def test_popes_rows_are_written_in_their_columns(fake_hub, noise, tmp_path, monk
 
 def test_other_counts_and_missing_columns_are_refused(mixture, fake_hub, tmp_path, monkeypatch, capsys):
     stored, _ = fake_hub
-    monkeypatch.setitem(known.HUB_GOOGLE_ROWS, "refcoco_val", 4)
+    monkeypatch.setitem(published_counts.HUB_GOOGLE_ROWS, "refcoco_val", 4)
     assert _run(tmp_path, "--tasks", "refcoco_val") == 2
     assert "refcoco_val: expected 6 rows, found 5 rows" in capsys.readouterr().err
     key = ("lmms-lab-encoder/RefCOCO", None, "val")

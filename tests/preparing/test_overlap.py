@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from perpo.cli.data import main
-from perpo.prepare.overlap import ImageIdentity, ImageIndex, coco_number, find_matches
+from perpo.prepare.overlap.images import ImageIdentity, ImageIndex, coco_number, find_matches
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 
 from perpo.cli.data import main
 from perpo.data.images import open_image
-from perpo.prepare import own
+from perpo.prepare import own_rows
 
 SIZE = (200, 100)
 COLUMNS = [
@@ -166,9 +166,9 @@ def test_boxes_have_no_language(run, capsys):
 
 
 def test_a_box_can_be_read_alone():
-    assert own.read_box("(0.5, 0.5), (1, 1)", "0-1", "xyxy", SIZE) == [100, 50, 100, 50]
+    assert own_rows.read_box("(0.5, 0.5), (1, 1)", "0-1", "xyxy", SIZE) == [100, 50, 100, 50]
     with pytest.raises(ValueError, match="holds no box"):
-        own.read_box("", "pixels", "xyxy", SIZE)
+        own_rows.read_box("", "pixels", "xyxy", SIZE)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from perpo.cli.data import main
-from perpo.prepare import known
+from perpo.prepare import published_counts
 
 COLUMNS = ["question_id", "image", "question", "answer", "language", "file_name"]
 
@@ -15,8 +15,8 @@ COLUMNS = ["question_id", "image", "question", "answer", "language", "file_name"
 @pytest.fixture
 def fox(tmp_path, noise, monkeypatch):
     """Two English pages and one Chinese page, and known counts that fit."""
-    monkeypatch.setitem(known.FOX_PAGES, "en", 2)
-    monkeypatch.setitem(known.FOX_PAGES, "cn", 1)
+    monkeypatch.setitem(published_counts.FOX_PAGES, "en", 2)
+    monkeypatch.setitem(published_counts.FOX_PAGES, "cn", 1)
     root = tmp_path / "focus_benchmark_test"
     for language, texts in {"en": ["First page.", "Second\npage."], "cn": ["一页中文。"]}.items():
         entries = []
@@ -42,7 +42,7 @@ def test_fox_pages_keep_their_text_and_say_their_language(fox, tmp_path):
 
 
 def test_fox_pages_are_counted(fox, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(known.FOX_PAGES, "en", 112)
+    monkeypatch.setitem(published_counts.FOX_PAGES, "en", 112)
     words = ["fox", "--root", str(fox), "--output", str(tmp_path / "out")]
     assert main(words) == 2
     assert "Fox en: expected 112 pages, found 2 pages" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from perpo.errors import PerpoError
-from perpo.prepare.pickles import read_plain_pickle
+from perpo.prepare.refer.pickles import read_plain_pickle
 
 # [{'n': 2**40 (a long), 'sent': 'caf\xe9' (a str of bytes), u'raw': u'café'}, (1.5, True, None)] in protocol 2
 PROTOCOL_2 = (

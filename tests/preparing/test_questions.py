@@ -17,7 +17,7 @@ from perpo.common.arguments import parse_arguments
 from perpo.data import check_images, read_questions
 from perpo.data.images import open_image
 from perpo.models.families import FAMILIES
-from perpo.prepare.overlap import coco_number
+from perpo.prepare.overlap.images import coco_number
 from perpo.sample.arguments import SampleArguments
 
 

@@ -11,7 +11,7 @@ from datasets import Dataset, Image
 from PIL import Image as Pictures
 
 from perpo.cli.data import main
-from perpo.prepare import known
+from perpo.prepare import published_counts
 
 COLUMNS = [
     "question_id", "image", "question", "answer", "bbox", "iscrowd", "file_name", "image_id", "ref_id", "category_id",
@@ -123,11 +123,11 @@ def test_googles_evaluation_images_that_stay_in_are_counted_and_said(google, run
 
 
 def test_googles_counts_are_checked_before_images_are_kept_out(google, refer, run, monkeypatch, capsys):
-    for dataset, splits in known.REFER_COUNTS.items():
+    for dataset, splits in published_counts.REFER_COUNTS.items():
         for split in splits:
             refs = [ref for ref in refer.refs[dataset] if ref["split"] == split]
             count = (len(refs), sum(len(ref["sentences"]) for ref in refs))
-            monkeypatch.setitem(known.REFER_COUNTS[dataset], split, count)
+            monkeypatch.setitem(published_counts.REFER_COUNTS[dataset], split, count)
     assert run("--splits", "train", "--keep_out_google", counts=False) == 2
     expected = "refs of refcoco:google: expected 5000 val and 5000 test, found 1 val and 0 test"
     assert expected in capsys.readouterr().err
@@ -145,23 +145,23 @@ def test_other_counts_are_refused_and_the_known_ones_pass(run, monkeypatch, caps
     assert run("--datasets", "refcoco", "--splits", "testA", counts=False) == 2
     expected = "refcoco testA: expected 1975 refs and 5657 expressions, found 1 refs and 2 expressions"
     assert expected in capsys.readouterr().err
-    monkeypatch.setitem(known.REFER_COUNTS["refcoco"], "testA", (1, 2))
+    monkeypatch.setitem(published_counts.REFER_COUNTS["refcoco"], "testA", (1, 2))
     assert run("--datasets", "refcoco", "--splits", "testA", counts=False) == 0
     assert "as known" in capsys.readouterr().out
 
 
 def test_the_known_counts_add_up_to_the_published_totals():
     def expressions(dataset, splits):
-        return sum(known.REFER_COUNTS[dataset][split][1] for split in splits)
+        return sum(published_counts.REFER_COUNTS[dataset][split][1] for split in splits)
 
     # Evaluation splits: card of JierunChen/Ref-L4. All: 142,210 and 141,564 (Yu et al. 2016), 95,010 (UMD).
     assert expressions("refcoco", ("val", "testA", "testB")) == 21_586
     assert expressions("refcoco+", ("val", "testA", "testB")) == 21_373
     assert expressions("refcocog", ("val", "test")) == 14_498
-    assert expressions("refcoco", known.REFER_COUNTS["refcoco"]) == 142_210
-    assert expressions("refcoco+", known.REFER_COUNTS["refcoco+"]) == 141_564
-    assert expressions("refcocog", known.REFER_COUNTS["refcocog"]) == 95_010
-    objects = {name: sum(refs for refs, _ in splits.values()) for name, splits in known.REFER_COUNTS.items()}
+    assert expressions("refcoco", published_counts.REFER_COUNTS["refcoco"]) == 142_210
+    assert expressions("refcoco+", published_counts.REFER_COUNTS["refcoco+"]) == 141_564
+    assert expressions("refcocog", published_counts.REFER_COUNTS["refcocog"]) == 95_010
+    objects = {name: sum(refs for refs, _ in splits.values()) for name, splits in published_counts.REFER_COUNTS.items()}
     assert objects == {"refcoco": 50_000, "refcoco+": 49_856, "refcocog": 49_822}
 
 

@@ -12,14 +12,7 @@ from perpo.data.images import image_in_text, listing, short_name
 from perpo.data.row_formats import with_picture
 from perpo.data.rows import Row, open_parquet, parquet_batches, read_rows
 from perpo.errors import PerpoError, placed
-from perpo.prepare.overlap import (
-    ImageIdentity,
-    ImageIndex,
-    Match,
-    count_reasons,
-    find_matches,
-    sha256_of,
-)
+from perpo.prepare.overlap.images import ImageIdentity, ImageIndex, Match, count_reasons, find_matches, sha256_of
 from perpo.prepare.parquet import METADATA_KEY, check_outputs, say, whole_file
 from perpo.records.store import RUN_FILE, read_run
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from perpo.data.rows import Row
 from perpo.errors import PerpoError
-from perpo.prepare.layout import Ref
-from perpo.prepare.overlap import coco_number
+from perpo.prepare.overlap.images import coco_number
+from perpo.prepare.refer.layout import Ref
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -15,7 +15,7 @@ from perpo.data.placeholders import without_image
 from perpo.data.row_formats import plain_row, with_picture
 from perpo.data.rows import Row, read_rows
 from perpo.errors import PerpoError, placed
-from perpo.prepare.overlap import coco_number
+from perpo.prepare.overlap.images import coco_number
 from perpo.prepare.parquet import RowFile, Written, check_image_files, check_outputs, image_cell, write_rows
 
 if TYPE_CHECKING:

@@ -21,8 +21,6 @@ from perpo.data import data_sha256
 from perpo.data.images import image_size, listing
 from perpo.data.rows import Row
 from perpo.errors import PerpoError
-from perpo.prepare.known import GOOGLE_REFS, PARTITION, REFER_COUNTS, ReferSet, compare
-from perpo.prepare.layout import Annotations, Ref, count, read_annotations, read_refs, refs_file
 from perpo.prepare.parquet import (
     RowFile,
     Written,
@@ -32,6 +30,8 @@ from perpo.prepare.parquet import (
     say,
     write_rows,
 )
+from perpo.prepare.published_counts import GOOGLE_REFS, PARTITION, REFER_COUNTS, ReferSet, compare
+from perpo.prepare.refer.layout import Annotations, Ref, count, read_annotations, read_refs, refs_file
 
 if TYPE_CHECKING:
     from perpo.prepare.arguments import ReferArguments

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from perpo.benchmarks.metrics import POPE_SPLITS
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.prepare.apart import tell_apart
-from perpo.prepare.hub_columns import grounding_rows, pope_row
-from perpo.prepare.known import (
+from perpo.prepare.hub.columns import grounding_rows, pope_row
+from perpo.prepare.parquet import RowFile, Written, check_outputs, say, write_rows
+from perpo.prepare.published_counts import (
     HUB_GOOGLE_ROWS,
     HUB_REVISIONS,
     PARTITION,
@@ -23,8 +23,8 @@ from perpo.prepare.known import (
     ReferSet,
     compare,
 )
-from perpo.prepare.layout import Annotations, Ref, count, read_annotations, read_refs
-from perpo.prepare.parquet import RowFile, Written, check_outputs, say, write_rows
+from perpo.prepare.refer.google_split import tell_apart
+from perpo.prepare.refer.layout import Annotations, Ref, count, read_annotations, read_refs
 
 if TYPE_CHECKING:
     from datasets import Dataset

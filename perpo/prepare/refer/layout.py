@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from perpo.errors import PerpoError
-from perpo.prepare.known import REFER_SPLITS
-from perpo.prepare.pickles import read_plain_pickle
+from perpo.prepare.published_counts import REFER_SPLITS
+from perpo.prepare.refer.pickles import read_plain_pickle
 
 _INTS = ("ref_id", "ann_id", "image_id", "category_id")
 _REFETCH = "is it the right file, and whole?"

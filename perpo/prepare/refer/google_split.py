@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from perpo.prepare.layout import Annotations, Ref
-from perpo.prepare.overlap import coco_number
+from perpo.prepare.overlap.images import coco_number
+from perpo.prepare.refer.layout import Annotations, Ref
 
 _Key = tuple[int | None, tuple[float, ...]]
 

@@ -1,0 +1,43 @@
+"""Rows of pages of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from perpo.data.rows import Row
+from perpo.errors import PerpoError
+from perpo.prepare.parquet import image_cell
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page's image, what is asked about it ("" for the evaluation's own prompt), and its text."""
+
+    image: Path
+    question: str
+    text: str
+
+
+def page_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PerpoError(f"{path} can't be read as UTF-8 text: {error}", "convert it to UTF-8") from error
+
+
+def told_counts(pages: Sequence[Page]) -> dict[str, int]:
+    return {"rows": len(pages), "images": len({page.image for page in pages})}
+
+
+def page_rows(pages: Sequence[Page], language: str) -> Iterator[Row]:
+    for number, page in enumerate(pages):
+        yield {
+            "question_id": str(number),
+            "image": image_cell(page.image),
+            "question": page.question,
+            "answer": page.text,
+            "language": language,
+            "file_name": page.image.name,
+        }

@@ -1,0 +1,1 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg from their published files."""
