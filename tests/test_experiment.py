@@ -22,7 +22,7 @@ from perpo.records.store import find_runs, read_run
 from perpo.sample.arguments import SampleArguments
 from perpo.sample.run import run_sampling
 from perpo_dashboard.cli import DashboardArguments
-from perpo_eval.cli import EvalArguments
+from perpo_eval.arguments import EvalArguments
 from perpo_eval.run_cli import RunArguments, _say_what_next, main
 
 RECIPE = {

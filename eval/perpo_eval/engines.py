@@ -29,14 +29,15 @@ from perpo.models.checkpoints import (
 )
 from perpo.models.families import FAMILIES, Family, family_of, unlisted, with_declared
 from perpo.records.run_record import ModelInfo
-from perpo_eval.failures import MOST_ERRORS, read_answer
+from perpo_eval.arguments import MOST_ERRORS
+from perpo_eval.failures import read_answer
 from perpo_eval.responses import Response
 
 if TYPE_CHECKING:
     from lmms_eval.api.instance import Instance
     from lmms_eval.api.model import lmms
 
-    from perpo_eval.cli import EvalArguments
+    from perpo_eval.arguments import EvalArguments
 
 
 BATCH_SIZE = 16

@@ -9,9 +9,6 @@ from typing import Any
 from perpo.common.redact import without_secrets
 from perpo_eval.responses import Response
 
-MOST_ERRORS = 0.01
-"""The share of a run's questions that may go without an answer; with more the run is partial."""
-
 _LONGEST = 300
 
 # Texts that models of lmms-eval 0.7 make of an exception: those of servers (openai, async_openai, gemini; also of a

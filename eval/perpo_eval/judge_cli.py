@@ -4,40 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo.common.arguments import arg, default_of, next_command, parse_arguments
+from perpo.common.arguments import next_command, parse_arguments
 from perpo.errors import PerpoError
+from perpo_eval.arguments import JudgeArguments, JudgeFlags
 
 if TYPE_CHECKING:
     from perpo.records.run_record import RunRecord, TaskResult
     from perpo_eval.judged import Judge
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeFlags:
-    """Which judge is asked, and how. Its key is taken from the environment alone."""
-
-    judge_model: str | None = arg(
-        None, "who judges, by the name it has at --judge_base_url; its key: PERPO_JUDGE_API_KEY, else OPENAI_API_KEY"
-    )
-    judge_base_url: str = arg("https://api.openai.com/v1", "an OpenAI-compatible server, such as one's own vLLM")
-    judge_votes: int = arg(1, "how often each answer is judged; more give a standard error of the judge")
-    judge_swap: bool = arg(False, "show LLaVA-Bench's two answers in both orders (not the published protocol)")
-    judge_rps: float | None = arg(None, "at most so many calls are begun in a second")
-    judge_concurrency: int = arg(16, "at most so many calls are open at once")
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeArguments(JudgeFlags):
-    """What perpo-eval judge takes."""
-
-    run: str = arg(help="a run's folder, a folder of runs (its newest), or the id or name of a run in --output")
-    output: str = arg("results", "results folder, for the new run and for what judges answered")
-    name: str | None = arg(None, "what tables call the new run (default: as the old one)")
-    json: bool = arg(False, "print run.json's content on stdout instead of the tables")
 
 
 def judge_of(flags: JudgeFlags, output: str) -> Judge:
@@ -60,11 +37,6 @@ def judge_of(flags: JudgeFlags, output: str) -> Judge:
         votes=flags.judge_votes,
     )
     return Judge(settings, flags.judge_swap, Path(output) / CACHE_FOLDER)
-
-
-def given(flags: JudgeFlags) -> list[str]:
-    """The judge's flags that are not at their defaults."""
-    return [each.name for each in fields(JudgeFlags) if getattr(flags, each.name) != default_of(each)]
 
 
 def check_swap(flags: JudgeFlags, benchmarks: Collection[str]) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from perpo.benchmarks.metrics import JUDGED
 from perpo.boxes import PARTS, Resize
-from perpo.common.arguments import default_of
 from perpo.common.files import check_writable
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES, Family, family_of, unlisted, with_declared
@@ -21,24 +20,20 @@ from perpo.records import provenance
 from perpo.records.run_record import ModelInfo, RunRecord, sample_key
 from perpo.records.store import new_run_id, read_run, resolve_run, write_run
 from perpo_eval import scoring
+from perpo_eval.arguments import BOX_FLAGS, MOST_ERRORS, check_unused, command
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.engines import family_from
-from perpo_eval.failures import MOST_ERRORS
 from perpo_eval.judge_cli import check_swap, judge_of
 from perpo_eval.responses import Response
-from perpo_eval.storing import RunWriter, box_fields, check_family, command, misread, templates_of
+from perpo_eval.storing import RunWriter, box_fields, check_family, misread, templates_of
 from perpo_eval.suites import SUITE_VERSION, TaskData, TaskSpec, spec_of, suite_sha256
 from perpo_eval.versions import VERSIONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from perpo_eval.cli import EvalArguments
-    from perpo_eval.judge_cli import JudgeArguments
+    from perpo_eval.arguments import EvalArguments, JudgeArguments
     from perpo_eval.judged import Judge
-
-
-BOX_FLAGS = ("box_scale", "box_order", "box_frame")
 
 
 def score_responses(
@@ -189,12 +184,3 @@ def _known_spec(task: str) -> TaskSpec:
         raise PerpoError(
             f"the run has the task '{task}', which this perpo does not know", "use the perpo of then"
         ) from None
-
-
-def check_unused(args: EvalArguments, used: Sequence[str]) -> None:
-    """Refuse arguments that would be ignored."""
-    mode = next(name for name in ("rescore", "responses", "questions") if getattr(args, name) is not None)
-    for field in fields(args):
-        default = default_of(field)
-        if field.name not in (*used, mode) and getattr(args, field.name) != default:
-            raise PerpoError(f"--{field.name} has no use with --{mode}", f"leave --{field.name} out")

@@ -14,7 +14,7 @@ from perpo.common.arguments import arg, find_program, next_command, parse_argume
 from perpo.common.files import atomic_write_text
 from perpo.common.program import quiet_libraries, run_program
 from perpo.sample.arguments import SampleArguments
-from perpo_eval.cli import EvalArguments
+from perpo_eval.arguments import EvalArguments
 
 if TYPE_CHECKING:
     from perpo_eval.stages import Stage

@@ -22,17 +22,18 @@ from perpo.models.families import family_of
 from perpo.records import provenance
 from perpo.records.run_record import sample_key
 from perpo.records.training_record import read_record
+from perpo_eval.arguments import BOX_FLAGS, check_unused, given
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.engines import check_engine, family_from, load_engine
-from perpo_eval.judge_cli import check_swap, given, judge_of
-from perpo_eval.rescoring import BOX_FLAGS, check_unused, rescored, score_responses
+from perpo_eval.judge_cli import check_swap, judge_of
+from perpo_eval.rescoring import rescored, score_responses
 from perpo_eval.responses import ResponseJournal, read_responses
 from perpo_eval.storing import RunWriter, check_family, check_frame, templates_of
 from perpo_eval.suites import TaskData, TaskSpec, load_task, missing_tasks, select_tasks
 from perpo_eval.token_limits import token_limits
 
 if TYPE_CHECKING:
-    from perpo_eval.cli import EvalArguments
+    from perpo_eval.arguments import EvalArguments
     from perpo_eval.judged import Judge
 
 

@@ -13,7 +13,7 @@ from perpo.errors import PerpoError
 from perpo.models.checkpoints import adapter_digest, local_directory, resolve_model, weights_digest
 from perpo.sample.arguments import SampleArguments
 from perpo.train.arguments import TrainArguments, unused_by
-from perpo_eval.cli import EvalArguments
+from perpo_eval.arguments import EvalArguments
 
 if TYPE_CHECKING:
     from perpo_eval.recipe import Experiment, Recipe

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 from perpo.answers import after_prompt
 from perpo.benchmarks.prompts import asking_of
 from perpo.boxes.readings import Answered, other_reading
-from perpo.common.arguments import command_line
-from perpo.common.redact import without_secrets
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES, Family
 from perpo.records import provenance
 from perpo.records.run_record import SCHEMA_VERSION, ModelInfo, RunRecord
 from perpo.records.store import new_run_id, write_run
 from perpo_eval import scoring
+from perpo_eval.arguments import command
 from perpo_eval.benchmarks import BENCHMARKS
 from perpo_eval.engines import BATCH_SIZE
 from perpo_eval.responses import Response
@@ -33,8 +31,7 @@ from perpo_eval.versions import VERSIONS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from perpo_eval.cli import EvalArguments
-    from perpo_eval.judge_cli import JudgeArguments
+    from perpo_eval.arguments import EvalArguments
     from perpo_eval.judged import Judge
 
 ResponseOf = Callable[[str], Callable[[int, str], Response]]
@@ -239,9 +236,3 @@ def _prompt(task: TaskData, template: str, questions: Sequence[str] | None) -> s
         return benchmark.question("", template)
     kinds = {"{query}" if written else template for written in task.docs["as_written"]}
     return " or ".join(sorted(kinds))
-
-
-def command(args: EvalArguments | JudgeArguments, *subcommand: str) -> str:
-    """The command line that would repeat a run, without its secrets."""
-    words = shlex.split(command_line("perpo-eval", args, *subcommand))
-    return shlex.join(without_secrets(word) for word in words)

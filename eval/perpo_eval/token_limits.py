@@ -11,7 +11,7 @@ from perpo.errors import PerpoError
 from perpo_eval.suites import TaskSpec
 
 if TYPE_CHECKING:
-    from perpo_eval.cli import EvalArguments
+    from perpo_eval.arguments import EvalArguments
 
 _EMBEDDED_TOKENS = 64
 

@@ -25,7 +25,7 @@ from perpo.models.lora import add_lora
 from perpo.records.store import Run, read_run
 from perpo.train.outputs.saving import save_checkpoint
 from perpo_eval import lmms_model
-from perpo_eval.cli import EvalArguments
+from perpo_eval.arguments import EvalArguments
 from perpo_eval.runner import evaluate
 
 ROWS, QUESTIONS = 60, 45

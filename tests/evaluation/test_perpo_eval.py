@@ -33,7 +33,8 @@ from perpo.stats import clustered_mean
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
 from perpo.train.outputs.saving import save_checkpoint
 from perpo_eval import runner
-from perpo_eval.cli import EvalArguments, main
+from perpo_eval.arguments import EvalArguments
+from perpo_eval.cli import main
 from perpo_eval.runner import evaluate
 from perpo_eval.suites import TASKS_FOLDER
 

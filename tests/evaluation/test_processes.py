@@ -17,7 +17,7 @@ import torch
 
 from perpo.records.store import Run, read_run
 from perpo_eval import generation, lmms_model
-from perpo_eval.cli import EvalArguments
+from perpo_eval.arguments import EvalArguments
 from perpo_eval.engines import load_engine
 from perpo_eval.runner import evaluate
 

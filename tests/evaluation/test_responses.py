@@ -19,7 +19,8 @@ from perpo.models.families import FAMILIES
 from perpo.records.run_record import sample_key
 from perpo.records.store import Run, read_run
 from perpo_eval import benchmarks, lmms_model, runner
-from perpo_eval.cli import EvalArguments, main
+from perpo_eval.arguments import EvalArguments
+from perpo_eval.cli import main
 from perpo_eval.runner import evaluate
 from perpo_eval.suites import load_task, spec_of
 

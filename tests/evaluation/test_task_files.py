@@ -30,9 +30,9 @@ from perpo.tiny.world.judged import mmhal_rows, wild_rows
 from perpo.tiny.world.objects import object_rows
 from perpo.tiny.world.pages import page_rows
 from perpo_eval import suites
+from perpo_eval.arguments import EvalArguments, JudgeFlags
 from perpo_eval.benchmarks import BENCHMARKS
-from perpo_eval.cli import EvalArguments
-from perpo_eval.judge_cli import JudgeFlags, judge_of
+from perpo_eval.judge_cli import judge_of
 from perpo_eval.responses import Response
 from perpo_eval.runner import evaluate
 from perpo_eval.scoring import judge as judge_tables

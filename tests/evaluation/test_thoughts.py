@@ -9,8 +9,8 @@ import pytest
 from perpo.engines.chat import ChatServer
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
+from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks import GROUNDING, LLAVA_BENCH, OCR_PAGES, POPE
-from perpo_eval.cli import EvalArguments
 from perpo_eval.judge_settings import JudgeSettings
 from perpo_eval.judged import Judge
 from perpo_eval.metrics.pope import parse_answer, parse_answer_strict, score_answer

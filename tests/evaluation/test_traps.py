@@ -26,8 +26,9 @@ from perpo.records.store import Run, read_run
 from perpo.results.compare import check_comparable, paired_difference
 from perpo.results.samples import read_scores
 from perpo_eval import lmms_model
+from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks import GROUNDING
-from perpo_eval.cli import EvalArguments, main
+from perpo_eval.cli import main
 from perpo_eval.documents import documents
 from perpo_eval.metrics.grounding import score_box
 from perpo_eval.metrics.pope import parse_answer, parse_answer_strict

@@ -23,7 +23,7 @@ from perpo.models.loading import load_model
 from perpo.records.store import read_run
 from perpo.sample.arguments import SampleArguments
 from perpo.sample.run import run_sampling
-from perpo_eval.cli import EvalArguments
+from perpo_eval.arguments import EvalArguments
 from perpo_eval.runner import check, evaluate
 
 sides = st.integers(1, 3000)

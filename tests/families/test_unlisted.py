@@ -16,7 +16,7 @@ from perpo.sample.arguments import SampleArguments
 from perpo.sample.run import run_sampling
 from perpo.train.arguments import TrainArguments
 from perpo.train.run import train
-from perpo_eval.cli import EvalArguments
+from perpo_eval.arguments import EvalArguments
 from perpo_eval.runner import check, evaluate
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from perpo.cli.data import main
 from perpo.common.arguments import parse_arguments
-from perpo_eval.cli import EvalArguments
+from perpo_eval.arguments import EvalArguments
 
 PROGRAM = [sys.executable, "-m", "perpo.cli.data"]
 # Kills its own process, as kill -9 would, when the second group of rows is to be written.

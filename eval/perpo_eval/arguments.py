@@ -1,0 +1,115 @@
+"""What perpo-eval and its judge take; what is unused; the command that would repeat a run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from perpo.boxes import Frame, Order, Scale
+from perpo.common.arguments import arg, command_line, default_of
+from perpo.common.redact import without_secrets
+from perpo.errors import PerpoError
+
+MOST_ERRORS = 0.01
+"""The share of a run's questions that may go without an answer; with more the run is partial."""
+
+BOX_FLAGS = ("box_scale", "box_order", "box_frame")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerFlags:
+    """What is asked, of whom, and what becomes of it."""
+
+    suite: Literal["grounding", "pope", "ocr", "paper", "judged"] = arg("grounding", "which tasks and scores")
+    model: str | None = arg(None, "tiny (the embedded checkpoint; default), a Hugging Face folder, or a hub id")
+    adapter: str | None = arg(None, "folder of an adapter that perpo-train wrote")
+    data: str = arg("tiny", "tiny (the embedded world), hub, or a folder: what perpo-data wrote, or published files")
+    tasks: list[str] = arg([], "tasks to run (default: all of the suite that the data serve)")
+    limit: int | None = arg(None, "only the first so many samples of each task")
+    batch_size: int | None = arg(
+        None, "questions in one batch (default: 16; 1 for lmms:<model>); some answers in half precision depend on it"
+    )
+    max_new_tokens: int | str | None = arg(
+        None,
+        "where answers are cut: 2048 for all, or by task or benchmark: pope=1024,refcoco_val=512; models that think "
+        "need more (default: by benchmark, 64 for boxes to 2048 a page)",
+    )
+    temperature: float = arg(0.0, "0 takes the most probable token, more draws")
+    top_p: float = arg(1.0, "share of the probability that is drawn from")
+    seed: int = arg(0, "what is drawn depends on it, the question and the image alone; from 0 to 2^64 - 1")
+    prompt_style: Literal["paper", "lmms_eval"] = arg("paper", "grounding question: the paper's, or lmms-eval's longer")
+    engine: str = arg("perpo", "perpo, or lmms:<model> for any model that lmms-eval knows")
+    model_args: str = arg("", "for --engine lmms:<model>: name=value,name=value")
+    max_error_share: float = arg(
+        MOST_ERRORS, "for --engine lmms:<model>: with a larger share of failed requests the run is partial, exit code 3"
+    )
+    family: str | None = arg(None, "how boxes are written, for --engine lmms:<model>, --responses and unlisted types")
+    box_scale: Scale | None = arg(None, "what numbers of boxes count (default: the family's; says all without one)")
+    box_order: Order | None = arg(None, "which number is which: corners, y first, or width and height (default: same)")
+    box_frame: Frame | None = arg(None, "the picture that boxes refer to (default: the family's, for --engine perpo)")
+    name: str | None = arg(None, "what tables call this run (default: the model and adapter)")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = arg(
+        None, "type of the weights (default: bfloat16 on a GPU, float32 on the CPU)"
+    )
+    device: str | None = arg(None, "torch device (default: CUDA where there is one, else the CPU)")
+    output: str = arg("results", "results folder; the run lies in <output>/<model>/<run_id>")
+    questions: Path | None = arg(None, "write what would be asked to this JSON lines file, and stop")
+    responses: Path | None = arg(None, "score these answers instead of asking: JSON lines, sample_key and response")
+    rescore: Path | None = arg(None, "score the responses of this stored run again; needs no model and no data")
+    json: bool = arg(False, "print run.json's content on stdout instead of the table")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeFlags:
+    """Which judge is asked, and how. Its key is taken from the environment alone."""
+
+    judge_model: str | None = arg(
+        None, "who judges, by the name it has at --judge_base_url; its key: PERPO_JUDGE_API_KEY, else OPENAI_API_KEY"
+    )
+    judge_base_url: str = arg("https://api.openai.com/v1", "an OpenAI-compatible server, such as one's own vLLM")
+    judge_votes: int = arg(1, "how often each answer is judged; more give a standard error of the judge")
+    judge_swap: bool = arg(False, "show LLaVA-Bench's two answers in both orders (not the published protocol)")
+    judge_rps: float | None = arg(None, "at most so many calls are begun in a second")
+    judge_concurrency: int = arg(16, "at most so many calls are open at once")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalArguments(JudgeFlags, AnswerFlags):
+    """What perpo-eval takes."""
+
+    judge: Literal["model", "none"] = arg(
+        "model", "for --suite judged: model asks --judge_model; none keeps the answers, for perpo-eval judge"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeArguments(JudgeFlags):
+    """What perpo-eval judge takes."""
+
+    run: str = arg(help="a run's folder, a folder of runs (its newest), or the id or name of a run in --output")
+    output: str = arg("results", "results folder, for the new run and for what judges answered")
+    name: str | None = arg(None, "what tables call the new run (default: as the old one)")
+    json: bool = arg(False, "print run.json's content on stdout instead of the tables")
+
+
+def given(flags: JudgeFlags) -> list[str]:
+    """The judge's flags that are not at their defaults."""
+    return [each.name for each in fields(JudgeFlags) if getattr(flags, each.name) != default_of(each)]
+
+
+def check_unused(args: EvalArguments, used: Sequence[str]) -> None:
+    """Refuse arguments that would be ignored."""
+    mode = next(name for name in ("rescore", "responses", "questions") if getattr(args, name) is not None)
+    for field in fields(args):
+        default = default_of(field)
+        if field.name not in (*used, mode) and getattr(args, field.name) != default:
+            raise PerpoError(f"--{field.name} has no use with --{mode}", f"leave --{field.name} out")
+
+
+def command(args: EvalArguments | JudgeArguments, *subcommand: str) -> str:
+    """The command line that would repeat a run, without its secrets."""
+    words = shlex.split(command_line("perpo-eval", args, *subcommand))
+    return shlex.join(without_secrets(word) for word in words)
