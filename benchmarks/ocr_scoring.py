@@ -13,7 +13,7 @@ import string
 from measure import cost
 from nltk.metrics import distance
 
-from perpo_eval.metrics.ocr import edit_distance, score_page, wordnet_found
+from perpo_eval.scorers.ocr import edit_distance, score_page, wordnet_found
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from perpo.boxes import ImageSize
 from perpo.errors import PerpoError
 from perpo.models.families import Family
 from perpo_eval.documents import Row, RowFormat
-from perpo_eval.metrics.grounding import score_box
-from perpo_eval.metrics.ocr import score_page
-from perpo_eval.metrics.pope import parse_answer, score_answer
+from perpo_eval.scorers.grounding import score_box
+from perpo_eval.scorers.ocr import score_page
+from perpo_eval.scorers.pope import parse_answer, score_answer
 
 PromptStyle = Literal["paper", "lmms_eval"]
 

@@ -36,6 +36,7 @@ _ASKED_AND_SCORED = {
     "benchmarks": "perpo_eval.benchmarks",
     "documents": "perpo_eval.documents",
     "judge's question": "perpo_eval.judge_messages",
+    "judge's ratings": "perpo_eval.metrics.judged",
     "judge's verdicts": "perpo_eval.judged",
     "judge's error": "perpo_eval.judge_readings",
     "answers": "perpo.answers",
@@ -279,7 +280,7 @@ def suite_sha256() -> str:
     here = Path(__file__).parent
     files = {
         f"{job}/{path.relative_to(here / folder).as_posix()}": path
-        for job, folder in (("tasks", "tasks"), ("scorers", "metrics"), ("judge prompts", "judge_prompts"))
+        for job, folder in (("tasks", "tasks"), ("scorers", "scorers"), ("judge prompts", "judge_prompts"))
         for path in (here / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }

@@ -27,14 +27,14 @@ _JUDGED = {
 }
 _SOURCES = {
     "grounding": {
-        "scorer": "perpo_eval.metrics.grounding",
+        "scorer": "perpo_eval.scorers.grounding",
         "boxes": "perpo.boxes.frames",
         "box text": "perpo.boxes.text",
         "box formats": "perpo.boxes.formats",
         "families": "perpo.models.families",
     },
-    "pope": {"scorer": "perpo_eval.metrics.pope"},
-    "ocr": {"scorer": "perpo_eval.metrics.ocr"},
+    "pope": {"scorer": "perpo_eval.scorers.pope"},
+    "ocr": {"scorer": "perpo_eval.scorers.ocr"},
     "llava_bench": _JUDGED,
     "mmhal": _JUDGED,
 }

@@ -1,4 +1,4 @@
-"""perpo_eval.metrics.grounding against pycocotools' IoU and the rule of the papers."""
+"""perpo_eval.scorers.grounding against pycocotools' IoU and the rule of the papers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pycocotools.cocoeval import Params
 
 from perpo.boxes import BoxFormat, Frame
 from perpo.errors import PerpoError
-from perpo_eval.metrics.grounding import SCORES, score_box
+from perpo_eval.scorers.grounding import SCORES, score_box
 
 UNIT = BoxFormat("0-1")
 corner, side = st.integers(0, 99), st.integers(1, 100)

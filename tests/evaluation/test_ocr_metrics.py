@@ -1,4 +1,4 @@
-"""perpo_eval.metrics.ocr against NLTK's own functions in the order of Fox's script, and against closed forms."""
+"""perpo_eval.scorers.ocr against NLTK's own functions in the order of Fox's script, and against closed forms."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from nltk.metrics import f_measure, precision, recall
 from nltk.translate.meteor_score import meteor_score
 
 from perpo.prepare import wordnet
-from perpo_eval.metrics import ocr
-from perpo_eval.metrics.ocr import PageScores, score_page, wordnet_found
+from perpo_eval.scorers import ocr
+from perpo_eval.scorers.ocr import PageScores, score_page, wordnet_found
 
 DEBIAN = wordnet.DEBIAN  # before a test puts another folder in its place
 SYNSETS = {

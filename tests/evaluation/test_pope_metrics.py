@@ -1,4 +1,4 @@
-"""perpo_eval.metrics.pope against a statement of the official rule and counts of its own, also on POPE's labels."""
+"""perpo_eval.scorers.pope against a statement of the official rule and counts of its own, also on POPE's labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from perpo.benchmarks.metrics import BENCHMARKS
 from perpo.stats import clustered_ratio
-from perpo_eval.metrics.pope import STRICT, fraction, parse_answer, parse_answer_strict, score_answer, summary
+from perpo_eval.scorers.pope import STRICT, fraction, parse_answer, parse_answer_strict, score_answer, summary
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 SPLITS = ("random", "popular", "adversarial")

@@ -13,8 +13,8 @@ from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks import GROUNDING, LLAVA_BENCH, OCR_PAGES, POPE
 from perpo_eval.judge_settings import JudgeSettings
 from perpo_eval.judged import Judge
-from perpo_eval.metrics.pope import parse_answer, parse_answer_strict, score_answer
 from perpo_eval.responses import Response
+from perpo_eval.scorers.pope import parse_answer, parse_answer_strict, score_answer
 from perpo_eval.scoring import _scored, _truncated, score_names
 from perpo_eval.suites import TASKS, spec_of
 from perpo_eval.token_limits import token_limits
