@@ -30,7 +30,7 @@ from lmms_eval.api.instance import Instance, unwrap_generation_output
 
 from perpo.models.checkpoints import checkpoint_dir
 from perpo_eval.arguments import EvalArguments
-from perpo_eval.benchmarks import BENCHMARKS
+from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines import Engine, load_engine
 from perpo_eval.generation import make_requests
 from perpo_eval.media import recent_image

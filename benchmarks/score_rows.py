@@ -31,7 +31,7 @@ from perpo.records.run_record import SCHEMA_VERSION, ModelInfo, RunRecord, metri
 from perpo.records.store import Run, read_run, write_run
 from perpo.results.samples import read_scores
 from perpo_eval import scoring
-from perpo_eval.benchmarks import BENCHMARKS
+from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.documents import documents, fingerprint
 from perpo_eval.responses import Response
 from perpo_eval.suites import TASKS, TaskData

@@ -58,7 +58,8 @@ def test_a_wrong_metric_ends_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import score_rows
 
-    from perpo_eval.benchmarks import POPE, Scored
+    from perpo_eval.benchmarks.base import Scored
+    from perpo_eval.benchmarks.pope import POPE
 
     def broken(response: str, target: str, *rest: object) -> Scored:
         scored = POPE.score(response, target, (1, 1), score_rows.LLAVA)

@@ -23,7 +23,7 @@ from perpo.tiny.world.objects import (
     objects_of,
 )
 from perpo.tiny.world.scenes import Scene, Shape, draw, make_scene
-from perpo_eval.benchmarks import POPE
+from perpo_eval.benchmarks.pope import POPE
 
 NAMES = tuple("abcdefg")
 PICTURES = st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique=True), min_size=1, max_size=8)

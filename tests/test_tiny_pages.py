@@ -28,7 +28,7 @@ from perpo.tiny.world.pages import (
     page_rows,
 )
 from perpo.tiny.world.scenes import SIDE
-from perpo_eval.benchmarks import OCR_PAGES
+from perpo_eval.benchmarks.ocr import OCR_PAGES
 
 SPLITS = ("train", "val", "test")
 SERIF = 2

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +17,12 @@ from perpo.data.images import as_stored, image_problems, short_name
 from perpo.data.placeholders import without_image
 from perpo.data.rows import read_rows
 from perpo.errors import PerpoError, placed
+from perpo_eval.benchmarks.base import Row, RowFormat
 from perpo_eval.media import StoredImage, keep_image, locate_image
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Row = Mapping[str, Any]
 
 DOCUMENT_COLUMNS: dict[str, str] = {
     "source_id": "what the data set calls the sample; a second one of that name has #2 behind it",
@@ -36,27 +35,6 @@ DOCUMENT_COLUMNS: dict[str, str] = {
     "width": "in pixels",
     "height": "in pixels",
 }
-
-
-@dataclass(frozen=True)
-class RowFormat:
-    """How a benchmark's rows are read.
-
-    Attributes:
-        name: Whose columns they are, for messages.
-        columns: What a row must have, the image among them.
-        image_name: The column that names the image.
-        problem: What is wrong with a row that has its columns, or None.
-        samples: What a row asks: (source id, query, target) of each of its samples.
-        as_written: Whether a row's queries are whole questions, which are asked as they are.
-    """
-
-    name: str
-    columns: tuple[str, ...]
-    image_name: str
-    problem: Callable[[Row], str | None]
-    samples: Callable[[Row], list[tuple[str, str, Any]]]
-    as_written: Callable[[Row], bool] = lambda row: False
 
 
 def documents(rows: Iterable[Row], form: RowFormat, where: str, *, stored: bool = False) -> Dataset:

@@ -155,7 +155,7 @@ def make_requests(
 
 def _task_config(data: TaskData, template: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The task file's settings with the rows that were read before, and the family's prompt."""
-    from perpo_eval.benchmarks import BENCHMARKS
+    from perpo_eval.benchmarks.table import BENCHMARKS
     from perpo_eval.tasks.functions import doc_to_visual
 
     benchmark = BENCHMARKS[data.spec.benchmark]

@@ -1,8 +1,8 @@
 """The judged benchmarks as their authors published them: text files, and beside them the images.
 
 The images are in a folder `images`, or in a zip file that holds one. The same layout lies in a folder of one's own and
-in the authors' repositories on the hub. A row that is read here has the columns that `perpo_eval.benchmarks` asks for,
-with the image as a path, or as bytes where it is zipped.
+in the authors' repositories on the hub. A row that is read here has the columns that its benchmark asks for, with the
+image as a path, or as bytes where it is zipped.
 """
 
 from __future__ import annotations

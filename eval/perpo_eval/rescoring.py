@@ -21,7 +21,7 @@ from perpo.records.run_record import ModelInfo, RunRecord, sample_key
 from perpo.records.store import new_run_id, read_run, resolve_run, write_run
 from perpo_eval import scoring
 from perpo_eval.arguments import BOX_FLAGS, MOST_ERRORS, check_unused, command
-from perpo_eval.benchmarks import BENCHMARKS
+from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines import family_from
 from perpo_eval.judge_cli import check_swap, judge_of
 from perpo_eval.responses import Response

@@ -23,7 +23,7 @@ from perpo.records import provenance
 from perpo.records.run_record import sample_key
 from perpo.records.training_record import read_record
 from perpo_eval.arguments import BOX_FLAGS, check_unused, given
-from perpo_eval.benchmarks import BENCHMARKS
+from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines import check_engine, family_from, load_engine
 from perpo_eval.judge_cli import check_swap, judge_of
 from perpo_eval.rescoring import rescored, score_responses

@@ -18,7 +18,8 @@ from perpo.benchmarks.metrics import JUDGED, metrics_of
 from perpo.models.families import Family
 from perpo.records.run_record import GroupResult, Metric, TaskResult, sample_key
 from perpo_eval import judged
-from perpo_eval.benchmarks import BENCHMARKS, Benchmark
+from perpo_eval.benchmarks.base import Benchmark
+from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.judge_readings import readings
 from perpo_eval.responses import Response
 from perpo_eval.suites import TaskData, TaskSpec, spec_of

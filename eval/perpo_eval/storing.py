@@ -21,7 +21,7 @@ from perpo.records.run_record import SCHEMA_VERSION, ModelInfo, RunRecord
 from perpo.records.store import new_run_id, write_run
 from perpo_eval import scoring
 from perpo_eval.arguments import command
-from perpo_eval.benchmarks import BENCHMARKS
+from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines import BATCH_SIZE
 from perpo_eval.responses import Response
 from perpo_eval.suites import SUITE_VERSION, TaskData, TaskSpec, suite_sha256

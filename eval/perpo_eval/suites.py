@@ -33,7 +33,6 @@ SUITES: dict[str, tuple[str, ...]] = {
 SUITE_VERSION = "2"
 
 _ASKED_AND_SCORED = {
-    "benchmarks": "perpo_eval.benchmarks",
     "documents": "perpo_eval.documents",
     "judge's question": "perpo_eval.judge_messages",
     "judge's ratings": "perpo_eval.metrics.judged",
@@ -65,7 +64,7 @@ class TaskSpec:
 
     Attributes:
         name: As in the task files.
-        benchmark: A key of `perpo_eval.benchmarks.BENCHMARKS`.
+        benchmark: A key of `perpo_eval.benchmarks.table.BENCHMARKS`.
         dataset: Name of the data set, such as refcoco+.
         split: Name of the split.
         max_new_tokens: Where an answer is cut.
@@ -236,7 +235,7 @@ def load_task(spec: TaskSpec, data: str) -> TaskData:
     Raises:
         PerpoError: Rows or images that cannot be read.
     """
-    from perpo_eval.benchmarks import BENCHMARKS
+    from perpo_eval.benchmarks.table import BENCHMARKS
     from perpo_eval.documents import documents, fingerprint, hub_documents, parquet_documents
 
     form = BENCHMARKS[spec.benchmark].rows
@@ -280,7 +279,12 @@ def suite_sha256() -> str:
     here = Path(__file__).parent
     files = {
         f"{job}/{path.relative_to(here / folder).as_posix()}": path
-        for job, folder in (("tasks", "tasks"), ("scorers", "scorers"), ("judge prompts", "judge_prompts"))
+        for job, folder in (
+            ("tasks", "tasks"),
+            ("scorers", "scorers"),
+            ("benchmarks", "benchmarks"),
+            ("judge prompts", "judge_prompts"),
+        )
         for path in (here / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }

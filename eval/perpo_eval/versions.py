@@ -18,8 +18,13 @@ VERSIONS = {"grounding": "2", "pope": "2", "ocr": "2", "llava_bench": "2", "mmha
 
 DIGESTS = Path(__file__).with_name("scorer_digests.json")
 
-_ALL = {"answers": "perpo.answers", "metrics": "perpo.benchmarks.metrics", "benchmarks": "perpo_eval.benchmarks"}
+_ALL = {
+    "answers": "perpo.answers",
+    "metrics": "perpo.benchmarks.metrics",
+    "what a benchmark is": "perpo_eval.benchmarks.base",
+}
 _JUDGED = {
+    "benchmark": "perpo_eval.benchmarks.judged",
     "judge's question": "perpo_eval.judge_messages",
     "judge's ratings": "perpo_eval.metrics.judged",
     "judge's verdicts": "perpo_eval.judged",
@@ -27,14 +32,15 @@ _JUDGED = {
 }
 _SOURCES = {
     "grounding": {
+        "benchmark": "perpo_eval.benchmarks.grounding",
         "scorer": "perpo_eval.scorers.grounding",
         "boxes": "perpo.boxes.frames",
         "box text": "perpo.boxes.text",
         "box formats": "perpo.boxes.formats",
         "families": "perpo.models.families",
     },
-    "pope": {"scorer": "perpo_eval.scorers.pope"},
-    "ocr": {"scorer": "perpo_eval.scorers.ocr"},
+    "pope": {"benchmark": "perpo_eval.benchmarks.pope", "scorer": "perpo_eval.scorers.pope"},
+    "ocr": {"benchmark": "perpo_eval.benchmarks.ocr", "scorer": "perpo_eval.scorers.ocr"},
     "llava_bench": _JUDGED,
     "mmhal": _JUDGED,
 }

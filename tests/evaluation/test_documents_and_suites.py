@@ -21,7 +21,10 @@ from perpo.prepare.published_counts import HUB_REVISIONS
 from perpo.tiny.world import benchmark_rows
 from perpo_eval import suites
 from perpo_eval.arguments import EvalArguments
-from perpo_eval.benchmarks import BENCHMARKS, GROUNDING, OCR_PAGES, POPE
+from perpo_eval.benchmarks.grounding import GROUNDING
+from perpo_eval.benchmarks.ocr import OCR_PAGES
+from perpo_eval.benchmarks.pope import POPE
+from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.documents import documents, fingerprint, hub_documents, parquet_documents
 from perpo_eval.storing import templates_of
 from perpo_eval.tasks import functions

@@ -179,7 +179,7 @@ def test_nothing_is_left_behind_in_the_process(refcoco_folder, checkpoint, tmp_p
 
 
 def test_a_failing_scorer_fails_with_its_own_error(refcoco_folder, checkpoint, tmp_path, monkeypatch) -> None:
-    import perpo_eval.benchmarks as benchmarks
+    import perpo_eval.benchmarks.table as benchmarks
 
     def broken(*words: object) -> None:
         raise ZeroDivisionError("in the scorer")

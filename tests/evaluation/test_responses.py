@@ -18,8 +18,9 @@ from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
 from perpo.records.run_record import sample_key
 from perpo.records.store import Run, read_run
-from perpo_eval import benchmarks, lmms_model, runner
+from perpo_eval import lmms_model, runner
 from perpo_eval.arguments import EvalArguments
+from perpo_eval.benchmarks import table as benchmarks
 from perpo_eval.cli import main
 from perpo_eval.runner import evaluate
 from perpo_eval.suites import load_task, spec_of

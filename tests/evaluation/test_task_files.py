@@ -31,7 +31,7 @@ from perpo.tiny.world.objects import object_rows
 from perpo.tiny.world.pages import page_rows
 from perpo_eval import suites
 from perpo_eval.arguments import EvalArguments, JudgeFlags
-from perpo_eval.benchmarks import BENCHMARKS
+from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.judge_cli import judge_of
 from perpo_eval.responses import Response
 from perpo_eval.runner import evaluate

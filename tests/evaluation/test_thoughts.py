@@ -10,7 +10,10 @@ from perpo.engines.chat import ChatServer
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
 from perpo_eval.arguments import EvalArguments
-from perpo_eval.benchmarks import GROUNDING, LLAVA_BENCH, OCR_PAGES, POPE
+from perpo_eval.benchmarks.grounding import GROUNDING
+from perpo_eval.benchmarks.judged import LLAVA_BENCH
+from perpo_eval.benchmarks.ocr import OCR_PAGES
+from perpo_eval.benchmarks.pope import POPE
 from perpo_eval.judge_settings import JudgeSettings
 from perpo_eval.judged import Judge
 from perpo_eval.responses import Response

@@ -27,7 +27,7 @@ from perpo.results.compare import check_comparable, paired_difference
 from perpo.results.samples import read_scores
 from perpo_eval import lmms_model
 from perpo_eval.arguments import EvalArguments
-from perpo_eval.benchmarks import GROUNDING
+from perpo_eval.benchmarks.grounding import GROUNDING
 from perpo_eval.cli import main
 from perpo_eval.documents import documents
 from perpo_eval.runner import evaluate, write_questions

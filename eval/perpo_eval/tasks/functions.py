@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 from perpo.benchmarks.metrics import BENCHMARKS as METRICS
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
-from perpo_eval.benchmarks import GROUNDING, OCR_PAGES, POPE, Benchmark
+from perpo_eval.benchmarks.base import Benchmark
+from perpo_eval.benchmarks.grounding import GROUNDING
+from perpo_eval.benchmarks.ocr import OCR_PAGES
+from perpo_eval.benchmarks.pope import POPE
 from perpo_eval.documents import hub_documents, parquet_documents
 from perpo_eval.media import recent_image
 from perpo_eval.tiny_data import tiny_parquet

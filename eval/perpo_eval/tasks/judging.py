@@ -18,7 +18,8 @@ from perpo.benchmarks.metrics import BENCHMARKS as METRICS
 from perpo.benchmarks.metrics import score_names
 from perpo.common.files import cache_folder
 from perpo_eval.arguments import JudgeFlags
-from perpo_eval.benchmarks import LLAVA_BENCH, MMHAL, Benchmark
+from perpo_eval.benchmarks.base import Benchmark
+from perpo_eval.benchmarks.judged import LLAVA_BENCH, MMHAL
 from perpo_eval.documents import documents, parquet_documents
 from perpo_eval.judge_cli import judge_of
 from perpo_eval.judged import Judge

@@ -1,0 +1,70 @@
+"""Referring expressions: a box for an expression."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from perpo.benchmarks.prompts import LMMS_EVAL_GROUNDING
+from perpo.boxes import ImageSize
+from perpo.errors import PerpoError
+from perpo.models.families import Family
+from perpo_eval.benchmarks.base import Benchmark, PromptStyle, Row, RowFormat, Scored, own_question
+from perpo_eval.scorers.grounding import score_box
+
+
+def _problem(row: Row) -> str | None:
+    texts, box = row["answer"], row["bbox"]
+    if texts is None and not own_question(row):
+        return "it has neither expressions (answer) nor a question"
+    if texts is not None and (not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts)):
+        return f"answer is {texts!r}; expected a list of expressions, or null where the question is asked as it is"
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) <= 0:
+        return f"bbox is {box!r:.60}; expected x, y, width, height in pixels"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _samples(row: Row) -> list[tuple[str, str, Any]]:
+    x, y, width, height = row["bbox"]
+    box = [x, y, x + width, y + height]
+    texts = [own_question(row)] if row["answer"] is None else row["answer"]
+    # A row may hold the same sentence twice; its place keeps the two apart.
+    return [(f"{row['question_id']}/{place}", text, box) for place, text in enumerate(texts)]
+
+
+def _prompt(family: Family, style: PromptStyle) -> str:
+    if style == "lmms_eval" and family.box_format.scale != "0-1":
+        raise PerpoError(
+            f"lmms-eval's question asks for numbers from 0 to 1, and boxes of {family.model_type} are read as "
+            f"{family.box_format.scale}",
+            "leave --prompt_style out",
+        )
+    template = family.grounding_prompt if style == "paper" else LMMS_EVAL_GROUNDING
+    return template.replace("{expression}", "{query}")
+
+
+def _score(response: str, target: Any, size: ImageSize, family: Family) -> Scored:
+    frames = (family.box_format.frame, *family.other_frames)
+    scored = score_box(response, target, size, family.box_format, frames)
+    return Scored(scored.prediction, scored.scores, scored.prediction is not None)
+
+
+GROUNDING = Benchmark(
+    name="grounding",
+    rows=RowFormat(
+        "RefCOCO",
+        ("question_id", "image", "answer", "bbox", "file_name"),
+        "file_name",
+        _problem,
+        _samples,
+        as_written=lambda row: row["answer"] is None,
+    ),
+    prompt=_prompt,
+    default_query="",
+    score=_score,
+    has_boxes=True,
+)

@@ -1,0 +1,45 @@
+"""Pages of text, transcribed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perpo.answers import answer_of
+from perpo.benchmarks import prompts
+from perpo.boxes import ImageSize
+from perpo.models.families import Family
+from perpo_eval.benchmarks.base import Benchmark, Row, RowFormat, Scored
+from perpo_eval.scorers.ocr import score_page
+
+
+def _problem(row: Row) -> str | None:
+    if not isinstance(row["answer"], str) or not row["answer"].strip():
+        return f"answer is {row['answer']!r:.60}; expected the text of the page"
+    if not isinstance(row["question"], str):
+        return f"question is {row['question']!r:.60}; expected a text, or an empty one for the usual prompt"
+    return None
+
+
+def _score(response: str, target: Any, size: ImageSize, family: Family) -> Scored:
+    answer = answer_of(response, "text")
+    # The chat template ends before a blank or a line break, which some tokenizers give to the answer.
+    text, truth = (answer or "").strip(), target.strip()
+    page, swapped = score_page(text, truth), score_page(text, truth, swapped=True)
+    scores = {name: getattr(page, name) for name in ("edit_distance", "f1", "precision", "recall", "bleu", "meteor")}
+    scores |= {f"{name}:swapped": getattr(swapped, name) for name in ("precision", "recall", "bleu", "meteor")}
+    return Scored(None if answer is None else text, scores, answer is not None)
+
+
+OCR_PAGES = Benchmark(
+    name="ocr",
+    rows=RowFormat(
+        "a page",
+        ("question_id", "image", "question", "answer", "file_name"),
+        "file_name",
+        _problem,
+        lambda row: [(str(row["question_id"]), row["question"].strip(), row["answer"])],
+    ),
+    prompt=lambda family, style: prompts.PAGE.template,
+    default_query=prompts.PAGE.usual,
+    score=_score,
+)

@@ -1,0 +1,10 @@
+"""The kinds of benchmark: how their rows are read, what is asked, and how an answer is scored."""
+
+from __future__ import annotations
+
+from perpo_eval.benchmarks.grounding import GROUNDING
+from perpo_eval.benchmarks.judged import LLAVA_BENCH, MMHAL
+from perpo_eval.benchmarks.ocr import OCR_PAGES
+from perpo_eval.benchmarks.pope import POPE
+
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (GROUNDING, POPE, OCR_PAGES, LLAVA_BENCH, MMHAL)}
