@@ -33,8 +33,9 @@ from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines import Engine, load_engine
 from perpo_eval.generation import make_requests
-from perpo_eval.media import recent_image
-from perpo_eval.suites import TASKS, TaskData, load_task
+from perpo_eval.rows.loading import TaskData, load_task
+from perpo_eval.rows.media import recent_image
+from perpo_eval.rows.suites import TASKS
 
 TASK = "refshapes_val"
 TEMPLATE = "{% for message in messages %}USER: {{ message['content'] }}{% endfor %} ASSISTANT:"

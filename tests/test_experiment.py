@@ -198,7 +198,7 @@ def test_a_stage_that_was_made_of_something_else_is_refused(finished, tmp_path, 
         patch.setattr("perpo_eval.experiment.tiny_version", lambda: "2-none")
         refused("data/exact", "world")
     with monkeypatch.context() as patch:
-        patch.setattr("perpo_eval.suites.tiny_version", lambda: "2-none")
+        patch.setattr("perpo_eval.rows.suites.tiny_version", lambda: "2-none")
         refused("base/evaluate", "data")
     with monkeypatch.context() as patch:
         patch.setattr("perpo_eval.experiment.suite_sha256", lambda: "none")

@@ -8,9 +8,9 @@ from PIL import Image
 
 from perpo.train.arguments import TrainArguments
 from perpo_eval.recipe import DataFile, read_recipe
+from perpo_eval.rows.suites import SUITES, TASKS
 from perpo_eval.run_cli import main
 from perpo_eval.stage_arguments import train_arguments
-from perpo_eval.suites import SUITES, TASKS
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 METHODS = ["sft", "rft", "dpo", "lipo", "perpo"]

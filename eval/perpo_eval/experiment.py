@@ -23,10 +23,10 @@ from perpo.records.store import read_run
 from perpo.results.experiment_table import Leaderboard, leaderboard
 from perpo_eval import runner
 from perpo_eval.recipe import DataFile, Experiment, Recipe, SampledData, TinyQuestions
+from perpo_eval.rows.suites import data_version, select_tasks, suite_sha256
+from perpo_eval.rows.tiny_data import tiny_version
 from perpo_eval.stage_arguments import evaluate_arguments, sample_arguments, stage_key, train_arguments
 from perpo_eval.stages import Stage, say
-from perpo_eval.suites import data_version, select_tasks, suite_sha256
-from perpo_eval.tiny_data import tiny_version
 
 
 @dataclass(frozen=True)

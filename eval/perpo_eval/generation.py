@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from perpo.common.progress import progress
 from perpo_eval.engines import Engine
 from perpo_eval.responses import Response, ResponseJournal, response_key
-from perpo_eval.suites import TASKS_FOLDER, TaskData
+from perpo_eval.rows.loading import TaskData
+from perpo_eval.rows.suites import TASKS_FOLDER
 
 if TYPE_CHECKING:
     from lmms_eval.api.instance import Instance

@@ -25,8 +25,9 @@ from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines import family_from
 from perpo_eval.judge_cli import check_swap, judge_of
 from perpo_eval.responses import Response
+from perpo_eval.rows.loading import TaskData
+from perpo_eval.rows.suites import SUITE_VERSION, TaskSpec, spec_of, suite_sha256
 from perpo_eval.storing import RunWriter, box_fields, check_family, misread, templates_of
-from perpo_eval.suites import SUITE_VERSION, TaskData, TaskSpec, spec_of, suite_sha256
 from perpo_eval.versions import VERSIONS
 
 if TYPE_CHECKING:

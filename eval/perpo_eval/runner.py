@@ -28,8 +28,9 @@ from perpo_eval.engines import check_engine, family_from, load_engine
 from perpo_eval.judge_cli import check_swap, judge_of
 from perpo_eval.rescoring import rescored, score_responses
 from perpo_eval.responses import ResponseJournal, read_responses
+from perpo_eval.rows.loading import TaskData, load_task
+from perpo_eval.rows.suites import TaskSpec, missing_tasks, select_tasks
 from perpo_eval.storing import RunWriter, check_family, check_frame, templates_of
-from perpo_eval.suites import TaskData, TaskSpec, load_task, missing_tasks, select_tasks
 from perpo_eval.token_limits import token_limits
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from perpo_eval.benchmarks.base import Benchmark
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.judge_readings import readings
 from perpo_eval.responses import Response
-from perpo_eval.suites import TaskData, TaskSpec, spec_of
+from perpo_eval.rows.loading import TaskData
+from perpo_eval.rows.suites import TaskSpec, spec_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

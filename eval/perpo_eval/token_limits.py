@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from perpo.benchmarks.metrics import JUDGED
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo_eval.suites import TaskSpec
+from perpo_eval.rows.suites import TaskSpec
 
 if TYPE_CHECKING:
     from perpo_eval.arguments import EvalArguments

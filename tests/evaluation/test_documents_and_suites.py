@@ -1,4 +1,4 @@
-"""perpo_eval.documents and perpo_eval.suites: from rows in a benchmark's columns to documents."""
+"""perpo_eval.rows.documents and perpo_eval.rows.suites: from rows in a benchmark's columns to documents."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
 from perpo.prepare.published_counts import HUB_REVISIONS
 from perpo.tiny.world import benchmark_rows
-from perpo_eval import suites
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks.grounding import GROUNDING
 from perpo_eval.benchmarks.ocr import OCR_PAGES
 from perpo_eval.benchmarks.pope import POPE
 from perpo_eval.benchmarks.table import BENCHMARKS
-from perpo_eval.documents import documents, fingerprint, hub_documents, parquet_documents
+from perpo_eval.rows import loading, suites
+from perpo_eval.rows.documents import documents, fingerprint, hub_documents, parquet_documents
 from perpo_eval.storing import templates_of
 from perpo_eval.tasks import functions
 
@@ -219,7 +219,7 @@ def test_the_same_rows_are_asked_alike_in_sampling_and_evaluation(
     (sampled,) = read_questions(file, unpack_to=tmp_path)
     spec = suites.spec_of(name)
     template = templates_of(EvalArguments(), [spec], None)[name]
-    (doc,) = suites.load_task(spec, str(tmp_path)).docs
+    (doc,) = loading.load_task(spec, str(tmp_path)).docs
     assert sampled.question == BENCHMARKS[spec.benchmark].asked(doc, template) == asked
 
 
@@ -228,7 +228,7 @@ def test_a_question_of_ones_own_is_asked_as_it_is_and_an_expression_in_the_famil
 ) -> None:
     own = rows[1] | {"question": "Where is the bench?", "answer": None, "question_id": "own"}
     pq.write_table(pa.Table.from_pylist([rows[0], own]), tmp_path / "boxes_mine.parquet")
-    data = suites.load_task(suites.spec_of("boxes_mine"), str(tmp_path))
+    data = loading.load_task(suites.spec_of("boxes_mine"), str(tmp_path))
     template = FAMILIES["qwen3_vl"].grounding_prompt.replace("{expression}", "{query}")
     asked = [GROUNDING.asked(doc, template) for doc in data.docs]
     assert asked[0] == f"Locate {rows[0]['answer'][0]}, output its bbox coordinates using JSON format."
@@ -260,16 +260,16 @@ def test_an_image_that_is_a_file_stays_where_it_is(rows: list[dict], tmp_path: P
 
 
 def test_the_fingerprint_is_of_the_meaning(refcoco_folder: Path, rows: list[dict], tmp_path: Path) -> None:
-    first = suites.load_task(suites.spec_of("refcoco_val"), str(refcoco_folder))
+    first = loading.load_task(suites.spec_of("refcoco_val"), str(refcoco_folder))
     assert (first.dataset, first.revision, first.spec.split) == ("dir:refcoco", None, "val")
     # The same rows written in another way, with another column, are the same data ...
     table = pa.Table.from_pylist([row | {"extra": 1} for row in rows])
     pq.write_table(table, tmp_path / "refcoco_val.parquet", compression="zstd", row_group_size=2)
-    assert suites.load_task(suites.spec_of("refcoco_val"), str(tmp_path)).data_sha256 == first.data_sha256
+    assert loading.load_task(suites.spec_of("refcoco_val"), str(tmp_path)).data_sha256 == first.data_sha256
     # ... and one box that differs by a pixel makes others.
     rows[2]["bbox"][0] += 1
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "refcoco_val.parquet")
-    assert suites.load_task(suites.spec_of("refcoco_val"), str(tmp_path)).data_sha256 != first.data_sha256
+    assert loading.load_task(suites.spec_of("refcoco_val"), str(tmp_path)).data_sha256 != first.data_sha256
 
 
 def test_the_hubs_rows_are_of_a_commit_that_is_recorded(rows: list[dict], monkeypatch) -> None:
@@ -281,7 +281,7 @@ def test_the_hubs_rows_are_of_a_commit_that_is_recorded(rows: list[dict], monkey
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     commit = HUB_REVISIONS["lmms-lab-encoder/RefCOCOplus"]
-    data = suites.load_task(suites.spec_of("refcoco+_testA"), "hub")
+    data = loading.load_task(suites.spec_of("refcoco+_testA"), "hub")
     assert asked == [("lmms-lab-encoder/RefCOCOplus", commit, "testA")]
     assert (data.dataset, data.revision, len(data.docs)) == ("hub:lmms-lab-encoder/RefCOCOplus", commit, 10)
 
@@ -292,25 +292,25 @@ def test_no_hub(monkeypatch) -> None:
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     with pytest.raises(PerpoError, match=r"can't be fetched from the hub: .* not known") as error:
-        suites.load_task(suites.spec_of("refcoco_val"), "hub")
+        loading.load_task(suites.spec_of("refcoco_val"), "hub")
     assert error.value.exit_code == 3
 
 
 def test_no_parquet(tmp_path: Path) -> None:
     (tmp_path / "refcoco_val.parquet").write_bytes(b"PAR1 something")
     with pytest.raises(PerpoError, match="not Parquet"):
-        suites.load_task(suites.spec_of("refcoco_val"), str(tmp_path))
+        loading.load_task(suites.spec_of("refcoco_val"), str(tmp_path))
 
 
 def test_the_tiny_world_is_drawn_once(cache: Path) -> None:
-    first = suites.load_task(suites.spec_of("refshapesg_val"), "tiny")
+    first = loading.load_task(suites.spec_of("refshapesg_val"), "tiny")
     row = next(benchmark_rows("refshapesg", "val", images=20))
     assert (first.dataset, first.spec.split, first.docs[0]["query"]) == ("tiny:refshapesg", "val", row["answer"][0])
     x, y, width, height = row["bbox"]
     assert json.loads(first.docs[0]["target"]) == [x, y, x + width, y + height]
     (file,) = cache.glob("tiny-world-*/refshapesg_val.parquet")
     drawn = file.stat().st_mtime_ns
-    assert suites.load_task(suites.spec_of("refshapesg_val"), "tiny").data_sha256 == first.data_sha256
+    assert loading.load_task(suites.spec_of("refshapesg_val"), "tiny").data_sha256 == first.data_sha256
     assert file.stat().st_mtime_ns == drawn
     with Image.open(io.BytesIO(Path(first.docs[0]["image_file"]).read_bytes())) as image:
         assert image.size == (96, 96)
@@ -350,7 +350,7 @@ def test_a_turned_picture_is_upright_but_of_coco_as_it_is_stored(
     metadata = {b"perpo": json.dumps({"source": "jsonl"})}
     for name, expected in (("refcoco_val", stored), ("boxes_own", upright)):
         pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata(metadata), tmp_path / f"{name}.parquet")
-        docs = suites.load_task(suites.spec_of(name), str(tmp_path)).docs
+        docs = loading.load_task(suites.spec_of(name), str(tmp_path)).docs
         np.testing.assert_array_equal(np.asarray(functions.doc_to_visual(docs[0])[0]), expected)
         assert (docs[0]["height"], docs[0]["width"]) == expected.shape[:2]
         assert hashlib.sha256(Path(docs[0]["image_file"]).read_bytes()).hexdigest() == docs[0]["image_sha256"]

@@ -42,8 +42,8 @@ from perpo_eval.arguments import EvalArguments, JudgeArguments
 from perpo_eval.cli import main
 from perpo_eval.judge_messages import llava_messages, mmhal_messages, prompts_sha256
 from perpo_eval.rescoring import judge_run
+from perpo_eval.rows.suites import TASKS_FOLDER
 from perpo_eval.runner import evaluate, write_questions
-from perpo_eval.suites import TASKS_FOLDER
 
 KEY = "sk-a-secret-of-the-tests-0123456789"
 pytestmark = pytest.mark.usefixtures("quick_judge")

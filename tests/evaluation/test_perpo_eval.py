@@ -35,8 +35,8 @@ from perpo.train.outputs.saving import save_checkpoint
 from perpo_eval import runner
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.cli import main
+from perpo_eval.rows.suites import TASKS_FOLDER
 from perpo_eval.runner import evaluate
-from perpo_eval.suites import TASKS_FOLDER
 
 BOXES = ["[0.10, 0.20, 0.50, 0.60]", "no box", "(0.05, 0.2, 0.4, 0.7)", "[0, 0, 1, 1]"]
 
@@ -179,12 +179,10 @@ def test_nothing_is_left_behind_in_the_process(refcoco_folder, checkpoint, tmp_p
 
 
 def test_a_failing_scorer_fails_with_its_own_error(refcoco_folder, checkpoint, tmp_path, monkeypatch) -> None:
-    import perpo_eval.benchmarks.table as benchmarks
-
     def broken(*words: object) -> None:
         raise ZeroDivisionError("in the scorer")
 
-    monkeypatch.setattr(benchmarks, "score_box", broken)
+    monkeypatch.setattr("perpo_eval.benchmarks.grounding.score_box", broken)
     with pytest.raises(ZeroDivisionError, match="in the scorer"):
         run_on(refcoco_folder, checkpoint, tmp_path, limit=1)
     assert list(tmp_path.glob("**/run.json")) == []

@@ -16,9 +16,10 @@ from perpo.benchmarks.metrics import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES
 from perpo.errors import PerpoError
 from perpo.prepare.published_counts import HUB_REVISIONS
 from perpo.tiny.world.judged import mmhal_rows, wild_rows
-from perpo_eval import published, suites
-from perpo_eval.published import PUBLISHED
-from perpo_eval.suites import load_task, missing_tasks, select_tasks, spec_of
+from perpo_eval.rows import published, suites
+from perpo_eval.rows.loading import load_task
+from perpo_eval.rows.published import PUBLISHED
+from perpo_eval.rows.suites import missing_tasks, select_tasks, spec_of
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

@@ -20,10 +20,11 @@ from perpo.records.run_record import sample_key
 from perpo.records.store import Run, read_run
 from perpo_eval import lmms_model, runner
 from perpo_eval.arguments import EvalArguments
-from perpo_eval.benchmarks import table as benchmarks
+from perpo_eval.benchmarks import pope
 from perpo_eval.cli import main
+from perpo_eval.rows.loading import load_task
+from perpo_eval.rows.suites import spec_of
 from perpo_eval.runner import evaluate
-from perpo_eval.suites import load_task, spec_of
 
 QUESTIONS = 35
 
@@ -284,9 +285,9 @@ def test_rescoring_gives_the_same_without_model_and_data(stored, tmp_path, monke
 
 
 def test_rescoring_scores_by_todays_rules(stored, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(benchmarks, "parse_answer", lambda text: "no")
-    real = benchmarks.score_answer
-    monkeypatch.setattr(benchmarks, "score_answer", lambda text, label: real("no", label))
+    monkeypatch.setattr(pope, "parse_answer", lambda text: "no")
+    real = pope.score_answer
+    monkeypatch.setattr(pope, "score_answer", lambda text, label: real("no", label))
     again = read_run(evaluate(EvalArguments(rescore=stored.path, output=str(tmp_path / "again"))))  # type: ignore[arg-type]
     assert {m.name: m.value for m in again.record.group("yesno_own").metrics}["yes_ratio"] == 0.0
     assert again.record.group("yesno_own") != stored.record.group("yesno_own")

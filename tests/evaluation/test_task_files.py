@@ -29,15 +29,16 @@ from perpo.tiny.world import benchmark_rows, write_parquet
 from perpo.tiny.world.judged import mmhal_rows, wild_rows
 from perpo.tiny.world.objects import object_rows
 from perpo.tiny.world.pages import page_rows
-from perpo_eval import suites
 from perpo_eval.arguments import EvalArguments, JudgeFlags
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.judge_cli import judge_of
 from perpo_eval.responses import Response
+from perpo_eval.rows import suites
+from perpo_eval.rows.loading import TaskData, load_task
+from perpo_eval.rows.suites import TASKS, TASKS_FOLDER, TaskSpec
 from perpo_eval.runner import evaluate
 from perpo_eval.scoring import judge as judge_tables
 from perpo_eval.scoring import metrics, score_task
-from perpo_eval.suites import TASKS, TASKS_FOLDER, TaskData, TaskSpec, load_task
 from perpo_eval.tasks import functions, judging
 
 LLAVA = FAMILIES["llava"]

@@ -17,9 +17,9 @@ from perpo_eval.benchmarks.pope import POPE
 from perpo_eval.judge_settings import JudgeSettings
 from perpo_eval.judged import Judge
 from perpo_eval.responses import Response
+from perpo_eval.rows.suites import TASKS, spec_of
 from perpo_eval.scorers.pope import parse_answer, parse_answer_strict, score_answer
 from perpo_eval.scoring import _scored, _truncated, score_names
-from perpo_eval.suites import TASKS, spec_of
 from perpo_eval.token_limits import token_limits
 
 LLAVA = FAMILIES["llava"]

@@ -18,9 +18,9 @@ from perpo_eval.benchmarks.base import Benchmark
 from perpo_eval.benchmarks.grounding import GROUNDING
 from perpo_eval.benchmarks.ocr import OCR_PAGES
 from perpo_eval.benchmarks.pope import POPE
-from perpo_eval.documents import hub_documents, parquet_documents
-from perpo_eval.media import recent_image
-from perpo_eval.tiny_data import tiny_parquet
+from perpo_eval.rows.documents import hub_documents, parquet_documents
+from perpo_eval.rows.media import recent_image
+from perpo_eval.rows.tiny_data import tiny_parquet
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -18,7 +18,7 @@ from perpo.data.placeholders import without_image
 from perpo.data.rows import read_rows
 from perpo.errors import PerpoError, placed
 from perpo_eval.benchmarks.base import Row, RowFormat
-from perpo_eval.media import StoredImage, keep_image, locate_image
+from perpo_eval.rows.media import StoredImage, keep_image, locate_image
 
 if TYPE_CHECKING:
     from datasets import Dataset

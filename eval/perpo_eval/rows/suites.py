@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from perpo.common.code_digest import code_digest, module_file
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import files_digest
-from perpo.prepare.hub.rows import HubTask, hub_rows, hub_tasks
-from perpo.prepare.parquet import file_metadata, shows_stored
-from perpo_eval.published import PUBLISHED, Published
-from perpo_eval.tiny_data import tiny_parquet, tiny_version
+from perpo.prepare.hub.rows import HubTask, hub_tasks
+from perpo_eval.rows.published import PUBLISHED, Published
+from perpo_eval.rows.tiny_data import tiny_version
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-TASKS_FOLDER = Path(__file__).parent / "tasks"
+TASKS_FOLDER = Path(__file__).parents[1] / "tasks"
 
 SUITES: dict[str, tuple[str, ...]] = {
     "grounding": ("grounding",),
@@ -33,7 +28,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 SUITE_VERSION = "2"
 
 _ASKED_AND_SCORED = {
-    "documents": "perpo_eval.documents",
+    "documents": "perpo_eval.rows.documents",
     "judge's question": "perpo_eval.judge_messages",
     "judge's ratings": "perpo_eval.metrics.judged",
     "judge's verdicts": "perpo_eval.judged",
@@ -127,27 +122,6 @@ _OWN_DATA = {"boxes_": "grounding", "yesno_": "pope", "pages_": "ocr"}
 """What a file of one's own is, by the beginning of its name."""
 
 
-@dataclass(frozen=True)
-class TaskData:
-    """A task with its documents.
-
-    Attributes:
-        spec: The task.
-        dataset: "tiny:<data set>", "dir:<data set>", or "hub:<repository>".
-        revision: The tiny world's version, the hub's commit, or None for a folder.
-        docs: One document per sample; see `perpo_eval.documents`.
-        data_sha256: Digest of what the documents say and of their images, in their order.
-        note: What a reader of the numbers must know of these rows, or None.
-    """
-
-    spec: TaskSpec
-    dataset: str
-    revision: str | None
-    docs: Dataset
-    data_sha256: str
-    note: str | None = None
-
-
 def spec_of(name: str) -> TaskSpec:
     """The task of that name; a file of one's own is one by its name.
 
@@ -229,39 +203,6 @@ def _builds(wanted: Sequence[TaskSpec]) -> str:
     return f"build the files with {' or '.join(commands)} --output FOLDER, and give --data FOLDER"
 
 
-def load_task(spec: TaskSpec, data: str) -> TaskData:
-    """Read a task's rows and make its documents.
-
-    Raises:
-        PerpoError: Rows or images that cannot be read.
-    """
-    from perpo_eval.benchmarks.table import BENCHMARKS
-    from perpo_eval.documents import documents, fingerprint, hub_documents, parquet_documents
-
-    form = BENCHMARKS[spec.benchmark].rows
-    revision: str | None = None
-    note: str | None = None
-    if data == "tiny":
-        from perpo.tiny.world.scenes import WORLD_VERSION
-
-        dataset, revision = f"tiny:{spec.dataset}", str(WORLD_VERSION)
-        docs = parquet_documents(tiny_parquet(spec.name), form)
-    elif data == "hub" and spec.hub is not None:
-        dataset, note = f"hub:{spec.hub.repository}", spec.hub.mixture
-        rows, revision = hub_rows(spec.hub.repository, spec.hub.config, spec.hub.split)
-        docs = hub_documents(rows, form)
-    elif spec.published is not None:
-        files, revision = spec.published.get(data)
-        dataset = f"hub:{spec.published.repository}" if data == "hub" else f"dir:{spec.dataset}"
-        docs = documents(spec.published.rows(files), form, str(files[0]))
-        note = spec.published.note(len(docs))
-    else:
-        file = _file(data, spec.name)
-        dataset, note = f"dir:{spec.dataset}", file_metadata(file).get("mixture")
-        docs = parquet_documents(file, form, stored=spec.hub is not None or shows_stored(file))
-    return TaskData(spec, dataset, revision, docs, fingerprint(docs), note)
-
-
 def data_version(data: str, specs: Sequence[TaskSpec]) -> str:
     """What the rows of these tasks are read from, such that other rows have another version.
 
@@ -276,7 +217,7 @@ def data_version(data: str, specs: Sequence[TaskSpec]) -> str:
 
 def suite_sha256() -> str:
     """Digest of what is asked and how answers are scored."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     files = {
         f"{job}/{path.relative_to(here / folder).as_posix()}": path
         for job, folder in (
@@ -296,9 +237,10 @@ def _sources(data: str, spec: TaskSpec) -> list[Path]:
     if spec.published is not None:
         files = spec.published.find(Path(data))
         return [] if files is None else spec.published.versioned(files)
-    file = _file(data, spec.name)
+    file = task_file(data, spec.name)
     return [file] if file.is_file() else []
 
 
-def _file(data: str, task: str) -> Path:
+def task_file(data: str, task: str) -> Path:
+    """The file of a folder that a task's rows would be in."""
     return Path(data) / f"{task}.parquet"
