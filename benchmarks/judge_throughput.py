@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 from perpo.engines.chat import ChatServer
-from perpo_eval.judge import Question, ask_judge
-from perpo_eval.judge_messages import llava_messages, mmhal_messages
-from perpo_eval.judge_settings import JudgeSettings
+from perpo_eval.judge.asking import Question, ask_judge
+from perpo_eval.judge.messages import llava_messages, mmhal_messages
+from perpo_eval.judge.settings import JudgeSettings
 
 SERVER = Path(__file__).parents[1] / "tests/evaluation/judge_server.py"
 WORDS = "The picture shows a small harbour with three boats, a red one among them, under a cloudy sky. "

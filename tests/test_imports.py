@@ -22,12 +22,12 @@ TORCH_FREE = [
     "perpo.results.regression.report", "perpo.results.regression.flips", "perpo.results.regression.text",
     "perpo.cli.report", "perpo.train.outputs.card", "perpo.train.outputs.services", "perpo.train.outputs.merge",
     "perpo.train.authors.flags", "perpo.train.authors.checks", "perpo_dashboard.cli", "perpo_dashboard.stored",
-    "perpo_dashboard.pictures", "perpo_dashboard.vote_result", "perpo_dashboard.training_lists", "perpo_eval.judge",
-    "perpo_eval.metrics.judged", "perpo_eval.judged", "perpo_eval.judge_readings", "perpo_eval.judge_cli",
-    "perpo_eval.rows.published", "perpo.tiny.world.judged", "perpo.common.locks", "perpo.train.samplers",
-    "perpo.common.redact", "perpo_eval.failures", "perpo.engines.bodies", "perpo.data.images",
-    "perpo.data.text_rows", "perpo.data.row_formats", "perpo.data.placeholders", "perpo.models.control_tokens",
-    "perpo.answers", "perpo.boxes.text",
+    "perpo_dashboard.pictures", "perpo_dashboard.vote_result", "perpo_dashboard.training_lists",
+    "perpo_eval.judge.asking", "perpo_eval.judge.ratings", "perpo_eval.judge.verdicts", "perpo_eval.judge.readings",
+    "perpo_eval.judge_cli", "perpo_eval.rows.published", "perpo.tiny.world.judged", "perpo.common.locks",
+    "perpo.train.samplers", "perpo.common.redact", "perpo_eval.failures", "perpo.engines.bodies",
+    "perpo.data.images", "perpo.data.text_rows", "perpo.data.row_formats", "perpo.data.placeholders",
+    "perpo.models.control_tokens", "perpo.answers", "perpo.boxes.text",
 ]  # fmt: skip
 
 

@@ -3,50 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perpo.common.arguments import next_command, parse_arguments
-from perpo.errors import PerpoError
 from perpo_eval.arguments import JudgeArguments, JudgeFlags
 
 if TYPE_CHECKING:
     from perpo.records.run_record import RunRecord, TaskResult
-    from perpo_eval.judged import Judge
-
-
-def judge_of(flags: JudgeFlags, output: str) -> Judge:
-    """The judge that is meant.
-
-    Raises:
-        PerpoError: None is named, or a setting that cannot be.
-    """
-    from perpo.engines.chat import ChatServer
-    from perpo_eval.judge_settings import JudgeSettings
-    from perpo_eval.judged import CACHE_FOLDER, Judge
-
-    if flags.judge_model is None:
-        later = ", or --judge none to keep the answers for perpo-eval judge"
-        hint = "give --judge_model (and --judge_base_url)" + ("" if isinstance(flags, JudgeArguments) else later)
-        raise PerpoError("the answers need a judge, and none is named", hint)
-    settings = JudgeSettings(
-        flags.judge_model,
-        ChatServer(flags.judge_base_url, rps=flags.judge_rps, concurrency=flags.judge_concurrency),
-        votes=flags.judge_votes,
-    )
-    return Judge(settings, flags.judge_swap, Path(output) / CACHE_FOLDER)
-
-
-def check_swap(flags: JudgeFlags, benchmarks: Collection[str]) -> None:
-    """Refuse to show in both orders what is not there.
-
-    Raises:
-        PerpoError: No question of these benchmarks has two answers.
-    """
-    if flags.judge_swap and "llava_bench" not in benchmarks:
-        raise PerpoError("--judge_swap has no use without LLaVA-Bench", "leave --judge_swap out")
 
 
 def judge_main(argv: list[str]) -> int:

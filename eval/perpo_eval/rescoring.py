@@ -23,7 +23,7 @@ from perpo_eval import scoring
 from perpo_eval.arguments import BOX_FLAGS, MOST_ERRORS, check_unused, command
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines import family_from
-from perpo_eval.judge_cli import check_swap, judge_of
+from perpo_eval.judge.from_flags import check_swap, judge_of
 from perpo_eval.responses import Response
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import SUITE_VERSION, TaskSpec, spec_of, suite_sha256
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from perpo_eval.arguments import EvalArguments, JudgeArguments
-    from perpo_eval.judged import Judge
+    from perpo_eval.judge.verdicts import Judge
 
 
 def score_responses(
@@ -95,7 +95,7 @@ def judge_run(args: JudgeArguments) -> Path:
     """Let a judge score a stored run's responses, and store that as another run.
 
     Raises:
-        PerpoError: No such run, none with judged tasks, or as `perpo_eval.judge.ask_judge`.
+        PerpoError: No such run, none with judged tasks, or as `perpo_eval.judge.asking.ask_judge`.
     """
     judge = judge_of(args, args.output)
     check_writable(Path(args.output))

@@ -25,7 +25,7 @@ from perpo.records.training_record import read_record
 from perpo_eval.arguments import BOX_FLAGS, check_unused, given
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines import check_engine, family_from, load_engine
-from perpo_eval.judge_cli import check_swap, judge_of
+from perpo_eval.judge.from_flags import check_swap, judge_of
 from perpo_eval.rescoring import rescored, score_responses
 from perpo_eval.responses import ResponseJournal, read_responses
 from perpo_eval.rows.loading import TaskData, load_task
@@ -35,7 +35,7 @@ from perpo_eval.token_limits import token_limits
 
 if TYPE_CHECKING:
     from perpo_eval.arguments import EvalArguments
-    from perpo_eval.judged import Judge
+    from perpo_eval.judge.verdicts import Judge
 
 
 def evaluate(args: EvalArguments) -> Path | None:

@@ -17,10 +17,10 @@ from perpo.answers import after_prompt
 from perpo.benchmarks.metrics import JUDGED, metrics_of
 from perpo.models.families import Family
 from perpo.records.run_record import GroupResult, Metric, TaskResult, sample_key
-from perpo_eval import judged
 from perpo_eval.benchmarks.base import Benchmark
 from perpo_eval.benchmarks.table import BENCHMARKS
-from perpo_eval.judge_readings import readings
+from perpo_eval.judge import verdicts
+from perpo_eval.judge.readings import readings
 from perpo_eval.responses import Response
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import TaskSpec, spec_of
@@ -90,14 +90,14 @@ def rescore(samples: pa.Table, spec: TaskSpec, family: Family | None) -> pa.Tabl
                 size = (row["image"]["width"], row["image"]["height"])
                 again = _scored(benchmark, said, json.loads(row["target"]), size, family, names)
                 if benchmark.name in JUDGED:
-                    again |= judged.scored(benchmark.name, row, judged.votes_in(row))
+                    again |= verdicts.scored(benchmark.name, row, verdicts.votes_in(row))
                 yield row | again
 
     return _table(rows(), names)
 
 
 def judge(
-    tables: Sequence[pa.Table], specs: Sequence[TaskSpec], by: judged.Judge
+    tables: Sequence[pa.Table], specs: Sequence[TaskSpec], by: verdicts.Judge
 ) -> tuple[list[pa.Table], dict[str, Any]]:
     """Let a judge score the answers to those tasks that are judged.
 
@@ -110,7 +110,7 @@ def judge(
         The rows of each task, and what the record says of the judge.
 
     Raises:
-        PerpoError: As `perpo_eval.judge.ask_judge`.
+        PerpoError: As `perpo_eval.judge.asking.ask_judge`.
     """
     places = [place for place, spec in enumerate(specs) if spec.benchmark in JUDGED]
     rows, record = by.judge([(specs[place].benchmark, tables[place].to_pylist()) for place in places])
@@ -146,7 +146,7 @@ def _judging_status(
         return "complete"
     if np.isnan(found).any():
         return "awaiting judge"
-    return "partial" if found.mean() > judged.MOST_MISSING else "complete"
+    return "partial" if found.mean() > verdicts.MOST_MISSING else "complete"
 
 
 def score_names(benchmark: Benchmark, family: Family | None) -> list[str]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from perpo_eval.arguments import EvalArguments
-    from perpo_eval.judged import Judge
+    from perpo_eval.judge.verdicts import Judge
 
 ResponseOf = Callable[[str], Callable[[int, str], Response]]
 """For a task, the answer by document number and sample key."""
@@ -69,7 +69,7 @@ class RunWriter:
         """Score the answers and write the record.
 
         Raises:
-            PerpoError: Where a judge is asked, as `perpo_eval.judge.ask_judge`.
+            PerpoError: Where a judge is asked, as `perpo_eval.judge.asking.ask_judge`.
         """
         tables, abouts = [], []
         limits = {} if self.elsewhere else token_limits(self.args, [task.spec for task in data])

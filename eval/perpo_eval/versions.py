@@ -25,10 +25,10 @@ _ALL = {
 }
 _JUDGED = {
     "benchmark": "perpo_eval.benchmarks.judged",
-    "judge's question": "perpo_eval.judge_messages",
-    "judge's ratings": "perpo_eval.metrics.judged",
-    "judge's verdicts": "perpo_eval.judged",
-    "judge's error": "perpo_eval.judge_readings",
+    "judge's question": "perpo_eval.judge.messages",
+    "judge's ratings": "perpo_eval.judge.ratings",
+    "judge's verdicts": "perpo_eval.judge.verdicts",
+    "judge's error": "perpo_eval.judge.readings",
 }
 _SOURCES = {
     "grounding": {

@@ -9,9 +9,9 @@ from typing import Any
 from judge_server import JudgeServer
 
 from perpo.engines.chat import ChatServer
-from perpo_eval.judge import Question, Verdict, ask_judge
-from perpo_eval.judge_messages import llava_messages, mmhal_messages
-from perpo_eval.judge_settings import JudgeSettings
+from perpo_eval.judge.asking import Question, Verdict, ask_judge
+from perpo_eval.judge.messages import llava_messages, mmhal_messages
+from perpo_eval.judge.settings import JudgeSettings
 
 
 def pair(number: int) -> Question:

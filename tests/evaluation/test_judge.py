@@ -18,9 +18,9 @@ from judge_questions import QUESTIONS, ask, judge_at, pair, rating, settled
 from judge_server import Answer, Call, good, judge_server, refusal
 
 from perpo.errors import PerpoError
-from perpo_eval.judge import Question, Verdict, ask_judge
-from perpo_eval.judge_messages import llava_messages, mmhal_messages, prompts_sha256
-from perpo_eval.judge_settings import judge_key
+from perpo_eval.judge.asking import Question, Verdict, ask_judge
+from perpo_eval.judge.messages import llava_messages, mmhal_messages, prompts_sha256
+from perpo_eval.judge.settings import judge_key
 
 KEY = "sk-a-secret-of-the-tests-0123456789"
 pytestmark = pytest.mark.usefixtures("quick_judge")
@@ -89,7 +89,7 @@ def test_the_published_rules_are_the_ones_that_are_sent() -> None:
 
 
 def test_digests_are_of_prompt_and_settings() -> None:
-    folder = Path(__file__).parents[2] / "eval/perpo_eval/judge_prompts"
+    folder = Path(__file__).parents[2] / "eval/perpo_eval/judge/prompts"
     settings = json.loads((folder / "settings.json").read_text())
     for benchmark, name in {"llava_bench": "llava_bench.json", "mmhal": "mmhal.txt"}.items():
         digested = (folder / name).read_bytes() + b"\x1f" + json.dumps(settings[benchmark], sort_keys=True).encode()

@@ -11,9 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perpo.benchmarks.metrics import BENCHMARKS
-from perpo_eval import judged
-from perpo_eval.judge_readings import readings
-from perpo_eval.metrics.judged import (
+from perpo_eval.judge import verdicts
+from perpo_eval.judge.ratings import (
     mmhal_flags,
     official_mmhal_rating,
     official_pair_rating,
@@ -21,6 +20,7 @@ from perpo_eval.metrics.judged import (
     parse_mmhal_rating,
     parse_pair_rating,
 )
+from perpo_eval.judge.readings import readings
 
 FAILED = (-1.0, -1.0)
 
@@ -217,7 +217,7 @@ def test_any_text_is_read_on_the_scale_or_flagged_or_not_at_all(text) -> None:
 
 def test_published_prompts_are_not_read_as_ratings() -> None:
     """What a judge was asked, said back, gives no rating, or a flagged one."""
-    prompts = Path(__file__).parents[2] / "eval/perpo_eval/judge_prompts"
+    prompts = Path(__file__).parents[2] / "eval/perpo_eval/judge/prompts"
     for rule in json.loads((prompts / "llava_bench.json").read_text()).values():
         assert parse_pair_rating(rule["prompt"]) is None
     assert mmhal_flags((prompts / "mmhal.txt").read_text()) == ["two_ratings"]
@@ -230,7 +230,7 @@ def test_a_zero_counts_in_the_relative_score_and_its_interval_and_is_told() -> N
         [{"vote": 0, "swapped": False, "rating": parse_pair_rating(text), "official": official_pair_rating(text)}]
         for text in said
     ]
-    ratings = [judged.ratings_of("llava_bench", each)[0] for each in votes]
+    ratings = [verdicts.ratings_of("llava_bench", each)[0] for each in votes]
     columns = {name: np.array([rating[name] for rating in ratings]) for name in ("model", "reference")}
     (relative,) = (metric for metric in BENCHMARKS["llava_bench"] if metric.name == "relative_score")
     found = relative.estimate(columns, np.array(["a", "b", "c"]), np.zeros(3))

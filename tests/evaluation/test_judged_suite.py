@@ -40,7 +40,7 @@ from perpo.results.trend import text as trend_text
 from perpo_eval import runner
 from perpo_eval.arguments import EvalArguments, JudgeArguments
 from perpo_eval.cli import main
-from perpo_eval.judge_messages import llava_messages, mmhal_messages, prompts_sha256
+from perpo_eval.judge.messages import llava_messages, mmhal_messages, prompts_sha256
 from perpo_eval.rescoring import judge_run
 from perpo_eval.rows.suites import TASKS_FOLDER
 from perpo_eval.runner import evaluate, write_questions

@@ -31,9 +31,9 @@ from perpo.tiny.world.objects import object_rows
 from perpo.tiny.world.pages import page_rows
 from perpo_eval.arguments import EvalArguments, JudgeFlags
 from perpo_eval.benchmarks.table import BENCHMARKS
-from perpo_eval.judge_cli import judge_of
+from perpo_eval.judge.from_flags import judge_of
 from perpo_eval.responses import Response
-from perpo_eval.rows import suites
+from perpo_eval.rows import loading
 from perpo_eval.rows.loading import TaskData, load_task
 from perpo_eval.rows.suites import TASKS, TASKS_FOLDER, TaskSpec
 from perpo_eval.runner import evaluate
@@ -156,7 +156,7 @@ def test_a_file_says_what_the_suite_says(spec: TaskSpec, tasks: dict[str, Any]) 
 def test_the_tiny_worlds_documents_are_those_of_perpo_eval(
     name: str, tasks: dict[str, Any], small: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suites, "tiny_parquet", small)
+    monkeypatch.setattr(loading, "tiny_parquet", small)
     assert tasks[name].test_docs().to_list() == load_task(TASKS[name], "tiny").docs.to_list()
 
 

@@ -34,7 +34,7 @@ def _mmhal_problem(row: Row) -> str | None:
 
 
 def _unjudged(name: str) -> Callable[[str, Any, ImageSize, Family], Scored]:
-    """A judge scores later (`perpo_eval.judged`): until then every score is None."""
+    """A judge scores later (`perpo_eval.judge.verdicts`): until then every score is None."""
 
     def score(response: str, target: Any, size: ImageSize, family: Family) -> Scored:
         return Scored(None, dict.fromkeys(score_names(name)), answer_of(response, "text") is not None)

@@ -29,10 +29,10 @@ SUITE_VERSION = "2"
 
 _ASKED_AND_SCORED = {
     "documents": "perpo_eval.rows.documents",
-    "judge's question": "perpo_eval.judge_messages",
-    "judge's ratings": "perpo_eval.metrics.judged",
-    "judge's verdicts": "perpo_eval.judged",
-    "judge's error": "perpo_eval.judge_readings",
+    "judge's question": "perpo_eval.judge.messages",
+    "judge's ratings": "perpo_eval.judge.ratings",
+    "judge's verdicts": "perpo_eval.judge.verdicts",
+    "judge's error": "perpo_eval.judge.readings",
     "answers": "perpo.answers",
     "box formats": "perpo.boxes.formats",
     "box text": "perpo.boxes.text",
@@ -224,7 +224,7 @@ def suite_sha256() -> str:
             ("tasks", "tasks"),
             ("scorers", "scorers"),
             ("benchmarks", "benchmarks"),
-            ("judge prompts", "judge_prompts"),
+            ("judge prompts", "judge/prompts"),
         )
         for path in (here / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts

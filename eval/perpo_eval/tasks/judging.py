@@ -20,8 +20,8 @@ from perpo.common.files import cache_folder
 from perpo_eval.arguments import JudgeFlags
 from perpo_eval.benchmarks.base import Benchmark
 from perpo_eval.benchmarks.judged import LLAVA_BENCH, MMHAL
-from perpo_eval.judge_cli import judge_of
-from perpo_eval.judged import Judge
+from perpo_eval.judge.from_flags import judge_of
+from perpo_eval.judge.verdicts import Judge
 from perpo_eval.rows.documents import documents, parquet_documents
 from perpo_eval.rows.published import PUBLISHED
 from perpo_eval.rows.tiny_data import tiny_parquet

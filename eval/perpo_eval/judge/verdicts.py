@@ -18,10 +18,10 @@ from typing import Any
 
 from perpo.answers import after_prompt, answer_of
 from perpo.benchmarks.metrics import JUDGED, score_names
-from perpo_eval.judge import Question, Verdict, ask_judge
-from perpo_eval.judge_messages import llava_messages, mmhal_messages, official_settings, prompts_sha256
-from perpo_eval.judge_settings import JudgeSettings, judge_key
-from perpo_eval.metrics.judged import PARSERS, official_mmhal_rating, official_pair_rating
+from perpo_eval.judge.asking import Question, Verdict, ask_judge
+from perpo_eval.judge.messages import llava_messages, mmhal_messages, official_settings, prompts_sha256
+from perpo_eval.judge.ratings import PARSERS, official_mmhal_rating, official_pair_rating
+from perpo_eval.judge.settings import JudgeSettings, judge_key
 
 MOST_MISSING = 0.05
 """The share of a run's samples whose judgement may be missing; with more the run is partial."""
@@ -66,7 +66,7 @@ class Judge:
             The samples with their scores, and what the record says of the judge.
 
         Raises:
-            PerpoError: As `perpo_eval.judge.ask_judge`.
+            PerpoError: As `perpo_eval.judge.asking.ask_judge`.
         """
         # A question that got no answer has nothing to be judged.
         answered = [(benchmark, row) for benchmark, rows in parts for row in rows if row["response"] is not None]

@@ -11,8 +11,8 @@ from typing import Any
 from perpo.benchmarks.metrics import BENCHMARKS, Definition
 from perpo.records.run_record import Metric
 from perpo.stats import bootstrap_ratio
-from perpo_eval.judged import HALLUCINATION_BELOW, Vote, ratings_of
-from perpo_eval.metrics.judged import out_of_scale
+from perpo_eval.judge.ratings import out_of_scale
+from perpo_eval.judge.verdicts import HALLUCINATION_BELOW, Vote, ratings_of
 
 _OF_TEN = "points of 10"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from perpo.engines.chat import ChatServer, check_above_0
 from perpo.errors import PerpoError
-from perpo_eval.judge_messages import official_settings
+from perpo_eval.judge.messages import official_settings
 
 KEY_VARIABLES = ("PERPO_JUDGE_API_KEY", "OPENAI_API_KEY")
 

@@ -18,22 +18,11 @@ from typing import Any
 from perpo.common.journal import Journal
 from perpo.common.progress import progress
 from perpo.engines.chat import CallFailed, ChatClient, Reply
-from perpo_eval.judge_messages import llava_messages, mmhal_messages, official_settings, prompts_sha256
-from perpo_eval.judge_settings import JudgeSettings, check_key, judge_key
-from perpo_eval.metrics import judged
+from perpo_eval.judge import ratings
+from perpo_eval.judge.messages import official_settings
+from perpo_eval.judge.settings import JudgeSettings, check_key
 
-__all__ = [
-    "JudgeSettings",
-    "Question",
-    "Verdict",
-    "ask_judge",
-    "judge_key",
-    "llava_messages",
-    "mmhal_messages",
-    "prompts_sha256",
-]
-
-_FLAGS = {"llava_bench": judged.pair_flags, "mmhal": judged.mmhal_flags}
+_FLAGS = {"llava_bench": ratings.pair_flags, "mmhal": ratings.mmhal_flags}
 _ATTEMPTS = 2
 _CHARACTERS_PER_TOKEN = 4
 
@@ -217,7 +206,7 @@ class _Asked:
         return None if done else len(replies) + 1
 
     def _rating(self, call: tuple[str, int], reply: Reply) -> Any:
-        return None if reply.text is None else judged.PARSERS[self._calls[call][1]](reply.text)
+        return None if reply.text is None else ratings.PARSERS[self._calls[call][1]](reply.text)
 
     def verdict(self, question: Question, vote: int) -> Verdict:
         call = _digest(self._body(question)), vote

@@ -1,4 +1,4 @@
-"""What a judge is asked: the official prompts and settings of judge_prompts/."""
+"""What a judge is asked: the official prompts and settings of prompts/."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def prompts_sha256(benchmark: str) -> str:
 
 @cache
 def _prompt(benchmark: str) -> str:
-    return (files("perpo_eval") / "judge_prompts" / _PROMPT_FILES[benchmark]).read_text(encoding="utf-8")
+    return (files("perpo_eval") / "judge" / "prompts" / _PROMPT_FILES[benchmark]).read_text(encoding="utf-8")
 
 
 @cache
 def official_settings() -> dict[str, Any]:
     """The official scripts' judge (`official_model`), and by benchmark system message, temperature and token limit."""
-    return json.loads((files("perpo_eval") / "judge_prompts" / "settings.json").read_text(encoding="utf-8"))
+    return json.loads((files("perpo_eval") / "judge" / "prompts" / "settings.json").read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""The judge: what it is asked, the calls, what it answered, and how far it can be trusted."""
