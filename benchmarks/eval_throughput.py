@@ -31,7 +31,8 @@ from lmms_eval.api.instance import Instance, unwrap_generation_output
 from perpo.models.checkpoints import checkpoint_dir
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks.table import BENCHMARKS
-from perpo_eval.engines import Engine, load_engine
+from perpo_eval.engines.base import Engine
+from perpo_eval.engines.choice import load_engine
 from perpo_eval.generation import make_requests
 from perpo_eval.rows.loading import TaskData, load_task
 from perpo_eval.rows.media import recent_image

@@ -32,7 +32,7 @@ from perpo.records.store import Run, read_run, write_run
 from perpo.results.samples import read_scores
 from perpo_eval import scoring
 from perpo_eval.benchmarks.table import BENCHMARKS
-from perpo_eval.responses import Response
+from perpo_eval.engines.responses import Response
 from perpo_eval.rows.documents import documents, fingerprint
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import TASKS

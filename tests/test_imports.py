@@ -25,7 +25,7 @@ TORCH_FREE = [
     "perpo_dashboard.pictures", "perpo_dashboard.vote_result", "perpo_dashboard.training_lists",
     "perpo_eval.judge.asking", "perpo_eval.judge.ratings", "perpo_eval.judge.verdicts", "perpo_eval.judge.readings",
     "perpo_eval.judge_cli", "perpo_eval.rows.published", "perpo.tiny.world.judged", "perpo.common.locks",
-    "perpo.train.samplers", "perpo.common.redact", "perpo_eval.failures", "perpo.engines.bodies",
+    "perpo.train.samplers", "perpo.common.redact", "perpo_eval.engines.failures", "perpo.engines.bodies",
     "perpo.data.images", "perpo.data.text_rows", "perpo.data.row_formats", "perpo.data.placeholders",
     "perpo.models.control_tokens", "perpo.answers", "perpo.boxes.text",
 ]  # fmt: skip

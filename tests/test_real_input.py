@@ -22,7 +22,7 @@ from perpo.records.store import read_run
 from perpo.records.training_record import read_record
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, save_random_model
 from perpo_eval.cli import main as eval_main
-from perpo_eval.lmms_model import PerpoModel
+from perpo_eval.engines.lmms_model import PerpoModel
 from perpo_eval.run_cli import main as run_main
 
 PROGRAMS = {

@@ -25,9 +25,6 @@ _RIGHT = ((1, 1), (1, 0), (0, 1), (0, 0))
 _LATEST = 20  # runs that a default is looked for among
 
 
-"""By benchmark; a task of another one is shown without being judged."""
-
-
 @dataclass(frozen=True)
 class Pair:
     """The samples that two runs have in common, in the order of their keys.

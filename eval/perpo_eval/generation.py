@@ -17,8 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perpo.common.progress import progress
-from perpo_eval.engines import Engine
-from perpo_eval.responses import Response, ResponseJournal, response_key
+from perpo_eval.engines.base import Engine
+from perpo_eval.engines.responses import Response, ResponseJournal, response_key
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import TASKS_FOLDER
 
@@ -123,7 +123,7 @@ def _share(requests: dict[str, Instance], world: World) -> dict[str, Instance]:
 
 
 def _key(engine: Engine, request: Instance) -> str:
-    from perpo_eval.lmms_model import image_key
+    from perpo_eval.engines.lmms_model import image_key
 
     chat = not engine.model.is_simple
     kwargs = request.args[2] if chat else request.args[1]

@@ -24,10 +24,11 @@ from perpo.records.run_record import sample_key
 from perpo.records.training_record import read_record
 from perpo_eval.arguments import BOX_FLAGS, check_unused, given
 from perpo_eval.benchmarks.table import BENCHMARKS
-from perpo_eval.engines import check_engine, family_from, load_engine
+from perpo_eval.engines.base import family_from
+from perpo_eval.engines.choice import check_engine, load_engine
+from perpo_eval.engines.responses import ResponseJournal, read_responses
 from perpo_eval.judge.from_flags import check_swap, judge_of
 from perpo_eval.rescoring import rescored, score_responses
-from perpo_eval.responses import ResponseJournal, read_responses
 from perpo_eval.rows.loading import TaskData, load_task
 from perpo_eval.rows.suites import TaskSpec, missing_tasks, select_tasks
 from perpo_eval.storing import RunWriter, check_family, check_frame, templates_of

@@ -19,9 +19,9 @@ from perpo.models.families import Family
 from perpo.records.run_record import GroupResult, Metric, TaskResult, sample_key
 from perpo_eval.benchmarks.base import Benchmark
 from perpo_eval.benchmarks.table import BENCHMARKS
+from perpo_eval.engines.responses import Response
 from perpo_eval.judge import verdicts
 from perpo_eval.judge.readings import readings
-from perpo_eval.responses import Response
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import TaskSpec, spec_of
 

@@ -22,8 +22,8 @@ from perpo.records.store import new_run_id, write_run
 from perpo_eval import scoring
 from perpo_eval.arguments import command
 from perpo_eval.benchmarks.table import BENCHMARKS
-from perpo_eval.engines import BATCH_SIZE
-from perpo_eval.responses import Response
+from perpo_eval.engines.own import BATCH_SIZE
+from perpo_eval.engines.responses import Response
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import SUITE_VERSION, TaskSpec, suite_sha256
 from perpo_eval.token_limits import token_limits

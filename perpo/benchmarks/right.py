@@ -37,3 +37,4 @@ RULES = {
     ),
     "mmhal": Rule("the judge gives at least 3 of 6 points", "score", 3.0, "score", "rating", (0, 6)),
 }
+"""By benchmark; a task of another one is shown without being judged."""

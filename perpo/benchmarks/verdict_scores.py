@@ -7,3 +7,4 @@ FLIP_SCORES = {
     "llava_bench": ("model",),
     "mmhal": ("score",),
 }
+"""Scores by which a benchmark's samples are said to have got worse, the deciding one first."""

@@ -56,7 +56,7 @@ _COMMANDS = {
     ),
     "pages": _Command(
         arguments.PagesArguments,
-        "perpo.prepare.pages.fox:build_folder",
+        "perpo.prepare.pages.folder:build_folder",
         "pages of your own: a folder of images, each with its text in a .txt of the same name",
     ),
     "jsonl": _Command(

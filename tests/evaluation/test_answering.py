@@ -17,7 +17,7 @@ from perpo.models.loaded import LoadedModel, render_prompt
 from perpo.models.loading import load_model
 from perpo.models.lora import add_lora
 from perpo.train.outputs.saving import save_checkpoint
-from perpo_eval.lmms_model import PerpoModel, _settings
+from perpo_eval.engines.lmms_model import PerpoModel, _settings
 
 QUESTIONS = [
     "where?",
@@ -158,7 +158,7 @@ def test_how_answers_end(checkpoint, monkeypatch) -> None:
     def scripted(loaded, prompts, *rest) -> list[list[int]]:
         return [said[len(prompt) % 3] for prompt in prompts]
 
-    monkeypatch.setattr("perpo_eval.lmms_model.answer", scripted)
+    monkeypatch.setattr("perpo_eval.engines.lmms_model.answer", scripted)
 
     def run(until) -> dict[str, tuple[str, int]]:
         settings = {"max_new_tokens": 9, "until": until}

@@ -21,8 +21,8 @@ from perpo.records.store import Run, read_run
 from perpo_eval import runner
 from perpo_eval.arguments import EvalArguments, JudgeFlags
 from perpo_eval.cli import main
-from perpo_eval.engines import check_engine, load_engine
-from perpo_eval.failures import read_answer
+from perpo_eval.engines.choice import check_engine, load_engine
+from perpo_eval.engines.failures import read_answer
 from perpo_eval.judge_cli import show
 from perpo_eval.runner import evaluate
 

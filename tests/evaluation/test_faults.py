@@ -24,8 +24,8 @@ from perpo.models.loading import load_model
 from perpo.models.lora import add_lora
 from perpo.records.store import Run, read_run
 from perpo.train.outputs.saving import save_checkpoint
-from perpo_eval import lmms_model
 from perpo_eval.arguments import EvalArguments
+from perpo_eval.engines import lmms_model
 from perpo_eval.runner import evaluate
 
 ROWS, QUESTIONS = 60, 45
@@ -35,11 +35,11 @@ SETTINGS = {"suite": "paper", "batch_size": 4, "max_new_tokens": 8, "device": "c
 
 PROGRAM = """
 import os, signal, sys
-import perpo.records.store, perpo_eval.lmms_model, perpo_eval.scoring
+import perpo.records.store, perpo_eval.engines.lmms_model, perpo_eval.scoring
 from perpo_eval.cli import main
-from perpo_eval.responses import ResponseJournal
+from perpo_eval.engines.responses import ResponseJournal
 
-real = perpo_eval.lmms_model.answer
+real = perpo_eval.engines.lmms_model.answer
 
 def answer(loaded, prompts, *rest):
     if sum(map(int, open("counts"))) >= {pause}:
@@ -55,7 +55,7 @@ def die(*words):
 os.chdir({place!r})
 open("counts", "a").close()
 os.dup2(os.open("stderr", os.O_CREAT | os.O_WRONLY), 2)
-perpo_eval.lmms_model.answer = answer
+perpo_eval.engines.lmms_model.answer = answer
 {patch}
 sys.exit(main({words!r}))
 """
@@ -63,7 +63,7 @@ sys.exit(main({words!r}))
 
 # A process of its own each time, but the libraries are imported once.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["perpo_eval.lmms_model", "perpo_eval.runner", "lmms_eval.api.task"])
+PROCESSES.set_forkserver_preload(["perpo_eval.engines.lmms_model", "perpo_eval.runner", "lmms_eval.api.task"])
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from perpo.records.store import Run, read_run
-from perpo_eval import generation, lmms_model
+from perpo_eval import generation
 from perpo_eval.arguments import EvalArguments
-from perpo_eval.engines import load_engine
+from perpo_eval.engines import lmms_model
+from perpo_eval.engines.choice import load_engine
 from perpo_eval.runner import evaluate
 
 ROWS, QUESTIONS = 30, 20
@@ -29,10 +30,10 @@ SETTINGS = {"suite": "paper", "batch_size": 2, "max_new_tokens": 8, "device": "c
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-import perpo_eval.lmms_model
+import perpo_eval.engines.lmms_model
 from perpo_eval.cli import main
 
-real, rank, most = perpo_eval.lmms_model.answer, os.environ.get("RANK", "0"), int(os.environ.get("MOST", 1000))
+real, rank, most = perpo_eval.engines.lmms_model.answer, os.environ.get("RANK", "0"), int(os.environ.get("MOST", 1000))
 counts = Path(f"counts.{rank}")
 Path(f"pid.{rank}").write_text(str(os.getpid()))
 
@@ -45,7 +46,7 @@ def answer(loaded, prompts, *rest):
     return answers
 
 counts.touch()
-perpo_eval.lmms_model.answer = answer
+perpo_eval.engines.lmms_model.answer = answer
 sys.exit(main())
 """
 """perpo-eval, each process of which writes a dot for every question that it answers."""

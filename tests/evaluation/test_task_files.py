@@ -31,8 +31,8 @@ from perpo.tiny.world.objects import object_rows
 from perpo.tiny.world.pages import page_rows
 from perpo_eval.arguments import EvalArguments, JudgeFlags
 from perpo_eval.benchmarks.table import BENCHMARKS
+from perpo_eval.engines.responses import Response
 from perpo_eval.judge.from_flags import judge_of
-from perpo_eval.responses import Response
 from perpo_eval.rows import loading
 from perpo_eval.rows.loading import TaskData, load_task
 from perpo_eval.rows.suites import TASKS, TASKS_FOLDER, TaskSpec

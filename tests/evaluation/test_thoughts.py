@@ -14,9 +14,9 @@ from perpo_eval.benchmarks.grounding import GROUNDING
 from perpo_eval.benchmarks.judged import LLAVA_BENCH
 from perpo_eval.benchmarks.ocr import OCR_PAGES
 from perpo_eval.benchmarks.pope import POPE
+from perpo_eval.engines.responses import Response
 from perpo_eval.judge.settings import JudgeSettings
 from perpo_eval.judge.verdicts import Judge
-from perpo_eval.responses import Response
 from perpo_eval.rows.suites import TASKS, spec_of
 from perpo_eval.scorers.pope import parse_answer, parse_answer_strict, score_answer
 from perpo_eval.scoring import _scored, _truncated, score_names

@@ -25,10 +25,10 @@ from perpo.models.loading import load_model
 from perpo.records.store import Run, read_run
 from perpo.results.compare import check_comparable, paired_difference
 from perpo.results.samples import read_scores
-from perpo_eval import lmms_model
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks.grounding import GROUNDING
 from perpo_eval.cli import main
+from perpo_eval.engines import lmms_model
 from perpo_eval.rows.documents import documents
 from perpo_eval.rows.suites import TASKS, TASKS_FOLDER, spec_of
 from perpo_eval.runner import evaluate, write_questions

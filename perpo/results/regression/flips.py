@@ -13,8 +13,6 @@ from perpo.benchmarks.verdict_scores import FLIP_SCORES
 from perpo.records.store import Run
 from perpo.results.samples import Scores
 
-"""Scores by which a benchmark's samples are said to have got worse, the deciding one first."""
-
 _FLIPS = 20
 
 

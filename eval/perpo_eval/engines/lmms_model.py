@@ -22,7 +22,7 @@ from perpo.engines.shared_image import answer, sample
 from perpo.errors import PerpoError, placed
 from perpo.models.loaded import DType, LoadedModel, render_prompt
 from perpo.models.loading import load_model
-from perpo_eval.responses import Response
+from perpo_eval.engines.responses import Response
 
 _MAX_NEW_TOKENS = 256
 _KNOWN = {"max_new_tokens", "do_sample", "temperature", "top_p", "num_beams", "seed"}

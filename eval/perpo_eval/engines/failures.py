@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from perpo.common.redact import without_secrets
-from perpo_eval.responses import Response
+from perpo_eval.engines.responses import Response
 
 _LONGEST = 300
 

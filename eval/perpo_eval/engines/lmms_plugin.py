@@ -2,4 +2,4 @@
 
 from lmms_eval.models.registry_v2 import ModelManifest
 
-MANIFEST = ModelManifest(model_id="perpo", simple_class_path="perpo_eval.lmms_model.PerpoModel")
+MANIFEST = ModelManifest(model_id="perpo", simple_class_path="perpo_eval.engines.lmms_model.PerpoModel")

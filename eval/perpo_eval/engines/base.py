@@ -1,0 +1,72 @@
+"""What an engine of perpo-eval is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from perpo.models.families import FAMILIES, Family, family_of, unlisted, with_declared
+from perpo.records.run_record import ModelInfo
+from perpo_eval.engines.responses import Response
+
+if TYPE_CHECKING:
+    from lmms_eval.api.instance import Instance
+    from lmms_eval.api.model import lmms
+
+    from perpo_eval.arguments import EvalArguments
+
+
+class Engine(Protocol):
+    """A model that is ready to answer.
+
+    Attributes:
+        model: As lmms-eval has it.
+        info: Which weights answer.
+        family: What is known of its family; None where that is not known.
+        identity: All that its answers depend on beside question, image and token limit.
+    """
+
+    model: lmms
+    info: ModelInfo
+    family: Family | None
+    identity: dict[str, Any]
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether an answer depends on what else is in its batch, and batches are made anew alike."""
+        ...
+
+    def stream(
+        self, requests: Sequence[Instance], known: Mapping[int, Response] = MappingProxyType({})
+    ) -> Iterator[list[tuple[Instance, Response]]]:
+        """Answer requests, part by part, as each part is done.
+
+        Args:
+            requests: All that belong together.
+            known: Answers that there are already, by the requests' `id()`: those are not asked for, but where the
+                rest of their batch is.
+        """
+        ...
+
+
+def family_from(args: EvalArguments, config: Mapping[str, Any] | None) -> Family | None:
+    """The family that the user names, or that a checkpoint's config.json says, with its boxes as the user declares.
+
+    Where neither says it, a declared scale makes one of which nothing else is known. None without that.
+    """
+    model_type = (config or {}).get("model_type", "")
+    if args.family is not None:
+        family = family_of(args.family)
+    elif args.box_scale is None and model_type not in FAMILIES:
+        return None
+    else:
+        family = FAMILIES.get(model_type) or unlisted(model_type)
+    return with_declared(family, scale=args.box_scale, order=args.box_order, frame=args.box_frame)
+
+
+def processor_files(directory: Path) -> list[Path]:
+    """Everything that changes what the model reads or how it ends, and is not weights."""
+    endings = (".json", ".jinja", ".txt", ".model")
+    return sorted(path for path in directory.iterdir() if path.suffix in endings and "index" not in path.name)
