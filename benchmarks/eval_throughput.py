@@ -33,7 +33,7 @@ from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.base import Engine
 from perpo_eval.engines.choice import load_engine
-from perpo_eval.generation import make_requests
+from perpo_eval.evaluate.answering import make_requests
 from perpo_eval.rows.loading import TaskData, load_task
 from perpo_eval.rows.media import recent_image
 from perpo_eval.rows.suites import TASKS

@@ -30,13 +30,13 @@ from perpo.models.families import FAMILIES
 from perpo.records.run_record import SCHEMA_VERSION, ModelInfo, RunRecord, metric_of
 from perpo.records.store import Run, read_run, write_run
 from perpo.results.samples import read_scores
-from perpo_eval import scoring
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.responses import Response
+from perpo_eval.evaluate import scoring
+from perpo_eval.evaluate.versions import VERSIONS
 from perpo_eval.rows.documents import documents, fingerprint
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import TASKS
-from perpo_eval.versions import VERSIONS
 
 WIDTH, HEIGHT = 64, 48
 EXPRESSIONS = 3

@@ -15,7 +15,7 @@ TORCH_FREE = [
     "perpo.results.run_tables", "perpo.benchmarks.metrics", "perpo.benchmarks.prompts", "perpo.train.arguments",
     "perpo.cli.train", "perpo.cli.sample", "perpo.tiny", "perpo.tiny.world", "perpo_eval.cli", "perpo_eval.run_cli",
     "perpo_eval.recipe", "perpo_eval.experiment", "perpo_eval.rows.suites", "perpo_eval.scorers.grounding",
-    "perpo_eval.scorers.pope", "perpo_eval.scorers.ocr", "perpo_eval.scoring", "perpo_eval.rows.documents",
+    "perpo_eval.scorers.pope", "perpo_eval.scorers.ocr", "perpo_eval.evaluate.scoring", "perpo_eval.rows.documents",
     "perpo_eval.benchmarks.table", "perpo.cli.data", "perpo.train.resuming", "perpo.records.training_record",
     "perpo.results.leaderboard.views", "perpo.results.leaderboard.files", "perpo_dashboard.boards",
     "perpo_dashboard.tables", "perpo.stats.paired", "perpo.results.leaderboard.board",

@@ -31,7 +31,7 @@ def _main(argv: list[str]) -> int:
         return judge_main(argv[1:])
     args = parse_arguments(EvalArguments, argv, prog="perpo-eval", description=_DESCRIPTION)
     quiet_libraries()
-    from perpo_eval.runner import evaluate, write_questions
+    from perpo_eval.evaluate.run import evaluate, write_questions
 
     if args.questions is not None:
         count = write_questions(args)

@@ -21,9 +21,11 @@ from perpo.errors import PerpoError
 from perpo.models.checkpoints import grounding_prompt, refused_pictures
 from perpo.records.store import read_run
 from perpo.results.experiment_table import Leaderboard, leaderboard
-from perpo_eval import runner
+from perpo_eval.evaluate import checks
+from perpo_eval.evaluate import run as runner
+from perpo_eval.evaluate.versions import suite_sha256
 from perpo_eval.recipe import DataFile, Experiment, Recipe, SampledData, TinyQuestions
-from perpo_eval.rows.suites import data_version, select_tasks, suite_sha256
+from perpo_eval.rows.suites import data_version, select_tasks
 from perpo_eval.rows.tiny_data import tiny_version
 from perpo_eval.stage_arguments import evaluate_arguments, sample_arguments, stage_key, train_arguments
 from perpo_eval.stages import Stage, say
@@ -90,7 +92,7 @@ class ExperimentRun:
                 is neither among `names` nor done.
         """
         check_writable(self.output)
-        runner.check(evaluate_arguments(self.recipe, self.recipe.base, self.output / "results", None))
+        checks.check(evaluate_arguments(self.recipe, self.recipe.base, self.output / "results", None))
         if self._mark.is_file():
             before = json.loads(self._mark.read_text(encoding="utf-8"))
             if before["seed"] != self.recipe.seed:

@@ -20,7 +20,7 @@ def judge_main(argv: list[str]) -> int:
     words = ["--run", *argv] if argv and not argv[0].startswith("-") else argv
     description = "Let a judge score the answers of a stored run, without the model, and store that as another run."
     args = parse_arguments(JudgeArguments, words, prog="perpo-eval judge", description=description)
-    from perpo_eval.rescoring import judge_run
+    from perpo_eval.evaluate.rescoring import judge_run
 
     return show(judge_run(args), args, as_json=args.json)
 

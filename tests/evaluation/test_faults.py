@@ -26,7 +26,7 @@ from perpo.records.store import Run, read_run
 from perpo.train.outputs.saving import save_checkpoint
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.engines import lmms_model
-from perpo_eval.runner import evaluate
+from perpo_eval.evaluate.run import evaluate
 
 ROWS, QUESTIONS = 60, 45
 """Of the folder below: some tasks ask the same about the same picture, which is answered once."""
@@ -35,7 +35,7 @@ SETTINGS = {"suite": "paper", "batch_size": 4, "max_new_tokens": 8, "device": "c
 
 PROGRAM = """
 import os, signal, sys
-import perpo.records.store, perpo_eval.engines.lmms_model, perpo_eval.scoring
+import perpo.records.store, perpo_eval.engines.lmms_model, perpo_eval.evaluate.scoring
 from perpo_eval.cli import main
 from perpo_eval.engines.responses import ResponseJournal
 
@@ -63,7 +63,7 @@ sys.exit(main({words!r}))
 
 # A process of its own each time, but the libraries are imported once.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["perpo_eval.engines.lmms_model", "perpo_eval.runner", "lmms_eval.api.task"])
+PROCESSES.set_forkserver_preload(["perpo_eval.engines.lmms_model", "perpo_eval.evaluate.run", "lmms_eval.api.task"])
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +238,7 @@ def test_killed_at_no_chosen_moment(start, folder, checkpoint, counted, undistur
 @pytest.mark.parametrize(
     "place",
     [
-        "perpo_eval.scoring.score_task",
+        "perpo_eval.evaluate.scoring.score_task",
         "perpo.records.store._write_samples",
         "perpo.records.store.to_json",
         "perpo.records.store.os.rename",

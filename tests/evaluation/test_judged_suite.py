@@ -37,13 +37,13 @@ from perpo.results.samples import read_scores
 from perpo.results.text import judge_note
 from perpo.results.trend import history
 from perpo.results.trend import text as trend_text
-from perpo_eval import runner
 from perpo_eval.arguments import EvalArguments, JudgeArguments
 from perpo_eval.cli import main
+from perpo_eval.evaluate import run as runner
+from perpo_eval.evaluate.rescoring import judge_run
+from perpo_eval.evaluate.run import evaluate, write_questions
 from perpo_eval.judge.messages import llava_messages, mmhal_messages, prompts_sha256
-from perpo_eval.rescoring import judge_run
 from perpo_eval.rows.suites import TASKS_FOLDER
-from perpo_eval.runner import evaluate, write_questions
 
 KEY = "sk-a-secret-of-the-tests-0123456789"
 pytestmark = pytest.mark.usefixtures("quick_judge")

@@ -32,11 +32,11 @@ from perpo.results.samples import read_scores
 from perpo.stats import clustered_mean
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
 from perpo.train.outputs.saving import save_checkpoint
-from perpo_eval import runner
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.cli import main
+from perpo_eval.evaluate import run as runner
+from perpo_eval.evaluate.run import evaluate
 from perpo_eval.rows.suites import TASKS_FOLDER
-from perpo_eval.runner import evaluate
 
 BOXES = ["[0.10, 0.20, 0.50, 0.60]", "no box", "(0.05, 0.2, 0.4, 0.7)", "[0, 0, 1, 1]"]
 

@@ -18,14 +18,14 @@ from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
 from perpo.records.run_record import sample_key
 from perpo.records.store import Run, read_run
-from perpo_eval import runner
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks import pope
 from perpo_eval.cli import main
 from perpo_eval.engines import lmms_model
+from perpo_eval.evaluate import run as runner
+from perpo_eval.evaluate.run import evaluate
 from perpo_eval.rows.loading import load_task
 from perpo_eval.rows.suites import spec_of
-from perpo_eval.runner import evaluate
 
 QUESTIONS = 35
 

@@ -32,13 +32,13 @@ from perpo.tiny.world.pages import page_rows
 from perpo_eval.arguments import EvalArguments, JudgeFlags
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.responses import Response
+from perpo_eval.evaluate.run import evaluate
+from perpo_eval.evaluate.scoring import judge as judge_tables
+from perpo_eval.evaluate.scoring import metrics, score_task
 from perpo_eval.judge.from_flags import judge_of
 from perpo_eval.rows import loading
 from perpo_eval.rows.loading import TaskData, load_task
 from perpo_eval.rows.suites import TASKS, TASKS_FOLDER, TaskSpec
-from perpo_eval.runner import evaluate
-from perpo_eval.scoring import judge as judge_tables
-from perpo_eval.scoring import metrics, score_task
 from perpo_eval.tasks import functions, judging
 
 LLAVA = FAMILIES["llava"]

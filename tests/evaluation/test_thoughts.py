@@ -15,12 +15,12 @@ from perpo_eval.benchmarks.judged import LLAVA_BENCH
 from perpo_eval.benchmarks.ocr import OCR_PAGES
 from perpo_eval.benchmarks.pope import POPE
 from perpo_eval.engines.responses import Response
+from perpo_eval.evaluate.scoring import _scored, _truncated, score_names
+from perpo_eval.evaluate.token_limits import token_limits
 from perpo_eval.judge.settings import JudgeSettings
 from perpo_eval.judge.verdicts import Judge
 from perpo_eval.rows.suites import TASKS, spec_of
 from perpo_eval.scorers.pope import parse_answer, parse_answer_strict, score_answer
-from perpo_eval.scoring import _scored, _truncated, score_names
-from perpo_eval.token_limits import token_limits
 
 LLAVA = FAMILIES["llava"]
 SQUARE = (100, 100)

@@ -29,9 +29,9 @@ from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks.grounding import GROUNDING
 from perpo_eval.cli import main
 from perpo_eval.engines import lmms_model
+from perpo_eval.evaluate.run import evaluate, write_questions
 from perpo_eval.rows.documents import documents
 from perpo_eval.rows.suites import TASKS, TASKS_FOLDER, spec_of
-from perpo_eval.runner import evaluate, write_questions
 from perpo_eval.scorers.grounding import score_box
 from perpo_eval.scorers.pope import parse_answer, parse_answer_strict
 from perpo_eval.tasks.functions import doc_to_visual

@@ -24,7 +24,8 @@ from perpo.records.store import read_run
 from perpo.sample.arguments import SampleArguments
 from perpo.sample.run import run_sampling
 from perpo_eval.arguments import EvalArguments
-from perpo_eval.runner import check, evaluate
+from perpo_eval.evaluate.checks import check
+from perpo_eval.evaluate.run import evaluate
 
 sides = st.integers(1, 3000)
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perpo.common.code_digest import code_digest, module_file
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import files_digest
@@ -25,26 +24,6 @@ SUITES: dict[str, tuple[str, ...]] = {
 }
 """The benchmarks of each suite."""
 
-SUITE_VERSION = "2"
-
-_ASKED_AND_SCORED = {
-    "documents": "perpo_eval.rows.documents",
-    "judge's question": "perpo_eval.judge.messages",
-    "judge's ratings": "perpo_eval.judge.ratings",
-    "judge's verdicts": "perpo_eval.judge.verdicts",
-    "judge's error": "perpo_eval.judge.readings",
-    "answers": "perpo.answers",
-    "box formats": "perpo.boxes.formats",
-    "box text": "perpo.boxes.text",
-    "boxes": "perpo.boxes.frames",
-    "families": "perpo.models.families",
-    "images": "perpo.data.images",
-    "orientation": "perpo.data.orientation",
-    "prompts": "perpo.benchmarks.prompts",
-    "metrics": "perpo.benchmarks.metrics",
-    "intervals": "perpo.stats.intervals",
-}
-"""What is asked and how answers are scored, by its job: the module."""
 
 _SPLITS = {"": ("val", "testA", "testB"), "+": ("val", "testA", "testB"), "g": ("val", "test")}
 _STRATEGIES = ("random", "popular", "adversarial")
@@ -213,23 +192,6 @@ def data_version(data: str, specs: Sequence[TaskSpec]) -> str:
     if data == "tiny":
         return tiny_version()
     return files_digest([file for spec in specs for file in _sources(data, spec)])
-
-
-def suite_sha256() -> str:
-    """Digest of what is asked and how answers are scored."""
-    here = Path(__file__).parents[1]
-    files = {
-        f"{job}/{path.relative_to(here / folder).as_posix()}": path
-        for job, folder in (
-            ("tasks", "tasks"),
-            ("scorers", "scorers"),
-            ("benchmarks", "benchmarks"),
-            ("judge prompts", "judge/prompts"),
-        )
-        for path in (here / folder).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    return code_digest(files | {job: module_file(module) for job, module in _ASKED_AND_SCORED.items()})
 
 
 def _sources(data: str, spec: TaskSpec) -> list[Path]:

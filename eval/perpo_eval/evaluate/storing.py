@@ -12,22 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.answers import after_prompt
-from perpo.benchmarks.prompts import asking_of
 from perpo.boxes.readings import Answered, other_reading
-from perpo.errors import PerpoError
-from perpo.models.families import FAMILIES, Family
+from perpo.models.families import Family
 from perpo.records import provenance
 from perpo.records.run_record import SCHEMA_VERSION, ModelInfo, RunRecord
 from perpo.records.store import new_run_id, write_run
-from perpo_eval import scoring
 from perpo_eval.arguments import command
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.own import BATCH_SIZE
 from perpo_eval.engines.responses import Response
+from perpo_eval.evaluate import scoring
+from perpo_eval.evaluate.token_limits import token_limits
+from perpo_eval.evaluate.versions import SUITE_VERSION, VERSIONS, suite_sha256
 from perpo_eval.rows.loading import TaskData
-from perpo_eval.rows.suites import SUITE_VERSION, TaskSpec, suite_sha256
-from perpo_eval.token_limits import token_limits
-from perpo_eval.versions import VERSIONS
+from perpo_eval.rows.suites import TaskSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -154,47 +152,6 @@ class RunWriter:
                 **self.more,
             },
         }
-
-
-def templates_of(args: EvalArguments, specs: Sequence[TaskSpec], family: Family | None) -> dict[str, str]:
-    """The prompt of each task, with {query} in it; questions of one's own are asked as they are written."""
-    boxes = {spec.name: BENCHMARKS[spec.benchmark] for spec in specs if BENCHMARKS[spec.benchmark].has_boxes}
-    # Yes/no questions and pages are asked alike of every family.
-    asked = family or FAMILIES["llava"]
-    return {
-        spec.name: boxes[spec.name].prompt(asked, args.prompt_style)
-        if spec.name in boxes
-        else asking_of(spec.name).template
-        for spec in specs
-    }
-
-
-def check_family(family: Family | None, specs: Sequence[TaskSpec]) -> None:
-    """Refuse to read boxes of an unknown family.
-
-    Raises:
-        PerpoError: A task needs a family, and there is none.
-    """
-    boxes = [spec.name for spec in specs if BENCHMARKS[spec.benchmark].has_boxes]
-    if boxes and family is None:
-        known = ", ".join(FAMILIES)
-        raise PerpoError(
-            f"{boxes[0]} needs to know how the model writes boxes",
-            f"give --family (known: {known}), or --box_scale, and --box_order and --box_frame where they are others",
-        )
-
-
-def check_frame(args: EvalArguments, specs: Sequence[TaskSpec]) -> None:
-    """Refuse to guess the frame of boxes where another engine prepares the pictures.
-
-    Raises:
-        PerpoError: It is not declared.
-    """
-    if args.engine != "perpo" and args.box_frame is None and any(BENCHMARKS[s.benchmark].has_boxes for s in specs):
-        raise PerpoError(
-            f"--engine {args.engine} prepares pictures in its own way, so the frame of its boxes is not known",
-            "declare it: --box_frame cropped for lmms:llava_hf, padded where it pads, original otherwise",
-        )
 
 
 def box_fields(family: Family | None, has_boxes: bool) -> dict[str, str | None]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -13,8 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.common.arguments import check_seed
-from perpo.common.files import atomic_write_text, check_writable
+from perpo.common.files import atomic_write_text
 from perpo.data.images import listing, short_name
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import model_config, resolve_model
@@ -22,21 +19,18 @@ from perpo.models.families import family_of
 from perpo.records import provenance
 from perpo.records.run_record import sample_key
 from perpo.records.training_record import read_record
-from perpo_eval.arguments import BOX_FLAGS, check_unused, given
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.base import family_from
-from perpo_eval.engines.choice import check_engine, load_engine
+from perpo_eval.engines.choice import load_engine
 from perpo_eval.engines.responses import ResponseJournal, read_responses
-from perpo_eval.judge.from_flags import check_swap, judge_of
-from perpo_eval.rescoring import rescored, score_responses
+from perpo_eval.evaluate.checks import check, check_family, judge_meant, templates_of
+from perpo_eval.evaluate.rescoring import rescored, score_responses
+from perpo_eval.evaluate.storing import RunWriter
+from perpo_eval.evaluate.token_limits import token_limits
 from perpo_eval.rows.loading import TaskData, load_task
-from perpo_eval.rows.suites import TaskSpec, missing_tasks, select_tasks
-from perpo_eval.storing import RunWriter, check_family, check_frame, templates_of
-from perpo_eval.token_limits import token_limits
 
 if TYPE_CHECKING:
     from perpo_eval.arguments import EvalArguments
-    from perpo_eval.judge.verdicts import Judge
 
 
 def evaluate(args: EvalArguments) -> Path | None:
@@ -54,14 +48,14 @@ def evaluate(args: EvalArguments) -> Path | None:
     if args.rescore is not None:
         return rescored(args)
     specs = check(args)
-    judge = _judge(args)
+    judge = judge_meant(args)
     began, clock = datetime.now(UTC), time.perf_counter()
     training = read_record(args.adapter) if args.adapter else None
     answers = read_responses(args.responses) if args.responses is not None else None
     data = [load_task(spec, args.data) for spec in specs]
     if answers is not None:
         return score_responses(args, data, answers, judge, began, clock)
-    from perpo_eval.generation import World, answer_all
+    from perpo_eval.evaluate.answering import World, answer_all
 
     _check_shapes(args, data)
     engine = load_engine(args)
@@ -85,63 +79,6 @@ def evaluate(args: EvalArguments) -> Path | None:
         if not any(response.error for response in found.values()):
             journal.forget(keys)  # else the same command asks again for those that failed
     return path
-
-
-def check(args: EvalArguments) -> list[TaskSpec]:
-    """Everything that can be refused at once; returns the tasks.
-
-    Raises:
-        PerpoError: A number out of its range, or data, a model, an adapter or an output that cannot be used.
-    """
-    for name in ("batch_size", "limit"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise PerpoError(f"--{name} is {value}; expected at least 1", "leave it out for the default")
-    _check_sampling(args)
-    if not 0 <= args.max_error_share <= 1:
-        raise PerpoError(f"--max_error_share is {args.max_error_share}; expected 0 to 1", "0.01 is one in a hundred")
-    if args.questions is None:
-        _judge(args)
-    if importlib.util.find_spec("lmms_eval") is None:
-        raise PerpoError("lmms-eval, which evaluates, is not installed", "pip install 'perpo[eval]'")
-    specs = select_tasks(args.suite, args.data, args.tasks)
-    check_swap(args, {spec.benchmark for spec in specs})
-    token_limits(args, specs)
-    if args.family is not None:
-        family_of(args.family)
-    if not args.tasks and (missing := missing_tasks(args.suite, args.data, specs)):
-        print(f"note: {missing}", file=sys.stderr)
-    if args.questions is not None:
-        check_unused(args, ("suite", "model", "data", "tasks", "limit", "prompt_style", "family"))
-    elif args.responses is None:
-        check_engine(args)
-        check_frame(args, specs)
-        if args.engine == "perpo":
-            family = family_from(args, model_config(resolve_model(args.model or "tiny")))
-            check_family(family, specs)
-            templates_of(args, specs, family)
-        if args.adapter is not None:
-            read_record(args.adapter)
-    else:
-        asked = ("suite", "data", "tasks", "limit", "prompt_style", "family", "name", "output", "json")
-        check_unused(args, (*asked, *BOX_FLAGS, "judge", *given(args)))
-        check_family(family_from(args, None), specs)
-    check_writable(Path(args.output))
-    return specs
-
-
-def _judge(args: EvalArguments) -> Judge | None:
-    """Who judges; None where nobody does.
-
-    Raises:
-        PerpoError: No judge is named where one is needed, or one is where none is asked.
-    """
-    names = given(args)
-    if args.suite != "judged" and (names or args.judge != "model"):
-        raise PerpoError(f"--{(names or ['judge'])[0]} is for --suite judged", "no other suite asks a judge")
-    if args.judge == "none" and names:
-        raise PerpoError(f"--{names[0]} has no use with --judge none", "leave one of the two out")
-    return judge_of(args, args.output) if args.suite == "judged" and args.judge == "model" else None
 
 
 def write_questions(args: EvalArguments) -> int:
@@ -196,13 +133,3 @@ def _settings(args: EvalArguments, limit: int) -> dict[str, Any]:
         drawn = {"temperature": args.temperature, "top_p": args.top_p, "seed": args.seed}
         settings |= {"do_sample": True, **drawn}
     return settings | {"until": []}
-
-
-def _check_sampling(args: EvalArguments) -> None:
-    if args.temperature < 0:
-        raise PerpoError(f"--temperature is {args.temperature}; expected 0 or more", "0 is greedy")
-    if not 0 < args.top_p <= 1:
-        raise PerpoError(f"--top_p is {args.top_p}; expected more than 0 and at most 1", "1 draws from everything")
-    check_seed(args.seed, 64)
-    if args.temperature == 0 and (args.top_p < 1 or args.seed):
-        raise PerpoError("--top_p and --seed have no use without --temperature", "greedy answers are always the same")

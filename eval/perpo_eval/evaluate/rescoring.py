@@ -19,16 +19,17 @@ from perpo.models.families import FAMILIES, Family, family_of, unlisted, with_de
 from perpo.records import provenance
 from perpo.records.run_record import ModelInfo, RunRecord, sample_key
 from perpo.records.store import new_run_id, read_run, resolve_run, write_run
-from perpo_eval import scoring
 from perpo_eval.arguments import BOX_FLAGS, MOST_ERRORS, check_unused, command
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.base import family_from
 from perpo_eval.engines.responses import Response
+from perpo_eval.evaluate import scoring
+from perpo_eval.evaluate.checks import check_family, templates_of
+from perpo_eval.evaluate.storing import RunWriter, box_fields, misread
+from perpo_eval.evaluate.versions import SUITE_VERSION, VERSIONS, suite_sha256
 from perpo_eval.judge.from_flags import check_swap, judge_of
 from perpo_eval.rows.loading import TaskData
-from perpo_eval.rows.suites import SUITE_VERSION, TaskSpec, spec_of, suite_sha256
-from perpo_eval.storing import RunWriter, box_fields, check_family, misread, templates_of
-from perpo_eval.versions import VERSIONS
+from perpo_eval.rows.suites import TaskSpec, spec_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,10 +1,10 @@
-"""The version of each benchmark's scores: runs of one version may be compared, others may not.
+"""The version of each benchmark's scores, and of the suite: runs of one version may be compared, others may not.
 
 A version counts up whenever an answer can get another score than before. So that nobody forgets, `scorer_digests.json`
 holds which code each version stands for, and a test compares the two. After a change of that code, raise the version if
 a number can change, and write the digests down again:
 
-    python -m perpo_eval.versions
+    python -m perpo_eval.evaluate.versions
 """
 
 from __future__ import annotations
@@ -46,6 +46,27 @@ _SOURCES = {
 }
 
 
+SUITE_VERSION = "2"
+_ASKED_AND_SCORED = {
+    "documents": "perpo_eval.rows.documents",
+    "judge's question": "perpo_eval.judge.messages",
+    "judge's ratings": "perpo_eval.judge.ratings",
+    "judge's verdicts": "perpo_eval.judge.verdicts",
+    "judge's error": "perpo_eval.judge.readings",
+    "answers": "perpo.answers",
+    "box formats": "perpo.boxes.formats",
+    "box text": "perpo.boxes.text",
+    "boxes": "perpo.boxes.frames",
+    "families": "perpo.models.families",
+    "images": "perpo.data.images",
+    "orientation": "perpo.data.orientation",
+    "prompts": "perpo.benchmarks.prompts",
+    "metrics": "perpo.benchmarks.metrics",
+    "intervals": "perpo.stats.intervals",
+}
+"""What is asked and how answers are scored, by its job: the module."""
+
+
 def scorer_digest(benchmark: str) -> str:
     """SHA-256 of the code that makes a benchmark's scores.
 
@@ -58,6 +79,23 @@ def scorer_digest(benchmark: str) -> str:
 def digests() -> dict[str, dict[str, str]]:
     """The version of each benchmark, and the digest of its code as it is now."""
     return {name: {"version": version, "sha256": scorer_digest(name)} for name, version in VERSIONS.items()}
+
+
+def suite_sha256() -> str:
+    """Digest of what is asked and how answers are scored."""
+    here = Path(__file__).parents[1]
+    files = {
+        f"{job}/{path.relative_to(here / folder).as_posix()}": path
+        for job, folder in (
+            ("tasks", "tasks"),
+            ("scorers", "scorers"),
+            ("benchmarks", "benchmarks"),
+            ("judge prompts", "judge/prompts"),
+        )
+        for path in (here / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    return code_digest(files | {job: module_file(module) for job, module in _ASKED_AND_SCORED.items()})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""perpo-eval: from a model, or answers made elsewhere, to a stored run."""
