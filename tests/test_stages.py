@@ -8,7 +8,7 @@ import time
 import pytest
 
 from perpo.errors import PerpoError
-from perpo_eval.stages import Stage
+from perpo_eval.recipes.stage import Stage
 
 
 @pytest.fixture

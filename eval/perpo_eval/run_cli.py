@@ -17,7 +17,7 @@ from perpo.sample.arguments import SampleArguments
 from perpo_eval.arguments import EvalArguments
 
 if TYPE_CHECKING:
-    from perpo_eval.stages import Stage
+    from perpo_eval.recipes.stage import Stage
 
 _DEMO_EXPERIMENTS = ["base", "sft-loose", "dpo", "perpo"]
 
@@ -82,8 +82,8 @@ def _demo(argv: list[str]) -> None:
 
 def _run(args: RunArguments) -> None:
     began = time.monotonic()
-    from perpo_eval.experiment import ExperimentRun, choose
-    from perpo_eval.recipe import find_recipe, read_recipe
+    from perpo_eval.recipes.experiment import ExperimentRun, choose
+    from perpo_eval.recipes.reading import find_recipe, read_recipe
 
     recipe = read_recipe(find_recipe(args.recipe), seed=args.seed)
     names = choose(recipe, args.only)

@@ -13,8 +13,8 @@ from perpo_eval.evaluate import versions
 def test_a_version_counts_up_when_its_scorer_changes(benchmark: str) -> None:
     noted = json.loads(versions.DIGESTS.read_text(encoding="utf-8"))[benchmark]
     assert noted == versions.digests()[benchmark], (
-        f"the code that scores {benchmark} has changed: raise its version in perpo_eval/evaluate/versions.py if a number can "
-        "change, then run python -m perpo_eval.evaluate.versions"
+        f"the code that scores {benchmark} has changed: raise its version in perpo_eval/evaluate/versions.py if a "
+        "number can change, then run python -m perpo_eval.evaluate.versions"
     )
 
 

@@ -16,7 +16,7 @@ from perpo.train.arguments import TrainArguments, unused_by
 from perpo_eval.arguments import EvalArguments
 
 if TYPE_CHECKING:
-    from perpo_eval.recipe import Experiment, Recipe
+    from perpo_eval.recipes.recipe import Experiment, Recipe
 
 # The results depend on what these lead to, not on where it lies.
 _PLACES = {

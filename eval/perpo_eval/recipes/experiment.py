@@ -24,11 +24,11 @@ from perpo.results.experiment_table import Leaderboard, leaderboard
 from perpo_eval.evaluate import checks
 from perpo_eval.evaluate import run as runner
 from perpo_eval.evaluate.versions import suite_sha256
-from perpo_eval.recipe import DataFile, Experiment, Recipe, SampledData, TinyQuestions
+from perpo_eval.recipes.arguments import evaluate_arguments, sample_arguments, stage_key, train_arguments
+from perpo_eval.recipes.recipe import DataFile, Experiment, Recipe, SampledData, TinyQuestions
+from perpo_eval.recipes.stage import Stage, say
 from perpo_eval.rows.suites import data_version, select_tasks
 from perpo_eval.rows.tiny_data import tiny_version
-from perpo_eval.stage_arguments import evaluate_arguments, sample_arguments, stage_key, train_arguments
-from perpo_eval.stages import Stage, say
 
 
 @dataclass(frozen=True)

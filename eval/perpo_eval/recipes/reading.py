@@ -1,4 +1,4 @@
-"""Recipes: a whole experiment in one YAML file. This reads and checks them; `perpo_eval.experiment` runs them.
+"""Recipes: a whole experiment in one YAML file. This reads and checks them; `perpo_eval.recipes.experiment` runs them.
 
     name: my-experiment
     model: tiny                     # what everything starts from
@@ -27,7 +27,6 @@ Paths start from the recipe's folder: those of data, `evaluate: data`, and a mod
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,71 +36,10 @@ from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.records.store import slug
 from perpo.rewards import load_reward
-from perpo_eval.stage_arguments import evaluate_arguments, sample_arguments, train_arguments
+from perpo_eval.recipes.arguments import evaluate_arguments, sample_arguments, train_arguments
+from perpo_eval.recipes.recipe import DataFile, Experiment, Recipe, SampledData, TinyQuestions
 
-SHIPPED = Path(__file__).parent / "recipes"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TinyQuestions:
-    """Questions about the tiny world: `images` pictures, answers loose for a share of the shapes.
-
-    Raises:
-        PerpoError: A number out of its range.
-    """
-
-    images: int
-    per_image: int = 2
-    loose: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.images < 1 or self.per_image < 1 or not 0 <= self.loose <= 1:
-            raise PerpoError(
-                f"no tiny world has images {self.images}, per_image {self.per_image} and loose {self.loose}",
-                "images and per_image are at least 1, loose is from 0 to 1",
-            )
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """Questions or preference records in a file, and the folder that their image paths start from."""
-
-    file: Path
-    image_root: Path
-
-
-@dataclass(frozen=True)
-class SampledData:
-    """Preference records: candidates that the recipe's model gives once for the questions of other data."""
-
-    questions: str
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One row of the leaderboard: what it is trained on and how; without `train`, the model as it is."""
-
-    data: str | None = None
-    rounds: int = 0
-    sample: dict[str, Any] = field(default_factory=dict)
-    train: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A checked recipe; see the module's docstring for the fields."""
-
-    name: str
-    model: str
-    seed: int
-    note: str
-    data: dict[str, DataFile | TinyQuestions | SampledData]
-    sample: dict[str, Any]
-    train: dict[str, Any]
-    evaluate: dict[str, Any]
-    experiments: dict[str, Experiment]
-    base: str
-    against: str | None
+SHIPPED = Path(__file__).parent
 
 
 _OPTIONAL: dict[str, Any] = {
