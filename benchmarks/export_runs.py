@@ -30,7 +30,7 @@ SAMPLES = 40
 
 def main() -> None:
     """Write the runs, export them, and print the seconds."""
-    from perpo_eval.results_cli import export_main
+    from perpo_eval.cli.results import export_main
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=2000)

@@ -23,7 +23,7 @@ from perpo.sample.arguments import SampleArguments
 from perpo.sample.run import run_sampling
 from perpo_dashboard.cli import DashboardArguments
 from perpo_eval.arguments import EvalArguments
-from perpo_eval.run_cli import RunArguments, _say_what_next, main
+from perpo_eval.cli.run import RunArguments, _say_what_next, main
 
 RECIPE = {
     "name": "small",
@@ -41,7 +41,7 @@ RECIPE = {
 
 
 def _start(folder, *words):
-    code = "import sys; from perpo_eval.run_cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from perpo_eval.cli.run import main; sys.exit(main(sys.argv[1:]))"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", code, "recipe.yaml", "--output_dir", "out", *words],
@@ -280,7 +280,7 @@ def test_experiments_share_what_is_sampled_once(finished, tmp_path, monkeypatch)
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_quick_demo(tmp_path):
-    code = "import sys; from perpo_eval.run_cli import demo_main; sys.exit(demo_main(['--quick']))"
+    code = "import sys; from perpo_eval.cli.run import demo_main; sys.exit(demo_main(['--quick']))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     board = json.loads(Path(tmp_path / "runs/tiny-quick-seed0/leaderboard.json").read_text())

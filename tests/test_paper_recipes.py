@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from perpo.train.arguments import TrainArguments
+from perpo_eval.cli.run import main
 from perpo_eval.recipes.arguments import train_arguments
 from perpo_eval.recipes.reading import read_recipe
 from perpo_eval.recipes.recipe import DataFile
 from perpo_eval.rows.suites import SUITES, TASKS
-from perpo_eval.run_cli import main
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 METHODS = ["sft", "rft", "dpo", "lipo", "perpo"]

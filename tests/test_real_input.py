@@ -21,16 +21,16 @@ from perpo.cli.train import main as train_main
 from perpo.records.store import read_run
 from perpo.records.training_record import read_record
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, save_random_model
-from perpo_eval.cli import main as eval_main
+from perpo_eval.cli.eval import main as eval_main
+from perpo_eval.cli.run import main as run_main
 from perpo_eval.engines.lmms_model import PerpoModel
-from perpo_eval.run_cli import main as run_main
 
 PROGRAMS = {
     "perpo-sample": "perpo.cli.sample:main",
     "perpo-train": "perpo.cli.train:main",
-    "perpo-eval": "perpo_eval.cli:main",
-    "perpo-run": "perpo_eval.run_cli:main",
-    "perpo-demo": "perpo_eval.run_cli:demo_main",
+    "perpo-eval": "perpo_eval.cli.eval:main",
+    "perpo-run": "perpo_eval.cli.run:main",
+    "perpo-demo": "perpo_eval.cli.run:demo_main",
 }
 QUESTION = "Please provide the bounding box coordinate of the region this sentence describes: the dog"
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from perpo_eval.cli.run import demo_main, main
 from perpo_eval.recipes.arguments import sample_arguments, train_arguments
 from perpo_eval.recipes.experiment import choose
 from perpo_eval.recipes.reading import SHIPPED, find_recipe, read_recipe
 from perpo_eval.recipes.recipe import DataFile
-from perpo_eval.run_cli import demo_main, main
 
 SMALL = {
     "name": "small",

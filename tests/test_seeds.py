@@ -10,15 +10,15 @@ import pytest
 import perpo.cli.sample
 import perpo.cli.train
 import perpo.tiny.build
-import perpo_eval.cli
-import perpo_eval.run_cli
+import perpo_eval.cli.eval
+import perpo_eval.cli.run
 
 PROGRAMS: dict[str, tuple[Callable[[list[str]], int], list[str], int]] = {
     "perpo-sample": (perpo.cli.sample.main, ["--model", "none", "--output", "out.jsonl"], 64),
     "perpo-train": (perpo.cli.train.main, ["--model", "none", "--data", "none", "--output_dir", "out"], 32),
-    "perpo-eval": (perpo_eval.cli.main, ["--model", "none", "--suite", "grounding", "--temperature", "1"], 64),
-    "perpo-run": (perpo_eval.run_cli.main, ["tiny", "--output_dir", "out"], 32),
-    "perpo-demo": (perpo_eval.run_cli.demo_main, ["--output_dir", "out"], 32),
+    "perpo-eval": (perpo_eval.cli.eval.main, ["--model", "none", "--suite", "grounding", "--temperature", "1"], 64),
+    "perpo-run": (perpo_eval.cli.run.main, ["tiny", "--output_dir", "out"], 32),
+    "perpo-demo": (perpo_eval.cli.run.demo_main, ["--output_dir", "out"], 32),
     "perpo.tiny.build": (perpo.tiny.build.main, ["--out", "out"], 32),
 }
 

@@ -19,12 +19,12 @@ from lmms_eval.models.registry_v2 import ModelManifest
 from perpo.errors import PerpoError
 from perpo.records.store import Run, read_run
 from perpo_eval.arguments import EvalArguments, JudgeFlags
-from perpo_eval.cli import main
+from perpo_eval.cli.eval import main
+from perpo_eval.cli.show import show
 from perpo_eval.engines.choice import check_engine, load_engine
 from perpo_eval.engines.failures import read_answer
 from perpo_eval.evaluate import run as runner
 from perpo_eval.evaluate.run import evaluate
-from perpo_eval.judge_cli import show
 
 
 class Scripted(lmms):

@@ -36,7 +36,7 @@ SETTINGS = {"suite": "paper", "batch_size": 4, "max_new_tokens": 8, "device": "c
 PROGRAM = """
 import os, signal, sys
 import perpo.records.store, perpo_eval.engines.lmms_model, perpo_eval.evaluate.scoring
-from perpo_eval.cli import main
+from perpo_eval.cli.eval import main
 from perpo_eval.engines.responses import ResponseJournal
 
 real = perpo_eval.engines.lmms_model.answer

@@ -33,7 +33,7 @@ from perpo.stats import clustered_mean
 from perpo.tiny.model import LLAVA15_GEOMETRY, save_random_model
 from perpo.train.outputs.saving import save_checkpoint
 from perpo_eval.arguments import EvalArguments
-from perpo_eval.cli import main
+from perpo_eval.cli.eval import main
 from perpo_eval.evaluate import run as runner
 from perpo_eval.evaluate.run import evaluate
 from perpo_eval.rows.suites import TASKS_FOLDER
@@ -228,7 +228,7 @@ def program(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_stdout_is_for_machines(refcoco_folder, checkpoint, tmp_path) -> None:
     """In a real process: the record alone on stdout with --json, and a quiet stderr."""
     words = ["--model", str(checkpoint), "--data", str(refcoco_folder), "--limit", "2", "--json"]
-    done = program(sys.executable, "-c", "from perpo_eval.cli import main; exit(main())", *words, cwd=tmp_path)
+    done = program(sys.executable, "-c", "from perpo_eval.cli.eval import main; exit(main())", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     path = tmp_path / "results" / checkpoint.name / record["run_id"]

@@ -31,7 +31,7 @@ PROGRAM = """
 import os, signal, sys
 from pathlib import Path
 import perpo_eval.engines.lmms_model
-from perpo_eval.cli import main
+from perpo_eval.cli.eval import main
 
 real, rank, most = perpo_eval.engines.lmms_model.answer, os.environ.get("RANK", "0"), int(os.environ.get("MOST", 1000))
 counts = Path(f"counts.{rank}")

@@ -20,7 +20,7 @@ from perpo.records.run_record import sample_key
 from perpo.records.store import Run, read_run
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks import pope
-from perpo_eval.cli import main
+from perpo_eval.cli.eval import main
 from perpo_eval.engines import lmms_model
 from perpo_eval.evaluate import run as runner
 from perpo_eval.evaluate.run import evaluate

@@ -27,7 +27,7 @@ from perpo.results.compare import check_comparable, paired_difference
 from perpo.results.samples import read_scores
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks.grounding import GROUNDING
-from perpo_eval.cli import main
+from perpo_eval.cli.eval import main
 from perpo_eval.engines import lmms_model
 from perpo_eval.evaluate.run import evaluate, write_questions
 from perpo_eval.rows.documents import documents

@@ -21,7 +21,7 @@ from perpo.results.leaderboard import board as leaderboard
 from perpo.results.leaderboard.board import boards
 from perpo.results.leaderboard.files import frame, render, text
 from perpo.results.samples import read_scores
-from perpo_eval.cli import main
+from perpo_eval.cli.eval import main
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"
 

@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from perpo.errors import PerpoError
 from perpo.results.model_index import update_card
-from perpo_eval.cli import main
+from perpo_eval.cli.eval import main
 
 ROWS = {"a": [("x", 1.0), ("y", 0.0)], "b": [("x", 1.0), ("z", 1.0)]}
 

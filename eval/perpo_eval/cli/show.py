@@ -1,4 +1,4 @@
-"""What a judge is asked with from the command line, and perpo-eval judge: score the answers of a stored run."""
+"""What a run prints when it ends."""
 
 from __future__ import annotations
 
@@ -8,21 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo.common.arguments import next_command, parse_arguments
+from perpo.common.arguments import next_command
 from perpo_eval.arguments import JudgeArguments, JudgeFlags
 
 if TYPE_CHECKING:
     from perpo.records.run_record import RunRecord, TaskResult
-
-
-def judge_main(argv: list[str]) -> int:
-    """Score a stored run's answers by a judge; 3 if too many judgements are missing."""
-    words = ["--run", *argv] if argv and not argv[0].startswith("-") else argv
-    description = "Let a judge score the answers of a stored run, without the model, and store that as another run."
-    args = parse_arguments(JudgeArguments, words, prog="perpo-eval judge", description=description)
-    from perpo_eval.evaluate.rescoring import judge_run
-
-    return show(judge_run(args), args, as_json=args.json)
 
 
 def show(path: Path, flags: JudgeFlags, *, as_json: bool) -> int:

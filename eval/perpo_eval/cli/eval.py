@@ -7,7 +7,8 @@ import sys
 from perpo.common.arguments import parse_arguments
 from perpo.common.program import quiet_libraries, run_program
 from perpo_eval.arguments import EvalArguments
-from perpo_eval.judge_cli import judge_main, show
+from perpo_eval.cli.judge import judge_main
+from perpo_eval.cli.show import show
 
 _DESCRIPTION = (
     "Evaluate a checkpoint through lmms-eval, print its scores, and store a run record. "
@@ -22,9 +23,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> int:
     if argv and argv[0] in ("list", "show", "export"):
-        from perpo_eval import results_cli
+        from perpo_eval.cli import results
 
-        mains = {"list": results_cli.list_main, "show": results_cli.show_main, "export": results_cli.export_main}
+        mains = {"list": results.list_main, "show": results.show_main, "export": results.export_main}
         mains[argv[0]](argv[1:])
         return 0
     if argv and argv[0] == "judge":
@@ -39,7 +40,3 @@ def _main(argv: list[str]) -> int:
         return 0
     path = evaluate(args)
     return 0 if path is None else show(path, args, as_json=args.json)  # None: not the first of several processes
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Entry points of perpo-eval, perpo-run and perpo-demo."""
