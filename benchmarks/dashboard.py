@@ -26,7 +26,7 @@ from playwright.sync_api import BrowserContext
 from visiting import Dashboard, Visitor
 
 from perpo.records.store import Run
-from perpo_dashboard.show import PAGES, label_of
+from perpo_dashboard.shared.links import PAGES, label_of
 
 USEFUL = {
     "leaderboard": "[data-testid='stDataFrame'] canvas",

@@ -21,7 +21,7 @@ from playwright.sync_api import BrowserContext, Error, Page, Request, WebSocket,
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-from perpo_dashboard.show import PAGES
+from perpo_dashboard.shared.links import PAGES
 
 WAIT_S = 30
 IDLE = '[data-testid="stApp"][data-test-connection-state="CONNECTED"][data-test-script-state="notRunning"]'

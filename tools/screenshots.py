@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import visiting
 from playwright.sync_api import BrowserContext
 
-from perpo_dashboard.show import PAGES
+from perpo_dashboard.shared.links import PAGES
 
 HEIGHT = 1600
 """Pixels that a picture has at most: what is below is left out."""

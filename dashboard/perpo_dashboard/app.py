@@ -6,8 +6,9 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from perpo.errors import PerpoError
-from perpo_dashboard import stored
-from perpo_dashboard.show import PAGES, reason, tell_unreadable
+from perpo_dashboard.shared import stored
+from perpo_dashboard.shared.links import PAGES
+from perpo_dashboard.shared.text import reason, tell_unreadable
 
 
 def _page(name: str, address: str, **more: Any) -> StreamlitPage:

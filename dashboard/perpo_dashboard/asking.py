@@ -13,8 +13,8 @@ from perpo.records.run_record import SAMPLE_COLUMNS
 from perpo_dashboard import filters
 from perpo_dashboard.filters import Condition, Filter
 from perpo_dashboard.notes import Note
-from perpo_dashboard.outcomes import OUTCOMES
-from perpo_dashboard.show import number, tell_misread, tell_unknown
+from perpo_dashboard.shared.outcomes import OUTCOMES
+from perpo_dashboard.shared.pick import number, tell_misread, tell_unknown
 
 _SELDOM = ("split", "noted", "unreadable", "column")
 _NOTED = ("any", "flagged", "with a note")

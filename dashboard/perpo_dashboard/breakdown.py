@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from perpo.benchmarks.right import RULES
 from perpo.records.run_record import RunRecord
 from perpo.stats import Difference, cluster_t, paired_sums
-from perpo_dashboard.outcomes import Pair
+from perpo_dashboard.shared.outcomes import Pair
 
 BINS = 20
 

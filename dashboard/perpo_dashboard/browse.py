@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run
-from perpo_dashboard import asking, cards, filters, outcomes, stored
+from perpo_dashboard import asking, cards, filters
 from perpo_dashboard.filters import Filter
 from perpo_dashboard.notes import FILE_NAME, Note, read_notes, write_note
-from perpo_dashboard.outcomes import OUTCOMES, Pair
-from perpo_dashboard.settings import settings
-from perpo_dashboard.show import escape, reason, shared
+from perpo_dashboard.shared import outcomes, stored
+from perpo_dashboard.shared.outcomes import OUTCOMES, Pair
+from perpo_dashboard.shared.settings import settings
+from perpo_dashboard.shared.text import escape, reason
+from perpo_dashboard.shared.two_runs import shared
 
 _PAGE = 25
 _PREFIX = 16

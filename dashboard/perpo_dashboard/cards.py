@@ -18,9 +18,10 @@ from perpo.records.run_record import SAMPLE_COLUMNS
 from perpo.records.store import Run
 from perpo.results.colours import RUNS, TRUTH
 from perpo.results.regression.text import short
-from perpo_dashboard import pictures, stored, words
-from perpo_dashboard.pictures import Box
-from perpo_dashboard.show import escape, plain
+from perpo_dashboard import words
+from perpo_dashboard.shared import pictures, stored
+from perpo_dashboard.shared.pictures import Box
+from perpo_dashboard.shared.text import escape, plain
 
 NAMES = "ABCDEF"
 MARKS = ("blue", "orange", "violet", "yellow", "gray")

@@ -77,7 +77,7 @@ def serve(args: DashboardArguments) -> None:
         raise PerpoError(
             "streamlit, which the dashboard stands on, is not installed", "pip install 'perpo[dashboard]'"
         ) from error
-    from perpo_dashboard.settings import Settings
+    from perpo_dashboard.shared.settings import Settings
 
     Settings(args.results.resolve(), tuple(folder.resolve() for folder in args.media)).announce()
     options = _options(args.host, port)
@@ -94,7 +94,7 @@ def _prepare() -> None:
     """Import what the pages need, and read what they show unasked, while the first browser is still on its way."""
     for name in ("perpo_dashboard.tables", "perpo_dashboard.browse", "altair", "scipy.special", "pyarrow.dataset"):
         import_module(name)
-    from perpo_dashboard import stored
+    from perpo_dashboard.shared import stored
 
     stored.prepare()
 

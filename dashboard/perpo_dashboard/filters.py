@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from perpo_dashboard.outcomes import Pair
+from perpo_dashboard.shared.outcomes import Pair
 
 Mask = NDArray[np.bool_]
 Column = Callable[[int, str], pa.Array]
@@ -47,7 +47,7 @@ class Filter:
 
     Attributes:
         tasks: Only samples of these.
-        outcome: One of `perpo_dashboard.outcomes.OUTCOMES`, or "all".
+        outcome: One of `perpo_dashboard.shared.outcomes.OUTCOMES`, or "all".
         question: Text within the question; case does not matter.
         answer: Text within the answer of A or of B.
         unreadable: Whose answer could not be read, one of `UNREADABLE`.

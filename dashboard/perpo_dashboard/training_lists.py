@@ -13,11 +13,13 @@ from perpo.boxes import BoxFormat, parse_box
 from perpo.data.truths import row_format, says_format
 from perpo.errors import PerpoError
 from perpo.results.colours import BASELINE, CANDIDATE, RUNS, TRUTH
-from perpo_dashboard import lists, pictures, stored, training_charts, trainings
+from perpo_dashboard import lists, training_charts, trainings
 from perpo_dashboard.lists import BestOf, Candidate, Preferences
-from perpo_dashboard.pictures import Box
-from perpo_dashboard.settings import settings
-from perpo_dashboard.show import escape, pick, plain, reason, tell_misread
+from perpo_dashboard.shared import pictures, stored
+from perpo_dashboard.shared.pick import pick, tell_misread
+from perpo_dashboard.shared.pictures import Box
+from perpo_dashboard.shared.settings import settings
+from perpo_dashboard.shared.text import escape, plain, reason
 from perpo_dashboard.training_runs import Trainings
 from perpo_dashboard.trainings import Training
 

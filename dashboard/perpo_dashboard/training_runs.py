@@ -10,9 +10,11 @@ import streamlit as st
 
 from perpo.errors import PerpoError
 from perpo.results.colours import RUNS
-from perpo_dashboard import stored, training_charts, trainings
-from perpo_dashboard.settings import settings
-from perpo_dashboard.show import escape, pick_many, reason
+from perpo_dashboard import training_charts, trainings
+from perpo_dashboard.shared import stored
+from perpo_dashboard.shared.pick import pick_many
+from perpo_dashboard.shared.settings import settings
+from perpo_dashboard.shared.text import escape, reason
 from perpo_dashboard.trainings import METRICS, Training
 
 Trainings = dict[str, Training]

@@ -13,10 +13,14 @@ from streamlit.delta_generator import DeltaGenerator
 from perpo.benchmarks.right import RULES, Rule
 from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run
-from perpo_dashboard import breakdown, charts, outcomes, stored, verdicts
+from perpo_dashboard import breakdown, charts
 from perpo_dashboard.breakdown import Row
-from perpo_dashboard.outcomes import OUTCOMES, Pair
-from perpo_dashboard.show import escape, go, label_of, pick, shared, tell_unknown
+from perpo_dashboard.shared import outcomes, stored, verdicts
+from perpo_dashboard.shared.links import go, label_of
+from perpo_dashboard.shared.outcomes import OUTCOMES, Pair
+from perpo_dashboard.shared.pick import pick, tell_unknown
+from perpo_dashboard.shared.text import escape
+from perpo_dashboard.shared.two_runs import shared
 
 _BOUND: dict[str, Any] = {"bind": "query-params"}
 

@@ -12,7 +12,8 @@ from perpo.errors import PerpoError
 from perpo.records.store import Run
 from perpo.results.colours import BASELINE, CANDIDATE, PALETTE
 from perpo_dashboard import tally, votes, voting
-from perpo_dashboard.show import escape, go, label_of, reason
+from perpo_dashboard.shared.links import go, label_of
+from perpo_dashboard.shared.text import escape, reason
 from perpo_dashboard.tally import Share, Tally
 from perpo_dashboard.votes import Ballots, Opened, Outcome, Question, Study
 

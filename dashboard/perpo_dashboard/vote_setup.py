@@ -9,10 +9,13 @@ import streamlit as st
 
 from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run
-from perpo_dashboard import stored, votes, voting
-from perpo_dashboard.outcomes import default_pair
-from perpo_dashboard.show import empty, go, pick_run, reason, tell_unknown
-from perpo_dashboard.stored import Stamp, stamp
+from perpo_dashboard import votes, voting
+from perpo_dashboard.shared import stored
+from perpo_dashboard.shared.links import go
+from perpo_dashboard.shared.outcomes import default_pair
+from perpo_dashboard.shared.pick import pick_run, tell_unknown
+from perpo_dashboard.shared.stored import Stamp, stamp
+from perpo_dashboard.shared.text import empty, reason
 from perpo_dashboard.votes import Ballots, Pool
 
 _MOST_QUESTIONS = 1000

@@ -26,7 +26,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from perpo.errors import PerpoError
 from perpo.results.samples import Scores
-from perpo_dashboard import lines
+from perpo_dashboard.shared import json_lines
 
 FILE_NAME = "votes.jsonl"
 Choice = Literal["left", "right", "tie", "both bad"]
@@ -132,7 +132,7 @@ def read(path: Path) -> Ballots:
     Raises:
         PerpoError: The file cannot be read.
     """
-    rows, unread = lines.read(path)
+    rows, unread = json_lines.read(path)
     studies: dict[str, Study] = {}
     asked: dict[str, set[Question]] = {}
     votes: dict[str, dict[str, dict[Question, Vote]]] = defaultdict(lambda: defaultdict(dict))
@@ -170,7 +170,7 @@ def add(path: Path, row: Study | Vote | Opened) -> None:
     Raises:
         PerpoError: The file cannot be written.
     """
-    lines.append(path, asdict(row))
+    json_lines.append(path, asdict(row))
 
 
 def now() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from perpo_dashboard.show import PAGES
+from perpo_dashboard.shared.links import PAGES
 
 WAITED = ("first useful paint", "all of it")
 ROOT = Path(__file__).parents[2]

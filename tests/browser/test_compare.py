@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from perpo.records.store import Run, find_runs
 from perpo.results.samples import read_scores
-from perpo_dashboard.show import label_of
+from perpo_dashboard.shared.links import label_of
 
 
 @pytest.fixture(scope="module")

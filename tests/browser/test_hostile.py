@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page
 
 from perpo.records.run_record import sample_key
-from perpo_dashboard.show import PAGES, label_of
+from perpo_dashboard.shared.links import PAGES, label_of
 
 RENDERED = """() => {
     const each = (selector, test) => [...document.querySelectorAll(selector)].some(test || (() => true));

@@ -10,8 +10,8 @@ from playwright.sync_api import expect
 
 from perpo.records.store import find_runs
 from perpo.results.samples import read_scores
-from perpo_dashboard.outcomes import OUTCOMES
-from perpo_dashboard.show import PAGES, label_of
+from perpo_dashboard.shared.links import PAGES, label_of
+from perpo_dashboard.shared.outcomes import OUTCOMES
 
 ELSEWHERE = """
     a b all alike bars base boxes column columns common count date delta from high holds judge key list low method

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 from visiting import Visitor
 
-from perpo_dashboard.show import PAGES
+from perpo_dashboard.shared.links import PAGES
 
 
 def walk(visitor: Visitor) -> Iterator[str]:

@@ -13,7 +13,7 @@ from perpo.records.store import find_runs, resolve_run
 from perpo.results.regression.report import compare_runs
 from perpo.results.regression.text import as_json, table
 from perpo_dashboard.cli import main
-from perpo_dashboard.show import label_of
+from perpo_dashboard.shared.links import label_of
 
 
 def _pair(folder: Path, *names: str):

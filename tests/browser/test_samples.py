@@ -15,7 +15,7 @@ from visiting import Visitor
 
 from perpo.results.colours import BASELINE, CANDIDATE, TRUTH
 from perpo.results.samples import read_scores
-from perpo_dashboard.show import label_of
+from perpo_dashboard.shared.links import label_of
 
 
 @pytest.fixture

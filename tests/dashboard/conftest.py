@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from perpo_dashboard.settings import Settings
+from perpo_dashboard.shared.settings import Settings
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from perpo_dashboard.breakdown import Labels, by_kind, heights, kinds, labels, plane, right_share
-from perpo_dashboard.outcomes import Pair
+from perpo_dashboard.shared.outcomes import Pair
 
 
 def made(measure, names=("boxes",), tasks=None, clusters=None) -> Pair:

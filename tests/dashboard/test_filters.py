@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from perpo_dashboard.filters import SORTS, Condition, Filter, chosen, ordered
-from perpo_dashboard.outcomes import Pair
+from perpo_dashboard.shared.outcomes import Pair
 
 NAN = float("nan")
 MEASURE = np.array([[0.2, 0.9, NAN, 0.5, 0.5, 0.1], [0.7, 0.1, 0.5, 0.5, NAN, 0.2]])

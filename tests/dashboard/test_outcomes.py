@@ -6,7 +6,7 @@ import pytest
 from perpo.benchmarks.right import RULES
 from perpo.records.store import find_runs
 from perpo.results.samples import Scores
-from perpo_dashboard.outcomes import OUTCOMES, default_pair, pair, scopes
+from perpo_dashboard.shared.outcomes import OUTCOMES, default_pair, pair, scopes
 
 NAN = float("nan")
 

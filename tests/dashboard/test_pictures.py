@@ -11,9 +11,9 @@ import pytest
 from PIL import ExifTags, Image, ImageFile
 
 from perpo.errors import PerpoError
-from perpo_dashboard import pictures
-from perpo_dashboard.pictures import SMALL, Box
-from perpo_dashboard.settings import Settings
+from perpo_dashboard.shared import pictures
+from perpo_dashboard.shared.pictures import SMALL, Box
+from perpo_dashboard.shared.settings import Settings
 
 BLUE, GREEN = (0, 114, 178), (0, 158, 115)
 

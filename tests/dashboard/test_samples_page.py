@@ -12,10 +12,11 @@ from streamlit.testing.v1 import AppTest
 
 from perpo.errors import PerpoError
 from perpo.results.samples import read_scores
-from perpo_dashboard import cards, stored
+from perpo_dashboard import cards
 from perpo_dashboard.notes import FILE_NAME, read_notes
-from perpo_dashboard.outcomes import OUTCOMES
-from perpo_dashboard.show import label_of
+from perpo_dashboard.shared import stored
+from perpo_dashboard.shared.links import label_of
+from perpo_dashboard.shared.outcomes import OUTCOMES
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "dashboard" / "perpo_dashboard" / "app.py"

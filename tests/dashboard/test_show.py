@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from streamlit.testing.v1 import AppTest
 
-from perpo_dashboard.show import PAGES, escape, label_of
+from perpo_dashboard.shared.links import PAGES, label_of
+from perpo_dashboard.shared.text import escape
 
 
 def picker():
     """Picks A, by default the newest run."""
     import streamlit as st
 
-    from perpo_dashboard import stored
-    from perpo_dashboard.show import pick_run
+    from perpo_dashboard.shared import stored
+    from perpo_dashboard.shared.pick import pick_run
 
     runs = stored.runs()
     run = pick_run("A", "a", runs, runs[-1] if runs else None)

@@ -11,8 +11,8 @@ import pytest
 from perpo.errors import PerpoError
 from perpo.records.store import find_runs, read_run
 from perpo.results.samples import read_scores
-from perpo_dashboard import stored
-from perpo_dashboard.settings import Settings, settings
+from perpo_dashboard.shared import stored
+from perpo_dashboard.shared.settings import Settings, settings
 
 
 @pytest.fixture

@@ -149,7 +149,7 @@ def test_nothing_outside_of_the_folders_is_read(trained, tmp_path):
 
 def test_the_picture_has_boxes_in_the_frame_that_the_model_writes(trained):
     """The picture is 200 x 100, padded to 200 x 200: y of the boxes begins 50 pixels above it."""
-    from perpo_dashboard import pictures
+    from perpo_dashboard.shared import pictures
 
     drawn = []
     original = pictures.with_boxes

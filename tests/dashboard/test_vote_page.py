@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from perpo_dashboard import views, votes
-from perpo_dashboard.show import label_of
+from perpo_dashboard.shared.links import label_of
 from perpo_dashboard.votes import Opened, Vote, ballot
 
 PAGE = Path(views.__path__[0]) / "vote.py"
@@ -64,7 +64,7 @@ def test_one_run_is_not_enough(announce, tmp_path):
 
 
 def test_a_run_cannot_be_held_against_itself(studied):
-    from perpo_dashboard.show import label_of
+    from perpo_dashboard.shared.links import label_of
 
     label = label_of(studied[1][0])
     assert "Choose two different runs" in said(look(show="new", a=label, b=label))

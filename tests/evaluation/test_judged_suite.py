@@ -38,7 +38,7 @@ from perpo.results.text import judge_note
 from perpo.results.trend import history
 from perpo.results.trend import text as trend_text
 from perpo_eval.arguments import EvalArguments, JudgeArguments
-from perpo_eval.cli import main
+from perpo_eval.cli.eval import main
 from perpo_eval.evaluate import run as runner
 from perpo_eval.evaluate.rescoring import judge_run
 from perpo_eval.evaluate.run import evaluate, write_questions

@@ -3,10 +3,12 @@
 import pandas as pd
 import streamlit as st
 
-from perpo_dashboard import stored, versus
+from perpo_dashboard import versus
 from perpo_dashboard.configuration import configuration_differences
-from perpo_dashboard.outcomes import default_pair
-from perpo_dashboard.show import empty, pick_run
+from perpo_dashboard.shared import stored
+from perpo_dashboard.shared.outcomes import default_pair
+from perpo_dashboard.shared.pick import pick_run
+from perpo_dashboard.shared.text import empty
 
 runs = stored.measured()
 if not runs:

@@ -16,8 +16,11 @@ from perpo.results.leaderboard import files
 from perpo.results.leaderboard import views as board_views
 from perpo.results.leaderboard.board import Board, Column
 from perpo.stats import Difference
-from perpo_dashboard import boards, stored, tables
-from perpo_dashboard.show import empty, escape, go, label_of, tell_misread, tell_unknown
+from perpo_dashboard import boards, tables
+from perpo_dashboard.shared import stored
+from perpo_dashboard.shared.links import go, label_of
+from perpo_dashboard.shared.pick import tell_misread, tell_unknown
+from perpo_dashboard.shared.text import empty, escape
 
 OWN_BASE = "each run's own base"
 ROW = 35  # pixels of a table's row; the header has two

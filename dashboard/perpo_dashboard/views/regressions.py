@@ -14,10 +14,12 @@ from perpo.records.store import Run
 from perpo.results import trend
 from perpo.results.regression import junit, page, text
 from perpo.results.regression.report import THRESHOLD, Report
-from perpo_dashboard import stored, verdicts
-from perpo_dashboard.outcomes import default_pair
-from perpo_dashboard.settings import settings
-from perpo_dashboard.show import empty, escape, go, label_of, number, pick, pick_run, tell_misread, tell_unknown
+from perpo_dashboard.shared import stored, verdicts
+from perpo_dashboard.shared.links import go, label_of
+from perpo_dashboard.shared.outcomes import default_pair
+from perpo_dashboard.shared.pick import number, pick, pick_run, tell_misread, tell_unknown
+from perpo_dashboard.shared.settings import settings
+from perpo_dashboard.shared.text import empty, escape
 
 COLUMNS = ("task", "verdict", "gain", "95% interval", "baseline", "candidate", "p (Holm)", "threshold", "metric")
 FIRST = 4  # samples that are shown until somebody asks for all

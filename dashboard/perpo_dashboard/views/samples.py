@@ -2,9 +2,11 @@
 
 import streamlit as st
 
-from perpo_dashboard import browse, stored
-from perpo_dashboard.outcomes import default_pair
-from perpo_dashboard.show import empty, pick_run, pick_runs
+from perpo_dashboard import browse
+from perpo_dashboard.shared import stored
+from perpo_dashboard.shared.outcomes import default_pair
+from perpo_dashboard.shared.pick import pick_run, pick_runs
+from perpo_dashboard.shared.text import empty
 
 runs = stored.measured()
 if not runs:

@@ -1,7 +1,7 @@
 """Training runs: their curves, what they learnt from, and one list looked at."""
 
 from perpo_dashboard import training_lists, training_runs
-from perpo_dashboard.show import empty
+from perpo_dashboard.shared.text import empty
 
 known = training_runs.known()
 if not known:

@@ -4,7 +4,8 @@ import streamlit as st
 
 from perpo.errors import PerpoError
 from perpo_dashboard import vote_result, vote_setup, voting
-from perpo_dashboard.show import escape, go, reason
+from perpo_dashboard.shared.links import go
+from perpo_dashboard.shared.text import escape, reason
 
 try:
     ballots = voting.ballots()

@@ -1,54 +1,15 @@
-"""How things are shown: pages and links, run pickers, plain text, empty states, one palette."""
+"""Boxes to pick runs and values from, kept in the address."""
 
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import streamlit as st
 
-from perpo.errors import PerpoError
-from perpo.records.store import Run, Unreadable
-from perpo_dashboard import stored
-from perpo_dashboard.outcomes import Pair
-
-
-@dataclass(frozen=True)
-class PageInfo:
-    """A page: its file beside app.py, its name for people, and its icon."""
-
-    file: str
-    title: str
-    icon: str
-
-
-PAGES = {
-    "leaderboard": PageInfo("views/leaderboard.py", "Leaderboard", ":material/leaderboard:"),
-    "compare": PageInfo("views/compare.py", "Compare A and B", ":material/balance:"),
-    "samples": PageInfo("views/samples.py", "Samples", ":material/photo_library:"),
-    "training": PageInfo("views/training.py", "Training", ":material/show_chart:"),
-    "vote": PageInfo("views/vote.py", "Blind vote", ":material/how_to_vote:"),
-    "regressions": PageInfo("views/regressions.py", "Regressions", ":material/rule:"),
-}
-"""By the last part of their address, which no link should outlive."""
-
-
-_TURNING = ("R", "AL", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-"""Classes of letters, and of marks, that Unicode's algorithm for both directions of reading turns words by."""
-
-
-def go(page: str, **state: str | Sequence[str]) -> None:
-    """Open another page in a state, as its address would."""
-    st.switch_page(PAGES[page].file, query_params=dict(state))
-
-
-def label_of(run: Run) -> str:
-    """What tells a run from all others in a list and in an address: its name and the end of its id."""
-    return f"{run.record.name} ({run.record.run_id[-6:]})"
+from perpo.records.store import Run
+from perpo_dashboard.shared.links import label_of
+from perpo_dashboard.shared.text import escape
 
 
 def pick_run(title: str, key: str, runs: Sequence[Run], default: Run | None) -> Run | None:
@@ -199,59 +160,3 @@ def pick_many(
     elif absent := [name for name in asked if name not in options]:
         st.warning(f"This address names {what} that are not in this folder: {escape(', '.join(absent))}.")
     return chosen
-
-
-def escape(text: str) -> str:
-    """Text that Streamlit's Markdown shows as it is: for labels, captions and help.
-
-    What looks like an address gets an invisible character (U+2060), so that it does not become a link. What is read
-    from right to left, or would turn what stands behind it, stands in a pair of its own (U+2068, U+2069).
-    """
-    text = " ".join(text.split())
-    if any(unicodedata.bidirectional(letter) in _TURNING for letter in text):
-        text = "\u2068" + re.sub("[\u2066-\u2069]", "", text) + "\u2069"
-    text = re.sub(r"(://|www\.|@)", "\u2060\\1", text, flags=re.IGNORECASE)
-    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&@])", r"\\\1", text)
-
-
-def reason(error: PerpoError) -> str:
-    """Markdown of what was wrong, and of what to do on a line below."""
-    return f"{escape(error.message)}  \n{escape(error.hint)}"
-
-
-def plain(text: str | None, *, height: Any = "content", missing: str = "nothing") -> None:
-    """What a model or a data set wrote, letter by letter: no Markdown, no HTML, no formulas."""
-    if text is None:
-        st.caption(missing)
-    else:
-        st.code(text, language=None, wrap_lines=True, height=height)
-
-
-def empty(message: str, command: str) -> None:
-    """Says what is missing and what to run for it, and ends the page."""
-    st.info(message, icon=":material/info:")
-    st.code(command, language="bash")
-    st.stop()
-
-
-def shared(a: Run, b: Run) -> Pair | None:
-    """Two runs side by side; None, and why is said, where their samples cannot be read or none is of both."""
-    try:
-        pair = stored.pair(a, b)
-    except PerpoError as error:
-        st.error(reason(error))
-        return None
-    if not len(pair.keys):
-        st.warning("These runs have no sample of a task in common.")
-        return None
-    return pair
-
-
-def tell_unreadable(found: Sequence[Unreadable]) -> None:
-    """The records that cannot be read, with their reasons; nothing where all can."""
-    if not found:
-        return
-    count = f"{len(found)} run{'s' if len(found) > 1 else ''} cannot be read"
-    with st.expander(count, icon=":material/warning:"):
-        for each in found:
-            st.text(f"{each.path}: {each.reason}")

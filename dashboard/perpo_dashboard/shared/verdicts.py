@@ -14,9 +14,10 @@ from perpo.results.colours import BASELINE, CANDIDATE, TRUTH
 from perpo.results.regression.flips import Flip
 from perpo.results.regression.report import Report
 from perpo.results.regression.text import short, table, truth_of
-from perpo_dashboard import charts, pictures
-from perpo_dashboard.pictures import Box
-from perpo_dashboard.show import PAGES, escape, label_of, plain, reason
+from perpo_dashboard.shared import gains, pictures
+from perpo_dashboard.shared.links import PAGES, label_of
+from perpo_dashboard.shared.pictures import Box
+from perpo_dashboard.shared.text import escape, plain, reason
 
 _COLOURS = {
     "regressed": "orange",
@@ -55,7 +56,7 @@ def show(report: Report, columns: Sequence[str]) -> None:
     st.markdown(" ".join(f":{_COLOURS[verdict]}-badge[{count} {verdict}]" for verdict, count in counts.items()))
     told = table(report)
     tiles = st.grid("auto", min_column_width=400)
-    tiles.altair_chart(charts.gains(report), alt="Gain of B over A by task, with 95% intervals")
+    tiles.altair_chart(gains.gains(report), alt="Gain of B over A by task, with 95% intervals")
     config = {name: st.column_config.TextColumn(help=text) for name, text in _HELP.items()}
     tiles.cell(column_span=2).dataframe(
         pd.DataFrame(told.rows, columns=told.header),

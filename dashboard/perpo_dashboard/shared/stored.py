@@ -23,10 +23,11 @@ from perpo.records.training_record import FILE_NAME as TRAINING_FILE
 from perpo.records.training_record import LOG_NAME
 from perpo.results.regression.report import THRESHOLD, Report, compare_runs
 from perpo.results.samples import Scores, read_scores
-from perpo_dashboard import lists, outcomes
+from perpo_dashboard import lists
 from perpo_dashboard.lists import BestOf, Preferences
-from perpo_dashboard.outcomes import Pair
-from perpo_dashboard.settings import settings
+from perpo_dashboard.shared import outcomes
+from perpo_dashboard.shared.outcomes import Pair
+from perpo_dashboard.shared.settings import settings
 from perpo_dashboard.trainings import Training, read_training
 
 Stamp = tuple[str, int, int]

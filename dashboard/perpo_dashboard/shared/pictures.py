@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from perpo.common.files import NotWritten, atomic_write_bytes, cache_folder
 from perpo.data.images import PICTURES_VERSION, find_image, image_size, open_image, short_name
 from perpo.errors import PerpoError
-from perpo_dashboard.settings import settings
-from perpo_dashboard.stored import Stamp, stamp
+from perpo_dashboard.shared.settings import settings
+from perpo_dashboard.shared.stored import Stamp, stamp
 
 Window = tuple[int, int, int, int]
 
