@@ -92,7 +92,13 @@ def serve(args: DashboardArguments) -> None:
 
 def _prepare() -> None:
     """Import what the pages need, and read what they show unasked, while the first browser is still on its way."""
-    for name in ("perpo_dashboard.tables", "perpo_dashboard.browse", "altair", "scipy.special", "pyarrow.dataset"):
+    for name in (
+        "perpo_dashboard.leaderboard.tables",
+        "perpo_dashboard.browse",
+        "altair",
+        "scipy.special",
+        "pyarrow.dataset",
+    ):
         import_module(name)
     from perpo_dashboard.shared import stored
 

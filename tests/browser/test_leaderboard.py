@@ -13,7 +13,7 @@ from playwright.sync_api import TimeoutError, expect
 from perpo.records.store import find_runs
 from perpo.results.leaderboard import board as leaderboard
 from perpo.results.leaderboard import files, views
-from perpo_dashboard import boards
+from perpo_dashboard.leaderboard import boards
 
 NEXT_YEAR = f"{date.today().year + 1}-01-01"
 ROW = 35  # pixels of a table's row; the header has two

@@ -1,4 +1,4 @@
-"""perpo_dashboard.boards and meanings, on the committed records and on boards made by hand."""
+"""perpo_dashboard.leaderboard.boards and meanings, on the committed records and on boards made by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perpo.records.store import find_runs
 from perpo.results.leaderboard import board as leaderboard
 from perpo.results.leaderboard import files
 from perpo.results.leaderboard.board import Column
-from perpo_dashboard import boards, tables
+from perpo_dashboard.leaderboard import boards, tables
 
 RESULTS = Path(__file__).parents[2] / "results"
 

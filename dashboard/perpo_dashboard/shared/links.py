@@ -20,7 +20,7 @@ class PageInfo:
 
 
 PAGES = {
-    "leaderboard": PageInfo("views/leaderboard.py", "Leaderboard", ":material/leaderboard:"),
+    "leaderboard": PageInfo("leaderboard/page.py", "Leaderboard", ":material/leaderboard:"),
     "compare": PageInfo("views/compare.py", "Compare A and B", ":material/balance:"),
     "samples": PageInfo("views/samples.py", "Samples", ":material/photo_library:"),
     "training": PageInfo("views/training.py", "Training", ":material/show_chart:"),

@@ -15,7 +15,7 @@ from perpo.results.colours import BETTER, WORSE
 from perpo.results.leaderboard import files
 from perpo.results.leaderboard.board import Board, Column
 from perpo.results.text import cell
-from perpo_dashboard.boards import judge_of
+from perpo_dashboard.leaderboard.boards import judge_of
 
 GREY = "#808080"  # is read on white and on black
 

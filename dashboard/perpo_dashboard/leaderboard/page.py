@@ -16,7 +16,7 @@ from perpo.results.leaderboard import files
 from perpo.results.leaderboard import views as board_views
 from perpo.results.leaderboard.board import Board, Column
 from perpo.stats import Difference
-from perpo_dashboard import boards, tables
+from perpo_dashboard.leaderboard import boards, tables
 from perpo_dashboard.shared import stored
 from perpo_dashboard.shared.links import go, label_of
 from perpo_dashboard.shared.pick import tell_misread, tell_unknown
