@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from perpo_dashboard.breakdown import Labels, by_kind, heights, kinds, labels, plane, right_share
+from perpo_dashboard.compare.breakdown import Labels, by_kind, heights, kinds, labels, plane, right_share
 from perpo_dashboard.shared.outcomes import Pair
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from perpo.records.store import read_run, run_files
-from perpo_dashboard.configuration import configuration_differences
+from perpo_dashboard.compare.setups import configuration_differences
 
 
 @pytest.fixture(scope="module")

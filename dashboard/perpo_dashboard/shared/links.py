@@ -21,7 +21,7 @@ class PageInfo:
 
 PAGES = {
     "leaderboard": PageInfo("leaderboard/page.py", "Leaderboard", ":material/leaderboard:"),
-    "compare": PageInfo("views/compare.py", "Compare A and B", ":material/balance:"),
+    "compare": PageInfo("compare/page.py", "Compare A and B", ":material/balance:"),
     "samples": PageInfo("views/samples.py", "Samples", ":material/photo_library:"),
     "training": PageInfo("views/training.py", "Training", ":material/show_chart:"),
     "vote": PageInfo("views/vote.py", "Blind vote", ":material/how_to_vote:"),

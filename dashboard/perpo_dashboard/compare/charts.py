@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 
 from perpo.results.colours import BASELINE, CANDIDATE
-from perpo_dashboard.breakdown import Row
+from perpo_dashboard.compare.breakdown import Row
 from perpo_dashboard.shared.gains import with_zero
 
 

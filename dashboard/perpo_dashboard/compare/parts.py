@@ -13,8 +13,8 @@ from streamlit.delta_generator import DeltaGenerator
 from perpo.benchmarks.right import RULES, Rule
 from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run
-from perpo_dashboard import breakdown, charts
-from perpo_dashboard.breakdown import Row
+from perpo_dashboard.compare import breakdown, charts
+from perpo_dashboard.compare.breakdown import Row
 from perpo_dashboard.shared import outcomes, stored, verdicts
 from perpo_dashboard.shared.links import go, label_of
 from perpo_dashboard.shared.outcomes import OUTCOMES, Pair

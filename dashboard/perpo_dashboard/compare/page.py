@@ -3,8 +3,8 @@
 import pandas as pd
 import streamlit as st
 
-from perpo_dashboard import versus
-from perpo_dashboard.configuration import configuration_differences
+from perpo_dashboard.compare import parts
+from perpo_dashboard.compare.setups import configuration_differences
 from perpo_dashboard.shared import stored
 from perpo_dashboard.shared.outcomes import default_pair
 from perpo_dashboard.shared.pick import pick_run
@@ -27,7 +27,7 @@ if a == b:
     st.info("A and B are the same run: choose another one to see where they differ.")
 
 verdicts = st.container()
-versus.show_outcomes(a, b)
+parts.show_outcomes(a, b)
 st.subheader("Settings that differ")
 found = configuration_differences(a.record, b.record)
 if found:
@@ -36,4 +36,4 @@ if found:
 else:
     st.caption("None: what was asked, the weights and the programs are the same.")
 with verdicts.skeleton(height=260):  # last, because many samples take seconds
-    versus.show_verdicts(a, b, verdicts)
+    parts.show_verdicts(a, b, verdicts)
