@@ -94,7 +94,7 @@ def _prepare() -> None:
     """Import what the pages need, and read what they show unasked, while the first browser is still on its way."""
     for name in (
         "perpo_dashboard.leaderboard.tables",
-        "perpo_dashboard.browse",
+        "perpo_dashboard.samples.browse",
         "altair",
         "scipy.special",
         "pyarrow.dataset",

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from perpo_dashboard.filters import SORTS, Condition, Filter, chosen, ordered
+from perpo_dashboard.samples.filters import SORTS, Condition, Filter, chosen, ordered
 from perpo_dashboard.shared.outcomes import Pair
 
 NAN = float("nan")

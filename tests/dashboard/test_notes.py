@@ -2,7 +2,7 @@
 
 import json
 
-from perpo_dashboard.notes import FILE_NAME, Note, read_notes, write_note
+from perpo_dashboard.samples.notes import FILE_NAME, Note, read_notes, write_note
 
 
 def write(folder, key, flagged, text):

@@ -12,8 +12,8 @@ from streamlit.testing.v1 import AppTest
 
 from perpo.errors import PerpoError
 from perpo.results.samples import read_scores
-from perpo_dashboard import cards
-from perpo_dashboard.notes import FILE_NAME, read_notes
+from perpo_dashboard.samples import cards
+from perpo_dashboard.samples.notes import FILE_NAME, read_notes
 from perpo_dashboard.shared import stored
 from perpo_dashboard.shared.links import label_of
 from perpo_dashboard.shared.outcomes import OUTCOMES

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpo_dashboard.words import Part, as_html, differences
+from perpo_dashboard.samples.word_diff import Part, as_html, differences
 
 
 def told(truth, answer):

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from perpo_dashboard import browse
+from perpo_dashboard.samples import browse
 from perpo_dashboard.shared import stored
 from perpo_dashboard.shared.outcomes import default_pair
 from perpo_dashboard.shared.pick import pick_run, pick_runs

@@ -10,9 +10,9 @@ import streamlit as st
 
 from perpo.benchmarks.right import RULES
 from perpo.records.run_record import SAMPLE_COLUMNS
-from perpo_dashboard import filters
-from perpo_dashboard.filters import Condition, Filter
-from perpo_dashboard.notes import Note
+from perpo_dashboard.samples import filters
+from perpo_dashboard.samples.filters import Condition, Filter
+from perpo_dashboard.samples.notes import Note
 from perpo_dashboard.shared.outcomes import OUTCOMES
 from perpo_dashboard.shared.pick import number, tell_misread, tell_unknown
 

@@ -18,7 +18,7 @@ from perpo.records.run_record import SAMPLE_COLUMNS
 from perpo.records.store import Run
 from perpo.results.colours import RUNS, TRUTH
 from perpo.results.regression.text import short
-from perpo_dashboard import words
+from perpo_dashboard.samples import word_diff
 from perpo_dashboard.shared import pictures, stored
 from perpo_dashboard.shared.pictures import Box
 from perpo_dashboard.shared.text import escape, plain
@@ -184,7 +184,7 @@ _TOLD = {
 
 
 def _word_differences(each: Answer, truth: str, said: str) -> None:
-    found = words.differences(truth, said)
+    found = word_diff.differences(truth, said)
     if not found.count("truth") and not found.count("answer"):
         st.caption("Word for word the truth." if not found.cut else "The first 10,000 words are the truth's.")
     else:
@@ -194,7 +194,7 @@ def _word_differences(each: Answer, truth: str, said: str) -> None:
             f"{found.count('answer')} are not in the truth (underlined).{cut}"
         )
     with st.container(height=_height(said)):
-        st.html(words.as_html(found, TRUTH, each.colour))
+        st.html(word_diff.as_html(found, TRUTH, each.colour))
 
 
 def _judge(each: Answer) -> None:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run
-from perpo_dashboard import asking, cards, filters
-from perpo_dashboard.filters import Filter
-from perpo_dashboard.notes import FILE_NAME, Note, read_notes, write_note
+from perpo_dashboard.samples import cards, filter_widgets, filters
+from perpo_dashboard.samples.filters import Filter
+from perpo_dashboard.samples.notes import FILE_NAME, Note, read_notes, write_note
 from perpo_dashboard.shared import outcomes, stored
 from perpo_dashboard.shared.outcomes import OUTCOMES, Pair
 from perpo_dashboard.shared.settings import settings
@@ -35,16 +35,16 @@ def show(a: Run, b: Run, more: list[Run]) -> None:
     scopes = outcomes.scopes(a.record, pair.names)
     notes, benchmarks = _known_notes(), outcomes.benchmarks_of(a.record)
     splits = {result.task: result.split for result in a.record.tasks}
-    task, sort, wanted = asking.which(scopes, splits)
+    task, sort, wanted = filter_widgets.which(scopes, splits)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        wanted = asking.narrowed(wanted, benchmarks, splits, notes)
+        wanted = filter_widgets.narrowed(wanted, benchmarks, splits, notes)
         order = _order((_stamp(a), _stamp(b)), repr(wanted), sort, wanted, a, b)
         st.space("stretch")
         with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="right", width=_STEPS):
             place = _walk(pair, order)
     _told(pair, pair.among(scopes[task]), order, place)
     if not len(order):
-        asking.clear_button(wanted, benchmarks, "clear-too")
+        filter_widgets.clear_button(wanted, benchmarks, "clear-too")
     if place is not None:
         _one(pair, place, a, b, more, notes)
     _list(pair, order, place, a, b)

@@ -1,0 +1,1 @@
+"""Samples of one or two runs, one by one."""
