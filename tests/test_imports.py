@@ -24,7 +24,7 @@ TORCH_FREE = [
     "perpo.train.outputs.card", "perpo.train.outputs.services", "perpo.train.outputs.merge",
     "perpo.train.authors.flags", "perpo.train.authors.checks", "perpo_dashboard.cli",
     "perpo_dashboard.shared.stored", "perpo_dashboard.shared.pictures", "perpo_dashboard.vote_result",
-    "perpo_dashboard.training_lists", "perpo_eval.judge.asking", "perpo_eval.judge.ratings",
+    "perpo_dashboard.training.rewards", "perpo_eval.judge.asking", "perpo_eval.judge.ratings",
     "perpo_eval.judge.verdicts", "perpo_eval.judge.readings", "perpo_eval.cli.judge", "perpo_eval.rows.published",
     "perpo.tiny.world.judged", "perpo.common.locks", "perpo.train.samplers", "perpo.common.redact",
     "perpo_eval.engines.failures", "perpo.engines.bodies", "perpo.data.images", "perpo.data.text_rows",

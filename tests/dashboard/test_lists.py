@@ -9,9 +9,9 @@ import pytest
 from perpo.boxes import BoxFormat
 from perpo.data import data_sha256
 from perpo.errors import PerpoError
-from perpo_dashboard import lists
-from perpo_dashboard.lists import Candidate, candidates, pairs_in_order
-from perpo_dashboard.training_lists import record_format
+from perpo_dashboard.training import candidates as lists
+from perpo_dashboard.training.candidates import Candidate, candidates, pairs_in_order
+from perpo_dashboard.training.rewards import record_format
 
 
 def _file(tmp_path, rewards, **more):

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from perpo.records.training_record import write_log
 from perpo_dashboard import views
-from perpo_dashboard.trainings import METRICS
+from perpo_dashboard.training.trainings import METRICS
 
 PAGE = Path(views.__path__[0]) / "training.py"
 

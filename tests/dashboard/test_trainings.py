@@ -9,8 +9,8 @@ import pytest
 
 from perpo.boxes import BoxFormat
 from perpo.errors import PerpoError
-from perpo_dashboard import trainings
-from perpo_dashboard.trainings import Training, moved, names_of, read_training, short_names, smoothed, thinned
+from perpo_dashboard.training import trainings
+from perpo_dashboard.training.trainings import Training, moved, names_of, read_training, short_names, smoothed, thinned
 
 
 def _training(folder, output_dir="out", log=()):

@@ -23,7 +23,7 @@ PAGES = {
     "leaderboard": PageInfo("leaderboard/page.py", "Leaderboard", ":material/leaderboard:"),
     "compare": PageInfo("compare/page.py", "Compare A and B", ":material/balance:"),
     "samples": PageInfo("samples/page.py", "Samples", ":material/photo_library:"),
-    "training": PageInfo("views/training.py", "Training", ":material/show_chart:"),
+    "training": PageInfo("training/page.py", "Training", ":material/show_chart:"),
     "vote": PageInfo("views/vote.py", "Blind vote", ":material/how_to_vote:"),
     "regressions": PageInfo("views/regressions.py", "Regressions", ":material/rule:"),
 }

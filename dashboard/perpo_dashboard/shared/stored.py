@@ -23,12 +23,12 @@ from perpo.records.training_record import FILE_NAME as TRAINING_FILE
 from perpo.records.training_record import LOG_NAME
 from perpo.results.regression.report import THRESHOLD, Report, compare_runs
 from perpo.results.samples import Scores, read_scores
-from perpo_dashboard import lists
-from perpo_dashboard.lists import BestOf, Preferences
 from perpo_dashboard.shared import outcomes
 from perpo_dashboard.shared.outcomes import Pair
 from perpo_dashboard.shared.settings import settings
-from perpo_dashboard.trainings import Training, read_training
+from perpo_dashboard.training import candidates
+from perpo_dashboard.training.candidates import BestOf, Preferences
+from perpo_dashboard.training.trainings import Training, read_training
 
 Stamp = tuple[str, int, int]
 """A file's path, time of the last change in nanoseconds, and size; -1 and -1 where it is missing."""
@@ -269,14 +269,14 @@ def _training(record: Stamp, log: Stamp, folder: Path) -> Training:
 
 @st.cache_resource(max_entries=8, show_spinner="Reading preference data")
 def _preferences(stamped: Stamp, file: Path, sha256: str) -> Preferences:
-    return lists.read_lists(file, sha256)
+    return candidates.read_lists(file, sha256)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _best_of(stamped: Stamp, file: Path, sha256: str) -> BestOf:
-    return lists.best_of(preferences(file, sha256))
+    return candidates.best_of(preferences(file, sha256))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _probe(stamped: Stamp, file: Path) -> dict[int, list[dict[str, Any]]]:
-    return lists.read_probe(file)
+    return candidates.read_probe(file)

@@ -13,15 +13,15 @@ from perpo.boxes import BoxFormat, parse_box
 from perpo.data.truths import row_format, says_format
 from perpo.errors import PerpoError
 from perpo.results.colours import BASELINE, CANDIDATE, RUNS, TRUTH
-from perpo_dashboard import lists, training_charts, trainings
-from perpo_dashboard.lists import BestOf, Candidate, Preferences
 from perpo_dashboard.shared import pictures, stored
 from perpo_dashboard.shared.pick import pick, tell_misread
 from perpo_dashboard.shared.pictures import Box
 from perpo_dashboard.shared.settings import settings
 from perpo_dashboard.shared.text import escape, plain, reason
-from perpo_dashboard.training_runs import Trainings
-from perpo_dashboard.trainings import Training
+from perpo_dashboard.training import candidates, charts, trainings
+from perpo_dashboard.training.candidates import BestOf, Candidate, Preferences
+from perpo_dashboard.training.summary import Trainings
+from perpo_dashboard.training.trainings import Training
 
 _SHOWN = ("truth", "best", "worst", "others")
 _GREY = "#999999"
@@ -47,7 +47,7 @@ def data(chosen: Trainings) -> None:
     if not found:
         st.info("None of these learnt from rewarded candidates, or their files are not here.", icon=":material/info:")
         return
-    colour = training_charts.colours(list(chosen), RUNS)
+    colour = charts.colours(list(chosen), RUNS)
     users = {names[0]: ", ".join(names) for names in sharing.values()}
     for reward in dict.fromkeys(each.reward_name for each in found.values()):
         alike = {name: each for name, each in found.items() if each.reward_name == reward}
@@ -57,12 +57,12 @@ def data(chosen: Trainings) -> None:
 
 
 def _charts(found: dict[str, Preferences], best: dict[str, BestOf], reward: str, colour: Any) -> None:
-    spread = {name: lists.histogram(each.rewards) for name, each in found.items()}
+    spread = {name: candidates.histogram(each.rewards) for name, each in found.items()}
     columns = st.columns(2)
     with columns[0]:
         st.markdown("**Rewards of the candidates**")
         st.altair_chart(
-            training_charts.rewards(spread, reward, colour),
+            charts.rewards(spread, reward, colour),
             alt=f"Share of the candidates by reward of {', '.join(found)}",
         )
     with columns[1]:
@@ -72,7 +72,7 @@ def _charts(found: dict[str, Preferences], best: dict[str, BestOf], reward: str,
             "95% interval, clustered by image.",
         )
         st.altair_chart(
-            training_charts.best_of(best, reward, colour),
+            charts.best_of(best, reward, colour),
             alt=f"Expected best and worst reward of n of {', '.join(found)}",
         )
 
@@ -153,7 +153,7 @@ def one_list(chosen: Trainings) -> None:
     if number is None:
         return
     record = known.record(number) if known else None
-    found = lists.candidates(record, probed.get(number, []))
+    found = candidates.candidates(record, probed.get(number, []))
     _look(each, record or probed[number][0], record, found)
     measured = ", ".join(map(str, sorted(probed)[:12])) + (", ..." if len(probed) > 12 else "")
     if number not in probed:
@@ -202,8 +202,8 @@ def _look(each: Training, row: dict[str, Any], record: dict[str, Any] | None, fo
     with right:
         if any(candidate.before is not None for candidate in found):
             st.markdown("**What training did to each candidate**")
-            st.altair_chart(training_charts.log_probabilities(found), alt="Log-probabilities before and after training")
-            order, pairs = lists.pairs_in_order(found)
+            st.altair_chart(charts.log_probabilities(found), alt="Log-probabilities before and after training")
+            order, pairs = candidates.pairs_in_order(found)
             if pairs:
                 st.caption(
                     f"In {order} of {pairs} pairs with different rewards the better answer gained more than the other."

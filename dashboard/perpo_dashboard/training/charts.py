@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perpo.results.colours import BASELINE, CANDIDATE
-from perpo_dashboard.lists import BestOf, Candidate
-from perpo_dashboard.trainings import Metric, smoothed, thinned
+from perpo_dashboard.training.candidates import BestOf, Candidate
+from perpo_dashboard.training.trainings import Metric, smoothed, thinned
 
 _HEIGHT = 220
 _FEW = 40

@@ -10,12 +10,12 @@ import streamlit as st
 
 from perpo.errors import PerpoError
 from perpo.results.colours import RUNS
-from perpo_dashboard import training_charts, trainings
 from perpo_dashboard.shared import stored
 from perpo_dashboard.shared.pick import pick_many
 from perpo_dashboard.shared.settings import settings
 from perpo_dashboard.shared.text import escape, reason
-from perpo_dashboard.trainings import METRICS, Training
+from perpo_dashboard.training import charts, trainings
+from perpo_dashboard.training.trainings import METRICS, Training
 
 Trainings = dict[str, Training]
 """Those that are looked at, by the names that people see, in the order of the choice."""
@@ -129,7 +129,7 @@ def curves(chosen: Trainings) -> None:
     if not any(found.values()):
         st.info("Nothing is logged yet: the first entry comes after --logging_steps.", icon=":material/info:")
         return
-    colour = training_charts.colours(list(chosen), RUNS)
+    colour = charts.colours(list(chosen), RUNS)
     with st.grid(3, min_column_width=260):
         for name in METRICS:
             if found[name]:
@@ -137,9 +137,9 @@ def curves(chosen: Trainings) -> None:
                 _curve(found[name], name, over or "step", 0.0 if name == "learning_rate" else weight, colour)
 
 
-def _curve(found: dict[str, training_charts.Curve], name: str, over: str, weight: float, colour: Any) -> None:
+def _curve(found: dict[str, charts.Curve], name: str, over: str, weight: float, colour: Any) -> None:
     metric = METRICS[name]
     with st.container(gap="xxsmall"):
         st.markdown(f"**{metric.title}**", help=metric.help)
-        chart = training_charts.curves(found, metric, over, weight, colour)
+        chart = charts.curves(found, metric, over, weight, colour)
         st.altair_chart(chart, alt=f"{metric.title} of {', '.join(found)}")

@@ -1,0 +1,1 @@
+"""Trainings: their course, their data, what was looked at on the way."""
