@@ -23,7 +23,7 @@ TORCH_FREE = [
     "perpo.results.regression.flips", "perpo.results.regression.text", "perpo.cli.report",
     "perpo.train.outputs.card", "perpo.train.outputs.services", "perpo.train.outputs.merge",
     "perpo.train.authors.flags", "perpo.train.authors.checks", "perpo_dashboard.cli",
-    "perpo_dashboard.shared.stored", "perpo_dashboard.shared.pictures", "perpo_dashboard.vote_result",
+    "perpo_dashboard.shared.stored", "perpo_dashboard.shared.pictures", "perpo_dashboard.vote.result",
     "perpo_dashboard.training.rewards", "perpo_eval.judge.asking", "perpo_eval.judge.ratings",
     "perpo_eval.judge.verdicts", "perpo_eval.judge.readings", "perpo_eval.cli.judge", "perpo_eval.rows.published",
     "perpo.tiny.world.judged", "perpo.common.locks", "perpo.train.samplers", "perpo.common.redact",

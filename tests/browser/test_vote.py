@@ -10,7 +10,7 @@ import made_runs
 import pytest
 from playwright.sync_api import expect
 
-from perpo_dashboard import votes
+from perpo_dashboard.vote import votes
 
 NAMES = ("zebrafinch", "yakbutter")
 COUNT = 5

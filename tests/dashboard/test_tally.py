@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from statsmodels.stats.inter_rater import aggregate_raters, cohens_kappa, fleiss_kappa
 
-from perpo_dashboard.tally import agreements, by_question, cohen_kappa, krippendorff_alpha, share, tally
-from perpo_dashboard.votes import Question
+from perpo_dashboard.vote.tally import agreements, by_question, cohen_kappa, krippendorff_alpha, share, tally
+from perpo_dashboard.vote.votes import Question
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 7), (7, 7), (3, 10), (61, 100)])

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from perpo_dashboard import views, votes
+from perpo_dashboard import views
 from perpo_dashboard.shared.links import label_of
-from perpo_dashboard.votes import Opened, Vote, ballot
+from perpo_dashboard.vote import votes
+from perpo_dashboard.vote.votes import Opened, Vote, ballot
 
 PAGE = Path(views.__path__[0]) / "vote.py"
 NAMES = ("zebrafinch", "yakbutter")

@@ -8,8 +8,8 @@ import pytest
 
 from perpo.errors import PerpoError
 from perpo.results.samples import Scores
-from perpo_dashboard import votes
-from perpo_dashboard.votes import (
+from perpo_dashboard.vote import votes
+from perpo_dashboard.vote.votes import (
     Opened,
     Pool,
     Question,

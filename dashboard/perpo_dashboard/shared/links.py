@@ -24,7 +24,7 @@ PAGES = {
     "compare": PageInfo("compare/page.py", "Compare A and B", ":material/balance:"),
     "samples": PageInfo("samples/page.py", "Samples", ":material/photo_library:"),
     "training": PageInfo("training/page.py", "Training", ":material/show_chart:"),
-    "vote": PageInfo("views/vote.py", "Blind vote", ":material/how_to_vote:"),
+    "vote": PageInfo("vote/page.py", "Blind vote", ":material/how_to_vote:"),
     "regressions": PageInfo("views/regressions.py", "Regressions", ":material/rule:"),
 }
 """By the last part of their address, which no link should outlive."""

@@ -11,11 +11,11 @@ import streamlit as st
 from perpo.errors import PerpoError
 from perpo.records.store import Run
 from perpo.results.colours import BASELINE, CANDIDATE, PALETTE
-from perpo_dashboard import tally, votes, voting
 from perpo_dashboard.shared.links import go, label_of
 from perpo_dashboard.shared.text import escape, reason
-from perpo_dashboard.tally import Share, Tally
-from perpo_dashboard.votes import Ballots, Opened, Outcome, Question, Study
+from perpo_dashboard.vote import ballot, tally, votes
+from perpo_dashboard.vote.tally import Share, Tally
+from perpo_dashboard.vote.votes import Ballots, Opened, Outcome, Question, Study
 
 _ALL = "all questions"
 _COLOURS = (BASELINE, CANDIDATE, PALETTE[6], PALETTE[4])
@@ -26,9 +26,9 @@ def result(ballots: Ballots, study: Study, voter: str) -> None:
     """Counts, shares with intervals, agreement, and every question."""
     if not _may_open(ballots, study, voter):
         return
-    voting.seen_here().add(study.id)
+    ballot.seen_here().add(study.id)
     voters = {name: said for name, said in ballots.outcomes(study).items() if said}
-    runs = voting.runs_of(study)
+    runs = ballot.runs_of(study)
     names = _names(study, runs)
     st.subheader(f"{escape(names['first'])} against {escape(names['second'])}", anchor=False)
     st.caption(f"Vote {study.id}, set up on {study.created_utc[:10]}, seed {study.seed}.{_left_out(ballots, study)}")
@@ -66,7 +66,7 @@ def _may_open(ballots: Ballots, study: Study, voter: str) -> bool:
         if not open_it.button("Open the result all the same"):
             return False
     try:
-        votes.add(voting.file(), Opened(study.id, voter, votes.now()))
+        votes.add(ballot.file(), Opened(study.id, voter, votes.now()))
     except PerpoError as error:
         st.error(reason(error))
         return False

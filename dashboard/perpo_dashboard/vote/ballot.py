@@ -13,14 +13,14 @@ from perpo.boxes import stored_box
 from perpo.errors import PerpoError
 from perpo.records.store import Run
 from perpo.results.colours import PALETTE
-from perpo_dashboard import votes
 from perpo_dashboard.shared import pictures, stored
 from perpo_dashboard.shared.links import go
 from perpo_dashboard.shared.pictures import Box
 from perpo_dashboard.shared.settings import settings
 from perpo_dashboard.shared.stored import Stamp, stamp
 from perpo_dashboard.shared.text import escape, plain, reason
-from perpo_dashboard.votes import Ballots, Choice, Opened, Question, Study, Vote
+from perpo_dashboard.vote import votes
+from perpo_dashboard.vote.votes import Ballots, Choice, Opened, Question, Study, Vote
 
 _BUTTONS: dict[Choice, tuple[str, str]] = {
     "left": ("A is better", "A"),

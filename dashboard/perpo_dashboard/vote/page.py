@@ -3,18 +3,18 @@
 import streamlit as st
 
 from perpo.errors import PerpoError
-from perpo_dashboard import vote_result, vote_setup, voting
 from perpo_dashboard.shared.links import go
 from perpo_dashboard.shared.text import escape, reason
+from perpo_dashboard.vote import ballot, result, setup
 
 try:
-    ballots = voting.ballots()
+    ballots = ballot.ballots()
 except PerpoError as error:
     st.error(reason(error))
     st.stop()
 if ballots.unread:
     lines = "line makes" if ballots.unread == 1 else "lines make"
-    st.warning(f"{ballots.unread} {lines} no sense in {escape(str(voting.file()))} and did not count.")
+    st.warning(f"{ballots.unread} {lines} no sense in {escape(str(ballot.file()))} and did not count.")
 
 asked, voter, shown = (st.query_params.get(name, "") for name in ("study", "voter", "show"))
 study = ballots.studies.get(asked)
@@ -23,12 +23,12 @@ if study is None and asked:
     if st.button("All votes"):
         go("vote")
 elif study is None and (shown == "new" or not ballots.studies):
-    vote_setup.set_up(ballots)
+    setup.set_up(ballots)
 elif study is None:
-    vote_setup.overview(ballots)
+    setup.overview(ballots)
 elif shown == "result":
-    vote_result.result(ballots, study, voter)
+    result.result(ballots, study, voter)
 elif not voter.strip():
-    voting.greet(study)
+    ballot.greet(study)
 else:
-    voting.ask(ballots, study, voter.strip())
+    ballot.ask(ballots, study, voter.strip())

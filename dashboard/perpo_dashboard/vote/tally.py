@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from perpo_dashboard.votes import OUTCOMES, Outcome, Question, majority
+from perpo_dashboard.vote.votes import OUTCOMES, Outcome, Question, majority
 
 
 @dataclass(frozen=True)

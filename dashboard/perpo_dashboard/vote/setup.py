@@ -9,14 +9,14 @@ import streamlit as st
 
 from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run
-from perpo_dashboard import votes, voting
 from perpo_dashboard.shared import stored
 from perpo_dashboard.shared.links import go
 from perpo_dashboard.shared.outcomes import default_pair
 from perpo_dashboard.shared.pick import pick_run, tell_unknown
 from perpo_dashboard.shared.stored import Stamp, stamp
 from perpo_dashboard.shared.text import empty, reason
-from perpo_dashboard.votes import Ballots, Pool
+from perpo_dashboard.vote import ballot, votes
+from perpo_dashboard.vote.votes import Ballots, Pool
 
 _MOST_QUESTIONS = 1000
 
@@ -100,7 +100,7 @@ def _questions(pool: Pool, runs: tuple[Run, Run]) -> None:
         ids = tuple(run.record.run_id for run in runs)
         digests = tuple(run.record.samples.sha256 for run in runs if run.record.samples)
         study = votes.new_study(ids, digests, chosen, count=count, seed=seed, ask_alike=ask_alike)  # type: ignore[arg-type]
-        if voting.kept(study):
+        if ballot.kept(study):
             go("vote", study=study.id)
 
 

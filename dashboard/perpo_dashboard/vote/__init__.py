@@ -1,0 +1,1 @@
+"""A blind vote on the answers of two runs."""
