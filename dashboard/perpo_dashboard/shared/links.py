@@ -25,7 +25,7 @@ PAGES = {
     "samples": PageInfo("samples/page.py", "Samples", ":material/photo_library:"),
     "training": PageInfo("training/page.py", "Training", ":material/show_chart:"),
     "vote": PageInfo("vote/page.py", "Blind vote", ":material/how_to_vote:"),
-    "regressions": PageInfo("views/regressions.py", "Regressions", ":material/rule:"),
+    "regressions": PageInfo("regressions/page.py", "Regressions", ":material/rule:"),
 }
 """By the last part of their address, which no link should outlive."""
 
