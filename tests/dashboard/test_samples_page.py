@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 
 from perpo.errors import PerpoError
 from perpo.results.samples import read_scores
@@ -39,7 +40,7 @@ def open_page(made, monkeypatch):
         folder, a, b = made
         monkeypatch.setenv("PERPO_DASHBOARD", json.dumps([str(results or folder)]))
         test = AppTest.from_file(str(APP), default_timeout=30)
-        test.switch_page(f"views/{page}.py")
+        test._page_hash = calc_hash(page)  # switch_page takes a file's name for its address before the first run
         for name, value in ({"a": label_of(a), "b": label_of(b)} | state).items():
             test.query_params[name] = value
         return test.run()

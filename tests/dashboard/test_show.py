@@ -141,7 +141,9 @@ def test_every_page_is_a_file(tmp_path):
     import perpo_dashboard
 
     folder = Path(perpo_dashboard.__file__).parent
-    assert {page.file for page in PAGES.values()} == {f"views/{path.name}" for path in (folder / "views").glob("*.py")}
+    assert {page.file for page in PAGES.values()} == {
+        f"{path.parent.name}/page.py" for path in folder.glob("*/page.py")
+    }
 
 
 def test_every_page_says_what_to_run_where_there_is_nothing(announce, tmp_path):

@@ -13,6 +13,7 @@ from perpo.records.store import find_runs, read_run
 from perpo.results.samples import read_scores
 from perpo_dashboard.shared import stored
 from perpo_dashboard.shared.settings import Settings, settings
+from perpo_dashboard.training import stored as stored_trainings
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def pair(made_runs, announce, tmp_path):
 def look_again() -> None:
     """What three seconds do: forget which files there were."""
     stored._listing.clear()
-    stored._training_files.clear()
+    stored_trainings._training_files.clear()
 
 
 def test_settings_are_handed_over_as_absolute_folders(announce, tmp_path, monkeypatch):
@@ -111,4 +112,4 @@ def test_trainings_are_found_and_hidden_ones_are_not(pair):
         (folder / name).mkdir(parents=True)
         (folder / name / "training.json").write_text("{}")
     look_again()
-    assert stored.training_folders() == [folder / "a", folder / "b" / "adapter"]
+    assert stored_trainings.training_folders() == [folder / "a", folder / "b" / "adapter"]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+import perpo_dashboard
 from perpo.records.training_record import write_log
-from perpo_dashboard import views
 from perpo_dashboard.training.trainings import METRICS
 
-PAGE = Path(views.__path__[0]) / "training.py"
+PAGE = Path(perpo_dashboard.__file__).parent / "training" / "page.py"
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from perpo_dashboard import views
+import perpo_dashboard
 from perpo_dashboard.shared.links import label_of
 from perpo_dashboard.vote import votes
 from perpo_dashboard.vote.votes import Opened, Vote, ballot
 
-PAGE = Path(views.__path__[0]) / "vote.py"
+PAGE = Path(perpo_dashboard.__file__).parent / "vote" / "page.py"
 NAMES = ("zebrafinch", "yakbutter")
 
 

@@ -171,7 +171,7 @@ def test_lines_that_make_no_sense_are_counted_and_spoil_nothing(tmp_path):
         {**vars(_vote(study, 0, "left")), "sample_key": stranger.sample_key},
         {**vars(_vote(study, 0, "left")), "study": "unknown"},
     ):
-        votes.lines.append(file, {name: value for name, value in row.items() if not name.startswith("__")})
+        votes.json_lines.append(file, {name: value for name, value in row.items() if not name.startswith("__")})
     votes.add(file, _vote(study, 0, "left"))
     found = votes.read(file)
     assert found.unread == 7

@@ -32,7 +32,7 @@ def test_the_wheel_carries_what_is_needed_and_no_module_called_eval(wheel):
         "perpo/tiny/checkpoint/tokenizer.json",
         "perpo_eval/recipes/tiny.yaml",
         "perpo_dashboard/__init__.py",
-        "perpo_dashboard/views/leaderboard.py",
+        "perpo_dashboard/leaderboard/page.py",
     ):
         assert needed in names
     assert any(name.startswith("perpo_eval/tasks/") and name.endswith(".yaml") for name in names)

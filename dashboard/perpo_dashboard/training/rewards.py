@@ -13,12 +13,12 @@ from perpo.boxes import BoxFormat, parse_box
 from perpo.data.truths import row_format, says_format
 from perpo.errors import PerpoError
 from perpo.results.colours import BASELINE, CANDIDATE, RUNS, TRUTH
-from perpo_dashboard.shared import pictures, stored
+from perpo_dashboard.shared import pictures
 from perpo_dashboard.shared.pick import pick, tell_misread
 from perpo_dashboard.shared.pictures import Box
 from perpo_dashboard.shared.settings import settings
 from perpo_dashboard.shared.text import escape, plain, reason
-from perpo_dashboard.training import candidates, charts, trainings
+from perpo_dashboard.training import candidates, charts, stored, trainings
 from perpo_dashboard.training.candidates import BestOf, Candidate, Preferences
 from perpo_dashboard.training.summary import Trainings
 from perpo_dashboard.training.trainings import Training

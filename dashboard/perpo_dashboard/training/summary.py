@@ -10,11 +10,10 @@ import streamlit as st
 
 from perpo.errors import PerpoError
 from perpo.results.colours import RUNS
-from perpo_dashboard.shared import stored
 from perpo_dashboard.shared.pick import pick_many
 from perpo_dashboard.shared.settings import settings
 from perpo_dashboard.shared.text import escape, reason
-from perpo_dashboard.training import charts, trainings
+from perpo_dashboard.training import charts, stored, trainings
 from perpo_dashboard.training.trainings import METRICS, Training
 
 Trainings = dict[str, Training]
