@@ -20,7 +20,7 @@ from perpo_eval.judge.asking import Question, ask_judge
 from perpo_eval.judge.messages import llava_messages, mmhal_messages
 from perpo_eval.judge.settings import JudgeSettings
 
-SERVER = Path(__file__).parents[1] / "tests/evaluation/judge_server.py"
+SERVER = Path(__file__).parents[1] / "tests/support/judge_server.py"
 WORDS = "The picture shows a small harbour with three boats, a red one among them, under a cloudy sky. "
 
 

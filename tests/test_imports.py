@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
+
 TORCH_FREE = [
     "perpo.boxes.formats", "perpo.models.answer_format", "perpo.boxes.readings", "perpo.data.truths", "perpo",
     "perpo.boxes", "perpo.rewards", "perpo.models.families", "perpo.data", "perpo.records.run_record",

@@ -17,13 +17,13 @@ from playwright.sync_api import BrowserContext, Error
 
 from perpo.records.run_record import SCHEMA_VERSION
 from perpo.records.store import Run
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import made_runs  # noqa: E402
-import visiting  # noqa: E402
-from visiting import Dashboard, Visitor  # noqa: E402
+import made_runs
+import visiting
+from visiting import Dashboard, Visitor
 
 Serve = Callable[..., Dashboard]
 Visit = Callable[..., Visitor]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from perpo_dashboard.shared.links import PAGES
+from tests.support import ROOT
 
 WAITED = ("first useful paint", "all of it")
-ROOT = Path(__file__).parents[2]
 
 
 def run(script: str, *words: object) -> str:

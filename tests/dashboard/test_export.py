@@ -15,8 +15,9 @@ from perpo.records.store import resolve_run
 from perpo.results.regression.report import compare_runs
 from perpo.results.regression.text import as_json, headline
 from perpo_dashboard.cli import main
+from tests.support import ROOT
 
-RESULTS = Path(__file__).parents[2] / "results"
+RESULTS = ROOT / "results"
 
 
 def export(out: Path, *words: str) -> int:

@@ -1,0 +1,3 @@
+"""Fixtures that tests of programs share with others."""
+
+from tests.support.training import _frozen_imports, small_model, small_run, write_records  # noqa: F401
