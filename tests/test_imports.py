@@ -1,61 +1,58 @@
-"""Who may import whom, and which modules must do without torch."""
+"""Who may import whom, and which modules must do without torch: `tools/layers.py` has the table."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.support import ROOT
 
-TORCH_FREE = [
-    "perpo.boxes.formats", "perpo.models.answer_format", "perpo.boxes.readings", "perpo.data.truths", "perpo",
-    "perpo.boxes", "perpo.rewards", "perpo.models.families", "perpo.data", "perpo.records.run_record",
-    "perpo.records.store", "perpo.stats", "perpo.stats.discordance", "perpo.results.compare", "perpo.results.text",
-    "perpo.results.run_tables", "perpo.benchmarks.metrics", "perpo.benchmarks.prompts", "perpo.train.arguments",
-    "perpo.cli.train", "perpo.cli.sample", "perpo.tiny", "perpo.tiny.world", "perpo_eval.cli.eval",
-    "perpo_eval.cli.run", "perpo_eval.recipes.reading", "perpo_eval.recipes.experiment", "perpo_eval.rows.suites",
-    "perpo_eval.scorers.grounding", "perpo_eval.scorers.pope", "perpo_eval.scorers.ocr",
-    "perpo_eval.evaluate.scoring", "perpo_eval.rows.documents", "perpo_eval.benchmarks.table", "perpo.cli.data",
-    "perpo.train.resuming", "perpo.records.training_record", "perpo.results.leaderboard.views",
-    "perpo.results.leaderboard.files", "perpo_dashboard.leaderboard.boards", "perpo_dashboard.leaderboard.tables",
-    "perpo.stats.paired", "perpo.results.leaderboard.board", "perpo.results.regression.report",
-    "perpo.results.regression.flips", "perpo.results.regression.text", "perpo.cli.report",
-    "perpo.train.outputs.card", "perpo.train.outputs.services", "perpo.train.outputs.merge",
-    "perpo.train.authors.flags", "perpo.train.authors.checks", "perpo_dashboard.cli",
-    "perpo_dashboard.shared.stored", "perpo_dashboard.shared.pictures", "perpo_dashboard.vote.result",
-    "perpo_dashboard.training.rewards", "perpo_eval.judge.asking", "perpo_eval.judge.ratings",
-    "perpo_eval.judge.verdicts", "perpo_eval.judge.readings", "perpo_eval.cli.judge", "perpo_eval.rows.published",
-    "perpo.tiny.world.judged", "perpo.common.locks", "perpo.train.samplers", "perpo.common.redact",
-    "perpo_eval.engines.failures", "perpo.engines.bodies", "perpo.data.images", "perpo.data.text_rows",
-    "perpo.data.row_formats", "perpo.data.placeholders", "perpo.models.control_tokens", "perpo.answers",
-    "perpo.boxes.text",
-]  # fmt: skip
+_SPEC = importlib.util.spec_from_file_location("layers", ROOT / "tools" / "layers.py")
+layers = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(layers)
 
 
-def _imported(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-    return {name.split(".")[0] for name in names}
+def test_a_package_imports_only_what_stands_on_lines_below_its_own():
+    files = layers.modules()
+    assert len(files) > 250
+    assert layers.upward(layers.imports(files)) == []
+
+
+def test_no_modules_import_each_other_in_a_loop():
+    assert layers.circles(layers.imports(layers.modules())) == []
+
+
+def test_every_package_has_one_line_and_every_line_its_packages():
+    there = {layers.package_of(module) for module in layers.modules()} - {(name, "") for name in layers.LINES}
+    named = [(name, package) for name, lines in layers.LINES.items() for line in lines for package in line]
+    assert sorted(named) == sorted(there)
 
 
 @pytest.mark.parametrize(
-    ("folder", "forbidden"),
+    ("code", "fault"),
     [
-        ("perpo", {"perpo_eval", "perpo_dashboard"}),
-        ("eval/perpo_eval", {"perpo_dashboard"}),
-        ("dashboard/perpo_dashboard", {"perpo_eval", "torch"}),
+        ({"perpo.data.a": "from perpo.models.b import x", "perpo.models.b": ""}, "upward"),
+        ({"perpo.data.a": "def f():\n    import perpo.models.b", "perpo.models.b": ""}, "upward"),
+        ({"perpo.data.a": "if TYPE_CHECKING:\n    from perpo.models import b", "perpo.models.b": ""}, "upward"),
+        ({"perpo.sample.a": "from perpo.train.b import x", "perpo.train.b": ""}, "upward"),
+        ({"perpo.cli.a": "from perpo_eval.cli.b import x", "perpo_eval.cli.b": ""}, "upward"),
+        ({"perpo_dashboard.cli": "import perpo_eval.cli.b", "perpo_eval.cli.b": ""}, "upward"),
+        ({"perpo.data.a": "from perpo.data.b import x", "perpo.data.b": "from perpo.data import a"}, "circle"),
+        ({"perpo.models.a": "from perpo.data.b import x", "perpo.data.b": ""}, None),
+        ({"perpo_eval.cli.a": "from perpo.data.b import x", "perpo.data.b": ""}, None),
     ],
 )
-def test_imports_go_one_way(folder, forbidden):
-    files = sorted((ROOT / folder).rglob("*.py"))
-    assert files
-    assert {str(path): found for path in files if (found := _imported(path) & forbidden)} == {}
+def test_what_runs_up_or_in_a_circle_is_found(tmp_path, code, fault):
+    files = {}
+    for name, text in code.items():
+        files[name] = tmp_path / f"{name}.py"
+        files[name].write_text(text)
+    taken = layers.imports(files)
+    assert taken
+    assert bool(layers.upward(taken)) == (fault == "upward")
+    assert bool(layers.circles(taken)) == (fault == "circle")
 
 
 def test_pictures_are_opened_in_one_place():
@@ -73,9 +70,14 @@ def test_pictures_are_opened_in_one_place():
 
 
 def test_what_needs_no_torch_imports_none():
+    files = layers.modules()
+    free = {prefix: [m for m in files if f"{m}.".startswith(f"{prefix}.")] for prefix in layers.TORCH_FREE}
+    assert all(free.values())
+    names = sorted({m for found in free.values() for m in found if not m.endswith((".page", ".__main__"))})
+    assert len(names) > 150
     code = (
         "import importlib, sys\n"
-        f"for name in {TORCH_FREE}:\n"
+        f"for name in {names}:\n"
         "    importlib.import_module(name)\n"
         "    assert not {'torch', 'transformers', 'lmms_eval'} & set(sys.modules), name\n"
     )
