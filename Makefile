@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# Tests run in so many processes, each file in one of them; WORKERS=0 runs them in one, as a debugger wants it.
+WORKERS ?= 2
 READY = $(VENV)/.ready
 
 .PHONY: setup demo test test-full gate lint types clean
@@ -20,7 +22,7 @@ demo: $(READY)
 	$(VENV)/bin/perpo-demo $(ARGS)
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 # The slow ones too: real runs of the demo, the wheel in an empty environment, benchmarks at full size.
 test-full: $(READY)
