@@ -59,7 +59,13 @@ TORCH_FREE = (
     *(f"perpo_eval.{name}" for name in ("scorers", "arguments", "benchmarks", "judge", "rows", "recipes", "cli")),
     *("perpo_eval.evaluate.scoring", "perpo_eval.engines.failures"),
     *("perpo_dashboard.shared", "perpo_dashboard.leaderboard", "perpo_dashboard.compare", "perpo_dashboard.samples"),
-    *("perpo_dashboard.training", "perpo_dashboard.vote", "perpo_dashboard.regressions", "perpo_dashboard.cli"),
+    *(
+        "perpo_dashboard.training",
+        "perpo_dashboard.vote",
+        "perpo_dashboard.regressions",
+        "perpo_dashboard.export",
+        "perpo_dashboard.cli",
+    ),
 )
 """Packages and modules whose import loads neither torch nor transformers nor lmms-eval."""
 

@@ -10,20 +10,19 @@ best or tied.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from perpo.benchmarks.metrics import BENCHMARKS, JUDGED, PRIMARY, Definition
 from perpo.errors import PerpoError
-from perpo.records.run_record import GroupResult, Metric, RunRecord, metric_of
+from perpo.records.run_record import Metric, RunRecord, metric_of
 from perpo.records.store import Run
 from perpo.results.compare import metric_difference, mismatches, other_versions
+from perpo.results.leaderboard.names import DataMarks, average_name, data_marks, data_of, judge_names, told_apart
 from perpo.results.samples import Scores, read_scores
 from perpo.stats import Difference, holm
 
@@ -108,11 +107,6 @@ Differ = Callable[[Run, Run, Column], Difference | None]
 """Says by how much one run differs from another in a column, as `difference` does."""
 
 
-def told_apart(name: str, data: str) -> str:
-    """A task's name, with the data's mark where another data set has that name."""
-    return f"{name}#{data}" if data else name
-
-
 def boards(runs: Sequence[Run], differ: Differ | None = None) -> list[Board]:
     """Make the leaderboards: one of the runs that hold boxes, one of those that read pages, one of the others.
 
@@ -145,49 +139,9 @@ def _board(title: str, runs: Sequence[Run], differ: Differ) -> Board:
     return Board(title, columns, rows, marks)
 
 
-def judge_names(records: Sequence[RunRecord]) -> list[str]:
-    """What each run's judge is called: its id, and a digest where judges of one id differ in anything else."""
-    identities = [json.dumps(record.judge, sort_keys=True) for record in records]
-    found = {
-        key: str((record.judge or {}).get("id", "not named")) for key, record in zip(identities, records, strict=True)
-    }
-    names = list(found.values())
-    return [
-        found[key] + ("" if names.count(found[key]) == 1 else f" {sha256(key.encode()).hexdigest()[:6]}")
-        for key in identities
-    ]
-
-
-DataMarks = dict[tuple[str, str], str]
-"""By task (or average) and digest of its data: what tells the data apart from others of the same name."""
-
-
-def data_marks(records: Sequence[RunRecord]) -> DataMarks:
-    """How data sets that share a name are told apart: by the first six characters of their digest.
-
-    Data whose digest is not known, as of reported numbers, have no mark.
-    """
-    found: dict[str, set[str]] = {}
-    for record in records:
-        for name, digest in _data_of(record).items():
-            found.setdefault(name, set()).update([digest] if digest else [])
-    return {(name, digest): digest[:6] for name, held in found.items() if len(held) > 1 for digest in held}
-
-
-def _data_of(record: RunRecord) -> dict[str, str]:
-    """The digest of the data of each task, and of each average of several; "" where it is not known."""
-    known = {task.task: task.data_sha256 or "" for task in record.tasks}
-    found = dict(known)
-    for group in record.groups:
-        if len(group.tasks) > 1:
-            parts = [known.get(task, "") for task in group.tasks]
-            found[_average(group)] = sha256("\n".join(parts).encode()).hexdigest() if all(parts) else ""
-    return found
-
-
 def _row(run: Run, judge: str, marks: DataMarks) -> Row:
     record = run.record
-    data = {name: marks.get((name, digest), "") for name, digest in _data_of(record).items()}
+    data = {name: marks.get((name, digest), "") for name, digest in data_of(record).items()}
     metrics = _metrics(record, f"judge {judge}", data)
     return Row(run, record.model.id, method_of(record), record.name, metrics)
 
@@ -211,13 +165,8 @@ def _metrics(record: RunRecord, judge: str, data: dict[str, str]) -> dict[Column
     for group in record.groups:
         if len(group.tasks) > 1:
             primary = (PRIMARY.get(group.benchmark, ""),)
-            found |= _chosen(_average(group), group.benchmark, group.metrics, primary, data[_average(group)])
+            found |= _chosen(average_name(group), group.benchmark, group.metrics, primary, data[average_name(group)])
     return found
-
-
-def _average(group: GroupResult) -> str:
-    """What its column is called: averages over other numbers of tasks do not compare."""
-    return f"{group.name} average of {len(group.tasks)}"
 
 
 def _chosen(
@@ -315,7 +264,7 @@ def difference(one: Run, other: Run, column: Column, read: Callable[[Run], Score
 
 
 def _tasks(record: RunRecord, column: Column) -> list[str]:
-    groups = {_average(group): group.tasks for group in record.groups}
+    groups = {average_name(group): group.tasks for group in record.groups}
     return groups.get(column.task, [column.task])
 
 

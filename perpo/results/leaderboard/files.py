@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from perpo.results.leaderboard.board import Board, Column, judge_names
+from perpo.results.leaderboard.board import Board, Column
+from perpo.results.leaderboard.names import judge_names
 from perpo.results.text import INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, literal, with_unit
 
 

@@ -25,10 +25,11 @@ from perpo.benchmarks.metrics import BENCHMARKS, PRIMARY, Definition
 from perpo.benchmarks.verdict_scores import FLIP_SCORES
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.records.run_record import GroupResult
 from perpo.records.store import Run
-from perpo.results.compare import both_judged, check_comparable, metric_difference, other_versions, shared_samples
+from perpo.results.compare import both_judged, check_comparable, metric_difference, shared_samples
+from perpo.results.regression.checks import alike, check_complete, check_targets, other_code
 from perpo.results.regression.flips import Flip, flips
+from perpo.results.regression.parts import Part, parts_of
 from perpo.results.samples import Scores, read_scores
 from perpo.stats import Difference, holm, minimum_detectable_effect
 
@@ -152,25 +153,25 @@ def compare_runs(
             where a run is not complete.
     """
     for run in (baseline, candidate):
-        _check_complete(run)
+        check_complete(run)
     check_comparable(candidate, baseline, common=common)
-    notes = _other_code(candidate, baseline, strict)
+    notes = other_code(candidate, baseline, strict)
     ours, theirs = read(candidate), read(baseline)
     if common:
         counts = len(ours.keys), len(theirs.keys)
         ours, theirs = shared_samples(ours, theirs)
         notes.append(f"Compared on the {len(ours.keys):,} samples that both have, of {counts[1]:,} and {counts[0]:,}.")
-        _check_targets(candidate, baseline, ours)
+        check_targets(candidate, baseline, ours)
         if absent := sorted(
             {task.task for run in (candidate, baseline) for task in run.record.tasks} - set(ours.tasks)
         ):
             notes.append(f"Not compared, because one run lacks it: {', '.join(absent)}.")
     elif len(ours.keys) != len(theirs.keys) or (ours.keys != theirs.keys).any():
         raise PerpoError("the runs hold other samples", "give --common to compare those that both have")
-    parts, numbered = _parts(baseline, set(ours.tasks)), (_numbered(ours), _numbered(theirs))
+    parts, numbered = parts_of(baseline, set(ours.tasks)), (_numbered(ours), _numbered(theirs))
     rows = [_row(part, *numbered, thresholds or {}) for part in parts]
     _check_names(thresholds or {}, waivers, rows)
-    rows = _decided(rows, _alike(baseline, candidate, ours))
+    rows = _decided(rows, alike(baseline, candidate, ours))
     notes += _unjudged(rows, ours)
     rows, more = _waived(rows, waivers, today)
     notes += more
@@ -179,88 +180,12 @@ def compare_runs(
     return Report(baseline, candidate, rows, worst, len(ours.keys), notes)
 
 
-def _check_targets(candidate: Run, baseline: Run, shared: Scores) -> None:
-    """Refuse samples whose truth has changed: their key does not hold it."""
-    targets = []
-    for run in (candidate, baseline):
-        table = run.samples(["sample_key", "target"])
-        told = dict(zip(table["sample_key"].to_pylist(), table["target"].to_pylist(), strict=True))
-        targets.append([told[key] for key in shared.keys.tolist()])
-    if changed := sum(new != old for new, old in zip(*targets, strict=True)):
-        raise PerpoError(f"{changed} shared samples have another truth", "evaluate both on the same data")
-
-
-def _other_code(candidate: Run, baseline: Run, strict: bool) -> list[str]:
-    """Say that two runs were scored by other code; with `strict`, refuse them."""
-    names = f"{candidate.record.name} and {baseline.record.name}"
-    new, old = (run.record.suite.get("sha256") for run in (candidate, baseline))
-    if versions := other_versions(candidate.record, baseline.record):
-        more = f" and {len(versions) - 3} more" if len(versions) > 3 else ""
-        said = f"{names} have scores of other versions, whose numbers may differ ({'; '.join(versions[:3])}{more})"
-    elif new != old and None not in (new, old):
-        said = f"{names} were scored by other code ({new:.8} against {old:.8}), of the same versions"
-    else:
-        return []
-    if strict:
-        raise PerpoError(said, "perpo-eval --rescore RUN scores both by one code; without --strict the report says it")
-    return [f"{said}: perpo-eval --rescore RUN scores both by one code."]
-
-
-def _alike(baseline: Run, candidate: Run, shared: Scores) -> set[str]:
-    """The tasks of whose shared samples every response is the same in both runs."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    keys = pa.array(shared.keys.tolist(), pa.string())
-    told = []
-    for run in (baseline, candidate):
-        table = run.samples(["sample_key", "response"])
-        told.append(table.filter(pc.is_in(table["sample_key"], value_set=keys)).sort_by("sample_key")["response"])
-    same = pc.fill_null(pc.equal(*(part.combine_chunks() for part in told)), False)  # no answer is like no other
-    other = ~same.to_numpy(zero_copy_only=False)
-    return set(np.unique(shared.tasks).tolist()) - set(np.unique(shared.tasks[other]).tolist())
-
-
-def _check_complete(run: Run) -> None:
-    if run.record.source != "measured":
-        raise PerpoError(f"{run.path} holds {run.record.source} numbers and no samples", "give measured runs")
-    if run.record.status != "complete":
-        judging = run.record.status == "awaiting judge" or run.record.judge is not None
-        hint = "perpo-eval judge RUN scores it" if judging else "run the same perpo-eval again to finish it"
-        raise PerpoError(f"the run {run.path} is {run.record.status}", hint, exit_code=3)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What becomes a row: some tasks of one benchmark."""
-
-    name: str
-    group: str
-    benchmark: str
-    tasks: list[str]
-
-
-def _parts(run: Run, present: set[str]) -> list[_Part]:
-    """The tasks, and behind those of each group their average."""
-    parts = []
-    for group in run.record.groups:
-        tasks = [task for task in group.tasks if task in present]
-        parts += [_Part(task, group.name, group.benchmark, [task]) for task in tasks]
-        if len(tasks) > 1:
-            parts.append(_Part(_average_name(group, tasks), group.name, group.benchmark, tasks))
-    return parts
-
-
-def _average_name(group: GroupResult, tasks: Sequence[str]) -> str:
-    return group.name if group.name not in tasks else f"{group.name} (average)"
-
-
 def _numbered(scores: Scores) -> Scores:
     """The scores with a number for each cluster, which is told from others far quicker than a name."""
     return replace(scores, clusters=np.unique(scores.clusters, return_inverse=True)[1])
 
 
-def _row(part: _Part, ours: Scores, theirs: Scores, thresholds: Mapping[str, float]) -> Row:
+def _row(part: Part, ours: Scores, theirs: Scores, thresholds: Mapping[str, float]) -> Row:
     name = PRIMARY[part.benchmark]
     metric = next(each for each in BENCHMARKS[part.benchmark] if each.name == name)
     chosen = np.isin(theirs.tasks, part.tasks)

@@ -1,0 +1,59 @@
+"""What a leaderboard calls judges, data sets and averages, so that two that differ have two names. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+
+from perpo.records.run_record import GroupResult, RunRecord
+
+
+def told_apart(name: str, data: str) -> str:
+    """A task's name, with the data's mark where another data set has that name."""
+    return f"{name}#{data}" if data else name
+
+
+def judge_names(records: Sequence[RunRecord]) -> list[str]:
+    """What each run's judge is called: its id, and a digest where judges of one id differ in anything else."""
+    identities = [json.dumps(record.judge, sort_keys=True) for record in records]
+    found = {
+        key: str((record.judge or {}).get("id", "not named")) for key, record in zip(identities, records, strict=True)
+    }
+    names = list(found.values())
+    return [
+        found[key] + ("" if names.count(found[key]) == 1 else f" {sha256(key.encode()).hexdigest()[:6]}")
+        for key in identities
+    ]
+
+
+DataMarks = dict[tuple[str, str], str]
+"""By task (or average) and digest of its data: what tells the data apart from others of the same name."""
+
+
+def data_marks(records: Sequence[RunRecord]) -> DataMarks:
+    """How data sets that share a name are told apart: by the first six characters of their digest.
+
+    Data whose digest is not known, as of reported numbers, have no mark.
+    """
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for name, digest in data_of(record).items():
+            found.setdefault(name, set()).update([digest] if digest else [])
+    return {(name, digest): digest[:6] for name, held in found.items() if len(held) > 1 for digest in held}
+
+
+def data_of(record: RunRecord) -> dict[str, str]:
+    """The digest of the data of each task, and of each average of several; "" where it is not known."""
+    known = {task.task: task.data_sha256 or "" for task in record.tasks}
+    found = dict(known)
+    for group in record.groups:
+        if len(group.tasks) > 1:
+            parts = [known.get(task, "") for task in group.tasks]
+            found[average_name(group)] = sha256("\n".join(parts).encode()).hexdigest() if all(parts) else ""
+    return found
+
+
+def average_name(group: GroupResult) -> str:
+    """What its column is called: averages over other numbers of tasks do not compare."""
+    return f"{group.name} average of {len(group.tasks)}"

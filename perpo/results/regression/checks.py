@@ -1,0 +1,62 @@
+"""What a regression report asks of its two runs before it compares them: whole, of one truth, of one code. No torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perpo.errors import PerpoError
+from perpo.records.store import Run
+from perpo.results.compare import other_versions
+from perpo.results.samples import Scores
+
+
+def check_complete(run: Run) -> None:
+    """Refuse numbers without samples, and (exit code 3) a run that is not finished."""
+    if run.record.source != "measured":
+        raise PerpoError(f"{run.path} holds {run.record.source} numbers and no samples", "give measured runs")
+    if run.record.status != "complete":
+        judging = run.record.status == "awaiting judge" or run.record.judge is not None
+        hint = "perpo-eval judge RUN scores it" if judging else "run the same perpo-eval again to finish it"
+        raise PerpoError(f"the run {run.path} is {run.record.status}", hint, exit_code=3)
+
+
+def check_targets(candidate: Run, baseline: Run, shared: Scores) -> None:
+    """Refuse samples whose truth has changed: their key does not hold it."""
+    targets = []
+    for run in (candidate, baseline):
+        table = run.samples(["sample_key", "target"])
+        told = dict(zip(table["sample_key"].to_pylist(), table["target"].to_pylist(), strict=True))
+        targets.append([told[key] for key in shared.keys.tolist()])
+    if changed := sum(new != old for new, old in zip(*targets, strict=True)):
+        raise PerpoError(f"{changed} shared samples have another truth", "evaluate both on the same data")
+
+
+def other_code(candidate: Run, baseline: Run, strict: bool) -> list[str]:
+    """Say that two runs were scored by other code; with `strict`, refuse them."""
+    names = f"{candidate.record.name} and {baseline.record.name}"
+    new, old = (run.record.suite.get("sha256") for run in (candidate, baseline))
+    if versions := other_versions(candidate.record, baseline.record):
+        more = f" and {len(versions) - 3} more" if len(versions) > 3 else ""
+        said = f"{names} have scores of other versions, whose numbers may differ ({'; '.join(versions[:3])}{more})"
+    elif new != old and None not in (new, old):
+        said = f"{names} were scored by other code ({new:.8} against {old:.8}), of the same versions"
+    else:
+        return []
+    if strict:
+        raise PerpoError(said, "perpo-eval --rescore RUN scores both by one code; without --strict the report says it")
+    return [f"{said}: perpo-eval --rescore RUN scores both by one code."]
+
+
+def alike(baseline: Run, candidate: Run, shared: Scores) -> set[str]:
+    """The tasks of whose shared samples every response is the same in both runs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    keys = pa.array(shared.keys.tolist(), pa.string())
+    told = []
+    for run in (baseline, candidate):
+        table = run.samples(["sample_key", "response"])
+        told.append(table.filter(pc.is_in(table["sample_key"], value_set=keys)).sort_by("sample_key")["response"])
+    same = pc.fill_null(pc.equal(*(part.combine_chunks() for part in told)), False)  # no answer is like no other
+    other = ~same.to_numpy(zero_copy_only=False)
+    return set(np.unique(shared.tasks).tolist()) - set(np.unique(shared.tasks[other]).tolist())

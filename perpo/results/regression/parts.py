@@ -1,0 +1,34 @@
+"""Which rows a regression report has: the tasks of a run, and the averages of those that belong together. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from perpo.records.run_record import GroupResult
+from perpo.records.store import Run
+
+
+@dataclass(frozen=True)
+class Part:
+    """What becomes a row: some tasks of one benchmark."""
+
+    name: str
+    group: str
+    benchmark: str
+    tasks: list[str]
+
+
+def parts_of(run: Run, present: set[str]) -> list[Part]:
+    """The tasks, and behind those of each group their average."""
+    parts = []
+    for group in run.record.groups:
+        tasks = [task for task in group.tasks if task in present]
+        parts += [Part(task, group.name, group.benchmark, [task]) for task in tasks]
+        if len(tasks) > 1:
+            parts.append(Part(_average_name(group, tasks), group.name, group.benchmark, tasks))
+    return parts
+
+
+def _average_name(group: GroupResult, tasks: Sequence[str]) -> str:
+    return group.name if group.name not in tasks else f"{group.name} (average)"
