@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 
-from perpo.benchmarks.metrics import BENCHMARKS
+from perpo.benchmarks.metrics import METRICS
 from perpo.stats import (
     Difference,
     Estimate,
@@ -32,7 +32,7 @@ from perpo.stats import (
     predicted_power,
 )
 
-F1 = next(metric for metric in BENCHMARKS["pope"] if metric.name == "f1")
+F1 = next(metric for metric in METRICS["pope"] if metric.name == "f1")
 
 
 @dataclass(frozen=True)

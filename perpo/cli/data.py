@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from perpo import __version__
+from perpo.benchmarks.table import INFO
 from perpo.common.arguments import find_program, parse_arguments
 from perpo.common.hints import did_you_mean
 from perpo.common.program import quiet_libraries, run_program
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from perpo.prepare.parquet import Written
 
 _PROG = "perpo-data"
-_SUITES = {"grounding": "grounding", "yesno": "pope", "pages": "ocr"}
+_SUITES = {info.rows: info.suites[0] for info in INFO.values() if info.rows}
 """perpo-eval's suite for a kind of rows."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perpo.benchmarks.table import INFO
 from perpo.boxes import ImageSize, parse_boxes
 from perpo.common.files import cache_folder, check_path
 from perpo.data import check_identity, data_sha256
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from perpo.boxes import Order, Scale
     from perpo.prepare.arguments import JsonlArguments
 
-_FILE_PREFIX = {"pages": "pages", "yesno": "yesno", "grounding": "boxes"}
+_FILES_BEGIN = {info.rows: info.own_files for info in INFO.values() if info.rows}
 _OUTSIDE = 0.01  # how far a box may lie outside of its image, as a share of its side
 
 
@@ -33,7 +34,7 @@ def build(args: JsonlArguments) -> list[Written]:
         PerpoError: A field is missing, an answer is not of its kind, or an image can't be read.
     """
     args.check()
-    output = args.output / f"{_FILE_PREFIX[args.kind]}_{args.name}.parquet"
+    output = args.output / f"{_FILES_BEGIN[args.kind]}{args.name}.parquet"
     check_outputs([output], args.overwrite)
     items = read_items(args)
     check_image_files((item["image"] for item in items), "give the folder that the paths start from as --image_root")

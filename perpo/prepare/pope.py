@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.benchmarks.metrics import POPE_SPLITS
+from perpo.benchmarks.pope import POPE_SPLITS
 from perpo.common.hints import did_you_mean
 from perpo.data import check_identity, data_sha256
 from perpo.data.rows import Row, read_rows

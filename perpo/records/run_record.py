@@ -72,7 +72,7 @@ class TaskResult:
     `data_sha256` covers every row of the task's data, also those that a limit left out; `n_total`
     counts them, `n_scored` those that were asked; `n_error` of these have no answer or no judgement, and
     no score. `n_truncated` counts the answers that were cut at the token limit (None where that is not
-    known). `benchmark` is a key of `perpo.benchmarks.metrics.BENCHMARKS`;
+    known). `benchmark` is a key of `perpo.benchmarks.table.INFO`;
     `prompt` is what was asked, with the place of the sample's own words in braces; `note` is what a
     reader of the numbers must know, such as rows of two data sets in one split. `box_frame`, `box_scale` and
     `box_order` are how boxes were read (`perpo.boxes.formats`). What a reported number leaves open is None.

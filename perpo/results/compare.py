@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from perpo.benchmarks.metrics import Definition
+from perpo.benchmarks.base import Definition
 from perpo.errors import PerpoError
 from perpo.records.run_record import RunRecord
 from perpo.records.store import Run

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from perpo.benchmarks.metrics import PRIMARY
+from perpo.benchmarks.grounding import GROUNDING
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.records.run_record import Metric, RunRecord, metric_of
@@ -17,7 +17,7 @@ from perpo.results.samples import read_scores
 from perpo.results.text import FRACTION, INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, number
 from perpo.stats import Estimate
 
-_METRIC = PRIMARY["grounding"]
+_METRIC = GROUNDING.primary
 
 
 @dataclass(frozen=True)
@@ -146,5 +146,5 @@ def _metric(metrics: list[Metric], name: str) -> Metric:
 
 
 def _group_metric(record: RunRecord, name: str) -> Metric:
-    group = record.group("grounding")
+    group = record.group(GROUNDING.name)
     return _metric([] if group is None else group.metrics, name)

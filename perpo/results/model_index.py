@@ -7,10 +7,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from perpo.benchmarks.metrics import BENCHMARKS, JUDGED, PRIMARY
+from perpo.benchmarks.table import INFO
 from perpo.common.files import atomic_write_text
 from perpo.errors import PerpoError
-from perpo.records.run_record import RunRecord, TaskResult
+from perpo.records.run_record import RunRecord, TaskResult, metric_of
 from perpo.records.store import Run
 
 _TASK = "image-text-to-text"
@@ -62,11 +62,12 @@ def _place(result: EvalResult) -> tuple[str | None, ...]:
 
 
 def _result(record: RunRecord, task: TaskResult) -> EvalResult | None:
-    primary = next((metric for metric in task.metrics if metric.name == PRIMARY[task.benchmark]), None)
+    info = INFO[task.benchmark]
+    primary = metric_of(task.metrics, info.primary)
     if primary is None or primary.value is None:
         return None
-    title = next(each.title for each in BENCHMARKS[task.benchmark] if each.name == primary.name)
-    if record.judge is not None and task.benchmark in JUDGED:
+    title = info.title(primary.name)
+    if record.judge is not None and info.judged:
         title += f", judged by {record.judge['id']}"
     return EvalResult(
         task_type=_TASK,

@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perpo.benchmarks.metrics import BENCHMARKS, JUDGE_READINGS, JUDGED, POPE_SPLITS
+from perpo.benchmarks.metrics import JUDGE_READINGS
+from perpo.benchmarks.table import INFO
 from perpo.records.run_record import GroupResult, Metric, RunRecord, TaskResult, metric_of
 from perpo.results.text import FRACTION, INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, with_unit
 
-POPE_NOTE = (
-    "F1 counts a yes to an object that is there. The number that the LLaVA papers print for POPE is the mean F1 of the "
-    "three splits (random had 2,910 questions then, 3,000 today). The yes ratio is that of the answers."
-)
-OCR_NOTE = (
-    "Edit distance: lower is better. F1, precision and recall are over sets of words. BLEU and METEOR are NLTK's "
-    "(sentence BLEU-4 without smoothing; METEOR with Porter stems and WordNet)."
-)
 METEOR_NOTE = "METEOR needs WordNet: perpo-data wordnet, then perpo-eval --rescore RUN."
-LLAVA_NOTE = (
-    "Relative score: the sum of the model's ratings over that of the reference answers', of the questions that have "
-    "both. Missing: no judgement could be had or read; never counted as a score."
-)
-MMHAL_NOTE = (
-    "Score: 0 to 6. Hallucination rate: the share of scores below 3. Missing: no judgement could be had or read; never "
-    "counted as a score."
-)
 PARTIAL_NOTE = "The run is partial: more than a twentieth of its judgements are missing."
 AWAITING_NOTE = "No judge was asked: perpo-eval judge RUN scores the stored answers, without the model."
 FRAMES_NOTE = (
@@ -43,19 +28,20 @@ def run_texts(record: RunRecord) -> list[Text]:
     """
     texts = []
     for group in record.groups:
+        info = INFO[group.benchmark]
         plain = [metric.name for metric in group.metrics if ":" not in metric.name]
         notes = [INTERVAL_NOTE, *_notes(group)]
         notes += [f"{task.task}: {task.note}." for task in record.tasks if task.note and task.task in group.tasks]
         notes += _failed_notes(record, group)
         notes += [note for task in record.tasks if task.task in group.tasks for note in answer_notes(task)]
-        notes += [f"Warning: {text}." for text in record.warnings or [] if group.benchmark == "grounding"]
+        notes += [f"Warning: {text}." for text in record.warnings or [] if info.has_boxes]
         notes += [METEOR_NOTE] if _lacks(group.metrics, "meteor") else []
         title = f"{record.name} on {group.name} (%{_judge(record, group)})"
         texts.append(_text(record, group, title, plain, notes))
         readings = [metric.name for metric in group.metrics if ":" in metric.name]
-        if group.benchmark == "grounding" and _frames_differ(group.metrics):
+        if info.has_boxes and _frames_differ(group.metrics):
             texts.append(_text(record, group, _FRAMES_TITLE, readings, [FRAMES_NOTE]))
-        if group.benchmark in JUDGED:
+        if info.judged:
             texts[-1].notes.extend(_judged_notes(record, group))
             texts += [] if record.judge is None else [_by_category(record, group)]
     if is_tiny(record) and texts:
@@ -79,15 +65,14 @@ def answer_notes(task: TaskResult) -> list[str]:
 
 
 def _text(record: RunRecord, group: GroupResult, title: str, names: Sequence[str], notes: list[str]) -> Text:
-    titles = {metric.name: metric.title for metric in BENCHMARKS[group.benchmark]}
-    units = {metric.name: metric.unit for metric in BENCHMARKS[group.benchmark]}
+    known = INFO[group.benchmark].by_name
     rows = []
     per_task = [(task, record.task(task).metrics) for task in group.tasks]
     average = [("average", group.metrics)] if len(per_task) > 1 else []
     for label, metrics in [*per_task, *average]:
         first = metrics[0]
         rows.append([label, str(first.n), str(first.n_clusters), *(cell(metric_of(metrics, name)) for name in names)])
-    header = ["task", "n", "images", *(with_unit(titles[name], units[name]) for name in names)]
+    header = ["task", "n", "images", *(with_unit(known[name].title, known[name].unit) for name in names)]
     return Text(title, header, rows, notes)
 
 
@@ -97,13 +82,13 @@ def _failed_notes(record: RunRecord, group: GroupResult) -> list[str]:
     failed, asked = (
         sum(count or 0 for count in counts) for counts in ([t.n_error for t in tasks], [t.n_scored for t in tasks])
     )
-    if group.benchmark in JUDGED or not failed:
+    if INFO[group.benchmark].judged or not failed:
         return []
     return [f"{failed:,} of {asked:,} questions got no answer and are in no score; samples.parquet says why (error)."]
 
 
 def _judge(record: RunRecord, group: GroupResult) -> str:
-    if group.benchmark not in JUDGED:
+    if not INFO[group.benchmark].judged:
         return ""
     return "; awaiting judge" if record.judge is None else f"; judge {record.judge['id']}"
 
@@ -126,14 +111,14 @@ def _judged_notes(record: RunRecord, group: GroupResult) -> list[str]:
 def _by_category(record: RunRecord, group: GroupResult) -> Text:
     """A judged benchmark's metrics by the kind of question, kinds as rows."""
     found = {metric.name: metric for metric in group.metrics}
-    parted = [metric for metric in BENCHMARKS[group.benchmark] if ":" in metric.name]
-    names = list(dict.fromkeys(metric.name.partition(":")[0] for metric in parted))
-    titles = {metric.name: metric for metric in BENCHMARKS[group.benchmark]}
+    known = INFO[group.benchmark].by_name
+    parted = [name for name in known if ":" in name]
+    names = list(dict.fromkeys(name.partition(":")[0] for name in parted))
     rows = []
-    for kind in dict.fromkeys(metric.name.partition(":")[2] for metric in parted):
+    for kind in dict.fromkeys(name.partition(":")[2] for name in parted):
         metrics = [found[f"{name}:{kind}"] for name in names]
         rows.append([kind, str(metrics[0].n), str(metrics[0].n_clusters), *map(cell, metrics)])
-    header = ["questions", "n", "images", *(with_unit(titles[name].title, titles[name].unit) for name in names)]
+    header = ["questions", "n", "images", *(with_unit(known[name].title, known[name].unit) for name in names)]
     title = f"{record.name} on {group.name} by kind of question (%{_judge(record, group)})"
     return Text(title, header, rows, [INTERVAL_NOTE])
 
@@ -144,10 +129,10 @@ def _frames_differ(metrics: list[Metric]) -> bool:
 
 
 def _notes(group: GroupResult) -> list[str]:
-    if group.benchmark == "pope":
-        return [POPE_NOTE] if {name.rpartition("_")[2] for name in group.tasks} == set(POPE_SPLITS) else []
-    known = {"ocr": OCR_NOTE, "llava_bench": LLAVA_NOTE, "mmhal": MMHAL_NOTE}
-    return [known[group.benchmark]] if group.benchmark in known else []
+    info = INFO[group.benchmark]
+    if info.note_splits and {name.rpartition("_")[2] for name in group.tasks} != set(info.note_splits):
+        return []
+    return [info.note] if info.note else []
 
 
 def _lacks(metrics: list[Metric], name: str) -> bool:

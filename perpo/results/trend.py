@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from perpo.benchmarks.metrics import BENCHMARKS, JUDGED, PRIMARY
+from perpo.benchmarks.metrics import JUDGED, METRICS, PRIMARY
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.records.run_record import Metric, RunRecord, metric_of
@@ -110,7 +110,7 @@ def title_of(task: str, metric: str | None, runs: Sequence[Run]) -> str:
     for run in reversed(runs):
         found = _metric(run.record, task, metric)
         if found is not None:
-            titles = {each.name: each.title for metrics in BENCHMARKS.values() for each in metrics}
+            titles = {each.name: each.title for metrics in METRICS.values() for each in metrics}
             return f"{task}: {titles.get(found.name, found.name)}"
     return task
 

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from perpo.benchmarks.metrics import BENCHMARKS, MMHAL_TYPES, PRIMARY, SIZES, Definition, metrics_of
+from perpo.benchmarks.base import Definition
+from perpo.benchmarks.grounding import SIZES
+from perpo.benchmarks.metrics import METRICS, PRIMARY, metrics_of
+from perpo.benchmarks.mmhal import MMHAL_TYPES
 
 NAN = float("nan")
 F1 = Definition("f1", "F1", True, {"tp": 2.0}, {"tp": 2.0, "fp": 1.0, "fn": 1.0})
@@ -82,7 +85,7 @@ def test_a_stratum_without_scores_leaves_the_value_undefined() -> None:
 
 def test_a_stratum_without_denominator_leaves_the_value_undefined() -> None:
     """Precision of a split in which nothing was answered yes, beside one in which something was."""
-    precision = next(metric for metric in BENCHMARKS["pope"] if metric.name == "precision")
+    precision = next(metric for metric in METRICS["pope"] if metric.name == "precision")
     columns = {"tp": array(1.0, 0, 0, 0), "fp": array(0.0, 1, 0, 0)}
     found = precision.estimate(columns, np.arange(4), array(0, 0, 1, 1))
     assert (found.value, found.n) == (None, 4)
@@ -116,12 +119,12 @@ def test_metrics_of_samples_with_some_scores() -> None:
 
 
 def test_each_benchmark_has_distinct_names_and_the_one_that_stands_for_it() -> None:
-    for benchmark, metrics in BENCHMARKS.items():
+    for benchmark, metrics in METRICS.items():
         names = [metric.name for metric in metrics]
         assert len(set(names)) == len(names)
         assert PRIMARY[benchmark] in names
-    assert set(PRIMARY) == set(BENCHMARKS)
-    lower = {metric.name for metrics in BENCHMARKS.values() for metric in metrics if metric.higher_is_better is False}
+    assert set(PRIMARY) == set(METRICS)
+    lower = {metric.name for metrics in METRICS.values() for metric in metrics if metric.higher_is_better is False}
     rates = {f"hallucination_rate{suffix}" for suffix in ("", *(f":{kind}" for kind in MMHAL_TYPES))}
     assert lower == {"parse_fail", "edit_distance", "truncated", "missing", *rates}
 
@@ -148,7 +151,7 @@ def plain(benchmark: str, name: str, rows: list[dict[str, float]]) -> float | No
 
 def table(benchmark: str, rng: np.random.Generator, rows: int) -> list[dict[str, float]]:
     """Random scores of the benchmark's samples; what goes together does, and some are missing."""
-    names = {name for metric in BENCHMARKS[benchmark] for name in metric.needs()}
+    names = {name for metric in METRICS[benchmark] for name in metric.needs()}
     found = []
     for number in range(rows):
         row = {name: float(rng.random()) for name in sorted(names)}
@@ -174,7 +177,7 @@ def table(benchmark: str, rng: np.random.Generator, rows: int) -> list[dict[str,
     return found
 
 
-@pytest.mark.parametrize("benchmark", list(BENCHMARKS))
+@pytest.mark.parametrize("benchmark", list(METRICS))
 def test_every_metric_is_what_its_formula_says(benchmark: str) -> None:
     """On two tasks of different sizes about shared images: the mean of the two tasks' plain numbers."""
     rng = np.random.default_rng(len(benchmark))
@@ -184,7 +187,7 @@ def test_every_metric_is_what_its_formula_says(benchmark: str) -> None:
     clusters = np.array([k % 9 for k in range(len(rows))])
     strata = np.repeat([0, 1], [18, 30])
     metrics = metrics_of(benchmark, list(columns))
-    assert metrics == list(BENCHMARKS[benchmark])
+    assert metrics == list(METRICS[benchmark])
     for metric in metrics:
         found = metric.estimate(columns, clusters, strata)
         each = [plain(benchmark, metric.name, task) for task in tasks]
@@ -213,7 +216,7 @@ def test_intervals_of_judged_metrics_on_two_images_stay_in_their_range() -> None
 
 def test_how_far_two_runs_can_be_apart() -> None:
     """A model's ratings of 1 to 10 over the references' mean: all 10 against all 1."""
-    metrics = {metric.name: metric for name in ("llava_bench", "mmhal") for metric in BENCHMARKS[name]}
+    metrics = {metric.name: metric for name in ("llava_bench", "mmhal") for metric in METRICS[name]}
     assert metrics["score"].reach(np.ones(3), np.ones(3)) == 6
     relative = metrics["relative_score"]
     assert relative.reach(np.array([7.0, 9.0]), np.array([8.0, 8.0])) == pytest.approx(9 / 8)

@@ -22,9 +22,9 @@ from perpo.common.locks import only_process
 with only_process(sys.argv[1], "training"):
     child = os.fork()
     if child == 0:
+        print(os.getpid(), flush=True)  # it has let go of the lock by now
         time.sleep(60)
         os._exit(0)
-    print(child, flush=True)
     sys.stdin.read()
     os.kill(child, 9)
 """

@@ -6,7 +6,7 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from perpo.benchmarks import metrics
+from perpo.benchmarks.pope import POPE_SPLITS
 from perpo.cli.data import main
 from perpo.prepare.pope import find_lists, pope_verdict, read_list
 from tests.support import SHARED
@@ -117,7 +117,7 @@ def test_files_that_are_not_popes_are_refused(run, tmp_path, capsys):
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data")
 def test_the_published_lists_have_the_known_counts():
     lists = find_lists([SHARED / "data" / "pope"])
-    assert list(lists) == list(metrics.POPE_SPLITS)
+    assert list(lists) == list(POPE_SPLITS)
     for split, path in lists.items():
         rows = read_list(path)
         assert pope_verdict(split, rows, False) == "as known"

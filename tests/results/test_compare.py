@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from perpo.benchmarks.metrics import Definition
+from perpo.benchmarks.base import Definition
 from perpo.errors import PerpoError
 from perpo.results.compare import check_comparable, metric_difference, mismatches, paired_difference
 from perpo.results.samples import Scores, read_scores

@@ -10,7 +10,7 @@ from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from perpo.benchmarks.metrics import BENCHMARKS
+from perpo.benchmarks.metrics import METRICS
 from perpo.stats import (
     cluster_bootstrap,
     cluster_t,
@@ -65,7 +65,7 @@ def test_with_strata_it_is_the_mean_of_the_differences_clustered_jointly() -> No
 
 
 def f1_sums(said: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    definition = next(metric for metric in BENCHMARKS["pope"] if metric.name == "f1")
+    definition = next(metric for metric in METRICS["pope"] if metric.name == "f1")
     columns = {"tp": said * truth, "fp": said * (1 - truth), "fn": (1 - said) * truth}
     return definition.sums(columns)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from perpo.benchmarks.metrics import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES
+from perpo.benchmarks.llava_bench import LLAVA_BENCH_CATEGORIES
+from perpo.benchmarks.mmhal import MMHAL_TYPES
 
 
 def picture(file: Path, seed: int) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from perpo.benchmarks.right import RULES
+from perpo.benchmarks.table import INFO
 from perpo.records.run_record import RunRecord
 from perpo.stats import Difference, cluster_t, paired_sums
 from perpo_dashboard.shared.outcomes import Pair
@@ -93,12 +93,10 @@ def kinds(benchmark: str, scores: Sequence[str]) -> list[str]:
     """By what the samples of a benchmark can be told apart.
 
     Args:
-        benchmark: A key of `perpo.benchmarks.metrics.BENCHMARKS`.
+        benchmark: A key of `perpo.benchmarks.table.INFO`.
         scores: Names of the scores that the run has.
     """
-    own = {"grounding": ["box size", "expression length"], "pope": ["truth"], "ocr": ["page length"]}
-    found = own.get(benchmark, ["question length"])
-    return [*(["question type"] if _types(benchmark, scores) else []), *found, "task"]
+    return [*(["question type"] if _types(benchmark, scores) else []), *INFO[benchmark].kinds, "task"]
 
 
 def labels(
@@ -153,8 +151,7 @@ def _typed(pair: Pair, types: Mapping[str, str], scores: Mapping[str, NDArray]) 
 
 def _types(benchmark: str, scores: Any) -> dict[str, str]:
     """The scores that only the questions of one type have, by that type."""
-    rule = RULES.get(benchmark)
-    prefix = f"{rule.measure}:" if rule else "\0"
+    prefix = f"{INFO[benchmark].right.measure}:"
     return {name.removeprefix(prefix): name for name in scores if name.startswith(prefix)}
 
 

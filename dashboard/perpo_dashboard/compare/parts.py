@@ -10,7 +10,8 @@ import streamlit as st
 from numpy.typing import NDArray
 from streamlit.delta_generator import DeltaGenerator
 
-from perpo.benchmarks.right import RULES, Rule
+from perpo.benchmarks.base import Rule
+from perpo.benchmarks.table import INFO
 from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run
 from perpo_dashboard.compare import breakdown, charts
@@ -65,10 +66,10 @@ def _scope_of(scopes: dict[str, tuple[str, ...]], members: tuple[str, ...]) -> s
 
 
 def _benchmark(a: Run, b: Run, pair: Pair, benchmark: str, members: tuple[str, ...], scope: str) -> None:
-    rule = RULES.get(benchmark)
-    if rule is None:
+    if benchmark not in INFO:
         st.info("When an answer of this benchmark is right is not known here.")
         return
+    rule = INFO[benchmark].right
     mask = pair.among(members)
     measured = _measured(rule)
     grid = st.grid(3, min_column_width=300)
@@ -104,7 +105,7 @@ def _square(a: Run, b: Run, counts: dict[str, int], scope: str, says: str) -> No
 
 
 def _kinds(a: Run, b: Run, benchmark: str, scope: str, mask: NDArray[np.bool_]) -> None:
-    rule, kinds = RULES[benchmark], breakdown.kinds(benchmark, list(stored.scores(a).values))
+    rule, kinds = INFO[benchmark].right, breakdown.kinds(benchmark, list(stored.scores(a).values))
     values = ["share right", f"mean {rule.title}"]
     segments = partial(pick, why="which is none", segments=True)
     with st.container(horizontal=True):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from perpo.benchmarks.table import INFO
 from perpo.records.run_record import RunRecord
 from perpo.records.store import Run
 from perpo.results.leaderboard import board as leaderboard
@@ -127,7 +128,13 @@ def topic(column: Column) -> str:
     """The part of a table that a column belongs to."""
     if " average of " in column.task:
         return AVERAGES
-    return column.task.split("_")[0] if column.benchmark == "grounding" else column.benchmark
+    return column.task.split("_")[0] if names_data_sets(column) else column.benchmark
+
+
+def names_data_sets(column: Column) -> bool:
+    """Return whether what a column is about is told by its data set rather than by its benchmark."""
+    info = INFO.get(column.benchmark)
+    return info is not None and info.several_data_sets
 
 
 def only(found: Board, topics: Sequence[str]) -> Board:

@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from perpo.benchmarks.meanings import meaning, title
+from perpo.benchmarks.table import meaning, title
 from perpo.records.run_record import Metric
 from perpo.results.colours import BETTER, WORSE
 from perpo.results.leaderboard import files
 from perpo.results.leaderboard.board import Board, Column
 from perpo.results.text import cell
-from perpo_dashboard.leaderboard.boards import judge_of
+from perpo_dashboard.leaderboard.boards import judge_of, names_data_sets
 
 GREY = "#808080"  # is read on white and on black
 
@@ -34,7 +34,7 @@ def headers(columns: Sequence[Column], *, points: bool = False) -> list[tuple[st
         unit = ("points" if points else "%") if column.unit == "fraction" else column.unit
         name = title(column.benchmark, column.metric)
         if len({each.metric for each in alike}) == 1 and len(alike) > 1:
-            what = name if column.benchmark == "grounding" else f"{column.benchmark} {name}"
+            what = name if names_data_sets(column) else f"{column.benchmark} {name}"
             lines.append((f"{what}, {unit}{arrow}", _task(column)))
         elif column.title.startswith(f"{column.name} "):
             lines.append((column.name, f"{column.title.removeprefix(column.name).strip()}, {unit}{arrow}"))

@@ -7,8 +7,7 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from perpo.benchmarks.meanings import meaning, title
-from perpo.benchmarks.metrics import BENCHMARKS, PRIMARY
+from perpo.benchmarks.table import INFO, meaning, title
 from perpo.errors import PerpoError
 from perpo.records.store import Run
 from perpo.results import trend
@@ -66,11 +65,11 @@ def followed(runs: Sequence[Run]) -> dict[str, tuple[str, str, str]]:
         parts = [(group.name, group.benchmark, group.metrics) for group in run.record.groups]
         parts += [(task.task, task.benchmark, task.metrics) for task in run.record.tasks]
         for name, benchmark, metrics in parts:
-            for metric in metrics if benchmark in BENCHMARKS else []:
+            for metric in metrics if benchmark in INFO else []:
                 said = metric.name if ":" in metric.name else title(benchmark, metric.name)
                 if metric.value is not None:
                     found.setdefault(f"{name} · {said}", (name, benchmark, metric.name))
-    return dict(sorted(found.items(), key=lambda item: item[1][2] != PRIMARY[item[1][1]]))
+    return dict(sorted(found.items(), key=lambda item: item[1][2] != INFO[item[1][1]].primary))
 
 
 def show_trend(runs: Sequence[Run]) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from perpo.benchmarks.metrics import BENCHMARKS
-from perpo.benchmarks.right import RULES
+from perpo.benchmarks.table import INFO, answer_kind
 from perpo.boxes import stored_box
 from perpo.errors import PerpoError
 from perpo.records.run_record import SAMPLE_COLUMNS
@@ -31,7 +30,6 @@ COLUMNS = tuple(name for name in SAMPLE_COLUMNS if name != "prompt")
 _LONG = 400  # characters: what is longer gets a field of its own height
 _HEIGHT = 320
 _OWN_OF_VOTE = ("text", "swapped", "vote", "id")
-_LONG_ANSWERS = ("llava_bench", "mmhal")  # too wide for a place beside the picture
 
 
 @dataclass(frozen=True)
@@ -82,16 +80,17 @@ def show_sample(answers: Sequence[Answer], benchmark: str) -> None:
     first = answers[0]
     about = first.data
     truth = _value(about["target"])
-    left, right = st.columns((4, 7) if benchmark == "ocr" else (5, 6), gap="medium")
+    kind = answer_kind(benchmark)
+    left, right = st.columns((4, 7) if kind == "page" else (5, 6), gap="medium")
     with left:
         _picture(about, answers, benchmark)
     with right:
         st.caption("Question")
         plain(about["question"], height=_height(about["question"]))
-        _truth(truth, folded=benchmark == "ocr")
-        if benchmark not in _LONG_ANSWERS:
+        _truth(truth, folded=kind == "page")
+        if kind != "open":
             _cards(answers, benchmark, truth)
-    if benchmark in _LONG_ANSWERS:
+    if kind == "open":  # too wide for a place beside the picture
         _cards(answers, benchmark, truth)
 
 
@@ -154,7 +153,7 @@ def _card(each: Answer, benchmark: str, truth: Any) -> None:
     if each.data["finish_reason"] == "length":
         st.markdown(":orange-badge[cut at the token limit]")
     said = each.data["response"]
-    if benchmark == "ocr" and isinstance(truth, str) and said is not None:
+    if answer_kind(benchmark) == "page" and isinstance(truth, str) and said is not None:
         _word_differences(each, truth, str(_value(each.data["prediction"]) or said))
         with st.expander("Raw response", key=f"raw-{each.name}"):
             plain(said, height=_height(said))
@@ -166,21 +165,14 @@ def _card(each: Answer, benchmark: str, truth: Any) -> None:
 
 def _score_line(each: Answer, benchmark: str) -> str:
     """The scores that are told of an answer, in Markdown."""
-    if benchmark == "pope":
+    if benchmark not in INFO:
+        return ""
+    info = INFO[benchmark]
+    if info.answer == "yes_no":
         return f"read as {escape(str(_value(each.data['prediction'])))}" if each.data["prediction"] else ""
-    titles = {metric.name: metric.title for metric in BENCHMARKS.get(benchmark, ())}
-    if benchmark in RULES:
-        titles[RULES[benchmark].measure] = RULES[benchmark].title
-    found = [f"{titles[name]} {each.scores[name]:.3g}" for name in _TOLD.get(benchmark, ()) if name in each.scores]
+    titles = {name: info.title(name) for name in info.told_scores} | {info.right.measure: info.right.title}
+    found = [f"{titles[name]} {each.scores[name]:.3g}" for name in info.told_scores if name in each.scores]
     return escape(" · ".join(found))
-
-
-_TOLD = {
-    "grounding": ("iou",),
-    "ocr": ("edit_distance", "f1", "precision", "recall", "bleu", "meteor"),
-    "llava_bench": ("model", "reference"),
-    "mmhal": ("score",),
-}
 
 
 def _word_differences(each: Answer, truth: str, said: str) -> None:
@@ -232,7 +224,7 @@ def _short(value: Any) -> str:
 def _picture(about: dict[str, Any], answers: Sequence[Answer], benchmark: str) -> None:
     image = about["image"] or {}
     file = pictures.find(image)
-    boxes = _boxes(about, answers) if benchmark == "grounding" else {}
+    boxes = _boxes(about, answers) if answer_kind(benchmark) == "box" else {}
     shown: list[str] = []
     with st.container(horizontal=True, vertical_alignment="center"):
         if boxes:

@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from perpo.benchmarks.right import RULES
+from perpo.benchmarks.table import INFO
 from perpo.records.run_record import SAMPLE_COLUMNS
 from perpo_dashboard.samples import filters
 from perpo_dashboard.samples.filters import Condition, Filter
@@ -31,7 +31,7 @@ _TEXTS = (
     "cluster_id",
     "image.path",
 )
-_COLUMNS = ("none", *_TEXTS, *_NUMBERS, *dict.fromkeys(f"scores.{rule.measure}" for rule in RULES.values()))
+_COLUMNS = ("none", *_TEXTS, *_NUMBERS, *dict.fromkeys(f"scores.{info.right.measure}" for info in INFO.values()))
 assert {name.split(".")[0] for name in (*_NUMBERS, *_TEXTS)} <= set(SAMPLE_COLUMNS)
 _KNOWN = {"sort": filters.SORTS, "outcome": ("all", *OUTCOMES), "unreadable": filters.UNREADABLE}
 _KNOWN |= {"noted": _NOTED, "column": _COLUMNS, "of": ("A", "B")}
@@ -66,7 +66,7 @@ def which(scopes: Mapping[str, tuple[str, ...]], splits: Mapping[str, str]) -> t
     tell_unknown("task", scopes, "which these runs do not share")
     for key, known in _KNOWN.items():
         tell_unknown(key, known, "which is none")
-    for key in ("low", "high", *dict.fromkeys(key for rule in RULES.values() for key in _range_keys(rule.span))):
+    for key in ("low", "high", *dict.fromkeys(key for info in INFO.values() for key in _range_keys(info.right.span))):
         tell_misread(key, number(), "a number")
     row = st.columns(4)
     task = row[0].selectbox("Task", list(scopes), key="task", **_BOUND)
@@ -113,7 +113,7 @@ def narrowed(
 
 def span_of(benchmarks: Collection[str]) -> tuple[float, float]:
     """What the measures of some benchmarks can be at least and at most."""
-    spans = [RULES[name].span for name in benchmarks if name in RULES] or [(0.0, 1.0)]
+    spans = [INFO[name].right.span for name in benchmarks if name in INFO] or [(0.0, 1.0)]
     return float(min(low for low, _ in spans)), float(max(high for _, high in spans))
 
 
@@ -125,7 +125,7 @@ def _range_keys(span: tuple[float, float]) -> tuple[str, str]:
 
 def _ranges(benchmarks: Collection[str]) -> list[tuple[float, float] | None]:
     """Of the measure of A and of B, each over what the benchmarks' measures can be."""
-    titles = {RULES[name].title for name in benchmarks if name in RULES}
+    titles = {INFO[name].right.title for name in benchmarks if name in INFO}
     title = titles.pop() if len(titles) == 1 else "score"
     low, high = span = span_of(benchmarks)
     found = []

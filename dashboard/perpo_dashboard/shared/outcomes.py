@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from perpo.benchmarks.right import RULES, Rule
+from perpo.benchmarks.base import Rule
+from perpo.benchmarks.table import INFO
 from perpo.records.run_record import RunRecord
 from perpo.records.store import Run
 from perpo.results.compare import mismatches
@@ -90,7 +91,8 @@ def pair(a: Scores, b: Scores, benchmarks: Mapping[str, str]) -> Pair:
     same = a.tasks[places[0]] == b.tasks[places[1]]
     places = places[:, same]
     names, tasks = _numbered(a.tasks[places[0]])
-    rules = [RULES.get(benchmarks.get(name, "")) for name in names]
+    known = [INFO.get(benchmarks.get(name, "")) for name in names]
+    rules = [None if info is None else info.right for info in known]
     judged = [_judged(run, here, tasks, rules) for run, here in ((a, places[0]), (b, places[1]))]
     measure, right = (np.stack(columns) for columns in zip(*judged, strict=True))
     signs = np.array([0.0 if r is None else (1 if r.higher_is_better else -1) / (r.span[1] - r.span[0]) for r in rules])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
+from perpo.benchmarks.table import answer_kind
 from perpo.boxes import stored_box
 from perpo.errors import PerpoError
 from perpo.results.colours import BASELINE, CANDIDATE, TRUTH
@@ -81,7 +82,7 @@ def show_flips(report: Report, flips: Sequence[Flip]) -> None:
 
 def _flip(report: Report, flip: Flip) -> None:
     file = pictures.find(flip.image)
-    boxes = _boxes(flip) if flip.benchmark == "grounding" else []
+    boxes = _boxes(flip) if answer_kind(flip.benchmark) == "box" else []
     if file is None:
         st.caption(f"no picture: {escape(str(flip.image.get('path') or 'not named'))}")
     else:

@@ -1,17 +1,22 @@
-"""What a benchmark is: its rows, its question, its scores."""
+"""What a benchmark is: its tasks, its rows, its question, its scores."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from perpo.benchmarks.base import BenchmarkInfo
 from perpo.benchmarks.prompts import Asking
 from perpo.boxes import ImageSize
 from perpo.models.families import Family
+from perpo.prepare.hub.rows import HubTask
 
 PromptStyle = Literal["paper", "lmms_eval"]
 Row = Mapping[str, Any]
+
+TINY_TOKENS = 64
+"""Where answers to the tiny world's questions are cut."""
 
 
 @dataclass(frozen=True)
@@ -51,24 +56,74 @@ class RowFormat:
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """One kind of benchmark.
+class TaskSpec:
+    """One task.
 
     Attributes:
-        name: A key of `perpo.benchmarks.metrics.BENCHMARKS`.
+        name: As in the task files.
+        benchmark: A key of `perpo_eval.benchmarks.table.BENCHMARKS`.
+        dataset: Name of the data set, such as refcoco+.
+        split: Name of the split.
+        max_new_tokens: Where an answer is cut.
+        hub: Its rows on the hub, or None.
+        build: The command that makes its file.
+    """
+
+    name: str
+    benchmark: str
+    dataset: str
+    split: str
+    max_new_tokens: int
+    hub: HubTask | None = None
+    build: str = ""
+
+    @property
+    def group(self) -> str:
+        """What it is averaged with: its benchmark, or nothing but itself (a file of one's own, a language of Fox)."""
+        return self.name if self.dataset in (self.name, "fox_ocr") else self.benchmark
+
+    @property
+    def tiny(self) -> bool:
+        """Whether the tiny world draws it."""
+        return self.dataset.startswith(("refshapes", "tiny"))
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One kind of benchmark: what asks and scores it.
+
+    Attributes:
+        info: What is known of it besides.
+        tasks: Its tasks that have names of their own.
         rows: How its rows are read.
         prompt: The question for a family in a style, with `{query}` in it.
         default_query: What is asked where a row does not say.
         score: Scores a response against the target, given the size of the image.
-        has_boxes: Whether answers refer to a frame.
+        example: A target, of which the names of the scores are learnt.
+        version: Of its scores: runs of one version may be compared. It counts up whenever an answer can get another
+            score than before.
+        sources: The modules that read and score its answers, beside its own two files, by what they do.
     """
 
-    name: str
+    info: BenchmarkInfo
+    tasks: tuple[TaskSpec, ...]
     rows: RowFormat
     prompt: Callable[[Family, PromptStyle], str]
     default_query: str
     score: Callable[[str, Any, ImageSize, Family], Scored]
-    has_boxes: bool = False
+    example: Any = None
+    version: str = "2"
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """As in records, a key of `perpo.benchmarks.table.INFO`."""
+        return self.info.name
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether answers refer to a frame."""
+        return self.info.has_boxes
 
     def question(self, query: str, template: str) -> str:
         """The user's turn: `query` in the place that `template` has for it."""

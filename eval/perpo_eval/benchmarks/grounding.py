@@ -1,16 +1,33 @@
-"""Referring expressions: a box for an expression."""
+"""Referring expressions: a box for an expression. How they are asked and scored."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+from perpo.benchmarks import grounding
 from perpo.benchmarks.prompts import LMMS_EVAL_GROUNDING
 from perpo.boxes import ImageSize
 from perpo.errors import PerpoError
 from perpo.models.families import Family
-from perpo_eval.benchmarks.base import Benchmark, PromptStyle, Row, RowFormat, Scored, own_question
+from perpo.prepare.hub.rows import hub_tasks
+from perpo_eval.benchmarks.base import Benchmark, PromptStyle, Row, RowFormat, Scored, TaskSpec, own_question
 from perpo_eval.scorers.grounding import score_box
+
+_INFO = grounding.GROUNDING
+_SPLITS = {"": ("val", "testA", "testB"), "+": ("val", "testA", "testB"), "g": ("val", "test")}
+
+
+def _tasks() -> tuple[TaskSpec, ...]:
+    """Return the tiny world's splits and the eight RefCOCO splits, the columns of the paper's table."""
+    specs, hub, limit = [], hub_tasks(), _INFO.max_new_tokens
+    for flavour, splits in _SPLITS.items():
+        for split in splits:
+            specs.append(TaskSpec(f"refshapes{flavour}_{split}", _INFO.name, f"refshapes{flavour}", split, limit))
+            name = f"refcoco{flavour}_{split}"
+            build = f"perpo-data refer --datasets refcoco{flavour}"
+            specs.append(TaskSpec(name, _INFO.name, f"refcoco{flavour}", split, limit, hub[name], build))
+    return tuple(specs)
 
 
 def _problem(row: Row) -> str | None:
@@ -54,7 +71,8 @@ def _score(response: str, target: Any, size: ImageSize, family: Family) -> Score
 
 
 GROUNDING = Benchmark(
-    name="grounding",
+    info=_INFO,
+    tasks=_tasks(),
     rows=RowFormat(
         "RefCOCO",
         ("question_id", "image", "answer", "bbox", "file_name"),
@@ -66,5 +84,12 @@ GROUNDING = Benchmark(
     prompt=_prompt,
     default_query="",
     score=_score,
-    has_boxes=True,
+    example=[0.0, 0.0, 1.0, 1.0],
+    sources={
+        "scorer": "perpo_eval.scorers.grounding",
+        "boxes": "perpo.boxes.frames",
+        "box text": "perpo.boxes.text",
+        "box formats": "perpo.boxes.formats",
+        "families": "perpo.models.families",
+    },
 )

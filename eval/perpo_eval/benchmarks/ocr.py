@@ -1,15 +1,25 @@
-"""Pages of text, transcribed."""
+"""Pages of text, transcribed. How they are asked and scored."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from perpo.answers import answer_of
-from perpo.benchmarks import prompts
+from perpo.benchmarks import ocr, prompts
 from perpo.boxes import ImageSize
 from perpo.models.families import Family
-from perpo_eval.benchmarks.base import Benchmark, Row, RowFormat, Scored
+from perpo_eval.benchmarks.base import TINY_TOKENS, Benchmark, Row, RowFormat, Scored, TaskSpec
 from perpo_eval.scorers.ocr import score_page
+
+_INFO = ocr.OCR_PAGES
+
+
+def _tasks() -> tuple[TaskSpec, ...]:
+    name, limit = _INFO.name, _INFO.max_new_tokens
+    return (
+        TaskSpec("tinypages_test", name, "tinypages", "test", TINY_TOKENS),
+        *(TaskSpec(f"fox_ocr_{lang}", name, "fox_ocr", lang, limit, None, "perpo-data fox") for lang in ("en", "cn")),
+    )
 
 
 def _problem(row: Row) -> str | None:
@@ -31,7 +41,8 @@ def _score(response: str, target: Any, size: ImageSize, family: Family) -> Score
 
 
 OCR_PAGES = Benchmark(
-    name="ocr",
+    info=_INFO,
+    tasks=_tasks(),
     rows=RowFormat(
         "a page",
         ("question_id", "image", "question", "answer", "file_name"),
@@ -42,4 +53,6 @@ OCR_PAGES = Benchmark(
     prompt=lambda family, style: prompts.PAGE.template,
     default_query=prompts.PAGE.usual,
     score=_score,
+    example="a",
+    sources={"scorer": "perpo_eval.scorers.ocr"},
 )

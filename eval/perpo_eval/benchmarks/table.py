@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from perpo_eval.benchmarks.grounding import GROUNDING
-from perpo_eval.benchmarks.judged import LLAVA_BENCH, MMHAL
+from perpo_eval.benchmarks.llava_bench import LLAVA_BENCH
+from perpo_eval.benchmarks.mmhal import MMHAL
 from perpo_eval.benchmarks.ocr import OCR_PAGES
 from perpo_eval.benchmarks.pope import POPE
 

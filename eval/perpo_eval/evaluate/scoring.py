@@ -151,11 +151,8 @@ def _judging_status(
 
 def score_names(benchmark: Benchmark, family: Family | None) -> list[str]:
     """The scores of a benchmark's samples, in the order of the column."""
-    scored = benchmark.score("", _EXAMPLES.get(benchmark.name), (2, 2), family)  # type: ignore[arg-type]
-    return [*scored.scores, *(["truncated"] if benchmark.name == "ocr" else [])]
-
-
-_EXAMPLES: dict[str, Any] = {"grounding": [0.0, 0.0, 1.0, 1.0], "pope": "yes", "ocr": "a"}
+    scored = benchmark.score("", benchmark.example, (2, 2), family)  # type: ignore[arg-type]
+    return [*scored.scores, *(["truncated"] if "truncated" in benchmark.info.by_name else [])]
 
 
 def _about(data: TaskData, doc: Mapping[str, Any], key: str, question: str, response: Response) -> Row:

@@ -1,79 +1,64 @@
 """The version of each benchmark's scores, and of the suite: runs of one version may be compared, others may not.
 
 A version counts up whenever an answer can get another score than before. So that nobody forgets, `scorer_digests.json`
-holds which code each version stands for, and a test compares the two. After a change of that code, raise the version if
-a number can change, and write the digests down again:
+holds which code each version stands for, and a test compares the two. After a change of that code, raise the version
+(`Benchmark.version`, in `perpo_eval.benchmarks`) if a number can change, and write the digests down again:
 
     python -m perpo_eval.evaluate.versions
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from perpo.benchmarks.table import INFO
 from perpo.common.code_digest import code_digest, module_file
+from perpo_eval.benchmarks.table import BENCHMARKS
 
-VERSIONS = {"grounding": "2", "pope": "2", "ocr": "2", "llava_bench": "2", "mmhal": "2"}
+VERSIONS = {name: benchmark.version for name, benchmark in BENCHMARKS.items()}
 
 DIGESTS = Path(__file__).with_name("scorer_digests.json")
 
 _ALL = {
     "answers": "perpo.answers",
-    "metrics": "perpo.benchmarks.metrics",
+    "metrics": "perpo.benchmarks.base",
+    "which metrics": "perpo.benchmarks.metrics",
     "what a benchmark is": "perpo_eval.benchmarks.base",
-}
-_JUDGED = {
-    "benchmark": "perpo_eval.benchmarks.judged",
-    "judge's question": "perpo_eval.judge.messages",
-    "judge's ratings": "perpo_eval.judge.ratings",
-    "judge's verdicts": "perpo_eval.judge.verdicts",
-    "judge's error": "perpo_eval.judge.readings",
-}
-_SOURCES = {
-    "grounding": {
-        "benchmark": "perpo_eval.benchmarks.grounding",
-        "scorer": "perpo_eval.scorers.grounding",
-        "boxes": "perpo.boxes.frames",
-        "box text": "perpo.boxes.text",
-        "box formats": "perpo.boxes.formats",
-        "families": "perpo.models.families",
-    },
-    "pope": {"benchmark": "perpo_eval.benchmarks.pope", "scorer": "perpo_eval.scorers.pope"},
-    "ocr": {"benchmark": "perpo_eval.benchmarks.ocr", "scorer": "perpo_eval.scorers.ocr"},
-    "llava_bench": _JUDGED,
-    "mmhal": _JUDGED,
 }
 
 
 SUITE_VERSION = "2"
 _ASKED_AND_SCORED = {
     "documents": "perpo_eval.rows.documents",
-    "judge's question": "perpo_eval.judge.messages",
-    "judge's ratings": "perpo_eval.judge.ratings",
-    "judge's verdicts": "perpo_eval.judge.verdicts",
-    "judge's error": "perpo_eval.judge.readings",
     "answers": "perpo.answers",
-    "box formats": "perpo.boxes.formats",
-    "box text": "perpo.boxes.text",
-    "boxes": "perpo.boxes.frames",
-    "families": "perpo.models.families",
     "images": "perpo.data.images",
     "orientation": "perpo.data.orientation",
     "prompts": "perpo.benchmarks.prompts",
-    "metrics": "perpo.benchmarks.metrics",
+    "metrics": "perpo.benchmarks.base",
+    "which metrics": "perpo.benchmarks.metrics",
     "intervals": "perpo.stats.intervals",
 }
-"""What is asked and how answers are scored, by its job: the module."""
+"""What is asked and how answers are scored, beside what benchmarks name themselves, by its job: the module."""
 
 
 def scorer_digest(benchmark: str) -> str:
-    """SHA-256 of the code that makes a benchmark's scores.
+    """Return the SHA-256 of what makes a benchmark's scores.
 
     Args:
         benchmark: A key of `VERSIONS`.
     """
-    return code_digest({job: module_file(module) for job, module in (_ALL | _SOURCES[benchmark]).items()})
+    jobs = {**_ALL, **BENCHMARKS[benchmark].sources, "benchmark": f"perpo_eval.benchmarks.{benchmark}"}
+    return _digest({job: module_file(module) for job, module in jobs.items()}, [benchmark])
+
+
+def _digest(files: Mapping[str, Path], benchmarks: Iterable[str]) -> str:
+    """Return the SHA-256 of code and of metrics, these without their titles: notes and titles make no number."""
+    metrics = [[replace(metric, title="") for metric in INFO[name].metrics] for name in benchmarks]
+    return hashlib.sha256(f"{code_digest(files)}{metrics!r}".encode()).hexdigest()
 
 
 def digests() -> dict[str, dict[str, str]]:
@@ -82,7 +67,7 @@ def digests() -> dict[str, dict[str, str]]:
 
 
 def suite_sha256() -> str:
-    """Digest of what is asked and how answers are scored."""
+    """Return the digest of what is asked and how answers are scored."""
     here = Path(__file__).parents[1]
     files = {
         f"{job}/{path.relative_to(here / folder).as_posix()}": path
@@ -95,7 +80,8 @@ def suite_sha256() -> str:
         for path in (here / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    return code_digest(files | {job: module_file(module) for job, module in _ASKED_AND_SCORED.items()})
+    own = {f"{name}: {job}": module for name, each in BENCHMARKS.items() for job, module in each.sources.items()}
+    return _digest(files | {job: module_file(module) for job, module in (_ASKED_AND_SCORED | own).items()}, INFO)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,10 @@ from typing import Any
 from perpo.common.journal import Journal
 from perpo.common.progress import progress
 from perpo.engines.chat import CallFailed, ChatClient, Reply
-from perpo_eval.judge import ratings
 from perpo_eval.judge.messages import official_settings
 from perpo_eval.judge.settings import JudgeSettings, check_key
+from perpo_eval.judge.table import JUDGINGS
 
-_FLAGS = {"llava_bench": ratings.pair_flags, "mmhal": ratings.mmhal_flags}
 _ATTEMPTS = 2
 _CHARACTERS_PER_TOKEN = 4
 
@@ -34,7 +33,7 @@ class Question:
     Attributes:
         id: Unique among the questions.
         messages: OpenAI chat messages.
-        benchmark: "llava_bench" or "mmhal": whose settings and parser.
+        benchmark: A key of `perpo_eval.judge.table.JUDGINGS`: whose settings and parser.
     """
 
     id: str
@@ -206,7 +205,7 @@ class _Asked:
         return None if done else len(replies) + 1
 
     def _rating(self, call: tuple[str, int], reply: Reply) -> Any:
-        return None if reply.text is None else ratings.PARSERS[self._calls[call][1]](reply.text)
+        return None if reply.text is None else JUDGINGS[self._calls[call][1]].parse(reply.text)
 
     def verdict(self, question: Question, vote: int) -> Verdict:
         call = _digest(self._body(question)), vote
@@ -247,7 +246,7 @@ def _flags(benchmark: str, replies: Sequence[Reply], *, readable: bool) -> list[
         "refusal": last.refused,
         "cut": last.finish_reason == "length",
     }
-    return [name for name, true in found.items() if true] + (_FLAGS[benchmark](last.text) if last.text else [])
+    return [name for name, true in found.items() if true] + (JUDGINGS[benchmark].flags(last.text) if last.text else [])
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:

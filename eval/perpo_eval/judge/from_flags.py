@@ -41,5 +41,7 @@ def check_swap(flags: JudgeFlags, benchmarks: Collection[str]) -> None:
     Raises:
         PerpoError: No question of these benchmarks has two answers.
     """
-    if flags.judge_swap and "llava_bench" not in benchmarks:
+    from perpo_eval.judge.table import JUDGINGS
+
+    if flags.judge_swap and not any(judging.pairs for name, judging in JUDGINGS.items() if name in benchmarks):
         raise PerpoError("--judge_swap has no use without LLaVA-Bench", "leave --judge_swap out")

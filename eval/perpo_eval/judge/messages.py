@@ -9,7 +9,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-_PROMPT_FILES = {"llava_bench": "llava_bench.json", "mmhal": "mmhal.txt"}
+from perpo.benchmarks.llava_bench import LLAVA_BENCH
+from perpo.benchmarks.mmhal import MMHAL
+from perpo.benchmarks.table import INFO
 
 
 def llava_messages(
@@ -25,7 +27,7 @@ def llava_messages(
         answer: The model's answer.
         swapped: Show the model's answer first, which the official protocol does not do.
     """
-    rule = json.loads(_prompt("llava_bench"))[f"llava_bench_{category}"]
+    rule = json.loads(_prompt(LLAVA_BENCH.name))[f"llava_bench_{category}"]
     role = rule["role"]
     first, second = (answer, reference) if swapped else (reference, answer)
     content = (
@@ -34,13 +36,13 @@ def llava_messages(
         f"[{role} 2]\n{second}\n\n[End of {role} 2]\n\n"
         f"[System]\n{rule['prompt']}\n\n"
     )
-    system = official_settings()["llava_bench"]["system"]
+    system = official_settings()[LLAVA_BENCH.name]["system"]
     return [{"role": "system", "content": system}, {"role": "user", "content": content}]
 
 
 def mmhal_messages(question: str, image_content: Sequence[str], gt_answer: str, answer: str) -> list[dict[str, str]]:
     """MMHal-Bench's request: the names of what the picture holds, the human's answer and the model's."""
-    content = _prompt("mmhal").format(", ".join(image_content), question, gt_answer, answer)
+    content = _prompt(MMHAL.name).format(", ".join(image_content), question, gt_answer, answer)
     return [{"role": "user", "content": content}]
 
 
@@ -52,7 +54,7 @@ def prompts_sha256(benchmark: str) -> str:
 
 @cache
 def _prompt(benchmark: str) -> str:
-    return (files("perpo_eval") / "judge" / "prompts" / _PROMPT_FILES[benchmark]).read_text(encoding="utf-8")
+    return (files("perpo_eval") / "judge" / "prompts" / INFO[benchmark].judge_prompt).read_text(encoding="utf-8")
 
 
 @cache

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from perpo.answers import answer_of
 
@@ -81,13 +81,6 @@ def parse_mmhal_rating(text: str) -> int | None:
     """
     ratings = _mmhal_ratings(text)
     return ratings[-1] if ratings else None
-
-
-PARSERS: dict[str, Callable[[str], tuple[float, float] | int | None]] = {
-    "llava_bench": parse_pair_rating,
-    "mmhal": parse_mmhal_rating,
-}
-"""How we read what each benchmark's judge wrote."""
 
 
 def pair_flags(text: str) -> list[str]:

@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from math import sqrt
 from statistics import fmean, variance
-from typing import Any
 
-from perpo.benchmarks.metrics import BENCHMARKS, Definition
+from perpo.benchmarks.base import Definition
 from perpo.records.run_record import Metric
 from perpo.stats import bootstrap_ratio
+from perpo_eval.judge.base import Judging, Vote, alone
 from perpo_eval.judge.ratings import out_of_scale
-from perpo_eval.judge.verdicts import HALLUCINATION_BELOW, Vote, ratings_of
+from perpo_eval.judge.table import JUDGINGS
 
 _OF_TEN = "points of 10"
 
@@ -31,45 +31,34 @@ def readings(benchmark: str, judgements: Sequence[str | None], clusters: Sequenc
         clusters: Their images.
     """
     samples = [[] if text is None else json.loads(text) for text in judgements]
-    found = _official(benchmark, samples)
-    totals = [metric for metric in BENCHMARKS[benchmark] if ":" not in metric.name and metric.name != "missing"]
-    found += [metric for total in totals for metric in _judge_stderr(benchmark, total, samples)]
-    return found if benchmark == "mmhal" else [*_off_the_scale(samples), *found, *_first_advantage(samples, clusters)]
+    judging = JUDGINGS[benchmark]
+    found = _official(judging, samples)
+    totals = [metric for metric in judging.info.metrics if ":" not in metric.name and metric.name != "missing"]
+    found += [metric for total in totals for metric in _judge_stderr(judging, total, samples)]
+    return [*_off_the_scale(samples), *found, *_first_advantage(samples, clusters)] if judging.pairs else found
 
 
-def _alone(name: str, value: float | None, n: int, higher_is_better: bool | None, unit: str) -> Metric:
-    return Metric(name, value, None, None, None, None, n, None, higher_is_better, unit)
-
-
-def _official(benchmark: str, samples: Sequence[Sequence[Vote]]) -> list[Metric]:
+def _official(judging: Judging, samples: Sequence[Sequence[Vote]]) -> list[Metric]:
     # An official script asks once, and shows the reference first.
     asked = [vote for votes in samples for vote in votes if vote["vote"] == 0 and not vote["swapped"]]
     counted = [vote for vote in asked if vote["official"] is not None]
     if all(vote["official"] == vote["rating"] for vote in counted):
         return []
-    said: list[Any] = [vote["official"] for vote in counted]
-    if benchmark == "mmhal":
-        rate = fmean(score < HALLUCINATION_BELOW for score in said)
-        return [
-            _alone("score:official", fmean(said), len(said), True, "points of 6"),
-            _alone("hallucination_rate:official", rate, len(said), False, "fraction"),
-        ]
-    reference, model = (sum(side) for side in zip(*said, strict=True))
-    return [_alone("relative_score:official", model / reference if reference else None, len(said), True, "fraction")]
+    return judging.official_metrics([vote["official"] for vote in counted])
 
 
 def _off_the_scale(samples: Sequence[Sequence[Vote]]) -> list[Metric]:
     pairs = [vote["rating"] for votes in samples for vote in votes if vote["rating"] is not None]
     count = sum(map(out_of_scale, pairs))
-    return [_alone("relative_score:out_of_scale", count / len(pairs), len(pairs), None, "fraction")] if count else []
+    return [alone("relative_score:out_of_scale", count / len(pairs), len(pairs), None, "fraction")] if count else []
 
 
-def _judge_stderr(benchmark: str, metric: Definition, samples: Sequence[Sequence[Vote]]) -> list[Metric]:
+def _judge_stderr(judging: Judging, metric: Definition, samples: Sequence[Sequence[Vote]]) -> list[Metric]:
     """The ratio linearised in each sample's votes, which are independent draws (Cochran 1977, section 6.3).
 
     se^2 = sum_i var_v(a_iv - R b_iv) / K_i / B^2. Samples of one readable vote are taken to vary as the others.
     """
-    rated = [ratings for ratings in (ratings_of(benchmark, votes) for votes in samples) if ratings]
+    rated = [ratings for ratings in map(judging.scores, samples) if ratings]
     several = [ratings for ratings in rated if len(ratings) > 1]
     if not several:
         return []
@@ -87,7 +76,7 @@ def _judge_stderr(benchmark: str, metric: Definition, samples: Sequence[Sequence
         residuals = [a - above / below * b for a, b in map(parts, ratings)]
         spread += variance(residuals) / len(residuals)
     value = sqrt(spread * len(rated) / len(several)) / below
-    return [_alone(f"{metric.name}:judge_stderr", value, len(rated), None, metric.unit)]
+    return [alone(f"{metric.name}:judge_stderr", value, len(rated), None, metric.unit)]
 
 
 def _first_advantage(samples: Sequence[Sequence[Vote]], clusters: Sequence[str]) -> list[Metric]:

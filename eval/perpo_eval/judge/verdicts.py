@@ -10,18 +10,19 @@ model (as the server calls the judge)}.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from perpo.answers import after_prompt, answer_of
-from perpo.benchmarks.metrics import JUDGED, score_names
+from perpo.benchmarks.table import INFO
 from perpo_eval.judge.asking import Question, Verdict, ask_judge
-from perpo_eval.judge.messages import llava_messages, mmhal_messages, official_settings, prompts_sha256
-from perpo_eval.judge.ratings import PARSERS, official_mmhal_rating, official_pair_rating
+from perpo_eval.judge.base import Vote
+from perpo_eval.judge.messages import official_settings, prompts_sha256
 from perpo_eval.judge.settings import JudgeSettings, judge_key
+from perpo_eval.judge.table import JUDGINGS
 
 MOST_MISSING = 0.05
 """The share of a run's samples whose judgement may be missing; with more the run is partial."""
@@ -29,17 +30,9 @@ MOST_MISSING = 0.05
 CACHE_FOLDER = ".judge"
 """In the results folder: what judges answered."""
 
-HALLUCINATION_BELOW = 3
-"""MMHal-Bench's scores below it say that the answer holds a hallucination."""
-
 _SWAPPED = ":swapped"
-_READ_OFFICIALLY: dict[str, Callable[[str], Any]] = {
-    "llava_bench": official_pair_rating,
-    "mmhal": official_mmhal_rating,
-}
 
 Row = Mapping[str, Any]
-Vote = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -84,12 +77,12 @@ class Judge:
 
     def _questions(self, benchmark: str, row: Row) -> list[Question]:
         target, key, answer = json.loads(row["target"]), row["sample_key"], _answer(row)
-        if benchmark == "mmhal":
-            messages = mmhal_messages(row["question"], target["image_content"], target["reference"], answer)
-            return [Question(key, messages, benchmark)]
-        parts = (row["question"], target["category"], target["caption"], target["reference"], answer)
-        orders = {key: False} | ({key + _SWAPPED: True} if self.swap else {})
-        return [Question(name, llava_messages(*parts, swapped=swap), benchmark) for name, swap in orders.items()]
+        judging = JUDGINGS[benchmark]
+        orders = {key: False} | ({key + _SWAPPED: True} if self.swap and judging.pairs else {})
+        return [
+            Question(name, judging.messages(row["question"], target, answer, swap), benchmark)
+            for name, swap in orders.items()
+        ]
 
     def _record(self, served: Iterable[str]) -> dict[str, Any]:
         identity, official = self.settings.identity(), official_settings()["official_model"]
@@ -101,7 +94,7 @@ class Judge:
         return {
             "id": identity["id"],
             "served_as": sorted(served),
-            "prompt_sha256": {benchmark: prompts_sha256(benchmark) for benchmark in JUDGED},
+            "prompt_sha256": {benchmark: prompts_sha256(benchmark) for benchmark in JUDGINGS},
             "settings": identity["settings"] | {"swap": self.swap},
             "deviations": [change for change, made in changes.items() if made],
         }
@@ -111,15 +104,15 @@ def scored(benchmark: str, row: Row, votes: Sequence[Vote] | None) -> dict[str, 
     """What votes make of a sample: its `scores`, `judge` and `error`.
 
     Args:
-        benchmark: A key of `perpo.benchmarks.metrics.BENCHMARKS`, of those that are judged.
+        benchmark: A key of `perpo_eval.judge.table.JUDGINGS`.
         row: The sample.
         votes: What the judge wrote; None if it was not asked, so that all scores are null.
     """
-    scores: dict[str, float | None] = dict.fromkeys(score_names(benchmark))
+    scores: dict[str, float | None] = dict.fromkeys(INFO[benchmark].score_names())
     if votes is None:
         return {"scores": scores, "judge": None, "error": None}
     read = [vote | _read(benchmark, vote) for vote in votes]
-    ratings = ratings_of(benchmark, read)
+    ratings = JUDGINGS[benchmark].scores(read)
     scores["missing"] = float(not ratings)
     if ratings:
         means = {name: fmean(rating[name] for rating in ratings) for name in ratings[0]}
@@ -130,39 +123,16 @@ def scored(benchmark: str, row: Row, votes: Sequence[Vote] | None) -> dict[str, 
     return {"scores": scores, "judge": json.dumps(read, ensure_ascii=False), "error": error}
 
 
-def ratings_of(benchmark: str, votes: Sequence[Vote]) -> list[dict[str, float]]:
-    """The scores that each readable vote gives, by name.
-
-    A vote that was asked in both orders counts where both can be read; its ratings are the means of the two.
-    """
-    if benchmark == "mmhal":
-        said = [float(vote["rating"]) for vote in votes if vote["rating"] is not None]
-        return [{"score": rating, "hallucination_rate": float(rating < HALLUCINATION_BELOW)} for rating in said]
-    orders = len({vote["swapped"] for vote in votes})
-    found = []
-    for number in sorted({vote["vote"] for vote in votes}):
-        pairs = [_model_first(vote) for vote in votes if vote["vote"] == number and vote["rating"] is not None]
-        if len(pairs) == orders:
-            model, reference = (fmean(side) for side in zip(*pairs, strict=True))
-            found.append({"model": model, "reference": reference})
-    return found
-
-
 def votes_in(row: Row) -> list[Vote] | None:
     """The votes of a stored sample, or None where no judge was asked."""
     return None if row["judge"] is None else json.loads(row["judge"])
 
 
-def _model_first(vote: Vote) -> tuple[float, float]:
-    first, second = vote["rating"]
-    return (first, second) if vote["swapped"] else (second, first)
-
-
 def _read(benchmark: str, vote: Vote) -> dict[str, Any]:
     text, first = vote["text"], vote["first_text"]
     return {
-        "rating": None if text is None else PARSERS[benchmark](text),
-        "official": None if first is None else _READ_OFFICIALLY[benchmark](first),
+        "rating": None if text is None else JUDGINGS[benchmark].parse(text),
+        "official": None if first is None else JUDGINGS[benchmark].official(first),
     }
 
 

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 from perpo.prepare.hub.rows import hub_rows
 from perpo.prepare.parquet import file_metadata, shows_stored
-from perpo_eval.rows.suites import TaskSpec, task_file
+from perpo_eval.benchmarks.base import TaskSpec
+from perpo_eval.benchmarks.table import BENCHMARKS
+from perpo_eval.rows.published import PUBLISHED
+from perpo_eval.rows.suites import task_file
 from perpo_eval.rows.tiny_data import tiny_parquet
 
 if TYPE_CHECKING:
@@ -41,7 +44,6 @@ def load_task(spec: TaskSpec, data: str) -> TaskData:
     Raises:
         PerpoError: Rows or images that cannot be read.
     """
-    from perpo_eval.benchmarks.table import BENCHMARKS
     from perpo_eval.rows.documents import documents, fingerprint, hub_documents, parquet_documents
 
     form = BENCHMARKS[spec.benchmark].rows
@@ -56,11 +58,11 @@ def load_task(spec: TaskSpec, data: str) -> TaskData:
         dataset, note = f"hub:{spec.hub.repository}", spec.hub.mixture
         rows, revision = hub_rows(spec.hub.repository, spec.hub.config, spec.hub.split)
         docs = hub_documents(rows, form)
-    elif spec.published is not None:
-        files, revision = spec.published.get(data)
-        dataset = f"hub:{spec.published.repository}" if data == "hub" else f"dir:{spec.dataset}"
-        docs = documents(spec.published.rows(files), form, str(files[0]))
-        note = spec.published.note(len(docs))
+    elif (published := PUBLISHED.get(spec.name)) is not None:
+        files, revision = published.get(data)
+        dataset = f"hub:{published.repository}" if data == "hub" else f"dir:{spec.dataset}"
+        docs = documents(published.rows(files), form, str(files[0]))
+        note = published.note(len(docs))
     else:
         file = task_file(data, spec.name)
         dataset, note = f"dir:{spec.dataset}", file_metadata(file).get("mixture")

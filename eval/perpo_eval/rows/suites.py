@@ -3,101 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import files_digest
-from perpo.prepare.hub.rows import HubTask, hub_tasks
-from perpo_eval.rows.published import PUBLISHED, Published
+from perpo_eval.benchmarks.base import TaskSpec
+from perpo_eval.benchmarks.table import BENCHMARKS
+from perpo_eval.rows.published import PUBLISHED
 from perpo_eval.rows.tiny_data import tiny_version
 
 TASKS_FOLDER = Path(__file__).parents[1] / "tasks"
 
+_ALL = [benchmark.info for benchmark in BENCHMARKS.values()]
+
 SUITES: dict[str, tuple[str, ...]] = {
-    "grounding": ("grounding",),
-    "pope": ("pope",),
-    "ocr": ("ocr",),
-    "paper": ("grounding", "pope", "ocr"),
-    "judged": ("llava_bench", "mmhal"),
+    suite: tuple(info.name for info in _ALL if suite in info.suites)
+    for suite in dict.fromkeys(suite for info in _ALL for suite in info.suites)
 }
 """The benchmarks of each suite."""
 
+TASKS: dict[str, TaskSpec] = {spec.name: spec for benchmark in BENCHMARKS.values() for spec in benchmark.tasks}
+"""Every task that has a name of its own."""
 
-_SPLITS = {"": ("val", "testA", "testB"), "+": ("val", "testA", "testB"), "g": ("val", "test")}
-_STRATEGIES = ("random", "popular", "adversarial")
-_PAGE_TOKENS = 2048
-_ANSWER_TOKENS = 1024
-_LONGEST = {"grounding": 64, "pope": 128, "ocr": _PAGE_TOKENS}
-
-
-@dataclass(frozen=True)
-class TaskSpec:
-    """One task.
-
-    Attributes:
-        name: As in the task files.
-        benchmark: A key of `perpo_eval.benchmarks.table.BENCHMARKS`.
-        dataset: Name of the data set, such as refcoco+.
-        split: Name of the split.
-        max_new_tokens: Where an answer is cut.
-        hub: Its rows on the hub, or None.
-        build: The command that makes its file.
-    """
-
-    name: str
-    benchmark: str
-    dataset: str
-    split: str
-    max_new_tokens: int
-    hub: HubTask | None = None
-    build: str = ""
-
-    @property
-    def group(self) -> str:
-        """What it is averaged with: its benchmark, or nothing but itself (a file of one's own, a language of Fox)."""
-        return self.name if self.dataset in (self.name, "fox_ocr") else self.benchmark
-
-    @property
-    def tiny(self) -> bool:
-        """Whether the tiny world draws it."""
-        return self.dataset.startswith(("refshapes", "tiny"))
-
-    @property
-    def published(self) -> Published | None:
-        """How its authors' files are read, where it is read from them."""
-        return PUBLISHED.get(self.name)
-
-
-def _specs() -> list[TaskSpec]:
-    specs, hub = [], hub_tasks()
-    for flavour, splits in _SPLITS.items():
-        for split in splits:
-            specs.append(TaskSpec(f"refshapes{flavour}_{split}", "grounding", f"refshapes{flavour}", split, 64))
-            name = f"refcoco{flavour}_{split}"
-            build = f"perpo-data refer --datasets refcoco{flavour}"
-            specs.append(TaskSpec(name, "grounding", f"refcoco{flavour}", split, 64, hub[name], build))
-    for strategy in _STRATEGIES:
-        specs.append(TaskSpec(f"tinypope_{strategy}", "pope", "tinypope", strategy, 128))
-        name = f"coco_pope_{strategy}"
-        specs.append(TaskSpec(name, "pope", "coco_pope", strategy, 128, hub[name], "perpo-data pope"))
-    specs.append(TaskSpec("tinypages_test", "ocr", "tinypages", "test", 64))
-    for language in ("en", "cn"):
-        specs.append(TaskSpec(f"fox_ocr_{language}", "ocr", "fox_ocr", language, _PAGE_TOKENS, None, "perpo-data fox"))
-    for name, dataset, benchmark in (
-        ("llava_bench_wild", "tinywild", "llava_bench"),
-        ("mmhal_bench", "tinymmhal", "mmhal"),
-    ):
-        specs.append(TaskSpec(f"{dataset}_test", benchmark, dataset, "test", 64))
-        specs.append(TaskSpec(name, benchmark, name, "test", _ANSWER_TOKENS))
-    return specs
-
-
-TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _specs()}
-"""Every task that has a name of its own. The eight RefCOCO splits are the columns of the paper's table."""
-
-_OWN_DATA = {"boxes_": "grounding", "yesno_": "pope", "pages_": "ocr"}
+_OWN_DATA = {info.own_files: info for info in _ALL if info.own_files}
 """What a file of one's own is, by the beginning of its name."""
 
 
@@ -107,9 +36,9 @@ def spec_of(name: str) -> TaskSpec:
     Raises:
         KeyError: There is none.
     """
-    for start, benchmark in _OWN_DATA.items():
+    for start, info in _OWN_DATA.items():
         if name.startswith(start) and len(name) > len(start):
-            return TaskSpec(name, benchmark, name, name.removeprefix(start), _LONGEST[benchmark])
+            return TaskSpec(name, info.name, name, name.removeprefix(start), info.max_new_tokens)
     return TASKS[name]
 
 
@@ -128,7 +57,7 @@ def select_tasks(suite: str, data: str, tasks: Sequence[str]) -> list[TaskSpec]:
     if data == "tiny":
         served = [spec for spec in wanted if spec.tiny]
     elif data == "hub":
-        served = [spec for spec in wanted if spec.hub is not None or spec.published is not None]
+        served = [spec for spec in wanted if spec.hub is not None or spec.name in PUBLISHED]
     else:
         served = _in_folder(data, wanted, suite)
     known = {spec.name: spec for spec in served}
@@ -168,7 +97,7 @@ def _in_folder(data: str, wanted: Sequence[TaskSpec], suite: str) -> list[TaskSp
 
 def _missing_hint(task: str, known: dict[str, TaskSpec]) -> str:
     spec = TASKS.get(task)
-    if spec is not None and spec.published is not None:
+    if spec is not None and task in PUBLISHED:
         return _builds([spec])
     if spec is not None and spec.build:
         return f"build it with {spec.build} --output FOLDER, and give --data FOLDER"
@@ -176,7 +105,7 @@ def _missing_hint(task: str, known: dict[str, TaskSpec]) -> str:
 
 
 def _builds(wanted: Sequence[TaskSpec]) -> str:
-    if fetched := [spec.published.repository for spec in wanted if spec.published is not None]:
+    if fetched := [PUBLISHED[spec.name].repository for spec in wanted if spec.name in PUBLISHED]:
         return f"fetch {' and '.join(fetched)} from the hub with their images into FOLDER, and give --data FOLDER"
     commands = dict.fromkeys(spec.build.split(" --")[0] for spec in wanted if spec.build)
     return f"build the files with {' or '.join(commands)} --output FOLDER, and give --data FOLDER"
@@ -196,9 +125,10 @@ def data_version(data: str, specs: Sequence[TaskSpec]) -> str:
 
 def _sources(data: str, spec: TaskSpec) -> list[Path]:
     """The files of a folder that a task's rows are read from; none if they are not there."""
-    if spec.published is not None:
-        files = spec.published.find(Path(data))
-        return [] if files is None else spec.published.versioned(files)
+    published = PUBLISHED.get(spec.name)
+    if published is not None:
+        files = published.find(Path(data))
+        return [] if files is None else published.versioned(files)
     file = task_file(data, spec.name)
     return [file] if file.is_file() else []
 

@@ -26,14 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perpo.answers import answer_of
-from perpo.benchmarks.metrics import BENCHMARKS
+from perpo.benchmarks.pope import POPE
 
 YesNo = Literal["yes", "no"]
 
 STRICT = ":strict"
 """What the names of the strict rule's scores end in."""
 
-_METRICS = {metric.name: metric for metric in BENCHMARKS["pope"]}
+_METRICS = POPE.by_name
 
 _SENTENCE_END = re.compile(r"[.!?。！？\n]")
 # Marks may stand within a word ("no-one", "yes'm"), and then it is neither yes nor no.
@@ -123,7 +123,7 @@ def fraction(name: str, scores: Mapping[str, float], suffix: str = "") -> tuple[
     `perpo.stats.clustered_ratio` takes them.
 
     Args:
-        name: A metric of `perpo.benchmarks.metrics.BENCHMARKS["pope"]`; the fields of `PopeSummary` are among them.
+        name: A metric of `perpo.benchmarks.pope.POPE`; the fields of `PopeSummary` are among them.
         scores: What `score_answer` returned.
         suffix: `STRICT` for the strict rule's scores.
 
@@ -154,7 +154,7 @@ def summary(rows: Iterable[Mapping[str, float]], suffix: str = "") -> PopeSummar
 def _sums(
     name: str, rows: Sequence[Mapping[str, float]], suffix: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(n,) what each answer adds above and below the line, as `perpo.benchmarks.metrics` defines the metric."""
+    """(n,) what each answer adds above and below the line, as `perpo.benchmarks.pope` defines the metric."""
     metric = _METRICS[name]
     return metric.sums({score: np.array([row[score + suffix] for row in rows]) for score in metric.needs()})
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.benchmarks.metrics import BENCHMARKS as METRICS
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
 from perpo_eval.benchmarks.base import Benchmark
@@ -47,7 +46,7 @@ def _texts(benchmark: Benchmark) -> Callable[[Doc], str]:
 
 def _results(benchmark: Benchmark) -> Callable[[Doc, list[str]], dict[str, Any]]:
     # By size and in other frames perpo-eval alone reports; lmms-eval has no place for what applies to some samples.
-    metrics = [metric for metric in METRICS[benchmark.name] if not metric.name.startswith("acc@0.5:")]
+    metrics = [metric for metric in benchmark.info.metrics if not metric.name.startswith("acc@0.5:")]
 
     def process_results(doc: Doc, results: list[str]) -> dict[str, Any]:
         size = (doc["width"], doc["height"])
@@ -70,8 +69,8 @@ def mean(scores: Sequence[float | None]) -> float:
     return sum(held) / len(held) if held else float("nan")
 
 
-def _ratio(benchmark: str, name: str) -> Callable[[Sequence[Mapping[str, float]]], float]:
-    (metric,) = (metric for metric in METRICS[benchmark] if metric.name == name)
+def _ratio(benchmark: Benchmark, name: str) -> Callable[[Sequence[Mapping[str, float]]], float]:
+    metric = benchmark.info.by_name[name]
 
     def aggregate(parts: Sequence[Mapping[str, float]]) -> float:
         above = sum(weight * part[score] for part in parts for score, weight in metric.top.items())
@@ -83,8 +82,8 @@ def _ratio(benchmark: str, name: str) -> Callable[[Sequence[Mapping[str, float]]
     return aggregate
 
 
-pope_precision, pope_recall, pope_f1 = (_ratio("pope", name) for name in ("precision", "recall", "f1"))
-pope_yes_ratio, pope_f1_strict = _ratio("pope", "yes_ratio"), _ratio("pope", "f1:strict")
+pope_precision, pope_recall, pope_f1 = (_ratio(POPE, name) for name in ("precision", "recall", "f1"))
+pope_yes_ratio, pope_f1_strict = _ratio(POPE, "yes_ratio"), _ratio(POPE, "f1:strict")
 
 
 def hub_grounding(dataset: Dataset) -> Dataset:

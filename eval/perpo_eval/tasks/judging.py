@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perpo.benchmarks.metrics import BENCHMARKS as METRICS
-from perpo.benchmarks.metrics import score_names
 from perpo.common.files import cache_folder
 from perpo_eval.arguments import JudgeFlags
 from perpo_eval.benchmarks.base import Benchmark
-from perpo_eval.benchmarks.judged import LLAVA_BENCH, MMHAL
+from perpo_eval.benchmarks.llava_bench import LLAVA_BENCH
+from perpo_eval.benchmarks.mmhal import MMHAL
 from perpo_eval.judge.from_flags import judge_of
 from perpo_eval.judge.verdicts import Judge
 from perpo_eval.rows.documents import documents, parquet_documents
@@ -41,7 +40,7 @@ def _text(doc: Doc) -> str:
 
 
 def _results(benchmark: Benchmark) -> Callable[[Doc, list[str]], dict[str, Answered]]:
-    names = [metric.name for metric in METRICS[benchmark.name] if ":" not in metric.name]
+    names = [metric.name for metric in benchmark.info.metrics if ":" not in metric.name]
 
     def process_results(doc: Doc, results: list[str]) -> dict[str, Answered]:
         # They are judged together, when all of them are there.
@@ -65,7 +64,7 @@ def _judge() -> Judge | None:
 
 
 def _aggregation(benchmark: Benchmark, name: str) -> Callable[[Sequence[Answered]], float]:
-    (metric,) = (metric for metric in METRICS[benchmark.name] if metric.name == name)
+    metric = benchmark.info.by_name[name]
 
     def aggregate(answers: Sequence[Answered]) -> float:
         judge = _judge()
@@ -74,7 +73,7 @@ def _aggregation(benchmark: Benchmark, name: str) -> Callable[[Sequence[Answered
         rows = [{"sample_key": str(number), **answer} for number, answer in enumerate(answers)]
         (scored,), _ = judge.judge([(benchmark.name, rows)])
         scores = [row["scores"] for row in scored]
-        columns = {name: np.array([each[name] for each in scores], np.float64) for name in score_names(benchmark.name)}
+        columns = {name: np.array([each[name] for each in scores], np.float64) for name in benchmark.info.score_names()}
         images = np.arange(len(rows)).astype(str)  # the value is the same whatever they are
         value = metric.estimate(columns, images, np.zeros(len(rows))).value
         return float("nan") if value is None else value

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from perpo.benchmarks.metrics import POPE_SPLITS
+from perpo.benchmarks.pope import POPE_SPLITS
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.prepare.hub.columns import grounding_rows, pope_row

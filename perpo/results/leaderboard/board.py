@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from perpo.benchmarks.metrics import BENCHMARKS, JUDGED, PRIMARY, Definition
+from perpo.benchmarks.base import Definition
+from perpo.benchmarks.table import INFO
 from perpo.errors import PerpoError
 from perpo.records.run_record import Metric, RunRecord, metric_of
 from perpo.records.store import Run
@@ -28,18 +29,8 @@ from perpo.stats import Difference, holm
 
 ALPHA = 0.05
 
-# What columns are called otherwise than by the task and the metric.
-_TITLES = {
-    ("llava_bench_wild", "relative_score"): "LLaVA^W",
-    ("mmhal_bench", "score"): "MMHal score",
-    ("mmhal_bench", "hallucination_rate"): "MMHal hallucination",
-}
-# Of benchmarks of which more than the primary metric is shown: which.
-_SHOWN: dict[str, tuple[str, ...]] = {
-    "ocr": ("edit_distance", "f1", "precision", "recall", "bleu", "meteor"),
-    "mmhal": ("score", "hallucination_rate"),
-}
-_KINDS = {"grounding": "Object grounding", "ocr": "Dense OCR", "": "Other benchmarks"}
+_BOARDS = {info.name: info.board for info in INFO.values() if info.board}
+_OTHER_BOARD = "Other benchmarks"
 _METHODS = {"base": "base", "sft": "SFT", "rft": "RFT", "dpo": "DPO", "lipo": "LiPO", "perpo": "PerPO"}
 
 
@@ -119,10 +110,10 @@ def boards(runs: Sequence[Run], differ: Differ | None = None) -> list[Board]:
     """
     if not runs:
         raise PerpoError("there are no runs to show", "run perpo-eval, or choose less narrowly")
-    kinds: dict[str, list[Run]] = {title: [] for title in _KINDS.values()}
+    kinds: dict[str, list[Run]] = {title: [] for title in (*_BOARDS.values(), _OTHER_BOARD)}
     for run in runs:
         held = {task.benchmark for task in run.record.tasks}
-        kinds[next(title for benchmark, title in _KINDS.items() if benchmark in held or not benchmark)].append(run)
+        kinds[next((title for name, title in _BOARDS.items() if name in held), _OTHER_BOARD)].append(run)
     return [_board(title, members, differ or difference) for title, members in kinds.items() if members]
 
 
@@ -157,14 +148,13 @@ def _metrics(record: RunRecord, judge: str, data: dict[str, str]) -> dict[Column
     """The primary metric of each task, more of some, and the averages of groups of several tasks."""
     found: dict[Column, Metric] = {}
     for task in record.tasks:
-        names = _SHOWN.get(task.benchmark, (PRIMARY.get(task.benchmark, ""),))
-        if task.benchmark not in BENCHMARKS:
-            names = tuple(metric.name for metric in task.metrics)
-        by = judge if task.benchmark in JUDGED else ""
+        info = INFO.get(task.benchmark)
+        names = tuple(metric.name for metric in task.metrics) if info is None else info.shown
+        by = judge if info is not None and info.judged else ""
         found |= _chosen(task.task, task.benchmark, task.metrics, names, data[task.task], by)
     for group in record.groups:
-        if len(group.tasks) > 1:
-            primary = (PRIMARY.get(group.benchmark, ""),)
+        if len(group.tasks) > 1 and group.benchmark in INFO:
+            primary = (INFO[group.benchmark].primary,)
             found |= _chosen(average_name(group), group.benchmark, group.metrics, primary, data[average_name(group)])
     return found
 
@@ -172,13 +162,13 @@ def _metrics(record: RunRecord, judge: str, data: dict[str, str]) -> dict[Column
 def _chosen(
     task: str, benchmark: str, metrics: list[Metric], names: Sequence[str], data: str, judge: str = ""
 ) -> dict[Column, Metric]:
-    titles = {metric.name: metric.title for metric in BENCHMARKS.get(benchmark, ())}
+    info = INFO.get(benchmark)
     found = {}
     for name in names:
         metric = metric_of(metrics, name)
         if metric is not None and not (judge and metric.value is None):  # what awaits its judge has no column
-            given = _TITLES.get((task, metric.name))
-            plain = f"{told_apart(task, data)} {titles.get(metric.name, metric.name)}"
+            given = info.column_titles.get((task, name)) if info else None
+            plain = f"{told_apart(task, data)} {info.title(name) if info else name}"
             title = plain if given is None else told_apart(given, data)
             title += f", {judge}" if judge else ""
             found[Column(benchmark, task, metric.name, title, metric.unit, metric.higher_is_better, data)] = metric
@@ -194,7 +184,7 @@ def _place(row: Row) -> tuple[Any, ...]:
 
 def _column_place(column: Column) -> int:
     """Benchmarks in the papers' order; within one as the records have them."""
-    starts = ("ref", "grounding", "fox", "tinypages", "ocr", "llava_bench", "mmhal", "")
+    starts = (*(start for info in INFO.values() for start in info.leading_tasks), "")
     return next(n for n, start in enumerate(starts) if column.task.startswith(start))
 
 
@@ -236,7 +226,8 @@ def _height(rows: Sequence[Row], column: Column, n: int) -> tuple[float, int]:
 
 
 def _definition(column: Column) -> Definition | None:
-    return next((metric for metric in BENCHMARKS.get(column.benchmark, ()) if metric.name == column.metric), None)
+    info = INFO.get(column.benchmark)
+    return None if info is None else info.by_name.get(column.metric)
 
 
 def difference(one: Run, other: Run, column: Column, read: Callable[[Run], Scores] | None = None) -> Difference | None:

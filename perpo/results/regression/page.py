@@ -8,6 +8,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from perpo.benchmarks.table import answer_kind
 from perpo.boxes import stored_box
 from perpo.data.images import find_image, open_image
 from perpo.results.colours import BASELINE, CANDIDATE, TRUTH
@@ -68,7 +69,7 @@ def _picture(flip: Flip, images: Sequence[Path]) -> str:
     file = next(filter(None, (find_image(flip.image, folder) for folder in images or (None,))), None)
     small = _thumbnail(file, (width, height)) if file else None
     inside = f'<image href="{small}" width="{width}" height="{height}"/>' if small else ""
-    if flip.benchmark == "grounding":
+    if answer_kind(flip.benchmark) == "box":
         boxes = {"truth": flip.target, "baseline": flip.baseline_prediction, "candidate": flip.candidate_prediction}
         inside += "".join(_box(text, _COLOURS[name], width) for name, text in boxes.items())
     scale = _THUMBNAIL / max(width, height)

@@ -21,8 +21,8 @@ from typing import Literal
 
 import numpy as np
 
-from perpo.benchmarks.metrics import BENCHMARKS, PRIMARY, Definition
-from perpo.benchmarks.verdict_scores import FLIP_SCORES
+from perpo.benchmarks.base import Definition
+from perpo.benchmarks.table import INFO
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.records.store import Run
@@ -67,7 +67,7 @@ class Row:
     Attributes:
         task: The task's name, or the group's.
         tasks: The tasks that it is made of.
-        benchmark: A key of `perpo.benchmarks.metrics.BENCHMARKS`.
+        benchmark: A key of `perpo.benchmarks.table.INFO`.
         metric: What is compared.
         baseline: The baseline's value over the compared samples, or None.
         candidate: The candidate's.
@@ -186,10 +186,10 @@ def _numbered(scores: Scores) -> Scores:
 
 
 def _row(part: Part, ours: Scores, theirs: Scores, thresholds: Mapping[str, float]) -> Row:
-    name = PRIMARY[part.benchmark]
-    metric = next(each for each in BENCHMARKS[part.benchmark] if each.name == name)
+    info = INFO[part.benchmark]
+    metric = info.by_name[info.primary]
     chosen = np.isin(theirs.tasks, part.tasks)
-    needed = {*metric.needs(), FLIP_SCORES[part.benchmark][0]}
+    needed = {*metric.needs(), info.flip_scores[0]}
     new, old = (replace(run, values={n: run.values[n] for n in needed}).take(chosen) for run in (ours, theirs))
     candidate, baseline = both_judged(new, old, metric)
     values = [metric.estimate(run.values, run.clusters, run.tasks).value for run in (baseline, candidate)]
@@ -198,7 +198,7 @@ def _row(part: Part, ours: Scores, theirs: Scores, thresholds: Mapping[str, floa
     )
     difference = metric_difference(candidate, baseline, metric)
     counted = metric.higher_is_better and not metric.judged  # ratings are not right or wrong
-    pairs = _pairs(candidate, baseline, FLIP_SCORES[part.benchmark][0]) if counted else None
+    pairs = _pairs(candidate, baseline, info.flip_scores[0]) if counted else None
     threshold = points / 100 * metric.scale
     return Row(part.name, part.tasks, part.benchmark, metric, values[0], values[1], difference, threshold, pairs=pairs)
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from itertools import count, islice
 from typing import Any
 
-from perpo.benchmarks.metrics import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES
+from perpo.benchmarks.llava_bench import LLAVA_BENCH_CATEGORIES
+from perpo.benchmarks.mmhal import MMHAL_TYPES
 from perpo.tiny.world.objects import objects_of
 from perpo.tiny.world.scenes import COLOURS, KINDS, ROUND_KINDS, SIDE, Scene, Shape, draw, make_scene
 

@@ -7,8 +7,8 @@ from datetime import date, timedelta
 
 import pytest
 
-from perpo.benchmarks.meanings import meaning, title
-from perpo.benchmarks.metrics import BENCHMARKS
+from perpo.benchmarks.metrics import METRICS
+from perpo.benchmarks.table import meaning, title
 from perpo.records.run_record import Metric
 from perpo.records.store import find_runs
 from perpo.results.leaderboard import board as leaderboard
@@ -31,7 +31,7 @@ def found(runs):
 
 
 def test_every_metric_has_a_meaning() -> None:
-    for benchmark, metrics in BENCHMARKS.items():
+    for benchmark, metrics in METRICS.items():
         for metric in metrics:
             assert meaning(benchmark, metric.name) != metric.name, (benchmark, metric.name)
     assert meaning("grounding", "acc@0.7").endswith("at least 0.7")

@@ -1,9 +1,9 @@
-"""Two runs side by side: expected values by hand, from the rule that `RULES` states for each benchmark."""
+"""Two runs side by side: expected values by hand, from the rule that `INFO` states for each benchmark."""
 
 import numpy as np
 import pytest
 
-from perpo.benchmarks.right import RULES
+from perpo.benchmarks.table import INFO
 from perpo.records.store import find_runs
 from perpo.results.samples import Scores
 from perpo_dashboard.shared.outcomes import OUTCOMES, default_pair, pair, scopes
@@ -46,7 +46,7 @@ def test_ratings_are_held_against_the_references_and_shared_out_over_their_span(
     b = scores({"k1": ("wild", {"model": 5.0, "reference": 8.0}), "k2": ("wild", {"reference": 9.0})})
     found = pair(a, b, {"wild": "llava_bench"})
     assert found.right.tolist() == [[1, 0], [0, -1]]
-    low, high = RULES["llava_bench"].span
+    low, high = INFO["llava_bench"].right.span
     np.testing.assert_allclose(found.gain(), [-3 / (high - low), NAN])
 
 

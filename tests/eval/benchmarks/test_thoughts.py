@@ -11,7 +11,7 @@ from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks.grounding import GROUNDING
-from perpo_eval.benchmarks.judged import LLAVA_BENCH
+from perpo_eval.benchmarks.llava_bench import LLAVA_BENCH
 from perpo_eval.benchmarks.ocr import OCR_PAGES
 from perpo_eval.benchmarks.pope import POPE
 from perpo_eval.engines.responses import Response

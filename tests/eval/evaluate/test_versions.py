@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from perpo.benchmarks.metrics import BENCHMARKS
+from perpo.benchmarks.metrics import METRICS
+from perpo_eval.benchmarks.judged import JUDGE_SOURCES
 from perpo_eval.evaluate import versions
 
 
-@pytest.mark.parametrize("benchmark", BENCHMARKS)
+@pytest.mark.parametrize("benchmark", METRICS)
 def test_a_version_counts_up_when_its_scorer_changes(benchmark: str) -> None:
     noted = json.loads(versions.DIGESTS.read_text(encoding="utf-8"))[benchmark]
     assert noted == versions.digests()[benchmark], (
-        f"the code that scores {benchmark} has changed: raise its version in perpo_eval/evaluate/versions.py if a "
+        f"the code that scores {benchmark} has changed: raise its version in perpo_eval/benchmarks if a "
         "number can change, then run python -m perpo_eval.evaluate.versions"
     )
 
@@ -41,7 +42,7 @@ def test_the_suites_digest_is_of_what_the_code_does(tmp_path: Path, monkeypatch)
 
     def other(change):
         def module_file(name: str) -> Path:
-            if name != versions._ASKED_AND_SCORED["judge's question"]:
+            if name != JUDGE_SOURCES["judge's question"]:
                 return real(name)
             (tmp_path / "moved.py").write_text(change(real(name).read_text()))
             return tmp_path / "moved.py"

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from perpo.benchmarks.metrics import BENCHMARKS
-from perpo_eval.judge import verdicts
+from perpo.benchmarks.metrics import METRICS
 from perpo_eval.judge.ratings import (
     mmhal_flags,
     official_mmhal_rating,
@@ -20,6 +19,7 @@ from perpo_eval.judge.ratings import (
     parse_pair_rating,
 )
 from perpo_eval.judge.readings import readings
+from perpo_eval.judge.table import JUDGINGS
 from tests.support import ROOT
 
 FAILED = (-1.0, -1.0)
@@ -230,9 +230,9 @@ def test_a_zero_counts_in_the_relative_score_and_its_interval_and_is_told() -> N
         [{"vote": 0, "swapped": False, "rating": parse_pair_rating(text), "official": official_pair_rating(text)}]
         for text in said
     ]
-    ratings = [verdicts.ratings_of("llava_bench", each)[0] for each in votes]
+    ratings = [JUDGINGS["llava_bench"].scores(each)[0] for each in votes]
     columns = {name: np.array([rating[name] for rating in ratings]) for name in ("model", "reference")}
-    (relative,) = (metric for metric in BENCHMARKS["llava_bench"] if metric.name == "relative_score")
+    (relative,) = (metric for metric in METRICS["llava_bench"] if metric.name == "relative_score")
     found = relative.estimate(columns, np.array(["a", "b", "c"]), np.zeros(3))
     assert found.value == pytest.approx(10 / 25)
     assert found.ci_low is not None

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perpo.benchmarks.metrics import JUDGED, MMHAL_TYPES
+from perpo.benchmarks.metrics import JUDGED
+from perpo.benchmarks.mmhal import MMHAL_TYPES
 from perpo.common.arguments import parse_arguments
 from perpo.errors import PerpoError
 from perpo.records.run_record import Metric, metric_of

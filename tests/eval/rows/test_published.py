@@ -11,7 +11,8 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from perpo.benchmarks.metrics import LLAVA_BENCH_CATEGORIES, MMHAL_TYPES
+from perpo.benchmarks.llava_bench import LLAVA_BENCH_CATEGORIES
+from perpo.benchmarks.mmhal import MMHAL_TYPES
 from perpo.errors import PerpoError
 from perpo.prepare.published_counts import HUB_REVISIONS
 from perpo.tiny.world.judged import mmhal_rows, wild_rows

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpo.benchmarks.metrics import BENCHMARKS
+from perpo.benchmarks.metrics import METRICS
 from perpo.stats import clustered_ratio
 from perpo_eval.scorers.pope import STRICT, fraction, parse_answer, parse_answer_strict, score_answer, summary
 from tests.support import SHARED
@@ -180,7 +180,7 @@ def test_fractions_are_what_intervals_are_made_from() -> None:
 def test_every_metric_of_the_records_has_its_fractions() -> None:
     """The formulas stand in one place: a wrong yes by the official rule that the strict one cannot read."""
     scores = score_answer("perhaps", "no")
-    found = {metric.name: fraction(metric.name, scores) for metric in BENCHMARKS["pope"]}
+    found = {metric.name: fraction(metric.name, scores) for metric in METRICS["pope"]}
     assert found == {
         "accuracy": (0, 1),
         "precision": (0, 1),  # tp over tp + fp

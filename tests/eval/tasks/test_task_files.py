@@ -17,8 +17,7 @@ import pytest
 from lmms_eval.tasks import TaskManager, get_task_dict
 from PIL import ImageFile
 
-from perpo.benchmarks.metrics import BENCHMARKS as METRICS
-from perpo.benchmarks.metrics import JUDGED, PRIMARY
+from perpo.benchmarks.metrics import JUDGED, METRICS, PRIMARY
 from perpo.boxes import format_box
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
