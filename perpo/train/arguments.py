@@ -12,22 +12,8 @@ from typing import Literal
 from perpo.boxes import Frame, Order, Scale
 from perpo.common.arguments import arg, check_seed
 from perpo.errors import PerpoError
+from perpo.methods import METHODS, MethodName, unused_by, which
 
-Method = Literal["sft", "rft", "dpo", "lipo", "perpo"]
-
-_SUPERVISED = ("sft", "rft")
-_RANKING = ("dpo", "lipo", "perpo")
-# The methods that have a use for an argument, where not all have.
-_USED_BY: dict[str, tuple[str, ...]] = {
-    "gamma": ("perpo",),
-    "beta": _RANKING,
-    "reference": _RANKING,
-    "precompute_reference": _RANKING,
-    "allow_other_sampler": ("rft", *_RANKING),
-    "num_candidates": ("rft", *_RANKING),
-    "keep_truncated": ("rft", *_RANKING),
-    "lora_dropout": _SUPERVISED,
-}
 # The smallest value of each number, and whether that value itself is allowed.
 _LIMITS: dict[str, tuple[float, bool]] = {
     "beta": (0, False),
@@ -59,7 +45,13 @@ _LIMITS: dict[str, tuple[float, bool]] = {
     "max_prompt_length": (1, True),
 }
 _OF_LORA = ("adapter", "lora_r", "lora_alpha", "lora_dropout", "bits", "projector_only")
-_DROPOUT_HINT = "with dropout, policy and reference would differ by chance; sft and rft can use it"
+# The methods that the help speaks of.
+_OWN_ANSWERS = which(lambda method: not method.samples)
+_ONE_ANSWER = which(lambda method: not method.ranks)
+_BETA = which(lambda method: "beta" in method.takes)
+_GAMMA = which(lambda method: "gamma" in method.takes)
+_DROPOUT = which(lambda method: "lora_dropout" in method.takes)
+_DROPOUT_HINT = f"with dropout, policy and reference would differ by chance; {_DROPOUT} can use it"
 # What one argument has no use for without another.
 _NEEDS: dict[str, tuple[str, ...]] = {
     "eval_data": (
@@ -79,11 +71,6 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def unused_by(method: str) -> list[str]:
-    """Names of the arguments that a method has no use for."""
-    return [name for name, methods in _USED_BY.items() if method not in methods]
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments:
     """What `perpo-train` takes; each field's help says what it does.
@@ -92,15 +79,17 @@ class TrainArguments:
         PerpoError: A number out of its range, or an argument that the method has no use for.
     """
 
-    method: Method = arg("perpo", "loss: sft and rft learn one answer, the others rank candidates")
-    data: str = arg(help="preference records or pairs (JSON, CSV, Parquet); for sft questions with answers will do")
+    method: MethodName = arg("perpo", f"loss: {_ONE_ANSWER} learn one answer, the others rank candidates")
+    data: str = arg(
+        help=f"preference records or pairs (JSON, CSV, Parquet); for {_OWN_ANSWERS} questions with answers will do"
+    )
     output_dir: str = arg(help="where the adapter, the processor, training.json and TensorBoard events go")
     model: str = arg("tiny", "tiny (the embedded model), a directory in the Hugging Face layout, or a hub id")
     adapter: str | None = arg(None, "adapter to continue from; it also is the reference")
     image_root: str | None = arg(None, "folder that image paths start from; by default that of the data file")
 
-    beta: float | None = arg(None, "scale of the scores in dpo, lipo and perpo; unset means 0.1")
-    gamma: float | None = arg(None, "power of the reward margins in perpo; unset means 0.5")
+    beta: float | None = arg(None, f"scale of the scores in {_BETA}; unset means 0.1")
+    gamma: float | None = arg(None, f"power of the reward margins in {_GAMMA}; unset means 0.5")
     reference: Literal["start", "recorded"] | None = arg(
         None,
         "start: the model as it was when training began (unset means this); recorded: the log-probabilities "
@@ -126,7 +115,7 @@ class TrainArguments:
     lora_enable: bool = arg(True, "False trains all of the language model (and the projector) in place of LoRA")
     lora_r: int = arg(128, "rank of LoRA on the language model's linear layers")
     lora_alpha: int = arg(256, "scale of LoRA; its update is multiplied by lora_alpha / lora_r")
-    lora_dropout: float = arg(0.0, "dropout before LoRA; sft and rft only")
+    lora_dropout: float = arg(0.0, f"dropout before LoRA; {_DROPOUT} only")
     learning_rate: float = arg(5e-6, "learning rate of LoRA")
     mm_projector_lr: float = arg(5e-6, "learning rate of the projector; 0 leaves it as it is")
     projector_only: bool = arg(False, "train the projector alone; LoRA stays as it is")
@@ -275,8 +264,13 @@ class TrainArguments:
 
     @property
     def ranks(self) -> bool:
-        """Whether the method compares candidates (dpo, lipo, perpo)."""
-        return self.method in _RANKING
+        """Whether the method compares candidates."""
+        return METHODS[self.method].ranks
+
+    @property
+    def samples(self) -> bool:
+        """Whether the method learns sampled candidates, and not the data's own answers."""
+        return METHODS[self.method].samples
 
     @property
     def dtype(self) -> Literal["float32", "bfloat16"]:

@@ -160,10 +160,10 @@ def _check(recipe: Recipe, where: str) -> None:
     nowhere, boxes = Path("nowhere"), BoxFormat("0-1")  # which ones, matters only when they are used
     # The parts for all are wrong or right even where nobody uses them yet.
     for experiment in trained or [Experiment()]:
-        method = train_arguments(recipe, experiment, nowhere, nowhere, nowhere, None, 1).method
-        if experiment.rounds and method == "sft":
+        training = train_arguments(recipe, experiment, nowhere, nowhere, nowhere, None, 1)
+        if experiment.rounds and not training.samples:
             raise PerpoError(
-                f"{where}: sft learns the data's own answers, so rounds of sampling serve nothing",
+                f"{where}: {training.method} learns the data's own answers, so rounds of sampling serve nothing",
                 "leave rounds out, or use rft, which learns the best of the sampled answers",
             )
     for experiment in sampled or [Experiment()]:
