@@ -49,8 +49,9 @@ from perpo.models.prefix import base_model, pack
 from perpo.tiny.model import LLAVA15_GEOMETRY, new_processor
 from perpo.train.arguments import TrainArguments
 from perpo.train.lists import ListDataset
+from perpo.train.optimizing import training_arguments
 from perpo.train.policy import Policy, switch_dropout_off
-from perpo.train.trainer import PreferenceTrainer, training_arguments
+from perpo.train.trainer import PreferenceTrainer
 
 PAD = 3
 TILE = 576  # image tokens of 336 x 336 pixels

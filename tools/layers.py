@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LINES: dict[str, tuple[tuple[str, ...], ...]] = {
     "perpo": (
-        ("errors", "answers", "stats", "losses"),
+        ("errors", "answers", "stats", "losses", "methods"),
         ("common",),
         ("boxes",),
         ("benchmarks",),
@@ -51,7 +51,7 @@ MAY_IMPORT = {"perpo": set(), "perpo_eval": {"perpo"}, "perpo_dashboard": {"perp
 
 TORCH_FREE = (
     *(f"perpo.{name}" for name in ("errors", "answers", "stats", "common", "boxes", "benchmarks", "data", "records")),
-    *("perpo.rewards", "perpo.results", "perpo.prepare", "perpo.cli", "perpo.tiny.world"),
+    *("perpo.methods", "perpo.rewards", "perpo.results", "perpo.prepare", "perpo.cli", "perpo.tiny.world"),
     *(f"perpo.models.{name}" for name in ("families", "checkpoints", "answer_format", "control_tokens")),
     *("perpo.sample.arguments", "perpo.sample.candidates", "perpo.sample.run"),
     *(f"perpo.train.{name}" for name in ("arguments", "resuming", "samplers", "authors")),

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from perpo.common.arguments import arg, parse_arguments
+from perpo.common.numbers import Port
 from perpo.common.program import run_program
 from perpo.errors import PerpoError
 from perpo.results.colours import BASELINE, PALETTE
@@ -28,7 +29,7 @@ class DashboardArguments:
 
     results: Path = arg(Path("results"), "a folder of run records, or of anything that holds some, such as runs/")
     media: list[Path] = arg([], "folders that pictures may be read from beside it (default: none)")
-    port: int = arg(8501, "port to listen on; 0 takes a free one")
+    port: Port = arg(8501, "port to listen on; 0 takes a free one")
     host: str = arg("127.0.0.1", "address to listen on; anything else than 127.0.0.1 lets others in, unasked")
 
 
@@ -111,7 +112,7 @@ def _in_address(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _options(host: str, port: int) -> dict[str, object]:
+def _options(host: str, port: Port) -> dict[str, object]:
     """Streamlit's settings; given here, they hold against any config.toml."""
     return {
         "server_address": host,

@@ -10,6 +10,7 @@ from typing import Literal
 
 from perpo.boxes import Frame, Order, Scale
 from perpo.common.arguments import arg, command_line, default_of
+from perpo.common.numbers import AboveZero, Count, Seed64, Share, ShareAboveZero, ZeroOrMore
 from perpo.common.redact import without_secrets
 from perpo.errors import PerpoError
 
@@ -28,8 +29,8 @@ class AnswerFlags:
     adapter: str | None = arg(None, "folder of an adapter that perpo-train wrote")
     data: str = arg("tiny", "tiny (the embedded world), hub, or a folder: what perpo-data wrote, or published files")
     tasks: list[str] = arg([], "tasks to run (default: all of the suite that the data serve)")
-    limit: int | None = arg(None, "only the first so many samples of each task")
-    batch_size: int | None = arg(
+    limit: Count | None = arg(None, "only the first so many samples of each task")
+    batch_size: Count | None = arg(
         None, "questions in one batch (default: 16; 1 for lmms:<model>); some answers in half precision depend on it"
     )
     max_new_tokens: int | str | None = arg(
@@ -37,13 +38,13 @@ class AnswerFlags:
         "where answers are cut: 2048 for all, or by task or benchmark: pope=1024,refcoco_val=512; models that think "
         "need more (default: by benchmark, 64 for boxes to 2048 a page)",
     )
-    temperature: float = arg(0.0, "0 takes the most probable token, more draws")
-    top_p: float = arg(1.0, "share of the probability that is drawn from")
-    seed: int = arg(0, "what is drawn depends on it, the question and the image alone; from 0 to 2^64 - 1")
+    temperature: ZeroOrMore = arg(0.0, "0 takes the most probable token, more draws")
+    top_p: ShareAboveZero = arg(1.0, "share of the probability that is drawn from")
+    seed: Seed64 = arg(0, "what is drawn depends on it, the question and the image alone; from 0 to 2^64 - 1")
     prompt_style: Literal["paper", "lmms_eval"] = arg("paper", "grounding question: the paper's, or lmms-eval's longer")
     engine: str = arg("perpo", "perpo, or lmms:<model> for any model that lmms-eval knows")
     model_args: str = arg("", "for --engine lmms:<model>: name=value,name=value")
-    max_error_share: float = arg(
+    max_error_share: Share = arg(
         MOST_ERRORS, "for --engine lmms:<model>: with a larger share of failed requests the run is partial, exit code 3"
     )
     family: str | None = arg(None, "how boxes are written, for --engine lmms:<model>, --responses and unlisted types")
@@ -70,10 +71,10 @@ class JudgeFlags:
         None, "who judges, by the name it has at --judge_base_url; its key: PERPO_JUDGE_API_KEY, else OPENAI_API_KEY"
     )
     judge_base_url: str = arg("https://api.openai.com/v1", "an OpenAI-compatible server, such as one's own vLLM")
-    judge_votes: int = arg(1, "how often each answer is judged; more give a standard error of the judge")
+    judge_votes: Count = arg(1, "how often each answer is judged; more give a standard error of the judge")
     judge_swap: bool = arg(False, "show LLaVA-Bench's two answers in both orders (not the published protocol)")
-    judge_rps: float | None = arg(None, "at most so many calls are begun in a second")
-    judge_concurrency: int = arg(16, "at most so many calls are open at once")
+    judge_rps: AboveZero | None = arg(None, "at most so many calls are begun in a second")
+    judge_concurrency: Count = arg(16, "at most so many calls are open at once")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import os
 import shlex
 import shutil
 import sys
-import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from perpo import __version__
 from perpo.common.hints import did_you_mean
+from perpo.common.numbers import ranges_of
+from perpo.common.values import convert, without_none
 from perpo.errors import PerpoError
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def parse_arguments(cls: type[T], argv: Sequence[str] | None, *, prog: str, desc
 
     Args:
         cls: The dataclass. Field types: str, int, float, bool, Path, Literal, int | str, a list of
-            those, or one of all these or None.
+            those, or one of all these or None; numbers of a kind of `perpo.common.numbers`.
         argv: The words after the program's name; None takes them from the process.
         prog: The program's name.
         description: One or two sentences for `--help`.
@@ -45,7 +45,7 @@ def parse_arguments(cls: type[T], argv: Sequence[str] | None, *, prog: str, desc
         An instance. Flags override the file, the file overrides the defaults.
 
     Raises:
-        PerpoError: An unknown or missing argument, or a value of the wrong type.
+        PerpoError: An unknown or missing argument, a value of the wrong type, or a number out of its range.
     """
     parser = _Parser(prog=prog, description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE.yaml", help="read arguments from this file; flags override it")
@@ -85,24 +85,9 @@ def arguments_from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str)
         where: Where the mapping was found, for messages.
 
     Raises:
-        PerpoError: An unknown or missing key, or a value of the wrong type.
+        PerpoError: An unknown or missing key, a value of the wrong type, or a number out of its range.
     """
     return _build(cls, _converted(cls, mapping, f"{where}: "), f"{where}: ", "add it")
-
-
-def check_seed(seed: int, bits: int, where: str = "--seed") -> None:
-    """Refuse a seed that the generators do not take.
-
-    Args:
-        seed: Of the random numbers.
-        bits: 32 where NumPy's and torch's global generators are seeded, 64 where answers are drawn.
-        where: What the user gave it as.
-
-    Raises:
-        PerpoError: It is negative or has more bits.
-    """
-    if not 0 <= seed < 2**bits:
-        raise PerpoError(f"{where} must be from 0 to 2^{bits} - 1, got {seed}", "give another seed")
 
 
 def command_line(program: str, arguments: Any, *subcommand: str) -> str:
@@ -159,7 +144,7 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 
 def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
-    kind = _without_none(hint)
+    kind = without_none(hint)
     options: dict[str, Any] = {"metavar": _metavar(kind)}
     if kind is bool:
         options |= {"nargs": "?", "const": "True"}
@@ -217,90 +202,14 @@ def _converted(cls: Any, mapping: Mapping[str, Any], prefix: str) -> dict[str, A
     for key in mapping:
         if key not in names:
             raise PerpoError(f"{prefix}there is no argument '{key}'", did_you_mean(str(key), names))
-    return {key: _convert(value, hints[key], prefix + key) for key, value in mapping.items()}
+    return {key: convert(value, hints[key], prefix + key) for key, value in mapping.items()}
 
 
 def _build(cls: type[T], values: Mapping[str, Any], prefix: str, hint: str) -> T:
     for name, field in _fields(cls).items():
         if name not in values and default_of(field) is dataclasses.MISSING:
             raise PerpoError(f"{prefix}{name} is required", hint)
+    for name, allowed in ranges_of(cls).items():
+        if values.get(name) is not None:
+            allowed.check(values[name], f"{prefix}{name}")
     return cls(**values)
-
-
-def _without_none(hint: Any) -> Any:
-    """X for `X | None`, and the hint itself otherwise."""
-    if get_origin(hint) in (Union, types.UnionType):
-        return Union[tuple(part for part in get_args(hint) if part is not type(None))]  # noqa: UP007
-    return hint
-
-
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    """`value` (typed, from YAML, or text, from the command line) as the type that `hint` names."""
-    kind = _without_none(hint)
-    optional = type(None) in get_args(hint)
-    if optional and (value is None or value == "none"):
-        return None
-    if get_origin(kind) is list:
-        if not isinstance(value, list):
-            raise PerpoError(f"{where} expects a list, got {value!r}", "write it as [a, b]")
-        return [_convert(item, get_args(kind)[0], where) for item in value]
-    if get_origin(kind) is Literal:
-        choices = get_args(kind)
-        words = {str(choice): choice for choice in choices}
-        if str(value) not in words:
-            message = f"{where} expects one of {', '.join(words)}, got {value!r}"
-            raise PerpoError(message, did_you_mean(str(value), words))
-        return words[str(value)]
-    expected, read = _READERS[kind]
-    try:
-        return read(value)
-    except (TypeError, ValueError):
-        hint_text = "'none' leaves it unset" if optional else "see --help for its meaning"
-        raise PerpoError(f"{where} expects {expected}, got {value!r}", hint_text) from None
-
-
-def _read_text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _read_number_or_text(value: Any) -> int | str:
-    try:
-        return _read_int(value)
-    except ValueError:
-        return _read_text(value)
-
-
-def _read_int(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise TypeError
-    return int(value)
-
-
-def _read_float(value: Any) -> float:
-    # text is taken from YAML too, where 1e-5 (without a point) is a string
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError
-    return number
-
-
-def _read_bool(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    if not isinstance(value, str) or value.lower() not in ("true", "false"):
-        raise ValueError
-    return value.lower() == "true"
-
-
-_READERS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
-    str: ("text", _read_text),
-    Path: ("a path", lambda value: Path(_read_text(value))),
-    int: ("a whole number", _read_int),
-    Union[int, str]: ("a whole number or text", _read_number_or_text),  # noqa: UP007
-    float: ("a finite number", _read_float),
-    bool: ("True or False", _read_bool),
-}

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from perpo.common.numbers import ABOVE_ZERO
 from perpo.engines.bodies import BodyTooLarge, read_body
 from perpo.errors import PerpoError
 
@@ -67,22 +68,14 @@ class ChatServer:
                 f"expected the {self.called}'s address as http(s)://HOST/..., found {self.base_url!r}", hint
             )
         for name in ("rps", "concurrency", "timeout_s"):
-            check_above_0(f"{name} of the {self.called}", getattr(self, name))
+            value = getattr(self, name)
+            if value is not None:
+                ABOVE_ZERO.check(value, f"{name} of the {self.called}")
 
     @property
     def key_variable(self) -> str:
         """The environment variable that holds its key."""
         return f"PERPO_{self.called.upper()}_API_KEY"
-
-
-def check_above_0(name: str, value: float | None) -> None:
-    """Refuse a number that is not above 0, or is infinite; None is none.
-
-    Raises:
-        PerpoError: It is.
-    """
-    if value is not None and not 0 < value < float("inf"):
-        raise PerpoError(f"expected {name} above 0, found {value}")
 
 
 class CallFailed(Exception):

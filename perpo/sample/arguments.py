@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from perpo.boxes import Frame, Order, Scale
-from perpo.common.arguments import arg, check_seed
+from perpo.common.arguments import arg
+from perpo.common.numbers import Count, Seed64, Share, ShareAboveZero, ZeroOrMore, check_numbers
 from perpo.errors import PerpoError
 
 
@@ -22,12 +23,12 @@ class SampleArguments:
         "tiny (500 training questions), a JSON, CSV or Parquet file, or a Hugging Face dataset[:split]",
     )
     image_root: str | None = arg(None, "folder that image paths start from; by default that of the questions file")
-    num_candidates: int = arg(20, "candidates per question")
-    temperature: float = arg(1.0, "divides the logits; 0 takes the most probable token")
-    top_p: float = arg(1.0, "draw from the fewest tokens whose probabilities reach this; 1 is all")
-    seed: int = arg(0, "seed of the random numbers, from 0 to 2^64 - 1")
-    max_new_tokens: int = arg(64, "longest answer in tokens; one that is cut is marked")
-    batch_size: int = arg(
+    num_candidates: Count = arg(20, "candidates per question")
+    temperature: ZeroOrMore = arg(1.0, "divides the logits; 0 takes the most probable token")
+    top_p: ShareAboveZero = arg(1.0, "draw from the fewest tokens whose probabilities reach this; 1 is all")
+    seed: Seed64 = arg(0, "seed of the random numbers, from 0 to 2^64 - 1")
+    max_new_tokens: Count = arg(64, "longest answer in tokens; one that is cut is marked")
+    batch_size: Count = arg(
         16,
         "questions per batch, halved where memory runs out; in float32 no answer depends on it, in half precision some",
     )
@@ -38,9 +39,9 @@ class SampleArguments:
     truth_scale: Scale | None = arg(None, "as --box_scale, of the truths; by default as rows say it, else as answers")
     truth_order: Order | None = arg(None, "as --box_order, of the truths")
     truth_frame: Frame | None = arg(None, "as --box_frame, of the truths")
-    min_margin: float = arg(0.0, "keep questions whose best and worst finished answers differ by at least this reward")
+    min_margin: Share = arg(0.0, "keep questions whose best and worst finished answers differ by at least this reward")
     duplicates: Literal["keep", "drop"] = arg("keep", "what to do with equal answers to one question")
-    limit: int | None = arg(None, "use the first questions only")
+    limit: Count | None = arg(None, "use the first questions only")
     dtype: Literal["float32", "bfloat16", "float16"] | None = arg(
         None, "type of the weights; by default bfloat16 on a GPU, float32 on the CPU"
     )
@@ -52,19 +53,7 @@ class SampleArguments:
         Raises:
             PerpoError: A value is out of its range, or two contradict each other.
         """
-        check_seed(self.seed, 64)
-        ranges = {
-            "num_candidates": (self.num_candidates >= 1, "at least 1"),
-            "temperature": (self.temperature >= 0, "0 or more"),
-            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
-            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
-            "batch_size": (self.batch_size >= 1, "at least 1"),
-            "min_margin": (0 <= self.min_margin <= 1, "from 0 to 1"),
-            "limit": (self.limit is None or self.limit >= 1, "at least 1"),
-        }
-        for name, (good, expected) in ranges.items():
-            if not good:
-                raise PerpoError(f"--{name} must be {expected}, got {getattr(self, name)}", "see perpo-sample --help")
+        check_numbers(self)
         for part in ("box_scale", "box_order", "box_frame", "truth_scale", "truth_order", "truth_frame"):
             if getattr(self, part) is not None and self.reward == "edit":
                 raise PerpoError(f"--reward edit has no use for --{part}", f"leave --{part} out, or choose iou")

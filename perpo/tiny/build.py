@@ -23,7 +23,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from perpo.benchmarks.prompts import GROUNDING, LMMS_EVAL_GROUNDING, OCR, YES_NO
-from perpo.common.arguments import check_seed, parse_arguments
+from perpo.common.arguments import parse_arguments
+from perpo.common.numbers import AboveZero, Count, Seed32, Share, check_numbers
 from perpo.common.program import run_program
 from perpo.models.families import FAMILIES
 from perpo.models.loaded import LoadedModel
@@ -38,19 +39,19 @@ class BuildArguments:
     """Settings of a build; the defaults made the shipped checkpoint."""
 
     out: str = field(metadata={"help": "folder to write the checkpoint to"})
-    steps: int = field(default=2200, metadata={"help": "optimiser steps"})
-    scenes: int = field(default=30_000, metadata={"help": "training scenes"})
-    pages: int = field(default=20_000, metadata={"help": "training pages"})
-    box_batch: int = field(default=40, metadata={"help": "scenes a step that are asked about boxes"})
-    yes_no_batch: int = field(default=8, metadata={"help": "scenes a step that are asked about objects"})
-    text_batch: int = field(default=12, metadata={"help": "pages a step"})
-    questions: int = field(default=8, metadata={"help": "questions a scene"})
-    learning_rate: float = field(default=1.5e-3, metadata={"help": "peak of the cosine"})
-    loose: float = field(default=0.6, metadata={"help": "share of the labels that are loose boxes"})
-    easy_until: float = field(default=0.15, metadata={"help": "share of the steps that ask by appearance only"})
-    seed: int = field(default=0, metadata={"help": "seed of weights and order"})
-    processes: int = field(default=2, metadata={"help": "processes that draw the scenes"})
-    check_every: int = field(default=200, metadata={"help": "steps between checks on the validation split"})
+    steps: Count = field(default=2200, metadata={"help": "optimiser steps"})
+    scenes: Count = field(default=30_000, metadata={"help": "training scenes"})
+    pages: Count = field(default=20_000, metadata={"help": "training pages"})
+    box_batch: Count = field(default=40, metadata={"help": "scenes a step that are asked about boxes"})
+    yes_no_batch: Count = field(default=8, metadata={"help": "scenes a step that are asked about objects"})
+    text_batch: Count = field(default=12, metadata={"help": "pages a step"})
+    questions: Count = field(default=8, metadata={"help": "questions a scene"})
+    learning_rate: AboveZero = field(default=1.5e-3, metadata={"help": "peak of the cosine"})
+    loose: Share = field(default=0.6, metadata={"help": "share of the labels that are loose boxes"})
+    easy_until: Share = field(default=0.15, metadata={"help": "share of the steps that ask by appearance only"})
+    seed: Seed32 = field(default=0, metadata={"help": "seed of weights and order"})
+    processes: Count = field(default=2, metadata={"help": "processes that draw the scenes"})
+    check_every: Count = field(default=200, metadata={"help": "steps between checks on the validation split"})
 
 
 class Helpers(nn.Module):
@@ -217,7 +218,7 @@ def build(args: BuildArguments) -> Path:
     Returns:
         The folder of the checkpoint.
     """
-    check_seed(args.seed, 32)
+    check_numbers(args)
     out, began = Path(args.out), time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     lessons, pages = make_lessons(args.scenes, args.pages, args.loose, args.processes)

@@ -7,59 +7,23 @@ chosen method has no use for is refused, never ignored.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from perpo.boxes import Frame, Order, Scale
-from perpo.common.arguments import arg, check_seed
+from perpo.common.arguments import arg
+from perpo.common.numbers import AboveZero, Count, CountOrZero, Range, Seed32, ShareBelowOne, ZeroOrMore, check_numbers
 from perpo.errors import PerpoError
+from perpo.methods import METHODS, MethodName, unused_by, which
 
-Method = Literal["sft", "rft", "dpo", "lipo", "perpo"]
-
-_SUPERVISED = ("sft", "rft")
-_RANKING = ("dpo", "lipo", "perpo")
-# The methods that have a use for an argument, where not all have.
-_USED_BY: dict[str, tuple[str, ...]] = {
-    "gamma": ("perpo",),
-    "beta": _RANKING,
-    "reference": _RANKING,
-    "precompute_reference": _RANKING,
-    "allow_other_sampler": ("rft", *_RANKING),
-    "num_candidates": ("rft", *_RANKING),
-    "keep_truncated": ("rft", *_RANKING),
-    "lora_dropout": _SUPERVISED,
-}
-# The smallest value of each number, and whether that value itself is allowed.
-_LIMITS: dict[str, tuple[float, bool]] = {
-    "beta": (0, False),
-    "gamma": (0, True),
-    "num_candidates": (0, True),
-    "lora_r": (1, True),
-    "lora_alpha": (1, True),
-    "lora_dropout": (0, True),
-    "learning_rate": (0, False),
-    "mm_projector_lr": (0, True),
-    "per_device_train_batch_size": (1, True),
-    "gradient_accumulation_steps": (1, True),
-    "max_tokens_per_pass": (1, True),
-    "num_train_epochs": (0, False),
-    "max_steps": (-1, True),
-    "warmup_steps": (0, True),
-    "warmup_ratio": (0, True),
-    "weight_decay": (0, True),
-    "max_grad_norm": (0, True),
-    "logging_steps": (1, True),
-    "save_steps": (0, True),
-    "save_total_limit": (1, True),
-    "eval_steps": (1, True),
-    "eval_max_new_tokens": (1, True),
-    "per_device_eval_batch_size": (1, True),
-    "probe_lists": (0, True),
-    "dataloader_num_workers": (0, True),
-    "max_length": (1, True),
-    "max_prompt_length": (1, True),
-}
+_MaxSteps = Annotated[int, Range(-1)]
 _OF_LORA = ("adapter", "lora_r", "lora_alpha", "lora_dropout", "bits", "projector_only")
-_DROPOUT_HINT = "with dropout, policy and reference would differ by chance; sft and rft can use it"
+# The methods that the help speaks of.
+_OWN_ANSWERS = which(lambda method: not method.samples)
+_ONE_ANSWER = which(lambda method: not method.ranks)
+_BETA = which(lambda method: "beta" in method.takes)
+_GAMMA = which(lambda method: "gamma" in method.takes)
+_DROPOUT = which(lambda method: "lora_dropout" in method.takes)
+_DROPOUT_HINT = f"with dropout, policy and reference would differ by chance; {_DROPOUT} can use it"
 # What one argument has no use for without another.
 _NEEDS: dict[str, tuple[str, ...]] = {
     "eval_data": (
@@ -79,11 +43,6 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def unused_by(method: str) -> list[str]:
-    """Names of the arguments that a method has no use for."""
-    return [name for name, methods in _USED_BY.items() if method not in methods]
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments:
     """What `perpo-train` takes; each field's help says what it does.
@@ -92,15 +51,17 @@ class TrainArguments:
         PerpoError: A number out of its range, or an argument that the method has no use for.
     """
 
-    method: Method = arg("perpo", "loss: sft and rft learn one answer, the others rank candidates")
-    data: str = arg(help="preference records or pairs (JSON, CSV, Parquet); for sft questions with answers will do")
+    method: MethodName = arg("perpo", f"loss: {_ONE_ANSWER} learn one answer, the others rank candidates")
+    data: str = arg(
+        help=f"preference records or pairs (JSON, CSV, Parquet); for {_OWN_ANSWERS} questions with answers will do"
+    )
     output_dir: str = arg(help="where the adapter, the processor, training.json and TensorBoard events go")
     model: str = arg("tiny", "tiny (the embedded model), a directory in the Hugging Face layout, or a hub id")
     adapter: str | None = arg(None, "adapter to continue from; it also is the reference")
     image_root: str | None = arg(None, "folder that image paths start from; by default that of the data file")
 
-    beta: float | None = arg(None, "scale of the scores in dpo, lipo and perpo; unset means 0.1")
-    gamma: float | None = arg(None, "power of the reward margins in perpo; unset means 0.5")
+    beta: AboveZero | None = arg(None, f"scale of the scores in {_BETA}; unset means 0.1")
+    gamma: ZeroOrMore | None = arg(None, f"power of the reward margins in {_GAMMA}; unset means 0.5")
     reference: Literal["start", "recorded"] | None = arg(
         None,
         "start: the model as it was when training began (unset means this); recorded: the log-probabilities "
@@ -116,52 +77,52 @@ class TrainArguments:
         "train on candidates that another model or adapter sampled; the reference stays what training starts from, "
         "not what sampled them",
     )
-    num_candidates: int = arg(0, "use the first N usable candidates of each record; 0 means all")
+    num_candidates: CountOrZero = arg(0, "use the first N usable candidates of each record; 0 means all")
     keep_truncated: bool = arg(False, "also use answers that were cut at the token limit")
-    max_length: int | None = arg(
+    max_length: Count | None = arg(
         None, "most tokens of image, prompt and answer; data with longer ones are refused; unset: the model's context"
     )
-    max_prompt_length: int | None = arg(None, "most tokens of a prompt without its image; longer ones are refused")
+    max_prompt_length: Count | None = arg(None, "most tokens of a prompt without its image; longer ones are refused")
 
     lora_enable: bool = arg(True, "False trains all of the language model (and the projector) in place of LoRA")
-    lora_r: int = arg(128, "rank of LoRA on the language model's linear layers")
-    lora_alpha: int = arg(256, "scale of LoRA; its update is multiplied by lora_alpha / lora_r")
-    lora_dropout: float = arg(0.0, "dropout before LoRA; sft and rft only")
-    learning_rate: float = arg(5e-6, "learning rate of LoRA")
-    mm_projector_lr: float = arg(5e-6, "learning rate of the projector; 0 leaves it as it is")
+    lora_r: Count = arg(128, "rank of LoRA on the language model's linear layers")
+    lora_alpha: Count = arg(256, "scale of LoRA; its update is multiplied by lora_alpha / lora_r")
+    lora_dropout: ShareBelowOne = arg(0.0, f"dropout before LoRA; {_DROPOUT} only")
+    learning_rate: AboveZero = arg(5e-6, "learning rate of LoRA")
+    mm_projector_lr: ZeroOrMore = arg(5e-6, "learning rate of the projector; 0 leaves it as it is")
     projector_only: bool = arg(False, "train the projector alone; LoRA stays as it is")
-    per_device_train_batch_size: int = arg(2, "records per forward pass")
-    gradient_accumulation_steps: int = arg(1, "forward passes per optimizer step")
-    max_tokens_per_pass: int | None = arg(
+    per_device_train_batch_size: Count = arg(2, "records per forward pass")
+    gradient_accumulation_steps: Count = arg(1, "forward passes per optimizer step")
+    max_tokens_per_pass: Count | None = arg(
         None, "most tokens of a forward pass; what takes more is done in several, with the same gradients"
     )
     group_by_modality_length: bool = arg(False, "batch records with similar prefixes and answers, which pads less")
-    num_train_epochs: float = arg(1.0, "times through the data")
-    max_steps: int = arg(-1, "optimizer steps; overrides num_train_epochs unless -1")
+    num_train_epochs: AboveZero = arg(1.0, "times through the data")
+    max_steps: _MaxSteps = arg(-1, "optimizer steps; overrides num_train_epochs unless -1")
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = arg(
         "cosine", "how the learning rates change"
     )
-    warmup_steps: int = arg(0, "optimizer steps until the full learning rate (not with constant)")
-    warmup_ratio: float = arg(0.0, "the same as a share of all steps, rounded up")
+    warmup_steps: CountOrZero = arg(0, "optimizer steps until the full learning rate (not with constant)")
+    warmup_ratio: ShareBelowOne = arg(0.0, "the same as a share of all steps, rounded up")
     schedule_part: str = arg("1/1", "K/N: this run is the K-th of N equally long parts of one learning-rate schedule")
-    weight_decay: float = arg(0.0, "AdamW's weight decay, on matrices")
-    max_grad_norm: float = arg(1.0, "clip the gradient's norm to this; 0 means never")
+    weight_decay: ZeroOrMore = arg(0.0, "AdamW's weight decay, on matrices")
+    max_grad_norm: ZeroOrMore = arg(1.0, "clip the gradient's norm to this; 0 means never")
     bf16: bool | None = arg(
         None, "compute in bfloat16 (what is trained stays in float32); by default on a GPU, not on the CPU"
     )
     tf32: bool = arg(False, "let an NVIDIA GPU (Ampere or newer) multiply float32 matrices in TF32")
     gradient_checkpointing: bool = arg(False, "recompute activations instead of storing them")
 
-    logging_steps: int = arg(1, "optimizer steps between two log entries")
+    logging_steps: Count = arg(1, "optimizer steps between two log entries")
     save_strategy: Literal["no", "steps", "epoch"] = arg("steps", "when checkpoints are written")
-    save_steps: int = arg(100, "optimizer steps between two checkpoints; 0 means none")
-    save_total_limit: int | None = arg(2, "checkpoints to keep; none keeps all")
+    save_steps: CountOrZero = arg(100, "optimizer steps between two checkpoints; 0 means none")
+    save_total_limit: Count | None = arg(2, "checkpoints to keep; none keeps all")
     resume_from_checkpoint: str | None = arg(
         None, "last (the newest checkpoint in output_dir, if there is any) or a checkpoint's path"
     )
     eval_data: str | None = arg(None, "held-out questions with answers; their greedy answers are rewarded as it trains")
     eval_image_root: str | None = arg(None, "folder that their image paths start from; by default that of eval_data")
-    eval_steps: int = arg(
+    eval_steps: Count = arg(
         100, "optimizer steps between two validations; one comes before the first, one after the last"
     )
     eval_reward: str | None = arg(None, "iou, edit or module:function of yours; unset means that of the training data")
@@ -175,9 +136,11 @@ class TrainArguments:
     )
     eval_truth_order: Order | None = arg(None, "as eval_box_order, of eval_data's truths")
     eval_truth_frame: Frame | None = arg(None, "as eval_box_frame, of eval_data's truths")
-    eval_max_new_tokens: int = arg(64, "longest answer in tokens")
-    per_device_eval_batch_size: int = arg(8, "questions answered at once")
-    probe_lists: int = arg(8, "lists whose log-probabilities before and after go to probe.parquet; 0 writes none")
+    eval_max_new_tokens: Count = arg(64, "longest answer in tokens")
+    per_device_eval_batch_size: Count = arg(8, "questions answered at once")
+    probe_lists: CountOrZero = arg(
+        8, "lists whose log-probabilities before and after go to probe.parquet; 0 writes none"
+    )
 
     report_to: Literal["tensorboard", "wandb", "none"] = arg("tensorboard", "who is told of the log besides log.jsonl")
     run_name: str | None = arg(None, "what W&B and the model card call the run; by default the name of output_dir")
@@ -185,8 +148,8 @@ class TrainArguments:
     push_to_hub: bool = arg(False, "upload the result when it is done; the token is taken from HF_TOKEN")
     hub_model_id: str | None = arg(None, "where to on the hub, such as me/my-model; a new repository is private")
 
-    seed: int = arg(42, "of the adapter's first weights, the data's order and dropout; from 0 to 2^32 - 1")
-    dataloader_num_workers: int = arg(0, "processes that load images; 0 loads them in the training process")
+    seed: Seed32 = arg(42, "of the adapter's first weights, the data's order and dropout; from 0 to 2^32 - 1")
+    dataloader_num_workers: CountOrZero = arg(0, "processes that load images; 0 loads them in the training process")
     bits: Literal[4, 16] = arg(16, "4: QLoRA, the base in 4 bits (bitsandbytes, on an NVIDIA GPU)")
     double_quant: bool = arg(True, "with --bits 4, quantise the scales too")
     quant_type: Literal["nf4", "fp4"] = arg("nf4", "with --bits 4, the 4-bit type")
@@ -197,16 +160,7 @@ class TrainArguments:
     cache_dir: str | None = arg(None, "folder for models from the hub; unset: the hub's own cache")
 
     def __post_init__(self) -> None:
-        check_seed(self.seed, 32)
-        for name, (least, inclusive) in _LIMITS.items():
-            value = getattr(self, name)
-            if value is not None and (value < least or (value == least and not inclusive)):
-                relation = "at least" if inclusive else "above"
-                raise PerpoError(f"--{name} must be {relation} {least}, got {value}", "see --help")
-        if self.lora_dropout >= 1:
-            raise PerpoError(f"--lora_dropout must be below 1, got {self.lora_dropout}", "see --help")
-        if self.warmup_ratio >= 1:
-            raise PerpoError(f"--warmup_ratio must be below 1, got {self.warmup_ratio}", "see --help")
+        check_numbers(self)
         if self.max_steps == 0:
             raise PerpoError("--max_steps 0 trains nothing", "give -1 for whole epochs, or a number of steps")
         self._check_combinations()
@@ -275,8 +229,13 @@ class TrainArguments:
 
     @property
     def ranks(self) -> bool:
-        """Whether the method compares candidates (dpo, lipo, perpo)."""
-        return self.method in _RANKING
+        """Whether the method compares candidates."""
+        return METHODS[self.method].ranks
+
+    @property
+    def samples(self) -> bool:
+        """Whether the method learns sampled candidates, and not the data's own answers."""
+        return METHODS[self.method].samples
 
     @property
     def dtype(self) -> Literal["float32", "bfloat16"]:

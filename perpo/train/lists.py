@@ -16,6 +16,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from perpo.data import PreferenceRecord, Question
 from perpo.data.images import image_size, open_image
 from perpo.errors import PerpoError, placed
+from perpo.methods import METHODS
 from perpo.models.loaded import LoadedModel, answers_token_ids, render_prompt
 from perpo.models.prefix import PER_TOKEN, pack
 from perpo.train.arguments import TrainArguments
@@ -30,7 +31,7 @@ class Choice:
         record: The record.
         answers: Texts, in the data's order.
         complete: Per answer, whether it has an end token (one cut at the token limit has none).
-        rewards: Per answer; empty where there is nothing to compare (sft).
+        rewards: Per answer; empty where there are none (the data's own answers).
         reference_logps: Per answer, or None where the reference has to be computed.
     """
 
@@ -71,11 +72,11 @@ def choose(args: TrainArguments, records: Sequence[Question]) -> tuple[list[Choi
     Left out are answers that were cut at the token limit (unless they are kept and hold any text),
     answers without a recorded log-probability (where those are the reference), and lists with too few
     answers left.
-    dpo uses a list's best and worst answer, rft its best; the first of equals.
+    Of the rest the method picks which are learnt: all, the best and the worst, the best.
 
     Args:
         args: The run's arguments.
-        records: Questions for sft, preference records for the other methods.
+        records: Preference records, or questions where the method learns the data's own answers.
 
     Returns:
         The choices, and how many records, lists, candidates were read, used and left out.
@@ -83,7 +84,7 @@ def choose(args: TrainArguments, records: Sequence[Question]) -> tuple[list[Choi
     Raises:
         PerpoError: Nothing is left, or no list has two different rewards.
     """
-    if args.method == "sft":
+    if not args.samples:
         choices = [Choice(n, record, [record.answer], [True], []) for n, record in enumerate(records, 1)]
         return choices, {"records": len(records), "lists": len(records), "candidates": len(records)}
     counts: Counter[str] = Counter(records=len(records))
@@ -124,13 +125,9 @@ def _usable(args: TrainArguments, record: PreferenceRecord, counts: Counter[str]
 
 
 def _choice(args: TrainArguments, number: int, record: PreferenceRecord, places: list[int]) -> Choice:
-    rewards = record.rewards
-    best = max(places, key=lambda place: rewards[place])
-    if args.method == "rft":
-        places = [best]
-    elif args.method == "dpo":
-        worst = min(places, key=lambda place: rewards[place])
-        places = sorted({best, worst}) if best != worst else places[:2]
+    rewards, picks = record.rewards, METHODS[args.method].picks
+    assert picks is not None
+    places = [places[picked] for picked in picks([rewards[place] for place in places])]
     logps = record.reference_logps or []
     return Choice(
         number,

@@ -58,6 +58,7 @@ from perpo.train.arguments import TrainArguments
 from perpo.train.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.train.distributed import deepspeed_config, processes
 from perpo.train.lists import Choice, ListDataset, choose, tokenize
+from perpo.train.optimizing import training_arguments
 from perpo.train.outputs.card import write_card
 from perpo.train.outputs.services import check_services, push, start_wandb
 from perpo.train.passes import check_budget
@@ -67,7 +68,7 @@ from perpo.train.reference_cache import Precompute, ReferenceCache
 from perpo.train.resuming import Start, check_same_images, find_start, step_of
 from perpo.train.samplers import check_sampler
 from perpo.train.termination import Termination
-from perpo.train.trainer import PreferenceTrainer, training_arguments
+from perpo.train.trainer import PreferenceTrainer
 from perpo.train.watching.probe import Probe
 from perpo.train.watching.validation import HeldOut, Validation, read_held_out
 
@@ -136,8 +137,8 @@ def _check_means(args: TrainArguments) -> None:
 
 
 def _records(args: TrainArguments) -> Sequence[Question]:
-    """What is trained on; sft, which learns the truths, asks for an expression as the model's family does."""
-    if args.method != "sft":
+    """What is trained on; whoever learns the data's own answers asks for an expression as the model's family does."""
+    if args.samples:
         return read_preferences(args.data)
     return read_questions(args.data, grounding_prompt=grounding_prompt(args.model))
 

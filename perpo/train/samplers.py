@@ -35,7 +35,7 @@ def check_sampler(args: TrainArguments, records: Sequence[Question], model: Mapp
     made = [each for each in made if each.get(_WEIGHTS) is not None]
     bases = [each for each in made if each[_WEIGHTS] != model[_WEIGHTS]]
     adapters = [each for each in made if each[_WEIGHTS] == model[_WEIGHTS] and each.get(_ADAPTER) != model[_ADAPTER]]
-    if args.method == "sft" or not (bases or adapters):
+    if not args.samples or not (bases or adapters):
         return None
     # Rounds that were put together have some of the last adapter, which training goes on from.
     refused = bases or (adapters if len(adapters) == len(made) else [])

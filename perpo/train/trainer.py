@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -13,23 +12,52 @@ import torch
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import DistributedType
 from torch import Tensor
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from perpo.losses import BETA, GAMMA, dpo_loss, lipo_loss, perpo_loss, preference_metrics, sft_loss
-from perpo.models.adapters import shape_of
+from perpo.methods import METHODS
 from perpo.models.logps import candidate_logps
 from perpo.models.prefix import base_model, longest_shared
 from perpo.train.arguments import TrainArguments
 from perpo.train.callbacks import EachEpochsOrder, FiniteGuard
-from perpo.train.distributed import Filled, deepspeed_config, full_weights, nanmeans, summed
+from perpo.train.distributed import Filled, full_weights, nanmeans, summed
 from perpo.train.lists import Collator, ListDataset, SimilarLengths
+from perpo.train.optimizing import adamw, logged_rate, schedule
 from perpo.train.outputs.saving import load_checkpoint, save_checkpoint
 from perpo.train.passes import split
 from perpo.train.policy import Policy
 from perpo.train.termination import let_parent_decide
+
+
+def of_one_answer(policy: Tensor, reference: Tensor | None, inputs: dict[str, Any]) -> Tensor:
+    """Return the (B,) losses of lists that are one answer each."""
+    return sft_loss(policy[:, 0], inputs["token_counts"][:, 0]) * inputs["mask"][:, 0]
+
+
+def of_candidates(
+    loss: Callable[..., Tensor], policy: Tensor, reference: Tensor | None, inputs: dict[str, Any], **scales: float
+) -> Tensor:
+    """Return the (B,) losses of lists of candidates."""
+    return loss(policy, reference, inputs["rewards"], mask=inputs["mask"], **scales)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "sft": of_one_answer,
+    "rft": of_one_answer,
+    "dpo": partial(of_candidates, dpo_loss),
+    "lipo": partial(of_candidates, lipo_loss),
+    "perpo": partial(of_candidates, perpo_loss),
+}
+"""The loss of each method of `perpo.methods`: from log-probabilities, those of the reference, the batch and scales."""
+
+_SCALES = {"beta": BETA, "gamma": GAMMA}
+
+
+def _scales(arguments: TrainArguments) -> dict[str, float]:
+    """Return those scales that the method's loss takes, as they were given or as they are by default."""
+    given = {name: getattr(arguments, name) for name in _SCALES if name in METHODS[arguments.method].takes}
+    return {name: _SCALES[name] if value is None else value for name, value in given.items()}
 
 
 class PreferenceTrainer(Trainer):
@@ -64,8 +92,7 @@ class PreferenceTrainer(Trainer):
         self.arguments = arguments
         self.policy = policy
         self.dataset = dataset
-        self.beta = BETA if arguments.beta is None else arguments.beta
-        self.gamma = GAMMA if arguments.gamma is None else arguments.gamma
+        self.scales = _scales(arguments)
         self._since_last_log: list[dict[str, Tensor]] = []
 
     def compute_loss(  # type: ignore[override]
@@ -195,17 +222,12 @@ class PreferenceTrainer(Trainer):
 
     def _losses(self, policy: Tensor, reference: Tensor | None, inputs: dict[str, Any]) -> Tensor:
         """(B,) losses by the method; also takes down what is to be logged."""
-        if reference is None:
-            return sft_loss(policy[:, 0], inputs["token_counts"][:, 0]) * inputs["mask"][:, 0]
-        rewards, mask = inputs["rewards"], inputs["mask"]
-        gamma = self.gamma if self.arguments.method == "perpo" else 0.0
-        self._since_last_log.append(
-            preference_metrics(policy, reference, rewards, beta=self.beta, gamma=gamma, mask=mask)
-        )
-        if self.arguments.method == "perpo":
-            return perpo_loss(policy, reference, rewards, beta=self.beta, gamma=gamma, mask=mask)
-        loss = dpo_loss if self.arguments.method == "dpo" else lipo_loss
-        return loss(policy, reference, rewards, beta=self.beta, mask=mask)
+        if reference is not None:
+            beta, gamma = self.scales["beta"], self.scales.get("gamma", 0.0)  # 0: all pairs weigh the same
+            rewards, mask = inputs["rewards"], inputs["mask"]
+            metrics = preference_metrics(policy, reference, rewards, beta=beta, gamma=gamma, mask=mask)
+            self._since_last_log.append(metrics)
+        return LOSSES[self.arguments.method](policy, reference, inputs, **self.scales)
 
     def _prepare_input(self, data: Any) -> Any:
         # Only moved: DeepSpeed's type would round rewards and log-probabilities, and so tie them.
@@ -238,33 +260,18 @@ class PreferenceTrainer(Trainer):
         return batches, summed(torch.tensor(lists, device=self.args.device)) / self.args.world_size
 
     def _get_learning_rate(self) -> float:
-        """What is logged: the language model's rate, not that of the projector, which may come first."""
-        scheduler: Any = self.lr_scheduler
-        rates = scheduler.get_last_lr()
-        initial = [group["initial_lr"] for group in scheduler.optimizer.param_groups]
-        wanted = self.arguments.learning_rate
-        return float(rates[initial.index(wanted)] if wanted in initial else rates[0])
+        return logged_rate(self.lr_scheduler, self.arguments.learning_rate)
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW with the projector at its own rate."""
         if self.optimizer is None:
-            self.optimizer = _optimizer(self.arguments, self.policy)
+            self.optimizer = adamw(self.arguments, self.policy)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The run's part of the learning-rate schedule."""
-        part, parts = self.arguments.part
-        total = num_training_steps * parts
         if self.lr_scheduler is None:
-            whole: Any = get_scheduler(
-                self.arguments.lr_scheduler_type,
-                optimizer or self.optimizer,  # type: ignore[arg-type]
-                num_warmup_steps=self.arguments.warmup_steps or math.ceil(self.arguments.warmup_ratio * total),
-                num_training_steps=total,
-            )
-            (factor, *_) = whole.lr_lambdas  # the same for every group of parameters
-            done = num_training_steps * (part - 1)
-            self.lr_scheduler = LambdaLR(whole.optimizer, lambda step: factor(step + done))
+            self.lr_scheduler = schedule(self.arguments, optimizer or self.optimizer, num_training_steps)
         return self.lr_scheduler
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -287,47 +294,3 @@ class PreferenceTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_checkpoint(self.policy.model, resume_from_checkpoint)
-
-
-def training_arguments(args: TrainArguments) -> TrainingArguments:
-    """What transformers' Trainer takes. ZeRO-3 shards just the models that are loaded while it exists."""
-    cuda = torch.cuda.is_available()
-    training = TrainingArguments(
-        output_dir=args.output_dir,
-        per_device_train_batch_size=args.per_device_train_batch_size,
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        num_train_epochs=args.num_train_epochs,
-        max_steps=args.max_steps,
-        max_grad_norm=args.max_grad_norm,
-        bf16=bool(args.bf16),
-        tf32=args.tf32,
-        logging_steps=args.logging_steps,
-        logging_nan_inf_filter=False,
-        save_strategy=args.save_strategy if args.save_steps else "no",
-        save_steps=args.save_steps or 500,
-        save_total_limit=None,  # the callbacks delete, once the new one is whole
-        seed=args.seed,
-        dataloader_num_workers=args.dataloader_num_workers,
-        dataloader_pin_memory=cuda,
-        remove_unused_columns=False,
-        deepspeed=deepspeed_config(args.deepspeed) if args.deepspeed else None,
-        # Everything that trains takes part in every pass, and no buffer changes.
-        ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,
-        report_to="none",  # the callbacks do it
-        disable_tqdm=True,
-        use_cpu=not cuda,
-    )
-    training._n_gpu = min(training.n_gpu, 1)  # one process drives one device; torchrun starts several
-    return training
-
-
-def _optimizer(args: TrainArguments, policy: Policy) -> AdamW:
-    """AdamW with the projector at its own rate; biases are not decayed."""
-    groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in policy.model.named_parameters():
-        if parameter.requires_grad:
-            rate = args.mm_projector_lr if policy.in_projector(name) else args.learning_rate
-            decay = args.weight_decay if len(shape_of(parameter)) > 1 else 0.0
-            groups.setdefault((rate, decay), []).append(parameter)
-    return AdamW([{"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()])

@@ -719,7 +719,7 @@ def refused(capsys, args):
     ("changes", "message"),
     [
         ({"num_candidates": 0}, "--num_candidates must be at least 1, got 0"),
-        ({"temperature": -0.5}, "--temperature must be 0 or more, got -0.5"),
+        ({"temperature": -0.5}, "--temperature must be at least 0, got -0.5"),
         ({"top_p": 0.0}, "--top_p must be above 0 and at most 1, got 0.0"),
         ({"seed": -1}, "--seed must be from 0 to 2^64 - 1, got -1"),
         ({"max_new_tokens": 0}, "--max_new_tokens must be at least 1, got 0"),

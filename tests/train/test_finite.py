@@ -44,7 +44,7 @@ def test_the_run_names_the_record_and_keeps_the_checkpoint_before(words, tmp_pat
 def test_no_step_is_taken(words, tmp_path, monkeypatch, bad):
     """sqrt(0 * x) has the value 0 and the gradient 0 / 0."""
     trainers = []
-    first = perpo.train.trainer.perpo_loss
+    first = perpo.train.trainer.LOSSES["perpo"]
 
     def loss(*args, **kwargs):
         good = first(*args, **kwargs)
@@ -57,7 +57,7 @@ def test_no_step_is_taken(words, tmp_path, monkeypatch, bad):
             super().__init__(*args)
             trainers.append(self)
 
-    monkeypatch.setattr("perpo.train.trainer.perpo_loss", loss)
+    monkeypatch.setitem(perpo.train.trainer.LOSSES, "perpo", loss)
     monkeypatch.setattr("perpo.train.run.PreferenceTrainer", Kept)
     assert main(words) == 3
     saved = load_file(last_checkpoint(tmp_path / "run") / "adapter_model.safetensors")

@@ -15,9 +15,10 @@ from perpo.errors import PerpoError
 from perpo.models.prefix import pack, unpack
 from perpo.train.arguments import TrainArguments
 from perpo.train.lists import ListDataset, TokenizedList
+from perpo.train.optimizing import training_arguments
 from perpo.train.passes import check_budget, split
 from perpo.train.policy import load_policy
-from perpo.train.trainer import PreferenceTrainer, training_arguments
+from perpo.train.trainer import PreferenceTrainer
 
 QUESTION = "USER: <image>\nwhere? ASSISTANT:"
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import perpo.train.trainer
 from perpo.cli.train import main
 from perpo.errors import PerpoError
+from perpo.losses import lipo_loss
+from perpo.methods import METHODS, Method, best_and_worst
 from perpo.models.loading import load_model
 from perpo.models.logps import candidate_logps
 from perpo.records.training_record import read_record
@@ -131,7 +135,7 @@ def shake(model):
             torch.nn.init.normal_(parameter, std=0.3)
 
 
-@pytest.mark.parametrize("method", ["sft", "rft", "dpo", "lipo", "perpo"])
+@pytest.mark.parametrize("method", METHODS)
 def test_each_method_trains_and_writes_its_files(options, method):
     output = run(options, method=method)
     assert {path.name for path in output.iterdir()} >= {
@@ -151,7 +155,28 @@ def test_each_method_trains_and_writes_its_files(options, method):
     logged = events(output)
     assert len(logged["train/loss"]) == 3
     ranking = {"train/pair_accuracy", "train/margin", "train/kl", "train/no_spread"}
-    assert ranking & logged.keys() == (ranking if method in ("dpo", "lipo", "perpo") else set())
+    assert ranking & logged.keys() == (ranking if METHODS[method].ranks else set())
+
+
+def test_a_new_method_is_a_row_a_loss_and_an_entry(options, tmp_path, monkeypatch):
+    """Nothing else has to know it: its arguments, what is learnt, the loss and its scales, the log and the card."""
+
+    def twice(policy, reference, rewards, *, beta, mask):
+        return 2 * lipo_loss(policy, reference, rewards, beta=beta, mask=mask)
+
+    row = Method(
+        "both", "Both", ("beta",), picks=best_and_worst, ranks=True, described="twice ({paper})", paper="1", colour=0
+    )
+    monkeypatch.setitem(METHODS, row.name, row)
+    monkeypatch.setitem(perpo.train.trainer.LOSSES, row.name, partial(perpo.train.trainer.of_candidates, twice))
+    losses = [
+        events(run(options, method=name, beta=1.0, output_dir=str(tmp_path / name)))["train/loss"]
+        for name in ("dpo", "both")
+    ]
+    assert losses[1][0] == pytest.approx(2 * losses[0][0])
+    assert "- Method: twice ([arXiv 1](https://arxiv.org/abs/1)).\n" in (tmp_path / "both" / "README.md").read_text()
+    with pytest.raises(PerpoError, match="--method both has no use for --gamma"):
+        run(options, method="both", gamma=0.5)
 
 
 def test_the_first_loss_is_log_2_and_training_lowers_it(options):

@@ -43,7 +43,7 @@ def choose(runs: Sequence[Run]) -> boards.Choice:
     methods = {leaderboard.method_of(run.record) for run in runs}
     facets = {
         "base": ("Base model", sorted({run.record.model.id for run in runs})),
-        "method": ("Method", sorted(methods, key=lambda name: [*colours.METHODS, name].index(name))),
+        "method": ("Method", sorted(methods, key=lambda name: [*colours.BY_METHOD, name].index(name))),
         "judge": ("Judge", sorted({boards.judge_of(run.record) for run in runs})),
         "source": ("Source", ["measured", "reported"]),
     }
@@ -191,7 +191,7 @@ def _bars(unit: str, whole: bool) -> dict[str, object]:
 
     y = alt.Y("run:N", title=None, sort=None, axis=alt.Axis(labelLimit=220))
     base = alt.Chart().encode(y=y, tooltip=["run:N", "source:N", alt.Tooltip("text:N", title="value")])
-    scale = alt.Scale(domain=list(colours.METHODS), range=list(colours.METHODS.values()))
+    scale = alt.Scale(domain=list(colours.BY_METHOD), range=list(colours.BY_METHOD.values()))
     bars = base.mark_bar(height={"band": 0.72}).encode(
         x=alt.X(
             "value:Q",

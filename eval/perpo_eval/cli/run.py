@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from perpo.common.arguments import arg, find_program, next_command, parse_arguments
 from perpo.common.files import atomic_write_text
+from perpo.common.numbers import Seed32
 from perpo.common.program import quiet_libraries, run_program
 from perpo.sample.arguments import SampleArguments
 from perpo_eval.arguments import EvalArguments
@@ -28,7 +29,7 @@ class RunArguments:
 
     recipe: str = arg(help="YAML file, or the name of a shipped recipe; may stand first without its name")
     output_dir: str | None = arg(None, "where all stages write (default: runs/<recipe>-seed<seed>)")
-    seed: int | None = arg(None, "replaces the recipe's seed; from 0 to 2^32 - 1")
+    seed: Seed32 | None = arg(None, "replaces the recipe's seed; from 0 to 2^32 - 1")
     only: list[str] = arg([], "experiments to run now (default: all); the leaderboard shows all that are done")
     json: bool = arg(False, "print the leaderboard as JSON on stdout instead of the table")
     dry_run: bool = arg(False, "print the stages and which are done, check everything, run nothing")
@@ -40,7 +41,7 @@ class DemoArguments:
 
     quick: bool = arg(False, "a smaller version of about a minute: fewer questions, rounds and test rows")
     output_dir: str | None = arg(None, "where all stages write (default: runs/<recipe>-seed<seed>)")
-    seed: int | None = arg(None, "replaces the recipe's seed; from 0 to 2^32 - 1")
+    seed: Seed32 | None = arg(None, "replaces the recipe's seed; from 0 to 2^32 - 1")
     json: bool = arg(False, "print the leaderboard as JSON on stdout instead of the table")
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perpo.benchmarks.prompts import asking_of
-from perpo.common.arguments import check_seed
 from perpo.common.files import check_writable
+from perpo.common.numbers import check_numbers
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import model_config, resolve_model
 from perpo.models.families import FAMILIES, Family, family_of
@@ -75,13 +75,8 @@ def check(args: EvalArguments) -> list[TaskSpec]:
     Raises:
         PerpoError: A number out of its range, or data, a model, an adapter or an output that cannot be used.
     """
-    for name in ("batch_size", "limit"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise PerpoError(f"--{name} is {value}; expected at least 1", "leave it out for the default")
+    check_numbers(args)
     _check_sampling(args)
-    if not 0 <= args.max_error_share <= 1:
-        raise PerpoError(f"--max_error_share is {args.max_error_share}; expected 0 to 1", "0.01 is one in a hundred")
     if args.questions is None:
         judge_meant(args)
     if importlib.util.find_spec("lmms_eval") is None:
@@ -127,10 +122,5 @@ def judge_meant(args: EvalArguments) -> Judge | None:
 
 
 def _check_sampling(args: EvalArguments) -> None:
-    if args.temperature < 0:
-        raise PerpoError(f"--temperature is {args.temperature}; expected 0 or more", "0 is greedy")
-    if not 0 < args.top_p <= 1:
-        raise PerpoError(f"--top_p is {args.top_p}; expected more than 0 and at most 1", "1 draws from everything")
-    check_seed(args.seed, 64)
     if args.temperature == 0 and (args.top_p < 1 or args.seed):
         raise PerpoError("--top_p and --seed have no use without --temperature", "greedy answers are always the same")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from perpo.benchmarks.metrics import JUDGED
 from perpo.common.hints import did_you_mean
+from perpo.common.numbers import COUNT
 from perpo.errors import PerpoError
 from perpo_eval.rows.suites import TaskSpec
 
@@ -48,12 +49,13 @@ def _given(value: int | str | None) -> dict[str, int]:
     found: dict[str, int] = {}
     for part in [] if value is None else str(value).split(","):
         name, _, number = part.rpartition("=")
-        if not number.strip().isdecimal() or int(number) < 1:
+        if not number.strip().removeprefix("-").isdecimal():
             raise PerpoError(
                 f"--max_new_tokens is {value}; expected at least 1, or limits of tasks or benchmarks",
                 "such as 2048, or pope=1024,refcoco_val=512, or 64,pope=1024",
             )
         if name.strip() in found:
             raise PerpoError(f"--max_new_tokens gives two limits to {name.strip() or 'all'}", "give one")
+        COUNT.check(int(number), "--max_new_tokens")
         found[name.strip()] = int(number)
     return found

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from perpo.engines.chat import ChatServer, check_above_0
+from perpo.common.numbers import COUNT
+from perpo.engines.chat import ChatServer
 from perpo.errors import PerpoError
 from perpo_eval.judge.messages import official_settings
 
@@ -34,7 +35,7 @@ class JudgeSettings:
     def __post_init__(self) -> None:
         if not self.model:
             raise PerpoError("the judge's model has no name", "name it with --judge_model")
-        check_above_0("votes of the judge", self.votes)
+        COUNT.check(self.votes, "votes of the judge")
 
     def identity(self) -> dict[str, Any]:
         """What answers depend on, for the run record: the judge's name and the official settings."""

@@ -10,9 +10,10 @@ from perpo.common.arguments import arguments_from_mapping
 from perpo.common.redact import clean
 from perpo.data.images import PICTURES_VERSION
 from perpo.errors import PerpoError
+from perpo.methods import unused_by
 from perpo.models.checkpoints import adapter_digest, local_directory, resolve_model, weights_digest
 from perpo.sample.arguments import SampleArguments
-from perpo.train.arguments import TrainArguments, unused_by
+from perpo.train.arguments import TrainArguments
 from perpo_eval.arguments import EvalArguments
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ def sample_arguments(
     return arguments_from_mapping(SampleArguments, values, f"recipe {recipe.name}: sample")
 
 
+def method_of(recipe: Recipe, experiment: Experiment) -> str:
+    """Return the name of the training method of an experiment."""
+    return (recipe.train | (experiment.train or {})).get("method", TrainArguments.method)
+
+
 def train_arguments(
     recipe: Recipe, experiment: Experiment, data: Path, image_root: Path, output: Path, adapter: Path | None, part: int
 ) -> TrainArguments:
@@ -43,8 +49,7 @@ def train_arguments(
     Raises:
         PerpoError: The recipe trains all weights, which the stages after it could not pick up.
     """
-    own = experiment.train or {}
-    method = own.get("method", recipe.train.get("method", TrainArguments.method))
+    own, method = experiment.train or {}, method_of(recipe, experiment)
     # What only some methods take may stand in the recipe's common part.
     values = {name: value for name, value in recipe.train.items() if name not in unused_by(method)} | own
     values |= {"model": recipe.model, "adapter": adapter and str(adapter), "seed": recipe.seed}

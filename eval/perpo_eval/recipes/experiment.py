@@ -18,13 +18,14 @@ from perpo.common.hints import did_you_mean
 from perpo.common.locks import only_process
 from perpo.data import Question, check_images, data_sha256, read_preferences, read_questions, write_jsonl
 from perpo.errors import PerpoError
+from perpo.methods import METHODS
 from perpo.models.checkpoints import grounding_prompt, refused_pictures
 from perpo.records.store import read_run
 from perpo.results.experiment_table import Leaderboard, leaderboard
 from perpo_eval.evaluate import checks
 from perpo_eval.evaluate import run as runner
 from perpo_eval.evaluate.versions import suite_sha256
-from perpo_eval.recipes.arguments import evaluate_arguments, sample_arguments, stage_key, train_arguments
+from perpo_eval.recipes.arguments import evaluate_arguments, method_of, sample_arguments, stage_key, train_arguments
 from perpo_eval.recipes.recipe import DataFile, Experiment, Recipe, SampledData, TinyQuestions
 from perpo_eval.recipes.stage import Stage, say
 from perpo_eval.rows.suites import data_version, select_tasks
@@ -146,7 +147,7 @@ class ExperimentRun:
     def _check_data(self, name: str) -> None:
         experiment = self.recipe.experiments[name]
         source, needed = self.recipe.data[str(experiment.data)], max(experiment.rounds, 1)
-        asks = experiment.rounds or (self.recipe.train | (experiment.train or {})).get("method") == "sft"
+        asks = experiment.rounds or not METHODS[method_of(self.recipe, experiment)].samples
         if isinstance(source, SampledData):
             source, asks = self.recipe.data[source.questions], True
         if isinstance(source, TinyQuestions):

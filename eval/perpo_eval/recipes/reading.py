@@ -31,8 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from perpo.boxes import BoxFormat
-from perpo.common.arguments import arguments_from_mapping, check_seed
+from perpo.common.arguments import arguments_from_mapping
 from perpo.common.hints import did_you_mean
+from perpo.common.numbers import COUNT_OR_ZERO, SEED_32, Range
 from perpo.errors import PerpoError
 from perpo.records.store import slug
 from perpo.rewards import load_reward
@@ -91,9 +92,9 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
     where = f"recipe {path.name}"
     raw = _fields(raw, where, {"name", "experiments"}, set(_OPTIONAL))
     values = _OPTIONAL | raw
-    check_seed(_whole(values["seed"], f"{where}: seed"), 32, f"{where}: seed")
+    _whole(values["seed"], SEED_32, f"{where}: seed")
     if seed is not None:
-        check_seed(seed, 32)
+        SEED_32.check(seed, "--seed")
         values["seed"] = seed
     experiments = {
         _folder_name(name, where): _experiment(part or {}, f"{where}: experiments: {name}")
@@ -160,10 +161,10 @@ def _check(recipe: Recipe, where: str) -> None:
     nowhere, boxes = Path("nowhere"), BoxFormat("0-1")  # which ones, matters only when they are used
     # The parts for all are wrong or right even where nobody uses them yet.
     for experiment in trained or [Experiment()]:
-        method = train_arguments(recipe, experiment, nowhere, nowhere, nowhere, None, 1).method
-        if experiment.rounds and method == "sft":
+        training = train_arguments(recipe, experiment, nowhere, nowhere, nowhere, None, 1)
+        if experiment.rounds and not training.samples:
             raise PerpoError(
-                f"{where}: sft learns the data's own answers, so rounds of sampling serve nothing",
+                f"{where}: {training.method} learns the data's own answers, so rounds of sampling serve nothing",
                 "leave rounds out, or use rft, which learns the best of the sampled answers",
             )
     for experiment in sampled or [Experiment()]:
@@ -175,7 +176,7 @@ def _check(recipe: Recipe, where: str) -> None:
 
 def _experiment(part: Any, where: str) -> Experiment:
     part = _fields(part, where, set(), {"data", "rounds", "sample", "train"})
-    rounds = _whole(part.get("rounds", 0), f"{where}: rounds")
+    rounds = _whole(part.get("rounds", 0), COUNT_OR_ZERO, f"{where}: rounds")
     if part.get("sample") and not rounds:
         raise PerpoError(f"{where}: sample without rounds samples nothing", "add rounds: 1")
     return Experiment(
@@ -219,9 +220,10 @@ def _folder_name(name: Any, where: str) -> str:
     return str(name)
 
 
-def _whole(value: Any, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+def _whole(value: Any, allowed: Range, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
         raise PerpoError(f"{where} must be a whole number from 0, found {value!r}", "such as 1")
+    allowed.check(value, where)
     return value
 
 

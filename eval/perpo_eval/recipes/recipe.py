@@ -6,27 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perpo.errors import PerpoError
+from perpo.common.numbers import Count, Share
 
 
 @dataclass(frozen=True, kw_only=True)
 class TinyQuestions:
-    """Questions about the tiny world: `images` pictures, answers loose for a share of the shapes.
+    """Questions about the tiny world: `images` pictures, answers loose for a share of the shapes."""
 
-    Raises:
-        PerpoError: A number out of its range.
-    """
-
-    images: int
-    per_image: int = 2
-    loose: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.images < 1 or self.per_image < 1 or not 0 <= self.loose <= 1:
-            raise PerpoError(
-                f"no tiny world has images {self.images}, per_image {self.per_image} and loose {self.loose}",
-                "images and per_image are at least 1, loose is from 0 to 1",
-            )
+    images: Count
+    per_image: Count = 2
+    loose: Share = 0.0
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any
 from perpo.benchmarks.base import Definition
 from perpo.benchmarks.table import INFO
 from perpo.errors import PerpoError
+from perpo.methods import METHODS, UNTRAINED
 from perpo.records.run_record import Metric, RunRecord, metric_of
 from perpo.records.store import Run
 from perpo.results.compare import metric_difference, mismatches, other_versions
@@ -31,7 +32,7 @@ ALPHA = 0.05
 
 _BOARDS = {info.name: info.board for info in INFO.values() if info.board}
 _OTHER_BOARD = "Other benchmarks"
-_METHODS = {"base": "base", "sft": "SFT", "rft": "RFT", "dpo": "DPO", "lipo": "LiPO", "perpo": "PerPO"}
+_METHODS = {UNTRAINED: UNTRAINED} | {method.name: method.title for method in METHODS.values()}
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _row(run: Run, judge: str, marks: DataMarks) -> Row:
 def method_of(record: RunRecord) -> str:
     """How its model was trained: base, SFT, DPO, ..."""
     arguments = (record.training_run or {}).get("arguments", {})
-    method = str(arguments.get("method", "base")) if record.training_run else "base"
+    method = str(arguments.get("method", UNTRAINED)) if record.training_run else UNTRAINED
     return _METHODS.get(method, method)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from perpo.methods import UNTRAINED
 from perpo.results.leaderboard.board import Board, Column
 from perpo.results.leaderboard.names import judge_names
 from perpo.results.text import INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, literal, with_unit
@@ -77,7 +78,7 @@ def names(found: Board) -> list[str]:
     """What each row is called: its base and method, and its run's name where several have both."""
     known = [(row.base, row.method, row.run.record.source) for row in found.rows]
     return [
-        (row.base if row.method == "base" else f"{row.base} + {row.method}")
+        (row.base if row.method == UNTRAINED else f"{row.base} + {row.method}")
         + (f" ({row.label})" if known.count(kind) > 1 else "")
         for row, kind in zip(found.rows, known, strict=True)
     ]

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from perpo.methods import UNTRAINED
 from perpo.records.run_record import Metric
 from perpo.results.leaderboard.board import Board, Column, Differ, Row, difference
 
@@ -42,7 +43,7 @@ def by(found: Board, what: Callable[[Row], Any], *, last_first: bool = False) ->
 
 def own_bases(found: Board) -> list[Row | None]:
     """For each row the row of its base model before any training, from the same source; None where there is none."""
-    bases = {(row.base, row.run.record.source): row for row in reversed(found.rows) if row.method == "base"}
+    bases = {(row.base, row.run.record.source): row for row in reversed(found.rows) if row.method == UNTRAINED}
     return [bases.get((row.base, row.run.record.source)) for row in found.rows]
 
 

@@ -8,19 +8,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from perpo.methods import METHODS
 from perpo.records.training_record import ADAPTER_WEIGHTS, public_record
 from perpo.train.arguments import TrainArguments
 from perpo.train.resuming import FREE
 
 FILE_NAME = "README.md"
-_METHODS = {
-    "perpo": "PerPO ([arXiv 2502.04371](https://arxiv.org/abs/2502.04371)): listwise, pairs weighed by their margins",
-    "lipo": "a listwise preference loss in which all pairs weigh the same (PerPO's, "
-    "[arXiv 2502.04371](https://arxiv.org/abs/2502.04371), at gamma 0)",
-    "dpo": "DPO ([arXiv 2305.18290](https://arxiv.org/abs/2305.18290)) on the best and the worst candidate",
-    "rft": "supervised training on the best candidate",
-    "sft": "supervised training on the answers given",
-}
 _METRICS = {
     "reward": ("mean_reward", "mean reward"),
     "acc_50": ("accuracy", "share of boxes with IoU >= 0.5"),
@@ -85,7 +78,7 @@ def _text(public: Mapping[str, Any], name: str, step: int, score: Mapping[str, A
         f"{'An adapter for' if is_adapter else 'A model made from'} `{model['name']}` (SHA-256 of the weights: "
         f"`{model['weights_sha256']}`){start}.",
         "",
-        f"- Method: {_METHODS[arguments['method']]}.",
+        f"- Method: {METHODS[arguments['method']].card_line}.",
         f"- Data: `{data['path']}`{used}, SHA-256 `{data['sha256']}`.",
         f"- Optimizer steps: {step}.",
         f"- Licence: {arguments.get('license') or 'unknown; that of the base and of the data apply'}.",
