@@ -31,7 +31,7 @@ from lmms_eval.api.instance import Instance, unwrap_generation_output
 from perpo.models.checkpoints import checkpoint_dir
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks.table import BENCHMARKS
-from perpo_eval.engines.base import Engine
+from perpo_eval.engines.base import EvalEngine
 from perpo_eval.engines.choice import load_engine
 from perpo_eval.evaluate.answering import make_requests
 from perpo_eval.rows.loading import TaskData, load_task
@@ -79,7 +79,7 @@ def main() -> None:
     _compare(said["perpo"], said["llava_hf"])
 
 
-def _engines(batch_size: int) -> dict[str, Engine]:
+def _engines(batch_size: int) -> dict[str, EvalEngine]:
     decord: Any = ModuleType("decord")
     decord.VideoReader, decord.cpu = None, None
     sys.modules["decord"] = decord
@@ -90,7 +90,7 @@ def _engines(batch_size: int) -> dict[str, Engine]:
     return {"perpo": load_engine(ours), "llava_hf": load_engine(theirs)}
 
 
-def _requests(engine: Engine, data: TaskData, rows: int) -> list[Instance]:
+def _requests(engine: EvalEngine, data: TaskData, rows: int) -> list[Instance]:
     """What `perpo-eval` would ask."""
     assert engine.family is not None
     template = BENCHMARKS[data.spec.benchmark].prompt(engine.family, "paper")
@@ -98,7 +98,7 @@ def _requests(engine: Engine, data: TaskData, rows: int) -> list[Instance]:
     return make_requests(engine, [data], {TASK: template}, {TASK: settings}, rows)
 
 
-def _timed(engine: Engine, requests: Sequence[Instance]) -> tuple[list[str], tuple[float, float]]:
+def _timed(engine: EvalEngine, requests: Sequence[Instance]) -> tuple[list[str], tuple[float, float]]:
     """The answers, and seconds of wall and of CPU time."""
     gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
@@ -106,7 +106,7 @@ def _timed(engine: Engine, requests: Sequence[Instance]) -> tuple[list[str], tup
     return said, (time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def _answers(engine: Engine, requests: Sequence[Instance]) -> list[str]:
+def _answers(engine: EvalEngine, requests: Sequence[Instance]) -> list[str]:
     # A copy, for llava_hf changes the settings of the requests that it is handed.
     asked = copy.deepcopy(list(requests))
     with contextlib.redirect_stdout(sys.stderr):

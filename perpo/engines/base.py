@@ -1,29 +1,196 @@
-"""What every engine answers with."""
+"""What an engine is: questions about pictures in, answers out.
+
+perpo-sample, validation during training and perpo-eval's own engine ask through this protocol and know nothing else of
+who answers. A new engine is one file in this folder, and one line in `perpo.engines.choice`. Needs no torch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from perpo.common.numbers import Count, Seed64, ShareAboveZero, ZeroOrMore, check_numbers
+from perpo.data.images import open_image
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from perpo.data import Question
+    from perpo.models.families import Family
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How tokens are chosen, checked as it is made; each field is called as the flag is.
+
+    Attributes:
+        max_new_tokens: Longest answer, the end token included.
+        num_candidates: Answers to each question.
+        temperature: Divides the logits; 0 takes the most probable token.
+        top_p: Draw from the fewest tokens whose probabilities reach this.
+        seed: Of the random numbers.
+        logps: Whether log-probabilities are wanted. An engine that is not asked for them may go a faster way.
+
+    Raises:
+        PerpoError: A value is out of its range.
+    """
+
+    max_new_tokens: Count
+    num_candidates: Count = 1
+    temperature: ZeroOrMore = 0.0
+    top_p: ShareAboveZero = 1.0
+    seed: Seed64 = 0
+    logps: bool = True
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question about a picture, as an engine is asked.
+
+    Attributes:
+        question: The user's turn.
+        image: The picture, as `perpo.data.images.open_image` gives it. Queries that share a picture hold one object.
+        draw: Picks the random numbers together with the seed, so that an answer depends on no other query.
+    """
+
+    question: str
+    image: Image.Image
+    draw: int = 0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One sampled answer as text.
+    """One answer as text.
 
     Attributes:
-        text: Without control tokens (`perpo.models.control_tokens`) and the space around it.
+        text: Without control tokens (`perpo.models.control_tokens`) and the space around it: what is trained on.
         truncated: Whether the token limit cut it.
         logp: Sum of the log-probabilities (nats, at temperature 1) of its tokens, with the end token
             unless truncated; None where `perpo.models.loaded.answers_token_ids` of the text gives other
-            tokens than were sampled, as training could not use it then.
+            tokens than were sampled, as training could not use it then, and where it was not asked for.
         opened: The mark of a thought that the prompt ended with, so that the text begins within it; else empty.
+        whole: All that was said, the space around it too; None where that is `text`.
+        tokens: How many were generated, the end token included; None where that is not known.
     """
 
     text: str
     truncated: bool
     logp: float | None
     opened: str = ""
+    whole: str | None = None
+    tokens: int | None = None
 
     @property
     def said(self) -> str:
         """What rewards read: the text with the mark, without which a thought that was cut would look like an answer."""
         return self.opened + self.text
+
+    @property
+    def finish_reason(self) -> Literal["stop", "length"]:
+        """Why it ends: the model ended it, or the token limit cut it."""
+        return "length" if self.truncated else "stop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineInfo:
+    """What records say of an engine, and what its users must know.
+
+    Attributes:
+        name: The kind of engine, such as "hf".
+        model: The model as the user named it.
+        by_batch: Whether an answer may depend on what else is in its batch.
+        dtype: Type of the weights; None where that is not known.
+        weights_sha256: Of the base; None where the weights are not at hand.
+        adapter_sha256: Of the adapter, if there is one.
+        family: What is known of the model's family, or None.
+        processor: The class that makes tokens of pictures, or None.
+        attention: How attention is computed, or None.
+        device: Where the model is, as torch calls it; None where that is another machine.
+    """
+
+    name: str
+    model: str
+    by_batch: bool
+    dtype: str | None = None
+    weights_sha256: str | None = None
+    adapter_sha256: str | None = None
+    family: Family | None = None
+    processor: str | None = None
+    attention: str | None = None
+    device: str | None = None
+
+
+class Engine(Protocol):
+    """A model that is ready to answer."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What records say of it."""
+        ...
+
+    def check(self, questions: Sequence[Question], image_root: Path, decoding: Decoding) -> None:
+        """Refuse questions of a file that could not be answered, before the first is asked.
+
+        Args:
+            questions: All of them, with their truths.
+            image_root: Folder that their image paths start from.
+            decoding: How they are to be answered.
+
+        Raises:
+            PerpoError: One does not fit the model's context together with an answer; or a text spells what steers
+                the model.
+        """
+        ...
+
+    def prompt(self, question: str) -> str:
+        """Return what the model reads before it answers, with a placeholder for the picture.
+
+        Raises:
+            PerpoError: The question spells what steers the model.
+        """
+        ...
+
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Return how long prompts are in tokens; pictures of one size count alike."""
+        ...
+
+    def answers(self, queries: Sequence[Query], decoding: Decoding) -> list[list[Answer]]:
+        """Answer one batch.
+
+        Args:
+            queries: What is asked.
+            decoding: How tokens are chosen.
+
+        Returns:
+            For each query its answers, `decoding.num_candidates` of them.
+
+        Raises:
+            PerpoError: A query does not fit the model's context together with an answer.
+            RuntimeError: Memory does not suffice; `perpo.engines.batches.BatchLimit` then asks for less at once.
+        """
+        ...
+
+
+def ask(
+    engine: Engine, numbered: Sequence[tuple[int, Question]], image_root: Path, decoding: Decoding
+) -> list[list[Answer]]:
+    """Answer one batch of a file's questions.
+
+    Args:
+        engine: What answers.
+        numbered: Questions with their index in the file, which picks their random numbers.
+        image_root: Folder that their image paths start from.
+        decoding: How tokens are chosen.
+
+    Returns:
+        For each question its answers.
+    """
+    queries = [
+        Query(question.question, open_image(image_root / question.image_path), index) for index, question in numbered
+    ]
+    return engine.answers(queries, decoding)

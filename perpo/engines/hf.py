@@ -1,111 +1,156 @@
-"""Candidates from a Hugging Face model: questions and images in, texts with their log-probabilities out."""
+"""A Hugging Face model as an engine: questions and pictures in, texts with their log-probabilities out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from perpo.answers import opened_thought
 from perpo.data import Question
 from perpo.data.images import image_size, open_image
-from perpo.engines.base import Answer
+from perpo.engines.base import Answer, Decoding, EngineInfo, Query
 from perpo.engines.decoding import Candidate, question_uniforms, sample_candidates
+from perpo.engines.shared_image import answer
 from perpo.errors import PerpoError, placed
-from perpo.models.loaded import LoadedModel, answers_token_ids, render_prompt
+from perpo.models.loaded import DType, LoadedModel, answers_token_ids, render_prompt
+from perpo.models.loading import chosen_dtype, load_model
 
 
 @dataclass(frozen=True, kw_only=True)
-class HfSampler:
-    """Samples from a model that `perpo.models.loading.load_model` gave.
+class HfEngine:
+    """A model that `perpo.models.loading.load_model` gave; see `perpo.engines.base.Engine`.
 
     Attributes:
         loaded: The model.
-        image_root: Folder that image paths start from.
-        num_candidates: Candidates per question.
-        temperature: Divides the logits; 0 takes the most probable token.
-        top_p: Draw from the fewest tokens whose probabilities reach this.
-        seed: Of the random numbers.
-        max_new_tokens: Longest answer, the end token included.
+        dtype: The type that its base was loaded in.
     """
 
     loaded: LoadedModel
-    image_root: Path
-    num_candidates: int
-    temperature: float
-    top_p: float
-    seed: int
-    max_new_tokens: int
+    dtype: DType
 
-    def check_context(self, questions: Sequence[Question]) -> None:
-        """Run the question with the most tokens of image and prompt through the processor: it and an answer must fit.
+    @cached_property
+    def info(self) -> EngineInfo:
+        """See `Engine`."""
+        loaded = self.loaded
+        return EngineInfo(
+            name="hf",
+            model=loaded.name,
+            by_batch=self.dtype != "float32",
+            dtype=self.dtype,
+            weights_sha256=loaded.weights_sha256,
+            adapter_sha256=loaded.adapter_sha256,
+            family=loaded.family,
+            processor=type(getattr(loaded.processor, "image_processor", None) or loaded.processor).__name__,
+            attention=loaded.model.config._attn_implementation,
+            device=str(loaded.model.device),
+        )
 
-        Raises:
-            PerpoError: They exceed the model's context; or a question or truth spells a control token.
-        """
+    def check(self, questions: Sequence[Question], image_root: Path, decoding: Decoding) -> None:
+        """Run the question with the most tokens of image and prompt through the processor; see `Engine`."""
         prompts = []
         for number, question in enumerate(questions, 1):
             with placed(f"question {number}"):
-                prompts.append(render_prompt(self.loaded, question.question))
+                prompts.append(self.prompt(question.question))
                 self.loaded.check_plain(question.answer, "its answer")
-        sizes = {path: image_size(self.image_root / path) for path in {question.image_path for question in questions}}
+        sizes = {path: image_size(image_root / path) for path in {question.image_path for question in questions}}
         tokens = {size: self.loaded.image_tokens(size) for size in set(sizes.values())}
         images = [tokens[sizes[question.image_path]] for question in questions]
-        lengths = [len(ids) + image for ids, image in zip(self.loaded.token_ids(prompts), images, strict=True)]
-        self._encode([questions[int(np.argmax(lengths))]])
+        lengths = [length + image for length, image in zip(self.lengths(prompts), images, strict=True)]
+        longest = int(np.argmax(lengths))
+        image = open_image(image_root / questions[longest].image_path)
+        self._encode([Query(questions[longest].question, image)], prompts[longest : longest + 1], decoding)
 
-    def answers(self, numbered: Sequence[tuple[int, Question]]) -> list[list[Answer]]:
-        """Sample answers to one batch of questions.
+    def prompt(self, question: str) -> str:
+        """See `Engine`."""
+        return render_prompt(self.loaded, question)
 
-        Args:
-            numbered: Questions with their index in the file, which picks their random numbers.
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """See `Engine`; a picture counts one."""
+        return [len(ids) for ids in self.loaded.token_ids(prompts)] if prompts else []
 
-        Returns:
-            For each question `num_candidates` answers.
+    def answers(self, queries: Sequence[Query], decoding: Decoding) -> list[list[Answer]]:
+        """See `Engine`.
+
+        One greedy answer to each query without log-probabilities goes through `perpo.engines.shared_image`, where a
+        picture is read once for all its questions: faster, but `generate` keeps no logits. All else shares a
+        question's prompt among its answers, in `perpo.engines.decoding`.
         """
-        questions = [question for _, question in numbered]
-        prompts, inputs = self._encode(questions)
-        shape = (self.num_candidates, self.max_new_tokens)
-        uniforms = np.stack([question_uniforms(self.seed, index, *shape) for index, _ in numbered])
-        sampled = sample_candidates(
+        prompts = [self.prompt(query.question) for query in queries]
+        if decoding.temperature == 0 and decoding.num_candidates == 1 and not decoding.logps:
+            return [
+                [self._without_logp(prompt, ids)]
+                for prompt, ids in zip(prompts, self._greedy(queries, prompts, decoding), strict=True)
+            ]
+        sampled = self._sampled(queries, prompts, decoding)
+        if decoding.logps:
+            return [self._with_logps(prompt, found) for prompt, found in zip(prompts, sampled, strict=True)]
+        return [
+            [self._without_logp(prompt, candidate.token_ids) for candidate in found]
+            for prompt, found in zip(prompts, sampled, strict=True)
+        ]
+
+    def _greedy(self, queries: Sequence[Query], prompts: Sequence[str], decoding: Decoding) -> list[list[int]]:
+        images: dict[int, Image.Image] = {id(query.image): query.image for query in queries}
+        numbers = {key: number for number, key in enumerate(images)}
+        settings = {"max_new_tokens": decoding.max_new_tokens, "do_sample": False}
+        image_of = [numbers[id(query.image)] for query in queries]
+        return answer(self.loaded, prompts, list(images.values()), image_of, settings)
+
+    def _sampled(self, queries: Sequence[Query], prompts: Sequence[str], decoding: Decoding) -> list[list[Candidate]]:
+        inputs = self._encode(queries, prompts, decoding)
+        shape = (decoding.num_candidates, decoding.max_new_tokens)
+        uniforms = np.stack([question_uniforms(decoding.seed, query.draw, *shape) for query in queries])
+        return sample_candidates(
             self.loaded.model,
             inputs,
             torch.from_numpy(uniforms),
-            temperature=self.temperature,
-            top_p=self.top_p,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
             end_ids=self.loaded.end_ids,
         )
-        return [self._texts(prompt, found) for prompt, found in zip(prompts, sampled, strict=True)]
 
-    def _encode(self, questions: Sequence[Question]) -> tuple[list[str], dict[str, torch.Tensor]]:
-        """Prompts, and the left-padded batch that the model takes, on its device."""
-        prompts = [render_prompt(self.loaded, question.question) for question in questions]
-        images = [open_image(self.image_root / question.image_path) for question in questions]
-        batch = self.loaded.encode(prompts, images)
+    def _encode(self, queries: Sequence[Query], prompts: Sequence[str], decoding: Decoding) -> dict[str, torch.Tensor]:
+        """The left-padded batch that the model takes, on its device."""
+        batch = self.loaded.encode(prompts, [query.image for query in queries])
         longest = int(batch["attention_mask"].sum(1).argmax())
         length = batch["input_ids"].shape[1]
-        if length + self.max_new_tokens > self.loaded.context_length:
+        if length + decoding.max_new_tokens > self.loaded.context_length:
             raise PerpoError(
-                f"{length} tokens of image and prompt and {self.max_new_tokens} of an answer exceed the model's "
-                f"context of {self.loaded.context_length}: {questions[longest].question!r:.80}",
+                f"{length} tokens of image and prompt and {decoding.max_new_tokens} of an answer exceed the model's "
+                f"context of {self.loaded.context_length}: {queries[longest].question!r:.80}",
                 "leave that question out, or give a smaller --max_new_tokens; nothing is ever cut silently",
             )
         model = self.loaded.model
-        return prompts, dict(batch.to(model.device, model.dtype))
+        return dict(batch.to(model.device, model.dtype))
 
-    def _texts(self, prompt: str, candidates: Sequence[Candidate]) -> list[Answer]:
+    def _without_logp(self, prompt: str, ids: list[int]) -> Answer:
+        said = self.loaded.answer_text(ids)
+        truncated = not ids or ids[-1] not in self.loaded.end_ids
+        return Answer(self._trimmed(said), truncated, None, opened_thought(prompt), said, len(ids))
+
+    def _with_logps(self, prompt: str, candidates: Sequence[Candidate]) -> list[Answer]:
         loaded = self.loaded
-        # What spells a control token would be refused when it is trained on.
-        texts = [loaded.without_control_tokens(loaded.answer_text(c.token_ids)).strip() for c in candidates]
-        ends = [[loaded.end_id] * (not c.truncated) for c in candidates]
+        said = [loaded.answer_text(c.token_ids) for c in candidates]
+        texts = [self._trimmed(each) for each in said]
+        logps = [
+            c.logp if ids is not None and c.token_ids == [*ids, *[loaded.end_id] * (not c.truncated)] else None
+            for c, ids in zip(candidates, self._again(prompt, texts), strict=True)
+        ]
         opened = opened_thought(prompt)
         return [
-            Answer(text, c.truncated, c.logp if ids is not None and c.token_ids == [*ids, *end] else None, opened)
-            for text, c, ids, end in zip(texts, candidates, self._again(prompt, texts), ends, strict=True)
+            Answer(text, c.truncated, logp, opened, whole, len(c.token_ids))
+            for text, c, logp, whole in zip(texts, candidates, logps, said, strict=True)
         ]
+
+    def _trimmed(self, said: str) -> str:
+        """A text without what spells a control token: it would be refused when it is trained on."""
+        return self.loaded.without_control_tokens(said).strip()
 
     def _again(self, prompt: str, texts: Sequence[str]) -> list[list[int] | None]:
         """The tokens that training would make of answers' texts, without an end; None where it could not."""
@@ -113,3 +158,9 @@ class HfSampler:
             return list(answers_token_ids(self.loaded, prompt, texts, end=False))
         except PerpoError:  # one of the texts joins with the prompt
             return [None] if len(texts) == 1 else [again for text in texts for again in self._again(prompt, [text])]
+
+
+def load_hf(model: str, adapter: str | None, *, dtype: DType | None, device: str | None) -> HfEngine:
+    """Load a Hugging Face model as an engine; the arguments are those of `perpo.engines.choice.load_engine`."""
+    chosen = chosen_dtype(dtype, device)
+    return HfEngine(loaded=load_model(model, adapter, dtype=chosen, device=device), dtype=chosen)

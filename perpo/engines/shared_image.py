@@ -1,4 +1,4 @@
-"""Greedy answers to many questions about few images, each image read once; and drawn answers.
+"""Greedy answers to many questions about few images, each image read once.
 
 What stands before the question (system text, image tokens) is the same for every question about an
 image. It is run once per image, its keys and values are repeated for the image's questions, and
@@ -8,17 +8,14 @@ positions in another way, `generate` is given everything.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 
-from perpo.engines.decoding import question_uniforms, sample_candidates
 from perpo.errors import PerpoError
 from perpo.models.loaded import LoadedModel
 from perpo.models.prefix import base_model, longest_shared
@@ -65,43 +62,6 @@ def answer(
     cache.batch_select_indices(repeat)
     out = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, **settings)
     return [_until_end(row, loaded.end_ids) for row in out[:, ids.shape[1] :].tolist()]
-
-
-@torch.inference_mode()
-def sample(
-    loaded: LoadedModel,
-    prompts: Sequence[str],
-    images: Sequence[Image.Image],
-    names: Sequence[str],
-    settings: Mapping[str, Any],
-) -> list[list[int]]:
-    """Draw one answer to each prompt; it depends on the name and the seed, not on the batch.
-
-    Args:
-        loaded: As for `answer`.
-        prompts: B rendered prompts with one image placeholder each.
-        images: (B,) the image of each.
-        names: (B,) what each prompt's random numbers come from, together with the seed.
-        settings: max_new_tokens, temperature, top_p and seed.
-
-    Returns:
-        The tokens of each answer, its end token included where it was reached.
-
-    Raises:
-        PerpoError: As for `answer`.
-    """
-    inputs = _encoded(loaded, prompts, images, settings["max_new_tokens"])
-    places = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") for name in names]
-    uniforms = [question_uniforms(settings["seed"], place, 1, settings["max_new_tokens"]) for place in places]
-    drawn = sample_candidates(
-        loaded.model,
-        inputs,
-        torch.from_numpy(np.stack(uniforms)),
-        temperature=settings["temperature"],
-        top_p=settings["top_p"],
-        end_ids=loaded.end_ids,
-    )
-    return [candidates[0].token_ids for candidates in drawn]
 
 
 def _heads_are_alike(loaded: LoadedModel) -> bool:

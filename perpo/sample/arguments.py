@@ -8,6 +8,7 @@ from typing import Any, Literal
 from perpo.boxes import Frame, Order, Scale
 from perpo.common.arguments import arg
 from perpo.common.numbers import Count, Seed64, Share, ShareAboveZero, ZeroOrMore, check_numbers
+from perpo.engines.base import Decoding
 from perpo.errors import PerpoError
 
 
@@ -47,21 +48,38 @@ class SampleArguments:
     )
     device: str | None = arg(None, "such as cpu or cuda:0; by default a GPU where there is one")
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """Refuse values that no run could use.
 
         Raises:
             PerpoError: A value is out of its range, or two contradict each other.
         """
         check_numbers(self)
+        decoding = self.decoding
         for part in ("box_scale", "box_order", "box_frame", "truth_scale", "truth_order", "truth_frame"):
             if getattr(self, part) is not None and self.reward == "edit":
                 raise PerpoError(f"--reward edit has no use for --{part}", f"leave --{part} out, or choose iou")
-        if self.temperature == 0 and (self.num_candidates > 1 or self.top_p < 1):
+        if decoding.temperature == 0 and (decoding.num_candidates > 1 or decoding.top_p < 1):
             raise PerpoError(
                 "--temperature 0 gives the same answer every time, so there is nothing to draw",
                 "give --num_candidates 1 and no --top_p, or a temperature above 0",
             )
+
+    @property
+    def decoding(self) -> Decoding:
+        """How tokens are chosen."""
+        return Decoding(
+            max_new_tokens=self.max_new_tokens,
+            num_candidates=self.num_candidates,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+        )
+
+    @property
+    def box_parts(self) -> dict[str, Any]:
+        """What is declared of how answers write boxes; None is nothing."""
+        return {"scale": self.box_scale, "order": self.box_order, "frame": self.box_frame}
 
     @property
     def truth_parts(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ imported until then.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -14,33 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.boxes import BoxFormat, box_problem, declared, parse_box, same_box
-from perpo.boxes.readings import Answered, other_reading
 from perpo.common.files import check_writable
 from perpo.common.journal import Journal
 from perpo.common.progress import progress
 from perpo.common.redact import without_secrets
-from perpo.data import (
-    PreferenceRecord,
-    Question,
-    check_images,
-    image_root_of,
-    read_questions,
-    write_jsonl,
-)
+from perpo.data import Question, image_root_of, read_questions, write_jsonl
 from perpo.data.images import PICTURES_VERSION
-from perpo.data.truths import check_formats, format_fields, row_format, says_format
+from perpo.engines.base import Answer, Decoding, Engine, EngineInfo, ask
+from perpo.engines.choice import load_engine
 from perpo.errors import PerpoError
-from perpo.models.answer_format import answer_format, usual_resize
-from perpo.models.checkpoints import adapter_digest, grounding_prompt, refused_pictures
-from perpo.rewards import RewardFunction, check_truths, load_reward, score
-from perpo.rewards.asked import Asked, asked_of
-from perpo.sample.candidates import AnswerSet, Summary, summarise
+from perpo.models.checkpoints import adapter_digest, grounding_prompt
+from perpo.rewards.asked import Asked, QuestionSet, read_asked
+from perpo.sample.candidates import Summary, summarise
+from perpo.sample.records import filtered, misread, record_of, rewarded
 
 if TYPE_CHECKING:
-    from perpo.engines.base import Answer
-    from perpo.engines.hf import HfSampler
-    from perpo.models.loaded import LoadedModel
     from perpo.sample.arguments import SampleArguments
 
 TINY_QUESTIONS = 500
@@ -66,22 +53,6 @@ class SamplingRun:
     warning: str | None = None
 
 
-@dataclass(frozen=True)
-class _Job:
-    """The checked input of a run; `questions` are all of the file's, `asked` the first `--limit`.
-
-    `answer_format` is None where it is not known how the model writes boxes, and none are asked for; `truth_format`
-    is what truths are like whose row does not say it, and None where truths are no boxes.
-    """
-
-    questions: list[Question]
-    asked: list[Asked]
-    image_root: Path
-    answer_format: BoxFormat | None
-    truth_format: BoxFormat | None
-    reward: RewardFunction
-
-
 def run_sampling(args: SampleArguments) -> SamplingRun:
     """Sample candidates for every question, reward and filter them, and write preference records.
 
@@ -101,39 +72,39 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
         PerpoError: Bad arguments, questions, images, reward or model; before the model is loaded
             where it can be known then. Or the filters leave no question.
     """
-    args.check()
     output = Path(args.output)
     journal_path = output.with_name(f"{output.name}.journal")
     _check_output(output, journal_path)
-    job = _prepare(args, output)
-
-    from perpo.engines.hf import HfSampler
-    from perpo.models.loading import chosen_dtype, load_model
-
-    dtype = chosen_dtype(args.dtype, args.device)
-    loaded = load_model(args.model, args.adapter, dtype=dtype, device=args.device)
-    sampler = HfSampler(
-        loaded=loaded,
-        image_root=job.image_root,
-        num_candidates=args.num_candidates,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        seed=args.seed,
-        max_new_tokens=args.max_new_tokens,
+    if args.adapter is not None:
+        adapter_digest(args.adapter)
+    questions = read_asked(
+        args.model,
+        args.reward,
+        lambda: _read(args, output),
+        answer_parts=args.box_parts,
+        truth_parts=args.truth_parts,
+        limit=args.limit,
     )
-    sampler.check_context([asked.question for asked in job.asked])
-    provenance = _provenance(args, loaded, dtype)
-    with Journal(journal_path, _journal_key(args, job, provenance)) as journal:
-        _sample_missing(journal, job, sampler, args.batch_size, by_batch=dtype != "float32")
+    engine = load_engine(args.model, args.adapter, dtype=args.dtype, device=args.device)
+    engine.check(questions.questions, questions.image_root, args.decoding)
+    return _sample(args, questions, engine, journal_path)
+
+
+def _sample(args: SampleArguments, questions: QuestionSet, engine: Engine, journal_path: Path) -> SamplingRun:
+    """Ask an engine what the journal lacks, and make records of the answers."""
+    output, info = Path(args.output), engine.info
+    provenance = _provenance(args.decoding, info)
+    with Journal(journal_path, _journal_key(args, questions, provenance)) as journal:
+        _sample_missing(journal, questions, engine, args)
         rows = journal.done()
-    answered = [rows[index] for index in range(len(job.asked))]
-    sets = [_rewarded(job, row) for row in answered]
-    kept = _filtered(sets, args)
-    batched = {index: {} if dtype == "float32" else {"batch_size": rows[index]["batch_size"]} for index in rows}
-    records = [_record(job, answers, args.reward, provenance | batched[answers.id]) for answers in kept]
+    answered = [rows[index] for index in range(len(questions.asked))]
+    sets = [rewarded(questions, row) for row in answered]
+    kept = filtered(sets, args)
+    batched = {index: {"batch_size": rows[index]["batch_size"]} if info.by_batch else {} for index in rows}
+    records = [record_of(questions, answers, provenance | batched[answers.id]) for answers in kept]
     write_jsonl(output, records)
     ranks = any(answers.margin() > 0 for answers in kept)
-    return SamplingRun(output, job.image_root, summarise(sets, len(kept)), ranks, _misread(job, answered))
+    return SamplingRun(output, questions.image_root, summarise(sets, len(kept)), ranks, misread(questions, answered))
 
 
 def _check_output(output: Path, journal_path: Path) -> None:
@@ -146,27 +117,6 @@ def _check_output(output: Path, journal_path: Path) -> None:
             f"{output} exists, and there is no journal beside it to continue from",
             "choose another --output, or move that file away",
         )
-
-
-def _prepare(args: SampleArguments, output: Path) -> _Job:
-    """Check and read everything but the model's weights."""
-    given = args.truth_parts
-    are_boxes = args.reward == "iou" or any(given.values())
-    answers = answer_format(args.model, args.box_scale, args.box_order, args.box_frame, are_boxes=are_boxes)
-    if args.adapter is not None:
-        adapter_digest(args.adapter)
-    truths = declared(answers, **given)
-    reward = load_reward(args.reward, answers, truths)
-    questions, image_root = _read(args, output)
-    if args.reward != "edit" and answers is not None:
-        are_boxes = are_boxes or all(says_format(vars(question)) for question in questions)
-    wanted = questions[: args.limit]
-    if truths is not None and are_boxes:
-        check_formats(wanted, truths, given, usual_resize(args.model))
-    check_images(wanted, image_root, refused_pictures(args.model))
-    asked = asked_of(wanted, image_root)
-    check_truths(reward, (each.sample for each in asked), truths if are_boxes else None, answers)
-    return _Job(questions, asked, image_root, answers, truths if are_boxes else None, reward)
 
 
 def _read(args: SampleArguments, output: Path) -> tuple[list[Question], Path]:
@@ -184,36 +134,36 @@ def _read(args: SampleArguments, output: Path) -> tuple[list[Question], Path]:
     return read_questions(write_questions(folder, images=_TINY_IMAGES))[:TINY_QUESTIONS], folder
 
 
-def _provenance(args: SampleArguments, loaded: LoadedModel, dtype: str) -> dict[str, Any]:
-    """How the answers are made; goes into every record, in half precision with the size of its batch."""
+def _provenance(decoding: Decoding, info: EngineInfo) -> dict[str, Any]:
+    """How the answers are made; goes into every record, with the size of its batch where that matters."""
     return {
-        "engine": "hf",
-        "temperature": args.temperature,
-        "top_p": args.top_p,
-        "seed": args.seed,
-        "max_new_tokens": args.max_new_tokens,
-        "model": without_secrets(loaded.name),
-        "dtype": dtype,
-        "weights_sha256": loaded.weights_sha256,
-        "adapter_sha256": loaded.adapter_sha256,
+        "engine": info.name,
+        "temperature": decoding.temperature,
+        "top_p": decoding.top_p,
+        "seed": decoding.seed,
+        "max_new_tokens": decoding.max_new_tokens,
+        "model": without_secrets(info.model),
+        "dtype": info.dtype,
+        "weights_sha256": info.weights_sha256,
+        "adapter_sha256": info.adapter_sha256,
     }
 
 
-def _journal_key(args: SampleArguments, job: _Job, provenance: dict[str, Any]) -> str:
+def _journal_key(args: SampleArguments, questions: QuestionSet, provenance: dict[str, Any]) -> str:
     """SHA-256 of all that sampled answers depend on, but for the images: each row says what it saw."""
     content = {
         # The name does not matter, for the weights have a digest.
         "provenance": {name: value for name, value in provenance.items() if name != "model"},
         "pictures": PICTURES_VERSION,
         "num_candidates": args.num_candidates,
-        "questions": [(question.image_path, question.question) for question in job.questions],
+        "questions": [(question.image_path, question.question) for question in questions.of_file],
         # Which tokens an answer's text holds: see perpo.models.control_tokens. Rows say what thought a prompt opened.
         "texts": "marks kept, thoughts opened",
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sample_missing(journal: Journal, job: _Job, sampler: HfSampler, batch_size: int, *, by_batch: bool) -> None:
+def _sample_missing(journal: Journal, questions: QuestionSet, engine: Engine, args: SampleArguments) -> None:
     """Sample what the journal lacks.
 
     Batches always begin at the same questions, and one that is partly there is done again whole, so
@@ -221,31 +171,35 @@ def _sample_missing(journal: Journal, job: _Job, sampler: HfSampler, batch_size:
 
     Args:
         journal: The answers so far.
-        job: What is asked.
-        sampler: What answers.
-        batch_size: Questions per batch.
-        by_batch: Whether an answer depends on its batch: then only those of the same batches count, and no larger
+        questions: What is asked.
+        engine: What answers. If an answer depends on its batch, only those of the same batches count, and no larger
             part is tried than memory had room for before.
+        args: Questions per batch, and how tokens are chosen.
     """
     from perpo.engines.batches import BatchLimit
 
-    rows = journal.done()
-    indices = range(len(job.asked))
+    rows, asked = journal.done(), questions.asked
+    batch_size, by_batch = args.batch_size, engine.info.by_batch
+    indices = range(len(asked))
     batches = [indices[start : start + batch_size] for start in indices[::batch_size]]
-    done = {k for k in indices if k in rows and rows[k]["image_sha256"] == job.asked[k].image_sha256}
+    done = {k for k in indices if k in rows and rows[k]["image_sha256"] == asked[k].image_sha256}
     if by_batch:
         done = {k for batch in batches for k in batch if k in done and rows[k].get("batch") == _ends(batch)}
+
+    def answers(part: Sequence[tuple[int, Question]]) -> list[list[Answer]]:
+        return ask(engine, part, questions.image_root, args.decoding)
+
     limit = BatchLimit(min([batch_size, *(rows[k]["batch_limit"] for k in done if by_batch)]))
     with progress(len(indices), "sampling", initial=len(done)) as advance:
         for batch in batches:
             missing = len(set(batch) - done)
             if not missing:
                 continue
-            numbered = [(index, job.asked[index].question) for index in batch]
-            for part, found in limit.run(numbered, sampler.answers):
+            numbered = [(index, asked[index].question) for index in batch]
+            for part, found in limit.run(numbered, answers):
                 how = {"batch": _ends(batch), "batch_size": len(part), "batch_limit": limit.size}
                 answered = zip(part, found, strict=True)
-                journal.append(_row(index, job, answers) | how for (index, _), answers in answered)
+                journal.append(_row(index, asked[index], said) | how for (index, _), said in answered)
             advance(missing)
 
 
@@ -253,85 +207,13 @@ def _ends(batch: range) -> list[int]:
     return [batch.start, batch.stop]
 
 
-def _row(index: int, job: _Job, answers: Sequence[Answer]) -> dict[str, Any]:
+def _row(index: int, asked: Asked, answers: Sequence[Answer]) -> dict[str, Any]:
     """What the journal keeps of a question."""
     return {
         "id": index,
-        "image_sha256": job.asked[index].image_sha256,
+        "image_sha256": asked.image_sha256,
         "opened": answers[0].opened,
         "answers": [answer.text for answer in answers],
         "truncated": [answer.truncated for answer in answers],
         "reference_logps": [answer.logp for answer in answers],
     }
-
-
-def _rewarded(job: _Job, row: dict[str, Any]) -> AnswerSet:
-    """A row of the journal with its rewards."""
-    sample = job.asked[row["id"]].sample
-    scored = [score(job.reward, row["opened"] + answer, sample["answer"], sample) for answer in row["answers"]]
-    return AnswerSet(
-        id=row["id"],
-        answers=row["answers"],
-        rewards=[s.reward for s in scored],
-        readable=[s.readable for s in scored],
-        truncated=row["truncated"],
-        reference_logps=row["reference_logps"],
-    )
-
-
-def _filtered(sets: Sequence[AnswerSet], args: SampleArguments) -> list[AnswerSet]:
-    """The answers that become records.
-
-    Raises:
-        PerpoError: None do.
-    """
-    kept = [answers for answers in sets if answers.margin() >= args.min_margin]
-    if not kept:
-        best = max(answers.margin() for answers in sets)
-        raise PerpoError(
-            f"no question has a margin of {args.min_margin} between its best and worst finished answers; "
-            f"the largest is {best:.3f}",
-            "run the same command with a smaller --min_margin: what was sampled is kept",
-        )
-    return [answers.distinct() for answers in kept] if args.duplicates == "drop" else kept
-
-
-def _misread(job: _Job, rows: Sequence[dict[str, Any]]) -> str | None:
-    """What the first answer to each question says of how boxes are written; see `perpo.boxes.readings`."""
-    if job.answer_format is None or job.truth_format is None:
-        return None
-    found = []
-    for row in rows:
-        asked = job.asked[row["id"]]
-        truth = parse_box(asked.question.answer, row_format(vars(asked.question), job.truth_format), asked.image_size)
-        if truth is not None:
-            found.append(Answered(row["opened"] + row["answers"][0], truth, asked.image_size))
-    return other_reading(found, job.answer_format)
-
-
-def _is_text(job: _Job, asked: Asked) -> bool:
-    """Whether a truth that nobody declares to be a box is none: a reward of the user's may be about texts."""
-    if job.answer_format is None or job.truth_format is not None:
-        return False
-    return box_problem(asked.question.answer, job.answer_format, asked.image_size) is not None
-
-
-def _record(job: _Job, answers: AnswerSet, reward: str, provenance: dict[str, Any]) -> PreferenceRecord:
-    asked = job.asked[answers.id]
-    question, size = asked.question, asked.image_size
-    # A record speaks of one way to write boxes, which is the model's.
-    said = format_fields(job.answer_format)
-    if job.truth_format is not None and job.answer_format is not None:
-        truth = same_box(question.answer, row_format(vars(question), job.truth_format), job.answer_format, size)
-        question = dataclasses.replace(question, answer=truth)
-    if reward == "edit" or _is_text(job, asked):
-        said = {name: value if name == "box_frame" else None for name, value in said.items()}
-    return PreferenceRecord(
-        **vars(question) | said,
-        answers_gen=answers.answers,
-        rewards=answers.rewards,
-        reward_name=reward,
-        truncated=answers.truncated,
-        reference_logps=answers.reference_logps,
-        sampling=provenance,
-    )

@@ -54,6 +54,7 @@ from perpo.models.loading import chosen_dtype
 from perpo.models.prefix import base_model
 from perpo.records.provenance import code_version, hardware, package_versions, peak_memory
 from perpo.records.training_record import FILE_NAME, LOG_NAME, SCHEMA_VERSION, filled, read_record, write_record
+from perpo.rewards.asked import QuestionSet
 from perpo.train.arguments import TrainArguments
 from perpo.train.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.train.distributed import deepspeed_config, processes
@@ -69,8 +70,9 @@ from perpo.train.resuming import Start, check_same_images, find_start, step_of
 from perpo.train.samplers import check_sampler
 from perpo.train.termination import Termination
 from perpo.train.trainer import PreferenceTrainer
+from perpo.train.watching.policy_engine import policy_engine
 from perpo.train.watching.probe import Probe
-from perpo.train.watching.validation import HeldOut, Validation, read_held_out
+from perpo.train.watching.validation import Validation, read_held_out
 
 
 def train(args: TrainArguments) -> Path:
@@ -222,7 +224,7 @@ def _watchers(
     record: dict[str, Any],
     start: Start,
     choices: Sequence[Choice],
-    held_out: HeldOut | None,
+    held_out: QuestionSet | None,
     stack: ExitStack,
 ) -> Iterator[TrainerCallback]:
     """What needs the trainer: TensorBoard or W&B, the probe, validation."""
@@ -237,7 +239,7 @@ def _watchers(
         earlier = start.checkpoint and start.checkpoint.parent
         yield Probe(trainer, choices, args.probe_lists, record, earlier)
     if held_out is not None:
-        yield Validation(args, held_out, trainer, record, start.checkpoint)
+        yield Validation(args, held_out, policy_engine(trainer), trainer, record, start.checkpoint)
 
 
 def _push(args: TrainArguments) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from perpo.engines.base import Decoding
 from perpo.engines.shared_image import answer
 from perpo.errors import PerpoError
 from perpo.models.loaded import LoadedModel, render_prompt
@@ -134,7 +135,7 @@ def test_batch_size_and_shared_images_change_no_answer(checkpoint, columns) -> N
     assert len(shown) == (4 if "image_sha256" in columns else DOCS)  # in one batch of all
     ((request, response), *_), *_ = model.stream(requests("t", doc_to_visual)[3:4])
     assert request.doc_id == 3
-    assert response.prompt == render_prompt(model.loaded, QUESTIONS[3])
+    assert response.prompt == render_prompt(model.engine.loaded, QUESTIONS[3])
     assert response.latency_ms > 0
 
 
@@ -152,13 +153,13 @@ def test_a_failure_is_an_error_not_an_empty_answer(checkpoint) -> None:
 
 def test_how_answers_end(checkpoint, monkeypatch) -> None:
     model = model_with_docs(checkpoint, 16, {"picture": list(range(DOCS))})
-    tokenizer = model.loaded.tokenizer
+    tokenizer = model.engine.loaded.tokenizer
     said = [tokenizer("0.10, 0.20").input_ids, [*tokenizer("0.10").input_ids, 2], [2]]
 
     def scripted(loaded, prompts, *rest) -> list[list[int]]:
         return [said[len(prompt) % 3] for prompt in prompts]
 
-    monkeypatch.setattr("perpo_eval.engines.lmms_model.answer", scripted)
+    monkeypatch.setattr("perpo.engines.hf.answer", scripted)
 
     def run(until) -> dict[str, tuple[str, int]]:
         settings = {"max_new_tokens": 9, "until": until}
@@ -172,7 +173,7 @@ def test_how_answers_end(checkpoint, monkeypatch) -> None:
 
 def test_settings_of_other_tasks() -> None:
     """lmms-eval's tasks write greedy decoding in several ways; what is not known is refused, not ignored."""
-    greedy = {"max_new_tokens": 16, "do_sample": False}
+    greedy = Decoding(max_new_tokens=16, temperature=0, logps=False)
     given = {
         "max_new_tokens": 16,
         "temperature": 0,
@@ -182,8 +183,8 @@ def test_settings_of_other_tasks() -> None:
         "until": ["\n\n"],
     }
     assert _settings(json.dumps(given)) == (greedy, ["\n\n"])
-    assert _settings("{}") == ({"max_new_tokens": 256, "do_sample": False}, [])
-    drawn = {"max_new_tokens": 256, "do_sample": True, "temperature": 0.7, "top_p": 1.0, "seed": 0}
+    assert _settings("{}") == (Decoding(max_new_tokens=256, temperature=0, logps=False), [])
+    drawn = Decoding(max_new_tokens=256, temperature=0.7, top_p=1.0, seed=0, logps=False)
     assert _settings('{"do_sample": true, "temperature": 0.7}') == (drawn, [])
     with pytest.raises(PerpoError, match="hold penalty"):
         _settings('{"penalty": 2}')

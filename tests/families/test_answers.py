@@ -9,8 +9,9 @@ from PIL import Image
 
 from perpo.data import Question
 from perpo.data.placeholders import is_media_mark
+from perpo.engines.base import Decoding, ask
 from perpo.engines.decoding import question_uniforms, sample_candidates
-from perpo.engines.hf import HfSampler
+from perpo.engines.hf import HfEngine
 from perpo.engines.shared_image import answer
 from perpo.errors import PerpoError
 from perpo.models.loaded import answers_token_ids, render_prompt
@@ -65,11 +66,12 @@ def test_the_sampler_s_texts_have_the_log_probs_that_training_will_use(loaded, p
     likely = torch.zeros(loaded.model.get_output_embeddings().out_features)
     likely[pieces] = 20.0  # of which texts are made that are cut into the same tokens again
     loaded.model.get_output_embeddings().register_forward_hook(lambda module, inputs, logits: logits + likely)
-    settings = {"num_candidates": 40, "temperature": 2.0, "top_p": 1.0, "seed": 0, "max_new_tokens": STEPS}
-    sampler = HfSampler(loaded=loaded, image_root=tmp_path, **settings)
-    sampler.check_context(asked)
+    decoding = Decoding(num_candidates=40, temperature=2.0, max_new_tokens=STEPS)
+    engine = HfEngine(loaded=loaded, dtype="float32")
+    engine.check(asked, tmp_path, decoding)
     compared = 0
-    for question, picture, found in zip(questions, pictures, sampler.answers(list(enumerate(asked))), strict=True):
+    answers = ask(engine, list(enumerate(asked)), tmp_path, decoding)
+    for question, picture, found in zip(questions, pictures, answers, strict=True):
         prompt = render_prompt(loaded, question)
         usable = [each for each in found if each.logp is not None]
         ids = [answers_token_ids(loaded, prompt, [each.text], end=not each.truncated)[0] for each in usable]

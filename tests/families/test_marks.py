@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from perpo.data import PreferenceRecord, Question
-from perpo.engines.hf import HfSampler
+from perpo.engines.base import Decoding, ask
+from perpo.engines.hf import HfEngine
 from perpo.errors import PerpoError
 from perpo.losses import sft_loss
 from perpo.models.loaded import answers_token_ids, render_prompt
@@ -30,10 +31,9 @@ def test_what_steers_is_left_out_of_answers_and_refused_in_texts(loaded):
     named = {tokenizer.bos_token_id, tokenizer.pad_token_id, loaded.processor.image_token_id, *loaded.end_ids}
     assert named <= set(steering)
     assert not {"<ref>", "<box>", "</box>", "<|box_start|>", "<|object_ref_end|>"} & set(steering.values())
-    settings = {"num_candidates": 1, "temperature": 0.0, "top_p": 1.0, "seed": 0, "max_new_tokens": 4}
     truth = Question(image_path="0.png", question="where?", answer=f"here{tokenizer.pad_token}", image_id=0)
     with pytest.raises(PerpoError, match=r"question 1: its answer holds <"):
-        HfSampler(loaded=loaded, image_root=Path(), **settings).check_context([truth])
+        HfEngine(loaded=loaded, dtype="float32").check([truth], Path(), Decoding(max_new_tokens=4))
     here = tokenizer("here", add_special_tokens=False).input_ids
     for number, text in steering.items():
         assert loaded.answer_text([*here, number, *here, tokenizer.eos_token_id]) == "herehere"
@@ -56,9 +56,9 @@ def test_a_sampled_answer_with_marks_is_trained_on_as_it_was_sampled(checkpoints
     likely = torch.zeros(loaded.model.get_output_embeddings().out_features)
     likely[pieces] = 60.0  # above all others, and drawn alike at this temperature
     loaded.model.get_output_embeddings().bias = torch.nn.Parameter(likely)
-    settings = {"num_candidates": 24, "temperature": 3.0, "top_p": 1.0, "seed": 0, "max_new_tokens": 24}
+    decoding = Decoding(num_candidates=24, temperature=3.0, max_new_tokens=24)
     asked = Question(image_path="0.png", question="where?", answer="", image_id=0)
-    (answers,) = HfSampler(loaded=loaded, image_root=tmp_path, **settings).answers([(0, asked)])
+    (answers,) = ask(HfEngine(loaded=loaded, dtype="float32"), [(0, asked)], tmp_path, decoding)
     finished = [each for each in answers if not each.truncated and each.text]
     assert all(each.logp is not None for each in finished)
     assert sum("box" in each.text for each in finished) > 3

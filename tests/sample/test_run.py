@@ -14,6 +14,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +29,7 @@ from perpo.cli.train import main as train_main
 from perpo.common.arguments import parse_arguments
 from perpo.data import read_preferences
 from perpo.engines.base import Answer
-from perpo.engines.hf import HfSampler
+from perpo.engines.hf import HfEngine
 from perpo.errors import PerpoError
 from perpo.models.loaded import answers_token_ids, render_prompt
 from perpo.models.loading import load_model
@@ -118,7 +119,7 @@ def scripted(monkeypatch):
     """Let the model say what the test wants: a function from a question's index to its answers."""
 
     def script(say):
-        monkeypatch.setattr(HfSampler, "answers", lambda self, numbered: [say(index) for index, _ in numbered])
+        monkeypatch.setattr(HfEngine, "answers", lambda self, queries, _: [say(query.draw) for query in queries])
 
     return script
 
@@ -494,11 +495,11 @@ def test_in_half_precision_answers_of_other_batches_are_made_again(folder, check
     expected = sample(whole).read_bytes()
     batches = {record["image_id"]: record["sampling"]["batch_size"] for record in records(folder / "whole.jsonl")}
     assert batches == {index: min(2, QUESTIONS - index // 2 * 2) for index in range(QUESTIONS)}
-    asked, answers = [], HfSampler.answers
+    asked, answers = [], HfEngine.answers
     monkeypatch.setattr(
-        HfSampler,
+        HfEngine,
         "answers",
-        lambda self, numbered: (asked.append([k for k, _ in numbered]), answers(self, numbered))[1],
+        lambda self, queries, how: (asked.append([query.draw for query in queries]), answers(self, queries, how))[1],
     )
     cut = arguments(folder, checkpoint, output=str(folder / "cut.jsonl"), dtype="bfloat16", batch_size=3, limit=5)
     sample(cut)
@@ -515,15 +516,15 @@ def test_in_half_precision_answers_of_other_batches_are_made_again(folder, check
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_batch_that_does_not_fit_the_memory_is_halved(folder, checkpoint, dtype, monkeypatch):
     plain = records(sample(arguments(folder, checkpoint, output=str(folder / "two.jsonl"), dtype=dtype, batch_size=2)))
-    asked, answers = [], HfSampler.answers
+    asked, answers = [], HfEngine.answers
 
-    def small(self, numbered):
-        asked.append(len(numbered))
-        if len(numbered) > 2:
+    def small(self, queries, decoding):
+        asked.append(len(queries))
+        if len(queries) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return answers(self, numbered)
+        return answers(self, queries, decoding)
 
-    monkeypatch.setattr(HfSampler, "answers", small)
+    monkeypatch.setattr(HfEngine, "answers", small)
     args = arguments(folder, checkpoint, output=str(folder / "four.jsonl"), dtype=dtype, batch_size=4)
     found = records(sample(args))
     assert asked == [4, 2, 2] + [2] * ((QUESTIONS - 4) // 2) + [1] * (QUESTIONS % 2)
@@ -575,17 +576,17 @@ STOPPING = """
 import sys
 from perpo.cli.sample import main
 from perpo.errors import PerpoError
-from perpo.engines.hf import HfSampler
+from perpo.engines.hf import HfEngine
 
 stop_at, *words = sys.argv[1:]
-answers = HfSampler.answers
+answers = HfEngine.answers
 
-def stopping(self, numbered):
-    if int(stop_at) in dict(numbered):
+def stopping(self, queries, decoding):
+    if int(stop_at) in [query.draw for query in queries]:
         open("pipe").read()  # until the writer goes away
-    return answers(self, numbered)
+    return answers(self, queries, decoding)
 
-HfSampler.answers = stopping
+HfEngine.answers = stopping
 main(words)
 """
 
@@ -634,15 +635,15 @@ def test_ctrl_c_keeps_what_is_done(folder, checkpoint, monkeypatch, capsys):
     args = arguments(folder, checkpoint)
     expected = sample(args).read_bytes()
     args.output = str(folder / "cut.jsonl")
-    answers = HfSampler.answers
+    answers = HfEngine.answers
 
-    def interrupted(self, numbered):
-        if numbered[0][0] == 3:
+    def interrupted(self, queries, decoding):
+        if queries[0].draw == 3:
             signal.raise_signal(signal.SIGINT)
-        return answers(self, numbered)
+        return answers(self, queries, decoding)
 
     with monkeypatch.context() as patch:
-        patch.setattr(HfSampler, "answers", interrupted)
+        patch.setattr(HfEngine, "answers", interrupted)
         assert main(words(args)) == 130
     err = capsys.readouterr().err
     assert "run the same command again" in err
@@ -688,9 +689,11 @@ def test_a_batch_that_is_partly_in_the_journal_is_done_again_whole(folder, check
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(lines[:6]))  # the head, one whole batch and two thirds of the next
     batches = []
-    answers = HfSampler.answers
+    answers = HfEngine.answers
     monkeypatch.setattr(
-        HfSampler, "answers", lambda self, numbered: batches.append([k for k, _ in numbered]) or answers(self, numbered)
+        HfEngine,
+        "answers",
+        lambda self, queries, how: batches.append([q.draw for q in queries]) or answers(self, queries, how),
     )
     assert sample(args).read_bytes() == expected
     assert batches == [[3, 4, 5], [6]]
@@ -702,7 +705,7 @@ def test_a_batch_that_is_partly_in_the_journal_is_done_again_whole(folder, check
 @pytest.fixture
 def no_model(monkeypatch):
     """Fail if the model's weights are read."""
-    monkeypatch.setattr("perpo.models.loading.load_model", lambda *args, **kwargs: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("perpo.engines.hf.load_hf", lambda *args, **kwargs: pytest.fail("the model was loaded"))
 
 
 def refused(capsys, args):
@@ -739,7 +742,7 @@ def refused(capsys, args):
     ],
 )
 def test_bad_arguments(folder, checkpoint, no_model, capsys, changes, message):
-    assert message in refused(capsys, arguments(folder, checkpoint, **changes))
+    assert message in refused(capsys, SimpleNamespace(**vars(arguments(folder, checkpoint)) | changes))
 
 
 def test_a_line_that_is_not_json(folder, checkpoint, no_model, capsys):
@@ -799,9 +802,11 @@ def test_the_questions_of_an_image_that_has_changed_are_asked_again(folder, chec
     noise = np.random.default_rng(9).integers(0, 255, (80, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "2.png")
     asked = []
-    answers = HfSampler.answers
+    answers = HfEngine.answers
     monkeypatch.setattr(
-        HfSampler, "answers", lambda self, numbered: asked.extend(k for k, _ in numbered) or answers(self, numbered)
+        HfEngine,
+        "answers",
+        lambda self, queries, how: asked.extend(q.draw for q in queries) or answers(self, queries, how),
     )
     after = records(sample(args))
     assert asked == [2]

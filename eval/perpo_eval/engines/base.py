@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from perpo_eval.arguments import EvalArguments
 
 
-class Engine(Protocol):
+class EvalEngine(Protocol):
     """A model that is ready to answer.
 
     Attributes:

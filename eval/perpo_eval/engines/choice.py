@@ -14,7 +14,7 @@ from perpo.models.checkpoints import (
 )
 from perpo.models.families import FAMILIES
 from perpo_eval.arguments import MOST_ERRORS
-from perpo_eval.engines.base import Engine
+from perpo_eval.engines.base import EvalEngine
 from perpo_eval.engines.lmms import given_to_model, lmms_engine, lmms_name
 from perpo_eval.engines.own import own_engine
 
@@ -65,7 +65,7 @@ def check_engine(args: EvalArguments) -> None:
             )
 
 
-def load_engine(args: EvalArguments) -> Engine:
+def load_engine(args: EvalArguments) -> EvalEngine:
     """Load what answers.
 
     Raises:

@@ -38,7 +38,7 @@ _NAMES = ("pretrained", "model", "model_version")
 
 @dataclass
 class LmmsEngine:
-    """A model of lmms-eval's; see `Engine`. It is handed a few batches at a time, so that little is lost."""
+    """A model of lmms-eval's; see `EvalEngine`. It is handed a few batches at a time, so that little is lost."""
 
     model: Any
     info: ModelInfo

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections import deque
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
@@ -17,11 +18,11 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 
 from perpo.common.progress import progress
+from perpo.engines.base import Answer, Decoding, Engine, Query
 from perpo.engines.batches import BatchLimit
-from perpo.engines.shared_image import answer, sample
+from perpo.engines.choice import load_engine
 from perpo.errors import PerpoError, placed
-from perpo.models.loaded import DType, LoadedModel, render_prompt
-from perpo.models.loading import load_model
+from perpo.models.loaded import DType
 from perpo_eval.engines.responses import Response
 
 _MAX_NEW_TOKENS = 256
@@ -40,9 +41,19 @@ class _Job:
     image: str
     settings: str
 
+    @property
+    def draw(self) -> int:
+        """What is drawn depends on the prompt and the image, not on the place among the requests."""
+        name = f"{self.prompt}\x1f{self.image}"
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+
 
 class PerpoModel(lmms):
-    """Any Hugging Face image-text-to-text model that `perpo.models.loading.load_model` takes.
+    """What `perpo.engines.choice.load_engine` gives, asked through lmms-eval's interface.
+
+    Three things stay here, for perpo's engines know nothing of lmms-eval: its requests with their stop strings, which
+    batches are made of them, and that pictures are decoded ahead in threads. The engine reads a picture once for the
+    questions about it that share a batch.
 
     An exception ends the run: no answer is ever made up. Where memory runs out, the batch is halved and tried
     again, down to one question. What is asked is answered greedily unless a task's generation_kwargs say
@@ -52,7 +63,7 @@ class PerpoModel(lmms):
         pretrained: "tiny", a directory, or a hub id.
         adapter: Directory of an adapter, or None.
         batch_size: Most questions in one batch.
-        dtype: float32, bfloat16 or float16.
+        dtype: float32, bfloat16 or float16; None for the device's own.
         device: As in torch; by default CUDA where there is one.
         max_batch_size: Of lmms-eval's interface; there is no automatic batch size, so it must be None.
     """
@@ -64,21 +75,21 @@ class PerpoModel(lmms):
         pretrained: str = "tiny",
         adapter: str | None = None,
         batch_size: int | str = 16,
-        dtype: DType = "float32",
+        dtype: DType | None = "float32",
         device: str | None = None,
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
         if max_batch_size is not None:
             raise PerpoError("the model class perpo finds no batch size of its own", "give batch_size alone")
-        self.loaded: LoadedModel = load_model(pretrained, adapter, dtype=dtype, device=device)
+        self.engine: Engine = load_engine(pretrained, adapter, dtype=dtype, device=device)
         self.batch_size = int(batch_size)
         self.limit = BatchLimit(self.batch_size)
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.loaded.model.device
+        return torch.device(self.engine.info.device or "cpu")
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answer every request, in the order of the requests.
@@ -141,11 +152,10 @@ class PerpoModel(lmms):
         for request in requests:
             *_, doc_id, task, _ = request.args
             with placed(f"{task}, row {doc_id}"):
-                prompts.append(render_prompt(self.loaded, request.args[0]))
-        lengths = [len(ids) for ids in self.loaded.token_ids(prompts)] if prompts else []
+                prompts.append(self.engine.prompt(request.args[0]))
         return [
             _Job(request, prompt, length, image_key(self, request), json.dumps(request.args[1], sort_keys=True))
-            for request, prompt, length in zip(requests, prompts, lengths, strict=True)
+            for request, prompt, length in zip(requests, prompts, self.engine.lengths(prompts), strict=True)
         ]
 
     def _batches(self, jobs: Sequence[_Job], known: Mapping[int, Response]) -> Iterator[list[_Job]]:
@@ -171,23 +181,17 @@ class PerpoModel(lmms):
             return self._answer(part, {job.image: images[job.image].result() for job in part})
 
         for part, answers in self.limit.run(batch, work):
-            limit = None if self.loaded.model.dtype == torch.float32 else self.limit.size
+            limit = self.limit.size if self.engine.info.by_batch else None
             answered = [replace(response, batch_limit=limit) for response in answers]
             yield [(job.request, response) for job, response in zip(part, answered, strict=True)]
 
     def _answer(self, batch: Sequence[_Job], images: dict[str, Image.Image]) -> list[Response]:
         start = time.perf_counter()
-        settings, stops = _settings(batch[0].settings)
-        numbers = {key: number for number, key in enumerate(images)}
-        prompts = [job.prompt for job in batch]
-        pictures, image_of = list(images.values()), [numbers[job.image] for job in batch]
-        if settings["do_sample"]:
-            names = [f"{job.prompt}\x1f{job.image}" for job in batch]
-            answers = sample(self.loaded, prompts, [pictures[k] for k in image_of], names, settings)
-        else:
-            answers = answer(self.loaded, prompts, pictures, image_of, settings)
+        decoding, stops = _settings(batch[0].settings)
+        queries = [Query(job.request.args[0], images[job.image], job.draw) for job in batch]
+        answers = self.engine.answers(queries, decoding)
         latency = 1000 * (time.perf_counter() - start) / len(batch)
-        return [self._response(job.prompt, ids, stops, latency) for job, ids in zip(batch, answers, strict=True)]
+        return [_response(job.prompt, said, stops, latency) for job, (said,) in zip(batch, answers, strict=True)]
 
     def _image(self, request: Instance) -> Image.Image:
         _, _, doc_to_visual, doc_id, task, split = request.args
@@ -198,12 +202,12 @@ class PerpoModel(lmms):
             )
         return images[0]
 
-    def _response(self, prompt: str, ids: list[int], stops: Sequence[str], latency: float) -> Response:
-        ended = bool(ids) and ids[-1] in self.loaded.end_ids
-        text = self.loaded.answer_text(ids)
-        cuts = [text.index(stop) for stop in stops if stop in text]
-        text = text[: min(cuts)] if cuts else text
-        return Response(text, prompt, len(ids), "stop" if ended or cuts else "length", latency)
+
+def _response(prompt: str, answer: Answer, stops: Sequence[str], latency: float) -> Response:
+    text = answer.text if answer.whole is None else answer.whole
+    cuts = [text.index(stop) for stop in stops if stop in text]
+    text = text[: min(cuts)] if cuts else text
+    return Response(text, prompt, answer.tokens, "stop" if cuts else answer.finish_reason, latency)
 
 
 def image_key(model: lmms, request: Instance) -> str:
@@ -213,16 +217,18 @@ def image_key(model: lmms, request: Instance) -> str:
     return docs[doc_id]["image_sha256"] if "image_sha256" in docs.column_names else f"{task}/{doc_id}"
 
 
-def _settings(text: str) -> tuple[dict[str, Any], list[str]]:
-    """A task's generation_kwargs as (settings for answering, stop strings)."""
+def _settings(text: str) -> tuple[Decoding, list[str]]:
+    """A task's generation_kwargs as (how tokens are chosen, stop strings)."""
     given = json.loads(text)
     stops = given.pop("until", None) or []
     if unknown := sorted(set(given) - _KNOWN):
         raise PerpoError(f"generation_kwargs hold {', '.join(unknown)}, which perpo does not know", "leave them out")
     if given.pop("num_beams", 1) != 1:
         raise PerpoError("generation_kwargs ask for beam search, which perpo does not offer", "set num_beams to 1")
-    settings = {"max_new_tokens": given.get("max_new_tokens", _MAX_NEW_TOKENS), "do_sample": False}
-    if given.get("do_sample", False):
-        drawn = {"temperature": given.get("temperature", 1.0), "top_p": given.get("top_p", 1.0)}
-        settings |= {"do_sample": True, "seed": given.get("seed", 0), **drawn}
-    return settings, [stops] if isinstance(stops, str) else [stop for stop in stops if stop]
+    drawn = {"temperature": 1.0} | {name: given[name] for name in ("temperature", "top_p", "seed") if name in given}
+    decoding = Decoding(
+        max_new_tokens=given.get("max_new_tokens", _MAX_NEW_TOKENS),
+        logps=False,
+        **(drawn if given.get("do_sample", False) else {}),
+    )
+    return decoding, [stops] if isinstance(stops, str) else [stop for stop in stops if stop]

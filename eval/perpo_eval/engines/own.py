@@ -1,4 +1,4 @@
-"""The project's own engine: one prefill for all questions about a picture."""
+"""Perpo's own engines (`perpo.engines.choice`) for perpo-eval, with what run records say of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BATCH_SIZE = 16
 
 @dataclass
 class OwnEngine:
-    """Our model class; see `Engine`."""
+    """Our model class around one of perpo's engines; see `EvalEngine`."""
 
     model: Any
     info: ModelInfo
@@ -36,8 +36,8 @@ class OwnEngine:
 
     @property
     def by_batch(self) -> bool:
-        """See `Engine`."""
-        return self.info.dtype != "float32"
+        """See `EvalEngine`."""
+        return self.model.engine.info.by_batch
 
     def stream(
         self, requests: Sequence[Instance], known: Mapping[int, Response] = MappingProxyType({})
@@ -55,45 +55,41 @@ def own_engine(args: EvalArguments) -> OwnEngine:
         PerpoError: It cannot be loaded.
     """
     from perpo.models.checkpoints import local_directory
-    from perpo.models.loading import chosen_dtype
     from perpo_eval.engines.lmms_model import PerpoModel
 
     name = args.model or "tiny"
-    device = args.device or _own_gpu()
-    dtype = chosen_dtype(args.dtype, device)
-    model = PerpoModel(name, args.adapter, args.batch_size or BATCH_SIZE, dtype, device)
-    loaded = model.loaded
+    model = PerpoModel(name, args.adapter, args.batch_size or BATCH_SIZE, args.dtype, args.device or _own_gpu())
+    answers = model.engine.info
     directory = local_directory(resolve_model(name))
-    image_processor = getattr(loaded.processor, "image_processor", None)
     info = ModelInfo(
         id=public_name(name),
-        family=loaded.family.model_type,
-        engine="perpo",
+        family=None if answers.family is None else answers.family.model_type,
+        engine=args.engine,
         revision=directory.name if directory.parent.name == "snapshots" else None,
-        weights_sha256=loaded.weights_sha256,
+        weights_sha256=answers.weights_sha256,
         adapter=None if args.adapter is None else public_name(args.adapter),
-        adapter_sha256=loaded.adapter_sha256,
-        processor=type(image_processor or loaded.processor).__name__,
+        adapter_sha256=answers.adapter_sha256,
+        processor=answers.processor,
         processor_sha256=files_digest(processor_files(directory)),
-        dtype=dtype,
-        attention=loaded.model.config._attn_implementation,
+        dtype=answers.dtype,
+        attention=answers.attention,
     )
     identity = {
-        "engine": "perpo",
+        "engine": info.engine,
         "weights": info.weights_sha256,
         "adapter": info.adapter_sha256,
         # How strongly its weights act.
         "adapter_config": args.adapter and files_digest([Path(args.adapter, "adapter_config.json")]),
         "processor": info.processor_sha256,
-        "dtype": dtype,
+        "dtype": info.dtype,
         "pictures": PICTURES_VERSION,
         "texts": "marks kept",  # which of an answer's tokens its text holds: see perpo.models.control_tokens
     }
-    family: Family | None
-    if loaded.family.boxes is None:  # its answers are read as the user says
-        family = family_from(args, {"model_type": loaded.family.model_type})
+    family = answers.family
+    if family is None or family.boxes is None:  # its answers are read as the user says
+        family = family_from(args, {} if family is None else {"model_type": family.model_type})
     else:
-        family = with_declared(loaded.family, scale=args.box_scale, order=args.box_order, frame=args.box_frame)
+        family = with_declared(family, scale=args.box_scale, order=args.box_order, frame=args.box_frame)
     return OwnEngine(model, info, family, identity)
 
 

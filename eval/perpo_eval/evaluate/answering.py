@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perpo.common.progress import progress
-from perpo_eval.engines.base import Engine
+from perpo_eval.engines.base import EvalEngine
 from perpo_eval.engines.responses import Response, ResponseJournal, response_key
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import TASKS_FOLDER
@@ -48,7 +48,7 @@ class World:
 
 
 def answer_all(
-    engine: Engine,
+    engine: EvalEngine,
     data: Sequence[TaskData],
     templates: dict[str, str],
     settings: dict[str, dict[str, Any]],
@@ -122,7 +122,7 @@ def _share(requests: dict[str, Instance], world: World) -> dict[str, Instance]:
     return part
 
 
-def _key(engine: Engine, request: Instance) -> str:
+def _key(engine: EvalEngine, request: Instance) -> str:
     from perpo_eval.engines.lmms_model import image_key
 
     chat = not engine.model.is_simple
@@ -133,7 +133,7 @@ def _key(engine: Engine, request: Instance) -> str:
 
 
 def make_requests(
-    engine: Engine,
+    engine: EvalEngine,
     data: Sequence[TaskData],
     templates: dict[str, str],
     settings: dict[str, dict[str, Any]],
@@ -206,7 +206,7 @@ def _quiet_lmms_eval() -> Iterator[Any]:
             ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing lmms-eval sets it
 
 
-def _warn_of_failures(engine: Engine, answers: Answers) -> None:
+def _warn_of_failures(engine: EvalEngine, answers: Answers) -> None:
     errors = [response.error for response in answers.values() if response.error is not None]
     if errors:
         print(

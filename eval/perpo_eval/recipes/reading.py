@@ -169,7 +169,6 @@ def _check(recipe: Recipe, where: str) -> None:
             )
     for experiment in sampled or [Experiment()]:
         arguments = sample_arguments(recipe, experiment, nowhere, nowhere, nowhere, None, 1)
-        arguments.check()
         load_reward(arguments.reward, boxes, boxes)
     evaluate_arguments(recipe, recipe.base, nowhere, None)
 

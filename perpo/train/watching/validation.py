@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from perpo.boxes import PARTS, declared
+from perpo.boxes import PARTS
 from perpo.common.files import recover_folder, replace_folder
 from perpo.common.redact import without_secrets
-from perpo.data import PreferenceRecord, Question, check_images, data_sha256, image_root_of, read_questions
-from perpo.data.truths import check_formats
-from perpo.engines.hf import HfSampler
+from perpo.data import PreferenceRecord, Question, data_sha256, image_root_of, read_questions
+from perpo.engines.base import Decoding, Engine, ask
 from perpo.errors import PerpoError
-from perpo.models.answer_format import answer_format, usual_resize
-from perpo.models.checkpoints import digests_of, grounding_prompt, refused_pictures
+from perpo.models.checkpoints import digests_of, grounding_prompt
 from perpo.records.training_record import Score, ValidationInfo, write_record
-from perpo.rewards import RewardFunction, check_truths, load_reward, score
-from perpo.rewards.asked import Asked, asked_of
+from perpo.rewards import score
+from perpo.rewards.asked import QuestionSet, read_asked
 from perpo.train.arguments import TrainArguments
 from perpo.train.outputs.card import write_card
 from perpo.train.resuming import BEST, best_step, step_of
+from perpo.train.watching.policy_engine import in_step
 
 if TYPE_CHECKING:
     from perpo.train.trainer import PreferenceTrainer
@@ -39,24 +33,7 @@ if TYPE_CHECKING:
 _ACCURATE = 0.5
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """The held-out questions, checked.
-
-    Attributes:
-        asked: The questions.
-        image_root: Folder that their image paths start from.
-        reward: What their answers are rewarded with.
-        reward_name: Its name.
-    """
-
-    asked: list[Asked]
-    image_root: Path
-    reward: RewardFunction
-    reward_name: str
-
-
-def read_held_out(args: TrainArguments, records: Sequence[Question]) -> HeldOut | None:
+def read_held_out(args: TrainArguments, records: Sequence[Question]) -> QuestionSet | None:
     """Read and check what validation needs, all but the model; None where there is no `eval_data`.
 
     Args:
@@ -69,20 +46,17 @@ def read_held_out(args: TrainArguments, records: Sequence[Question]) -> HeldOut 
     if args.eval_data is None:
         return None
     name = args.eval_reward or _reward_of(records)
-    given = {part: getattr(args, f"eval_truth_{part}") for part in PARTS}
-    are_boxes = name == "iou" or any(given.values())
-    said = {part: getattr(args, f"eval_box_{part}") for part in PARTS}
-    answers = answer_format(args.model, **said if any(said.values()) else _said_by(records), are_boxes=are_boxes)
-    truths = declared(answers, **given)
-    reward = load_reward(name, answers, truths)
-    questions = read_questions(args.eval_data, grounding_prompt=grounding_prompt(args.model))
-    if truths is not None and are_boxes:
-        check_formats(questions, truths, given, usual_resize(args.model))
-    image_root = Path(args.eval_image_root or image_root_of(args.eval_data))
-    check_images(questions, image_root, refused_pictures(args.model))
-    asked = asked_of(questions, image_root)
-    check_truths(reward, (each.sample for each in asked), truths if are_boxes else None, answers)
-    return HeldOut(asked, image_root, reward, name)
+    data, said = args.eval_data, {part: getattr(args, f"eval_box_{part}") for part in PARTS}
+    return read_asked(
+        args.model,
+        name,
+        lambda: (
+            read_questions(data, grounding_prompt=grounding_prompt(args.model)),
+            Path(args.eval_image_root or image_root_of(data)),
+        ),
+        answer_parts=said if any(said.values()) else _said_by(records),
+        truth_parts={part: getattr(args, f"eval_truth_{part}") for part in PARTS},
+    )
 
 
 def _said_by(records: Sequence[Question]) -> dict[str, Any]:
@@ -111,6 +85,7 @@ class Validation(TrainerCallback):
     Args:
         args: The run's arguments.
         held_out: The questions.
+        engine: Answers them with the policy.
         trainer: Knows the model; logs and saves.
         record: The run's record, which the scores go into.
         checkpoint: What the run goes on from, or None.
@@ -119,7 +94,8 @@ class Validation(TrainerCallback):
     def __init__(
         self,
         args: TrainArguments,
-        held_out: HeldOut,
+        held_out: QuestionSet,
+        engine: Engine,
         trainer: PreferenceTrainer,
         record: dict[str, Any],
         checkpoint: Path | None,
@@ -130,20 +106,11 @@ class Validation(TrainerCallback):
         self.trainer = trainer
         self.record = record
         self.checkpoint = checkpoint
-        self.in_step = trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
+        self.in_step = in_step(trainer)
         self.model = trainer.policy.model
-        self.sampler = HfSampler(
-            loaded=dataclasses.replace(
-                trainer.policy.loaded, model=_SameLogits(self.model) if self.in_step else self.model
-            ),
-            image_root=held_out.image_root,
-            num_candidates=1,
-            temperature=0.0,
-            top_p=1.0,
-            seed=0,
-            max_new_tokens=args.eval_max_new_tokens,
-        )
-        self.sampler.check_context([each.question for each in held_out.asked])
+        self.engine = engine
+        self.decoding = Decoding(max_new_tokens=args.eval_max_new_tokens)  # greedy
+        self.engine.check(held_out.questions, held_out.image_root, self.decoding)
         self.info: ValidationInfo = {
             "data": without_secrets(args.eval_data),
             "data_sha256": data_sha256(args.eval_data),
@@ -229,7 +196,8 @@ class Validation(TrainerCallback):
         rows = []
         for start in range(0, len(mine), size):
             batch = mine[start : start + size]
-            found = self.sampler.answers([(number, each.question) for number, each in batch])
+            numbered = [(number, each.question) for number, each in batch]
+            found = ask(self.engine, numbered, self.held_out.image_root, self.decoding)
             for (_, each), (answer,) in zip(batch, found, strict=True):
                 scored = score(self.held_out.reward, answer.said, each.question.answer, each.sample)
                 rows.append((scored.reward, scored.readable, answer.truncated))
@@ -264,20 +232,3 @@ def _score_of(entry: dict[str, Any]) -> Score:
         "unreadable": entry["eval_unreadable"],
         "truncated": entry["eval_truncated"],
     }
-
-
-class _SameLogits:
-    """A model whose logits are the first process's, so that all choose the same tokens and stop together."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
-
-    def __call__(self, **inputs: Any) -> Any:
-        # What ZeRO-3 gathers for a layer is trained later, which inference mode would forbid.
-        with torch.inference_mode(False), torch.no_grad():
-            logits = self.model(**inputs).logits.contiguous()
-            dist.broadcast(logits, 0)
-        return SimpleNamespace(logits=logits)

@@ -17,17 +17,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from perpo.cli.train import main
 from perpo.data import PreferenceRecord, Question, read_questions
-from perpo.engines.base import Answer
-from perpo.engines.hf import HfSampler
+from perpo.engines.base import Answer, Decoding
+from perpo.engines.hf import HfEngine
 from perpo.errors import PerpoError
 from perpo.models.loaded import render_prompt
 from perpo.models.loading import load_model
 from perpo.records.training_record import read_log, read_record
 from perpo.rewards import load_reward
-from perpo.rewards.asked import Asked
+from perpo.rewards.asked import Asked, QuestionSet
 from perpo.train.arguments import TrainArguments
 from perpo.train.run import train
-from perpo.train.watching.validation import HeldOut, Validation, read_held_out
+from perpo.train.watching.validation import Validation, read_held_out
 
 STEPS = 4
 
@@ -72,12 +72,20 @@ def validated(options, tmp_path_factory):
 def test_a_thought_that_the_prompt_opened_is_no_answer(tmp_path):
     questions = [Question(image_path="0.png", question="?", answer=text, image_id=0) for text in ("abc", "abd")]
     asked = [Asked(question, (9, 9), "") for question in questions]
+    Image.new("RGB", (9, 9)).save(tmp_path / "0.png")
     said = [Answer("abc", True, None, "<think>"), Answer("hm</think>abd", False, None, "<think>")]
     validation = SimpleNamespace(
         in_step=True,
         args=SimpleNamespace(per_device_eval_batch_size=2),
-        held_out=HeldOut(asked, tmp_path, load_reward("edit", None, None), "edit"),
-        sampler=SimpleNamespace(answers=lambda numbered: [[said[number]] for number, _ in numbered]),
+        held_out=QuestionSet(
+            asked=asked,
+            image_root=tmp_path,
+            reward=load_reward("edit", None, None),
+            reward_name="edit",
+            of_file=questions,
+        ),
+        decoding=Decoding(max_new_tokens=9),
+        engine=SimpleNamespace(answers=lambda queries, _: [[said[query.draw]] for query in queries]),
     )
     assert Validation._answered(validation) == [(0.0, False, True), (1.0, True, False)]
 
@@ -162,12 +170,10 @@ def test_boxes_have_an_accuracy(options, data, tmp_path, monkeypatch):
     """A box on the truth, one beside it, one away from it, and an answer that holds none."""
     said = iter(["[0.2, 0.2, 0.6, 0.6]", "[0.4, 0.2, 0.8, 0.6]", "[0.7, 0.7, 0.9, 0.9]", "no box"])
 
-    def answers(self, numbered):
-        from perpo.engines.base import Answer
+    def answers(self, queries, decoding):
+        return [[Answer(next(said), False, None)] for _ in queries]
 
-        return [[Answer(next(said), False, None)] for _ in numbered]
-
-    monkeypatch.setattr(HfSampler, "answers", answers)
+    monkeypatch.setattr(HfEngine, "answers", answers)
     rows = [{"image_path": f"{n}.png", "question": "where?", "answer": "[0.2, 0.2, 0.6, 0.6]"} for n in range(4)]
     held_out = lines(data / "boxes.jsonl", rows)
     changes = {"eval_data": held_out, "eval_reward": "iou", "eval_truth_frame": "original", "max_steps": 1}

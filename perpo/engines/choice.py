@@ -1,0 +1,28 @@
+"""Which engine answers: the one place where perpo-sample and perpo-eval get theirs. Needs no torch until it loads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perpo.engines.base import Engine
+    from perpo.models.loaded import DType
+
+
+def load_engine(
+    model: str, adapter: str | None = None, *, dtype: DType | None = None, device: str | None = None
+) -> Engine:
+    """Load what answers.
+
+    Args:
+        model: "tiny", a directory in the Hugging Face layout, or a hub id.
+        adapter: Directory that `perpo-train` (or PEFT) wrote, or None.
+        dtype: Type of the weights; by default the device's.
+        device: Such as "cpu" or "cuda:0"; by default CUDA where there is one.
+
+    Raises:
+        PerpoError: The model cannot be loaded.
+    """
+    from perpo.engines.hf import load_hf
+
+    return load_hf(model, adapter, dtype=dtype, device=device)
