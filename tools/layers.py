@@ -30,10 +30,10 @@ LINES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("cli",),
     ),
     "perpo_eval": (
-        ("scorers", "arguments"),
+        ("scorers", "wanted"),
         ("benchmarks", "judge", "engines"),
         ("rows",),
-        ("tasks",),
+        ("tasks", "arguments"),
         ("evaluate",),
         ("recipes",),
         ("cli",),
@@ -56,8 +56,8 @@ TORCH_FREE = (
     *("perpo.sample.arguments", "perpo.sample.candidates", "perpo.sample.run"),
     *(f"perpo.train.{name}" for name in ("arguments", "resuming", "samplers", "authors")),
     *(f"perpo.train.outputs.{name}" for name in ("card", "merge", "services")),
-    *(f"perpo_eval.{name}" for name in ("scorers", "arguments", "benchmarks", "judge", "rows", "recipes", "cli")),
-    *("perpo_eval.evaluate.scoring", "perpo_eval.engines.failures"),
+    *(f"perpo_eval.{name}" for name in ("scorers", "benchmarks", "judge", "rows", "recipes", "cli")),
+    *("perpo_eval.wanted", "perpo_eval.arguments", "perpo_eval.evaluate.scoring", "perpo_eval.engines.failures"),
     *("perpo_dashboard.shared", "perpo_dashboard.leaderboard", "perpo_dashboard.compare", "perpo_dashboard.samples"),
     *("perpo_dashboard.training", "perpo_dashboard.vote", "perpo_dashboard.regressions", "perpo_dashboard.cli"),
 )

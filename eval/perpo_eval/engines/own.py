@@ -15,14 +15,10 @@ from perpo.models.families import Family, with_declared
 from perpo.records.run_record import ModelInfo
 from perpo_eval.engines.base import family_from, processor_files
 from perpo_eval.engines.responses import Response
+from perpo_eval.wanted import EngineWanted, Reading
 
 if TYPE_CHECKING:
     from lmms_eval.api.instance import Instance
-
-    from perpo_eval.arguments import EvalArguments
-
-BATCH_SIZE = 16
-"""Of our model class; models of lmms-eval's get 1, since some take no more."""
 
 
 @dataclass
@@ -48,7 +44,7 @@ class OwnEngine:
         return self.model.stream([request for request in requests if id(request) not in known])
 
 
-def own_engine(args: EvalArguments) -> OwnEngine:
+def own_engine(wanted: EngineWanted, reading: Reading) -> OwnEngine:
     """Load our model class.
 
     Raises:
@@ -58,10 +54,10 @@ def own_engine(args: EvalArguments) -> OwnEngine:
     from perpo.models.loading import chosen_dtype
     from perpo_eval.engines.lmms_model import PerpoModel
 
-    name = args.model or "tiny"
-    device = args.device or _own_gpu()
-    dtype = chosen_dtype(args.dtype, device)
-    model = PerpoModel(name, args.adapter, args.batch_size or BATCH_SIZE, dtype, device)
+    name = wanted.checkpoint
+    device = wanted.device or _own_gpu()
+    dtype = chosen_dtype(wanted.dtype, device)
+    model = PerpoModel(name, wanted.adapter, wanted.questions_at_once, dtype, device)
     loaded = model.loaded
     directory = local_directory(resolve_model(name))
     image_processor = getattr(loaded.processor, "image_processor", None)
@@ -71,7 +67,7 @@ def own_engine(args: EvalArguments) -> OwnEngine:
         engine="perpo",
         revision=directory.name if directory.parent.name == "snapshots" else None,
         weights_sha256=loaded.weights_sha256,
-        adapter=None if args.adapter is None else public_name(args.adapter),
+        adapter=None if wanted.adapter is None else public_name(wanted.adapter),
         adapter_sha256=loaded.adapter_sha256,
         processor=type(image_processor or loaded.processor).__name__,
         processor_sha256=files_digest(processor_files(directory)),
@@ -83,7 +79,7 @@ def own_engine(args: EvalArguments) -> OwnEngine:
         "weights": info.weights_sha256,
         "adapter": info.adapter_sha256,
         # How strongly its weights act.
-        "adapter_config": args.adapter and files_digest([Path(args.adapter, "adapter_config.json")]),
+        "adapter_config": wanted.adapter and files_digest([Path(wanted.adapter, "adapter_config.json")]),
         "processor": info.processor_sha256,
         "dtype": dtype,
         "pictures": PICTURES_VERSION,
@@ -91,9 +87,9 @@ def own_engine(args: EvalArguments) -> OwnEngine:
     }
     family: Family | None
     if loaded.family.boxes is None:  # its answers are read as the user says
-        family = family_from(args, {"model_type": loaded.family.model_type})
+        family = family_from(reading, {"model_type": loaded.family.model_type})
     else:
-        family = with_declared(loaded.family, scale=args.box_scale, order=args.box_order, frame=args.box_frame)
+        family = with_declared(loaded.family, **reading.declared)
     return OwnEngine(model, info, family, identity)
 
 

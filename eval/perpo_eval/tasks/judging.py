@@ -17,7 +17,6 @@ import numpy as np
 from perpo.benchmarks.metrics import BENCHMARKS as METRICS
 from perpo.benchmarks.metrics import score_names
 from perpo.common.files import cache_folder
-from perpo_eval.arguments import JudgeFlags
 from perpo_eval.benchmarks.base import Benchmark
 from perpo_eval.benchmarks.judged import LLAVA_BENCH, MMHAL
 from perpo_eval.judge.from_flags import judge_of
@@ -26,6 +25,7 @@ from perpo_eval.rows.documents import documents, parquet_documents
 from perpo_eval.rows.published import PUBLISHED
 from perpo_eval.rows.tiny_data import tiny_parquet
 from perpo_eval.tasks.functions import DATA_FOLDER, Doc
+from perpo_eval.wanted import JudgeWanted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -60,8 +60,8 @@ def _judge() -> Judge | None:
     if not model:
         print(f"note: ${JUDGE_MODEL} names no judge, so there are no scores", file=sys.stderr)
         return None
-    address = os.environ.get(JUDGE_BASE_URL) or JudgeFlags.judge_base_url
-    return judge_of(JudgeFlags(judge_model=model, judge_base_url=address), str(cache_folder()))
+    address = os.environ.get(JUDGE_BASE_URL) or JudgeWanted.base_url
+    return judge_of(JudgeWanted(model=model, base_url=address), str(cache_folder()))
 
 
 def _aggregation(benchmark: Benchmark, name: str) -> Callable[[Sequence[Answered]], float]:
