@@ -57,7 +57,8 @@ TORCH_FREE = (
     *(f"perpo.train.{name}" for name in ("arguments", "resuming", "samplers", "authors")),
     *(f"perpo.train.outputs.{name}" for name in ("card", "merge", "services")),
     *(f"perpo_eval.{name}" for name in ("scorers", "benchmarks", "judge", "rows", "recipes", "cli")),
-    *("perpo_eval.wanted", "perpo_eval.arguments", "perpo_eval.evaluate.scoring", "perpo_eval.engines.failures"),
+    *("perpo_eval.wanted", "perpo_eval.arguments", "perpo_eval.engines.failures"),
+    *("perpo_eval.evaluate.scoring", "perpo_eval.evaluate.numbers"),
     *("perpo_dashboard.shared", "perpo_dashboard.leaderboard", "perpo_dashboard.compare", "perpo_dashboard.samples"),
     *("perpo_dashboard.training", "perpo_dashboard.vote", "perpo_dashboard.regressions", "perpo_dashboard.cli"),
 )

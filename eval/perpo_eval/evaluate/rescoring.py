@@ -21,7 +21,7 @@ from perpo.records.run_record import ModelInfo, RunRecord, sample_key
 from perpo.records.store import new_run_id, read_run, resolve_run, write_run
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.responses import Response
-from perpo_eval.evaluate import scoring
+from perpo_eval.evaluate import numbers, scoring
 from perpo_eval.evaluate.checks import check_family
 from perpo_eval.evaluate.storing import box_fields, misread
 from perpo_eval.evaluate.versions import SUITE_VERSION, VERSIONS, suite_sha256
@@ -142,13 +142,13 @@ def _store_again(
             del kept[measured]
         frame = table["box_frame"][0].as_py() if table.num_rows else None
         read = {"box_frame": frame, **box_fields(family, BENCHMARKS[spec.benchmark].has_boxes)}
-        results.append(scoring.task_result(kept | read | {"task_version": VERSIONS[spec.benchmark]}, table))
+        results.append(numbers.task_result(kept | read | {"task_version": VERSIONS[spec.benchmark]}, table))
     now, name = datetime.now(UTC), wanted.name or old.name
     record = dataclasses.replace(
         old,
         run_id=new_run_id(name, old.suite["name"], now),
         name=name,
-        status=scoring.status(tables, specs, old.generation.get("max_error_share", MOST_ERRORS)),
+        status=numbers.status(tables, specs, old.generation.get("max_error_share", MOST_ERRORS)),
         created_utc=now.isoformat(timespec="seconds"),
         duration_s=round(time.perf_counter() - clock, 3),
         command=wanted.command,
@@ -156,7 +156,7 @@ def _store_again(
         packages=provenance.package_versions(),
         suite=old.suite | {"version": SUITE_VERSION, "sha256": suite_sha256()},
         tasks=results,
-        groups=scoring.groups(results, tables),
+        groups=numbers.groups(results, tables),
         samples=None,
         rescored_from=old.run_id,
     )

@@ -19,7 +19,7 @@ from perpo.records.run_record import SCHEMA_VERSION, ModelInfo, RunRecord
 from perpo.records.store import new_run_id, write_run
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.responses import Response
-from perpo_eval.evaluate import scoring
+from perpo_eval.evaluate import numbers, scoring
 from perpo_eval.evaluate.versions import SUITE_VERSION, VERSIONS, suite_sha256
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import TaskSpec
@@ -94,12 +94,12 @@ class RunWriter:
         specs, judge = [task.spec for task in data], None
         if self.judge is not None:
             tables, judge = scoring.judge(tables, specs, self.judge)
-        results = [scoring.task_result(about, table) for about, table in zip(abouts, tables, strict=True)]
+        results = [numbers.task_result(about, table) for about, table in zip(abouts, tables, strict=True)]
         record = RunRecord(
             **self._circumstances(),
-            status=scoring.status(tables, specs, self.generation.get("max_error_share", MOST_ERRORS)),
+            status=numbers.status(tables, specs, self.generation.get("max_error_share", MOST_ERRORS)),
             tasks=results,
-            groups=scoring.groups(results, tables),
+            groups=numbers.groups(results, tables),
             judge=judge,
             samples=None,
             source="measured",

@@ -14,7 +14,8 @@ from perpo_eval.benchmarks.judged import LLAVA_BENCH
 from perpo_eval.benchmarks.ocr import OCR_PAGES
 from perpo_eval.benchmarks.pope import POPE
 from perpo_eval.engines.responses import Response
-from perpo_eval.evaluate.scoring import _scored, _truncated, score_names
+from perpo_eval.evaluate.numbers import _truncated
+from perpo_eval.evaluate.scoring import _scored, score_names
 from perpo_eval.evaluate.token_limits import token_limits
 from perpo_eval.judge.settings import JudgeSettings
 from perpo_eval.judge.verdicts import Judge

@@ -30,9 +30,10 @@ from perpo.tiny.world.pages import page_rows
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.responses import Response
+from perpo_eval.evaluate.numbers import metrics
 from perpo_eval.evaluate.run import evaluate
 from perpo_eval.evaluate.scoring import judge as judge_tables
-from perpo_eval.evaluate.scoring import metrics, score_task
+from perpo_eval.evaluate.scoring import score_task
 from perpo_eval.judge.from_flags import judge_of
 from perpo_eval.rows import loading
 from perpo_eval.rows.loading import TaskData, load_task
