@@ -87,7 +87,8 @@ def _engines(batch_size: int) -> dict[str, EvalEngine]:
     given = f"device=cpu,device_map=cpu,dtype=float32,chat_template={TEMPLATE}"
     ours = EvalArguments(model=folder, batch_size=batch_size, device="cpu")
     theirs = EvalArguments(model=folder, engine="lmms:llava_hf", model_args=given, batch_size=1)
-    return {"perpo": load_engine(ours), "llava_hf": load_engine(theirs)}
+    wanted = {"perpo": ours, "llava_hf": theirs}
+    return {name: load_engine(args.engine_wanted, args.reading) for name, args in wanted.items()}
 
 
 def _requests(engine: EvalEngine, data: TaskData, rows: int) -> list[Instance]:

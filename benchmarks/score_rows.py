@@ -32,7 +32,7 @@ from perpo.records.store import Run, read_run, write_run
 from perpo.results.samples import read_scores
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.responses import Response
-from perpo_eval.evaluate import scoring
+from perpo_eval.evaluate import numbers, scoring
 from perpo_eval.evaluate.versions import VERSIONS
 from perpo_eval.rows.documents import documents, fingerprint
 from perpo_eval.rows.loading import TaskData
@@ -103,8 +103,8 @@ def _measured(kind: Kind, rows: int, images: int, folder: Path) -> list[float]:
     data = TaskData(spec, f"dir:{spec.dataset}", None, docs, digest)
     answers = [Response(kind.answer(n), "USER: <image>\n" + template, 12, "stop", 1.5) for n in range(rows)]
     table = step("score", lambda: scoring.score_task(data, template, LLAVA, lambda number, key: answers[number], None))
-    result = step("metrics of the task", lambda: scoring.task_result(_about(data, template), table))
-    groups = step("metrics of the group", lambda: scoring.groups([result], [table]))
+    result = step("metrics of the task", lambda: numbers.task_result(_about(data, template), table))
+    groups = step("metrics of the group", lambda: numbers.groups([result], [table]))
     record = _record(result, groups)
     run = step("join, write, check", lambda: write_run(folder / "results", record, scoring.join([table])))
     read = step("read all columns", lambda: _samples(run.path))

@@ -30,6 +30,14 @@ def test_every_package_has_one_line_and_every_line_its_packages():
     assert sorted(named) == sorted(there)
 
 
+def test_flags_are_taken_apart_at_the_head_of_a_job():
+    """Whoever is below a head is given its own part of the flags (`perpo_eval.wanted`), never all of them."""
+    heads = {"perpo_eval.evaluate.run", "perpo_eval.evaluate.rescoring", "perpo_eval.recipes.arguments"}
+    taken = layers.imports(layers.modules())
+    users = {module for module, target, _ in taken if target == "perpo_eval.arguments"}
+    assert {module for module in users if not module.startswith("perpo_eval.cli.")} == heads
+
+
 @pytest.mark.parametrize(
     ("code", "fault"),
     [

@@ -13,9 +13,15 @@ from perpo.common.arguments import arg, command_line, default_of
 from perpo.common.numbers import AboveZero, Count, Seed64, Share, ShareAboveZero, ZeroOrMore
 from perpo.common.redact import without_secrets
 from perpo.errors import PerpoError
-
-MOST_ERRORS = 0.01
-"""The share of a run's questions that may go without an answer; with more the run is partial."""
+from perpo_eval.wanted import (
+    MOST_ERRORS,
+    DecodingWanted,
+    EngineWanted,
+    JudgeWanted,
+    Reading,
+    RowsWanted,
+    RunWanted,
+)
 
 BOX_FLAGS = ("box_scale", "box_order", "box_frame")
 
@@ -62,19 +68,55 @@ class AnswerFlags:
     rescore: Path | None = arg(None, "score the responses of this stored run again; needs no model and no data")
     json: bool = arg(False, "print run.json's content on stdout instead of the table")
 
+    @property
+    def rows_wanted(self) -> RowsWanted:
+        """Return which questions are asked."""
+        return RowsWanted(suite=self.suite, data=self.data, tasks=tuple(self.tasks), limit=self.limit)
+
+    @property
+    def engine_wanted(self) -> EngineWanted:
+        """Return what is to answer."""
+        return EngineWanted(**{each.name: getattr(self, each.name) for each in fields(EngineWanted)})
+
+    @property
+    def reading(self) -> Reading:
+        """Return how a model is asked for boxes, and how it writes them."""
+        return Reading(
+            family=self.family,
+            scale=self.box_scale,
+            order=self.box_order,
+            frame=self.box_frame,
+            prompt_style=self.prompt_style,
+        )
+
+    @property
+    def decoding_wanted(self) -> DecodingWanted:
+        """Return how tokens are chosen, and where answers are cut."""
+        return DecodingWanted(**{each.name: getattr(self, each.name) for each in fields(DecodingWanted)})
+
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeFlags:
     """Which judge is asked, and how. Its key is taken from the environment alone."""
 
     judge_model: str | None = arg(
-        None, "who judges, by the name it has at --judge_base_url; its key: PERPO_JUDGE_API_KEY, else OPENAI_API_KEY"
+        JudgeWanted.model,
+        "who judges, by the name it has at --judge_base_url; its key: PERPO_JUDGE_API_KEY, else OPENAI_API_KEY",
     )
-    judge_base_url: str = arg("https://api.openai.com/v1", "an OpenAI-compatible server, such as one's own vLLM")
-    judge_votes: Count = arg(1, "how often each answer is judged; more give a standard error of the judge")
-    judge_swap: bool = arg(False, "show LLaVA-Bench's two answers in both orders (not the published protocol)")
-    judge_rps: AboveZero | None = arg(None, "at most so many calls are begun in a second")
-    judge_concurrency: Count = arg(16, "at most so many calls are open at once")
+    judge_base_url: str = arg(JudgeWanted.base_url, "an OpenAI-compatible server, such as one's own vLLM")
+    judge_votes: Count = arg(
+        JudgeWanted.votes, "how often each answer is judged; more give a standard error of the judge"
+    )
+    judge_swap: bool = arg(
+        JudgeWanted.swap, "show LLaVA-Bench's two answers in both orders (not the published protocol)"
+    )
+    judge_rps: AboveZero | None = arg(JudgeWanted.rps, "at most so many calls are begun in a second")
+    judge_concurrency: Count = arg(JudgeWanted.concurrency, "at most so many calls are open at once")
+
+    @property
+    def judge_wanted(self) -> JudgeWanted:
+        """Return which judge is asked, and how."""
+        return JudgeWanted(**{each.name: getattr(self, f"judge_{each.name}") for each in fields(JudgeWanted)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +126,11 @@ class EvalArguments(JudgeFlags, AnswerFlags):
     judge: Literal["model", "none"] = arg(
         "model", "for --suite judged: model asks --judge_model; none keeps the answers, for perpo-eval judge"
     )
+
+    @property
+    def run_wanted(self) -> RunWanted:
+        """Return the run that is to be stored."""
+        return RunWanted(name=self.name, output=self.output, command=_command(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +142,10 @@ class JudgeArguments(JudgeFlags):
     name: str | None = arg(None, "what tables call the new run (default: as the old one)")
     json: bool = arg(False, "print run.json's content on stdout instead of the tables")
 
-
-def given(flags: JudgeFlags) -> list[str]:
-    """The judge's flags that are not at their defaults."""
-    return [each.name for each in fields(JudgeFlags) if getattr(flags, each.name) != default_of(each)]
+    @property
+    def run_wanted(self) -> RunWanted:
+        """Return the run that is to be stored."""
+        return RunWanted(name=self.name, output=self.output, command=_command(self, "judge"))
 
 
 def check_unused(args: EvalArguments, used: Sequence[str]) -> None:
@@ -110,7 +157,7 @@ def check_unused(args: EvalArguments, used: Sequence[str]) -> None:
             raise PerpoError(f"--{field.name} has no use with --{mode}", f"leave --{field.name} out")
 
 
-def command(args: EvalArguments | JudgeArguments, *subcommand: str) -> str:
+def _command(args: EvalArguments | JudgeArguments, *subcommand: str) -> str:
     """The command line that would repeat a run, without its secrets."""
     words = shlex.split(command_line("perpo-eval", args, *subcommand))
     return shlex.join(without_secrets(word) for word in words)

@@ -24,8 +24,7 @@ from perpo.records.store import read_run
 from perpo.sample.arguments import SampleArguments
 from perpo.sample.run import run_sampling
 from perpo_eval.arguments import EvalArguments
-from perpo_eval.evaluate.checks import check
-from perpo_eval.evaluate.run import evaluate
+from perpo_eval.evaluate.run import check, evaluate
 from tests.support import ROOT
 
 sides = st.integers(1, 3000)

@@ -17,8 +17,7 @@ from perpo.sample.run import run_sampling
 from perpo.train.arguments import TrainArguments
 from perpo.train.run import train
 from perpo_eval.arguments import EvalArguments
-from perpo_eval.evaluate.checks import check
-from perpo_eval.evaluate.run import evaluate
+from perpo_eval.evaluate.run import check, evaluate
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from perpo.models.checkpoints import model_config, resolve_model
 from perpo.models.families import FAMILIES, Family, family_of, unlisted, with_declared
 from perpo.records.run_record import ModelInfo
 from perpo_eval.engines.responses import Response
+from perpo_eval.wanted import EngineWanted, Reading
 
 if TYPE_CHECKING:
     from lmms_eval.api.instance import Instance
     from lmms_eval.api.model import lmms
-
-    from perpo_eval.arguments import EvalArguments
 
 
 class EvalEngine(Protocol):
@@ -51,19 +51,28 @@ class EvalEngine(Protocol):
         ...
 
 
-def family_from(args: EvalArguments, config: Mapping[str, Any] | None) -> Family | None:
+def config_of(wanted: EngineWanted) -> Mapping[str, Any] | None:
+    """Return config.json of the checkpoint that our model class loads; None where another engine finds its own.
+
+    Raises:
+        PerpoError: There is no such checkpoint.
+    """
+    return model_config(resolve_model(wanted.checkpoint)) if wanted.own else None
+
+
+def family_from(reading: Reading, config: Mapping[str, Any] | None) -> Family | None:
     """The family that the user names, or that a checkpoint's config.json says, with its boxes as the user declares.
 
     Where neither says it, a declared scale makes one of which nothing else is known. None without that.
     """
     model_type = (config or {}).get("model_type", "")
-    if args.family is not None:
-        family = family_of(args.family)
-    elif args.box_scale is None and model_type not in FAMILIES:
+    if reading.family is not None:
+        family = family_of(reading.family)
+    elif reading.scale is None and model_type not in FAMILIES:
         return None
     else:
         family = FAMILIES.get(model_type) or unlisted(model_type)
-    return with_declared(family, scale=args.box_scale, order=args.box_order, frame=args.box_frame)
+    return with_declared(family, **reading.declared)
 
 
 def processor_files(directory: Path) -> list[Path]:

@@ -23,11 +23,10 @@ from perpo.records.run_record import ModelInfo
 from perpo_eval.engines.base import family_from, processor_files
 from perpo_eval.engines.failures import read_answer
 from perpo_eval.engines.responses import Response
+from perpo_eval.wanted import EngineWanted, Reading
 
 if TYPE_CHECKING:
     from lmms_eval.api.instance import Instance
-
-    from perpo_eval.arguments import EvalArguments
 
 _GONE_AFTER = 3
 """Parts in a row without an answer: a model that is gone is not asked thousands of questions."""
@@ -83,7 +82,7 @@ class LmmsEngine:
                 )
 
 
-def lmms_engine(args: EvalArguments) -> LmmsEngine:
+def lmms_engine(wanted: EngineWanted, reading: Reading) -> LmmsEngine:
     """Load a model of lmms-eval's.
 
     Raises:
@@ -91,11 +90,11 @@ def lmms_engine(args: EvalArguments) -> LmmsEngine:
     """
     from lmms_eval.models import get_model
 
-    name, given = lmms_name(args.engine), given_to_model(args)
-    if args.model is not None:
-        given["pretrained"] = resolve_model(args.model)
+    name, given = lmms_name(wanted.engine), wanted.given_to_model
+    if wanted.model is not None:
+        given["pretrained"] = resolve_model(wanted.model)
     text = ",".join(f"{key}={value}" for key, value in given.items())
-    batch_size = args.batch_size or 1
+    batch_size = wanted.questions_at_once
     with contextlib.redirect_stdout(sys.stderr):
         try:
             kind = get_model(name)
@@ -107,16 +106,16 @@ def lmms_engine(args: EvalArguments) -> LmmsEngine:
     directory, revision = _place(named)
     config = None if directory is None else json.loads((directory / "config.json").read_text(encoding="utf-8"))
     safe = directory is not None and any(directory.glob("*.safetensors"))
-    family = family_from(args, config)
+    family = family_from(reading, config)
     if family is not None and family.box_format.counts_input:
         raise PerpoError(
-            f"boxes of {family.model_type} count pixels of the picture that {args.engine} resizes in its own way",
+            f"boxes of {family.model_type} count pixels of the picture that {wanted.engine} resizes in its own way",
             "use --engine perpo, or declare what they are: --box_frame original if they are scaled back",
         )
     info = ModelInfo(
-        id=public_name(args.model or named),
+        id=public_name(wanted.model or named),
         family=None if family is None else family.model_type or None,
-        engine=args.engine,
+        engine=wanted.engine,
         revision=revision,
         weights_sha256=weights_digest(directory) if directory is not None and safe else None,
         adapter=None,
@@ -129,7 +128,7 @@ def lmms_engine(args: EvalArguments) -> LmmsEngine:
     # Of a folder (also an adapter's) every file counts. A key may change while a run goes on: answers do not.
     parts = {key: _content(value) for key, value in given.items() if not is_secret(key)}
     identity: dict[str, Any] = {
-        "engine": args.engine,
+        "engine": wanted.engine,
         "arguments": without_secrets(text),
         "content": parts,
         "revision": revision,
@@ -158,11 +157,6 @@ def _server(model: Any, named: str) -> dict[str, str]:
     address = getattr(getattr(model, "client", None), "base_url", None) or getattr(model, "base_url", None)
     where = {"run": secrets.token_hex(16)} if address is None else {"address": without_secrets(str(address))}
     return {"name": named} | where
-
-
-def given_to_model(args: EvalArguments) -> dict[str, str]:
-    """Return what --model_args says, by name."""
-    return dict(part.partition("=")[::2] for part in args.model_args.split(",") if part)
 
 
 def _place(named: str) -> tuple[Path | None, str | None]:

@@ -15,14 +15,10 @@ from perpo.models.families import Family, with_declared
 from perpo.records.run_record import ModelInfo
 from perpo_eval.engines.base import family_from, processor_files
 from perpo_eval.engines.responses import Response
+from perpo_eval.wanted import EngineWanted, Reading
 
 if TYPE_CHECKING:
     from lmms_eval.api.instance import Instance
-
-    from perpo_eval.arguments import EvalArguments
-
-BATCH_SIZE = 16
-"""Of our model class; models of lmms-eval's get 1, since some take no more."""
 
 
 @dataclass
@@ -48,7 +44,7 @@ class OwnEngine:
         return self.model.stream([request for request in requests if id(request) not in known])
 
 
-def own_engine(args: EvalArguments) -> OwnEngine:
+def own_engine(wanted: EngineWanted, reading: Reading) -> OwnEngine:
     """Load our model class.
 
     Raises:
@@ -57,17 +53,17 @@ def own_engine(args: EvalArguments) -> OwnEngine:
     from perpo.models.checkpoints import local_directory
     from perpo_eval.engines.lmms_model import PerpoModel
 
-    name = args.model or "tiny"
-    model = PerpoModel(name, args.adapter, args.batch_size or BATCH_SIZE, args.dtype, args.device or _own_gpu())
+    name = wanted.checkpoint
+    model = PerpoModel(name, wanted.adapter, wanted.questions_at_once, wanted.dtype, wanted.device or _own_gpu())
     answers = model.engine.info
     directory = local_directory(resolve_model(name))
     info = ModelInfo(
         id=public_name(name),
         family=None if answers.family is None else answers.family.model_type,
-        engine=args.engine,
+        engine=wanted.engine,
         revision=directory.name if directory.parent.name == "snapshots" else None,
         weights_sha256=answers.weights_sha256,
-        adapter=None if args.adapter is None else public_name(args.adapter),
+        adapter=None if wanted.adapter is None else public_name(wanted.adapter),
         adapter_sha256=answers.adapter_sha256,
         processor=answers.processor,
         processor_sha256=files_digest(processor_files(directory)),
@@ -79,7 +75,7 @@ def own_engine(args: EvalArguments) -> OwnEngine:
         "weights": info.weights_sha256,
         "adapter": info.adapter_sha256,
         # How strongly its weights act.
-        "adapter_config": args.adapter and files_digest([Path(args.adapter, "adapter_config.json")]),
+        "adapter_config": wanted.adapter and files_digest([Path(wanted.adapter, "adapter_config.json")]),
         "processor": info.processor_sha256,
         "dtype": info.dtype,
         "pictures": PICTURES_VERSION,
@@ -87,9 +83,9 @@ def own_engine(args: EvalArguments) -> OwnEngine:
     }
     family = answers.family
     if family is None or family.boxes is None:  # its answers are read as the user says
-        family = family_from(args, {} if family is None else {"model_type": family.model_type})
+        family = family_from(reading, {} if family is None else {"model_type": family.model_type})
     else:
-        family = with_declared(family, scale=args.box_scale, order=args.box_order, frame=args.box_frame)
+        family = with_declared(family, **reading.declared)
     return OwnEngine(model, info, family, identity)
 
 

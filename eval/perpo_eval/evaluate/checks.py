@@ -5,38 +5,31 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from perpo.benchmarks.prompts import asking_of
-from perpo.common.files import check_writable
-from perpo.common.numbers import check_numbers
 from perpo.errors import PerpoError
-from perpo.models.checkpoints import model_config, resolve_model
 from perpo.models.families import FAMILIES, Family, family_of
 from perpo.records.training_record import read_record
-from perpo_eval.arguments import BOX_FLAGS, check_unused, given
 from perpo_eval.benchmarks.table import BENCHMARKS
-from perpo_eval.engines.base import family_from
+from perpo_eval.engines.base import config_of, family_from
 from perpo_eval.engines.choice import check_engine
-from perpo_eval.evaluate.token_limits import token_limits
 from perpo_eval.judge.from_flags import check_swap, judge_of
 from perpo_eval.rows.suites import TaskSpec, missing_tasks, select_tasks
+from perpo_eval.wanted import EngineWanted, JudgeWanted, Reading, RowsWanted
 
 if TYPE_CHECKING:
-    from perpo_eval.arguments import EvalArguments
+    from perpo_eval.benchmarks.base import PromptStyle
     from perpo_eval.judge.verdicts import Judge
 
 
-def templates_of(args: EvalArguments, specs: Sequence[TaskSpec], family: Family | None) -> dict[str, str]:
+def templates_of(prompt_style: PromptStyle, specs: Sequence[TaskSpec], family: Family | None) -> dict[str, str]:
     """The prompt of each task, with {query} in it; questions of one's own are asked as they are written."""
     boxes = {spec.name: BENCHMARKS[spec.benchmark] for spec in specs if BENCHMARKS[spec.benchmark].has_boxes}
     # Yes/no questions and pages are asked alike of every family.
     asked = family or FAMILIES["llava"]
     return {
-        spec.name: boxes[spec.name].prompt(asked, args.prompt_style)
-        if spec.name in boxes
-        else asking_of(spec.name).template
+        spec.name: boxes[spec.name].prompt(asked, prompt_style) if spec.name in boxes else asking_of(spec.name).template
         for spec in specs
     }
 
@@ -56,71 +49,73 @@ def check_family(family: Family | None, specs: Sequence[TaskSpec]) -> None:
         )
 
 
-def check_frame(args: EvalArguments, specs: Sequence[TaskSpec]) -> None:
+def check_frame(engine: EngineWanted, reading: Reading, specs: Sequence[TaskSpec]) -> None:
     """Refuse to guess the frame of boxes where another engine prepares the pictures.
 
     Raises:
         PerpoError: It is not declared.
     """
-    if args.engine != "perpo" and args.box_frame is None and any(BENCHMARKS[s.benchmark].has_boxes for s in specs):
+    if not engine.own and reading.frame is None and any(BENCHMARKS[s.benchmark].has_boxes for s in specs):
         raise PerpoError(
-            f"--engine {args.engine} prepares pictures in its own way, so the frame of its boxes is not known",
+            f"--engine {engine.engine} prepares pictures in its own way, so the frame of its boxes is not known",
             "declare it: --box_frame cropped for lmms:llava_hf, padded where it pads, original otherwise",
         )
 
 
-def check(args: EvalArguments) -> list[TaskSpec]:
-    """Everything that can be refused at once; returns the tasks.
+def check_questions(rows: RowsWanted, reading: Reading, judge: JudgeWanted) -> list[TaskSpec]:
+    """Refuse what cannot be asked; returns the tasks.
 
     Raises:
-        PerpoError: A number out of its range, or data, a model, an adapter or an output that cannot be used.
+        PerpoError: Data that cannot be used, an unknown family, or a judge's setting that no task has use for.
     """
-    check_numbers(args)
-    _check_sampling(args)
-    if args.questions is None:
-        judge_meant(args)
     if importlib.util.find_spec("lmms_eval") is None:
         raise PerpoError("lmms-eval, which evaluates, is not installed", "pip install 'perpo[eval]'")
-    specs = select_tasks(args.suite, args.data, args.tasks)
-    check_swap(args, {spec.benchmark for spec in specs})
-    token_limits(args, specs)
-    if args.family is not None:
-        family_of(args.family)
-    if not args.tasks and (missing := missing_tasks(args.suite, args.data, specs)):
-        print(f"note: {missing}", file=sys.stderr)
-    if args.questions is not None:
-        check_unused(args, ("suite", "model", "data", "tasks", "limit", "prompt_style", "family"))
-    elif args.responses is None:
-        check_engine(args)
-        check_frame(args, specs)
-        if args.engine == "perpo":
-            family = family_from(args, model_config(resolve_model(args.model or "tiny")))
-            check_family(family, specs)
-            templates_of(args, specs, family)
-        if args.adapter is not None:
-            read_record(args.adapter)
-    else:
-        asked = ("suite", "data", "tasks", "limit", "prompt_style", "family", "name", "output", "json")
-        check_unused(args, (*asked, *BOX_FLAGS, "judge", *given(args)))
-        check_family(family_from(args, None), specs)
-    check_writable(Path(args.output))
+    specs = select_tasks(rows.suite, rows.data, rows.tasks)
+    check_swap(judge, {spec.benchmark for spec in specs})
+    if reading.family is not None:
+        family_of(reading.family)
     return specs
 
 
-def judge_meant(args: EvalArguments) -> Judge | None:
-    """Who judges; None where nobody does.
+def note_missing(rows: RowsWanted, specs: Sequence[TaskSpec]) -> None:
+    """Say what the data lack of a suite that is asked for as a whole."""
+    if not rows.tasks and (missing := missing_tasks(rows.suite, rows.data, specs)):
+        print(f"note: {missing}", file=sys.stderr)
+
+
+def check_answering(engine: EngineWanted, reading: Reading, specs: Sequence[TaskSpec], *, drawn: bool) -> None:
+    """Refuse what could not answer, or whose boxes could not be read.
+
+    Raises:
+        PerpoError: A model, an adapter or a setting that cannot be used.
+    """
+    check_engine(engine, reading, drawn=drawn)
+    check_frame(engine, reading, specs)
+    if engine.own:
+        family = family_from(reading, config_of(engine))
+        check_family(family, specs)
+        templates_of(reading.prompt_style, specs, family)
+    if engine.adapter is not None:
+        read_record(engine.adapter)
+
+
+def judge_meant(wanted: JudgeWanted, asks: Literal["model", "none"], suite: str, output: str) -> Judge | None:
+    """Return who judges; None where nobody does.
+
+    Args:
+        wanted: The judge.
+        asks: Whether it is asked now, or nobody is.
+        suite: What is asked.
+        output: The results folder.
 
     Raises:
         PerpoError: No judge is named where one is needed, or one is where none is asked.
     """
-    names = given(args)
-    if args.suite != "judged" and (names or args.judge != "model"):
+    names = wanted.given
+    if suite != "judged" and (names or asks != "model"):
         raise PerpoError(f"--{(names or ['judge'])[0]} is for --suite judged", "no other suite asks a judge")
-    if args.judge == "none" and names:
+    if asks == "none" and names:
         raise PerpoError(f"--{names[0]} has no use with --judge none", "leave one of the two out")
-    return judge_of(args, args.output) if args.suite == "judged" and args.judge == "model" else None
-
-
-def _check_sampling(args: EvalArguments) -> None:
-    if args.temperature == 0 and (args.top_p < 1 or args.seed):
-        raise PerpoError("--top_p and --seed have no use without --temperature", "greedy answers are always the same")
+    if suite != "judged" or asks == "none":
+        return None
+    return judge_of(wanted, output, otherwise=", or --judge none to keep the answers for perpo-eval judge")

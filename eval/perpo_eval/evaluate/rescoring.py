@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,39 +19,37 @@ from perpo.models.families import FAMILIES, Family, family_of, unlisted, with_de
 from perpo.records import provenance
 from perpo.records.run_record import ModelInfo, RunRecord, sample_key
 from perpo.records.store import new_run_id, read_run, resolve_run, write_run
-from perpo_eval.arguments import BOX_FLAGS, MOST_ERRORS, check_unused, command
 from perpo_eval.benchmarks.table import BENCHMARKS
-from perpo_eval.engines.base import family_from
 from perpo_eval.engines.responses import Response
-from perpo_eval.evaluate import scoring
-from perpo_eval.evaluate.checks import check_family, templates_of
-from perpo_eval.evaluate.storing import RunWriter, box_fields, misread
+from perpo_eval.evaluate import numbers, scoring
+from perpo_eval.evaluate.checks import check_family
+from perpo_eval.evaluate.storing import box_fields, misread
 from perpo_eval.evaluate.versions import SUITE_VERSION, VERSIONS, suite_sha256
 from perpo_eval.judge.from_flags import check_swap, judge_of
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import TaskSpec, spec_of
+from perpo_eval.wanted import MOST_ERRORS, Reading, RunWanted
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from perpo_eval.arguments import EvalArguments, JudgeArguments
-    from perpo_eval.judge.verdicts import Judge
+    from perpo_eval.arguments import JudgeArguments
 
 
-def score_responses(
-    args: EvalArguments,
-    data: Sequence[TaskData],
-    answers: dict[str, Response],
-    judge: Judge | None,
-    began: datetime,
-    clock: float,
-) -> Path:
-    """Score answers that were made elsewhere."""
+def check_responses(answers: Mapping[str, Response], data: Sequence[TaskData], limit: int | None) -> None:
+    """Refuse answers that were made elsewhere where they are not those to the questions of these tasks.
+
+    Args:
+        answers: By sample key.
+        data: The tasks with their documents.
+        limit: Only the first so many documents of each task are asked.
+
+    Raises:
+        PerpoError: A question without an answer, or an answer without a question.
+    """
     missing, known = [], set()
     for task in data:
-        for number, doc in enumerate(task.docs):
-            if args.limit is not None and number >= args.limit:
-                break
+        for doc in task.first(limit):
             key = sample_key(task.dataset, task.revision, task.spec.split, doc["source_id"], doc["query"])
             known.add(key)
             if key not in answers:
@@ -63,25 +61,31 @@ def score_responses(
         raise PerpoError(f"{len(strange):,} responses are to samples that these tasks do not have", hint)
     if any(answer.question is None for answer in answers.values()):
         print("note: not all responses say what was asked; what perpo-eval asks is recorded for them", file=sys.stderr)
-    specs = [task.spec for task in data]
-    family = family_from(args, None)
+
+
+def model_elsewhere(name: str, family: str | None) -> ModelInfo:
+    """Return what is known of a model that answered elsewhere."""
     unknown = dict.fromkeys((field.name for field in fields(ModelInfo)), None)
-    info = ModelInfo(**unknown | {"id": args.name or Path(str(args.responses)).stem, "engine": "elsewhere"})  # type: ignore[arg-type]
-    info = dataclasses.replace(info, family=args.family)
-    run = RunWriter(args, info, family, None, {}, began, clock, judge)
-    templates = templates_of(args, specs, family)
-    return run.store(data, templates, lambda task: lambda number, key: answers[key])
+    return ModelInfo(**unknown | {"id": name, "engine": "elsewhere", "family": family})  # type: ignore[arg-type]
 
 
-def rescored(args: EvalArguments) -> Path:
-    """Score a stored run's responses again, and store that as another run."""
-    check_unused(args, ("rescore", "name", "output", "family", *BOX_FLAGS, "json"))
-    check_writable(Path(args.output))
+def rescored(path: Path, wanted: RunWanted, reading: Reading) -> Path:
+    """Score a stored run's responses again, and store that as another run.
+
+    Args:
+        path: Its folder.
+        wanted: The other run.
+        reading: How its boxes are read now.
+
+    Raises:
+        PerpoError: No such run, or boxes of which nobody says how they are written.
+    """
+    check_writable(Path(wanted.output))
     clock = time.perf_counter()
-    run = read_run(Path(str(args.rescore)))
+    run = read_run(path)
     old, samples = run.record, run.samples()
-    named = args.family or old.model.family
-    family = _family(args, old)
+    named = reading.family or old.model.family
+    family = _family(reading, old)
     tables, specs = [], [_known_spec(result.task) for result in old.tasks]
     for spec in specs:
         check_family(family, [spec])
@@ -89,7 +93,7 @@ def rescored(args: EvalArguments) -> Path:
     old = dataclasses.replace(
         old, model=dataclasses.replace(old.model, family=named), warnings=misread(tables, specs, family)
     )
-    return _store_again(old, args.name, args.output, tables, specs, clock, command(args), family)
+    return _store_again(old, wanted, tables, specs, clock, family)
 
 
 def judge_run(args: JudgeArguments) -> Path:
@@ -98,21 +102,22 @@ def judge_run(args: JudgeArguments) -> Path:
     Raises:
         PerpoError: No such run, none with judged tasks, or as `perpo_eval.judge.asking.ask_judge`.
     """
-    judge = judge_of(args, args.output)
-    check_writable(Path(args.output))
+    wanted, judge_wanted = args.run_wanted, args.judge_wanted
+    judge = judge_of(judge_wanted, wanted.output)
+    check_writable(Path(wanted.output))
     clock = time.perf_counter()
-    run = resolve_run(args.run, Path(args.output))
+    run = resolve_run(args.run, Path(wanted.output))
     old, samples = run.record, run.samples()
     specs = [_known_spec(result.task) for result in old.tasks]
     if not any(spec.benchmark in JUDGED for spec in specs):
         raise PerpoError(f"{run.path} holds no task that a judge scores", "give a run of perpo-eval --suite judged")
-    check_swap(args, {spec.benchmark for spec in specs})
+    check_swap(judge_wanted, {spec.benchmark for spec in specs})
     family = FAMILIES.get(old.model.family or "")
     # As they are stored: the columns of a task's own scores, and null for all that a judge gives.
     tables = [scoring.rescore(_of_task(samples, spec), spec, family) for spec in specs]
     tables, about = scoring.judge(tables, specs, judge)
     old = dataclasses.replace(old, judge=about)
-    return _store_again(old, args.name, args.output, tables, specs, clock, command(args, "judge"), family)
+    return _store_again(old, wanted, tables, specs, clock, family)
 
 
 def _of_task(samples: pa.Table, spec: TaskSpec) -> pa.Table:
@@ -123,12 +128,10 @@ def _of_task(samples: pa.Table, spec: TaskSpec) -> pa.Table:
 
 def _store_again(
     old: RunRecord,
-    name: str | None,
-    output: str,
+    wanted: RunWanted,
     tables: Sequence[pa.Table],
     specs: Sequence[TaskSpec],
     clock: float,
-    line: str,
     family: Family | None,
 ) -> Path:
     """Store new scores of a run's responses as another run."""
@@ -139,38 +142,38 @@ def _store_again(
             del kept[measured]
         frame = table["box_frame"][0].as_py() if table.num_rows else None
         read = {"box_frame": frame, **box_fields(family, BENCHMARKS[spec.benchmark].has_boxes)}
-        results.append(scoring.task_result(kept | read | {"task_version": VERSIONS[spec.benchmark]}, table))
-    now = datetime.now(UTC)
+        results.append(numbers.task_result(kept | read | {"task_version": VERSIONS[spec.benchmark]}, table))
+    now, name = datetime.now(UTC), wanted.name or old.name
     record = dataclasses.replace(
         old,
-        run_id=new_run_id(name or old.name, old.suite["name"], now),
-        name=name or old.name,
-        status=scoring.status(tables, specs, old.generation.get("max_error_share", MOST_ERRORS)),
+        run_id=new_run_id(name, old.suite["name"], now),
+        name=name,
+        status=numbers.status(tables, specs, old.generation.get("max_error_share", MOST_ERRORS)),
         created_utc=now.isoformat(timespec="seconds"),
         duration_s=round(time.perf_counter() - clock, 3),
-        command=line,
+        command=wanted.command,
         code=provenance.code_version(),
         packages=provenance.package_versions(),
         suite=old.suite | {"version": SUITE_VERSION, "sha256": suite_sha256()},
         tasks=results,
-        groups=scoring.groups(results, tables),
+        groups=numbers.groups(results, tables),
         samples=None,
         rescored_from=old.run_id,
     )
-    return write_run(Path(output), record, scoring.join(tables)).path
+    return write_run(Path(wanted.output), record, scoring.join(tables)).path
 
 
-def _family(args: EvalArguments, record: RunRecord) -> Family | None:
-    """How a stored run's boxes are read now: as the arguments say, else as they were read then.
+def _family(reading: Reading, record: RunRecord) -> Family | None:
+    """How a stored run's boxes are read now: as the user says, else as they were read then.
 
     Another family is read as that family writes them, but for what is declared.
     """
-    said = {part: getattr(args, f"box_{part}") for part in PARTS}
-    if args.family in (None, record.model.family):
+    said = reading.declared
+    if reading.family in (None, record.model.family):
         for part in PARTS:
             then = (value for task in record.tasks if (value := getattr(task, f"box_{part}")) is not None)
             said[part] = said[part] or next(then, None)
-    named = args.family or record.model.family
+    named = reading.family or record.model.family
     if named not in FAMILIES and said["scale"] is None:
         return None if named is None else family_of(named)
     family = FAMILIES.get(named or "") or unlisted(named or "")

@@ -1,4 +1,7 @@
-"""Evaluate one model on one suite: rows, answers, scores, run record."""
+"""Evaluate one model on one suite: rows, answers, scores, run record.
+
+This is the head of the job: here the flags are taken apart, and each step is given its own part.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.common.files import atomic_write_text
+from perpo.common.files import atomic_write_text, check_writable
+from perpo.common.numbers import check_numbers
 from perpo.data.images import listing, short_name
 from perpo.errors import PerpoError
-from perpo.models.checkpoints import model_config, resolve_model
-from perpo.models.families import family_of
+from perpo.models.families import Family, family_of
 from perpo.records import provenance
 from perpo.records.run_record import sample_key
 from perpo.records.training_record import read_record
+from perpo_eval.arguments import BOX_FLAGS, check_unused
 from perpo_eval.benchmarks.table import BENCHMARKS
-from perpo_eval.engines.base import family_from
+from perpo_eval.engines.base import config_of, family_from
 from perpo_eval.engines.choice import load_engine
 from perpo_eval.engines.responses import ResponseJournal, read_responses
-from perpo_eval.evaluate.checks import check, check_family, judge_meant, templates_of
-from perpo_eval.evaluate.rescoring import rescored, score_responses
-from perpo_eval.evaluate.storing import RunWriter
+from perpo_eval.evaluate.checks import (
+    check_answering,
+    check_family,
+    check_questions,
+    judge_meant,
+    note_missing,
+    templates_of,
+)
+from perpo_eval.evaluate.rescoring import check_responses, model_elsewhere, rescored
+from perpo_eval.evaluate.storing import RunWriter, generation_of
 from perpo_eval.evaluate.token_limits import token_limits
 from perpo_eval.rows.loading import TaskData, load_task
+from perpo_eval.rows.suites import TaskSpec
+from perpo_eval.wanted import DecodingWanted
 
 if TYPE_CHECKING:
     from perpo_eval.arguments import EvalArguments
@@ -46,39 +59,38 @@ def evaluate(args: EvalArguments) -> Path | None:
         PerpoError: Bad input, found before the model is loaded where it can be.
     """
     if args.rescore is not None:
-        return rescored(args)
+        check_unused(args, ("name", "output", "family", *BOX_FLAGS, "json"))
+        return rescored(args.rescore, args.run_wanted, args.reading)
     specs = check(args)
-    judge = judge_meant(args)
-    began, clock = datetime.now(UTC), time.perf_counter()
-    training = read_record(args.adapter) if args.adapter else None
-    answers = read_responses(args.responses) if args.responses is not None else None
-    data = [load_task(spec, args.data) for spec in specs]
-    if answers is not None:
-        return score_responses(args, data, answers, judge, began, clock)
-    from perpo_eval.evaluate.answering import World, answer_all
+    if args.responses is not None:
+        return _score_responses(args, specs, args.responses)
+    return _ask_and_score(args, specs)
 
-    _check_shapes(args, data)
-    engine = load_engine(args)
-    check_family(engine.family, specs)
-    templates = templates_of(args, specs, engine.family)
-    # What is behind a server has no device here, whatever its client says.
-    device = None if "served" in engine.identity else getattr(engine.model, "device", None)
-    settings = {task: _settings(args, limit) for task, limit in token_limits(args, specs).items()}
-    hardware = provenance.hardware(None if device is None else str(device))
-    run = RunWriter(args, engine.info, engine.family, training, hardware, began, clock, judge)
-    world = World()
-    with closing(ResponseJournal(Path(args.output), engine.identity, world.rank)) as journal:
-        done = answer_all(engine, data, templates, settings, args.limit, journal, world)
-        if done is None:
-            return None
-        found, keys = done
-        limits = [response.batch_limit for response in found.values() if response.batch_limit is not None]
-        if limits and min(limits) < engine.model.batch_size:
-            run = replace(run, more={"smallest_batch_limit": min(limits)})  # memory had no room for more
-        path = run.store(data, templates, lambda task: lambda number, key: found[task, number])
-        if not any(response.error for response in found.values()):
-            journal.forget(keys)  # else the same command asks again for those that failed
-    return path
+
+def check(args: EvalArguments) -> list[TaskSpec]:
+    """Refuse what can be refused at once; returns the tasks.
+
+    Raises:
+        PerpoError: A number out of its range, or data, a model, an adapter or an output that cannot be used.
+    """
+    check_numbers(args)
+    engine, rows, decoding, reading = args.engine_wanted, args.rows_wanted, args.decoding_wanted, args.reading
+    judge = args.judge_wanted
+    if args.questions is None:
+        judge_meant(judge, args.judge, rows.suite, args.output)
+    specs = check_questions(rows, reading, judge)
+    token_limits(decoding.max_new_tokens, specs, embedded=engine.embedded)
+    note_missing(rows, specs)
+    asked = ("suite", "data", "tasks", "limit", "prompt_style", "family")
+    if args.questions is not None:
+        check_unused(args, (*asked, "model"))
+    elif args.responses is None:
+        check_answering(engine, reading, specs, drawn=decoding.drawn)
+    else:
+        check_unused(args, (*asked, "name", "output", "json", *BOX_FLAGS, "judge", *judge.given))
+        check_family(family_from(reading, None), specs)
+    check_writable(Path(args.output))
+    return specs
 
 
 def write_questions(args: EvalArguments) -> int:
@@ -88,16 +100,16 @@ def write_questions(args: EvalArguments) -> int:
         PerpoError: As `evaluate`.
     """
     specs = check(args)
-    family = family_of(args.family) if args.family else None
+    rows, reading = args.rows_wanted, args.reading
+    family = family_of(reading.family) if reading.family else None
     if family is None and any(BENCHMARKS[spec.benchmark].has_boxes for spec in specs):
-        family = family_from(args, model_config(resolve_model(args.model or "tiny")))
+        family = family_from(reading, config_of(args.engine_wanted))
     check_family(family, specs)
-    templates = templates_of(args, specs, family)
+    templates = templates_of(reading.prompt_style, specs, family)
     lines = []
     for spec in specs:
-        data, benchmark = load_task(spec, args.data), BENCHMARKS[spec.benchmark]
-        docs = data.docs if args.limit is None else data.docs.select(range(min(args.limit, len(data.docs))))
-        for doc in docs:
+        data, benchmark = load_task(spec, rows.data), BENCHMARKS[spec.benchmark]
+        for doc in data.first(rows.limit):
             key = sample_key(data.dataset, data.revision, spec.split, doc["source_id"], doc["query"])
             question = benchmark.asked(doc, templates[spec.name])
             row = {"sample_key": key, "task": spec.name, "source_id": doc["source_id"], "question": question}
@@ -107,29 +119,96 @@ def write_questions(args: EvalArguments) -> int:
     return len(lines)
 
 
-def _check_shapes(args: EvalArguments, data: Sequence[TaskData]) -> None:
+def _score_responses(args: EvalArguments, specs: Sequence[TaskSpec], file: Path) -> Path:
+    """Score answers that were made elsewhere."""
+    began, clock = datetime.now(UTC), time.perf_counter()
+    rows, reading, wanted = args.rows_wanted, args.reading, args.run_wanted
+    judge = judge_meant(args.judge_wanted, args.judge, rows.suite, wanted.output)
+    answers = read_responses(file)
+    data = [load_task(spec, rows.data) for spec in specs]
+    check_responses(answers, data, rows.limit)
+    family = family_from(reading, None)
+    run = RunWriter(
+        wanted=wanted,
+        rows=rows,
+        generation=generation_of(rows, reading, family, None),
+        model=model_elsewhere(wanted.name or file.stem, reading.family),
+        family=family,
+        training=None,
+        hardware={},
+        began=began,
+        clock=clock,
+        judge=judge,
+    )
+    templates = templates_of(reading.prompt_style, specs, family)
+    return run.store(data, templates, lambda task: lambda number, key: answers[key])
+
+
+def _ask_and_score(args: EvalArguments, specs: Sequence[TaskSpec]) -> Path | None:
+    """Ask the model for answers and score them."""
+    from perpo_eval.evaluate.answering import World, answer_all
+
+    began, clock = datetime.now(UTC), time.perf_counter()
+    rows, reading, decoding, wanted = args.rows_wanted, args.reading, args.decoding_wanted, args.engine_wanted
+    training = read_record(wanted.adapter) if wanted.adapter else None
+    data = [load_task(spec, rows.data) for spec in specs]
+    _check_shapes(family_from(reading, config_of(wanted)), data, rows.limit)
+    engine = load_engine(wanted, reading)
+    check_family(engine.family, specs)
+    templates = templates_of(reading.prompt_style, specs, engine.family)
+    limits = token_limits(decoding.max_new_tokens, specs, embedded=wanted.embedded)
+    # What is behind a server has no device here, whatever its client says.
+    device = None if "served" in engine.identity else getattr(engine.model, "device", None)
+    run = RunWriter(
+        wanted=args.run_wanted,
+        rows=rows,
+        generation=generation_of(rows, reading, engine.family, (wanted, decoding, limits)),
+        model=engine.info,
+        family=engine.family,
+        training=training,
+        hardware=provenance.hardware(None if device is None else str(device)),
+        began=began,
+        clock=clock,
+        judge=judge_meant(args.judge_wanted, args.judge, rows.suite, args.output),
+    )
+    settings = {task: _settings(decoding, limit) for task, limit in limits.items()}
+    world = World()
+    with closing(ResponseJournal(Path(args.output), engine.identity, world.rank)) as journal:
+        done = answer_all(engine, data, templates, settings, rows.limit, journal, world)
+        if done is None:
+            return None
+        found, keys = done
+        least = [response.batch_limit for response in found.values() if response.batch_limit is not None]
+        if least and min(least) < engine.model.batch_size:  # memory had no room for more
+            run = replace(run, generation={**run.generation, "smallest_batch_limit": min(least)})
+        path = run.store(data, templates, lambda task: lambda number, key: found[task, number])
+        if not any(response.error for response in found.values()):
+            journal.forget(keys)  # else the same command asks again for those that failed
+    return path
+
+
+def _check_shapes(family: Family | None, data: Sequence[TaskData], limit: int | None) -> None:
     """Refuse pictures whose shape the family's processor refuses, where the family is known.
 
     Raises:
         PerpoError: There are some: all are counted and ten are named.
     """
-    family = family_from(args, model_config(resolve_model(args.model or "tiny")) if args.engine == "perpo" else None)
     if family is None or family.most_aspect is None:
         return
     shown = {
         (doc["image_sha256"], doc["image_path"], doc["width"], doc["height"])
         for task in data
-        for doc in task.docs.select(range(min(args.limit or len(task.docs), len(task.docs))))
+        for doc in task.first(limit)
     }
     found = [(name, family.refuses((width, height))) for _, name, width, height in sorted(shown)]
     if bad := [f"{short_name(name)}: {problem}" for name, problem in found if problem is not None]:
         raise PerpoError(f"{len(bad)} of {len(shown)} images can't be used:\n  {listing(bad)}", "leave their rows out")
 
 
-def _settings(args: EvalArguments, limit: int) -> dict[str, Any]:
+def _settings(decoding: DecodingWanted, limit: int) -> dict[str, Any]:
     """lmms-eval's generation_kwargs of a task whose answers are cut at a limit."""
     settings: dict[str, Any] = {"max_new_tokens": limit, "do_sample": False}
-    if args.temperature > 0:
-        drawn = {"temperature": args.temperature, "top_p": args.top_p, "seed": args.seed}
+    if decoding.drawn:
+        drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": decoding.seed}
         settings |= {"do_sample": True, **drawn}
     return settings | {"until": []}

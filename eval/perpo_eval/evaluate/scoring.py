@@ -1,4 +1,4 @@
-"""The second step of an evaluation: from documents and answers to a run's rows and numbers. No model, no torch.
+"""The second step of an evaluation: from documents and answers to a run's rows. No model, no torch.
 
 Rows are scored in blocks and kept as Arrow tables, so that 100,000 of them stay small.
 """
@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from perpo.answers import after_prompt
-from perpo.benchmarks.metrics import JUDGED, metrics_of
+from perpo.benchmarks.metrics import JUDGED
 from perpo.models.families import Family
-from perpo.records.run_record import GroupResult, Metric, TaskResult, sample_key
+from perpo.records.run_record import sample_key
 from perpo_eval.benchmarks.base import Benchmark
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.responses import Response
 from perpo_eval.judge import verdicts
-from perpo_eval.judge.readings import readings
 from perpo_eval.rows.loading import TaskData
-from perpo_eval.rows.suites import TaskSpec, spec_of
+from perpo_eval.rows.suites import TaskSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,35 +114,6 @@ def judge(
     for place, scored in zip(places, rows, strict=True):
         found[place] = _table(scored, score_names(BENCHMARKS[specs[place].benchmark], None))
     return found, record
-
-
-def status(
-    tables: Sequence[pa.Table], specs: Sequence[TaskSpec], most_errors: float
-) -> Literal["complete", "partial", "failed", "awaiting judge"]:
-    """What became of a run: see `perpo.records.run_record.RunRecord.status`.
-
-    Args:
-        tables: The rows of each task.
-        specs: The tasks.
-        most_errors: The share of the questions that may have no answer.
-    """
-    asked = sum(table.num_rows for table in tables)
-    failed = sum(table["response"].null_count for table in tables)
-    if asked and failed == asked:
-        return "failed"
-    return "partial" if failed > most_errors * asked else _judging_status(tables, specs)
-
-
-def _judging_status(
-    tables: Sequence[pa.Table], specs: Sequence[TaskSpec]
-) -> Literal["complete", "partial", "awaiting judge"]:
-    missing = [_score(table, "missing") for table, spec in zip(tables, specs, strict=True) if spec.benchmark in JUDGED]
-    found = np.concatenate([*missing, []])
-    if not len(found):
-        return "complete"
-    if np.isnan(found).any():
-        return "awaiting judge"
-    return "partial" if found.mean() > verdicts.MOST_MISSING else "complete"
 
 
 def score_names(benchmark: Benchmark, family: Family | None) -> list[str]:
@@ -259,70 +226,3 @@ def _widened(table: pa.Table, schema: pa.Schema, names: Sequence[str]) -> pa.Tab
             column = pa.StructArray.from_arrays([held.get(name, empty) for name in names], names=list(names))
         columns.append(column)
     return pa.Table.from_arrays(columns, schema=schema)
-
-
-def task_result(data_of: Mapping[str, Any], samples: pa.Table) -> TaskResult:
-    """The numbers of one task, from its rows.
-
-    Args:
-        data_of: The other fields of the result.
-        samples: The rows.
-    """
-    benchmark = data_of["benchmark"]
-    return TaskResult(
-        **data_of,
-        n_scored=samples.num_rows,
-        n_parse_fail=samples["parse_ok"].to_pylist().count(False),
-        n_error=samples.num_rows - samples["error"].null_count,
-        metrics=metrics(benchmark, [samples], data_of["box_frame"]),
-        n_truncated=_truncated(samples["finish_reason"].to_pylist()),
-    )
-
-
-def _truncated(reasons: Sequence[str | None]) -> int | None:
-    """How many answers were cut at the token limit; None where it is known of none how it ended."""
-    return reasons.count("length") if any(reason is not None for reason in reasons) else None
-
-
-def groups(results: Sequence[TaskResult], tables: Sequence[pa.Table]) -> list[GroupResult]:
-    """The metrics of every benchmark over its tasks; a task that stands alone is a group of its own."""
-    members: dict[str, list[int]] = {}
-    for place, result in enumerate(results):
-        members.setdefault(spec_of(result.task).group, []).append(place)
-    found = []
-    for name, mine in members.items():
-        benchmark, tasks = results[mine[0]].benchmark, [results[place].task for place in mine]
-        frame = results[mine[0]].box_frame
-        found.append(GroupResult(name, benchmark, tasks, metrics(benchmark, [tables[k] for k in mine], frame)))
-    return found
-
-
-def metrics(benchmark: str, tables: Sequence[pa.Table], box_frame: str | None = None) -> list[Metric]:
-    """Every metric over the rows of some tasks, which weigh the same, with intervals clustered by image.
-
-    Of the accuracies in several frames, the one in the declared frame comes first.
-    """
-    names = [field.name for field in tables[0].schema.field("scores").type]
-    columns = {name: np.concatenate([_score(table, name) for table in tables]) for name in names}
-    clusters = np.concatenate([table["cluster_id"].to_numpy() for table in tables]).astype(str)
-    tasks = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
-    found = [
-        Metric(
-            name=metric.name,
-            **asdict(metric.estimate(columns, clusters, tasks)),
-            higher_is_better=metric.higher_is_better,
-            unit=metric.unit,
-        )
-        for metric in metrics_of(benchmark, names, box_frame)
-    ]
-    if benchmark in JUDGED:
-        judgements = [text for table in tables for text in table["judge"].to_pylist()]
-        found += readings(benchmark, judgements, clusters.tolist())
-    return found
-
-
-def _score(table: pa.Table, name: str) -> np.ndarray:
-    import pyarrow.compute as pc
-
-    column = pc.struct_field(table["scores"], name)
-    return np.asarray(column.to_numpy(), dtype=np.float64)

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,20 +17,17 @@ from perpo.models.families import Family
 from perpo.records import provenance
 from perpo.records.run_record import SCHEMA_VERSION, ModelInfo, RunRecord
 from perpo.records.store import new_run_id, write_run
-from perpo_eval.arguments import command
 from perpo_eval.benchmarks.table import BENCHMARKS
-from perpo_eval.engines.own import BATCH_SIZE
 from perpo_eval.engines.responses import Response
-from perpo_eval.evaluate import scoring
-from perpo_eval.evaluate.token_limits import token_limits
+from perpo_eval.evaluate import numbers, scoring
 from perpo_eval.evaluate.versions import SUITE_VERSION, VERSIONS, suite_sha256
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import TaskSpec
+from perpo_eval.wanted import MOST_ERRORS, DecodingWanted, EngineWanted, Reading, RowsWanted, RunWanted
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from perpo_eval.arguments import EvalArguments
     from perpo_eval.judge.verdicts import Judge
 
 ResponseOf = Callable[[str], Callable[[int, str], Response]]
@@ -42,7 +39,9 @@ class RunWriter:
     """Scores answers and stores them with what a record says of a run beside its results.
 
     Attributes:
-        args: What `perpo-eval` was given.
+        wanted: The run that is stored.
+        rows: Which questions were asked.
+        generation: How answers were made: see `generation_of`.
         model: What answered.
         family: How it writes boxes; needed for grounding.
         training: training.json of the adapter, or None.
@@ -50,18 +49,18 @@ class RunWriter:
         began: When.
         clock: `time.perf_counter()` of then.
         judge: Who scores what a judge is to score, or None.
-        more: What else the record says of how answers were made.
     """
 
-    args: EvalArguments
+    wanted: RunWanted
+    rows: RowsWanted
+    generation: Mapping[str, Any]
     model: ModelInfo
     family: Family | None
     training: dict[str, Any] | None
     hardware: dict[str, Any]
     began: datetime
     clock: float
-    judge: Judge | None = None
-    more: Mapping[str, Any] = field(default_factory=dict)
+    judge: Judge | None
 
     def store(self, data: Sequence[TaskData], templates: dict[str, str], response_of: ResponseOf) -> Path:
         """Score the answers and write the record.
@@ -70,10 +69,10 @@ class RunWriter:
             PerpoError: Where a judge is asked, as `perpo_eval.judge.asking.ask_judge`.
         """
         tables, abouts = [], []
-        limits = {} if self.elsewhere else token_limits(self.args, [task.spec for task in data])
+        limits = self.generation["max_new_tokens"] or {}
         for task in data:
             spec, template = task.spec, templates[task.spec.name]
-            table = scoring.score_task(task, template, self.family, response_of(spec.name), self.args.limit)
+            table = scoring.score_task(task, template, self.family, response_of(spec.name), self.rows.limit)
             about = {
                 "task": spec.name,
                 "benchmark": spec.benchmark,
@@ -95,63 +94,70 @@ class RunWriter:
         specs, judge = [task.spec for task in data], None
         if self.judge is not None:
             tables, judge = scoring.judge(tables, specs, self.judge)
-        results = [scoring.task_result(about, table) for about, table in zip(abouts, tables, strict=True)]
+        results = [numbers.task_result(about, table) for about, table in zip(abouts, tables, strict=True)]
         record = RunRecord(
-            **self._circumstances(limits),
-            status=scoring.status(tables, specs, self.args.max_error_share),
+            **self._circumstances(),
+            status=numbers.status(tables, specs, self.generation.get("max_error_share", MOST_ERRORS)),
             tasks=results,
-            groups=scoring.groups(results, tables),
+            groups=numbers.groups(results, tables),
             judge=judge,
             samples=None,
             source="measured",
             warnings=misread(tables, specs, self.family),
         )
-        return write_run(Path(self.args.output), record, scoring.join(tables)).path
+        return write_run(Path(self.wanted.output), record, scoring.join(tables)).path
 
     @property
     def elsewhere(self) -> bool:
         """Whether the answers were made elsewhere, nobody knows how."""
         return self.model.engine == "elsewhere"
 
-    def _decoding(self) -> dict[str, Any]:
-        args, names = self.args, ("batch_size", "temperature", "top_p", "seed")
-        if self.elsewhere:
-            return dict.fromkeys(names, None)
-        own = self.model.engine == "perpo"
-        size = args.batch_size or (BATCH_SIZE if own else 1)
-        values = (size, args.temperature, args.top_p, args.seed if args.temperature else None)
-        return dict(zip(names, values, strict=True)) | ({} if own else {"max_error_share": args.max_error_share})
-
-    def _resize(self) -> dict[str, Any]:
-        """How pictures were resized, where boxes count the pixels of what came of it."""
-        boxes = self.family and self.family.boxes
-        return {"box_resize": asdict(boxes.resize)} if boxes and boxes.resize else {}
-
-    def _circumstances(self, limits: dict[str, int]) -> dict[str, Any]:
-        args, info = self.args, self.model
-        name = args.name or "+".join(filter(None, (info.id, info.adapter)))
+    def _circumstances(self) -> dict[str, Any]:
+        info, suite = self.model, self.rows.suite
+        name = self.wanted.name or "+".join(filter(None, (info.id, info.adapter)))
         return {
             "schema_version": SCHEMA_VERSION,
-            "run_id": new_run_id(name, args.suite, self.began),
+            "run_id": new_run_id(name, suite, self.began),
             "name": name,
             "created_utc": self.began.isoformat(timespec="seconds"),
             "duration_s": round(time.perf_counter() - self.clock, 3),
-            "command": command(args),
+            "command": self.wanted.command,
             "code": provenance.code_version(),
             "packages": provenance.package_versions(),
             "hardware": self.hardware,
             "model": info,
             "training_run": self.training,
-            "suite": {"name": args.suite, "version": SUITE_VERSION, "sha256": suite_sha256()},
-            "generation": {
-                "limit": args.limit,
-                "prompt_style": args.prompt_style,
-                "max_new_tokens": limits or None,
-                **self._decoding(),
-                **self._resize(),
-                **self.more,
-            },
+            "suite": {"name": suite, "version": SUITE_VERSION, "sha256": suite_sha256()},
+            "generation": dict(self.generation),
         }
+
+
+def generation_of(
+    rows: RowsWanted,
+    reading: Reading,
+    family: Family | None,
+    made: tuple[EngineWanted, DecodingWanted, Mapping[str, int]] | None,
+) -> dict[str, Any]:
+    """Return what the record says of how answers were made.
+
+    Args:
+        rows: Which questions were asked.
+        reading: How they were asked.
+        family: How the model writes boxes.
+        made: What answered, how tokens were chosen and where the answers to each task were cut; None for answers that
+            were made elsewhere, nobody knows how.
+    """
+    engine, decoding, limits = made or (None, None, None)
+    said: dict[str, Any] = {"limit": rows.limit, "prompt_style": reading.prompt_style, "max_new_tokens": limits}
+    if engine is None or decoding is None:
+        said |= dict.fromkeys(("batch_size", "temperature", "top_p", "seed"))
+    else:
+        said |= {"batch_size": engine.questions_at_once, "temperature": decoding.temperature, "top_p": decoding.top_p}
+        said |= {"seed": decoding.seed if decoding.drawn else None}
+        said |= {} if engine.own else {"max_error_share": engine.max_error_share}
+    # How pictures were resized, where boxes count the pixels of what came of it.
+    boxes = family and family.boxes
+    return said | ({"box_resize": asdict(boxes.resize)} if boxes and boxes.resize else {})
 
 
 def box_fields(family: Family | None, has_boxes: bool) -> dict[str, str | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from perpo.benchmarks.metrics import JUDGED
 from perpo.common.hints import did_you_mean
@@ -11,31 +10,28 @@ from perpo.common.numbers import COUNT
 from perpo.errors import PerpoError
 from perpo_eval.rows.suites import TaskSpec
 
-if TYPE_CHECKING:
-    from perpo_eval.arguments import EvalArguments
-
 _EMBEDDED_TOKENS = 64
 
 
-def token_limits(args: EvalArguments, specs: Sequence[TaskSpec]) -> dict[str, int]:
+def token_limits(max_new_tokens: int | str | None, specs: Sequence[TaskSpec], *, embedded: bool) -> dict[str, int]:
     """The limit of each task, by name: the task's own if one is given, else its benchmark's, else that of all.
 
     The embedded model's context is too short for the open answers that judged benchmarks allow for, and it was not
     taught to give any: by default they are cut where those to its own questions are.
 
     Args:
-        args: `max_new_tokens` is a number, or text such as "2048", "pope=1024,refcoco_val=512" or "64,pope=1024".
+        max_new_tokens: A number, or text such as "2048", "pope=1024,refcoco_val=512" or "64,pope=1024".
         specs: The tasks that are run.
+        embedded: Whether the embedded model answers.
 
     Raises:
         PerpoError: No number of at least 1, a name twice, or one that is none of the tasks or their benchmarks.
     """
-    given = _given(args.max_new_tokens)
+    given = _given(max_new_tokens)
     known = list(dict.fromkeys(name for spec in specs for name in (spec.name, spec.benchmark)))
     for name in given:
         if name and name not in known:
             raise PerpoError(f"--max_new_tokens names '{name}', which is not run", did_you_mean(name, known))
-    embedded = args.engine == "perpo" and args.model in (None, "tiny")
 
     def limit(spec: TaskSpec) -> int:
         usual = _EMBEDDED_TOKENS if embedded and spec.benchmark in JUDGED else spec.max_new_tokens

@@ -1,4 +1,4 @@
-"""A judge as the command line describes it."""
+"""A judge as it is wanted, checked and ready to be asked."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perpo.errors import PerpoError
-from perpo_eval.arguments import JudgeArguments, JudgeFlags
+from perpo_eval.wanted import JudgeWanted
 
 if TYPE_CHECKING:
     from perpo_eval.judge.verdicts import Judge
 
 
-def judge_of(flags: JudgeFlags, output: str) -> Judge:
+def judge_of(wanted: JudgeWanted, output: str, *, otherwise: str = "") -> Judge:
     """The judge that is meant.
+
+    Args:
+        wanted: Which, and how it is asked.
+        output: The results folder, which keeps what judges answered.
+        otherwise: What else a user could do than name one, for the hint.
 
     Raises:
         PerpoError: None is named, or a setting that cannot be.
@@ -23,19 +28,18 @@ def judge_of(flags: JudgeFlags, output: str) -> Judge:
     from perpo_eval.judge.settings import JudgeSettings
     from perpo_eval.judge.verdicts import CACHE_FOLDER, Judge
 
-    if flags.judge_model is None:
-        later = ", or --judge none to keep the answers for perpo-eval judge"
-        hint = "give --judge_model (and --judge_base_url)" + ("" if isinstance(flags, JudgeArguments) else later)
+    if wanted.model is None:
+        hint = f"give --judge_model (and --judge_base_url){otherwise}"
         raise PerpoError("the answers need a judge, and none is named", hint)
     settings = JudgeSettings(
-        flags.judge_model,
-        ChatServer(flags.judge_base_url, rps=flags.judge_rps, concurrency=flags.judge_concurrency),
-        votes=flags.judge_votes,
+        wanted.model,
+        ChatServer(wanted.base_url, rps=wanted.rps, concurrency=wanted.concurrency),
+        votes=wanted.votes,
     )
-    return Judge(settings, flags.judge_swap, Path(output) / CACHE_FOLDER)
+    return Judge(settings, wanted.swap, Path(output) / CACHE_FOLDER)
 
 
-def check_swap(flags: JudgeFlags, benchmarks: Collection[str]) -> None:
+def check_swap(wanted: JudgeWanted, benchmarks: Collection[str]) -> None:
     """Refuse to show in both orders what is not there.
 
     Raises:
@@ -43,5 +47,5 @@ def check_swap(flags: JudgeFlags, benchmarks: Collection[str]) -> None:
     """
     from perpo_eval.judge.table import JUDGINGS
 
-    if flags.judge_swap and not any(judging.pairs for name, judging in JUDGINGS.items() if name in benchmarks):
+    if wanted.swap and not any(judging.pairs for name, judging in JUDGINGS.items() if name in benchmarks):
         raise PerpoError("--judge_swap has no use without LLaVA-Bench", "leave --judge_swap out")

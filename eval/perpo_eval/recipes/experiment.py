@@ -22,7 +22,6 @@ from perpo.methods import METHODS
 from perpo.models.checkpoints import grounding_prompt, refused_pictures
 from perpo.records.store import read_run
 from perpo.results.experiment_table import Leaderboard, leaderboard
-from perpo_eval.evaluate import checks
 from perpo_eval.evaluate import run as runner
 from perpo_eval.evaluate.versions import suite_sha256
 from perpo_eval.recipes.arguments import evaluate_arguments, method_of, sample_arguments, stage_key, train_arguments
@@ -93,7 +92,7 @@ class ExperimentRun:
                 is neither among `names` nor done.
         """
         check_writable(self.output)
-        checks.check(evaluate_arguments(self.recipe, self.recipe.base, self.output / "results", None))
+        runner.check(evaluate_arguments(self.recipe, self.recipe.base, self.output / "results", None))
         if self._mark.is_file():
             before = json.loads(self._mark.read_text(encoding="utf-8"))
             if before["seed"] != self.recipe.seed:

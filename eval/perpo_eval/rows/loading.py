@@ -37,6 +37,10 @@ class TaskData:
     data_sha256: str
     note: str | None = None
 
+    def first(self, limit: int | None) -> Dataset:
+        """Return its first so many documents; all without a limit."""
+        return self.docs if limit is None else self.docs.select(range(min(limit, len(self.docs))))
+
 
 def load_task(spec: TaskSpec, data: str) -> TaskData:
     """Read a task's rows and make its documents.

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perpo.common.files import cache_folder
-from perpo_eval.arguments import JudgeFlags
 from perpo_eval.benchmarks.base import Benchmark
 from perpo_eval.benchmarks.llava_bench import LLAVA_BENCH
 from perpo_eval.benchmarks.mmhal import MMHAL
@@ -25,6 +24,7 @@ from perpo_eval.rows.documents import documents, parquet_documents
 from perpo_eval.rows.published import PUBLISHED
 from perpo_eval.rows.tiny_data import tiny_parquet
 from perpo_eval.tasks.functions import DATA_FOLDER, Doc
+from perpo_eval.wanted import JudgeWanted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -59,8 +59,8 @@ def _judge() -> Judge | None:
     if not model:
         print(f"note: ${JUDGE_MODEL} names no judge, so there are no scores", file=sys.stderr)
         return None
-    address = os.environ.get(JUDGE_BASE_URL) or JudgeFlags.judge_base_url
-    return judge_of(JudgeFlags(judge_model=model, judge_base_url=address), str(cache_folder()))
+    address = os.environ.get(JUDGE_BASE_URL) or JudgeWanted.base_url
+    return judge_of(JudgeWanted(model=model, base_url=address), str(cache_folder()))
 
 
 def _aggregation(benchmark: Benchmark, name: str) -> Callable[[Sequence[Answered]], float]:

@@ -9,13 +9,13 @@ import pytest
 from perpo.engines.chat import ChatServer
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
-from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks.grounding import GROUNDING
 from perpo_eval.benchmarks.llava_bench import LLAVA_BENCH
 from perpo_eval.benchmarks.ocr import OCR_PAGES
 from perpo_eval.benchmarks.pope import POPE
 from perpo_eval.engines.responses import Response
-from perpo_eval.evaluate.scoring import _scored, _truncated, score_names
+from perpo_eval.evaluate.numbers import _truncated
+from perpo_eval.evaluate.scoring import _scored, score_names
 from perpo_eval.evaluate.token_limits import token_limits
 from perpo_eval.judge.settings import JudgeSettings
 from perpo_eval.judge.verdicts import Judge
@@ -105,7 +105,7 @@ SPECS = [TASKS["refcoco_val"], TASKS["refcoco_testA"], TASKS["coco_pope_random"]
     ],
 )
 def test_limits_by_task_and_benchmark(given: int | str | None, limits: list[int]) -> None:
-    found = token_limits(EvalArguments(model="x", max_new_tokens=given), SPECS)
+    found = token_limits(given, SPECS, embedded=False)
     assert list(found.items()) == [(spec.name, limit) for spec, limit in zip(SPECS, limits, strict=True)]
 
 
@@ -124,5 +124,5 @@ def test_limits_by_task_and_benchmark(given: int | str | None, limits: list[int]
 )
 def test_limits_that_nobody_can_mean_are_refused(given: int | str, problem: str, hint: str) -> None:
     with pytest.raises(PerpoError, match=problem) as caught:
-        token_limits(EvalArguments(model="x", max_new_tokens=given), SPECS)
+        token_limits(given, SPECS, embedded=False)
     assert hint in str(caught.value.hint)

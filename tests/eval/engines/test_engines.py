@@ -25,6 +25,7 @@ from perpo_eval.engines.choice import check_engine, load_engine
 from perpo_eval.engines.failures import read_answer
 from perpo_eval.evaluate import run as runner
 from perpo_eval.evaluate.run import evaluate
+from perpo_eval.wanted import EngineWanted, Reading
 
 
 class Scripted(lmms):
@@ -123,6 +124,12 @@ def ask(refcoco_folder, checkpoint, tmp_path) -> Callable[..., Run]:
     return run
 
 
+def engine_and_reading(**flags: object) -> tuple[EngineWanted, Reading]:
+    """What an engine is loaded from, as these flags say it."""
+    args = EvalArguments(**flags)  # type: ignore[arg-type]
+    return args.engine_wanted, args.reading
+
+
 def test_a_model_behind_a_server_is_not_taken_for_the_embedded_one(ask) -> None:
     """Without a checkpoint there is no digest, no family, and no journal that a later run could meet."""
 
@@ -137,8 +144,8 @@ def test_a_model_behind_a_server_is_not_taken_for_the_embedded_one(ask) -> None:
     given = {"model": None, "model_args": "model=some-4o", "box_frame": None, "max_new_tokens": 64}
     info = ask("lmms:served", data="tiny", suite="pope", limit=2, **given).record.model
     assert (info.id, info.family, info.weights_sha256, info.revision) == ("some-4o", None, None, None)
-    args = EvalArguments(engine="lmms:served", model_args="model=some-4o", suite="pope")
-    assert load_engine(args).identity != load_engine(args).identity  # nobody knows where it is
+    parts = engine_and_reading(engine="lmms:served", model_args="model=some-4o", suite="pope")
+    assert load_engine(*parts).identity != load_engine(*parts).identity  # nobody knows where it is
 
 
 class Remote(Scripted):
@@ -193,11 +200,11 @@ def test_every_file_of_a_folder_that_a_model_is_given_counts(checkpoint, tmp_pat
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "weights.bin").write_bytes(b"1")
     words = f"pretrained={checkpoint},tone={tmp_path / 'adapter'}"
-    args = EvalArguments(engine="lmms:scripted", model_args=words, box_frame="cropped")
-    before = load_engine(args).identity
-    assert load_engine(args).identity == before
+    parts = engine_and_reading(engine="lmms:scripted", model_args=words, box_frame="cropped")
+    before = load_engine(*parts).identity
+    assert load_engine(*parts).identity == before
     (tmp_path / "adapter" / "weights.bin").write_bytes(b"2")
-    assert load_engine(args).identity != before
+    assert load_engine(*parts).identity != before
 
 
 @pytest.mark.parametrize("model", ["scripted", "chatting"])
@@ -398,7 +405,7 @@ def test_an_adapter_that_nobody_here_loads_is_refused(checkpoint, tmp_path) -> N
     """transformers puts an adapter on its base as far as it fits, and goes on with the rest of the base."""
     (tmp_path / "adapter_config.json").write_text("{}")
     for key in ("peft", "pretrained"):
-        args = EvalArguments(engine="lmms:scripted", model_args=f"{key}={tmp_path}", suite="pope", family="llava")
+        parts = engine_and_reading(engine="lmms:scripted", model_args=f"{key}={tmp_path}", family="llava")
         with pytest.raises(PerpoError, match="is an adapter, and nothing would tell whether scripted loads") as caught:
-            check_engine(args)
+            check_engine(*parts, drawn=False)
         assert "perpo-train merge" in caught.value.hint

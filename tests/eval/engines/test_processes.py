@@ -166,10 +166,11 @@ def test_each_process_of_a_machine_has_a_device_of_its_own(checkpoint, monkeypat
     monkeypatch.setattr(lmms_model, "PerpoModel", model)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("LOCAL_RANK", "3")
-    load_engine(EvalArguments(model=str(checkpoint)))
+    usual, other = (EvalArguments(model=str(checkpoint), **flags) for flags in ({}, {"device": "cuda:7"}))
+    load_engine(usual.engine_wanted, usual.reading)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    load_engine(EvalArguments(model=str(checkpoint)))
-    load_engine(EvalArguments(model=str(checkpoint), device="cuda:7"))
+    load_engine(usual.engine_wanted, usual.reading)
+    load_engine(other.engine_wanted, other.reading)
     assert asked == [None, "cuda:3", "cuda:7"]
 
 

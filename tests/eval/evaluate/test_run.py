@@ -157,7 +157,7 @@ def test_shapes_that_the_family_refuses_are_named_before_the_model_is_loaded(
 ) -> None:
     wide = dataclasses.replace(FAMILIES["qwen3_vl"], most_aspect=1.1)  # the pictures are 160 x 120 and more
     monkeypatch.setattr(runner, "family_from", lambda *args: wide)
-    monkeypatch.setattr(runner, "load_engine", lambda args: pytest.fail("the model is loaded"))
+    monkeypatch.setattr(runner, "load_engine", lambda *args: pytest.fail("the model is loaded"))
     monkeypatch.setattr(runner, "templates_of", lambda *args: {})
     with pytest.raises(PerpoError, match=r"images can't be used:\n  COCO_0.jpg: 160 x 120 pixels") as error:
         run_on(refcoco_folder, checkpoint, tmp_path)

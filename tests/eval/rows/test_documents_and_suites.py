@@ -19,7 +19,6 @@ from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
 from perpo.prepare.published_counts import HUB_REVISIONS
 from perpo.tiny.world import benchmark_rows
-from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks.grounding import GROUNDING
 from perpo_eval.benchmarks.ocr import OCR_PAGES
 from perpo_eval.benchmarks.pope import POPE
@@ -218,7 +217,7 @@ def test_the_same_rows_are_asked_alike_in_sampling_and_evaluation(
     pq.write_table(pa.Table.from_pylist([row]), file)
     (sampled,) = read_questions(file, unpack_to=tmp_path)
     spec = suites.spec_of(name)
-    template = templates_of(EvalArguments(), [spec], None)[name]
+    template = templates_of("paper", [spec], None)[name]
     (doc,) = loading.load_task(spec, str(tmp_path)).docs
     assert sampled.question == BENCHMARKS[spec.benchmark].asked(doc, template) == asked
 

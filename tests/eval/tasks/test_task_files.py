@@ -26,17 +26,19 @@ from perpo.tiny.world import benchmark_rows, write_parquet
 from perpo.tiny.world.judged import mmhal_rows, wild_rows
 from perpo.tiny.world.objects import object_rows
 from perpo.tiny.world.pages import page_rows
-from perpo_eval.arguments import EvalArguments, JudgeFlags
+from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.responses import Response
+from perpo_eval.evaluate.numbers import metrics
 from perpo_eval.evaluate.run import evaluate
 from perpo_eval.evaluate.scoring import judge as judge_tables
-from perpo_eval.evaluate.scoring import metrics, score_task
+from perpo_eval.evaluate.scoring import score_task
 from perpo_eval.judge.from_flags import judge_of
 from perpo_eval.rows import loading
 from perpo_eval.rows.loading import TaskData, load_task
 from perpo_eval.rows.suites import TASKS, TASKS_FOLDER, TaskSpec
 from perpo_eval.tasks import functions, judging
+from perpo_eval.wanted import JudgeWanted
 from tests.support import published_files
 from tests.support.judge_server import JudgeServer, judge_server
 
@@ -211,7 +213,7 @@ def test_the_files_aggregations_give_the_numbers_of_perpo_scores(
     if spec.benchmark in JUDGED:
         monkeypatch.setenv(judging.JUDGE_MODEL, "gpt")
         monkeypatch.setenv(judging.JUDGE_BASE_URL, judge.url)
-        by = judge_of(JudgeFlags(judge_model="gpt", judge_base_url=judge.url), str(tmp_path))
+        by = judge_of(JudgeWanted(model="gpt", base_url=judge.url), str(tmp_path))
         ((table,), _) = judge_tables([table], [spec], by)
     ours = {metric.name: metric for metric in metrics(spec.benchmark, [table])}
     aggregations = task.aggregation()

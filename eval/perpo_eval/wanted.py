@@ -1,0 +1,178 @@
+"""What an evaluation is asked for: one part for each of its steps. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from perpo.boxes import Frame, Order, Scale
+from perpo.errors import PerpoError
+
+MOST_ERRORS = 0.01
+"""The share of a run's questions that may go without an answer; with more the run is partial."""
+
+_OWN_BATCH_SIZE = 16
+"""Of our model class; models of lmms-eval's get 1, since some take no more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsWanted:
+    """Which questions are asked.
+
+    Attributes:
+        suite: A key of `perpo_eval.rows.suites.SUITES`.
+        data: "tiny", "hub", or a folder.
+        tasks: The tasks to run; empty for all of the suite that the data serve.
+        limit: Only the first so many questions of each task; None for all.
+    """
+
+    suite: str
+    data: str
+    tasks: tuple[str, ...]
+    limit: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineWanted:
+    """What answers; None is what is usual.
+
+    Attributes:
+        engine: "perpo", or "lmms:<model>".
+        model: "tiny", a folder, or a hub id.
+        adapter: Folder of an adapter.
+        model_args: "name=value,name=value", for a model of lmms-eval's.
+        batch_size: Questions in one batch.
+        dtype: Type of the weights.
+        device: A torch device.
+        max_error_share: The share of the questions that may go without an answer.
+    """
+
+    engine: str
+    model: str | None
+    adapter: str | None
+    model_args: str
+    batch_size: int | None
+    dtype: Literal["float32", "bfloat16", "float16"] | None
+    device: str | None
+    max_error_share: float
+
+    @property
+    def own(self) -> bool:
+        """Return whether our model class answers."""
+        return self.engine == "perpo"
+
+    @property
+    def checkpoint(self) -> str:
+        """Return the checkpoint that our model class loads."""
+        return self.model or "tiny"
+
+    @property
+    def embedded(self) -> bool:
+        """Return whether the embedded checkpoint answers."""
+        return self.own and self.model in (None, "tiny")
+
+    @property
+    def questions_at_once(self) -> int:
+        """Return how many questions go into one batch."""
+        return self.batch_size or (_OWN_BATCH_SIZE if self.own else 1)
+
+    @property
+    def given_to_model(self) -> dict[str, str]:
+        """Return what `model_args` says, by name."""
+        return dict(part.partition("=")[::2] for part in self.model_args.split(",") if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a model is asked for boxes, and how it writes them; None is what its family does.
+
+    Attributes:
+        family: A key of `perpo.models.families.FAMILIES`.
+        scale: What numbers of boxes count.
+        order: Which number is which.
+        frame: The picture that boxes refer to.
+        prompt_style: The paper's question for a box, or lmms-eval's.
+    """
+
+    family: str | None
+    scale: Scale | None
+    order: Order | None
+    frame: Frame | None
+    prompt_style: Literal["paper", "lmms_eval"]
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """Return what is said of boxes, by part, as `perpo.models.families.with_declared` takes it."""
+        return {"scale": self.scale, "order": self.order, "frame": self.frame}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingWanted:
+    """How tokens are chosen, and where answers are cut.
+
+    Attributes:
+        temperature: 0 takes the most probable token.
+        top_p: The share of the probability that is drawn from.
+        seed: Of what is drawn.
+        max_new_tokens: As `perpo_eval.evaluate.token_limits` reads it.
+
+    Raises:
+        PerpoError: One that has no use.
+    """
+
+    temperature: float
+    top_p: float
+    seed: int
+    max_new_tokens: int | str | None
+
+    def __post_init__(self) -> None:
+        if self.temperature == 0 and (self.top_p < 1 or self.seed):
+            raise PerpoError(
+                "--top_p and --seed have no use without --temperature", "greedy answers are always the same"
+            )
+
+    @property
+    def drawn(self) -> bool:
+        """Return whether answers are drawn."""
+        return self.temperature > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeWanted:
+    """Which judge is asked, and how; `perpo_eval.judge.from_flags.judge_of` checks it and makes the judge.
+
+    Attributes:
+        model: The judge's name at its server.
+        base_url: Where the server is.
+        votes: How often each answer is judged.
+        swap: Whether LLaVA-Bench's two answers are shown in both orders.
+        rps: At most so many calls are begun in a second; None for any number.
+        concurrency: At most so many calls are open at once.
+    """
+
+    model: str | None = None
+    base_url: str = "https://api.openai.com/v1"
+    votes: int = 1
+    swap: bool = False
+    rps: float | None = None
+    concurrency: int = 16
+
+    @property
+    def given(self) -> list[str]:
+        """Return the flags that are not at their defaults."""
+        return [f"judge_{each.name}" for each in fields(self) if getattr(self, each.name) != each.default]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunWanted:
+    """The run that is stored.
+
+    Attributes:
+        name: What tables call it; None for what its model or the run before it is called.
+        output: The results folder.
+        command: The command line that would repeat it.
+    """
+
+    name: str | None
+    output: str
+    command: str
