@@ -1,4 +1,4 @@
-"""Pictures: the one way to open them, what is wrong with those that can't be, and pictures that data hold themselves.
+"""Pictures: the one way to open them, and what is wrong with those that can't be.
 
 Whoever opens a picture sees the same one: upright, on white, RGB. Its size is that of the upright picture; the digest
 of its file's bytes says which picture it is, and `PICTURES_VERSION` how files become pictures.
@@ -6,15 +6,10 @@ of its file's bytes says which picture it is, and `PICTURES_VERSION` how files b
 
 from __future__ import annotations
 
-import base64
-import binascii
-import glob
-import hashlib
 import io
 import re
 import sys
 import threading
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,7 +18,6 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
-from perpo.common.files import atomic_write_bytes, cache_folder
 from perpo.data.orientation import LYING, TURNS, orientation_of, without_orientation
 from perpo.errors import PerpoError
 
@@ -54,9 +48,6 @@ _OTHER_FILES = (
     (rb"....ftypavi[fs]", "AVIF, which this Pillow does not read: convert it to JPEG or PNG"),
     (rb"%PDF-", "a PDF: convert its pages to PNG"),
 )
-# How base64 of JPEG, PNG, GIF, WebP, BMP and TIFF begins.
-_BASE64 = re.compile(r"\s*(/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-3]|SUkqA|TU0AK)[A-Za-z0-9+/\s]{60,}[=\s]*")
-
 _pillow = threading.Lock()
 
 
@@ -94,6 +85,16 @@ def image_size(source: str | Path | bytes, *, stored: bool = False) -> tuple[int
     """
     with _opened(source) as image:
         return image.size if stored else _upright_size(image)
+
+
+def image_format(data: bytes) -> str | None:
+    """Return Pillow's name of the format that a picture's file has, such as "JPEG"; None where there is no name.
+
+    Raises:
+        OSError: As `open_image`.
+    """
+    with _opened(data) as image:
+        return image.format
 
 
 def as_stored(source: Path | bytes) -> bytes | None:
@@ -204,60 +205,6 @@ def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Ima
     square = Image.new("RGB", (side, side), colour)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square
-
-
-def unpack_image(data: bytes, folder: Path) -> Path:
-    """Write an encoded image to a file named by its contents, unless it is there; returns its absolute path.
-
-    Raises:
-        OSError: The bytes are no image.
-    """
-    with _opened(data) as image:
-        suffix = (image.format or "image").lower()
-    path = folder.resolve() / f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix}"
-    if not path.exists():
-        atomic_write_bytes(path, data)
-    return path
-
-
-def image_in_text(text: str) -> bytes | None:
-    """The picture's file that a text holds as a data URI or as base64; None for a text that is a path.
-
-    Raises:
-        ValueError: It is cut, or no base64.
-    """
-    try:
-        if text[:5].lower() == "data:":
-            head, comma, body = text.partition(",")
-            if not comma:
-                raise ValueError("a data URI without data")
-            if head.lower().endswith(";base64"):
-                return base64.b64decode("".join(urllib.parse.unquote(body).split()), validate=True)
-            return urllib.parse.unquote_to_bytes(body)
-        return base64.b64decode("".join(text.split()), validate=True) if _BASE64.fullmatch(text) else None
-    except binascii.Error as error:
-        raise ValueError(f"base64 that is damaged or cut: {error}") from error
-
-
-def find_image(image: Mapping[str, Any], folder: Path | None = None) -> Path | None:
-    """The file of an image that a run record names, or None; what has other contents is not it.
-
-    Args:
-        image: {sha256, path} as in `perpo.records.run_record.SAMPLE_COLUMNS`.
-        folder: Where to look for the path; what perpo unpacked itself is found without.
-    """
-    sha256, path = str(image.get("sha256") or ""), str(image.get("path") or "")
-    candidates = sorted((cache_folder() / "images").glob(f"{glob.escape(sha256[:32])}.*")) if sha256 else []
-    try:
-        if folder is not None and path:
-            inside = (folder / path).resolve()
-            candidates += [inside] if inside.is_relative_to(folder.resolve()) else []
-        for file in candidates:
-            if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256:
-                return file
-    except (OSError, ValueError):  # not to be read, or no path at all: too long, or with a character that none has
-        return None
-    return None
 
 
 @contextmanager

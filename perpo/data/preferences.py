@@ -12,18 +12,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from perpo.benchmarks.prompts import Asking, asking_of
 from perpo.common.files import atomic_write_text, cache_folder, check_path
-from perpo.data.images import image_in_text, unpack_image
+from perpo.data.embedded import image_in_text, unpack_image
+from perpo.data.fields import Fields, is_logp, is_reward
 from perpo.data.placeholders import check_no_mark, without_image
-from perpo.data.row_formats import plain_row
 from perpo.data.rows import FILE_SUFFIXES, Row, read_dataset, read_rows
 from perpo.errors import PerpoError, placed
-
-if TYPE_CHECKING:
-    pass
 
 _MOST_CHARACTERS = 1000  # of a name; what is longer is none, and no file, table or page takes it
 
@@ -141,43 +138,8 @@ def check_identity(value: Any, name: str, hint: str) -> None:
         raise PerpoError(f"expected {expected} as `{name}`, found {value!r:.40}", hint)
 
 
-class _Fields:
-    """One row of a file, whose fields are checked as they are taken."""
-
-    def __init__(self, row: Any, place: str) -> None:
-        self.place = place
-        if not isinstance(row, dict):
-            raise self.error(f"expected an object with fields, found {row!r:.40}", "each record is a JSON object")
-        with placed(place):
-            self.row: Row = plain_row(row)
-
-    def error(self, problem: str, hint: str) -> PerpoError:
-        return PerpoError(f"{self.place}: {problem}", hint)
-
-    def text(self, name: str) -> str:
-        value = self.row.get(name)
-        if not isinstance(value, str):
-            hint = f"each record needs `{name}`, and it has {', '.join(self.row)[:200]}; to give a field another name: "
-            raise self.error(f"expected text as `{name}`, found {value!r:.40}", f"{hint}jq -c '.{name} = .NAME' FILE")
-        if "\0" in value:
-            raise self.error(f"`{name}` holds a NUL character: {value!r:.60}", "mend or drop the record")
-        return value
-
-    def per_answer(self, name: str, count: int, is_good: Callable[[Any], bool], expected: str) -> list[Any]:
-        """A list with one good value for each of `count` answers."""
-        values = self.row.get(name)
-        if not isinstance(values, list):
-            raise self.error(f"expected a list as `{name}`, found {values!r:.40}", f"give {expected} for each answer")
-        if len(values) != count:
-            raise self.error(f"{count} answers but {len(values)} `{name}`", f"give {expected} for each answer")
-        for value in values:
-            if not is_good(value):
-                raise self.error(f"expected {expected} in `{name}`, found {value!r:.40}", "mend or drop the record")
-        return values
-
-
-def _records(rows: Iterator[Row], path: str | Path, make: Callable[[_Fields], _R]) -> list[_R]:
-    records = [make(_Fields(row, f"{path}, record {number}")) for number, row in enumerate(rows, start=1)]
+def _records(rows: Iterator[Row], path: str | Path, make: Callable[[Fields], _R]) -> list[_R]:
+    records = [make(Fields(row, f"{path}, record {number}")) for number, row in enumerate(rows, start=1)]
     if not records:
         raise PerpoError(f"{path} holds no records", "is it the right file?")
     return records
@@ -197,7 +159,7 @@ def _unpacked(folder: str | Path | None) -> Path:
 
 
 def _question(
-    fields: _Fields, unpack_to: Path, asking: Asking | None = None, grounding_prompt: str | None = None
+    fields: Fields, unpack_to: Path, asking: Asking | None = None, grounding_prompt: str | None = None
 ) -> dict[str, Any]:
     image_path = _image_path(fields, unpack_to)
     question, answer = _asked(fields, asking, grounding_prompt), _truth(fields)
@@ -213,7 +175,7 @@ def _question(
     }
 
 
-def _asked(fields: _Fields, asking: Asking | None, grounding_prompt: str | None) -> str:
+def _asked(fields: Fields, asking: Asking | None, grounding_prompt: str | None) -> str:
     """The user's turn: a row's question, or where it has none the question for what its expression names."""
     row = fields.row
     if row.get("question") is None and row.get("expression") is not None:
@@ -233,7 +195,7 @@ def _asked(fields: _Fields, asking: Asking | None, grounding_prompt: str | None)
     return question
 
 
-def _truth(fields: _Fields) -> str:
+def _truth(fields: Fields) -> str:
     if isinstance(fields.row.get("bbox"), list) and not isinstance(fields.row.get("answer"), str):
         raise fields.error("it is a row of boxes for perpo-eval", "make questions of them with perpo-data questions")
     if isinstance(fields.row.get("answer"), list | dict):  # a box as numbers
@@ -244,7 +206,7 @@ def _truth(fields: _Fields) -> str:
     return truth
 
 
-def _box_fields(fields: _Fields) -> dict[str, Any]:
+def _box_fields(fields: Fields) -> dict[str, Any]:
     """What a row says of how its boxes are written; `perpo.data.truths` says whether it is a format."""
     said = {name: fields.row.get(name) for name in ("box_scale", "box_order", "box_frame", "box_resize")}
     for name, value in said.items():
@@ -254,7 +216,7 @@ def _box_fields(fields: _Fields) -> dict[str, Any]:
     return said
 
 
-def _image_id(fields: _Fields, image_path: str) -> str | int:
+def _image_id(fields: Fields, image_path: str) -> str | int:
     """What the row says, a whole number of pandas' (such as 7.0) among it; else the path."""
     name = fields.row.get("image_id")
     if isinstance(name, float) and name.is_integer():
@@ -266,7 +228,7 @@ def _image_id(fields: _Fields, image_path: str) -> str | int:
     return name
 
 
-def _image_path(fields: _Fields, unpack_to: Path) -> str:
+def _image_path(fields: Fields, unpack_to: Path) -> str:
     image = fields.row.get("image")
     if fields.row.get("image_path") is not None or image is None:
         image = fields.text("image_path")
@@ -281,7 +243,7 @@ def _image_path(fields: _Fields, unpack_to: Path) -> str:
         raise fields.error(f"its image can't be read: {error}", "mend or drop the record") from error
 
 
-def _preference(fields: _Fields, unpack_to: Path) -> PreferenceRecord:
+def _preference(fields: Fields, unpack_to: Path) -> PreferenceRecord:
     row = fields.row
     answers = row.get("answers_gen")
     if not isinstance(answers, list) or not answers:
@@ -289,12 +251,12 @@ def _preference(fields: _Fields, unpack_to: Path) -> PreferenceRecord:
     count = len(answers)
     fields.per_answer("answers_gen", count, lambda value: isinstance(value, str), "a text")
     name = "iou_scores" if row.get("rewards") is None and row.get("iou_scores") is not None else "rewards"
-    rewards = fields.per_answer(name, count, _is_reward, "a number from 0 to 1")
+    rewards = fields.per_answer(name, count, is_reward, "a number from 0 to 1")
     truncated = logps = None
     if row.get("truncated") is not None:
         truncated = fields.per_answer("truncated", count, lambda value: isinstance(value, bool), "true or false")
     if row.get("reference_logps") is not None:
-        logps = fields.per_answer("reference_logps", count, _is_logp, "a finite number or null")
+        logps = fields.per_answer("reference_logps", count, is_logp, "a finite number or null")
     sampling = row.get("sampling")
     if not isinstance(sampling, dict | None):
         raise fields.error(f"expected an object as `sampling`, found {sampling!r:.40}", "mend or drop the record")
@@ -311,20 +273,3 @@ def _preference(fields: _Fields, unpack_to: Path) -> PreferenceRecord:
         reference_logps=logps,
         sampling=sampling,
     )
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond all floating-point numbers
-        return False
-
-
-def _is_reward(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
-
-
-def _is_logp(value: Any) -> bool:
-    return value is None or _is_number(value)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from time import time
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +13,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from perpo.common.numbers import ABOVE_ZERO
 from perpo.engines.bodies import BodyTooLarge, read_body
+from perpo.engines.pace import Pace, retry_after
 from perpo.errors import PerpoError
 
 TRIES = 6
@@ -129,7 +128,7 @@ class ChatClient:
         self._timeout_s = server.timeout_s
         self._answered = answered
         self._failures = 0
-        self._pace = _Pace(server.rps)
+        self._pace = Pace(server.rps)
         # redirects are not followed: the key goes nowhere else
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.AsyncClient(headers=headers, timeout=None, limits=httpx.Limits(max_connections=None))
@@ -221,7 +220,7 @@ class ChatClient:
             hint = "answers so far are kept: see to the account, then run the same command again"
             raise PerpoError(f"the {self._called}'s credit is used up: {why}", hint, exit_code=3)
         if status in (408, 409, 425, 429) or status >= 500:
-            wait_s = _retry_after(response)
+            wait_s = retry_after(response)
             if wait_s > _LONGEST_RETRY_AFTER_S:
                 hint = "answers so far are kept: run the same command again then"
                 raise PerpoError(f"the {self._called} asks to wait for {wait_s:.0f} s: {why}", hint, exit_code=3)
@@ -262,38 +261,6 @@ class ChatClient:
         return text.encode("utf-8", "replace").decode()
 
 
-class _Pace:
-    """When the next call may begin."""
-
-    def __init__(self, rps: float | None) -> None:
-        self._gap_s = 1 / rps if rps else 0.0
-        self._next = 0.0
-
-    async def turn(self) -> None:
-        while True:
-            now = asyncio.get_running_loop().time()
-            if self._next <= now:
-                self._next = now + self._gap_s
-                return
-            await asyncio.sleep(self._next - now)
-
-    def hold(self, wait_s: float) -> None:
-        self._next = max(self._next, asyncio.get_running_loop().time() + wait_s)
-
-
 def _stop(state: RetryCallState) -> bool:
     error = state.outcome.exception() if state.outcome else None
     return isinstance(error, _TryAgain) and state.attempt_number >= error.tries
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """Seconds that the server asks to wait: Retry-After as a number or as a date (RFC 9110, section 10.2.3); else 0."""
-    value = response.headers.get("retry-after", "").strip()
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
-    except ValueError:
-        return 0.0

@@ -37,6 +37,34 @@ class Candidate:
     truncated: bool
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """What B rows of N branches have drawn so far: tokens (B, N, T), and their number and summed logp, both (B, N)."""
+
+    tokens: Tensor
+    lengths: Tensor
+    logps: Tensor
+
+    @classmethod
+    def none(cls, rows: int, branches: int, steps: int, device: torch.device) -> _Drawn:
+        tokens = torch.zeros(rows, branches, steps, dtype=torch.long, device=device)
+        return cls(tokens, torch.zeros_like(tokens[..., 0]), torch.zeros_like(tokens[..., 0], dtype=torch.float64))
+
+    def add(self, row: Tensor, branch: Tensor, step: int, chosen: Tensor, logp: Tensor) -> None:
+        """Take down a token of each of these branches."""
+        self.tokens[row, branch, step] = chosen
+        self.lengths[row, branch] = step + 1
+        self.logps[row, branch] += logp
+
+    def candidates(self, ends: set[int]) -> list[list[Candidate]]:
+        """Cut each branch's tokens to its length; a branch without an end token was truncated."""
+        found = zip(self.tokens.tolist(), self.lengths.tolist(), self.logps.tolist(), strict=True)
+        return [
+            [Candidate(ids[:size], logp, ids[size - 1] not in ends) for ids, size, logp in zip(*of_row, strict=True)]
+            for of_row in found
+        ]
+
+
 def question_uniforms(seed: int, question: int, branches: int, steps: int) -> np.ndarray:
     """The random numbers of one question, from its own counter-based stream.
 
@@ -69,10 +97,8 @@ def sample_candidates(
     """Sample answers to a batch of questions, one prefill per question.
 
     Args:
-        model: A Hugging Face image-text-to-text model (or the PeftModel around it) in eval mode, with
-            eager or SDPA attention.
-        inputs: What the processor gives for B left-padded prompts: input_ids and attention_mask
-            (B, P), pixel_values.
+        model: A Hugging Face image-text-to-text model (or its PeftModel) in eval mode, with eager or SDPA attention.
+        inputs: What the processor gives for B left-padded prompts: input_ids, attention_mask (B, P), pixel_values.
         uniforms: (B, N, T) in [0, 1): branch n of row b draws its token t with `uniforms[b, n, t]`;
             T is the token limit.
         temperature: Divides the logits; 0 takes the most probable token.
@@ -86,30 +112,19 @@ def sample_candidates(
     device = inputs["input_ids"].device
     uniforms = uniforms.to(device)
     ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
-    seen = inputs["attention_mask"].bool()
     cache = DynamicCache()
-    base = base_model(model)
-    check_shared(base, seen.shape[1] + steps)
-    # A left-padded prompt counts from its first real token, as generate() does.
-    positions, next_position = prefix_positions(base, inputs["input_ids"], inputs["attention_mask"], inputs)
-    prefill = {**inputs, "position_ids": positions, "past_key_values": cache, "logits_to_keep": 1}
-    logits = model(**prefill, use_cache=True).logits.expand(-1, branches, -1)
-
-    tokens = torch.zeros(rows, branches, steps, dtype=torch.long, device=device)
-    lengths = torch.zeros(rows, branches, dtype=torch.long, device=device)
-    logps = torch.zeros(rows, branches, dtype=torch.float64, device=device)
-    # Of the rows in work: their number in the batch, each key's segment (as in perpo.models.prefix: branch n is
-    # segment n + 1), each query's branch.
+    logits, next_position, axes = _prefill(model, inputs, cache, steps)
+    logits = logits.expand(-1, branches, -1)
+    drawn = _Drawn.none(rows, branches, steps, device)
+    # Of the rows in work: their number, each key's segment (branch n's is n + 1, as in perpo.models.prefix), each
+    # query's branch.
     row = torch.arange(rows, device=device)[:, None]
-    segments = seen.long() - 1
+    segments = inputs["attention_mask"].bool().long() - 1
     branch = torch.arange(branches, device=device).expand(rows, -1)
     for step in range(steps):
         chosen, logp = _choose(logits, uniforms[row, branch.clamp(min=0), step], temperature, top_p)
         live = branch >= 0
-        at = row.expand_as(branch)[live], branch[live]
-        tokens[at[0], at[1], step] = chosen[live]
-        lengths[at] = step + 1
-        logps[at] += logp[live]
+        drawn.add(row.expand_as(branch)[live], branch[live], step, chosen[live], logp[live])
         live &= ~torch.isin(chosen, ends)
         if step + 1 == steps or not live.any():
             break
@@ -125,11 +140,28 @@ def sample_candidates(
         logits = model(
             input_ids=chosen.gather(1, order),
             attention_mask=attention_mask(segments, logits.dtype, queries=branch.shape[1]),
-            position_ids=(next_position + step).expand(*positions.shape[:-2], *branch.shape),
+            position_ids=(next_position + step).expand(*axes, *branch.shape),
             past_key_values=cache,
             use_cache=True,
         ).logits
-    return _as_candidates(tokens.tolist(), lengths.tolist(), logps.tolist(), set(end_ids))
+    return drawn.candidates(set(end_ids))
+
+
+def _prefill(
+    model: Any, inputs: Mapping[str, Tensor], cache: DynamicCache, steps: int
+) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """Run the prompts into the cache.
+
+    Returns:
+        The logits of the next token (B, 1, V), its position, and the axes that positions have before those of rows
+        and tokens.
+    """
+    base = base_model(model)
+    check_shared(base, inputs["attention_mask"].shape[1] + steps)
+    # A left-padded prompt counts from its first real token, as generate() does.
+    positions, next_position = prefix_positions(base, inputs["input_ids"], inputs["attention_mask"], inputs)
+    prefill = {**inputs, "position_ids": positions, "past_key_values": cache, "logits_to_keep": 1}
+    return model(**prefill, use_cache=True).logits, next_position, tuple(positions.shape[:-2])
 
 
 def _choose(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
@@ -164,13 +196,3 @@ def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     ordered, index = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
     return torch.zeros_like(probabilities).scatter(-1, index, ordered.masked_fill(before >= top_p, 0.0))
-
-
-def _as_candidates(
-    tokens: list[list[list[int]]], lengths: list[list[int]], logps: list[list[float]], ends: set[int]
-) -> list[list[Candidate]]:
-    """Cut each branch's tokens to its length; a branch without an end token was truncated."""
-    return [
-        [Candidate(ids[:length], logp, ids[length - 1] not in ends) for ids, length, logp in zip(*of_row, strict=True)]
-        for of_row in zip(tokens, lengths, logps, strict=True)
-    ]

@@ -11,7 +11,8 @@ from perpo.benchmarks.table import INFO
 from perpo.boxes import ImageSize, parse_boxes
 from perpo.common.files import cache_folder, check_path
 from perpo.data import check_identity, data_sha256
-from perpo.data.images import image_in_text, image_size, short_name, unpack_image
+from perpo.data.embedded import image_in_text, unpack_image
+from perpo.data.images import image_size, short_name
 from perpo.data.placeholders import without_image
 from perpo.data.row_formats import plain_row, with_picture
 from perpo.data.rows import Row, read_rows

@@ -84,18 +84,13 @@ def clustered_ratio(
 ) -> Estimate:
     """A ratio of two sums with an interval that is clustered, and possibly averaged over strata.
 
-    F1 is such a ratio (numerators 2 tp, denominators 2 tp + fp + fn), and so are precision and recall.
-    In stratum t the ratio is R_t = A_t / B_t, the sum of the numerators over that of the denominators;
-    the estimate is the plain mean of the T ratios. Its variance is G / (G - 1) sum_c u_c^2, where u_c
-    is the sum over cluster c, whatever the strata of its rows, of (a_i - R_t b_i) / (T B_t): the ratio
-    linearised (Cochran 1977, "Sampling Techniques", section 6.3). An image that serves several strata
-    is thus one draw, as if images were resampled jointly. Clusters without any denominator say nothing
-    of the ratio and are not counted among the G.
+    F1 is such a ratio (numerators 2 tp, denominators 2 tp + fp + fn), and so are precision and recall. In stratum t
+    the ratio is R_t = A_t / B_t, the sum of the numerators over that of the denominators; the estimate is the plain
+    mean of the T ratios. Its variance is G / (G - 1) sum_c u_c^2, where u_c is the sum over cluster c, whatever the
+    strata of its rows, of (a_i - R_t b_i) / (T B_t): the ratio linearised (Cochran 1977, "Sampling Techniques",
+    section 6.3). An image that serves several strata is thus one draw. Clusters without any denominator do not count.
 
-    When every row has the same ratio, spread cannot be seen and the standard error is undefined. The
-    bounds still give an interval: at most u = 1 - (alpha / 2)^(1 / G) of the clusters can hold anything
-    else (Clopper and Pearson 1934 with 0 of G), so the ratio lies within u of the way to either bound.
-    Rows that are nearly the same say no more, and no interval is narrower than that one.
+    Where every row has the same ratio, the bounds give an interval (`constant_interval`); none is narrower than it.
 
     Args:
         numerators: (n,) finite numbers, each within `bounds` times its denominator.
@@ -110,8 +105,7 @@ def clustered_ratio(
         denominators are all 0, nothing but `value` with fewer than two clusters.
 
     Raises:
-        ValueError: Unequal lengths, a number that is not finite, a negative denominator, or a numerator
-            without a denominator.
+        ValueError: Unequal lengths, a number that is not finite, a negative denominator, or a numerator without one.
     """
     a, b = checked_sums(numerators, denominators, clusters, strata)
     n = len(a)
@@ -260,6 +254,10 @@ def checked_sums(
 
 
 def constant_interval(value: float, groups: int, bounds: tuple[float, float], confidence: float) -> tuple[float, float]:
-    """The interval of a value that every row has: see `clustered_ratio`."""
+    """Return the interval of a value that every row has, within its bounds.
+
+    At most u = 1 - (alpha / 2)^(1 / G) of the clusters can hold anything else (Clopper and Pearson 1934 with 0 of G),
+    so the value lies within u of the way to either bound.
+    """
     unseen = 1 - ((1 - confidence) / 2) ** (1 / groups)
     return value - unseen * (value - bounds[0]), value + unseen * (bounds[1] - value)

@@ -12,11 +12,10 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from perpo.boxes import frame_window
+from perpo.data.embedded import find_image, image_in_text
 from perpo.data.images import (
     MOST_PIXELS,
     as_stored,
-    find_image,
-    image_in_text,
     image_problems,
     image_size,
     open_image,

@@ -81,9 +81,7 @@ def test_qwen_s_boxes_count_pixels_of_what_its_processor_makes(checkpoints, tmp_
 
 
 def test_a_record_keeps_the_bounds_that_its_boxes_need(checkpoints, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "perpo_eval.engines.lmms_model.answer", lambda loaded, prompts, *rest: said(loaded, len(prompts))
-    )
+    monkeypatch.setattr("perpo.engines.hf.answer", lambda loaded, prompts, *rest: said(loaded, len(prompts)))
 
     def said(loaded, count):
         return [[*loaded.tokenizer("[0, 0, 40, 30]").input_ids, loaded.end_id]] * count

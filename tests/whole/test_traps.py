@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from perpo.boxes import BoxFormat, iou, parse_box
+from perpo.engines import hf
 from perpo.errors import PerpoError
 from perpo.models.loading import load_model
 from perpo.records.store import Run, read_run
@@ -28,7 +29,6 @@ from perpo.results.samples import read_scores
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks.grounding import GROUNDING
 from perpo_eval.cli.eval import main
-from perpo_eval.engines import lmms_model
 from perpo_eval.evaluate.run import evaluate, write_questions
 from perpo_eval.rows.documents import documents
 from perpo_eval.rows.suites import TASKS, TASKS_FOLDER, spec_of
@@ -301,7 +301,7 @@ def test_a_failure_is_no_empty_answer(ask, tmp_path, monkeypatch) -> None:
         def failing(*words: object, error: Exception = error) -> list[list[int]]:
             raise error
 
-        monkeypatch.setattr(lmms_model, "answer", failing)
+        monkeypatch.setattr(hf, "answer", failing)
         with pytest.raises(type(error), match=str(error)):
             ask()
     assert list(tmp_path.glob("out/*/*/run.json")) == []
@@ -309,7 +309,7 @@ def test_a_failure_is_no_empty_answer(ask, tmp_path, monkeypatch) -> None:
 
 # "The response cache is written after the whole generate_until returns (a crash loses everything)."
 def test_a_crash_loses_no_finished_batch(ask, tmp_path, monkeypatch) -> None:
-    real, calls = lmms_model.answer, []
+    real, calls = hf.answer, []
 
     def crashing(loaded, prompts, *rest) -> list[list[int]]:
         calls.append(len(prompts))
@@ -317,7 +317,7 @@ def test_a_crash_loses_no_finished_batch(ask, tmp_path, monkeypatch) -> None:
             raise SystemError("power cut")
         return real(loaded, prompts, *rest)
 
-    monkeypatch.setattr(lmms_model, "answer", crashing)
+    monkeypatch.setattr(hf, "answer", crashing)
     with pytest.raises(SystemError):
         ask()
     (journal,) = (tmp_path / "out/.responses").glob("*.jsonl")
@@ -341,7 +341,7 @@ def test_a_checkpoint_trained_again_at_its_place_is_not_answered_from_the_old_on
         return said[: len(prompts)]
 
     with monkeypatch.context() as patch:
-        patch.setattr(lmms_model, "answer", scripted)
+        patch.setattr(hf, "answer", scripted)
         with pytest.raises(SystemError):
             ask(model=str(place))
     model = load_model(str(place)).model

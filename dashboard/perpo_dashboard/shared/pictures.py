@@ -15,7 +15,8 @@ import streamlit as st
 from PIL import Image, ImageDraw, ImageFont
 
 from perpo.common.files import NotWritten, atomic_write_bytes, cache_folder
-from perpo.data.images import PICTURES_VERSION, find_image, image_size, open_image, short_name
+from perpo.data.embedded import find_image
+from perpo.data.images import PICTURES_VERSION, image_size, open_image, short_name
 from perpo.errors import PerpoError
 from perpo_dashboard.shared.settings import settings
 from perpo_dashboard.shared.stored import Stamp, stamp

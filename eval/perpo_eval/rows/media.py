@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from perpo.common.files import cache_folder
-from perpo.data.images import image_size, open_image, unpack_image
+from perpo.data.embedded import unpack_image
+from perpo.data.images import image_size, open_image
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.data import image_root_of
-from perpo.data.images import image_in_text, listing, short_name
+from perpo.data.embedded import image_in_text
+from perpo.data.images import listing, short_name
 from perpo.data.row_formats import with_picture
 from perpo.data.rows import Row, open_parquet, parquet_batches, read_rows
 from perpo.errors import PerpoError, placed

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from perpo.benchmarks.table import answer_kind
 from perpo.boxes import stored_box
-from perpo.data.images import find_image, open_image
+from perpo.data.embedded import find_image
+from perpo.data.images import open_image
 from perpo.results.colours import BASELINE, CANDIDATE, TRUTH
 from perpo.results.regression.flips import Flip
 from perpo.results.regression.report import Report

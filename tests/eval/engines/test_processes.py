@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from perpo.engines import hf
 from perpo.records.store import Run, read_run
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.engines import lmms_model
@@ -30,10 +31,10 @@ SETTINGS = {"suite": "paper", "batch_size": 2, "max_new_tokens": 8, "device": "c
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-import perpo_eval.engines.lmms_model
+import perpo.engines.hf
 from perpo_eval.cli.eval import main
 
-real, rank, most = perpo_eval.engines.lmms_model.answer, os.environ.get("RANK", "0"), int(os.environ.get("MOST", 1000))
+real, rank, most = perpo.engines.hf.answer, os.environ.get("RANK", "0"), int(os.environ.get("MOST", 1000))
 counts = Path(f"counts.{rank}")
 Path(f"pid.{rank}").write_text(str(os.getpid()))
 
@@ -46,7 +47,7 @@ def answer(loaded, prompts, *rest):
     return answers
 
 counts.touch()
-perpo_eval.engines.lmms_model.answer = answer
+perpo.engines.hf.answer = answer
 sys.exit(main())
 """
 """perpo-eval, each process of which writes a dot for every question that it answers."""
@@ -114,13 +115,13 @@ class Alone(answering.World):
 def shares(monkeypatch) -> list[list[int]]:
     """The images that each process answers about, by their number."""
     told: list[list[int]] = []
-    real = lmms_model.answer
+    real = hf.answer
 
     def noting(loaded, prompts, images, image_of, settings) -> list[list[int]]:
         told[-1] += [hash(images[k].tobytes()) for k in image_of]
         return real(loaded, prompts, images, image_of, settings)
 
-    monkeypatch.setattr(lmms_model, "answer", noting)
+    monkeypatch.setattr(hf, "answer", noting)
     return told
 
 
@@ -239,13 +240,13 @@ def test_a_killed_pair_continues_as_one(folder, checkpoint, tmp_path, alone, mon
         process.kill()
         process.communicate()
     assert list(tmp_path.glob("out/*/*/run.json")) == []
-    real, answered = lmms_model.answer, []
+    real, answered = hf.answer, []
 
     def counting(loaded, prompts, *rest) -> list[list[int]]:
         answered.append(len(prompts))
         return real(loaded, prompts, *rest)
 
-    monkeypatch.setattr(lmms_model, "answer", counting)
+    monkeypatch.setattr(hf, "answer", counting)
     evaluate(EvalArguments(**arguments(folder, checkpoint, tmp_path / "out")))
     assert sum(answered) == QUESTIONS - 8
     assert_same(only_run(tmp_path / "out"), alone)

@@ -19,13 +19,14 @@ import pytest
 import torch
 from peft import PeftModel
 
+from perpo.engines.base import Answer
+from perpo.engines.hf import HfEngine
 from perpo.errors import PerpoError
 from perpo.models.loading import load_model
 from perpo.models.lora import add_lora
 from perpo.records.store import Run, read_run
 from perpo.train.outputs.saving import save_checkpoint
 from perpo_eval.arguments import EvalArguments
-from perpo_eval.engines import lmms_model
 from perpo_eval.evaluate.run import evaluate
 
 ROWS, QUESTIONS = 60, 45
@@ -35,11 +36,11 @@ SETTINGS = {"suite": "paper", "batch_size": 4, "max_new_tokens": 8, "device": "c
 
 PROGRAM = """
 import os, signal, sys
-import perpo.records.store, perpo_eval.engines.lmms_model, perpo_eval.evaluate.scoring
+import perpo.engines.hf, perpo.records.store, perpo_eval.evaluate.scoring
 from perpo_eval.cli.eval import main
 from perpo_eval.engines.responses import ResponseJournal
 
-real = perpo_eval.engines.lmms_model.answer
+real = perpo.engines.hf.answer
 
 def answer(loaded, prompts, *rest):
     if sum(map(int, open("counts"))) >= {pause}:
@@ -55,7 +56,7 @@ def die(*words):
 os.chdir({place!r})
 open("counts", "a").close()
 os.dup2(os.open("stderr", os.O_CREAT | os.O_WRONLY), 2)
-perpo_eval.engines.lmms_model.answer = answer
+perpo.engines.hf.answer = answer
 {patch}
 sys.exit(main({words!r}))
 """
@@ -63,7 +64,9 @@ sys.exit(main({words!r}))
 
 # A process of its own each time, but the libraries are imported once.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["perpo_eval.engines.lmms_model", "perpo_eval.evaluate.run", "lmms_eval.api.task"])
+PROCESSES.set_forkserver_preload(
+    ["perpo.engines.hf", "perpo_eval.engines.lmms_model", "perpo_eval.evaluate.run", "lmms_eval.api.task"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -172,14 +175,13 @@ def run_here(folder: Path, checkpoint: Path, output: Path, **settings: object) -
 def counted(monkeypatch) -> list[int]:
     """The sizes of the batches that are answered in this process."""
     sizes: list[int] = []
-    for name in ("answer", "sample"):
-        real = getattr(lmms_model, name)
+    real = HfEngine.answers
 
-        def counting(loaded, prompts, *rest, real=real) -> list[list[int]]:
-            sizes.append(len(prompts))
-            return real(loaded, prompts, *rest)
+    def counting(engine, queries, decoding) -> list[list[Answer]]:
+        sizes.append(len(queries))
+        return real(engine, queries, decoding)
 
-        monkeypatch.setattr(lmms_model, name, counting)
+    monkeypatch.setattr(HfEngine, "answers", counting)
     return sizes
 
 
@@ -301,16 +303,15 @@ def interrupted(folder, checkpoint, tmp_path, monkeypatch, counted) -> Callable[
     def begin(answers: int = 8, **settings: object) -> Path:
         with monkeypatch.context() as patch:
             left = [answers]
-            for name in ("answer", "sample"):
-                real = getattr(lmms_model, name)
+            real = HfEngine.answers
 
-                def ending(loaded, prompts, *rest, real=real) -> list[list[int]]:
-                    left[0] -= len(prompts)
-                    if left[0] < 0:
-                        raise Enough
-                    return real(loaded, prompts, *rest)
+            def ending(engine, queries, decoding) -> list[list[Answer]]:
+                left[0] -= len(queries)
+                if left[0] < 0:
+                    raise Enough
+                return real(engine, queries, decoding)
 
-                patch.setattr(lmms_model, name, ending)
+            patch.setattr(HfEngine, "answers", ending)
             with pytest.raises(Enough):
                 run_here(folder, checkpoint, tmp_path / "out", **settings)
         counted.clear()

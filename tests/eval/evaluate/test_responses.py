@@ -14,6 +14,8 @@ import torch
 
 from perpo.boxes import BoxFormat, format_box
 from perpo.common.arguments import default_of
+from perpo.engines import hf
+from perpo.engines.base import Answer
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
 from perpo.records.run_record import sample_key
@@ -21,7 +23,6 @@ from perpo.records.store import Run, read_run
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks import pope
 from perpo_eval.cli.eval import main
-from perpo_eval.engines import lmms_model
 from perpo_eval.evaluate import run as runner
 from perpo_eval.evaluate.run import evaluate
 from perpo_eval.rows.loading import load_task
@@ -271,7 +272,7 @@ def stored(run) -> Run:
 
 
 def test_rescoring_gives_the_same_without_model_and_data(stored, tmp_path, monkeypatch, checkpoint) -> None:
-    for module, name in ((runner, "load_task"), (lmms_model, "load_model")):
+    for module, name in ((runner, "load_task"), (hf, "load_hf")):
         monkeypatch.setattr(module, name, lambda *words, **settings: pytest.fail("something was loaded"))
     moved = Path(shutil.copytree(stored.path, tmp_path / "carried"))
     shutil.rmtree(stored.path)
@@ -362,7 +363,7 @@ def small_memory(monkeypatch) -> Callable[..., list[int]]:
 
     def begin(most: int, error: Exception) -> list[int]:
         tried: list[int] = []
-        real = lmms_model.answer
+        real = hf.answer
 
         def answer(loaded, prompts, *rest) -> list[list[int]]:
             tried.append(len(prompts))
@@ -370,7 +371,7 @@ def small_memory(monkeypatch) -> Callable[..., list[int]]:
                 raise error
             return real(loaded, prompts, *rest)
 
-        monkeypatch.setattr(lmms_model, "answer", answer)
+        monkeypatch.setattr(hf, "answer", answer)
         return tried
 
     return begin
@@ -431,16 +432,16 @@ def test_what_is_drawn_depends_on_seed_question_and_image_alone(run, tmp_path, m
     assert drawn("d", seed=1) != first
     assert drawn("e", temperature=0.0) != first
 
-    real, left = lmms_model.sample, [6]
+    real, left = hf.HfEngine.answers, [6]
 
-    def sample(loaded, prompts, *rest) -> list[list[int]]:
-        left[0] -= len(prompts)
+    def answers(engine, queries, decoding) -> list[list[Answer]]:
+        left[0] -= len(queries)
         if left[0] < 0:
             raise KeyboardInterrupt
-        return real(loaded, prompts, *rest)
+        return real(engine, queries, decoding)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lmms_model, "sample", sample)
+        patch.setattr(hf.HfEngine, "answers", answers)
         with pytest.raises(KeyboardInterrupt):
             drawn("f", batch_size=3)
     assert drawn("f", batch_size=7) == first

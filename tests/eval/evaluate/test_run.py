@@ -48,7 +48,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     def answers(loaded, prompts, *rest) -> list[list[int]]:
         return [[*loaded.tokenizer(BOXES[len(prompt) % 4]).input_ids, 2] for prompt in prompts]
 
-    monkeypatch.setattr("perpo_eval.engines.lmms_model.answer", answers)
+    monkeypatch.setattr("perpo.engines.hf.answer", answers)
 
 
 def run_on(folder: Path, checkpoint: Path, output: Path, **settings: object) -> Run:
@@ -144,7 +144,7 @@ def test_what_an_adapter_was_trained_with_is_read_before_the_evaluation(
         (folder / "training.json").write_text("{")
         return [[2]] * len(prompts)
 
-    monkeypatch.setattr("perpo_eval.engines.lmms_model.answer", damaging)
+    monkeypatch.setattr("perpo.engines.hf.answer", damaging)
     record = run_on(refcoco_folder, checkpoint, tmp_path / "out", limit=1, adapter=str(folder)).record
     assert record.training_run == expected
     monkeypatch.setattr(runner, "load_task", lambda *args: pytest.fail("data were read"))
