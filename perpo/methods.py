@@ -124,9 +124,8 @@ else:
 def unused_by(name: str) -> list[str]:
     """Return the arguments that a method has no use for and that another has; all of them of a method unknown."""
     used = {argument for row in METHODS.values() if row.name == name for argument in row.takes}
-    return [
-        argument for argument in dict.fromkeys(a for row in METHODS.values() for a in row.takes) if argument not in used
-    ]
+    of_any = dict.fromkeys(argument for row in METHODS.values() for argument in row.takes)
+    return [argument for argument in of_any if argument not in used]
 
 
 def which(holds: Callable[[Method], bool]) -> str:

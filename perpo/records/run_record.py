@@ -10,12 +10,13 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from perpo.common.times import in_utc
 from perpo.errors import PerpoError
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -198,8 +199,7 @@ class RunRecord:
     @property
     def when(self) -> datetime:
         """`created_utc` as a time that can be compared: UTC, also where it names no zone."""
-        found = datetime.fromisoformat(self.created_utc)
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        return in_utc(self.created_utc)
 
     def group(self, name: str) -> GroupResult | None:
         """The group of that name, or None."""
@@ -283,7 +283,7 @@ def from_json(text: str | bytes, where: str) -> RunRecord:
             f"{where} is damaged: {field}: {first['msg']} ({error.error_count()} such fields)", _AGAIN
         ) from error
     try:
-        datetime.fromisoformat(record.created_utc)
+        in_utc(record.created_utc)
     except ValueError as error:
         raise PerpoError(f"{where} is damaged: created_utc: {error}", _AGAIN) from error
     return record

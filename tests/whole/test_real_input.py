@@ -225,7 +225,7 @@ def test_ctrl_c_in_an_evaluation_stores_no_run(photographs, tiny_model, tmp_path
     ("changes", "said"),
     [
         ({"evaluate": {"tasks": ["refshapes_vla"]}}, "has no task 'refshapes_vla'"),
-        ({"evaluate": {"limit": 0}}, "--limit is 0"),
+        ({"evaluate": {"limit": 0}}, "evaluate: limit must be at least 1, got 0"),
         ({"data": {"d": {"tiny": {"images": 3}}}}, "x needs 4 images at least, and 'd' has 3"),
         ({"data": {"d": {"file": "few.jsonl", "image_root": "."}}}, "x needs 4 questions at least, and 'd' has 1"),
         ({"data": {"d": {"file": "named.jsonl", "image_root": "."}}}, "x needs 4 questions at least, and 'd' has 1"),

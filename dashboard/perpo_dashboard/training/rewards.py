@@ -12,7 +12,6 @@ import streamlit as st
 from perpo.boxes import BoxFormat, parse_box
 from perpo.data.truths import row_format, says_format
 from perpo.errors import PerpoError
-from perpo.methods import METHODS
 from perpo.results.colours import BASELINE, CANDIDATE, RUNS, TRUTH
 from perpo_dashboard.shared import pictures
 from perpo_dashboard.shared.pick import pick, tell_misread
@@ -124,8 +123,7 @@ def _preferences(each: Training) -> Preferences | None:
     Raises:
         PerpoError: They are not here, or are not what was trained on.
     """
-    method = METHODS.get(each.argument("method"))
-    return None if method and not method.samples else stored.preferences(*_file(each))
+    return stored.preferences(*_file(each)) if each.samples else None
 
 
 def one_list(chosen: Trainings) -> None:

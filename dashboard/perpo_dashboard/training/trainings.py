@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from perpo.boxes import BoxFormat
 from perpo.errors import PerpoError
+from perpo.methods import METHODS
 from perpo.models.families import FAMILIES, with_bounds
 from perpo.records.training_record import read_log, read_record
 
@@ -84,6 +85,12 @@ class Training:
         """An argument that is a text; empty where the record has none."""
         value = self.record["arguments"].get(name)
         return value if isinstance(value, str) else ""
+
+    @property
+    def samples(self) -> bool:
+        """Whether it learnt sampled candidates, as any method may that is not known here."""
+        method = METHODS.get(self.argument("method"))
+        return method is None or method.samples
 
     def last(self, name: str) -> float | None:
         """The last value of a metric; None where the log has none."""

@@ -31,7 +31,7 @@ def result(ballots: Ballots, study: Study, voter: str) -> None:
     runs = ballot.runs_of(study)
     names = _names(study, runs)
     st.subheader(f"{escape(names['first'])} against {escape(names['second'])}", anchor=False)
-    st.caption(f"Vote {study.id}, set up on {study.created_utc[:10]}, seed {study.seed}.{_left_out(ballots, study)}")
+    st.caption(f"Vote {study.id}, set up on {study.day}, seed {study.seed}.{_left_out(ballots, study)}")
     if runs is None:
         st.warning("A run of this vote is not in this folder any more, or has other samples than when it was set up.")
     if not voters:

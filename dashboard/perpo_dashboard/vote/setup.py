@@ -31,7 +31,7 @@ def overview(ballots: Ballots) -> None:
             voters = ballots.votes.get(study.id, {})
             given = sum(map(len, voters.values()))
             st.text(
-                f"Vote {study.id} of {study.created_utc[:10]}: {len(study.questions)} questions of "
+                f"Vote {study.id} of {study.day}: {len(study.questions)} questions of "
                 f"{', '.join(study.tasks)}. Voters: {len(voters)}, votes: {given}",
                 width="stretch",
             )

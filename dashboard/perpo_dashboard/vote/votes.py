@@ -13,7 +13,7 @@ import secrets
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -21,9 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Discriminator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
+from perpo.common.times import in_utc
 from perpo.errors import PerpoError
 from perpo.results.samples import Scores
 from perpo_dashboard.shared import json_lines
@@ -42,6 +43,11 @@ class Question(NamedTuple):
     sample_key: str
 
 
+def _time(text: str) -> str:
+    in_utc(text)  # raises ValueError where it is none, and the line counts as unread
+    return text
+
+
 @checked(frozen=True, config=_STRICT)
 class Study:
     """What is asked.
@@ -57,13 +63,18 @@ class Study:
     """
 
     id: str
-    created_utc: str
+    created_utc: Annotated[str, AfterValidator(_time)]
     seed: int
     runs: tuple[str, str]
     samples_sha256: tuple[str, str]
     questions: Annotated[tuple[Question, ...], Field(min_length=1)]
     alike: int
     kind: Literal["study"] = "study"
+
+    @property
+    def day(self) -> date:
+        """The day in UTC on which it was set up."""
+        return in_utc(self.created_utc).date()
 
     @property
     def tasks(self) -> list[str]:

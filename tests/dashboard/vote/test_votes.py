@@ -1,6 +1,8 @@
 """Blind votes: what is drawn, on which side it stands, and which votes count."""
 
 from collections import Counter
+from dataclasses import asdict, replace
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -170,12 +172,19 @@ def test_lines_that_make_no_sense_are_counted_and_spoil_nothing(tmp_path):
         {**vars(_vote(study, 0, "left")), "left": "three"},
         {**vars(_vote(study, 0, "left")), "sample_key": stranger.sample_key},
         {**vars(_vote(study, 0, "left")), "study": "unknown"},
+        {**asdict(study), "id": "other", "created_utc": "some day"},
     ):
         votes.json_lines.append(file, {name: value for name, value in row.items() if not name.startswith("__")})
     votes.add(file, _vote(study, 0, "left"))
     found = votes.read(file)
-    assert found.unread == 7
+    assert found.unread == 8
     assert found.outcomes(study) == {"ann": {study.questions[0]: "first"}}
+
+
+def test_the_day_of_a_study_is_that_in_utc():
+    times = {"2026-02-01T00:30:00+02:00": date(2026, 1, 31), "2026-01-31T22:30:00-05:00": date(2026, 2, 1)}
+    for text, day in times.items():
+        assert replace(_study(), created_utc=text).day == day
 
 
 def test_no_file_holds_no_votes(tmp_path):

@@ -373,7 +373,7 @@ def test_a_model_whose_library_is_absent_is_one_sentence(
         (["--engine", "lmms:scripted", "--model_args", "pretrained=x"], "--model beside pretrained=", "one of the two"),
         (["--engine", "lmms:scripted"], "the frame of its boxes is not known", "--box_frame cropped for lmms:llava_hf"),
         (["--max_error_share", "0.5"], "--max_error_share is for --engine lmms:<model>", "ends the run"),
-        (["--engine", "lmms:scripted", "--max_error_share", "2"], "--max_error_share is 2.0; expected 0 to 1", ""),
+        (["--engine", "lmms:scripted", "--max_error_share", "2"], "--max_error_share must be from 0 to 1, got 2.0", ""),
         (["--family", "llava"], "--family is for --engine lmms:<model>", "a checkpoint says its own"),
     ],
 )

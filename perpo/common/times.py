@@ -1,0 +1,18 @@
+"""Times as files hold them: ISO 8601, in any zone or none."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def in_utc(text: str) -> datetime:
+    """Return a time that can be compared: in UTC, also where it names no zone.
+
+    Raises:
+        ValueError: It is no time, or one that has no date in UTC.
+    """
+    found = datetime.fromisoformat(text)
+    try:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text} is no date in UTC") from error
