@@ -163,8 +163,8 @@ def test_asking_opens_pictures_and_draws_by_the_place_in_the_file(tmp_path) -> N
     ("changes", "message"),
     [
         ({"num_candidates": 0}, "--num_candidates must be at least 1, got 0"),
-        ({"temperature": -0.5}, "--temperature must be 0 or more, got -0.5"),
-        ({"temperature": float("nan")}, "--temperature must be 0 or more, got nan"),
+        ({"temperature": -0.5}, "--temperature must be at least 0, got -0.5"),
+        ({"temperature": float("nan")}, "--temperature must be at least 0, got nan"),
         ({"top_p": 1.5}, "--top_p must be above 0 and at most 1, got 1.5"),
         ({"seed": 2**64}, r"--seed must be from 0 to 2\^64 - 1, got 18446744073709551616"),
         ({"max_new_tokens": 0}, "--max_new_tokens must be at least 1, got 0"),
