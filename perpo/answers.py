@@ -60,7 +60,7 @@ def answer_of(response: str, kind: Kind) -> str | None:
 
 
 def after_prompt(prompt: str | None, response: str) -> str:
-    """The response together with the thought that its prompt opened, as chat templates of some models do.
+    """Return the response together with the thought that its prompt opened, as chat templates of some models do.
 
     Without it, a response that was cut while it was thinking would look like an answer.
 
@@ -72,7 +72,7 @@ def after_prompt(prompt: str | None, response: str) -> str:
 
 
 def opened_thought(prompt: str) -> str:
-    """The mark of a thought that a prompt ends with, or an empty text."""
+    """Return the mark of a thought that a prompt ends with, or an empty text."""
     mark = _last(_THOUGHT.finditer(prompt, max(0, len(prompt) - 40)))
     return mark[0] if mark and mark["open"] and not prompt[mark.end() :].strip() else ""
 

@@ -45,7 +45,7 @@ class ExportArguments:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The program."""
+    """Return the program."""
     return run_program(_main, argv, interrupted="nothing is lost")
 
 

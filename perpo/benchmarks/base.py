@@ -52,7 +52,7 @@ class Definition:
     judged: bool = False
 
     def needs(self) -> set[str]:
-        """Names of the scores that it is made of."""
+        """Return names of the scores that it is made of."""
         return {*(self.top or {self.name: 1.0}), *self.bottom}
 
     def sums(self, columns: Columns) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -62,7 +62,7 @@ class Definition:
         return above, below
 
     def reach(self, *below: NDArray[np.float64]) -> float:
-        """How far two runs can be apart.
+        """Return how far two runs can be apart.
 
         Args:
             below: For each run, (n,) what its samples add below the line.
@@ -73,7 +73,7 @@ class Definition:
         return float(self.top_bounds[1] / min(means) - self.top_bounds[0] / max(means))
 
     def estimate(self, columns: Columns, clusters: NDArray, strata: NDArray) -> Estimate:
-        """The metric with its interval, over the samples that have its scores; strata weigh the same.
+        """Return the metric with its interval, over the samples that have its scores; strata weigh the same.
 
         Args:
             columns: The scores.

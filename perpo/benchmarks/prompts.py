@@ -46,7 +46,7 @@ _BY_NAME = {"pages_": PAGE, "fox_ocr_": PAGE, "tinypages_": PAGE, "coco_pope_": 
 
 
 def asking_of(name: str) -> Asking:
-    """How the questions of a file of rows are asked, by its name without the suffix, which is also its task's.
+    """Return how the questions of a file of rows are asked, by its name without the suffix, which is also its task's.
 
     Evaluation, sampling and validation ask by this. A file of one's own is asked as it is written; pages have a usual
     question, and POPE's are asked for a single word.

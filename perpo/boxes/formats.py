@@ -44,7 +44,7 @@ class Resize:
     max_pixels: int
 
     def size(self, image_size: ImageSize) -> ImageSize:
-        """The (width, height) of the input that an image of (width, height) becomes.
+        """Return the (width, height) of the input that an image of (width, height) becomes.
 
         Sides are rounded to the nearest multiple (halves to the even one); where the area then is out of bounds, the
         image is first scaled to the bound and its sides are rounded into it. It is what transformers' `smart_resize`
@@ -108,7 +108,7 @@ class BoxFormat:
 def declared(
     boxes: BoxFormat | None, *, scale: Scale | None = None, order: Order | None = None, frame: Frame | None = None
 ) -> BoxFormat | None:
-    """A format with what the user declares in its place.
+    """Return a format with what the user declares in its place.
 
     Nothing follows from one part for the others: pixels of a family whose frame is `padded` are pixels of the padded
     picture, until the frame `original` is declared too.

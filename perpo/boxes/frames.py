@@ -95,7 +95,7 @@ def parse_boxes(
 
 
 def parse_box(text: str, fmt: BoxFormat, image_size: ImageSize | None = None) -> Box | None:
-    """The first box in a text, as `parse_boxes` gives it; None where there is none."""
+    """Return the first box in a text, as `parse_boxes` gives it; None where there is none."""
     boxes = parse_boxes(
         text, scale=fmt.scale, order=fmt.order, image_size=image_size, frame=fmt.frame, resize=fmt.resize
     )
@@ -103,7 +103,7 @@ def parse_box(text: str, fmt: BoxFormat, image_size: ImageSize | None = None) ->
 
 
 def box_problem(text: str, fmt: BoxFormat, image_size: ImageSize) -> str | None:
-    """What keeps a text from being a true box of this format, or None.
+    """Return what keeps a text from being a true box of this format, or None.
 
     Args:
         text: What is to hold one box.
@@ -125,7 +125,7 @@ def box_problem(text: str, fmt: BoxFormat, image_size: ImageSize) -> str | None:
 
 
 def stored_box(text: str | None) -> tuple[float, float, float, float] | None:
-    """The box in a record's column `target` or `prediction`.
+    """Return the box in a record's column `target` or `prediction`.
 
     Args:
         text: JSON.
@@ -170,7 +170,7 @@ def format_box(box: ArrayLike, fmt: BoxFormat, image_size: ImageSize) -> str:
 
 
 def same_box(text: str, written: BoxFormat, wanted: BoxFormat, image_size: ImageSize) -> str:
-    """A text's box as another format writes it; the text itself where the two formats are one.
+    """Return a text's box as another format writes it; the text itself where the two formats are one.
 
     Args:
         text: Holds a box.
@@ -190,7 +190,7 @@ def numbers_to_original(numbers: ArrayLike, fmt: BoxFormat, image_size: ImageSiz
 
 
 def frame_window(frame: Frame, image_size: ImageSize) -> tuple[float, float, float, float]:
-    """Where a frame lies: (left, top, width, height) in pixels of the original image.
+    """Return where a frame lies: (left, top, width, height) in pixels of the original image.
 
     The margins of `padded` are whole pixels, the left and upper one rounded down, as LLaVA-1.5's
     `expand2square` has it. Those of `cropped` are exact halves: the real cut is at a whole pixel

@@ -51,7 +51,7 @@ class Answered:
 
 
 def other_reading(answers: Sequence[Answered], boxes: BoxFormat) -> str | None:
-    """What is to be said of answers that do not seem to be written as declared.
+    """Return what is to be said of answers that do not seem to be written as declared.
 
     Counted are boxes that reach beyond the declared scale (by more than a twentieth of a side). Where fewer than half
     of the answers have an IoU of 0.5 or more, every other scale, order and frame is tried on the same numbers, and one

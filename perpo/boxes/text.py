@@ -80,7 +80,7 @@ _PLAIN = str.maketrans(
 
 @lru_cache(maxsize=64)  # a truth is read for each candidate, an answer in each frame
 def numbers_in(text: str, *, bins: bool = False) -> tuple[Numbers, ...]:
-    """The boxes of a response or a truth, in the order of the text.
+    """Return the boxes of a response or a truth, in the order of the text.
 
     Only the answer is read (`perpo.answers.answer_of`). Boxes in marks (`<box>`, `<|box_start|>`, `<|det|>`) win over
     all else, then those under the keys of JSON (`bbox_2d`, `bbox`, ..., also where the JSON is cut), then named

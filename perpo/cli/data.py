@@ -84,7 +84,7 @@ _COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the program; returns its exit code."""
+    """Return entry point of the program; returns its exit code."""
     return run_program(_main, argv, interrupted="files that were whole are kept, the others are not there")
 
 

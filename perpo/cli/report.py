@@ -53,7 +53,7 @@ class TrendArguments:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The program."""
+    """Return the program."""
     return run_program(_main, argv)
 
 

@@ -64,7 +64,7 @@ def _start(args: SampleArguments) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of the program; returns its exit code."""
+    """Return entry point of the program; returns its exit code."""
     return run_program(_main, argv)
 
 

@@ -24,7 +24,7 @@ _DESCRIPTION = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Return entry point; returns the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     go_on = "run again with --resume_from_checkpoint last to go on from the last checkpoint"
     return run_program(_main, words, interrupted="run the same command again" if words[:1] == ["merge"] else go_on)

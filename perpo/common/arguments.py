@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def arg(default: Any = dataclasses.MISSING, help: str = "") -> Any:
-    """A field of an arguments dataclass (which is to be `kw_only=True`); without a default it is required."""
+    """Return a field of an arguments dataclass (which is to be `kw_only=True`); without a default it is required."""
     if isinstance(default, list):
         return dataclasses.field(default_factory=default.copy, metadata={"help": help})
     return dataclasses.field(default=default, metadata={"help": help})
@@ -91,7 +91,7 @@ def arguments_from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str)
 
 
 def command_line(program: str, arguments: Any, *subcommand: str) -> str:
-    """The command that gives a program these arguments, quoted for a shell; what is as by default is left out.
+    """Return the command that gives a program these arguments, quoted for a shell; what is as by default is left out.
 
     Args:
         program: Its name, or where it lies.
@@ -122,7 +122,9 @@ def next_command(program: str, arguments: Any, *subcommand: str) -> str:
 
 
 def find_program(name: str) -> str:
-    """How to call another of our programs: by its name where the PATH has it, else where it lies beside this one."""
+    """Return how to call another of our programs: by its name where the PATH has it, else where it lies beside this
+    one.
+    """
     beside = Path(sys.argv[0]).with_name(name)
     return name if shutil.which(name) or not beside.is_file() else os.path.relpath(beside)
 
@@ -137,7 +139,7 @@ def _fields(cls: Any) -> dict[str, dataclasses.Field[Any]]:
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
-    """The field's default, or MISSING where it is required."""
+    """Return the field's default, or MISSING where it is required."""
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default

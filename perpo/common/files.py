@@ -40,7 +40,8 @@ class NotWritten(PerpoError):
 
 
 def disk_error(error: BaseException | None, path: str | Path | None = None) -> NotWritten | None:
-    """What an error says of a disk that is full, read-only or broken; None where it, and what led to it, says nothing.
+    """Return what an error says of a disk that is full, read-only or broken; None where it, and what led to it, says
+    nothing.
 
     Args:
         error: Any; only Python's own have a number for it, of others the text is looked at.
@@ -183,7 +184,7 @@ def check_path(path: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Where perpo keeps what it can make or fetch again: $XDG_CACHE_HOME/perpo, by default ~/.cache/perpo."""
+    """Return where perpo keeps what it can make or fetch again: $XDG_CACHE_HOME/perpo, by default ~/.cache/perpo."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perpo"
 
 

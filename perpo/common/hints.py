@@ -9,7 +9,7 @@ _SHOWN = 20
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint that names the nearest known name, or where none is near all of them, up to what can be read.
+    """Return a hint that names the nearest known name, or where none is near all of them, up to what can be read.
 
     Args:
         name: What was given.

@@ -43,7 +43,7 @@ class Journal:
             raise
 
     def done(self) -> dict[Any, dict[str, Any]]:
-        """The rows so far by their `id`; of two rows with one id the later counts."""
+        """Return the rows so far by their `id`; of two rows with one id the later counts."""
         return dict(self._rows)
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -94,7 +94,8 @@ class Journal:
 
 
 def finished_rows(path: str | Path, key: str) -> dict[Any, dict[str, Any]]:
-    """The rows of a journal that another process may be writing, by their `id`; what is half written does not count.
+    """Return the rows of a journal that another process may be writing, by their `id`; what is half written does not
+    count.
 
     Raises:
         PerpoError: As for `Journal`.

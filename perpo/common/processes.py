@@ -4,5 +4,5 @@ import os
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one of those that torchrun started that speaks for all."""
+    """Return whether this process is the one of those that torchrun started that speaks for all."""
     return os.environ.get("RANK", "0") == "0"

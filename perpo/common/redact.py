@@ -35,7 +35,7 @@ _USER_OF_ADDRESS = re.compile(r"(?<=://)[^/\s@,\"']+@")
 
 
 def is_secret(name: str) -> bool:
-    """Whether what goes by that name (of an argument, a header, a variable) is a secret."""
+    """Return whether what goes by that name (of an argument, a header, a variable) is a secret."""
     return bool(_SECRET.search(name)) and not _HARMLESS.search(name)
 
 
@@ -54,7 +54,7 @@ def without_secrets(text: str, values: Iterable[str] = ()) -> str:
 
 
 def known_secrets(given: Mapping[str, str]) -> set[str]:
-    """The values of secrets among some arguments and in this process's environment, for `without_secrets`."""
+    """Return the values of secrets among some arguments and in this process's environment, for `without_secrets`."""
     return {value for name, value in (*given.items(), *os.environ.items()) if value and is_secret(name)}
 
 

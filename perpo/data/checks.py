@@ -12,7 +12,7 @@ from perpo.errors import PerpoError
 
 
 def image_root_of(data: str | Path) -> Path:
-    """The folder that image paths start from by default: that of the data file, or else the current one."""
+    """Return the folder that image paths start from by default: that of the data file, or else the current one."""
     return Path(data).parent if Path(data).is_file() else Path()
 
 
@@ -38,7 +38,7 @@ def check_images(
 
 
 def data_sha256(path: str | Path) -> str:
-    """SHA-256 (hex) of a file, or of a folder's file names and contents, whichever of its splits is named.
+    """Return SHA-256 (hex) of a file, or of a folder's file names and contents, whichever of its splits is named.
 
     Raises:
         PerpoError: There is neither.

@@ -33,7 +33,7 @@ def unpack_image(data: bytes, folder: Path) -> Path:
 
 
 def image_in_text(text: str) -> bytes | None:
-    """The picture's file that a text holds as a data URI or as base64; None for a text that is a path.
+    """Return the picture's file that a text holds as a data URI or as base64; None for a text that is a path.
 
     Raises:
         ValueError: It is cut, or no base64.
@@ -52,7 +52,7 @@ def image_in_text(text: str) -> bytes | None:
 
 
 def find_image(image: Mapping[str, Any], folder: Path | None = None) -> Path | None:
-    """The file of an image that a run record names, or None; what has other contents is not it.
+    """Return the file of an image that a run record names, or None; what has other contents is not it.
 
     Args:
         image: {sha256, path} as in `perpo.records.run_record.SAMPLE_COLUMNS`.

@@ -34,7 +34,7 @@ class Fields:
         return value
 
     def per_answer(self, name: str, count: int, is_good: Callable[[Any], bool], expected: str) -> list[Any]:
-        """A list with one good value for each of `count` answers."""
+        """Return a list with one good value for each of `count` answers."""
         values = self.row.get(name)
         if not isinstance(values, list):
             raise self.error(f"expected a list as `{name}`, found {values!r:.40}", f"give {expected} for each answer")

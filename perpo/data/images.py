@@ -74,7 +74,7 @@ def open_image(source: str | Path | bytes) -> Image.Image:
 
 
 def image_size(source: str | Path | bytes, *, stored: bool = False) -> tuple[int, int]:
-    """The (width, height) of the picture that `open_image` gives, from the file's head where that says it.
+    """Return the (width, height) of the picture that `open_image` gives, from the file's head where that says it.
 
     Args:
         source: The file, or its bytes.
@@ -183,13 +183,13 @@ def require_images(
 
 
 def listing(lines: Sequence[str]) -> str:
-    """The first ten lines and how many more there are, for a message."""
+    """Return the first ten lines and how many more there are, for a message."""
     more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     return "\n  ".join([*lines[:_SHOWN], *more])
 
 
 def short_name(name: str) -> str:
-    """A name for a message: one line that can be printed, and not thousands of characters."""
+    """Return a name for a message: one line that can be printed, and not thousands of characters."""
     half = _LONGEST_NAME // 2 - 2
     short = name if len(name) <= _LONGEST_NAME else f"{name[:half]}...{name[-half:]}"
     printable = "".join(sign if sign.isprintable() else "?" for sign in short)
@@ -197,7 +197,7 @@ def short_name(name: str) -> str:
 
 
 def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    """An RGB image in the middle of a square as wide as its longer side, as LLaVA-1.5 pads.
+    """Return an RGB image in the middle of a square as wide as its longer side, as LLaVA-1.5 pads.
 
     `perpo.boxes.frame_window` has the same margins for boxes in the frame "padded".
     """

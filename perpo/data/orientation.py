@@ -28,7 +28,7 @@ _PNG_WORDS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, that an image's pixels still have.
+    """Return the EXIF orientation, 1 to 8, that an image's pixels still have.
 
     One that can't be read is none, as viewers have it.
     """
@@ -45,7 +45,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def without_orientation(data: bytes, form: str) -> bytes | None:
-    """A JPEG's or PNG's bytes without what may hold an orientation, all else as it is; None for other formats.
+    """Return a JPEG's or PNG's bytes without what may hold an orientation, all else as it is; None for other formats.
 
     Args:
         data: The whole file.

@@ -38,18 +38,19 @@ _CLOSING = re.compile(r"[,.;:!?)\]]")
 
 
 def is_media_mark(token: str) -> bool:
-    """Whether a model's token stands for a picture, a video or a sound, or is part of what does."""
+    """Return whether a model's token stands for a picture, a video or a sound, or is part of what does."""
     return _MARK.fullmatch(token) is not None
 
 
 def media_mark(text: str) -> str | None:
-    """The first mark of a picture, a video or a sound in a text, or None."""
+    """Return the first mark of a picture, a video or a sound in a text, or None."""
     found = _MARK.search(text)
     return found and found[0]
 
 
 def without_image(question: str) -> str:
-    """A question without the mark of its picture, wherever it stands, and without the space that it leaves behind.
+    """Return a question without the mark of its picture, wherever it stands, and without the space that it leaves
+    behind.
 
     A question without a mark comes back as it is.
 

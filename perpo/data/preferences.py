@@ -116,7 +116,7 @@ def read_questions(
 
 
 def to_json(record: Question) -> dict[str, Any]:
-    """A record (or question) as the object that is written; fields that are None are left out."""
+    """Return a record (or question) as the object that is written; fields that are None are left out."""
     return {name: value for name, value in dataclasses.asdict(record).items() if value is not None}
 
 

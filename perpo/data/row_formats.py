@@ -42,7 +42,7 @@ class _Exchange:
 
 
 def plain_row(row: Row) -> Row:
-    """A row in this project's names; other fields stay as they are, null ones are left out.
+    """Return a row in this project's names; other fields stay as they are, null ones are left out.
 
     `answer` of a pair is the chosen answer where the row has no other.
 
@@ -60,7 +60,7 @@ def plain_row(row: Row) -> Row:
 
 
 def with_picture(row: Row, pictures: Sequence[Any] = ()) -> Row:
-    """A row whose picture is in `image_path` and `image` (a path), or in `image` alone (bytes).
+    """Return a row whose picture is in `image_path` and `image` (a path), or in `image` alone (bytes).
 
     Args:
         row: A row with its picture in one or several of `image_path`, `image` and `images`.

@@ -23,7 +23,7 @@ _BATCH_ROWS = 16  # scans of 5 MB are images too
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
-    """The rows of a file: Parquet, CSV or TSV by its name, else a JSON list or one JSON object per line.
+    """Return the rows of a file: Parquet, CSV or TSV by its name, else a JSON list or one JSON object per line.
 
     Raises:
         PerpoError: No such file, or it can't be read as such (with the number of the line or record).
@@ -38,7 +38,7 @@ def read_rows(path: str | Path) -> Iterator[Row]:
 
 
 def read_dataset(name: str) -> Iterator[Row]:
-    """The rows of a Hugging Face data set, with images as they are stored (`{"bytes", "path"}`).
+    """Return the rows of a Hugging Face data set, with images as they are stored (`{"bytes", "path"}`).
 
     Args:
         name: A hub id, a folder that `load_dataset` reads or `save_to_disk` wrote, each
@@ -66,7 +66,7 @@ def read_dataset(name: str) -> Iterator[Row]:
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """A Parquet file, opened.
+    """Return a Parquet file, opened.
 
     Raises:
         PerpoError: It is none.
@@ -81,7 +81,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def parquet_batches(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """A Parquet file's rows in their order, at most 16 in memory at once: they may hold images.
+    """Yield a Parquet file's rows in their order, at most 16 in memory at once: they may hold images.
 
     Args:
         file: The file.

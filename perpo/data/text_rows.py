@@ -34,7 +34,7 @@ _RECORD_FIELDS = {"image", "image_path", "question", "answer", "conversations", 
 
 
 def text_rows(path: Path) -> Iterator[Any]:
-    """The rows of a text file: CSV or TSV by its name, else JSON.
+    """Return the rows of a text file: CSV or TSV by its name, else JSON.
 
     Raises:
         PerpoError: It is no text, not JSON or no table; or a record repeats a field, is nested too deeply, or holds

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def format_fields(boxes: BoxFormat | None) -> dict[str, Any]:
-    """The fields of a `perpo.data.Question` whose boxes are written in this format; all None of none."""
+    """Return the fields of a `perpo.data.Question` whose boxes are written in this format; all None of none."""
     if boxes is None:
         return dict.fromkeys(("box_scale", "box_order", "box_frame", "box_resize"))
     resize = asdict(boxes.resize) if boxes.resize is not None and boxes.counts_input else None
@@ -22,7 +22,7 @@ def format_fields(boxes: BoxFormat | None) -> dict[str, Any]:
 
 
 def row_format(row: Mapping[str, Any], usual: BoxFormat) -> BoxFormat:
-    """How a row's truth writes its box.
+    """Return how a row's truth writes its box.
 
     Args:
         row: The fields of a question; what it does not say, or says with None, is as usual.
@@ -39,7 +39,7 @@ def row_format(row: Mapping[str, Any], usual: BoxFormat) -> BoxFormat:
 
 
 def says_format(row: Mapping[str, Any]) -> bool:
-    """Whether a row's truth is a box: it says what its numbers count."""
+    """Return whether a row's truth is a box: it says what its numbers count."""
     return row.get("box_scale") is not None
 
 
@@ -97,7 +97,8 @@ def check_bounds(records: Iterable[Question], resize: Resize | None) -> None:
 
 
 def other_format(records: Sequence[Question], boxes: BoxFormat | None) -> str | None:
-    """What is to be known of records that say that their boxes are written in another way than the model's family does.
+    """Return what is to be known of records that say that their boxes are written in another way than the model's
+    family does.
 
     Args:
         records: What is learnt from.

@@ -71,7 +71,7 @@ class BatchLimit:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that a device or the machine has no memory left."""
+    """Return whether an error says that a device or the machine has no memory left."""
     said = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         words in said for words in ("out of memory", "not enough memory", "can't allocate", "alloc_failed")

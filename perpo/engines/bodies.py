@@ -16,7 +16,7 @@ class BodyTooLarge(Exception):
 
 
 async def read_body(response: Any) -> bytes:
-    """The unpacked body of an httpx response that is being streamed.
+    """Return the unpacked body of an httpx response that is being streamed.
 
     Raises:
         BodyTooLarge: It is longer than the limit.

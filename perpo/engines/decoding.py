@@ -66,7 +66,7 @@ class _Drawn:
 
 
 def question_uniforms(seed: int, question: int, branches: int, steps: int) -> np.ndarray:
-    """The random numbers of one question, from its own counter-based stream.
+    """Return the random numbers of one question, from its own counter-based stream.
 
     They depend on no other question and not on the number of branches, so that batch size, resuming
     and the number of candidates change no answer.

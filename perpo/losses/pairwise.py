@@ -61,7 +61,7 @@ def lipo_loss(
     beta: float = BETA,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Every untied pair of a list counts the same: PerPO at gamma 0.
+    """Return every untied pair of a list counts the same: PerPO at gamma 0.
 
     It is not LiPO-lambda, which weighs pairs by their ranks. Arguments and result as in `perpo_loss`.
     """
@@ -87,14 +87,14 @@ def dpo_loss(
 
 
 def best_and_worst(rewards: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The places (B,) of each list's best and worst candidate, the first of equals."""
+    """Return the places (B,) of each list's best and worst candidate, the first of equals."""
     absent = torch.zeros_like(rewards, dtype=torch.bool) if mask is None else ~mask
     best = rewards.masked_fill(absent, -torch.inf).argmax(-1)
     return best, rewards.masked_fill(absent, torch.inf).argmin(-1)
 
 
 def pair_weights(rewards: Tensor, *, gamma: float, mask: Tensor | None = None) -> Tensor:
-    """The weights w_ij of the formula above.
+    """Return the weights w_ij of the formula above.
 
     Returns:
         (B, N, N), above 0 only where r_i > r_j; a list's weights sum to 1, or to 0 without spread.
@@ -120,7 +120,7 @@ def preference_metrics(
     gamma: float,
     mask: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """What to watch while training; arguments as in `perpo_loss`.
+    """Return what to watch while training; arguments as in `perpo_loss`.
 
     Returns:
         (B,) tensors. `pair_accuracy`: the weight w_ij of the pairs that the scores order as the rewards do,

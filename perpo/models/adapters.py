@@ -204,5 +204,5 @@ def _head(key: str, other: str) -> str:
 
 
 def shape_of(parameter: Tensor) -> torch.Size:
-    """A parameter's shape, also where ZeRO-3 has parted it."""
+    """Return a parameter's shape, also where ZeRO-3 has parted it."""
     return getattr(parameter, "ds_shape", parameter.shape)

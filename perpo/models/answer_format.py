@@ -15,7 +15,7 @@ def answer_format(
     *,
     are_boxes: bool,
 ) -> BoxFormat | None:
-    """How a model writes boxes; nothing but its configuration is read.
+    """Return how a model writes boxes; nothing but its configuration is read.
 
     Args:
         model: As the user named it.
@@ -39,12 +39,12 @@ def answer_format(
 
 
 def own_resize(model: str) -> Resize | None:
-    """The bounds of resizing that the model's own processor has, where its boxes depend on them."""
+    """Return the bounds of resizing that the model's own processor has, where its boxes depend on them."""
     family = None if known_family(model) is None else family_at(resolve_model(model))
     return None if family is None or family.boxes is None else family.boxes.resize
 
 
 def usual_resize(model: str) -> Resize | None:
-    """The bounds of resizing that the table gives the model's family."""
+    """Return the bounds of resizing that the table gives the model's family."""
     family = known_family(model)
     return None if family is None or family.boxes is None else family.boxes.resize

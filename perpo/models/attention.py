@@ -46,14 +46,14 @@ def set_attention(base: Any) -> None:
 
 
 def attention_of(base: Any) -> str:
-    """How a model attends within shared prefixes: flex, split (or dense where that is faster), or dense."""
+    """Return how a model attends within shared prefixes: flex, split (or dense where that is faster), or dense."""
     if base.config.get_text_config()._attn_implementation != NAME or base.device.type not in ("cuda", "cpu"):
         return "dense"
     return "flex" if base.device.type == "cuda" else "split"
 
 
 def sparse_mask(base: Any, segments: Tensor) -> Tensor | BlockMask | None:
-    """What the model takes for a mask in place of a dense one, or None where that is to be used.
+    """Return what the model takes for a mask in place of a dense one, or None where that is to be used.
 
     Args:
         base: The model without wrappers; its prefixes are causal.
@@ -66,7 +66,9 @@ def sparse_mask(base: Any, segments: Tensor) -> Tensor | BlockMask | None:
 
 
 def splitting_pays(segments: Tensor) -> bool:
-    """Whether so much of the dense mask of segments (B, T) is hidden that to leave it out is worth more calls."""
+    """Return whether so much of the dense mask of segments (B, T) is hidden that to leave it out is worth more
+    calls.
+    """
     visible = 0.0
     for row in segments:
         _, prefix, counts = _parts(row)
@@ -149,7 +151,7 @@ class _Layout:
         return rows.transpose(1, 2)
 
     def together(self, candidates: Tensor) -> Tensor:
-        """The way back of `apart`."""
+        """Return the way back of `apart`."""
         return candidates.transpose(1, 2)[self.filled].transpose(0, 1).unsqueeze(0)
 
 

@@ -48,12 +48,14 @@ def resolve_model(name: str) -> str:
 
 
 def public_name(name: str) -> str:
-    """What a model or adapter is called in what others read: a directory's own name, without its path or secrets."""
+    """Return what a model or adapter is called in what others read: a directory's own name, without its path or
+    secrets.
+    """
     return Path(name).resolve().name if Path(name).is_dir() else without_secrets(name)
 
 
 def adapter_digest(adapter: str | Path) -> str:
-    """SHA-256 of an adapter's weights.
+    """Return SHA-256 of an adapter's weights.
 
     Raises:
         PerpoError: The directory holds no adapter.
@@ -68,12 +70,12 @@ def adapter_digest(adapter: str | Path) -> str:
 
 
 def weights_digest(directory: Path) -> str:
-    """SHA-256 of a model's safetensors files, concatenated in the order of their names."""
+    """Return SHA-256 of a model's safetensors files, concatenated in the order of their names."""
     return files_digest(sorted(directory.glob("*.safetensors")))
 
 
 def files_digest(paths: Sequence[Path]) -> str:
-    """SHA-256 of the files' bytes, concatenated in the given order."""
+    """Return SHA-256 of the files' bytes, concatenated in the given order."""
     return _digest(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
 
 
@@ -121,12 +123,12 @@ def _check_checkpoint(directory: Path) -> None:
 
 
 def model_config(resolved: str) -> dict[str, Any]:
-    """The config.json of a model that `resolve_model` found; of a hub id, that file alone is downloaded."""
+    """Return the config.json of a model that `resolve_model` found; of a hub id, that file alone is downloaded."""
     return _settings(resolved, "config.json") or {}
 
 
 def known_family(model: str) -> Family | None:
-    """The row of the table of families for a model as the user named it; None where its type is in none.
+    """Return the row of the table of families for a model as the user named it; None where its type is in none.
 
     Raises:
         PerpoError: It cannot be found.
@@ -146,7 +148,7 @@ def refused_pictures(model: str) -> Callable[[ImageSize], str | None]:
 
 
 def grounding_prompt(model: str) -> str | None:
-    """How a model as the user named it is asked for an `{expression}`; None where its type is not in the table.
+    """Return how a model as the user named it is asked for an `{expression}`; None where its type is not in the table.
 
     Raises:
         PerpoError: It cannot be found.
@@ -156,7 +158,7 @@ def grounding_prompt(model: str) -> str | None:
 
 
 def family_at(resolved: str) -> Family:
-    """The family of a model that `resolve_model` found, with the bounds of its own image processor.
+    """Return the family of a model that `resolve_model` found, with the bounds of its own image processor.
 
     Raises:
         PerpoError: Its model type is not in the table.
@@ -193,7 +195,7 @@ def use_hub_cache(folder: str | Path) -> None:
 
 
 def small_files(resolved: str) -> Path:
-    """The directory of a model's files but its weights; of a hub id, these alone are downloaded."""
+    """Return the directory of a model's files but its weights; of a hub id, these alone are downloaded."""
     if Path(resolved).is_dir():
         return Path(resolved)
     from huggingface_hub import snapshot_download
@@ -203,7 +205,7 @@ def small_files(resolved: str) -> Path:
 
 
 def local_directory(resolved: str) -> Path:
-    """The directory of a model that `resolve_model` found; a hub id is downloaded (safetensors only)."""
+    """Return the directory of a model that `resolve_model` found; a hub id is downloaded (safetensors only)."""
     if Path(resolved).is_dir():
         return Path(resolved)
     from huggingface_hub import snapshot_download
@@ -250,20 +252,20 @@ def _names_nothing(error: Exception) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, short enough for one sentence."""
+    """Return what a library's error says, short enough for one sentence."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 def digests_of(directory: str | Path) -> dict[str, str | None]:
-    """The record's digests of what training left in a directory: an adapter, or a whole checkpoint."""
+    """Return the record's digests of what training left in a directory: an adapter, or a whole checkpoint."""
     if (Path(directory) / ADAPTER_WEIGHTS).is_file():
         return {"adapter_sha256": adapter_digest(directory), "weights_sha256": None}
     return {"adapter_sha256": None, "weights_sha256": weights_digest(Path(directory))}
 
 
 def adapter_of(weights_sha256: str, adapter: str | Path) -> str:
-    """SHA-256 of an adapter's weights, if it may be put on a base of that digest.
+    """Return SHA-256 of an adapter's weights, if it may be put on a base of that digest.
 
     An adapter that perpo-train did not write does not say what it was trained on, and may.
 
@@ -281,5 +283,5 @@ def adapter_of(weights_sha256: str, adapter: str | Path) -> str:
 
 
 def checkpoint_dir() -> Path:
-    """The folder of the embedded checkpoint (Hugging Face layout, safetensors)."""
+    """Return the folder of the embedded checkpoint (Hugging Face layout, safetensors)."""
     return Path(__file__).parents[1] / "tiny" / "checkpoint"

@@ -25,7 +25,8 @@ _THOUGHTS = re.compile(r"</?think(?:ing)?>")
 
 
 def control_tokens(tokenizer: Any, prompt: str, end_ids: Collection[int]) -> dict[int, str]:
-    """The tokens that steer, by their ids: named roles, ends, turns, pictures, and the special tokens of a prompt.
+    """Return the tokens that steer, by their ids: named roles, ends, turns, pictures, and the special tokens of a
+    prompt.
 
     Args:
         tokenizer: A Hugging Face tokenizer.
@@ -53,7 +54,7 @@ def control_tokens(tokenizer: Any, prompt: str, end_ids: Collection[int]) -> dic
 
 
 def decoded(tokenizer: Any, ids: Sequence[int], marks: Collection[int]) -> str:
-    """The text of which the tokenizer would make these tokens again, where there is one.
+    """Return the text of which the tokenizer would make these tokens again, where there is one.
 
     Args:
         tokenizer: A Hugging Face tokenizer.
@@ -82,5 +83,5 @@ def _text(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 def pattern_of(tokens: Collection[str]) -> re.Pattern[str]:
-    """A pattern that finds any of these tokens in a text, the longest first."""
+    """Return a pattern that finds any of these tokens in a text, the longest first."""
     return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))))

@@ -74,7 +74,7 @@ class Family:
         return self.boxes
 
     def refuses(self, image_size: ImageSize) -> str | None:
-        """What its processor has against a picture of (width, height) pixels; None where it takes it."""
+        """Return what its processor has against a picture of (width, height) pixels; None where it takes it."""
         width, height = image_size
         if self.most_aspect is None or max(image_size) <= self.most_aspect * min(image_size):
             return None
@@ -173,7 +173,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def with_bounds(family: Family, image_processor: Mapping[str, Any]) -> Family:
-    """The family with the bounds that a checkpoint's own image processor resizes pictures to.
+    """Return the family with the bounds that a checkpoint's own image processor resizes pictures to.
 
     Args:
         family: A family; one whose boxes do not depend on that size is returned as it is.
@@ -192,14 +192,14 @@ def with_bounds(family: Family, image_processor: Mapping[str, Any]) -> Family:
 
 
 def unlisted(model_type: str) -> Family:
-    """A row for a model type that is not in the table, of which no part is known."""
+    """Return a row for a model type that is not in the table, of which no part is known."""
     return Family(model_type, "", vision_tower="", projector=None, boxes=None)
 
 
 def with_declared(
     family: Family, *, scale: Scale | None = None, order: Order | None = None, frame: Frame | None = None
 ) -> Family:
-    """The family with its boxes as the user declares them; a frame that it had is among the others then.
+    """Return the family with its boxes as the user declares them; a frame that it had is among the others then.
 
     Args:
         family: A family.
@@ -221,7 +221,7 @@ def with_declared(
 
 
 def family_of(model_type: str) -> Family:
-    """The row of a model type.
+    """Return the row of a model type.
 
     Args:
         model_type: `model_type` of a checkpoint's config.json.
@@ -244,7 +244,7 @@ _PREFIX_RULES = {
 
 
 def table() -> str:
-    """The table of docs/families.md."""
+    """Return the table of docs/families.md."""
     heads = ["model type", "such as", "grounding prompt", "boxes", "vision part", "projector", "prefix", "tests"]
     rows = [heads, ["---"] * len(heads)] + [
         [

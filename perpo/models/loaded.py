@@ -75,7 +75,7 @@ class LoadedModel:
         return pattern_of(self.control_tokens.values())
 
     def answer_text(self, ids: Sequence[int]) -> str:
-        """The text of generated tokens: end, pad, turns and pictures left out, all other special tokens kept.
+        """Return the text of generated tokens: end, pad, turns and pictures left out, all other special tokens kept.
 
         So the marks that a model puts around names and boxes stay, and the text gives its tokens back.
         """
@@ -83,7 +83,7 @@ class LoadedModel:
         return decoded(self.tokenizer, said, self._marks)
 
     def without_control_tokens(self, text: str) -> str:
-        """A text without what spells a control token, which an answer can hold letter by letter."""
+        """Return a text without what spells a control token, which an answer can hold letter by letter."""
         return self._control_pattern.sub("", text)
 
     def check_plain(self, text: str, what: str) -> None:
@@ -104,17 +104,17 @@ class LoadedModel:
             )
 
     def image_tokens(self, size: tuple[int, int]) -> int:
-        """How many tokens an image of (width, height) becomes, asked of the processor with a blank one."""
+        """Return how many tokens an image of (width, height) becomes, asked of the processor with a blank one."""
         prompt = render_prompt(self, "")
         with_image = self.encode([prompt], [Image.new("RGB", size)]).input_ids.shape[1]
         return with_image - len(self.token_ids([prompt])[0]) + 1
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of rendered prompts; a first token that the chat template wrote does not come twice."""
+        """Return token ids of rendered prompts; a first token that the chat template wrote does not come twice."""
         return self.tokenizer(list(texts), add_special_tokens=self._adds_special_tokens(texts[0])).input_ids
 
     def encode(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> Any:
-        """What the model takes for prompts with an image each, padded on the left (tensors, on the CPU).
+        """Return what the model takes for prompts with an image each, padded on the left (tensors, on the CPU).
 
         Images become RGB and, where the family wants it, squares padded with the processor's mean colour.
         """
@@ -135,7 +135,7 @@ class LoadedModel:
         return inputs
 
     def without_model(self) -> LoadedModel:
-        """What `encode` and the tokenizer need, small enough to be handed to other processes."""
+        """Return what `encode` and the tokenizer need, small enough to be handed to other processes."""
         return replace(self, model=None)
 
     def _processed(self, pictures: Sequence[Image.Image], texts: Sequence[str], prompt: str) -> Any:
@@ -163,7 +163,7 @@ class LoadedModel:
 
 
 def render_prompt(loaded: LoadedModel, question: str) -> str:
-    """The text that the model reads before its answer, with one placeholder for the image.
+    """Return the text that the model reads before its answer, with one placeholder for the image.
 
     Args:
         loaded: The model.
@@ -189,7 +189,7 @@ def _rendered(loaded: LoadedModel, question: str) -> str:
 
 
 def answers_token_ids(loaded: LoadedModel, prompt: str, answers: Sequence[str], *, end: bool = True) -> list[list[int]]:
-    """The tokens of several answers to one prompt: the family's separator, the answer, the end token.
+    """Return the tokens of several answers to one prompt: the family's separator, the answer, the end token.
 
     An empty answer is the end token alone.
 

@@ -94,12 +94,12 @@ def _samples(loaded: LoadedModel) -> list[Any]:
 
 
 def default_dtype(device: torch.device) -> DType:
-    """The type that weights are loaded in where none is asked for: bfloat16 on CUDA, float32 elsewhere."""
+    """Return the type that weights are loaded in where none is asked for: bfloat16 on CUDA, float32 elsewhere."""
     return "bfloat16" if device.type == "cuda" else "float32"
 
 
 def chosen_dtype(dtype: DType | None, device: str | None) -> DType:
-    """The type that was asked for, else the default of the device, which is said where it is no float32."""
+    """Return the type that was asked for, else the default of the device, which is said where it is no float32."""
     if dtype is not None:
         return dtype
     try:

@@ -75,7 +75,7 @@ def _say_repeated(longest: int) -> None:
 
 
 def changes_logits(model: Any) -> bool:
-    """Whether the model caps the logits behind its head, as Gemma 2 does, so that all are needed at once."""
+    """Return whether the model caps the logits behind its head, as Gemma 2 does, so that all are needed at once."""
     return getattr(base_model(model).config.get_text_config(), "final_logit_softcapping", None) is not None
 
 
@@ -124,7 +124,7 @@ def repeated_logps(
     pad_id: int,
     padding_side: Literal["left", "right"] = "left",
 ) -> Tensor:
-    """What `candidate_logps` is measured against: prefix and image once more for every candidate.
+    """Return what `candidate_logps` is measured against: prefix and image once more for every candidate.
 
     Arguments as in `pack` and `candidate_logps`; the result is the same (B, N).
     """

@@ -43,7 +43,7 @@ def add_lora(loaded: LoadedModel, *, r: int, alpha: int, dropout: float, train_p
 
 
 def projector_modules(model: Any, family: Family) -> list[str]:
-    """Names of the modules that make up the projector.
+    """Return names of the modules that make up the projector.
 
     Raises:
         PerpoError: They are not known of this family.
@@ -57,7 +57,7 @@ def projector_modules(model: Any, family: Family) -> list[str]:
 
 
 def in_full_precision(model: Any) -> Any:
-    """What trains is kept in float32, also over a base in half precision (PEFT does so for LoRA only)."""
+    """Return what trains is kept in float32, also over a base in half precision (PEFT does so for LoRA only)."""
     for parameter in model.parameters():
         if parameter.requires_grad and not hasattr(parameter, "ds_id"):  # which ZeRO-3 gives those that it parts
             parameter.data = parameter.data.float()

@@ -78,7 +78,7 @@ def pack(prefixes: Sequence[TokenIds], candidates: Sequence[Sequence[TokenIds]],
 
 
 def unpack(packed: Packed) -> tuple[list[list[int]], list[list[list[int]]]]:
-    """The prefixes and candidates that `pack` laid out."""
+    """Return the prefixes and candidates that `pack` laid out."""
     prefixes = [ids[mask].tolist() for ids, mask in zip(packed["prefix_ids"], packed["prefix_mask"], strict=True)]
     candidates = [
         [ids[owner == k].tolist() for k in range(1, int(owner.max()) + 1)]
@@ -90,7 +90,7 @@ def unpack(packed: Packed) -> tuple[list[list[int]], list[list[list[int]]]]:
 def attention_mask(
     segments: Tensor, dtype: torch.dtype, *, queries: int | None = None, both_ways: bool = False
 ) -> Tensor:
-    """The additive mask (B, 1, Q, T) for segments (B, T): 0 is the prefix, 1 to N candidates, -1 padding.
+    """Return the additive mask (B, 1, Q, T) for segments (B, T): 0 is the prefix, 1 to N candidates, -1 padding.
 
     Args:
         segments: What each token belongs to.
@@ -107,7 +107,7 @@ def attention_mask(
 
 
 def packed_inputs(model: Any, packed: Packed, images: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
-    """What a model's forward takes for packed lists.
+    """Return what a model's forward takes for packed lists.
 
     Args:
         model: The model, wrapped or not; its family says how positions and attention run in a prefix.
@@ -133,7 +133,7 @@ def packed_inputs(model: Any, packed: Packed, images: Sequence[Mapping[str, Tens
 def prefix_positions(
     base: Any, prefix_ids: Tensor, prefix_mask: Tensor, joined: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The positions of left-padded prefixes, and where answers go on.
+    """Return the positions of left-padded prefixes, and where answers go on.
 
     Args:
         base: The model without wrappers.
@@ -157,7 +157,7 @@ def prefix_positions(
 
 
 def plain_inputs(base: Any, ids: Tensor, mask: Tensor, is_answer: Tensor) -> dict[str, Tensor]:
-    """What forward takes beside the images for sequences (B, T) of one prefix and one answer each.
+    """Return what forward takes beside the images for sequences (B, T) of one prefix and one answer each.
 
     Here the model's own code makes masks and, in three dimensions, positions.
 
@@ -206,7 +206,7 @@ def check_shared(base: Any, tokens: int) -> None:
 
 
 def base_model(model: Any) -> Any:
-    """The Hugging Face model inside of DDP, DeepSpeed or PEFT."""
+    """Return the Hugging Face model inside of DDP, DeepSpeed or PEFT."""
     model = extract_model_from_parallel(model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -226,7 +226,8 @@ def _first_position(base: Any) -> int:
 
 
 def join_images(images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """One batch of what the processor made of single images; fewer tiles than another image has are filled up with 0.
+    """Return one batch of what the processor made of single images; fewer tiles than another image has are filled up
+    with 0.
 
     The models count tiles by the images' sizes, or pass over those that are 0 throughout.
     """

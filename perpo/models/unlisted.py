@@ -17,7 +17,9 @@ _HINT = f"these are known: {', '.join(FAMILIES)}"
 
 
 def unlisted_family(model: Any) -> Family:
-    """A row for a model type that the table lacks; what its boxes mean and what its projector is stay unknown."""
+    """Return a row for a model type that the table lacks; what its boxes mean and what its projector is stay
+    unknown.
+    """
     names = {module: name for name, module in model.named_modules()}
     text, vision = model.get_decoder(), model.get_encoder(modality="image")
     linear = sorted({name.rpartition(".")[2] for name, part in text.named_modules() if isinstance(part, nn.Linear)})

@@ -27,7 +27,7 @@ class CommandArguments:
     name_of_command: ClassVar[str]
 
     def command(self) -> str:
-        """The command line, without paths and what is as by default: it goes into what is written."""
+        """Return the command line, without paths and what is as by default: it goes into what is written."""
         words = ["perpo-data", self.name_of_command]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

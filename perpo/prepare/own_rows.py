@@ -58,7 +58,7 @@ def build(args: JsonlArguments) -> list[Written]:
 
 
 def read_items(args: JsonlArguments) -> list[dict[str, Any]]:
-    """The file's rows, checked: question_id, image (a path), question, expression (of boxes; one of the two is
+    """Return the file's rows, checked: question_id, image (a path), question, expression (of boxes; one of the two is
     empty), answer (of boxes: their text), where.
 
     A row's own `question_id` (or `id`) is kept; where there is none it is the row's position.
@@ -213,7 +213,7 @@ def _speaks_of_stored(item: dict[str, Any], upright: ImageSize, stored: ImageSiz
 
 
 def read_box(text: str, scale: Scale, order: Order, size: ImageSize) -> list[float]:
-    """A true box from its text.
+    """Return a true box from its text.
 
     Args:
         text: Holds four numbers.

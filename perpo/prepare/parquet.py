@@ -92,7 +92,7 @@ class RowFile:
     more: dict[str, Any] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, Any]:
-        """What is kept in the Parquet file under `METADATA_KEY`."""
+        """Return what is kept in the Parquet file under `METADATA_KEY`."""
         said = {"kind": self.kind, "source": self.source, "split": self.split, "command": self.command}
         return {**said, "orientation": _orientation(self.source), "counts": self.counts, **self.more}
 
@@ -106,7 +106,7 @@ class Written:
 
 
 def schema(kind: Kind) -> pa.Schema:
-    """The columns of a kind of rows; the image is {bytes, path}, as the hub stores images."""
+    """Return the columns of a kind of rows; the image is {bytes, path}, as the hub stores images."""
     import pyarrow as pa
 
     types = {
@@ -120,7 +120,9 @@ def schema(kind: Kind) -> pa.Schema:
 
 
 def file_metadata(path: Path) -> dict[str, Any]:
-    """What perpo-data wrote about a file's rows; nothing of a file that it did not write, or that can't be read."""
+    """Return what perpo-data wrote about a file's rows; nothing of a file that it did not write, or that can't be
+    read.
+    """
     import pyarrow.parquet as pq
 
     try:
@@ -131,7 +133,9 @@ def file_metadata(path: Path) -> dict[str, Any]:
 
 
 def shows_stored(path: Path) -> bool:
-    """Whether a file's rows speak of pictures as their pixels are stored: those of COCO, whose tools turn none."""
+    """Return whether a file's rows speak of pictures as their pixels are stored: those of COCO, whose tools turn
+    none.
+    """
     said = file_metadata(path)
     return said.get("orientation", _orientation(str(said.get("source")))) == "stored"
 
@@ -229,7 +233,7 @@ def check_image_files(paths: Iterable[Path], hint: str) -> None:
 
 
 def image_cell(path: Path, *, link: bool = False, stored: bool = False) -> dict[str, Any]:
-    """An image file as a cell: its bytes and its name, or only its absolute path.
+    """Return an image file as a cell: its bytes and its name, or only its absolute path.
 
     Args:
         path: The file.

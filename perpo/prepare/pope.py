@@ -52,7 +52,7 @@ def build(args: PopeArguments) -> list[Written]:
 
 
 def find_lists(paths: Sequence[Path]) -> dict[str, Path]:
-    """POPE's files by split.
+    """Return POPE's files by split.
 
     Args:
         paths: The files, or the folder that holds them.
@@ -79,7 +79,7 @@ def find_lists(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def read_list(path: Path) -> list[Row]:
-    """The questions of a list: question_id, image, text, label.
+    """Return the questions of a list: question_id, image, text, label.
 
     Raises:
         PerpoError: A field is missing, a label is neither yes nor no, or a question's number comes twice.
@@ -108,7 +108,8 @@ def read_list(path: Path) -> list[Row]:
 
 
 def pope_verdict(split: str, rows: Sequence[Row], allow_other: bool) -> str:
-    """How a list's counts compare with the known ones: 3,000 questions about 500 images, or random's older 2,910.
+    """Return how a list's counts compare with the known ones: 3,000 questions about 500 images, or random's older
+    2,910.
 
     Raises:
         PerpoError: They are other ones, and that is not accepted.

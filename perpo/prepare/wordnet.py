@@ -37,12 +37,12 @@ _PART_OF_SPEECH = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
 
 
 def data_folder() -> Path:
-    """Where WordNet is kept by default."""
+    """Return where WordNet is kept by default."""
     return cache_folder() / "nltk_data"
 
 
 def find(target: Path | None = None) -> Path | None:
-    """The folder (or zip file) of WordNet, complete, or None.
+    """Return the folder (or zip file) of WordNet, complete, or None.
 
     NLTK's own folders come first, then perpo's and `target`, which are added to `nltk.data.path`: NLTK
     opens no file elsewhere. It refuses folders and files that other users may write.

@@ -59,7 +59,7 @@ def hardware(device: str | None) -> dict[str, Any]:
 
 
 def peak_memory(device: Any) -> int:
-    """The most bytes that tensors took on a CUDA device, or on the CPU that this process was resident with."""
+    """Return the most bytes that tensors took on a CUDA device, or on the CPU that this process was resident with."""
     if getattr(device, "type", None) == "cuda":
         import torch
 

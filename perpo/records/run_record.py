@@ -202,11 +202,11 @@ class RunRecord:
         return in_utc(self.created_utc)
 
     def group(self, name: str) -> GroupResult | None:
-        """The group of that name, or None."""
+        """Return the group of that name, or None."""
         return next((group for group in self.groups if group.name == name), None)
 
     def task(self, name: str) -> TaskResult:
-        """The result of the task called `name`.
+        """Return the result of the task called `name`.
 
         Raises:
             KeyError: The run has no such task.
@@ -226,12 +226,12 @@ def sample_key(dataset: str, revision: str | None, split: str, source_id: str, e
 
 
 def metric_of(metrics: list[Metric], name: str) -> Metric | None:
-    """The metric called `name`, or None."""
+    """Return the metric called `name`, or None."""
     return next((metric for metric in metrics if metric.name == name), None)
 
 
 def to_json(record: RunRecord) -> str:
-    """The record as the text of a run.json, fields in the order of the class."""
+    """Return the record as the text of a run.json, fields in the order of the class."""
     return json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -245,7 +245,7 @@ _FORWARD: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of run.json."""
+    """Return the JSON schema of run.json."""
     return TypeAdapter(RunRecord).json_schema()
 
 

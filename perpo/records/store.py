@@ -43,7 +43,7 @@ class Run:
     path: Path
 
     def samples(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The table of samples, checked against the record.
+        """Return the table of samples, checked against the record.
 
         Args:
             columns: Which columns to read (all by default); see `perpo.records.run_record.SAMPLE_COLUMNS`.
@@ -68,7 +68,7 @@ class Run:
 
 
 def new_run_id(name: str, suite: str, when: datetime) -> str:
-    """A name for a run that sorts by time and that no other run has."""
+    """Return a name for a run that sorts by time and that no other run has."""
     return f"{when:%Y%m%dT%H%M%SZ}-{suite}-{slug(name)}-{secrets.token_hex(3)}"
 
 
@@ -141,7 +141,7 @@ class Unreadable:
 
 
 def find_runs(root: Path) -> tuple[list[Run], list[Unreadable]]:
-    """All runs below a folder, the oldest first; those that cannot be read are told apart.
+    """Return all runs below a folder, the oldest first; those that cannot be read are told apart.
 
     Raises:
         PerpoError: There is no such folder.
@@ -163,7 +163,8 @@ def oldest_first(runs: Iterable[Run]) -> list[Run]:
 
 
 def run_files(root: Path) -> list[Path]:
-    """Where the runs below a folder have their run.json, or should have it: one for each folder that holds either file.
+    """Return where the runs below a folder have their run.json, or should have it: one for each folder that holds
+    either file.
 
     What is being written lies in hidden folders and is left out.
     """
@@ -173,7 +174,7 @@ def run_files(root: Path) -> list[Path]:
 
 
 def resolve_run(text: str, root: Path) -> Run:
-    """The run that somebody means.
+    """Return the run that somebody means.
 
     Args:
         text: A run's folder or run.json; a folder with runs below it, which means the newest of them; or the id or

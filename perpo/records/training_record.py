@@ -115,7 +115,7 @@ _PARTS: dict[str, Any] = {"model": StartInfo, "data": DataInfo}
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of training.json."""
+    """Return the JSON schema of training.json."""
     return TypeAdapter(TrainingRecord).json_schema()
 
 
@@ -126,7 +126,7 @@ def write_record(directory: str | Path, record: Mapping[str, Any]) -> None:
 
 
 def read_record(directory: str | Path) -> dict[str, Any] | None:
-    """A run's training.json as version `SCHEMA_VERSION` has it, or None where there is none.
+    """Return a run's training.json as version `SCHEMA_VERSION` has it, or None where there is none.
 
     Of version 1, what it did not have is None.
 
@@ -159,7 +159,7 @@ _DAMAGED = "delete the directory, or train into another one"
 
 
 def filled(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with every field that it lacks at None, in the order of the schema."""
+    """Return the record with every field that it lacks at None, in the order of the schema."""
     whole: dict[str, Any] = {**dict.fromkeys(TrainingRecord.__annotations__), **record}
     for name, part in _PARTS.items():
         if isinstance(whole[name], Mapping):
@@ -168,7 +168,7 @@ def filled(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def public_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record that names no directory of the machine, only their last parts."""
+    """Return a record that names no directory of the machine, only their last parts."""
     public = dict(record)
     public["arguments"] = {name: _public(value) for name, value in record["arguments"].items()}
     public["model"] = {name: _public(value) for name, value in record["model"].items()}
@@ -191,7 +191,7 @@ def write_log(directory: str | Path, entries: Iterable[Mapping[str, Any]]) -> No
 
 
 def log_line(entry: Mapping[str, Any]) -> str:
-    """An entry as a line of log.jsonl; a number that is not finite becomes null."""
+    """Return an entry as a line of log.jsonl; a number that is not finite becomes null."""
     finite = {k: None if isinstance(v, float) and not _is_finite(v) else v for k, v in entry.items()}
     return json.dumps(finite, allow_nan=False) + "\n"
 
@@ -201,7 +201,7 @@ def _is_finite(value: float) -> bool:
 
 
 def read_log(directory: str | Path) -> list[dict[str, Any]]:
-    """The entries of log.jsonl, oldest first; a last line that was cut while it was written is left out.
+    """Return the entries of log.jsonl, oldest first; a last line that was cut while it was written is left out.
 
     Raises:
         PerpoError: Another line is damaged.

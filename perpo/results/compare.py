@@ -15,7 +15,7 @@ from perpo.stats import Difference, Estimate, cluster_bootstrap, cluster_t, pair
 
 
 def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = False) -> list[str]:
-    """What keeps two runs from being compared, one sentence each; empty if nothing does.
+    """Return what keeps two runs from being compared, one sentence each; empty if nothing does.
 
     Args:
         candidate: The run in question.
@@ -44,7 +44,7 @@ def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = Fals
 
 
 def other_versions(candidate: RunRecord, baseline: RunRecord) -> list[str]:
-    """The tasks of both runs whose scores have another version in one than in the other, one sentence each."""
+    """Return the tasks of both runs whose scores have another version in one than in the other, one sentence each."""
     theirs = {result.task: result for result in baseline.tasks}
     return [
         said
@@ -87,7 +87,7 @@ def check_comparable(candidate: Run, baseline: Run, *, common: bool = False) -> 
 
 
 def shared_samples(candidate: Scores, baseline: Scores) -> tuple[Scores, Scores]:
-    """The samples that both runs have in the same task.
+    """Return the samples that both runs have in the same task.
 
     Raises:
         PerpoError: There are none, or some stand on other images in one run than in the other.
@@ -139,7 +139,7 @@ def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -
 
 
 def both_judged(candidate: Scores, baseline: Scores, metric: Definition) -> tuple[Scores, Scores]:
-    """The samples that two runs are compared on: those that are answered, of a judged metric scored, in both."""
+    """Return the samples that two runs are compared on: those that are answered, of a judged metric scored, in both."""
     if not metric.judged:
         absent = [run.failed for run in (candidate, baseline) if run.failed is not None and run.failed.any()]
         if not absent:

@@ -59,7 +59,7 @@ class Leaderboard:
     entries: list[Entry]
 
     def text(self) -> Text:
-        """The rows and columns, in percent."""
+        """Return the rows and columns, in percent."""
         # In the order of the run that went through most of them.
         times = sorted((entry.seconds for entry in self.entries), key=len, reverse=True)
         stages = list(dict.fromkeys(stage for seconds in times for stage in seconds))
@@ -80,7 +80,7 @@ class Leaderboard:
         return Text(title, header, rows, notes, groups)
 
     def as_json(self) -> dict[str, Any]:
-        """The same with full precision, as fractions."""
+        """Return the same with full precision, as fractions."""
         return dataclasses.asdict(self) | {"metric": _METRIC, "notes": self.text().notes}
 
 

@@ -21,7 +21,7 @@ _FRAMES_TITLE = "Acc@0.5 (%) by frame, and by size of the true box"
 
 
 def run_texts(record: RunRecord) -> list[Text]:
-    """The tables of a run: its benchmarks one after the other, tasks as rows and metrics as columns, in percent.
+    """Return the tables of a run: its benchmarks one after the other, tasks as rows and metrics as columns, in percent.
 
     Metrics in another reading (`acc@0.5:original`) get a table of their own, for grounding alone, and only
     where the readings differ; those of a judged benchmark by category too. run.json holds all of them.
@@ -50,7 +50,9 @@ def run_texts(record: RunRecord) -> list[Text]:
 
 
 def answer_notes(task: TaskResult) -> list[str]:
-    """What is to be said of answers to a task that were cut at the token limit, or are none that tables count."""
+    """Return what is to be said of answers to a task that were cut at the token limit, or are none that tables
+    count.
+    """
     notes = []
     if task.n_truncated:
         at = "the token limit" if task.max_new_tokens is None else f"{task.max_new_tokens:,} tokens"

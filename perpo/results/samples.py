@@ -29,14 +29,14 @@ class Scores:
     failed: NDArray[np.bool_] | None = None
 
     def take(self, places: NDArray) -> Scores:
-        """Some of the samples, by their places or as a mask."""
+        """Return some of the samples, by their places or as a mask."""
         values = {name: column[places] for name, column in self.values.items()}
         failed = None if self.failed is None else self.failed[places]
         return Scores(self.keys[places], self.tasks[places], self.clusters[places], values, failed)
 
 
 def read_scores(run: Run) -> Scores:
-    """The scores of a run's samples.
+    """Return the scores of a run's samples.
 
     Raises:
         PerpoError: The samples are missing or damaged.

@@ -58,7 +58,7 @@ class Text:
             console.print(note, style="dim italic", highlight=False)
 
     def markdown(self) -> str:
-        """The table as GitHub's Markdown, ending in a newline."""
+        """Return the table as GitHub's Markdown, ending in a newline."""
         lines = [
             f"**{self.title}**",
             "",
@@ -72,7 +72,7 @@ class Text:
 
 
 def cell(estimate: Metric | Estimate | None, *, signed: bool = False) -> str:
-    """A value with its 95% interval: "64.8 ±1.7", or "0.0 [0.0, 1.2]" where it is lopsided; see `number`.
+    """Return a value with its 95% interval: "64.8 ±1.7", or "0.0 [0.0, 1.2]" where it is lopsided; see `number`.
 
     Lopsided is one side a quarter longer than the other, or more; an interval without a standard error always is.
     """
@@ -90,13 +90,13 @@ def cell(estimate: Metric | Estimate | None, *, signed: bool = False) -> str:
 
 
 def number(value: float, unit: str, *, signed: bool = False) -> str:
-    """A value of a metric: fractions in percent ("64.8"), all else in its own unit ("2.26")."""
+    """Return a value of a metric: fractions in percent ("64.8"), all else in its own unit ("2.26")."""
     scale, digits = (100, 1) if unit == FRACTION else (1, 2)
     return f"{round(scale * value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def with_unit(name: str, unit: str) -> str:
-    """The name of a column, with the unit of what is no fraction."""
+    """Return the name of a column, with the unit of what is no fraction."""
     return name if unit == FRACTION else f"{name} ({unit})"
 
 
@@ -121,7 +121,9 @@ def _pages(widths: Sequence[int], groups: Sequence[int], width: int) -> list[lis
 
 
 def literal(text: str) -> str:
-    """Text on one line in which Markdown and HTML find neither marks, links nor tags, and which mentions nobody."""
+    """Return text on one line in which Markdown and HTML find neither marks, links nor tags, and which mentions
+    nobody.
+    """
     text = html.escape(" ".join(text.split()), quote=False)
     return re.sub(r"(?<!\w)@", "&#64;", re.sub(r"([\\`*]|(?<=\])\()", r"\\\1", text))
 
@@ -131,7 +133,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def judge_note(records: Sequence[RunRecord], names: Sequence[str] | None = None) -> list[str]:
-    """Who judged these runs, one sentence each, and where that departs from what was published.
+    """Return who judged these runs, one sentence each, and where that departs from what was published.
 
     Args:
         records: The runs.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def history(runs: Sequence[Run], task: str | None = None, metric: str | None = None) -> pd.DataFrame:
-    """One line for each run that has the metric, the oldest first.
+    """Return one line for each run that has the metric, the oldest first.
 
     Args:
         runs: Measured runs, the oldest first.
@@ -86,7 +86,7 @@ def _name(record: RunRecord, task: str) -> str:
 
 
 def text(table: pd.DataFrame, title: str) -> Text:
-    """The history; a change of the data or the judge is said, for values on both sides do not compare."""
+    """Return the history; a change of the data or the judge is said, for values on both sides do not compare."""
     rows = []
     for line in table.to_dict("records"):
         low, high = (None if pd.isna(line[end]) else line[end] for end in ("low", "high"))
@@ -106,7 +106,7 @@ def _sign(table: pd.DataFrame) -> str:
 
 
 def title_of(task: str, metric: str | None, runs: Sequence[Run]) -> str:
-    """What is followed, such as "grounding: Acc@0.5"."""
+    """Return what is followed, such as "grounding: Acc@0.5"."""
     for run in reversed(runs):
         found = _metric(run.record, task, metric)
         if found is not None:
@@ -116,7 +116,7 @@ def title_of(task: str, metric: str | None, runs: Sequence[Run]) -> str:
 
 
 def picture(table: pd.DataFrame, title: str) -> alt.LayerChart:
-    """The history as points with their intervals, a colour for each name, a line where values compare.
+    """Return the history as points with their intervals, a colour for each name, a line where values compare.
 
     Args:
         table: What `history` gave.

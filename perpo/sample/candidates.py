@@ -30,7 +30,7 @@ class AnswerSet:
     reference_logps: list[float | None]
 
     def distinct(self) -> AnswerSet:
-        """One of each answer: the first with a log-probability, or else the first.
+        """Return one of each answer: the first with a log-probability, or else the first.
 
         They stay in the order in which each was first seen. One that was cut is another than the same text
         finished.

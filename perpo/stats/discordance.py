@@ -15,7 +15,8 @@ FEW = 30
 
 
 def contributions(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What each cluster adds to the difference of two ratios; they sum to it exactly, and are 0 where both runs agree.
+    """Return what each cluster adds to the difference of two ratios; they sum to it exactly, and are 0 where both runs
+    agree.
 
     With the runs' sums A', B' and A, B in a stratum, A'/B' - A/B is the sum over clusters of
     (da_c - R db_c) (B + B') / (2 B B'), where da_c and db_c are the cluster's differences above and below the line and
@@ -35,7 +36,7 @@ def contributions(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDA
 
 
 def effective(parts: NDArray[np.float64]) -> float:
-    """How many equal clusters would tell as much: (sum |e|)^2 / sum e^2 (Kish 1965); 0 where none differs."""
+    """Return how many equal clusters would tell as much: (sum |e|)^2 / sum e^2 (Kish 1965); 0 where none differs."""
     squares = float(np.square(parts).sum())
     return float(np.abs(parts).sum()) ** 2 / squares if squares > 0 else 0.0
 
@@ -43,7 +44,7 @@ def effective(parts: NDArray[np.float64]) -> float:
 def discordant_interval(
     parts: NDArray[np.float64], reach: float, *, unseen: bool, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """An interval of the difference from its gains and its losses.
+    """Return an interval of the difference from its gains and its losses.
 
     The gains P = sum max(e, 0) are worth K = P^2 / sum e^2 equal ones; P is limited as K of G draws are by Clopper and
     Pearson (1934), times their size P / K. So are the losses M. The limits l and u of both make the interval of

@@ -82,7 +82,7 @@ def clustered_ratio(
     bounds: tuple[float, float] = (0.0, 1.0),
     confidence: float = 0.95,
 ) -> Estimate:
-    """A ratio of two sums with an interval that is clustered, and possibly averaged over strata.
+    """Return a ratio of two sums with an interval that is clustered, and possibly averaged over strata.
 
     F1 is such a ratio (numerators 2 tp, denominators 2 tp + fp + fn), and so are precision and recall. In stratum t
     the ratio is R_t = A_t / B_t, the sum of the numerators over that of the denominators; the estimate is the plain

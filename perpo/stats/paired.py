@@ -125,7 +125,7 @@ def _shift(runs: list[tuple[NDArray, NDArray]]) -> float | None:
 
 
 def cluster_t(sums: PairedSums, *, bounds: tuple[float, float] = (-1.0, 1.0)) -> Difference:
-    """The difference with a t interval on its cluster-robust standard error, and its t test.
+    """Return the difference with a t interval on its cluster-robust standard error, and its t test.
 
     The variance is G / (G - 1) sum_c u_c^2 with the t quantile of G - 1 degrees of freedom, as in
     `perpo.stats.clustered_ratio`. Where all samples, or all clusters, have the same difference v, spread cannot be
@@ -194,7 +194,8 @@ def _influence(sums: PairedSums) -> NDArray[np.float64]:
 def cluster_bootstrap(
     sums: PairedSums, *, bounds: tuple[float, float] = (-1.0, 1.0), draws: int = DRAWS, seed: int = 0
 ) -> Difference:
-    """The difference with a bootstrap of its clusters: the statistic itself is drawn again, nothing is linearised.
+    """Return the difference with a bootstrap of its clusters: the statistic itself is drawn again, nothing is
+    linearised.
 
     Each draw takes G clusters with replacement, an image with all its samples of both runs and of all strata
     (Field and Welsh 2007, "Bootstrapping clustered data", the cluster bootstrap). Intervals are percentiles, and where
@@ -255,7 +256,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def minimum_detectable_effect(stderr: float, clusters: int, *, alpha: float = 0.05, power: float = POWER) -> float:
-    """The smallest true difference that a two-sided test finds with the given power.
+    """Return the smallest true difference that a two-sided test finds with the given power.
 
     (t_{1 - alpha / 2} + t_power) times the standard error, G - 1 degrees of freedom (Bloom 1995, "Minimum
     Detectable Effects").
@@ -272,7 +273,7 @@ def minimum_detectable_effect(stderr: float, clusters: int, *, alpha: float = 0.
 
 
 def predicted_power(effect: float, stderr: float, clusters: int, *, alpha: float = 0.05) -> float:
-    """The chance that a two-sided t test finds a true difference, by the noncentral t distribution."""
+    """Return the chance that a two-sided t test finds a true difference, by the noncentral t distribution."""
     from scipy.stats import nct, t
 
     critical, shift = t.ppf(1 - alpha / 2, clusters - 1), effect / stderr

@@ -75,11 +75,11 @@ class Helpers(nn.Module):
         return loss + 5 * F.l1_loss(box[on].sigmoid(), target[..., 5:9][on])
 
     def letter_loss(self, image_tokens: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Cross entropy over (B, 64, width) image tokens of pages against the (B, 64) letters."""
+        """Return cross entropy over (B, 64, width) image tokens of pages against the (B, 64) letters."""
         return F.cross_entropy(self.letter(image_tokens).float().flatten(0, 1), target.flatten())
 
     def pointer_loss(self, pointing: torch.Tensor, image_tokens: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
-        """Cross entropy of (P, width) against uniform (P, 64) over the patches of the target."""
+        """Return cross entropy of (P, width) against uniform (P, 64) over the patches of the target."""
         scores = torch.einsum("qd,qpd->qp", self.query(pointing), self.key(image_tokens)).float()
         return F.cross_entropy(scores / math.sqrt(pointing.shape[-1]), patches)
 
@@ -110,7 +110,7 @@ def _fourier(values: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def losses(model: Any, helpers: Helpers, packer: Packer, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The losses of a packed batch (see `Packer.batch`): a next-token loss for each topic, and the helpers'."""
+    """Return the losses of a packed batch (see `Packer.batch`): a next-token loss for each topic, and the helpers'."""
     inner = model.model
     image_tokens = inner.multi_modal_projector(
         inner.vision_tower(batch["pixel_values"], output_hidden_states=True).hidden_states[-1][:, 1:]
@@ -268,7 +268,7 @@ def _save(model: Any, processor: Any, out: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of the program; returns its exit code."""
+    """Return entry point of the program; returns its exit code."""
     return run_program(_main, argv, interrupted="run the same command again: it begins anew")
 
 

@@ -150,7 +150,7 @@ def _some(texts: list[str], rng: np.random.Generator, most: int) -> list[str]:
 
 
 def make_lessons(scenes: int, pages: int, loose: float, processes: int) -> tuple[list[Lesson], list[Lesson]]:
-    """The lessons on the first scenes and the first pages, made by several processes."""
+    """Return the lessons on the first scenes and the first pages, made by several processes."""
     with get_context("spawn").Pool(processes) as pool:
         about_scenes = pool.starmap_async(scene_lesson, [(index, loose) for index in range(scenes)], chunksize=200)
         about_pages = pool.map_async(page_lesson, range(pages), chunksize=200)
@@ -172,7 +172,7 @@ class Packer:
         self.std = torch.tensor(image_processor.image_std).view(1, 3, 1, 1)
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a piece of text, remembered."""
+        """Return token ids of a piece of text, remembered."""
         if text not in self._cache:
             self._cache[text] = self._encode(text, add_special_tokens=False)
         return self._cache[text]

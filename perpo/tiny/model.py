@@ -73,7 +73,7 @@ LLAVA15_GEOMETRY = ModelShape(336, 14, 64, 2, -2, 128, 2, 4096, _VICUNA_SYSTEM)
 
 
 def coordinate_strings() -> list[str]:
-    """The 101 coordinates with two decimals, "0.00" to "1.00"."""
+    """Return the 101 coordinates with two decimals, "0.00" to "1.00"."""
     return [f"{step / 100:.2f}" for step in range(101)]
 
 
@@ -112,7 +112,7 @@ def new_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
 
 
 def new_processor(shape: ModelShape, corpus: list[str]) -> LlavaProcessor:
-    """The LLaVA processor (image processor, tokenizer, chat template) of a small model."""
+    """Return the LLaVA processor (image processor, tokenizer, chat template) of a small model."""
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": shape.image_size},
         crop_size={"height": shape.image_size, "width": shape.image_size},
@@ -128,7 +128,7 @@ def new_processor(shape: ModelShape, corpus: list[str]) -> LlavaProcessor:
 
 
 def new_model(shape: ModelShape, processor: LlavaProcessor, *, seed: int = 0) -> LlavaForConditionalGeneration:
-    """A LLaVA of the given shape with random weights (float32, on the CPU), in eval mode."""
+    """Return a LLaVA of the given shape with random weights (float32, on the CPU), in eval mode."""
     tokenizer = processor.tokenizer
     vision = CLIPVisionConfig(
         hidden_size=shape.vision_width,

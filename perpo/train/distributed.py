@@ -96,12 +96,12 @@ def leave() -> None:
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Return how many processes train together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def summed(values: Tensor) -> Tensor:
-    """The sum of all processes' values (any shape, the same everywhere)."""
+    """Return the sum of all processes' values (any shape, the same everywhere)."""
     if world_size() > 1:
         values = values.clone()
         distributed.all_reduce(values)
@@ -109,7 +109,7 @@ def summed(values: Tensor) -> Tensor:
 
 
 def nanmeans(metrics: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Means of each metric over all processes' lists; NaN does not count, and what is nothing else is left out.
+    """Return means of each metric over all processes' lists; NaN does not count, and what is nothing else is left out.
 
     Args:
         metrics: For each batch the metrics of its lists, (B,) each.

@@ -62,12 +62,12 @@ class Policy:
             parameter.requires_grad_((is_lora and self.trains_lora) or (is_projector and self.trains_projector))
 
     def saved_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The names and parameters that a checkpoint holds."""
+        """Return the names and parameters that a checkpoint holds."""
         names = self.model.named_parameters()
         return ((name, each) for name, each in names if not self.has_adapter or ".default." in name)
 
     def in_projector(self, name: str) -> bool:
-        """Whether a parameter of that name is the projector's, of those that train."""
+        """Return whether a parameter of that name is the projector's, of those that train."""
         return ".modules_to_save." in name or (not self.has_adapter and name.startswith(self._projector))
 
     def _let_all_but_the_tower_train(self) -> None:

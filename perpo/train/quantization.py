@@ -32,7 +32,7 @@ def check_machine(args: TrainArguments) -> None:
 
 
 def quantization_config(args: TrainArguments) -> BitsAndBytesConfig | None:
-    """How the base is loaded, or None where it keeps its 16 or 32 bits.
+    """Return how the base is loaded, or None where it keeps its 16 or 32 bits.
 
     The language model's linear layers are quantised; vision tower, projector and head are not.
 

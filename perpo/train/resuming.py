@@ -105,7 +105,7 @@ def find_start(args: TrainArguments, record: dict[str, Any]) -> Start:
 
 
 def last_checkpoint(directory: str | Path) -> Path | None:
-    """The newest whole checkpoint, or None."""
+    """Return the newest whole checkpoint, or None."""
     return _newest_whole(Path(directory))[0]
 
 
@@ -125,7 +125,7 @@ def seal(checkpoint: str | Path) -> None:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, or None if it is whole."""
+    """Return what is wrong with a checkpoint, or None if it is whole."""
     try:
         files = json.loads((checkpoint / MANIFEST).read_text())["files"]
     except OSError:
@@ -191,7 +191,7 @@ def _by_step(directory: Path) -> list[Path]:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The optimizer step after which a checkpoint-... was written."""
+    """Return the optimizer step after which a checkpoint-... was written."""
     return int(checkpoint.name.partition("-")[2])
 
 
@@ -241,7 +241,7 @@ def _refuse_to_overwrite(directory: str) -> None:
 
 
 def best_step(directory: Path) -> int:
-    """The step of a directory's best/; 0 where there is none, or where nothing was learnt yet."""
+    """Return the step of a directory's best/; 0 where there is none, or where nothing was learnt yet."""
     record = read_record(directory / BEST)
     return 0 if record is None else record["steps"] or 0
 

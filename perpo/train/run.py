@@ -274,7 +274,8 @@ def _own_random_numbers(seed: int) -> Iterator[None]:
 
 
 def new_record(args: TrainArguments) -> dict[str, Any]:
-    """The record of a run that is about to begin, without secrets; it reads the model's, adapter's and data's digests.
+    """Return the record of a run that is about to begin, without secrets; it reads the model's, adapter's and data's
+    digests.
 
     Raises:
         PerpoError: One of them is not there, or the adapter is another model's.

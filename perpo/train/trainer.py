@@ -98,7 +98,7 @@ class PreferenceTrainer(Trainer):
     def compute_loss(  # type: ignore[override]
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        """The batch's share of the mean loss over all lists of the optimizer step."""
+        """Return the batch's share of the mean loss over all lists of the optimizer step."""
         with self.policy.encode_images_once():
             reference_logps = self._reference_logps(model, inputs)
             policy_logps = self._logps(model, inputs)
@@ -110,7 +110,7 @@ class PreferenceTrainer(Trainer):
         return losses.sum() / (len(losses) if num_items is None else num_items)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One batch forward and backward, in as many passes as --max_tokens_per_pass makes of it."""
+        """Run one batch forward and backward, in as many passes as --max_tokens_per_pass makes of it."""
         inputs = self._with_passes(inputs)
         if inputs["passes"]:
             return self._step_in_passes(model, inputs, num_items_in_batch)
@@ -244,14 +244,14 @@ class PreferenceTrainer(Trainer):
         return order
 
     def get_train_dataloader(self) -> Any:
-        """The loader; processes that load for it leave SIGTERM to this one."""
+        """Return the loader; processes that load for it leave SIGTERM to this one."""
         loader: Any = super().get_train_dataloader()
         batches = loader.base_dataloader
         batches.worker_init_fn = partial(let_parent_decide, batches.worker_init_fn)
         return loader
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Tensor]:  # type: ignore[override]
-        """The micro-batches of an optimizer step, and how many lists they hold together.
+        """Return the micro-batches of an optimizer step, and how many lists they hold together.
 
         Of several processes it is the mean number, for their gradients are averaged and not summed.
         """
@@ -269,7 +269,7 @@ class PreferenceTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The run's part of the learning-rate schedule."""
+        """Return the run's part of the learning-rate schedule."""
         if self.lr_scheduler is None:
             self.lr_scheduler = schedule(self.arguments, optimizer or self.optimizer, num_training_steps)
         return self.lr_scheduler

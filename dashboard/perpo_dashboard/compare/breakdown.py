@@ -59,7 +59,7 @@ class Row:
 
 
 def by_kind(pair: Pair, values: NDArray[np.float64], labels: Labels, span: tuple[float, float]) -> list[Row]:
-    """Means of both runs and their difference for each kind that has samples.
+    """Return means of both runs and their difference for each kind that has samples.
 
     Args:
         pair: The samples.
@@ -108,7 +108,7 @@ def labels(
     column: Column,
     scores: Mapping[str, NDArray],
 ) -> Labels:
-    """What kind each of a pair's samples is of.
+    """Return what kind each of a pair's samples is of.
 
     Args:
         kind: One of `kinds`.
@@ -196,7 +196,9 @@ def _numbers(values: pa.Array) -> NDArray[np.float64]:
 
 
 def plane(pair: Pair, mask: NDArray[np.bool_], span: tuple[float, float]) -> dict[str, NDArray[Any]]:
-    """How many samples lie where, A's measure across and B's up: the cells that hold some, as columns of a table."""
+    """Return how many samples lie where, A's measure across and B's up: the cells that hold some, as columns of a
+    table.
+    """
     a, b = pair.measure[:, mask & ~np.isnan(pair.measure).any(0)]
     edges = _edges(span)
     counts = np.histogram2d(a, b, bins=(edges, edges))[0].astype(int)
@@ -206,7 +208,7 @@ def plane(pair: Pair, mask: NDArray[np.bool_], span: tuple[float, float]) -> dic
 
 
 def heights(pair: Pair, mask: NDArray[np.bool_], span: tuple[float, float]) -> dict[str, NDArray[Any]]:
-    """How many samples of each run lie in each part of the measure's span, as columns of a table."""
+    """Return how many samples of each run lie in each part of the measure's span, as columns of a table."""
     edges = _edges(span)
     counts = [np.histogram(pair.measure[run, mask & ~np.isnan(pair.measure[run])], edges)[0] for run in (0, 1)]
     return {"from": edges[:-1], "to": edges[1:], "A": counts[0], "B": counts[1]}

@@ -44,7 +44,7 @@ def kinds(rows: Sequence[Row], span: tuple[float, float]) -> alt.LayerChart:
 
 
 def plane(cells: dict[str, Any], title: str, span: tuple[float, float]) -> alt.LayerChart:
-    """Where the samples lie: A's measure across, B's up; what is above the line is better or worse in B."""
+    """Return where the samples lie: A's measure across, B's up; what is above the line is better or worse in B."""
     domain = alt.Scale(domain=list(span) if span[1] - span[0] <= 1 else [span[0] - 0.5, span[1] + 0.5], nice=False)
     rects = alt.Chart(pd.DataFrame(cells)).mark_rect().encode(
         x=alt.X("a:Q", title=f"{title} of A", scale=domain), x2="a_end:Q",
@@ -59,7 +59,7 @@ def plane(cells: dict[str, Any], title: str, span: tuple[float, float]) -> alt.L
 
 
 def heights(bins: dict[str, Any], title: str) -> alt.Chart:
-    """How many samples of A and B have which measure."""
+    """Return how many samples of A and B have which measure."""
     table = pd.DataFrame(bins).melt(["from", "to"], ["A", "B"], "run", "samples")
     return alt.Chart(table).mark_bar(opacity=0.55).encode(
         x=alt.X("from:Q", title=title, bin="binned", scale=alt.Scale(nice=False)), x2="to:Q",

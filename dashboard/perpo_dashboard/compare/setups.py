@@ -14,7 +14,7 @@ _COUNTED = ("metrics", "n_parse_fail", "n_error", "n_truncated")  # what came ou
 
 
 def configuration_differences(a: RunRecord, b: RunRecord) -> list[tuple[str, str, str]]:
-    """The settings that are not the same: name, A's, B's; "" where one has none.
+    """Return the settings that are not the same: name, A's, B's; "" where one has none.
 
     Args:
         a: A run's record.

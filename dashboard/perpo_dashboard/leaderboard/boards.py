@@ -51,7 +51,7 @@ class Choice:
     until: date | None = None
 
     def holds(self, run: Run) -> bool:
-        """Whether a run is meant."""
+        """Return whether a run is meant."""
         record = run.record
         day = record.when.date()
         return (
@@ -65,12 +65,14 @@ class Choice:
 
 
 def judge_of(record: RunRecord) -> str:
-    """Who judged a run."""
+    """Return who judged a run."""
     return NO_JUDGE if record.judge is None else str(record.judge.get("id", "not named"))
 
 
 def ordered(found: Board, by: str) -> Board:
-    """A leaderboard sorted by a key of `ORDERS` or by the title of a column, which need not be one of its own."""
+    """Return a leaderboard sorted by a key of `ORDERS` or by the title of a column, which need not be one of its
+    own.
+    """
     if by in ORDERS:
         what, last_first = ORDERS[by]
         order = range(len(found.rows)) if what is None else views.by(found, what, last_first=last_first)
@@ -81,7 +83,7 @@ def ordered(found: Board, by: str) -> Board:
 
 
 def split(found: Board) -> list[Board]:
-    """A leaderboard as several, where some of its rows have no column in common with the others.
+    """Return a leaderboard as several, where some of its rows have no column in common with the others.
 
     Each begins with the averages of its benchmarks, and is named after its data where there are several.
     """
@@ -120,12 +122,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def benchmarks(found: Sequence[Board]) -> list[str]:
-    """What the columns of some leaderboards are about: the splits of a data set count once."""
+    """Return what the columns of some leaderboards are about: the splits of a data set count once."""
     return list(dict.fromkeys(topic(column) for board in found for column in board.columns))
 
 
 def topic(column: Column) -> str:
-    """The part of a table that a column belongs to."""
+    """Return the part of a table that a column belongs to."""
     if " average of " in column.task:
         return AVERAGES
     return column.task.split("_")[0] if names_data_sets(column) else column.benchmark
@@ -138,13 +140,13 @@ def names_data_sets(column: Column) -> bool:
 
 
 def only(found: Board, topics: Sequence[str]) -> Board:
-    """The columns about some of `benchmarks`; all if none is named."""
+    """Return the columns about some of `benchmarks`; all if none is named."""
     columns = [column for column in found.columns if not topics or topic(column) in topics]
     return views.arranged(found, range(len(found.rows)), columns)
 
 
 def bars(found: Board, columns: Sequence[Column]) -> pd.DataFrame:
-    """What is drawn of some columns: run, method, source, column (its title), value, low, high and text."""
+    """Return what is drawn of some columns: run, method, source, column (its title), value, low, high and text."""
     lines: list[dict[str, Any]] = []
     names = files.names(found)
     for column in columns:

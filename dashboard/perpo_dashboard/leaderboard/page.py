@@ -39,7 +39,7 @@ def differ(one: Run, other: Run, column: Column) -> Difference | None:
 
 
 def choose(runs: Sequence[Run]) -> boards.Choice:
-    """The filters."""
+    """Return the filters."""
     methods = {leaderboard.method_of(run.record) for run in runs}
     facets = {
         "base": ("Base model", sorted({run.record.model.id for run in runs})),
@@ -88,7 +88,7 @@ def ask(found: Sequence[Board]) -> tuple[list[str], str | None, str]:
 
 
 def formed(found: Sequence[Board], topics: Sequence[str], to: str | None, order: str) -> list[Board]:
-    """The leaderboards in that form."""
+    """Return the leaderboards in that form."""
     rows = {label_of(row.run): row for board in found for row in board.rows}
     views = []
     for board in found:
@@ -101,7 +101,7 @@ def formed(found: Sequence[Board], topics: Sequence[str], to: str | None, order:
 
 
 def table(found: Board, *, early: bool = False) -> list[Run]:
-    """The table; returns the runs whose rows are chosen, of which an early one knows none."""
+    """Return the table; returns the runs whose rows are chosen, of which an early one knows none."""
     styler, first = tables.styled(found)
     widest = max(map(len, files.names(found)))
     config: dict[Any, Any] = {

@@ -50,7 +50,7 @@ def _task(column: Column) -> str:
 
 
 def help_of(found: Board, column: Column) -> str:
-    """What a column means: the metric, its unit and direction, and what it was measured on."""
+    """Return what a column means: the metric, its unit and direction, and what it was measured on."""
     told = meaning(column.benchmark, column.metric)
     better = {True: "Higher is better.", False: "Lower is better.", None: "Neither way is better."}
     unit = "In percent." if column.unit == "fraction" else f"In {column.unit}."
@@ -67,7 +67,7 @@ def help_of(found: Board, column: Column) -> str:
 
 
 def cells(found: Board) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The numbers of a leaderboard, by which a browser sorts, and how they are written.
+    """Return the numbers of a leaderboard, by which a browser sorts, and how they are written.
 
     Returns:
         Two frames, a line a run and a column a metric: values as tables have them (percent for fractions; missing
@@ -102,7 +102,7 @@ def verdict(column: Column, metric: Metric | None) -> str:
 
 
 def styled(found: Board) -> tuple[Styler, int]:
-    """The table: what each run is, then its numbers, written and coloured.
+    """Return the table: what each run is, then its numbers, written and coloured.
 
     Best values are bold, reported ones grey; differences that differ from 0 have a colour.
 

@@ -59,7 +59,9 @@ def show_report(a: Run, b: Run, threshold: float, common: bool) -> None:
 
 
 def followed(runs: Sequence[Run]) -> dict[str, tuple[str, str, str]]:
-    """What can be followed: task or group, benchmark and metric, by what it is called; averages and main ones first."""
+    """Return what can be followed: task or group, benchmark and metric, by what it is called; averages and main ones
+    first.
+    """
     found: dict[str, tuple[str, str, str]] = {}
     for run in reversed(runs):
         parts = [(group.name, group.benchmark, group.metrics) for group in run.record.groups]

@@ -54,7 +54,7 @@ _BOUND: dict[str, Any] = {"bind": "query-params", "on_change": restart}
 
 
 def which(scopes: Mapping[str, tuple[str, ...]], splits: Mapping[str, str]) -> tuple[str, str, Filter]:
-    """The first row: the task, the order, and what is searched for.
+    """Return the first row: the task, the order, and what is searched for.
 
     Args:
         scopes: The tasks of each choice.
@@ -80,7 +80,7 @@ def which(scopes: Mapping[str, tuple[str, ...]], splits: Mapping[str, str]) -> t
 def narrowed(
     wanted: Filter, benchmarks: Mapping[str, str], splits: Mapping[str, str], notes: Mapping[str, Note]
 ) -> Filter:
-    """The second row: the outcome, and what is asked for more rarely.
+    """Return the second row: the outcome, and what is asked for more rarely.
 
     Args:
         wanted: What the first row asks for.
@@ -112,7 +112,7 @@ def narrowed(
 
 
 def span_of(benchmarks: Collection[str]) -> tuple[float, float]:
-    """What the measures of some benchmarks can be at least and at most."""
+    """Return what the measures of some benchmarks can be at least and at most."""
     spans = [INFO[name].right.span for name in benchmarks if name in INFO] or [(0.0, 1.0)]
     return float(min(low for low, _ in spans)), float(max(high for _, high in spans))
 

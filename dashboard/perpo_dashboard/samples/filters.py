@@ -90,7 +90,9 @@ def chosen(pair: Pair, wanted: Filter, column: Column) -> Mask:
 
 
 def ordered(pair: Pair, mask: Mask, sort: str, column: Column) -> NDArray[np.intp]:
-    """The places of the samples in a mask, by one of `SORTS`; what has no score comes last, equals by their keys."""
+    """Return the places of the samples in a mask, by one of `SORTS`; what has no score comes last, equals by their
+    keys.
+    """
     places = np.flatnonzero(mask)
     if sort == "key":
         return places

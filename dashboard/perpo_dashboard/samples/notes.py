@@ -22,7 +22,8 @@ class Note:
 
 
 def read_notes(folder: Path) -> tuple[dict[str, Note], int]:
-    """The last note on each sample by its key, and how many lines of the file hold none; cleared ones are left out.
+    """Return the last note on each sample by its key, and how many lines of the file hold none; cleared ones are left
+    out.
 
     Raises:
         PerpoError: The file cannot be read.

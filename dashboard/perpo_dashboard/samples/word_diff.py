@@ -41,7 +41,9 @@ class Differences:
 
 
 def differences(truth: str, answer: str) -> Differences:
-    """Where two texts differ: fewest words added, dropped and changed. A Chinese or Japanese character is a word."""
+    """Return where two texts differ: fewest words added, dropped and changed. A Chinese or Japanese character is a
+    word.
+    """
     told, said = list(_WORD.finditer(truth)), list(_WORD.finditer(answer))
     cut = max(len(told), len(said)) > _MOST
     told, said = told[:_MOST], said[:_MOST]
@@ -65,7 +67,7 @@ def _part(
 
 
 def as_html(found: Differences, truth: str, answer: str) -> str:
-    """The differences as HTML in which every piece of text is escaped.
+    """Return the differences as HTML in which every piece of text is escaped.
 
     Args:
         found: What `differences` gave.

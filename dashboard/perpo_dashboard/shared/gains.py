@@ -21,7 +21,7 @@ _ROW = 26  # pixels
 
 
 def gains(report: Report) -> alt.LayerChart:
-    """Each task's gain in points with its 95% interval, by verdict; grey is what does not matter."""
+    """Return each task's gain in points with its 95% interval, by verdict; grey is what does not matter."""
     rows = []
     for row in report.rows:
         if row.gain is None:

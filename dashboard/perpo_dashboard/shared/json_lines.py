@@ -38,7 +38,7 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows, the oldest first, and how many lines hold none; no rows where there is no file.
+    """Return the rows, the oldest first, and how many lines hold none; no rows where there is no file.
 
     Raises:
         PerpoError: The file cannot be read.

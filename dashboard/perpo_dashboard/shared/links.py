@@ -36,5 +36,5 @@ def go(page: str, **state: str | Sequence[str]) -> None:
 
 
 def label_of(run: Run) -> str:
-    """What tells a run from all others in a list and in an address: its name and the end of its id."""
+    """Return what tells a run from all others in a list and in an address: its name and the end of its id."""
     return f"{run.record.name} ({run.record.run_id[-6:]})"

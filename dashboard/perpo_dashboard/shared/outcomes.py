@@ -65,13 +65,13 @@ class Pair:
         return chosen[self.tasks]
 
     def counts(self, mask: NDArray[np.bool_] | None = None) -> dict[str, int]:
-        """How many samples come to each outcome, and how many to none because a score is missing."""
+        """Return how many samples come to each outcome, and how many to none because a score is missing."""
         a, b = self.right if mask is None else self.right[:, mask]
         told = {name: int(((a == x) & (b == y)).sum()) for name, (x, y) in zip(OUTCOMES, _RIGHT, strict=True)}
         return told | {"not scored": a.size - sum(told.values())}
 
     def find(self, prefix: str) -> NDArray[np.intp]:
-        """The places of the samples whose keys begin so."""
+        """Return the places of the samples whose keys begin so."""
         low, high = np.searchsorted(self.keys, [prefix, prefix + "\x7f"])
         return np.arange(low, high)
 
@@ -124,12 +124,12 @@ def _judged(
 
 
 def benchmarks_of(record: RunRecord) -> dict[str, str]:
-    """The benchmark of each of a run's tasks."""
+    """Return the benchmark of each of a run's tasks."""
     return {result.task: result.benchmark for result in record.tasks}
 
 
 def scopes(record: RunRecord, present: list[str]) -> dict[str, tuple[str, ...]]:
-    """What can be looked at, by name: all tasks, those of a benchmark or group, or one.
+    """Return what can be looked at, by name: all tasks, those of a benchmark or group, or one.
 
     Args:
         record: The run's record.
@@ -148,7 +148,8 @@ def scopes(record: RunRecord, present: list[str]) -> dict[str, tuple[str, ...]]:
 
 
 def default_pair(runs: Sequence[Run]) -> tuple[Run, Run]:
-    """Which two runs are shown unasked: the newest that can be held against an older one, and the oldest of those.
+    """Return which two runs are shown unasked: the newest that can be held against an older one, and the oldest of
+    those.
 
     Args:
         runs: Measured runs, the oldest first, at least one.

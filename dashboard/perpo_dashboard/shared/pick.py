@@ -13,7 +13,7 @@ from perpo_dashboard.shared.text import escape
 
 
 def pick_run(title: str, key: str, runs: Sequence[Run], default: Run | None) -> Run | None:
-    """A list to choose a run from, always kept in the address: another default elsewhere does not change a link.
+    """Return a list to choose a run from, always kept in the address: another default elsewhere does not change a link.
 
     Args:
         title: What is above the list.
@@ -40,7 +40,7 @@ def pick(
     shown: Callable[[str], str] = str,
     segments: bool = False,
 ) -> str | None:
-    """A list to choose from that is always kept in the address, as for `pick_run`.
+    """Return a list to choose from that is always kept in the address, as for `pick_run`.
 
     Args:
         title: What is above the list.
@@ -98,7 +98,7 @@ def tell_misread(key: str, read: Callable[[str], object], expected: str) -> None
 
 
 def number(low: float = -math.inf, high: float = math.inf) -> Callable[[str], float]:
-    """A reader for `tell_misread`: a number within bounds."""
+    """Return a reader for `tell_misread`: a number within bounds."""
 
     def read(text: str) -> float:
         value = float(text)
@@ -110,7 +110,7 @@ def number(low: float = -math.inf, high: float = math.inf) -> Callable[[str], fl
 
 
 def pick_runs(title: str, key: str, runs: Sequence[Run], most: int | None = None) -> list[Run]:
-    """A list to choose several runs from, kept in the address as `pick_run` keeps one; none at first.
+    """Return a list to choose several runs from, kept in the address as `pick_run` keeps one; none at first.
 
     Args:
         title: What is above the list.
@@ -135,7 +135,7 @@ def pick_many(
     what: str,
     shown: Callable[[str], str] = str,
 ) -> list[str]:
-    """A list to choose several things from that is kept in the address, as for `pick_runs`.
+    """Return a list to choose several things from that is kept in the address, as for `pick_runs`.
 
     Args:
         title: What is above the list.

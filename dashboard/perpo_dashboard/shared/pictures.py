@@ -45,7 +45,8 @@ class Box:
 
 
 def find(image: Mapping[str, Any] | None) -> Path | None:
-    """The file of a record's picture, if it has the contents that the record says; from the declared folders alone.
+    """Return the file of a record's picture, if it has the contents that the record says; from the declared folders
+    alone.
 
     Args:
         image: {sha256, path} as in `perpo.records.run_record.SAMPLE_COLUMNS`, or None.
@@ -71,7 +72,7 @@ def size(file: Path) -> tuple[int, int]:
 
 
 def small(file: Path, sha256: str) -> bytes:
-    """The picture with `SMALL` pixels at most, encoded; made once and kept on the disk.
+    """Return the picture with `SMALL` pixels at most, encoded; made once and kept on the disk.
 
     Raises:
         PerpoError: It cannot be read.
@@ -87,7 +88,7 @@ def with_boxes(
     window: Window | None = None,
     whole: bool = False,
 ) -> bytes:
-    """The picture with boxes over it, as PNG.
+    """Return the picture with boxes over it, as PNG.
 
     Args:
         file: The picture.
@@ -111,7 +112,8 @@ def with_boxes(
 
 
 def around(boxes: Sequence[Box], size: tuple[int, int]) -> Window:
-    """The part of a picture that boxes lie in, with some of what is around them, as wide for its height as the picture.
+    """Return the part of a picture that boxes lie in, with some of what is around them, as wide for its height as the
+    picture.
 
     Args:
         boxes: What is to be seen, at least one.

@@ -33,6 +33,6 @@ class Settings:
 
 
 def settings() -> Settings:
-    """What was announced; by default the folder results."""
+    """Return what was announced; by default the folder results."""
     results, *media = map(Path, json.loads(os.environ.get(_VARIABLE, '["results"]')))
     return Settings(results.resolve(), tuple(media))

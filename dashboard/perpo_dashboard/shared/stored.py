@@ -32,7 +32,7 @@ LOOK_EVERY_S = 3.0
 
 
 def runs() -> list[Run]:
-    """The runs that can be read, the oldest first."""
+    """Return the runs that can be read, the oldest first."""
     return _runs(_listing(str(settings().results)))[0]
 
 
@@ -42,12 +42,12 @@ def unreadable() -> list[Unreadable]:
 
 
 def measured() -> list[Run]:
-    """The runs that have samples, the oldest first."""
+    """Return the runs that have samples, the oldest first."""
     return [run for run in runs() if run.record.source == "measured" and run.record.samples is not None]
 
 
 def stamp(path: Path) -> Stamp:
-    """What tells whether a file is still the one that was read."""
+    """Return what tells whether a file is still the one that was read."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # ValueError: no path at all
@@ -56,7 +56,7 @@ def stamp(path: Path) -> Stamp:
 
 
 def scores(run: Run) -> Scores:
-    """The scores of a run's samples, in the order of their keys.
+    """Return the scores of a run's samples, in the order of their keys.
 
     Raises:
         PerpoError: The samples are missing or damaged.
@@ -70,13 +70,15 @@ def scores(run: Run) -> Scores:
 
 
 def damaged(held: Sequence[Run]) -> list[str]:
-    """Why scores could not be read when somebody asked for them, of those runs whose samples are still as they were."""
+    """Return why scores could not be read when somebody asked for them, of those runs whose samples are still as they
+    were.
+    """
     told = [(run, _damaged().get(run.path)) for run in held]
     return [found[1] for run, found in told if found and found[0] == stamp(run.path / SAMPLES_FILE)]
 
 
 def column(run: Run, name: str) -> pa.Array:
-    """A column of a run's samples (see `perpo.records.run_record.SAMPLE_COLUMNS`), in the order of their keys.
+    """Return a column of a run's samples (see `perpo.records.run_record.SAMPLE_COLUMNS`), in the order of their keys.
 
     Raises:
         PerpoError: The samples are missing or damaged.
@@ -85,12 +87,12 @@ def column(run: Run, name: str) -> pa.Array:
 
 
 def sample(run: Run, place: int, names: tuple[str, ...]) -> dict[str, Any]:
-    """Some columns of the sample at `place` in the order of the keys."""
+    """Return some columns of the sample at `place` in the order of the keys."""
     return rows(run, [place], names).to_pylist()[0]
 
 
 def rows(run: Run, places: Sequence[int] | NDArray[np.intp], names: tuple[str, ...]) -> pa.Table:
-    """Some columns of a few samples, by their places in the order of the keys; columns are read but not sorted.
+    """Return some columns of a few samples, by their places in the order of the keys; columns are read but not sorted.
 
     Raises:
         PerpoError: The samples are missing or damaged.
@@ -100,7 +102,7 @@ def rows(run: Run, places: Sequence[int] | NDArray[np.intp], names: tuple[str, .
 
 
 def pair(a: Run, b: Run) -> Pair:
-    """Two runs side by side, on the samples that both have.
+    """Return two runs side by side, on the samples that both have.
 
     Raises:
         PerpoError: The samples of one are missing or damaged.
@@ -109,7 +111,7 @@ def pair(a: Run, b: Run) -> Pair:
 
 
 def paired_column(a: Run, b: Run, of: int, name: str) -> pa.Array:
-    """A column of A (`of` 0) or B (1), on the samples that both have, in the order of `pair`."""
+    """Return a column of A (`of` 0) or B (1), on the samples that both have, in the order of `pair`."""
     both, values = pair(a, b), column((a, b)[of], name)
     return values if len(values) == len(both.keys) else values.take(pa.array(both.places[of]))
 
@@ -122,7 +124,7 @@ def prepare() -> None:
 
 
 def difference(a: Run, b: Run, common: bool, threshold: float = THRESHOLD) -> Report:
-    """The regression report of two runs, A as the baseline.
+    """Return the regression report of two runs, A as the baseline.
 
     Args:
         a: The baseline.

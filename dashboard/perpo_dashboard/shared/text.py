@@ -17,7 +17,7 @@ _TURNING = ("R", "AL", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "
 
 
 def escape(text: str) -> str:
-    """Text that Streamlit's Markdown shows as it is: for labels, captions and help.
+    """Return text that Streamlit's Markdown shows as it is: for labels, captions and help.
 
     What looks like an address gets an invisible character (U+2060), so that it does not become a link. What is read
     from right to left, or would turn what stands behind it, stands in a pair of its own (U+2068, U+2069).

@@ -12,7 +12,7 @@ from perpo_dashboard.shared.text import reason
 
 
 def shared(a: Run, b: Run) -> Pair | None:
-    """Two runs side by side; None, and why is said, where their samples cannot be read or none is of both."""
+    """Return two runs side by side; None, and why is said, where their samples cannot be read or none is of both."""
     try:
         pair = stored.pair(a, b)
     except PerpoError as error:

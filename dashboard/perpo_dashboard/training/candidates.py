@@ -51,13 +51,13 @@ class Preferences:
         return np.maximum.reduceat(self.rewards, starts) - np.minimum.reduceat(self.rewards, starts)
 
     def record(self, number: int) -> dict[str, Any]:
-        """The record of a number, from 1 on, with its `rewards`."""
+        """Return the record of a number, from 1 on, with its `rewards`."""
         (row,) = self.table.slice(number - 1, 1).to_pylist()
         return row | {"rewards": self.rewards[self.starts[number - 1] : self.starts[number]].tolist()}
 
 
 def read_lists(file: Path, sha256: str) -> Preferences:
-    """The preference data that somebody trained on.
+    """Return the preference data that somebody trained on.
 
     Raises:
         PerpoError: They are not what was trained on any more, or no preference data.
@@ -158,7 +158,7 @@ class Candidate:
 
 
 def read_probe(file: Path) -> dict[int, list[dict[str, Any]]]:
-    """The rows of a probe.parquet by the number of their record.
+    """Return the rows of a probe.parquet by the number of their record.
 
     Raises:
         PerpoError: It cannot be read.
@@ -174,7 +174,7 @@ def read_probe(file: Path) -> dict[int, list[dict[str, Any]]]:
 
 
 def candidates(record: dict[str, Any] | None, probed: Sequence[dict[str, Any]]) -> list[Candidate]:
-    """A list's candidates, the best first, with what is known of their log-probabilities.
+    """Return a list's candidates, the best first, with what is known of their log-probabilities.
 
     Args:
         record: As `Preferences.record` gives it; None where the data are not at hand.
@@ -209,7 +209,7 @@ def _ranked(found: list[Candidate]) -> list[Candidate]:
 
 
 def pairs_in_order(found: Sequence[Candidate]) -> tuple[int, int]:
-    """How many pairs training moved the way their rewards ask for, and how many have different rewards.
+    """Return how many pairs training moved the way their rewards ask for, and how many have different rewards.
 
     A pair is in order where the better answer's log-probability gained more than the worse one's.
     """

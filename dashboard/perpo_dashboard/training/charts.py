@@ -24,13 +24,13 @@ Layers = alt.LayerChart | alt.FacetChart
 
 
 def colours(names: Sequence[str], palette: Sequence[str]) -> alt.Color:
-    """A colour for each name; the table above the charts is their legend."""
+    """Return a colour for each name; the table above the charts is their legend."""
     scale = alt.Scale(domain=list(names), range=[palette[place % len(palette)] for place in range(len(names))])
     return alt.Color("training:N", scale=scale, legend=None)
 
 
 def curves(found: Mapping[str, Curve], metric: Metric, over: str, weight: float, colour: alt.Color) -> Layers:
-    """A metric of several trainings; where it is smoothed, its numbers lie faintly behind."""
+    """Return a metric of several trainings; where it is smoothed, its numbers lie faintly behind."""
     parts, few = [], max(len(places) for places, _ in found.values()) <= _FEW
     for name, (places, values) in found.items():
         at, means, _ = thinned(places, values)
@@ -57,7 +57,7 @@ def curves(found: Mapping[str, Curve], metric: Metric, over: str, weight: float,
 
 
 def rewards(found: Mapping[str, tuple[NDArray, NDArray]], reward: str, colour: alt.Color) -> alt.Chart:
-    """How the rewards of data sets spread: shares of the candidates, as steps over the edges of the bins."""
+    """Return how the rewards of data sets spread: shares of the candidates, as steps over the edges of the bins."""
     parts = []
     for name, (edges, shares) in found.items():
         ends = [f"{low:.2f} to {high:.2f}" for low, high in pairwise(edges)]
@@ -117,7 +117,7 @@ def best_of(found: Mapping[str, BestOf], reward: str, colour: alt.Color) -> Laye
 
 
 def log_probabilities(found: Sequence[Candidate]) -> Layers:
-    """What training did to each candidate's log-probability: from a ring to a dot, the best candidate on top."""
+    """Return what training did to each candidate's log-probability: from a ring to a dot, the best candidate on top."""
     rows: list[dict[str, Any]] = [
         {"rank": place, "reward": each.reward, "before": each.before, "after": each.after, "answer": each.answer[:120]}
         | {"training": "more likely" if each.change is not None and each.change > 0 else "less likely"}

@@ -289,7 +289,7 @@ def _boxes(
 
 
 def record_format(record: dict[str, Any], model: BoxFormat | None) -> BoxFormat | None:
-    """How a record's boxes are written: as it says itself, else as the model does whose frame it names."""
+    """Return how a record's boxes are written: as it says itself, else as the model does whose frame it names."""
     if says_format(record):
         return row_format(record, model or BoxFormat("0-1"))
     return model if model is not None and record["box_frame"] == model.frame else None

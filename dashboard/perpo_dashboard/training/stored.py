@@ -17,12 +17,12 @@ from perpo_dashboard.training.trainings import Training, read_training
 
 
 def training_folders() -> list[Path]:
-    """The folders that hold a training.json, by name."""
+    """Return the folders that hold a training.json, by name."""
     return [Path(path).parent for path in _training_files(str(settings().results))]
 
 
 def training(folder: Path) -> Training:
-    """A training's record and log, as they are now.
+    """Return a training's record and log, as they are now.
 
     Raises:
         PerpoError: They cannot be read.
@@ -31,7 +31,7 @@ def training(folder: Path) -> Training:
 
 
 def preferences(file: Path, sha256: str) -> Preferences:
-    """The preference data of a training.
+    """Return the preference data of a training.
 
     Raises:
         PerpoError: They are not what was trained on, or no preference data.
@@ -40,7 +40,7 @@ def preferences(file: Path, sha256: str) -> Preferences:
 
 
 def best_of(file: Path, sha256: str) -> BestOf:
-    """What best-of-N would give on them.
+    """Return what best-of-N would give on them.
 
     Raises:
         PerpoError: As for `preferences`.
@@ -49,7 +49,7 @@ def best_of(file: Path, sha256: str) -> BestOf:
 
 
 def probe(file: Path) -> dict[int, list[dict[str, Any]]]:
-    """The rows of a probe.parquet by the number of their record.
+    """Return the rows of a probe.parquet by the number of their record.
 
     Raises:
         PerpoError: It cannot be read.

@@ -23,7 +23,7 @@ _DOT = "⬤"
 
 
 def known() -> dict[str, Path]:
-    """The folders of all trainings, by their paths below the results folder."""
+    """Return the folders of all trainings, by their paths below the results folder."""
     return trainings.names_of(stored.training_folders(), settings().results)
 
 

@@ -78,11 +78,11 @@ class Training:
         return found
 
     def curve(self, name: str, over: str) -> tuple[NDArray, NDArray]:
-        """One of `curves`."""
+        """Return one of `curves`."""
         return self.curves[name][over]
 
     def argument(self, name: str) -> str:
-        """An argument that is a text; empty where the record has none."""
+        """Return an argument that is a text; empty where the record has none."""
         value = self.record["arguments"].get(name)
         return value if isinstance(value, str) else ""
 
@@ -93,13 +93,13 @@ class Training:
         return method is None or method.samples
 
     def last(self, name: str) -> float | None:
-        """The last value of a metric; None where the log has none."""
+        """Return the last value of a metric; None where the log has none."""
         values = self.curve(name, "step")[1]
         return float(values[-1]) if len(values) and np.isfinite(values[-1]) else None
 
 
 def read_training(folder: Path) -> Training:
-    """A training and its log.
+    """Return a training and its log.
 
     Raises:
         PerpoError: One of the files is damaged, missing, or of another version.
@@ -121,7 +121,9 @@ def names_of(folders: Iterable[Path], root: Path) -> dict[str, Path]:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Each name without the first folders that all share and without a recipe's last one, where they stay apart."""
+    """Return each name without the first folders that all share and without a recipe's last one, where they stay
+    apart.
+    """
     parts = {name: name.split("/") for name in names}
     levels = zip(*(each[:-1] for each in parts.values()), strict=False)
     shared = len([*takewhile(lambda folders: len(set(folders)) == 1, levels)])
@@ -132,7 +134,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def smoothed(values: NDArray, weight: float) -> NDArray:
-    """An exponential moving average that does not start from 0: m_t = w m_{t-1} + (1 - w) v_t, over 1 - w^t.
+    """Return an exponential moving average that does not start from 0: m_t = w m_{t-1} + (1 - w) v_t, over 1 - w^t.
 
     Args:
         values: (n,) numbers; NaN stays NaN and is passed over.
@@ -147,7 +149,9 @@ def smoothed(values: NDArray, weight: float) -> NDArray:
 
 
 def thinned(places: NDArray, values: NDArray, most: int = 1000) -> tuple[NDArray, NDArray, int]:
-    """A curve of `most` points or fewer: means of so many neighbours as the third number says; 1 where nothing is."""
+    """Return a curve of `most` points or fewer: means of so many neighbours as the third number says; 1 where nothing
+    is.
+    """
     size = -(-len(values) // most) if len(values) else 1
     if size <= 1:
         return places, values, 1
@@ -161,7 +165,9 @@ def thinned(places: NDArray, values: NDArray, most: int = 1000) -> tuple[NDArray
 
 
 def differing(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The arguments in which trainings differ: by argument, then by training; None where one does not have it."""
+    """Return the arguments in which trainings differ: by argument, then by training; None where one does not have
+    it.
+    """
     arguments = {name: record["arguments"] for name, record in records.items()}
     known = dict.fromkeys(argument for each in arguments.values() for argument in each)
     table = {argument: {name: each.get(argument) for name, each in arguments.items()} for argument in known}
@@ -169,7 +175,7 @@ def differing(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
 
 
 def moved(path: str, training: Training) -> Path:
-    """Where a path of a training's record is now.
+    """Return where a path of a training's record is now.
 
     Records name paths as they were seen from the folder that perpo-train ran in. What the end of the output
     directory's path has kept tells how that folder has moved, or where it was, and every path moves with it.
@@ -183,7 +189,9 @@ def moved(path: str, training: Training) -> Path:
 
 
 def inside(path: Path, roots: Sequence[Path]) -> Path | None:
-    """The file itself, if it lies in one of the folders that files may be read from; no link leads out of them."""
+    """Return the file itself, if it lies in one of the folders that files may be read from; no link leads out of
+    them.
+    """
     try:
         real = path.resolve(strict=True)
     except (OSError, ValueError, RuntimeError):  # not there, no path at all, or links in a circle
@@ -192,7 +200,7 @@ def inside(path: Path, roots: Sequence[Path]) -> Path | None:
 
 
 def box_format(folder: Path) -> BoxFormat | None:
-    """How the model that was trained writes boxes, by what lies in its folder; None where that does not say."""
+    """Return how the model that was trained writes boxes, by what lies in its folder; None where that does not say."""
     adapter, whole, processor = (
         _json(folder / name) for name in ("adapter_config.json", "config.json", "processor_config.json")
     )

@@ -36,12 +36,12 @@ _LONG = 900
 
 
 def file() -> Path:
-    """Where votes are kept: beside the records."""
+    """Return where votes are kept: beside the records."""
     return settings().results / votes.FILE_NAME
 
 
 def ballots() -> Ballots:
-    """The votes so far.
+    """Return the votes so far.
 
     Raises:
         PerpoError: The file cannot be read.
@@ -50,7 +50,7 @@ def ballots() -> Ballots:
 
 
 def runs_of(study: Study) -> tuple[Run, Run] | None:
-    """The two runs, if they are here and have the samples that the study was made of."""
+    """Return the two runs, if they are here and have the samples that the study was made of."""
     here = {(run.record.run_id, run.record.samples.sha256): run for run in stored.measured() if run.record.samples}
     one, other = (here.get(each) for each in zip(study.runs, study.samples_sha256, strict=True))
     return None if one is None or other is None else (one, other)

@@ -21,7 +21,7 @@ class Share:
 
 
 def share(count: int, n: int) -> Share:
-    """A share with its interval."""
+    """Return a share with its interval."""
     if n == 0:
         return Share(0, 0, None, None, None)
     from scipy.stats import binomtest
@@ -51,7 +51,7 @@ def tally(outcomes: Sequence[Outcome]) -> Tally:
 
 
 def by_question(voters: Mapping[str, Mapping[Question, Outcome]]) -> dict[Question, Outcome]:
-    """What the majority of its voters says of each question that has a vote."""
+    """Return what the majority of its voters says of each question that has a vote."""
     said: dict[Question, list[Outcome]] = {}
     for votes in voters.values():
         for question, outcome in votes.items():
@@ -115,7 +115,7 @@ class Agreement:
 
 
 def agreements(voters: Mapping[str, Mapping[Question, Outcome]]) -> list[Agreement]:
-    """Every pair of voters."""
+    """Return every pair of voters."""
     names = list(voters)
     return [_agreement(voters, one, other) for place, one in enumerate(names) for other in names[place + 1 :]]
 

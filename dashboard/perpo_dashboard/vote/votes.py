@@ -128,7 +128,7 @@ class Ballots:
     unread: int
 
     def of(self, study: Study, voter: str) -> dict[Question, Vote]:
-        """What somebody voted so far."""
+        """Return what somebody voted so far."""
         return self.votes.get(study.id, {}).get(voter, {})
 
     def outcomes(self, study: Study) -> dict[str, dict[Question, Outcome]]:
@@ -138,7 +138,7 @@ class Ballots:
 
 
 def read(path: Path) -> Ballots:
-    """The votes so far; none where there is no file.
+    """Return the votes so far; none where there is no file.
 
     Raises:
         PerpoError: The file cannot be read.
@@ -185,19 +185,19 @@ def add(path: Path, row: Study | Vote | Opened) -> None:
 
 
 def now() -> str:
-    """The time as it is written."""
+    """Return the time as it is written."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def outcome(study: Study, vote: Vote) -> Outcome:
-    """What won, whichever side it stood on."""
+    """Return what won, whichever side it stood on."""
     if vote.choice in ("tie", "both bad"):
         return vote.choice  # type: ignore[return-value]
     return "first" if (vote.choice == "left") == (vote.left == study.runs[0]) else "second"
 
 
 def majority(outcomes: Iterable[Outcome]) -> Outcome:
-    """What most voters of a question say; a tie where no answer has more of them than all others."""
+    """Return what most voters of a question say; a tie where no answer has more of them than all others."""
     (first, most), *others = Counter(outcomes).most_common(2)
     return "tie" if others and others[0][1] == most else first
 
@@ -212,12 +212,12 @@ class Pool:
     alike: NDArray
 
     def take(self, places: NDArray) -> Pool:
-        """Some of them, by places or as a mask."""
+        """Return some of them, by places or as a mask."""
         return Pool(self.keys[places], self.tasks[places], self.clusters[places], self.alike[places])
 
 
 def pool_of(first: Scores, second: Scores, said: tuple[pa.Array, pa.Array]) -> Pool:
-    """The samples that both runs answered.
+    """Return the samples that both runs answered.
 
     Args:
         first: A run's samples, by key.
@@ -259,7 +259,7 @@ def _turns(labels: NDArray) -> NDArray:
 def new_study(
     runs: tuple[str, str], samples_sha256: tuple[str, str], pool: Pool, *, count: int, seed: int, ask_alike: bool
 ) -> Study:
-    """A study of two runs.
+    """Return a study of two runs.
 
     Args:
         runs: Their ids.
@@ -281,7 +281,7 @@ def new_study(
 
 
 def ballot(study: Study, voter: str) -> list[tuple[Question, bool]]:
-    """The questions in a voter's own order, each with whether the first run's answer stands on the left.
+    """Return the questions in a voter's own order, each with whether the first run's answer stands on the left.
 
     It does in half of them, and the same voter always gets the same order.
     """
@@ -292,5 +292,5 @@ def ballot(study: Study, voter: str) -> list[tuple[Question, bool]]:
 
 
 def next_question(order: Sequence[tuple[Question, bool]], done: dict[Question, Vote]) -> int | None:
-    """The place of the first question that has no vote, or None."""
+    """Return the place of the first question that has no vote, or None."""
     return next((place for place, (question, _) in enumerate(order) if question not in done), None)

@@ -126,15 +126,19 @@ class Benchmark:
         return self.info.has_boxes
 
     def question(self, query: str, template: str) -> str:
-        """The user's turn: `query` in the place that `template` has for it."""
+        """Return the user's turn: `query` in the place that `template` has for it."""
         return Asking(template, self.default_query)(query)
 
     def asked(self, doc: Mapping[str, Any], template: str) -> str:
-        """The user's turn for a document: its own question as it is written, or what it names in the template."""
+        """Return the user's turn for a document: its own question as it is written, or what it names in the
+        template.
+        """
         return self.question(doc["query"], "{query}" if doc["as_written"] else template)
 
 
 def own_question(row: Row) -> str:
-    """The whole question of a row without expressions; RefCOCO's rows have another one beside theirs, for captions."""
+    """Return the whole question of a row without expressions; RefCOCO's rows have another one beside theirs, for
+    captions.
+    """
     question = row.get("question")
     return question.strip() if isinstance(question, str) else ""

@@ -17,7 +17,7 @@ _DESCRIPTION = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The program."""
+    """Return the program."""
     return run_program(_main, argv)
 
 

@@ -61,7 +61,8 @@ def config_of(wanted: EngineWanted) -> Mapping[str, Any] | None:
 
 
 def family_from(reading: Reading, config: Mapping[str, Any] | None) -> Family | None:
-    """The family that the user names, or that a checkpoint's config.json says, with its boxes as the user declares.
+    """Return the family that the user names, or that a checkpoint's config.json says, with its boxes as the user
+    declares.
 
     Where neither says it, a declared scale makes one of which nothing else is known. None without that.
     """
@@ -76,6 +77,6 @@ def family_from(reading: Reading, config: Mapping[str, Any] | None) -> Family | 
 
 
 def processor_files(directory: Path) -> list[Path]:
-    """Everything that changes what the model reads or how it ends, and is not weights."""
+    """Return everything that changes what the model reads or how it ends, and is not weights."""
     endings = (".json", ".jinja", ".txt", ".model")
     return sorted(path for path in directory.iterdir() if path.suffix in endings and "index" not in path.name)

@@ -24,7 +24,7 @@ _EMPTY = "an empty answer without a token: lmms-eval's models return nothing whe
 
 
 def read_answer(said: Any, secrets: Collection[str] = ()) -> Response:
-    """One output of an lmms-eval model as an answer, or as the error that it stands for.
+    """Return one output of an lmms-eval model as an answer, or as the error that it stands for.
 
     A text that lmms-eval makes of an exception is an error. So is no text at all, since many of its models return
     "" for any exception, unless the model counted one token that it wrote: the end alone, which says nothing. Where it

@@ -48,7 +48,7 @@ class Response:
 
 
 def response_key(question: str, image_sha256: str, settings: str) -> str:
-    """What an answer depends on beside the model: the user's turn, the image, and how tokens are chosen."""
+    """Return what an answer depends on beside the model: the user's turn, the image, and how tokens are chosen."""
     return hashlib.sha256("\x1f".join((question, image_sha256, settings)).encode()).hexdigest()
 
 
@@ -70,7 +70,9 @@ class ResponseJournal:
         self._own = Journal(self._folder / f"{self._key[:24]}.{rank}.jsonl", self._key)
 
     def answers(self) -> dict[str, Response]:
-        """Every answer and failure so far, of all processes and all earlier runs, by its key; an answer counts more."""
+        """Return every answer and failure so far, of all processes and all earlier runs, by its key; an answer counts
+        more.
+        """
         found: dict[str, Response] = {}
         for file in self._files():
             for key, row in finished_rows(file, self._key).items():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def templates_of(prompt_style: PromptStyle, specs: Sequence[TaskSpec], family: Family | None) -> dict[str, str]:
-    """The prompt of each task, with {query} in it; questions of one's own are asked as they are written."""
+    """Return the prompt of each task, with {query} in it; questions of one's own are asked as they are written."""
     boxes = {spec.name: BENCHMARKS[spec.benchmark] for spec in specs if BENCHMARKS[spec.benchmark].has_boxes}
     # Yes/no questions and pages are asked alike of every family.
     asked = family or FAMILIES["llava"]

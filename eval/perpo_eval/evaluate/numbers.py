@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def status(
     tables: Sequence[pa.Table], specs: Sequence[TaskSpec], most_errors: float
 ) -> Literal["complete", "partial", "failed", "awaiting judge"]:
-    """What became of a run: see `perpo.records.run_record.RunRecord.status`.
+    """Return what became of a run: see `perpo.records.run_record.RunRecord.status`.
 
     Args:
         tables: The rows of each task.
@@ -48,7 +48,7 @@ def _judging_status(
 
 
 def task_result(data_of: Mapping[str, Any], samples: pa.Table) -> TaskResult:
-    """The numbers of one task, from its rows.
+    """Return the numbers of one task, from its rows.
 
     Args:
         data_of: The other fields of the result.
@@ -71,7 +71,7 @@ def _truncated(reasons: Sequence[str | None]) -> int | None:
 
 
 def groups(results: Sequence[TaskResult], tables: Sequence[pa.Table]) -> list[GroupResult]:
-    """The metrics of every benchmark over its tasks; a task that stands alone is a group of its own."""
+    """Return the metrics of every benchmark over its tasks; a task that stands alone is a group of its own."""
     members: dict[str, list[int]] = {}
     for place, result in enumerate(results):
         members.setdefault(spec_of(result.task).group, []).append(place)
@@ -84,7 +84,7 @@ def groups(results: Sequence[TaskResult], tables: Sequence[pa.Table]) -> list[Gr
 
 
 def metrics(benchmark: str, tables: Sequence[pa.Table], box_frame: str | None = None) -> list[Metric]:
-    """Every metric over the rows of some tasks, which weigh the same, with intervals clustered by image.
+    """Return every metric over the rows of some tasks, which weigh the same, with intervals clustered by image.
 
     Of the accuracies in several frames, the one in the declared frame comes first.
     """

@@ -117,7 +117,7 @@ def judge(
 
 
 def score_names(benchmark: Benchmark, family: Family | None) -> list[str]:
-    """The scores of a benchmark's samples, in the order of the column."""
+    """Return the scores of a benchmark's samples, in the order of the column."""
     scored = benchmark.score("", benchmark.example, (2, 2), family)  # type: ignore[arg-type]
     return [*scored.scores, *(["truncated"] if "truncated" in benchmark.info.by_name else [])]
 
@@ -206,7 +206,7 @@ def _schema(names: Sequence[str]) -> pa.Schema:
 
 
 def join(tables: Sequence[pa.Table]) -> pa.Table:
-    """The rows of several tasks as one table; a score that a task does not have is null."""
+    """Return the rows of several tasks as one table; a score that a task does not have is null."""
     import pyarrow as pa
 
     names = list(dict.fromkeys(field.name for t in tables for field in t.schema.field("scores").type))

@@ -161,7 +161,7 @@ def generation_of(
 
 
 def box_fields(family: Family | None, has_boxes: bool) -> dict[str, str | None]:
-    """How a task's answers were read, beside their frame; None where they hold no boxes."""
+    """Return how a task's answers were read, beside their frame; None where they hold no boxes."""
     if family is None or not has_boxes:
         return {"box_scale": None, "box_order": None}
     return {"box_scale": family.box_format.scale, "box_order": family.box_format.order}

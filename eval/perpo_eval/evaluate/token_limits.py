@@ -14,7 +14,7 @@ _EMBEDDED_TOKENS = 64
 
 
 def token_limits(max_new_tokens: int | str | None, specs: Sequence[TaskSpec], *, embedded: bool) -> dict[str, int]:
-    """The limit of each task, by name: the task's own if one is given, else its benchmark's, else that of all.
+    """Return the limit of each task, by name: the task's own if one is given, else its benchmark's, else that of all.
 
     The embedded model's context is too short for the open answers that judged benchmarks allow for, and it was not
     taught to give any: by default they are cut where those to its own questions are.

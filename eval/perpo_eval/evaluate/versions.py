@@ -62,7 +62,7 @@ def _digest(files: Mapping[str, Path], benchmarks: Iterable[str]) -> str:
 
 
 def digests() -> dict[str, dict[str, str]]:
-    """The version of each benchmark, and the digest of its code as it is now."""
+    """Return the version of each benchmark, and the digest of its code as it is now."""
     return {name: {"version": version, "sha256": scorer_digest(name)} for name, version in VERSIONS.items()}
 
 

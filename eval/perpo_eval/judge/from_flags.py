@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def judge_of(wanted: JudgeWanted, output: str, *, otherwise: str = "") -> Judge:
-    """The judge that is meant.
+    """Return the judge that is meant.
 
     Args:
         wanted: Which, and how it is asked.

@@ -47,7 +47,7 @@ def mmhal_messages(question: str, image_content: Sequence[str], gt_answer: str, 
 
 
 def prompts_sha256(benchmark: str) -> str:
-    """The digest of a benchmark's prompt file and settings."""
+    """Return the digest of a benchmark's prompt file and settings."""
     settings = json.dumps(official_settings()[benchmark], sort_keys=True)
     return hashlib.sha256(f"{_prompt(benchmark)}\x1f{settings}".encode()).hexdigest()
 
@@ -59,5 +59,7 @@ def _prompt(benchmark: str) -> str:
 
 @cache
 def official_settings() -> dict[str, Any]:
-    """The official scripts' judge (`official_model`), and by benchmark system message, temperature and token limit."""
+    """Return the official scripts' judge (`official_model`), and by benchmark system message, temperature and token
+    limit.
+    """
     return json.loads((files("perpo_eval") / "judge" / "prompts" / "settings.json").read_text(encoding="utf-8"))

@@ -66,7 +66,7 @@ def parse_pair_rating(text: str) -> tuple[float, float] | None:
 
 
 def out_of_scale(pair: Sequence[float]) -> bool:
-    """Whether one of LLaVA-Bench's two scores lies outside of the scale that the judge was asked for."""
+    """Return whether one of LLaVA-Bench's two scores lies outside of the scale that the judge was asked for."""
     return not all(PAIR_RANGE[0] <= score <= PAIR_RANGE[1] for score in pair)
 
 
@@ -84,7 +84,7 @@ def parse_mmhal_rating(text: str) -> int | None:
 
 
 def pair_flags(text: str) -> list[str]:
-    """What is odd about a text of LLaVA-Bench's judge.
+    """Return what is odd about a text of LLaVA-Bench's judge.
 
     `TWO_RATINGS` if two of its lines hold different pairs, `OUT_OF_SCALE` if the pair that counts is off the scale.
     """
@@ -94,12 +94,12 @@ def pair_flags(text: str) -> list[str]:
 
 
 def mmhal_flags(text: str) -> list[str]:
-    """What is odd about a text of MMHal-Bench's judge: `TWO_RATINGS` if it is rated twice, not the same."""
+    """Return what is odd about a text of MMHal-Bench's judge: `TWO_RATINGS` if it is rated twice, not the same."""
     return [TWO_RATINGS] if len(set(_mmhal_ratings(text))) > 1 else []
 
 
 def official_pair_rating(text: str) -> tuple[float, float]:
-    """What LLaVA's script counts: the first line's two numbers, whatever they are; (-1, -1) where it fails.
+    """Return what LLaVA's script counts: the first line's two numbers, whatever they are; (-1, -1) where it fails.
 
     It cuts at single spaces, a comma being one, so that "8, 9" fails. Numbers that are not finite are taken
     for failures here.
@@ -108,7 +108,7 @@ def official_pair_rating(text: str) -> tuple[float, float]:
 
 
 def official_mmhal_rating(text: str) -> int:
-    """What MMHal's script counts: the one digit from 0 to 6 that follows "rating: " somewhere, in any case.
+    """Return what MMHal's script counts: the one digit from 0 to 6 that follows "rating: " somewhere, in any case.
 
     0, a hallucination, if there is none or more than one; "Rating: 10" counts 1.
     """

@@ -38,12 +38,12 @@ class JudgeSettings:
         COUNT.check(self.votes, "votes of the judge")
 
     def identity(self) -> dict[str, Any]:
-        """What answers depend on, for the run record: the judge's name and the official settings."""
+        """Return what answers depend on, for the run record: the judge's name and the official settings."""
         return {"id": self.model, "settings": {"votes": self.votes, **official_settings()}}
 
 
 def judge_key(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The judge's key from the environment: PERPO_JUDGE_API_KEY, else OPENAI_API_KEY, else None."""
+    """Return the judge's key from the environment: PERPO_JUDGE_API_KEY, else OPENAI_API_KEY, else None."""
     return next((environ[name] for name in KEY_VARIABLES if environ.get(name)), None)
 
 

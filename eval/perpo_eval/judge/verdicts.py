@@ -101,7 +101,7 @@ class Judge:
 
 
 def scored(benchmark: str, row: Row, votes: Sequence[Vote] | None) -> dict[str, Any]:
-    """What votes make of a sample: its `scores`, `judge` and `error`.
+    """Return what votes make of a sample: its `scores`, `judge` and `error`.
 
     Args:
         benchmark: A key of `perpo_eval.judge.table.JUDGINGS`.
@@ -124,7 +124,7 @@ def scored(benchmark: str, row: Row, votes: Sequence[Vote] | None) -> dict[str, 
 
 
 def votes_in(row: Row) -> list[Vote] | None:
-    """The votes of a stored sample, or None where no judge was asked."""
+    """Return the votes of a stored sample, or None where no judge was asked."""
     return None if row["judge"] is None else json.loads(row["judge"])
 
 

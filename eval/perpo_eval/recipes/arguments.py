@@ -29,7 +29,7 @@ _PLACES = {
 def sample_arguments(
     recipe: Recipe, experiment: Experiment, data: Path, image_root: Path, output: Path, adapter: Path | None, part: int
 ) -> SampleArguments:
-    """Arguments of the sampling stage of round `part`."""
+    """Return arguments of the sampling stage of round `part`."""
     values = recipe.sample | experiment.sample
     values |= {"model": recipe.model, "adapter": adapter and str(adapter), "seed": recipe.seed * 1000 + part}
     values |= {"questions": str(data), "image_root": str(image_root), "output": str(output)}
@@ -44,7 +44,7 @@ def method_of(recipe: Recipe, experiment: Experiment) -> str:
 def train_arguments(
     recipe: Recipe, experiment: Experiment, data: Path, image_root: Path, output: Path, adapter: Path | None, part: int
 ) -> TrainArguments:
-    """Arguments of the training stage of round `part`.
+    """Return arguments of the training stage of round `part`.
 
     Raises:
         PerpoError: The recipe trains all weights, which the stages after it could not pick up.
@@ -65,7 +65,7 @@ def train_arguments(
 
 
 def evaluate_arguments(recipe: Recipe, name: str, output: Path, adapter: Path | None) -> EvalArguments:
-    """Arguments of the evaluation of the experiment called `name`."""
+    """Return arguments of the evaluation of the experiment called `name`."""
     values = recipe.evaluate | {"model": recipe.model, "adapter": adapter and str(adapter)}
     return arguments_from_mapping(
         EvalArguments, values | {"name": name, "output": str(output)}, f"recipe {recipe.name}: evaluate"
@@ -73,7 +73,7 @@ def evaluate_arguments(recipe: Recipe, name: str, output: Path, adapter: Path | 
 
 
 def stage_key(arguments: SampleArguments | TrainArguments | EvalArguments, data: str) -> dict[str, Any]:
-    """What the result of a stage depends on, by name: its arguments, with digests in place of paths.
+    """Return what the result of a stage depends on, by name: its arguments, with digests in place of paths.
 
     Args:
         arguments: The stage's; the model and the adapter must be there.

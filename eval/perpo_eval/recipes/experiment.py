@@ -53,7 +53,7 @@ class ExperimentRun:
         self._mark = output / "recipe.json"
 
     def plan(self, name: str) -> list[Stage]:
-        """The stages of an experiment, in their order."""
+        """Return the stages of an experiment, in their order."""
         experiment = self.recipe.experiments[name]
         stages: list[Stage] = []
         adapter: Path | None = None
@@ -223,7 +223,7 @@ class ExperimentRun:
 
 
 def choose(recipe: Recipe, only: Sequence[str]) -> list[str]:
-    """The experiments to run, in the recipe's order.
+    """Return the experiments to run, in the recipe's order.
 
     Raises:
         PerpoError: One of `only` is none of the recipe's.

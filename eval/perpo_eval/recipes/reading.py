@@ -57,7 +57,7 @@ _RESERVED = {
 
 
 def find_recipe(name: str) -> Path:
-    """A recipe's file: a path, or the name of a shipped one.
+    """Return a recipe's file: a path, or the name of a shipped one.
 
     Raises:
         PerpoError: There is neither.

@@ -41,7 +41,7 @@ class Stage:
         return self.output / self.name
 
     def done(self) -> dict[str, Any] | None:
-        """What is kept of it: its kind, key and seconds, and what the work returned; None while it is not done.
+        """Return what is kept of it: its kind, key and seconds, and what the work returned; None while it is not done.
 
         The seconds are those of all attempts; one that was killed counts up to the last file it wrote.
         """
@@ -49,7 +49,7 @@ class Stage:
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def changes(self) -> list[str]:
-        """Names of what has another value than when the stage was done; none if it still has to be done."""
+        """Return names of what has another value than when the stage was done; none if it still has to be done."""
         done = self.done()
         if done is None:
             return []

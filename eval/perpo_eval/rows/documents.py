@@ -38,7 +38,7 @@ DOCUMENT_COLUMNS: dict[str, str] = {
 
 
 def documents(rows: Iterable[Row], form: RowFormat, where: str, *, stored: bool = False) -> Dataset:
-    """The documents of some rows, in their order.
+    """Return the documents of some rows, in their order.
 
     Args:
         rows: The rows, with images as {bytes, path}.
@@ -88,7 +88,7 @@ def documents(rows: Iterable[Row], form: RowFormat, where: str, *, stored: bool 
 
 
 def parquet_documents(path: Path, form: RowFormat, *, stored: bool = False) -> Dataset:
-    """The documents of a Parquet file; the arguments are those of `documents`.
+    """Return the documents of a Parquet file; the arguments are those of `documents`.
 
     Raises:
         PerpoError: The file is missing, is no Parquet, or holds unusable rows.
@@ -97,7 +97,7 @@ def parquet_documents(path: Path, form: RowFormat, *, stored: bool = False) -> D
 
 
 def hub_documents(dataset: Dataset, form: RowFormat) -> Dataset:
-    """The documents of a data set as `load_dataset` gives it; those on the hub show COCO's pictures."""
+    """Return the documents of a data set as `load_dataset` gives it; those on the hub show COCO's pictures."""
     from datasets import Image
 
     raw = dataset.select_columns(list(form.columns)).cast_column("image", Image(decode=False))
@@ -105,7 +105,7 @@ def hub_documents(dataset: Dataset, form: RowFormat) -> Dataset:
 
 
 def fingerprint(docs: Dataset) -> str:
-    """SHA-256 of what documents say and of their images, in their order.
+    """Return SHA-256 of what documents say and of their images, in their order.
 
     Of the meaning, not of the Parquet bytes, which change with the version of the writer.
     """

@@ -45,7 +45,7 @@ def keep_image(data: bytes) -> StoredImage:
 
 
 def locate_image(file: Path) -> StoredImage:
-    """An image that is a file already; it stays where it is.
+    """Return an image that is a file already; it stays where it is.
 
     Raises:
         OSError: There is no such file, or it is no image.

@@ -44,7 +44,7 @@ class Published:
     zipped: str | None = None
 
     def find(self, data: Path) -> list[Path] | None:
-        """Its text files in a folder of data, or None where it is not there."""
+        """Return its text files in a folder of data, or None where it is not there."""
         for folder in (data, *(data / name for name in self.folders)):
             found = [next((folder / name for name in names if (folder / name).is_file()), None) for names in self.files]
             if None not in found:
@@ -52,7 +52,7 @@ class Published:
         return None
 
     def rows(self, files: list[Path]) -> list[dict[str, Any]]:
-        """Its rows.
+        """Return its rows.
 
         Raises:
             PerpoError: Files that do not belong together, or images that are not there.
@@ -75,7 +75,7 @@ class Published:
         return rows
 
     def get(self, data: str) -> tuple[list[Path], str | None]:
-        """Its text files, and the commit that they are of on the hub.
+        """Return its text files, and the commit that they are of on the hub.
 
         Args:
             data: A folder, or "hub" to fetch them with their images.
@@ -95,11 +95,11 @@ class Published:
         return files, commit
 
     def note(self, count: int) -> str | None:
-        """What is to be said of another number of questions than the published one."""
+        """Return what is to be said of another number of questions than the published one."""
         return None if count == self.questions else f"{count} questions, not the published {self.questions}"
 
     def versioned(self, files: list[Path]) -> list[Path]:
-        """All that its rows are read from."""
+        """Return all that its rows are read from."""
         folder = files[0].parent
         archive = [folder / self.zipped] if self.zipped and (folder / self.zipped).is_file() else []
         return [*files, *archive, *sorted((folder / _IMAGES).glob("*"))]

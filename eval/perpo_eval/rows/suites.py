@@ -31,7 +31,7 @@ _OWN_DATA = {info.own_files: info for info in _ALL if info.own_files}
 
 
 def spec_of(name: str) -> TaskSpec:
-    """The task of that name; a file of one's own is one by its name.
+    """Return the task of that name; a file of one's own is one by its name.
 
     Raises:
         KeyError: There is none.
@@ -43,7 +43,7 @@ def spec_of(name: str) -> TaskSpec:
 
 
 def select_tasks(suite: str, data: str, tasks: Sequence[str]) -> list[TaskSpec]:
-    """The tasks to run, before anything is read.
+    """Return the tasks to run, before anything is read.
 
     Args:
         suite: A key of `SUITES`.
@@ -72,7 +72,7 @@ def select_tasks(suite: str, data: str, tasks: Sequence[str]) -> list[TaskSpec]:
 
 
 def missing_tasks(suite: str, data: str, specs: Sequence[TaskSpec]) -> str | None:
-    """What the data lack of a suite and how to build it, in one sentence; None if they serve all of it.
+    """Return what the data lack of a suite and how to build it, in one sentence; None if they serve all of it.
 
     Args:
         suite: A key of `SUITES`.
@@ -112,7 +112,7 @@ def _builds(wanted: Sequence[TaskSpec]) -> str:
 
 
 def data_version(data: str, specs: Sequence[TaskSpec]) -> str:
-    """What the rows of these tasks are read from, such that other rows have another version.
+    """Return what the rows of these tasks are read from, such that other rows have another version.
 
     The hub's rows may change; a run's record names their commit, and runs on different rows are not compared.
     """
@@ -134,5 +134,5 @@ def _sources(data: str, spec: TaskSpec) -> list[Path]:
 
 
 def task_file(data: str, task: str) -> Path:
-    """The file of a folder that a task's rows would be in."""
+    """Return the file of a folder that a task's rows would be in."""
     return Path(data) / f"{task}.parquet"

@@ -22,7 +22,7 @@ _DRAWN_BY = {
 
 
 def tiny_version() -> str:
-    """The tiny world's version, with a digest of what draws it: a world in the making changes although its
+    """Return the tiny world's version, with a digest of what draws it: a world in the making changes although its
     version stands.
     """
     from perpo.tiny.world.scenes import WORLD_VERSION
@@ -31,7 +31,7 @@ def tiny_version() -> str:
 
 
 def tiny_parquet(task: str) -> Path:
-    """The rows of a task of the tiny world, such as refshapes_val, tinypope_random or tinywild_test."""
+    """Return the rows of a task of the tiny world, such as refshapes_val, tinypope_random or tinywild_test."""
     from perpo.tiny.world import write_parquet
 
     path = cache_folder() / f"tiny-world-{tiny_version()}" / f"{task}.parquet"

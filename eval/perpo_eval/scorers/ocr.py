@@ -83,7 +83,7 @@ def edit_distance(prediction: str, target: str) -> float:
 
 
 def wordnet_found() -> bool:
-    """Whether WordNet, without which there is no METEOR, is where NLTK looks or where perpo keeps it."""
+    """Return whether WordNet, without which there is no METEOR, is where NLTK looks or where perpo keeps it."""
     return wordnet.find() is not None
 
 

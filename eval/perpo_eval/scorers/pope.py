@@ -117,7 +117,7 @@ def score_answer(response: str, label: str) -> dict[str, float]:
 
 
 def fraction(name: str, scores: Mapping[str, float], suffix: str = "") -> tuple[float, float]:
-    """What one answer adds to a number's numerator and denominator.
+    """Return what one answer adds to a number's numerator and denominator.
 
     The number of a split is the sum of the first over the sum of the second, as
     `perpo.stats.clustered_ratio` takes them.
@@ -135,7 +135,7 @@ def fraction(name: str, scores: Mapping[str, float], suffix: str = "") -> tuple[
 
 
 def summary(rows: Iterable[Mapping[str, float]], suffix: str = "") -> PopeSummary:
-    """The numbers of one split.
+    """Return the numbers of one split.
 
     The papers' single number is the mean of `f1` over the three splits; see the module's text.
 

@@ -33,7 +33,7 @@ Doc = Mapping[str, Any]
 
 
 def doc_to_visual(doc: Doc) -> list[Image.Image]:
-    """The image of a document."""
+    """Return the image of a document."""
     return [recent_image(doc["image_file"])]
 
 
@@ -64,7 +64,7 @@ ocr_text, ocr_results = _texts(OCR_PAGES), _results(OCR_PAGES)
 
 
 def mean(scores: Sequence[float | None]) -> float:
-    """The aggregation of every score that is a mean; not a number without scores (METEOR without WordNet)."""
+    """Return the aggregation of every score that is a mean; not a number without scores (METEOR without WordNet)."""
     held = [score for score in scores if score is not None]
     return sum(held) / len(held) if held else float("nan")
 
@@ -87,32 +87,32 @@ pope_yes_ratio, pope_f1_strict = _ratio(POPE, "yes_ratio"), _ratio(POPE, "f1:str
 
 
 def hub_grounding(dataset: Dataset) -> Dataset:
-    """The documents of the hub's RefCOCO rows (process_docs)."""
+    """Return the documents of the hub's RefCOCO rows (process_docs)."""
     return hub_documents(dataset, GROUNDING.rows)
 
 
 def hub_pope(dataset: Dataset) -> Dataset:
-    """The documents of the hub's POPE rows (process_docs)."""
+    """Return the documents of the hub's POPE rows (process_docs)."""
     return hub_documents(dataset, POPE.rows)
 
 
 def tiny_grounding(pointer: Dataset) -> Dataset:
-    """The documents of the tiny world's expressions (process_docs); the split's name says which task."""
+    """Return the documents of the tiny world's expressions (process_docs); the split's name says which task."""
     return parquet_documents(tiny_parquet(_task(pointer)), GROUNDING.rows)
 
 
 def tiny_pope(pointer: Dataset) -> Dataset:
-    """The documents of the tiny world's yes/no questions (process_docs)."""
+    """Return the documents of the tiny world's yes/no questions (process_docs)."""
     return parquet_documents(tiny_parquet(_task(pointer)), POPE.rows)
 
 
 def tiny_ocr(pointer: Dataset) -> Dataset:
-    """The documents of the tiny world's pages (process_docs)."""
+    """Return the documents of the tiny world's pages (process_docs)."""
     return parquet_documents(tiny_parquet(_task(pointer)), OCR_PAGES.rows)
 
 
 def folder_ocr(pointer: Dataset) -> Dataset:
-    """The documents of pages that lie in the folder named by $PERPO_DATA (process_docs)."""
+    """Return the documents of pages that lie in the folder named by $PERPO_DATA (process_docs)."""
     folder = os.environ.get(DATA_FOLDER)
     file = Path(folder or ".") / f"{_task(pointer)}.parquet"
     if folder is None or not file.is_file():

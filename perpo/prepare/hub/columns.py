@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def grounding_rows(data: Dataset, refs: Sequence[Ref]) -> Iterator[Row]:
-    """The hub's rows in our columns; what only the refs say is None where there are none."""
+    """Yield the hub's rows in our columns; what only the refs say is None where there are none."""
     for number, row in enumerate(data):
         ref = refs[number] if refs else None
         yield {
@@ -31,7 +31,7 @@ def grounding_rows(data: Dataset, refs: Sequence[Ref]) -> Iterator[Row]:
 
 
 def pope_row(row: Row, split: str) -> Row:
-    """A row of POPE's on the hub in our columns; `split` is its list: random, popular or adversarial."""
+    """Return a row of POPE's on the hub in our columns; `split` is its list: random, popular or adversarial."""
     return {
         **{name: row[name] for name in ("question", "answer", "image_source")},
         "id": str(row["id"]),

@@ -91,7 +91,7 @@ class _Paper:
 
 
 def hub_tasks() -> dict[str, HubTask]:
-    """What can be fetched, by name: the papers' eight columns and POPE's three."""
+    """Return what can be fetched, by name: the papers' eight columns and POPE's three."""
     pairs = [(dataset, split) for dataset in get_args(ReferSet) for split in REFER_COUNTS[dataset] if split != "train"]
     pairs += [("coco_pope", split) for split in POPE_SPLITS]
     return {f"{benchmark}_{split}": HubTask(f"{benchmark}_{split}", benchmark, split) for benchmark, split in pairs}
@@ -153,7 +153,7 @@ def _papers(args: HubArguments, tasks: Sequence[HubTask]) -> dict[str, _Paper]:
 
 
 def hub_rows(repository: str, config: str | None, split: str, revision: str | None = None) -> tuple[Dataset, str]:
-    """The rows of a split, and the commit they are of, so that it can be recorded.
+    """Return the rows of a split, and the commit they are of, so that it can be recorded.
 
     A tag or branch is looked up; a full commit (all 40 digits, as the pinned ones) needs no look-up, so that
     rows that were fetched before are found without a network.
@@ -183,7 +183,7 @@ def hub_rows(repository: str, config: str | None, split: str, revision: str | No
 
 
 def hub_folder(repository: str, patterns: Sequence[str]) -> tuple[Path, str]:
-    """A data set's files as its repository holds them at the pinned commit, and that commit.
+    """Return a data set's files as its repository holds them at the pinned commit, and that commit.
 
     Args:
         repository: The data set's id on the hub, a key of `known.HUB_REVISIONS`.

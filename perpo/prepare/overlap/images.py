@@ -72,7 +72,7 @@ class Match:
 
 
 def coco_number(name: str) -> int | None:
-    """COCO's number of an image, from names such as COCO_train2014_000000123456.jpg or 000000123456.jpg.
+    """Return COCO's number of an image, from names such as COCO_train2014_000000123456.jpg or 000000123456.jpg.
 
     Returns:
         The number, which is one for all years and splits of COCO; None where the name has none.
@@ -82,12 +82,12 @@ def coco_number(name: str) -> int | None:
 
 
 def sha256_of(data: bytes) -> str:
-    """SHA-256 (hex) of an image file's bytes."""
+    """Return SHA-256 (hex) of an image file's bytes."""
     return hashlib.sha256(data).hexdigest()
 
 
 def find_matches(train: Iterable[ImageIdentity], index: ImageIndex) -> dict[ImageIdentity, Match]:
-    """Which training images are in an evaluation: the same bytes, or the same COCO number.
+    """Return which training images are in an evaluation: the same bytes, or the same COCO number.
 
     An image that was resized or compressed anew has other bytes: then only the number can tell.
     """
@@ -101,6 +101,6 @@ def find_matches(train: Iterable[ImageIdentity], index: ImageIndex) -> dict[Imag
 
 
 def count_reasons(matches: Mapping[ImageIdentity, Match]) -> dict[Reason, int]:
-    """How many images were recognised by what."""
+    """Return how many images were recognised by what."""
     reasons = [match.reason for match in matches.values()]
     return {"content": reasons.count("content"), "COCO number": reasons.count("COCO number")}

@@ -61,12 +61,12 @@ class Annotations:
 
 
 def refs_file(root: Path, dataset: str, partition: str) -> Path:
-    """Where a data set's refs lie."""
+    """Return where a data set's refs lie."""
     return root / dataset / f"refs({partition}).p"
 
 
 def read_refs(root: Path, dataset: str, partition: str) -> list[Ref]:
-    """All refs of a partition.
+    """Return all refs of a partition.
 
     Raises:
         PerpoError: The file is missing, is no plain pickle, or holds something else than refs.
@@ -121,7 +121,7 @@ def read_annotations(root: Path, dataset: str, refs: Sequence[Ref]) -> Annotatio
 
 
 def count(refs: Sequence[Ref]) -> dict[str, int]:
-    """How many refs and expressions there are."""
+    """Return how many refs and expressions there are."""
     return {"refs": len(refs), "expressions": sum(len(ref.sentences) for ref in refs)}
 
 

@@ -24,7 +24,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """What a pickle holds, if that is made of plain containers, text, bytes, numbers and None.
+    """Return what a pickle holds, if that is made of plain containers, text, bytes, numbers and None.
 
     Byte strings of Python 2 (protocols 0 to 2) become text, one character a byte (Latin-1).
 

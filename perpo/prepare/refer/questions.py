@@ -103,7 +103,7 @@ class _Pictures:
         self._known: dict[tuple[str, bool, ImageSize | None], tuple[str, ImageSize]] = {}
 
     def of(self, row: dict[str, Any]) -> tuple[str, ImageSize]:
-        """The path from --images (or absolute) and the size of a row's picture."""
+        """Return the path from --images (or absolute) and the size of a row's picture."""
         key = name, stored, held = row["file_name"], row["stored"], row["size"]
         if key not in self._known:
             file = self._images / name

@@ -139,7 +139,7 @@ def _row(run: Run, judge: str, marks: DataMarks) -> Row:
 
 
 def method_of(record: RunRecord) -> str:
-    """How its model was trained: base, SFT, DPO, ..."""
+    """Return how its model was trained: base, SFT, DPO, ..."""
     arguments = (record.training_run or {}).get("arguments", {})
     method = str(arguments.get("method", UNTRAINED)) if record.training_run else UNTRAINED
     return _METHODS.get(method, method)
@@ -232,7 +232,7 @@ def _definition(column: Column) -> Definition | None:
 
 
 def difference(one: Run, other: Run, column: Column, read: Callable[[Run], Scores] | None = None) -> Difference | None:
-    """One run minus another in a column, paired by sample.
+    """Return one run minus another in a column, paired by sample.
 
     Args:
         one: The run in question.

@@ -15,7 +15,7 @@ from perpo.results.text import INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, ju
 
 
 def frame(found: Board) -> pd.DataFrame:
-    """The values with full precision: one line a run, what it is first, then a column for each metric."""
+    """Return the values with full precision: one line a run, what it is first, then a column for each metric."""
     lines = []
     for row in found.rows:
         record = row.run.record
@@ -36,7 +36,7 @@ def text(found: Board) -> Text:
 
 
 def render(found: Board, kind: str) -> str:
-    """The leaderboard as a file's content.
+    """Return the leaderboard as a file's content.
 
     Args:
         found: The leaderboard.
@@ -75,7 +75,7 @@ def _rendered(found: Board, best: str, tied: str, plain: str, escape: Any = str)
 
 
 def names(found: Board) -> list[str]:
-    """What each row is called: its base and method, and its run's name where several have both."""
+    """Return what each row is called: its base and method, and its run's name where several have both."""
     known = [(row.base, row.method, row.run.record.source) for row in found.rows]
     return [
         (row.base if row.method == UNTRAINED else f"{row.base} + {row.method}")
@@ -90,7 +90,7 @@ def _with_unit(column: Column) -> str:
 
 
 def notes(found: Board) -> list[str]:
-    """What stands below the table."""
+    """Return what stands below the table."""
     records = [row.run.record for row in found.rows]
     unit = "Percent" if found.baseline is None else "Points of 100"
     notes = [INTERVAL_NOTE, f"{unit}, if nothing else is said."] if any(r.source == "measured" for r in records) else []
@@ -114,7 +114,7 @@ def notes(found: Board) -> list[str]:
 
 
 def latex(table: Text) -> str:
-    """A table of booktabs; the cells are LaTeX already."""
+    """Return a table of booktabs; the cells are LaTeX already."""
     lines = [
         r"\begin{tabular}{ll" + "r" * (len(table.header) - 2) + "}",
         r"\toprule",

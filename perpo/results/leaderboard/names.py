@@ -10,12 +10,12 @@ from perpo.records.run_record import GroupResult, RunRecord
 
 
 def told_apart(name: str, data: str) -> str:
-    """A task's name, with the data's mark where another data set has that name."""
+    """Return a task's name, with the data's mark where another data set has that name."""
     return f"{name}#{data}" if data else name
 
 
 def judge_names(records: Sequence[RunRecord]) -> list[str]:
-    """What each run's judge is called: its id, and a digest where judges of one id differ in anything else."""
+    """Return what each run's judge is called: its id, and a digest where judges of one id differ in anything else."""
     identities = [json.dumps(record.judge, sort_keys=True) for record in records]
     found = {
         key: str((record.judge or {}).get("id", "not named")) for key, record in zip(identities, records, strict=True)
@@ -32,7 +32,7 @@ DataMarks = dict[tuple[str, str], str]
 
 
 def data_marks(records: Sequence[RunRecord]) -> DataMarks:
-    """How data sets that share a name are told apart: by the first six characters of their digest.
+    """Return how data sets that share a name are told apart: by the first six characters of their digest.
 
     Data whose digest is not known, as of reported numbers, have no mark.
     """
@@ -44,7 +44,7 @@ def data_marks(records: Sequence[RunRecord]) -> DataMarks:
 
 
 def data_of(record: RunRecord) -> dict[str, str]:
-    """The digest of the data of each task, and of each average of several; "" where it is not known."""
+    """Return the digest of the data of each task, and of each average of several; "" where it is not known."""
     known = {task.task: task.data_sha256 or "" for task in record.tasks}
     found = dict(known)
     for group in record.groups:
@@ -55,5 +55,5 @@ def data_of(record: RunRecord) -> dict[str, str]:
 
 
 def average_name(group: GroupResult) -> str:
-    """What its column is called: averages over other numbers of tasks do not compare."""
+    """Return what its column is called: averages over other numbers of tasks do not compare."""
     return f"{group.name} average of {len(group.tasks)}"

@@ -12,7 +12,7 @@ from perpo.results.leaderboard.board import Board, Column, Differ, Row, differen
 
 
 def arranged(found: Board, order: Sequence[int], columns: Sequence[Column]) -> Board:
-    """Some rows and columns of a leaderboard, in this order; what is best or tied stays so.
+    """Return some rows and columns of a leaderboard, in this order; what is best or tied stays so.
 
     Args:
         found: The leaderboard.
@@ -25,7 +25,7 @@ def arranged(found: Board, order: Sequence[int], columns: Sequence[Column]) -> B
 
 
 def by_column(found: Board, column: Column) -> list[int]:
-    """The numbers of the rows, the best value of a column first, rows without one last."""
+    """Return the numbers of the rows, the best value of a column first, rows without one last."""
 
     def key(n: int) -> tuple[bool, float]:
         metric = found.rows[n].metrics.get(column)
@@ -37,7 +37,7 @@ def by_column(found: Board, column: Column) -> list[int]:
 
 
 def by(found: Board, what: Callable[[Row], Any], *, last_first: bool = False) -> list[int]:
-    """The numbers of the rows, sorted by something of theirs; equal ones stay as they were."""
+    """Return the numbers of the rows, sorted by something of theirs; equal ones stay as they were."""
     return sorted(range(len(found.rows)), key=lambda n: what(found.rows[n]), reverse=last_first)
 
 
@@ -48,7 +48,7 @@ def own_bases(found: Board) -> list[Row | None]:
 
 
 def against(found: Board, baselines: Sequence[Row | None], name: str, differ: Differ | None = None) -> Board:
-    """The leaderboard with differences in place of values.
+    """Return the leaderboard with differences in place of values.
 
     Measured runs are paired by sample; of two reported numbers the plain difference is taken, without an interval;
     between a measured and a reported one there is none, and a baseline's own row is blank.

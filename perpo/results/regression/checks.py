@@ -48,7 +48,7 @@ def other_code(candidate: Run, baseline: Run, strict: bool) -> list[str]:
 
 
 def alike(baseline: Run, candidate: Run, shared: Scores) -> set[str]:
-    """The tasks of whose shared samples every response is the same in both runs."""
+    """Return the tasks of whose shared samples every response is the same in both runs."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -36,7 +36,7 @@ class Flip:
 
 
 def flips(baseline: Run, candidate: Run, ours: Scores, theirs: Scores, regressed: set[str]) -> list[Flip]:
-    """The samples that lost most.
+    """Return the samples that lost most.
 
     Args:
         baseline: The run that was.

@@ -22,7 +22,7 @@ _COLOURS = {"truth": TRUTH, "baseline": BASELINE, "candidate": CANDIDATE}
 
 
 def page(report: Report, images: Sequence[Path] = (), beside: Sequence[str] = ()) -> str:
-    """One HTML page that needs nothing else.
+    """Return one HTML page that needs nothing else.
 
     Args:
         report: The report.

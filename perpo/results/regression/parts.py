@@ -20,7 +20,7 @@ class Part:
 
 
 def parts_of(run: Run, present: set[str]) -> list[Part]:
-    """The tasks, and behind those of each group their average."""
+    """Return the tasks, and behind those of each group their average."""
     parts = []
     for group in run.record.groups:
         tasks = [task for task in group.tasks if task in present]

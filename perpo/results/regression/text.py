@@ -24,7 +24,7 @@ CONTROL = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]") 
 
 
 def headline(report: Report) -> str:
-    """The verdict and what it rests on, one line."""
+    """Return the verdict and what it rests on, one line."""
     names = " against ".join(short(run.record.name) for run in (report.candidate, report.baseline))
     rows = [row for row in report.rows if row.verdict == report.verdict and row.waiver is None]
     told = ", ".join(f"{row.task} {_points(row, row.gain, signed=True)}" for row in rows[:8] if row.gain is not None)
@@ -36,13 +36,13 @@ def headline(report: Report) -> str:
 
 
 def short(name: str) -> str:
-    """A name on one line, and no longer than that line can be."""
+    """Return a name on one line, and no longer than that line can be."""
     name = " ".join(name.split())
     return name if len(name) <= 80 else f"{name[:79]}…"
 
 
 def table(report: Report) -> Text:
-    """The rows, each in its metric's unit: points of 100 where nothing else is said."""
+    """Return the rows, each in its metric's unit: points of 100 where nothing else is said."""
     header = ["task", "metric", "baseline", "candidate", "gain", "95% interval", "p (Holm)", "threshold", "verdict"]
     rows = []
     for row in report.rows:
@@ -82,7 +82,7 @@ def _notes(report: Report) -> list[str]:
 
 
 def markdown(report: Report, limit: int = COMMENT_LIMIT) -> str:
-    """The verdict, the table and the worst flips, cut to `limit` bytes and saying so."""
+    """Return the verdict, the table and the worst flips, cut to `limit` bytes and saying so."""
     text = _head_markdown(report, limit)
     shown: list[str] = []
     for flip in report.flips:
@@ -133,7 +133,9 @@ def _flip_markdown(flip: Flip) -> str:
 
 
 def truth_of(flip: Flip) -> str:
-    """The truth as one reads it: a box in whole pixels, a text without JSON's quotes, of more the reference answer."""
+    """Return the truth as one reads it: a box in whole pixels, a text without JSON's quotes, of more the reference
+    answer.
+    """
     if (box := stored_box(flip.target)) is not None:
         return "[" + ", ".join(f"{end:.0f}" for end in box) + "] pixels"
     try:
@@ -160,7 +162,7 @@ def sentence(row: Row) -> str:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Everything with full precision, in the metrics' units."""
+    """Return everything with full precision, in the metrics' units."""
     rows = []
     for row in report.rows:
         data = dataclasses.asdict(row)

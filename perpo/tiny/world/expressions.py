@@ -25,7 +25,7 @@ _RELATIONS = {"left": ("left of", "to the left of"), "right": ("right of", "to t
 
 
 def expressions(scene: Scene, target: Shape, flavour: str) -> list[str]:
-    """All unambiguous expressions of one flavour for `target`, in a fixed order.
+    """Return all unambiguous expressions of one flavour for `target`, in a fixed order.
 
     Raises:
         ValueError: For an unknown flavour.
@@ -37,7 +37,7 @@ def expressions(scene: Scene, target: Shape, flavour: str) -> list[str]:
 
 
 def is_unambiguous(scene: Scene, target: Shape, fits: Fits) -> bool:
-    """Whether `target` fits strictly, and no other shape fits even generously."""
+    """Return whether `target` fits strictly, and no other shape fits even generously."""
     return fits(target, False) and [s for s in scene.shapes if fits(s, True)] == [target]
 
 

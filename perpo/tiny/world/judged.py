@@ -45,7 +45,7 @@ def wild_rows(split: str = "test") -> Iterator[dict[str, Any]]:
 
 
 def mmhal_rows(split: str = "test") -> Iterator[dict[str, Any]]:
-    """A question of each type in turn, each about a picture of its own, in MMHal-Bench's columns.
+    """Yield a question of each type in turn, each about a picture of its own, in MMHal-Bench's columns.
 
     Yields:
         question_id, image (PIL, 96 x 96), question, question_type, image_content, gt_answer, file_name.

@@ -30,13 +30,13 @@ _PURPOSE = 40
 
 
 def object_question(name: str) -> str:
-    """POPE's question: `Is there a red circle in the image?`."""
+    """Return POPE's question: `Is there a red circle in the image?`."""
     article = "an" if name[0] in "aeiou" else "a"
     return f"Is there {article} {name} in the image?"
 
 
 def objects_of(scene: Scene) -> list[str]:
-    """The distinct objects of a scene, in the order in which they were laid out."""
+    """Return the distinct objects of a scene, in the order in which they were laid out."""
     return list(dict.fromkeys(f"{shape.colour} {shape.kind}" for shape in scene.shapes))
 
 
@@ -84,7 +84,7 @@ def absent_objects(
 
 
 def object_rows(strategy: str, split: str = "test", *, images: int = IMAGES) -> Iterator[dict[str, Any]]:
-    """Rows of one strategy over the scenes of `split`, in the columns of the hub's POPE.
+    """Yield rows of one strategy over the scenes of `split`, in the columns of the hub's POPE.
 
     Args:
         strategy: One of `STRATEGIES`.

@@ -106,7 +106,7 @@ def _line(rng: np.random.Generator) -> str:
 
 
 def glyph_boxes(page: Page) -> list[tuple[float, float, float, float] | None]:
-    """The box (x1, y1, x2, y2) in pixels of every character of `page.text`; None for a line break.
+    """Return the box (x1, y1, x2, y2) in pixels of every character of `page.text`; None for a line break.
 
     A serif may reach two pixels beyond its letter's left edge.
     """
@@ -135,7 +135,7 @@ def draw_page(page: Page) -> Image.Image:
 
 
 def page_rows(split: str, *, pages: int = PAGES) -> Iterator[dict[str, Any]]:
-    """Rows of one split in the columns that `perpo-data` gives page images.
+    """Yield rows of one split in the columns that `perpo-data` gives page images.
 
     Args:
         split: "val" or "test".

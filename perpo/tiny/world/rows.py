@@ -38,7 +38,7 @@ LOOSE_SCALE = 1.45
 
 
 def loose_box(scene: Scene, number: int, share: float) -> tuple[float, float, float, float]:
-    """The label that a sloppy annotator gives shape `number`: inflated for a `share` of the shapes.
+    """Return the label that a sloppy annotator gives shape `number`: inflated for a `share` of the shapes.
 
     Whether a shape is one of them depends only on the scene and its number. Pixels, xyxy.
     """
@@ -50,7 +50,7 @@ def loose_box(scene: Scene, number: int, share: float) -> tuple[float, float, fl
 
 
 def answer_text(box: tuple[float, float, float, float]) -> str:
-    """A box in pixels as LLaVA writes it: `[0.61, 0.10, 0.77, 0.54]`, shares of the picture's side."""
+    """Return a box in pixels as LLaVA writes it: `[0.61, 0.10, 0.77, 0.54]`, shares of the picture's side."""
     return "[" + ", ".join(f"{value / SIDE:.2f}" for value in box) + "]"
 
 
@@ -59,7 +59,7 @@ def _wanted(split: str, shape: Shape) -> bool:
 
 
 def benchmark_rows(benchmark: str, split: str, *, images: int | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of one split, one target with up to two expressions each, at most one row a picture.
+    """Yield rows of one split, one target with up to two expressions each, at most one row a picture.
 
     Args:
         benchmark: A key of `BENCHMARKS`.

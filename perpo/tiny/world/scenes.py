@@ -68,7 +68,7 @@ class Scene:
 
 
 def scene_rng(split: str, index: int, purpose: int) -> np.random.Generator:
-    """The random numbers of one scene for one purpose.
+    """Return the random numbers of one scene for one purpose.
 
     Purposes: 0 layout, 1 pixels, 2 training questions, 3 loose labels, 4 lessons, 10 and up the rows of a
     benchmark's split.

@@ -238,7 +238,7 @@ def _about_stray_v(*, last: bool) -> str:
 
 
 def seed_table(*, in_command: bool) -> str:
-    """The flags as a Markdown table: those of the command, or the others."""
+    """Return the flags as a Markdown table: those of the command, or the others."""
     rows = ["| flag | here |", "|---|---|"]
     for name, flag in SEED_FLAGS.items():
         if flag.in_command == in_command:

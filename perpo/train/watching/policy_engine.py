@@ -24,7 +24,7 @@ def policy_engine(trainer: PreferenceTrainer) -> Engine:
 
 
 def in_step(trainer: PreferenceTrainer) -> bool:
-    """Whether the processes have to run every layer together, as with ZeRO-3."""
+    """Return whether the processes have to run every layer together, as with ZeRO-3."""
     return trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
 
 
