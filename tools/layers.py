@@ -54,7 +54,7 @@ TORCH_FREE = (
     *("perpo.methods", "perpo.rewards", "perpo.results", "perpo.prepare", "perpo.cli", "perpo.tiny.world"),
     *(f"perpo.models.{name}" for name in ("families", "checkpoints", "answer_format", "control_tokens")),
     *("perpo.engines.base", "perpo.engines.choice", "perpo.sample"),
-    *(f"perpo.train.{name}" for name in ("arguments", "resuming", "samplers", "authors")),
+    *(f"perpo.train.{name}" for name in ("arguments", "recording", "resuming", "samplers", "authors")),
     *(f"perpo.train.outputs.{name}" for name in ("card", "merge", "services")),
     *(f"perpo_eval.{name}" for name in ("scorers", "benchmarks", "judge", "rows", "recipes", "cli")),
     *("perpo_eval.wanted", "perpo_eval.arguments", "perpo_eval.engines.failures"),

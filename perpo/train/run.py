@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +22,10 @@ from transformers.utils import is_torch_tf32_available
 from perpo.common.files import NotWritten
 from perpo.common.locks import only_process
 from perpo.common.processes import is_first_process
-from perpo.common.redact import clean, without_secrets
+from perpo.common.redact import without_secrets
 from perpo.data import (
     Question,
     check_images,
-    data_sha256,
     image_root_of,
     read_preferences,
     read_questions,
@@ -39,21 +35,17 @@ from perpo.errors import PerpoError
 from perpo.models.answer_format import own_resize
 from perpo.models.attention import attention_of
 from perpo.models.checkpoints import (
-    adapter_of,
     digests_of,
     files_digest,
     grounding_prompt,
     known_family,
-    local_directory,
     refused_pictures,
-    resolve_model,
     use_hub_cache,
-    weights_digest,
 )
 from perpo.models.loading import chosen_dtype
 from perpo.models.prefix import base_model
-from perpo.records.provenance import code_version, hardware, package_versions, peak_memory
-from perpo.records.training_record import FILE_NAME, LOG_NAME, SCHEMA_VERSION, filled, read_record, write_record
+from perpo.records.provenance import hardware, peak_memory
+from perpo.records.training_record import FILE_NAME, read_record, write_record
 from perpo.rewards.asked import QuestionSet
 from perpo.train.arguments import TrainArguments
 from perpo.train.callbacks import Checkpoints, Log, ProgressBar, plain_errors
@@ -65,6 +57,7 @@ from perpo.train.outputs.services import check_services, push, start_wandb
 from perpo.train.passes import check_budget
 from perpo.train.policy import load_policy
 from perpo.train.quantization import check_machine
+from perpo.train.recording import new_record
 from perpo.train.reference_cache import Precompute, ReferenceCache
 from perpo.train.resuming import Start, check_same_images, find_start, step_of
 from perpo.train.samplers import check_sampler
@@ -271,32 +264,3 @@ def _own_random_numbers(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
-
-
-def new_record(args: TrainArguments) -> dict[str, Any]:
-    """Return the record of a run that is about to begin, without secrets; it reads the model's, adapter's and data's
-    digests.
-
-    Raises:
-        PerpoError: One of them is not there, or the adapter is another model's.
-    """
-    weights = weights_digest(local_directory(resolve_model(args.model)))
-    known = {
-        "schema_version": SCHEMA_VERSION,
-        "status": "running",
-        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "arguments": dataclasses.asdict(args),
-        "model": {
-            "name": args.model,
-            "weights_sha256": weights,
-            "adapter": args.adapter,
-            "adapter_sha256": adapter_of(weights, args.adapter) if args.adapter else None,
-        },
-        "data": {"path": args.data, "sha256": data_sha256(args.data)},
-        "code": code_version(),
-        "packages": package_versions(),
-        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
-        "precision": args.dtype,
-        "log": LOG_NAME,
-    }
-    return filled(clean(known))

@@ -119,8 +119,8 @@ def test_bad_data_are_found_before_the_model_is_hashed_or_downloaded(case, tmp_p
     def opened(*args, **kwargs):
         pytest.fail("the model was asked for")
 
-    monkeypatch.setattr("perpo.train.run.local_directory", opened)
-    monkeypatch.setattr("perpo.train.run.weights_digest", opened)
+    monkeypatch.setattr("perpo.train.recording.local_directory", opened)
+    monkeypatch.setattr("perpo.train.recording.weights_digest", opened)
     for flags, message in (
         ({"data": tmp_path / "none.jsonl"}, "none.jsonl"),
         ({"record": without("answers_gen")}, "it has no sampled answers"),

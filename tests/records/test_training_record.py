@@ -20,7 +20,8 @@ from perpo.records.training_record import (
     write_record,
 )
 from perpo.train.arguments import TrainArguments
-from perpo.train.run import new_record, train
+from perpo.train.recording import new_record
+from perpo.train.run import train
 from perpo.train.watching.probe import COLUMNS
 from tests.support import ROOT
 
@@ -114,9 +115,9 @@ def test_a_log_that_is_damaged_is_named(tmp_path, content):
 
 def test_a_record_holds_no_secrets(monkeypatch, tmp_path):
     for name in ("weights_digest", "data_sha256"):
-        monkeypatch.setattr(f"perpo.train.run.{name}", lambda place: "0" * 64)
-    monkeypatch.setattr("perpo.train.run.local_directory", lambda place: tmp_path)
-    monkeypatch.setattr("perpo.train.run.resolve_model", lambda name: name)
+        monkeypatch.setattr(f"perpo.train.recording.{name}", lambda place: "0" * 64)
+    monkeypatch.setattr("perpo.train.recording.local_directory", lambda place: tmp_path)
+    monkeypatch.setattr("perpo.train.recording.resolve_model", lambda name: name)
     address = "https://user:hunter22@host/path"
     record = new_record(TrainArguments(model=address, data=address, eval_data=address, output_dir=str(tmp_path)))
     write_record(tmp_path, record)
