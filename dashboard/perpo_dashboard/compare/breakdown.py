@@ -120,26 +120,26 @@ def labels(
         scores: A's scores by name, in A's own order.
     """
     if kind == "task":
-        found = Labels(pair.names, pair.tasks)
+        all_labels = Labels(pair.names, pair.tasks)
     elif kind == "box size":
         edges = [f"{100 * edge:g}%" for edge in _AREAS]
-        found = _binned(_box_share(column), _AREAS, edges, "of the picture")
+        all_labels = _binned(_box_share(column), _AREAS, edges, "of the picture")
     elif kind == "page length":
-        found = _binned(_lengths(column("target")), _PAGES, [f"{edge:,}" for edge in _PAGES], "characters")
+        all_labels = _binned(_lengths(column("target")), _PAGES, [f"{edge:,}" for edge in _PAGES], "characters")
     elif kind in ("expression length", "question length"):
         words = _words(column("question")) - _asked(pair, record)[pair.tasks]
-        found = _binned(words, _LENGTHS, list(map(str, _LENGTHS)), "words")
+        all_labels = _binned(words, _LENGTHS, list(map(str, _LENGTHS)), "words")
     elif kind == "truth":
-        found = _truths(column("target"), mask)
+        all_labels = _truths(column("target"), mask)
     else:
-        found = _typed(pair, _types(benchmark, scores), scores)
-    return Labels(found.names, np.where(mask, found.codes, -1))
+        all_labels = _typed(pair, _types(benchmark, scores), scores)
+    return Labels(all_labels.names, np.where(mask, all_labels.codes, -1))
 
 
 def _truths(targets: pa.Array, mask: NDArray[np.bool_]) -> Labels:
-    found = pc.dictionary_encode(pc.if_else(pa.array(mask), pc.utf8_trim(targets, '"'), pa.scalar(None, pa.string())))
-    names = [str(name) for name in found.dictionary.to_pylist()]
-    return Labels(names, pc.fill_null(found.indices, -1).to_numpy(zero_copy_only=False))
+    truths = pc.dictionary_encode(pc.if_else(pa.array(mask), pc.utf8_trim(targets, '"'), pa.scalar(None, pa.string())))
+    names = [str(name) for name in truths.dictionary.to_pylist()]
+    return Labels(names, pc.fill_null(truths.indices, -1).to_numpy(zero_copy_only=False))
 
 
 def _typed(pair: Pair, types: Mapping[str, str], scores: Mapping[str, NDArray]) -> Labels:

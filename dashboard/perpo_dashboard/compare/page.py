@@ -29,9 +29,9 @@ if a == b:
 verdicts = st.container()
 parts.show_outcomes(a, b)
 st.subheader("Settings that differ")
-found = configuration_differences(a.record, b.record)
-if found:
-    table = pd.DataFrame(found, columns=["setting", "A", "B"])
+differences = configuration_differences(a.record, b.record)
+if differences:
+    table = pd.DataFrame(differences, columns=["setting", "A", "B"])
     st.dataframe(table, hide_index=True, alt="Settings in which the two runs differ")
 else:
     st.caption("None: what was asked, the weights and the programs are the same.")

@@ -69,41 +69,41 @@ def judge_of(record: RunRecord) -> str:
     return NO_JUDGE if record.judge is None else str(record.judge.get("id", "not named"))
 
 
-def ordered(found: Board, by: str) -> Board:
+def ordered(board: Board, by: str) -> Board:
     """Return a leaderboard sorted by a key of `ORDERS` or by the title of a column, which need not be one of its
     own.
     """
     if by in ORDERS:
-        what, last_first = ORDERS[by]
-        order = range(len(found.rows)) if what is None else views.by(found, what, last_first=last_first)
+        key, last_first = ORDERS[by]
+        order = range(len(board.rows)) if key is None else views.by(board, key, last_first=last_first)
     else:
-        column = next((each for each in found.columns if each.title == by), None)
-        order = range(len(found.rows)) if column is None else views.by_column(found, column)
-    return views.arranged(found, list(order), found.columns)
+        column = next((each for each in board.columns if each.title == by), None)
+        order = range(len(board.rows)) if column is None else views.by_column(board, column)
+    return views.arranged(board, list(order), board.columns)
 
 
-def split(found: Board) -> list[Board]:
+def split(board: Board) -> list[Board]:
     """Return a leaderboard as several, where some of its rows have no column in common with the others.
 
     Each begins with the averages of its benchmarks, and is named after its data where there are several.
     """
     parts: list[tuple[set[Column], list[int]]] = []
-    for n, row in enumerate(found.rows):
+    for n, row in enumerate(board.rows):
         columns, members = set(row.metrics), [n]
         for part in [part for part in parts if part[0] & columns]:
             parts.remove(part)
             columns, members = part[0] | columns, part[1] + members
         parts.append((columns, members))
     parts.sort(key=lambda part: min(part[1]))
-    made = [views.arranged(found, sorted(rows), _headline_first(found, columns)) for columns, rows in parts]
-    if len(made) == 1:
-        return made
-    return [dataclasses.replace(part, title=title) for part, title in zip(made, _titles(made), strict=True)]
+    boards = [views.arranged(board, sorted(rows), _headline_first(board, columns)) for columns, rows in parts]
+    if len(boards) == 1:
+        return boards
+    return [dataclasses.replace(part, title=title) for part, title in zip(boards, _titles(boards), strict=True)]
 
 
-def _headline_first(found: Board, columns: set[Column]) -> list[Column]:
-    order = list(dict.fromkeys(column.benchmark for column in found.columns))
-    held = [column for column in found.columns if column in columns]
+def _headline_first(board: Board, columns: set[Column]) -> list[Column]:
+    order = list(dict.fromkeys(column.benchmark for column in board.columns))
+    held = [column for column in board.columns if column in columns]
     return sorted(held, key=lambda column: (order.index(column.benchmark), topic(column) != AVERAGES))
 
 
@@ -121,9 +121,9 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def benchmarks(found: Sequence[Board]) -> list[str]:
+def benchmarks(boards: Sequence[Board]) -> list[str]:
     """Return what the columns of some leaderboards are about: the splits of a data set count once."""
-    return list(dict.fromkeys(topic(column) for board in found for column in board.columns))
+    return list(dict.fromkeys(topic(column) for board in boards for column in board.columns))
 
 
 def topic(column: Column) -> str:
@@ -139,18 +139,18 @@ def names_data_sets(column: Column) -> bool:
     return info is not None and info.several_data_sets
 
 
-def only(found: Board, topics: Sequence[str]) -> Board:
+def only(board: Board, topics: Sequence[str]) -> Board:
     """Return the columns about some of `benchmarks`; all if none is named."""
-    columns = [column for column in found.columns if not topics or topic(column) in topics]
-    return views.arranged(found, range(len(found.rows)), columns)
+    columns = [column for column in board.columns if not topics or topic(column) in topics]
+    return views.arranged(board, range(len(board.rows)), columns)
 
 
-def bars(found: Board, columns: Sequence[Column]) -> pd.DataFrame:
+def bars(board: Board, columns: Sequence[Column]) -> pd.DataFrame:
     """Return what is drawn of some columns: run, method, source, column (its title), value, low, high and text."""
     lines: list[dict[str, Any]] = []
-    names = files.names(found)
+    names = files.names(board)
     for column in columns:
-        for row, name in zip(found.rows, names, strict=True):
+        for row, name in zip(board.rows, names, strict=True):
             metric = row.metrics.get(column)
             if metric is None or metric.value is None:
                 continue
@@ -163,5 +163,5 @@ def bars(found: Board, columns: Sequence[Column]) -> pd.DataFrame:
                 "column": column.title,
             }
             line |= {"value": scale * metric.value, "low": low, "high": high}
-            lines.append(line | {"text": cell(metric, signed=found.baseline is not None)})
+            lines.append(line | {"text": cell(metric, signed=board.baseline is not None)})
     return pd.DataFrame(lines)

@@ -63,11 +63,11 @@ def choose(runs: Sequence[Run]) -> boards.Choice:
     return boards.Choice(base, method, judge, source, since, until)
 
 
-def ask(found: Sequence[Board]) -> tuple[list[str], str | None, str]:
+def ask(all_boards: Sequence[Board]) -> tuple[list[str], str | None, str]:
     """In which form they are wanted: topics of columns, what differences are taken to, and an order."""
-    topics = boards.benchmarks(found)
-    runs = [label_of(row.run) for board in found for row in board.rows]
-    orders = [*boards.ORDERS, *dict.fromkeys(column.title for board in found for column in board.columns)]
+    topics = boards.benchmarks(all_boards)
+    runs = [label_of(row.run) for board in all_boards for row in board.rows]
+    orders = [*boards.ORDERS, *dict.fromkeys(column.title for board in all_boards for column in board.columns)]
     for key, options in (("columns", topics), ("to", [OWN_BASE, *runs]), ("sort", orders)):
         tell_unknown(key, options)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -87,11 +87,11 @@ def ask(found: Sequence[Board]) -> tuple[list[str], str | None, str]:
         return wanted, to, st.selectbox("Sort by", orders, key="sort", bind="query-params", width=232)
 
 
-def formed(found: Sequence[Board], topics: Sequence[str], to: str | None, order: str) -> list[Board]:
+def formed(all_boards: Sequence[Board], topics: Sequence[str], to: str | None, order: str) -> list[Board]:
     """Return the leaderboards in that form."""
-    rows = {label_of(row.run): row for board in found for row in board.rows}
+    rows = {label_of(row.run): row for board in all_boards for row in board.rows}
     views = []
-    for board in found:
+    for board in all_boards:
         view = boards.only(boards.ordered(board, order), topics)  # by values, also where differences are shown
         if to is not None:
             baselines = board_views.own_bases(view) if to == OWN_BASE else [rows[to]] * len(view.rows)
@@ -100,10 +100,10 @@ def formed(found: Sequence[Board], topics: Sequence[str], to: str | None, order:
     return [view for view in views if view.columns]
 
 
-def table(found: Board, *, early: bool = False) -> list[Run]:
+def table(board: Board, *, early: bool = False) -> list[Run]:
     """Return the table; returns the runs whose rows are chosen, of which an early one knows none."""
-    styler, first = tables.styled(found)
-    widest = max(map(len, files.names(found)))
+    styler, first = tables.styled(board)
+    widest = max(map(len, files.names(board)))
     config: dict[Any, Any] = {
         1: st.column_config.TextColumn("run", pinned=True, width=min(320, 40 + 7 * widest)),
         2: st.column_config.MultiselectColumn(
@@ -114,27 +114,27 @@ def table(found: Board, *, early: bool = False) -> list[Run]:
         ),
         3: st.column_config.DatetimeColumn("date", format="YYYY-MM-DD", help="Day of the evaluation (UTC)"),
     }
-    for place, column in enumerate(found.columns, first + 1):
-        config[place] = st.column_config.NumberColumn(help=escape(tables.help_of(found, column)))
-    key = f"{'early' if early else 'board'}-{found.title}"
+    for place, column in enumerate(board.columns, first + 1):
+        config[place] = st.column_config.NumberColumn(help=escape(tables.help_of(board, column)))
+    key = f"{'early' if early else 'board'}-{board.title}"
     st.dataframe(
         styler,
         hide_index=True,
         column_config=config,
-        height="content" if len(found.rows) <= MOST_ROWS else ROW * (2 + MOST_ROWS),
+        height="content" if len(board.rows) <= MOST_ROWS else ROW * (2 + MOST_ROWS),
         placeholder="",
         key=key,
         on_select="ignore" if early else "rerun",
         selection_mode="multi-row",
-        alt=f"Leaderboard: {found.title}",
+        alt=f"Leaderboard: {board.title}",
     )
     if early:
         return []
     chosen = st.session_state[key].selection.rows
-    return [found.rows[n].run for n in chosen if n < len(found.rows)]
+    return [board.rows[n].run for n in chosen if n < len(board.rows)]
 
 
-def actions(found: Board, chosen: Sequence[Run]) -> None:
+def actions(board: Board, chosen: Sequence[Run]) -> None:
     """Files of what is shown, and where to go with the chosen rows."""
     with st.container(horizontal=True, vertical_alignment="center"):
         for name, kind, suffix, mime in (
@@ -144,11 +144,11 @@ def actions(found: Board, chosen: Sequence[Run]) -> None:
         ):
             st.download_button(
                 name,
-                partial(files.render, found, kind),
-                file_name=f"{slug(found.title.lower())}.{suffix}",
+                partial(files.render, board, kind),
+                file_name=f"{slug(board.title.lower())}.{suffix}",
                 mime=mime,
                 icon=":material/download:",
-                key=f"{found.title}-{kind}",
+                key=f"{board.title}-{kind}",
                 on_click="ignore",
             )
         pair = {name: label_of(run) for name, run in zip("ab", chosen, strict=False)}
@@ -159,7 +159,7 @@ def actions(found: Board, chosen: Sequence[Run]) -> None:
                 ("samples", "Samples", "photo_library"),
                 ("regressions", "Report", "rule"),
             ):
-                if st.button(name, icon=f":material/{icon}:", type="primary", key=f"{found.title}-{page}"):
+                if st.button(name, icon=f":material/{icon}:", type="primary", key=f"{board.title}-{page}"):
                     go(page, **pair)
         else:
             st.caption("Choose two measured rows to compare them.")
@@ -223,9 +223,9 @@ def _compared() -> set[tuple[stored.Stamp, ...]]:
     return set()  # the runs whose differences somebody has waited for
 
 
-def without_marks(found: Sequence[Board]) -> None:
+def without_marks(all_boards: Sequence[Board]) -> None:
     """The tables as they are before anything is compared, for which samples must be read."""
-    for view in found:
+    for view in all_boards:
         st.subheader(escape(view.title))
         table(view, early=True)
 
@@ -247,8 +247,8 @@ place, stamps = st.empty(), tuple(stored.stamp(run.path / SAMPLES_FILE) for run 
 if stamps not in _compared() and to is None:
     with place.container():
         without_marks(formed(parts, topics, None, order))
-found = [part for board in leaderboard.boards(held, differ) for part in boards.split(board)]
-views = formed(found, topics, to, order)
+all_boards = [part for board in leaderboard.boards(held, differ) for part in boards.split(board)]
+views = formed(all_boards, topics, to, order)
 _compared().add(stamps)
 with place.container():
     if reasons := stored.damaged(held):

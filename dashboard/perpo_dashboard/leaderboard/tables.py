@@ -45,19 +45,19 @@ def headers(columns: Sequence[Column], *, points: bool = False) -> list[tuple[st
 
 def _task(column: Column) -> str:
     """A task's name; of an average what it is one of, without the benchmark's name."""
-    _, found, rest = column.name.partition(" average of ")
-    return f"average of {rest}" if found else column.name
+    _, separator, rest = column.name.partition(" average of ")
+    return f"average of {rest}" if separator else column.name
 
 
-def help_of(found: Board, column: Column) -> str:
+def help_of(board: Board, column: Column) -> str:
     """Return what a column means: the metric, its unit and direction, and what it was measured on."""
-    told = meaning(column.benchmark, column.metric)
+    explanation = meaning(column.benchmark, column.metric)
     better = {True: "Higher is better.", False: "Lower is better.", None: "Neither way is better."}
     unit = "In percent." if column.unit == "fraction" else f"In {column.unit}."
-    words = [f"{title(column.benchmark, column.metric)}: {told}.", unit, better[column.higher_is_better]]
+    words = [f"{title(column.benchmark, column.metric)}: {explanation}.", unit, better[column.higher_is_better]]
     counts = {
         (metric.n, metric.n_clusters)
-        for row in found.rows
+        for row in board.rows
         if (metric := row.metrics.get(column)) is not None and metric.n
     }
     if len(counts) == 1:
@@ -66,7 +66,7 @@ def help_of(found: Board, column: Column) -> str:
     return " ".join(words)
 
 
-def cells(found: Board) -> tuple[pd.DataFrame, pd.DataFrame]:
+def cells(board: Board) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the numbers of a leaderboard, by which a browser sorts, and how they are written.
 
     Returns:
@@ -74,12 +74,12 @@ def cells(found: Board) -> tuple[pd.DataFrame, pd.DataFrame]:
         ones are NaN), and texts such as "71.0 ±1.6 ≈" ("" where missing).
     """
     numbers, texts = {}, {}
-    for column in found.columns:
-        metrics = [row.metrics.get(column) for row in found.rows]
+    for column in board.columns:
+        metrics = [row.metrics.get(column) for row in board.rows]
         numbers[column.title] = [_number(column, metric) for metric in metrics]
-        tied = [found.marks.get((n, column)) == "tied" for n in range(len(metrics))]
+        tied = [board.marks.get((n, column)) == "tied" for n in range(len(metrics))]
         texts[column.title] = [
-            cell(metric, signed=found.baseline is not None)
+            cell(metric, signed=board.baseline is not None)
             + (" ≈" if tie else " \u2007" if any(tied) else "")  # a blank as wide as a digit: numbers stay in line
             for metric, tie in zip(metrics, tied, strict=True)
         ]
@@ -101,7 +101,7 @@ def verdict(column: Column, metric: Metric | None) -> str:
     return ""
 
 
-def styled(found: Board) -> tuple[Styler, int]:
+def styled(board: Board) -> tuple[Styler, int]:
     """Return the table: what each run is, then its numbers, written and coloured.
 
     Best values are bold, reported ones grey; differences that differ from 0 have a colour.
@@ -109,19 +109,19 @@ def styled(found: Board) -> tuple[Styler, int]:
     Returns:
         The table, with two lines of headers, and how many columns stand before the numbers.
     """
-    records = [row.run.record for row in found.rows]
+    records = [row.run.record for row in board.rows]
     about: dict[str, Any] = {
-        "run": files.names(found),
+        "run": files.names(board),
         "source": [[record.source] for record in records],
         "date": pd.to_datetime([record.when for record in records], utc=True),
     }
     if any(record.judge for record in records):
         about["judge"] = [judge_of(record) for record in records]
-    numbers, texts = cells(found)
+    numbers, texts = cells(board)
     data = pd.concat([pd.DataFrame(about), numbers], axis=1)
-    above = headers(found.columns, points=found.baseline is not None)
+    above = headers(board.columns, points=board.baseline is not None)
     data.columns = pd.MultiIndex.from_tuples([*(("", name) for name in about), *above])
-    styles = [[_style(found, n, column) for column in found.columns] for n in range(len(found.rows))]
+    styles = [[_style(board, n, column) for column in board.columns] for n in range(len(board.rows))]
     whole = pd.DataFrame([[""] * len(about) + line for line in styles], data.index, data.columns)
     table = data.style.apply(lambda _: whole, axis=None)
     for place, column in enumerate(data.columns[len(about) :]):
@@ -143,10 +143,10 @@ def _always(text: str, _: float) -> str:
     return text
 
 
-def _style(found: Board, n: int, column: Column) -> str:
-    row = found.rows[n]
+def _style(board: Board, n: int, column: Column) -> str:
+    row = board.rows[n]
     if row.run.record.source == "reported":
         return f"color: {GREY}"
-    style = "font-weight: 700;" if found.marks.get((n, column)) == "best" else ""
-    told = verdict(column, row.metrics.get(column)) if found.baseline is not None else ""
-    return style + {"better": f"color: {BETTER}", "worse": f"color: {WORSE}", "": ""}[told]
+    style = "font-weight: 700;" if board.marks.get((n, column)) == "best" else ""
+    comparison = verdict(column, row.metrics.get(column)) if board.baseline is not None else ""
+    return style + {"better": f"color: {BETTER}", "worse": f"color: {WORSE}", "": ""}[comparison]

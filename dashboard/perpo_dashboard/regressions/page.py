@@ -62,16 +62,16 @@ def followed(runs: Sequence[Run]) -> dict[str, tuple[str, str, str]]:
     """Return what can be followed: task or group, benchmark and metric, by what it is called; averages and main ones
     first.
     """
-    found: dict[str, tuple[str, str, str]] = {}
+    choices: dict[str, tuple[str, str, str]] = {}
     for run in reversed(runs):
         parts = [(group.name, group.benchmark, group.metrics) for group in run.record.groups]
         parts += [(task.task, task.benchmark, task.metrics) for task in run.record.tasks]
         for name, benchmark, metrics in parts:
             for metric in metrics if benchmark in INFO else []:
-                said = metric.name if ":" in metric.name else title(benchmark, metric.name)
+                metric_title = metric.name if ":" in metric.name else title(benchmark, metric.name)
                 if metric.value is not None:
-                    found.setdefault(f"{name} · {said}", (name, benchmark, metric.name))
-    return dict(sorted(found.items(), key=lambda item: item[1][2] != INFO[item[1][1]].primary))
+                    choices.setdefault(f"{name} · {metric_title}", (name, benchmark, metric.name))
+    return dict(sorted(choices.items(), key=lambda item: item[1][2] != INFO[item[1][1]].primary))
 
 
 def show_trend(runs: Sequence[Run]) -> None:

@@ -67,8 +67,8 @@ def _walk(pair: Pair, order: NDArray[np.intp]) -> int | None:
     if asked != st.session_state.get("seen-key") or "open" not in st.session_state:
         st.session_state["open"] = asked  # a link, or the browser's back button
     wanted = str(st.session_state["open"]).strip().lower()
-    found = pair.find(wanted) if wanted else order[:1]
-    place = int(found[0]) if len(found) else None
+    matches = pair.find(wanted) if wanted else order[:1]
+    place = int(matches[0]) if len(matches) else None
     position = _position(order, place)
     if place is not None:
         st.session_state["open"] = str(pair.keys[place])[: max(_PREFIX, len(wanted))]
@@ -102,8 +102,8 @@ def _told(pair: Pair, mask: NDArray[np.bool_], order: NDArray[np.intp], place: i
         st.warning(f"No sample of these runs has a key that begins with {escape(key)}.")
     if not len(order):
         st.info("No sample is like this.")
-    if key and len(found := pair.find(key)) > 1:
-        st.warning(f"{len(found):,} samples have keys that begin so; this is the first.")
+    if key and len(matches := pair.find(key)) > 1:
+        st.warning(f"{len(matches):,} samples have keys that begin so; this is the first.")
 
 
 def _step(label: str, shortcut: str, pair: Pair, order: NDArray[np.intp], to: int, icon: str) -> None:
@@ -126,9 +126,9 @@ def _one(pair: Pair, place: int, a: Run, b: Run, more: list[Run], notes: dict[st
     for name, run in zip(cards.NAMES[2:], more, strict=False):
         try:
             other = stored.pair(a, run)
-            found = other.find(str(pair.keys[place]))
-            if len(found):
-                at = int(found[0])
+            matches = other.find(str(pair.keys[place]))
+            if len(matches):
+                at = int(matches[0])
                 answers.append(cards.answer(name, run, int(other.places[1, at]), int(other.right[1, at])))
             else:
                 st.caption(f"{name}, {escape(run.record.name)}, has no such sample.")
@@ -143,13 +143,13 @@ def _one(pair: Pair, place: int, a: Run, b: Run, more: list[Run], notes: dict[st
 def _known_notes() -> dict[str, Note]:
     folder = settings().results
     try:
-        found, damaged = _notes(stored.stamp(folder / FILE_NAME), folder)
+        notes, damaged = _notes(stored.stamp(folder / FILE_NAME), folder)
     except PerpoError as error:
         st.error(reason(error))
         return {}
     if damaged:
         st.warning(f"{damaged} lines of {FILE_NAME} hold no note.")
-    return found
+    return notes
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

@@ -118,15 +118,15 @@ def show_stored(answers: Sequence[Answer]) -> None:
     with st.expander("Everything that is stored of this sample", key="stored", on_change="rerun") as opened:
         if not opened.open:
             return
-        told = {each.name: stored.sample(each.run, each.place, tuple(SAMPLE_COLUMNS)) for each in answers}
-        scores = {name: row.pop("scores") or {} for name, row in told.items()}
+        rows = {each.name: stored.sample(each.run, each.place, tuple(SAMPLE_COLUMNS)) for each in answers}
+        scores = {name: row.pop("scores") or {} for name, row in rows.items()}
         names = [name for name in SAMPLE_COLUMNS if name != "scores"]
-        table = {name: [_readable(told[run][name]) for run in told] for name in names}
-        held = dict.fromkeys(name for found in scores.values() for name, value in found.items() if value is not None)
-        table |= {name: [_number(scores[run].get(name)) for run in told] for name in held}
-        frame = pd.DataFrame.from_dict(table, orient="index", columns=list(told), dtype="string")
+        table = {name: [_readable(rows[run][name]) for run in rows] for name in names}
+        held = dict.fromkeys(name for values in scores.values() for name, value in values.items() if value is not None)
+        table |= {name: [_number(scores[run].get(name)) for run in rows] for name in held}
+        frame = pd.DataFrame.from_dict(table, orient="index", columns=list(rows), dtype="string")
         st.dataframe(frame, height="content", row_height=36, alt="Columns of the sample for each run")
-        plain(told[answers[0].name]["prompt"], missing="no prompt is stored")
+        plain(rows[answers[0].name]["prompt"], missing="no prompt is stored")
 
 
 def _number(value: float | None) -> str | None:
@@ -171,22 +171,22 @@ def _score_line(each: Answer, benchmark: str) -> str:
     if info.answer == "yes_no":
         return f"read as {escape(str(_value(each.data['prediction'])))}" if each.data["prediction"] else ""
     titles = {name: info.title(name) for name in info.told_scores} | {info.right.measure: info.right.title}
-    found = [f"{titles[name]} {each.scores[name]:.3g}" for name in info.told_scores if name in each.scores]
-    return escape(" · ".join(found))
+    texts = [f"{titles[name]} {each.scores[name]:.3g}" for name in info.told_scores if name in each.scores]
+    return escape(" · ".join(texts))
 
 
-def _word_differences(each: Answer, truth: str, said: str) -> None:
-    found = word_diff.differences(truth, said)
-    if not found.count("truth") and not found.count("answer"):
-        st.caption("Word for word the truth." if not found.cut else "The first 10,000 words are the truth's.")
+def _word_differences(each: Answer, truth: str, response: str) -> None:
+    diff = word_diff.differences(truth, response)
+    if not diff.count("truth") and not diff.count("answer"):
+        st.caption("Word for word the truth." if not diff.cut else "The first 10,000 words are the truth's.")
     else:
-        cut = " Only the first 10,000 words are held against each other." if found.cut else ""
+        cut = " Only the first 10,000 words are held against each other." if diff.cut else ""
         st.caption(
-            f"{found.count('truth')} words of the truth are missing (struck out), "
-            f"{found.count('answer')} are not in the truth (underlined).{cut}"
+            f"{diff.count('truth')} words of the truth are missing (struck out), "
+            f"{diff.count('answer')} are not in the truth (underlined).{cut}"
         )
-    with st.container(height=_height(said)):
-        st.html(word_diff.as_html(found, TRUTH, each.colour))
+    with st.container(height=_height(response)):
+        st.html(word_diff.as_html(diff, TRUTH, each.colour))
 
 
 def _judge(each: Answer) -> None:
@@ -259,9 +259,9 @@ def _picture(about: dict[str, Any], answers: Sequence[Answer], benchmark: str) -
 
 
 def _boxes(about: dict[str, Any], answers: Sequence[Answer]) -> dict[str, Box]:
-    told = [("truth", about["target"], TRUTH), *((e.name, e.data["prediction"], e.colour) for e in answers)]
-    found = ((name, stored_box(text), colour) for name, text, colour in told)
-    return {name: Box(box, colour, name not in ("truth", "A"), name) for name, box, colour in found if box is not None}
+    texts = [("truth", about["target"], TRUTH), *((e.name, e.data["prediction"], e.colour) for e in answers)]
+    boxes = ((name, stored_box(text), colour) for name, text, colour in texts)
+    return {name: Box(box, colour, name not in ("truth", "A"), name) for name, box, colour in boxes if box is not None}
 
 
 def _value(text: str | None) -> Any:

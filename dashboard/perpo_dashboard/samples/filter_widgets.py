@@ -128,12 +128,12 @@ def _ranges(benchmarks: Collection[str]) -> list[tuple[float, float] | None]:
     titles = {INFO[name].right.title for name in benchmarks if name in INFO}
     title = titles.pop() if len(titles) == 1 else "score"
     low, high = span = span_of(benchmarks)
-    found = []
+    ranges = []
     for name, key in zip("AB", _range_keys(span), strict=True):
         label = f"{title[0].upper()}{title[1:]} of {name}"
         chosen = st.slider(label, low, high, span, 0.05 if high <= 1 else 1.0, key=key, **_BOUND)
-        found.append(None if chosen == span else chosen)
-    return found
+        ranges.append(None if chosen == span else chosen)
+    return ranges
 
 
 def _condition() -> Condition | None:

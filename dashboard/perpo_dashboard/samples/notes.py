@@ -29,13 +29,13 @@ def read_notes(folder: Path) -> tuple[dict[str, Note], int]:
         PerpoError: The file cannot be read.
     """
     rows, damaged = json_lines.read(folder / FILE_NAME)
-    found: dict[str, Note] = {}
+    notes: dict[str, Note] = {}
     for row in rows:
         if not _is_note(row):
             damaged += 1
             continue
-        found[row["sample_key"]] = Note(row["flagged"], row["note"])
-    return {key: note for key, note in found.items() if note.flagged or note.text}, damaged
+        notes[row["sample_key"]] = Note(row["flagged"], row["note"])
+    return {key: note for key, note in notes.items() if note.flagged or note.text}, damaged
 
 
 def write_note(folder: Path, key: str, note: Note, *, task: str, runs: Sequence[str]) -> None:

@@ -66,20 +66,20 @@ def _part(
     return Part(kind, text[words[first].start() : end], last - first)
 
 
-def as_html(found: Differences, truth: str, answer: str) -> str:
+def as_html(diff: Differences, truth: str, answer: str) -> str:
     """Return the differences as HTML in which every piece of text is escaped.
 
     Args:
-        found: What `differences` gave.
+        diff: What `differences` gave.
         truth: Colour of what is only in the truth, such as "#009e73"; it is struck out.
         answer: Colour of what is only in the answer; it is underlined.
     """
-    body = "".join(_marked(found, {"truth": truth, "answer": answer}))
+    body = "".join(_marked(diff, {"truth": truth, "answer": answer}))
     return f'<div dir="auto" style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.6">{body}</div>'
 
 
-def _marked(found: Differences, colours: dict[str, str]) -> Iterator[str]:
-    for part in found.parts:
+def _marked(diff: Differences, colours: dict[str, str]) -> Iterator[str]:
+    for part in diff.parts:
         text = part.text.rstrip()
         space = html.escape(part.text[len(text) :])
         if part.kind == "both":

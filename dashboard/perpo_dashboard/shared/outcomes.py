@@ -102,8 +102,8 @@ def pair(a: Scores, b: Scores, benchmarks: Mapping[str, str]) -> Pair:
 
 def _numbered(values: NDArray[np.str_]) -> tuple[list[str], NDArray[np.intp]]:
     """The different values in the order of their first sample, and each sample's place among them."""
-    found = pa.array(values, pa.string()).dictionary_encode()
-    return found.dictionary.to_pylist(), found.indices.to_numpy().astype(np.intp)
+    encoding = pa.array(values, pa.string()).dictionary_encode()
+    return encoding.dictionary.to_pylist(), encoding.indices.to_numpy().astype(np.intp)
 
 
 def _judged(
@@ -136,15 +136,15 @@ def scopes(record: RunRecord, present: list[str]) -> dict[str, tuple[str, ...]]:
         present: The tasks that there are samples of.
     """
     tasks = [result for result in record.tasks if result.task in present]
-    found: dict[str, tuple[str, ...]] = {"all": tuple(task.task for task in tasks)}
+    tasks_by_scope: dict[str, tuple[str, ...]] = {"all": tuple(task.task for task in tasks)}
     single = {task.task: (task.task,) for task in tasks}
     benchmarks = dict.fromkeys(task.benchmark for task in tasks)
     parts = {name: tuple(task.task for task in tasks if task.benchmark == name) for name in benchmarks}
     parts |= {group.name: tuple(t for t in group.tasks if t in present) for group in record.groups}
     for name, members in parts.items():
-        if 1 < len(members) < len(tasks) and name not in single and members not in found.values():
-            found[name] = members
-    return found | single
+        if 1 < len(members) < len(tasks) and name not in single and members not in tasks_by_scope.values():
+            tasks_by_scope[name] = members
+    return tasks_by_scope | single
 
 
 def default_pair(runs: Sequence[Run]) -> tuple[Run, Run]:

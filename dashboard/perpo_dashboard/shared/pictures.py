@@ -55,9 +55,9 @@ def find(image: Mapping[str, Any] | None) -> Path | None:
         return None
     path = str(image.get("path") or "")
     for folder in settings().roots:
-        found = _found(str(image["sha256"]), path, str(folder), stamp(folder / path))
-        if found is not None:
-            return found
+        file = _found(str(image["sha256"]), path, str(folder), stamp(folder / path))
+        if file is not None:
+            return file
     return None
 
 
@@ -101,11 +101,11 @@ def with_boxes(
         PerpoError: The picture cannot be read, or a run saw it in another size, as runs before pictures were turned
             upright: its boxes refer to another picture.
     """
-    seen, found = (image.get("width"), image.get("height")), size(file)
-    if None not in seen and seen != found:
+    seen, upright_size = (image.get("width"), image.get("height")), size(file)
+    if None not in seen and seen != upright_size:
         raise PerpoError(
-            f"the run saw {short_name(file.name)} as {seen[0]} x {seen[1]} pixels, upright it has {found[0]} x "
-            f"{found[1]}",
+            f"the run saw {short_name(file.name)} as {seen[0]} x {seen[1]} pixels, upright it has {upright_size[0]} x "
+            f"{upright_size[1]}",
             "evaluate again: pictures are now turned upright",
         )
     return _drawn(stamp(file), str(image["sha256"]), tuple(boxes), window, whole)

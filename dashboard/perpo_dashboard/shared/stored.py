@@ -73,8 +73,8 @@ def damaged(held: Sequence[Run]) -> list[str]:
     """Return why scores could not be read when somebody asked for them, of those runs whose samples are still as they
     were.
     """
-    told = [(run, _damaged().get(run.path)) for run in held]
-    return [found[1] for run, found in told if found and found[0] == stamp(run.path / SAMPLES_FILE)]
+    damages = [(run, _damaged().get(run.path)) for run in held]
+    return [damage[1] for run, damage in damages if damage and damage[0] == stamp(run.path / SAMPLES_FILE)]
 
 
 def column(run: Run, name: str) -> pa.Array:
@@ -118,9 +118,9 @@ def paired_column(a: Run, b: Run, of: int, name: str) -> pa.Array:
 
 def prepare() -> None:
     """Read what the pages of two runs show unasked, so that the first visitor waits for less."""
-    if found := measured():
+    if measured_runs := measured():
         with suppress(PerpoError):  # the page says it
-            pair(*outcomes.default_pair(found))
+            pair(*outcomes.default_pair(measured_runs))
 
 
 def difference(a: Run, b: Run, common: bool, threshold: float = THRESHOLD) -> Report:
@@ -145,12 +145,12 @@ def _listing(root: str) -> tuple[Stamp, ...]:
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _runs(listing: tuple[Stamp, ...]) -> tuple[list[Run], list[Unreadable]]:
-    found: list[Run] = []
+    readable: list[Run] = []
     broken: list[Unreadable] = []
     for each in listing:
-        one = _run(each)
-        (found if isinstance(one, Run) else broken).append(one)  # type: ignore[arg-type]
-    return oldest_first(found), broken
+        run_or_reason = _run(each)
+        (readable if isinstance(run_or_reason, Run) else broken).append(run_or_reason)  # type: ignore[arg-type]
+    return oldest_first(readable), broken
 
 
 @st.cache_resource(max_entries=5000, show_spinner=False)

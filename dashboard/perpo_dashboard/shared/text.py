@@ -49,11 +49,11 @@ def empty(message: str, command: str) -> None:
     st.stop()
 
 
-def tell_unreadable(found: Sequence[Unreadable]) -> None:
+def tell_unreadable(unreadable: Sequence[Unreadable]) -> None:
     """The records that cannot be read, with their reasons; nothing where all can."""
-    if not found:
+    if not unreadable:
         return
-    count = f"{len(found)} run{'s' if len(found) > 1 else ''} cannot be read"
+    count = f"{len(unreadable)} run{'s' if len(unreadable) > 1 else ''} cannot be read"
     with st.expander(count, icon=":material/warning:"):
-        for each in found:
+        for each in unreadable:
             st.text(f"{each.path}: {each.reason}")

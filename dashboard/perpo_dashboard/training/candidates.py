@@ -112,13 +112,13 @@ def best_of(lists: Preferences) -> BestOf:
     chances = _chances(size)
     best, worst = rewards @ chances.T, rewards[:, ::-1] @ chances.T
     images = lists.table["image_id"].combine_chunks().take(pa.array(held)).to_numpy(zero_copy_only=False).astype(str)
-    found = [clustered_mean(np.clip(column, 0.0, 1.0), images) for column in best.T]
-    low, high = (np.array([np.nan if e is None else e for e in ends], dtype=float) for ends in _ends(found))
+    estimates = [clustered_mean(np.clip(column, 0.0, 1.0), images) for column in best.T]
+    low, high = (np.array([np.nan if e is None else e for e in ends], dtype=float) for ends in _ends(estimates))
     return BestOf(best.mean(axis=0), low, high, worst.mean(axis=0), len(held))
 
 
-def _ends(found: Sequence[Any]) -> tuple[list[float | None], list[float | None]]:
-    return [each.ci_low for each in found], [each.ci_high for each in found]
+def _ends(estimates: Sequence[Any]) -> tuple[list[float | None], list[float | None]]:
+    return [each.ci_low for each in estimates], [each.ci_high for each in estimates]
 
 
 def _chances(size: int) -> NDArray:
@@ -167,10 +167,10 @@ def read_probe(file: Path) -> dict[int, list[dict[str, Any]]]:
         rows = pq.read_table(file, columns=[*_PROBED, *_LOGPS]).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise PerpoError(f"{file} cannot be read: {error}", "train again with --probe_lists") from error
-    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    rows_by_record: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        found[row["record"]].append(row)
-    return dict(found)
+        rows_by_record[row["record"]].append(row)
+    return dict(rows_by_record)
 
 
 def candidates(record: dict[str, Any] | None, probed: Sequence[dict[str, Any]]) -> list[Candidate]:
@@ -204,15 +204,17 @@ def _probed(row: dict[str, Any], reward: float | None, cut: bool | None, logp: f
     return Candidate(row["answer"], reward, cut, row["tokens"], reference, row["logp_before"], row["logp_after"])
 
 
-def _ranked(found: list[Candidate]) -> list[Candidate]:
-    return sorted(found, key=lambda each: -1.0 if each.reward is None else each.reward, reverse=True)
+def _ranked(candidate_list: list[Candidate]) -> list[Candidate]:
+    return sorted(candidate_list, key=lambda each: -1.0 if each.reward is None else each.reward, reverse=True)
 
 
-def pairs_in_order(found: Sequence[Candidate]) -> tuple[int, int]:
+def pairs_in_order(candidate_list: Sequence[Candidate]) -> tuple[int, int]:
     """Return how many pairs training moved the way their rewards ask for, and how many have different rewards.
 
     A pair is in order where the better answer's log-probability gained more than the worse one's.
     """
-    known = [(each.reward, each.change) for each in found if each.reward is not None and each.change is not None]
+    known = [
+        (each.reward, each.change) for each in candidate_list if each.reward is not None and each.change is not None
+    ]
     pairs = [(a, b) for place, a in enumerate(known) for b in known[place + 1 :] if a[0] != b[0]]
     return sum((a[0] - b[0]) * (a[1] - b[1]) > 0 for a, b in pairs), len(pairs)

@@ -29,10 +29,12 @@ def colours(names: Sequence[str], palette: Sequence[str]) -> alt.Color:
     return alt.Color("training:N", scale=scale, legend=None)
 
 
-def curves(found: Mapping[str, Curve], metric: Metric, over: str, weight: float, colour: alt.Color) -> Layers:
+def curves(
+    curves_by_training: Mapping[str, Curve], metric: Metric, over: str, weight: float, colour: alt.Color
+) -> Layers:
     """Return a metric of several trainings; where it is smoothed, its numbers lie faintly behind."""
-    parts, few = [], max(len(places) for places, _ in found.values()) <= _FEW
-    for name, (places, values) in found.items():
+    parts, few = [], max(len(places) for places, _ in curves_by_training.values()) <= _FEW
+    for name, (places, values) in curves_by_training.items():
         at, means, _ = thinned(places, values)
         parts.append(pd.DataFrame({"training": name, "x": at, "value": means, "smooth": smoothed(means, weight)}))
     base = alt.Chart(pd.concat(parts)).encode(
@@ -56,10 +58,10 @@ def curves(found: Mapping[str, Curve], metric: Metric, over: str, weight: float,
     return alt.layer(*layers).properties(height=_HEIGHT)
 
 
-def rewards(found: Mapping[str, tuple[NDArray, NDArray]], reward: str, colour: alt.Color) -> alt.Chart:
+def rewards(histograms: Mapping[str, tuple[NDArray, NDArray]], reward: str, colour: alt.Color) -> alt.Chart:
     """Return how the rewards of data sets spread: shares of the candidates, as steps over the edges of the bins."""
     parts = []
-    for name, (edges, shares) in found.items():
+    for name, (edges, shares) in histograms.items():
         ends = [f"{low:.2f} to {high:.2f}" for low, high in pairwise(edges)]
         parts.append(
             pd.DataFrame(
@@ -83,10 +85,10 @@ def rewards(found: Mapping[str, tuple[NDArray, NDArray]], reward: str, colour: a
     )
 
 
-def best_of(found: Mapping[str, BestOf], reward: str, colour: alt.Color) -> Layers:
+def best_of(best_by_training: Mapping[str, BestOf], reward: str, colour: alt.Color) -> Layers:
     """Expected reward of the best and the worst of n candidates."""
     parts = []
-    for name, each in found.items():
+    for name, each in best_by_training.items():
         n = np.arange(1, len(each.best) + 1)
         parts.append(
             pd.DataFrame(
@@ -116,12 +118,12 @@ def best_of(found: Mapping[str, BestOf], reward: str, colour: alt.Color) -> Laye
     ).properties(height=_HEIGHT + 40)
 
 
-def log_probabilities(found: Sequence[Candidate]) -> Layers:
+def log_probabilities(ranking: Sequence[Candidate]) -> Layers:
     """Return what training did to each candidate's log-probability: from a ring to a dot, the best candidate on top."""
     rows: list[dict[str, Any]] = [
         {"rank": place, "reward": each.reward, "before": each.before, "after": each.after, "answer": each.answer[:120]}
         | {"training": "more likely" if each.change is not None and each.change > 0 else "less likely"}
-        for place, each in enumerate(found, start=1)
+        for place, each in enumerate(ranking, start=1)
         if each.before is not None
     ]
     base = alt.Chart(pd.DataFrame(rows)).encode(

@@ -31,7 +31,7 @@ _MANY = 24
 
 def data(chosen: Trainings) -> None:
     """How the rewards of the preference data spread, and what choosing the best of n of them would give."""
-    found: dict[str, Preferences] = {}
+    preferences: dict[str, Preferences] = {}
     sharing: dict[str, list[str]] = {}
     st.subheader("Preference data", anchor=False)
     for name, each in chosen.items():
@@ -43,27 +43,27 @@ def data(chosen: Trainings) -> None:
         if mine is not None:  # several may have learnt from the same data, which are shown once
             names = sharing.setdefault(each.record["data"]["sha256"], [])
             names.append(name)
-            found.setdefault(names[0], mine)
-    if not found:
+            preferences.setdefault(names[0], mine)
+    if not preferences:
         st.info("None of these learnt from rewarded candidates, or their files are not here.", icon=":material/info:")
         return
     colour = charts.colours(list(chosen), RUNS)
     users = {names[0]: ", ".join(names) for names in sharing.values()}
-    for reward in dict.fromkeys(each.reward_name for each in found.values()):
-        alike = {name: each for name, each in found.items() if each.reward_name == reward}
+    for reward in dict.fromkeys(each.reward_name for each in preferences.values()):
+        alike = {name: each for name, each in preferences.items() if each.reward_name == reward}
         best = {name: stored.best_of(*_file(chosen[name])) for name in alike}
         _charts(alike, best, reward, colour)
         _numbers(alike, best, users)
 
 
-def _charts(found: dict[str, Preferences], best: dict[str, BestOf], reward: str, colour: Any) -> None:
-    spread = {name: candidates.histogram(each.rewards) for name, each in found.items()}
+def _charts(preferences: dict[str, Preferences], best: dict[str, BestOf], reward: str, colour: Any) -> None:
+    spread = {name: candidates.histogram(each.rewards) for name, each in preferences.items()}
     columns = st.columns(2)
     with columns[0]:
         st.markdown("**Rewards of the candidates**")
         st.altair_chart(
             charts.rewards(spread, reward, colour),
-            alt=f"Share of the candidates by reward of {', '.join(found)}",
+            alt=f"Share of the candidates by reward of {', '.join(preferences)}",
         )
     with columns[1]:
         st.markdown(
@@ -73,11 +73,11 @@ def _charts(found: dict[str, Preferences], best: dict[str, BestOf], reward: str,
         )
         st.altair_chart(
             charts.best_of(best, reward, colour),
-            alt=f"Expected best and worst reward of n of {', '.join(found)}",
+            alt=f"Expected best and worst reward of n of {', '.join(preferences)}",
         )
 
 
-def _numbers(found: dict[str, Preferences], best: dict[str, BestOf], users: dict[str, str]) -> None:
+def _numbers(preferences: dict[str, Preferences], best: dict[str, BestOf], users: dict[str, str]) -> None:
     rows = [
         {
             "data of": users[name],
@@ -91,7 +91,7 @@ def _numbers(found: dict[str, Preferences], best: dict[str, BestOf], users: dict
             "n": len(best[name].best),
             "lists with n": best[name].records,
         }
-        for name, each in found.items()
+        for name, each in preferences.items()
     ]
     shares = ("reward 0", "lists without spread")
     st.dataframe(
@@ -153,8 +153,8 @@ def one_list(chosen: Trainings) -> None:
     if number is None:
         return
     record = known.record(number) if known else None
-    found = candidates.candidates(record, probed.get(number, []))
-    _look(each, record or probed[number][0], record, found)
+    ranking = candidates.candidates(record, probed.get(number, []))
+    _look(each, record or probed[number][0], record, ranking)
     measured = ", ".join(map(str, sorted(probed)[:12])) + (", ..." if len(probed) > 12 else "")
     if number not in probed:
         st.caption(f"Log-probabilities were measured for the lists {measured or 'none'} (--probe_lists).")
@@ -194,26 +194,26 @@ def _number(numbers: list[int]) -> int | None:
     return int(number)
 
 
-def _look(each: Training, row: dict[str, Any], record: dict[str, Any] | None, found: list[Candidate]) -> None:
+def _look(each: Training, row: dict[str, Any], record: dict[str, Any] | None, ranking: list[Candidate]) -> None:
     plain(row["question"])
     left, right = st.columns([2, 3])
     with left:
-        _picture(each, row, record, found)
+        _picture(each, row, record, ranking)
     with right:
-        if any(candidate.before is not None for candidate in found):
+        if any(candidate.before is not None for candidate in ranking):
             st.markdown("**What training did to each candidate**")
-            st.altair_chart(charts.log_probabilities(found), alt="Log-probabilities before and after training")
-            order, pairs = candidates.pairs_in_order(found)
+            st.altair_chart(charts.log_probabilities(ranking), alt="Log-probabilities before and after training")
+            order, pairs = candidates.pairs_in_order(ranking)
             if pairs:
                 st.caption(
                     f"In {order} of {pairs} pairs with different rewards the better answer gained more than the other."
                 )
         else:
             st.caption("No log-probabilities were measured for this list.")
-    _table(found)
+    _table(ranking)
 
 
-def _table(found: list[Candidate]) -> None:
+def _table(ranking: list[Candidate]) -> None:
     rows = [
         {
             "rank": place,
@@ -226,7 +226,7 @@ def _table(found: list[Candidate]) -> None:
             "change": each.change,
             "cut": each.truncated,
         }
-        for place, each in enumerate(found, start=1)
+        for place, each in enumerate(ranking, start=1)
     ]
     numbers = {
         "reference": "Log-probability by the reference, in nats, summed over the tokens.",
@@ -248,7 +248,7 @@ def _table(found: list[Candidate]) -> None:
     )
 
 
-def _picture(each: Training, row: dict[str, Any], record: dict[str, Any] | None, found: list[Candidate]) -> None:
+def _picture(each: Training, row: dict[str, Any], record: dict[str, Any] | None, ranking: list[Candidate]) -> None:
     root = each.argument("image_root") or str(Path(each.argument("data")).parent)
     file = trainings.inside(trainings.moved(str(Path(root, row["image_path"])), each), settings().roots)
     if file is None:
@@ -261,7 +261,7 @@ def _picture(each: Training, row: dict[str, Any], record: dict[str, Any] | None,
     try:
         size = pictures.size(file)
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-        boxes, legend = _boxes(each, record, found, size)
+        boxes, legend = _boxes(each, record, ranking, size)
         st.image(
             pictures.with_boxes(file, {"sha256": sha256}, boxes), alt="The picture that is asked about", caption=legend
         )
@@ -270,7 +270,7 @@ def _picture(each: Training, row: dict[str, Any], record: dict[str, Any] | None,
 
 
 def _boxes(
-    each: Training, record: dict[str, Any] | None, found: list[Candidate], size: tuple[int, int]
+    each: Training, record: dict[str, Any] | None, ranking: list[Candidate], size: tuple[int, int]
 ) -> tuple[list[Box], str | None]:
     """Boxes where the answers are some and it is known how they are written; and what their colours mean."""
     how = None if record is None else record_format(record, trainings.box_format(each.folder))
@@ -279,8 +279,8 @@ def _boxes(
     shown = st.pills(
         "Boxes", _SHOWN, selection_mode="multi", default=list(_SHOWN[:3]), key="boxes", bind="query-params"
     )
-    texts = [("others", answer.answer, _GREY, True) for answer in reversed(found[1:-1])]
-    texts += [("worst", found[-1].answer, CANDIDATE, True), ("best", found[0].answer, BASELINE, False)]
+    texts = [("others", answer.answer, _GREY, True) for answer in reversed(ranking[1:-1])]
+    texts += [("worst", ranking[-1].answer, CANDIDATE, True), ("best", ranking[0].answer, BASELINE, False)]
     texts.append(("truth", record["answer"], TRUTH, False))
     boxes = [
         box for kind, text, colour, dashed in texts if kind in shown for box in _box(text, how, size, colour, dashed)

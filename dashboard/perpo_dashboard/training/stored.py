@@ -59,8 +59,8 @@ def probe(file: Path) -> dict[int, list[dict[str, Any]]]:
 
 @st.cache_resource(ttl=LOOK_EVERY_S, max_entries=4, show_spinner=False)
 def _training_files(root: str) -> tuple[str, ...]:
-    found = sorted(Path(root).rglob(TRAINING_FILE))
-    return tuple(str(file) for file in found if not any(p.startswith(".") for p in file.relative_to(root).parts))
+    files = sorted(Path(root).rglob(TRAINING_FILE))
+    return tuple(str(file) for file in files if not any(p.startswith(".") for p in file.relative_to(root).parts))
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

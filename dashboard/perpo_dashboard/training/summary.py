@@ -39,15 +39,15 @@ def choose(folders: dict[str, Path]) -> Trainings:
         what="trainings",
         shown=short.__getitem__,
     )
-    found: Trainings = {}
+    chosen: Trainings = {}
     for name in names:
         try:
-            found[short[name]] = stored.training(folders[name])
+            chosen[short[name]] = stored.training(folders[name])
         except PerpoError as error:
             st.warning(reason(error))
     if not names:
         st.info("Choose a training.", icon=":material/info:")
-    return found
+    return chosen
 
 
 def summary(chosen: Trainings) -> None:
@@ -121,24 +121,24 @@ def curves(chosen: Trainings) -> None:
             "Smoothing", 0.0, 0.95, 0.0, 0.05, key="smooth", bind="query-params", width=300,
             help="Weight of an exponential moving average. The numbers themselves stay behind it, faintly.",
         )  # fmt: skip
-    found = {
+    curves_by_metric = {
         metric: {name: curve for name, each in chosen.items() if len((curve := each.curve(metric, over or "step"))[0])}
         for metric in METRICS
     }
-    if not any(found.values()):
+    if not any(curves_by_metric.values()):
         st.info("Nothing is logged yet: the first entry comes after --logging_steps.", icon=":material/info:")
         return
     colour = charts.colours(list(chosen), RUNS)
     with st.grid(3, min_column_width=260):
         for name in METRICS:
-            if found[name]:
+            if curves_by_metric[name]:
                 # a schedule has no noise
-                _curve(found[name], name, over or "step", 0.0 if name == "learning_rate" else weight, colour)
+                _curve(curves_by_metric[name], name, over or "step", 0.0 if name == "learning_rate" else weight, colour)
 
 
-def _curve(found: dict[str, charts.Curve], name: str, over: str, weight: float, colour: Any) -> None:
+def _curve(curves_by_training: dict[str, charts.Curve], name: str, over: str, weight: float, colour: Any) -> None:
     metric = METRICS[name]
     with st.container(gap="xxsmall"):
         st.markdown(f"**{metric.title}**", help=metric.help)
-        chart = charts.curves(found, metric, over, weight, colour)
-        st.altair_chart(chart, alt=f"{metric.title} of {', '.join(found)}")
+        chart = charts.curves(curves_by_training, metric, over, weight, colour)
+        st.altair_chart(chart, alt=f"{metric.title} of {', '.join(curves_by_training)}")

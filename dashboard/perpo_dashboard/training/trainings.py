@@ -66,16 +66,16 @@ class Training:
     @cached_property
     def curves(self) -> dict[str, dict[str, tuple[NDArray, NDArray]]]:
         """By metric, over "step" and "epoch": (n,) places and (n,) values, NaN where a number was not finite."""
-        found: dict[str, dict[str, tuple[NDArray, NDArray]]] = {}
+        curves_by_metric: dict[str, dict[str, tuple[NDArray, NDArray]]] = {}
         for name in METRICS:
             entries = [entry for entry in self.log if name in entry]
             values = np.array([_number(entry[name]) for entry in entries], dtype=float)
-            found[name] = {}
+            curves_by_metric[name] = {}
             for over in ("step", "epoch"):
                 places = np.array([_number(entry.get(over)) for entry in entries], dtype=float)
                 known = np.isfinite(places)
-                found[name][over] = places[known], values[known]
-        return found
+                curves_by_metric[name][over] = places[known], values[known]
+        return curves_by_metric
 
     def curve(self, name: str, over: str) -> tuple[NDArray, NDArray]:
         """Return one of `curves`."""
@@ -115,8 +115,8 @@ def read_training(folder: Path) -> Training:
 
 def names_of(folders: Iterable[Path], root: Path) -> dict[str, Path]:
     """Trainings by their folder's path below `root`; what belongs to another one (best/, checkpoints) is left out."""
-    found = set(folders)
-    whole = [f for f in found if not (f.parent in found and f.name.startswith(_PARTS))]
+    all_folders = set(folders)
+    whole = [f for f in all_folders if not (f.parent in all_folders and f.name.startswith(_PARTS))]
     return {folder.relative_to(root).as_posix(): folder for folder in sorted(whole)}
 
 
@@ -140,12 +140,12 @@ def smoothed(values: NDArray, weight: float) -> NDArray:
         values: (n,) numbers; NaN stays NaN and is passed over.
         weight: In [0, 1); 0 leaves all as it is.
     """
-    found, mean, power = np.full(len(values), np.nan), 0.0, 1.0
+    averages, mean, power = np.full(len(values), np.nan), 0.0, 1.0
     for place, value in enumerate(values):
         if np.isfinite(value):
             mean, power = weight * mean + (1 - weight) * value, power * weight
-            found[place] = mean / (1 - power)
-    return found
+            averages[place] = mean / (1 - power)
+    return averages
 
 
 def thinned(places: NDArray, values: NDArray, most: int = 1000) -> tuple[NDArray, NDArray, int]:

@@ -87,14 +87,14 @@ def _left_out(ballots: Ballots, study: Study) -> str:
     return text
 
 
-def _headline(names: dict[Outcome, str], found: Tally, voters: int, questions: int) -> None:
+def _headline(names: dict[Outcome, str], overall: Tally, voters: int, questions: int) -> None:
     with st.grid(4, min_column_width=150, border=True):
-        for outcome, each in found.shares.items():
+        for outcome, each in overall.shares.items():
             title = f"{names[outcome]} wins" if outcome in ("first", "second") else names[outcome].capitalize()
             st.metric(escape(title), _percent(each.value), _interval(each), delta_color="off", delta_arrow="off")
-    preferred = found.preferred
+    preferred = overall.preferred
     st.caption(
-        f"{found.shares['tie'].n} of {questions} questions are answered, by {_plural(voters, 'voter')}. "
+        f"{overall.shares['tie'].n} of {questions} questions are answered, by {_plural(voters, 'voter')}. "
         f"Where one was better, it was {escape(names['second'])} in {_percent(preferred.value) or 'none'} "
         f"{_interval(preferred)} of {preferred.n} questions. Intervals are Wilson's, 95%. A question counts once, with "
         "what most of its voters say; where they are split, as a tie."
@@ -106,8 +106,8 @@ def _bars(names: dict[Outcome, str], tallies: dict[str, Tally]) -> None:
     rows = [
         {"line": f"{place}/{scope}", "scope": scope, "outcome": names[outcome], "share": each.value}
         | {"low": each.low, "high": each.high, "count": each.count, "n": each.n}
-        for scope, found in tallies.items()
-        for place, (outcome, each) in enumerate(found.shares.items())
+        for scope, scope_tally in tallies.items()
+        for place, (outcome, each) in enumerate(scope_tally.shares.items())
     ]
     lines = [f"{place}/{scope}" for scope in tallies for place in range(len(names) + 1)]  # the last one is a gap
     base = alt.Chart(pd.DataFrame(rows)).encode(
@@ -156,12 +156,14 @@ def _bars(names: dict[Outcome, str], tallies: dict[str, Tally]) -> None:
 
 def _table(names: dict[Outcome, str], tallies: dict[str, Tally]) -> None:
     rows = []
-    for scope, found in tallies.items():
-        row: dict[str, object] = {"questions of": scope, "answered": found.shares["tie"].n}
-        for outcome, each in found.shares.items():
+    for scope, scope_tally in tallies.items():
+        row: dict[str, object] = {"questions of": scope, "answered": scope_tally.shares["tie"].n}
+        for outcome, each in scope_tally.shares.items():
             row[names[outcome]] = f"{each.count} ({_percent(each.value)} {_interval(each)})" if each.n else None
         row["preference"] = (
-            f"{_percent(found.preferred.value)} {_interval(found.preferred)}" if found.preferred.n else None
+            f"{_percent(scope_tally.preferred.value)} {_interval(scope_tally.preferred)}"
+            if scope_tally.preferred.n
+            else None
         )
         rows.append(row)
     st.dataframe(
@@ -252,5 +254,5 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.0f}%"
 
 
-def _interval(found: Share) -> str:
-    return "" if found.low is None or found.high is None else f"[{100 * found.low:.0f}, {100 * found.high:.0f}]"
+def _interval(share: Share) -> str:
+    return "" if share.low is None or share.high is None else f"[{100 * share.low:.0f}, {100 * share.high:.0f}]"

@@ -133,8 +133,11 @@ class Ballots:
 
     def outcomes(self, study: Study) -> dict[str, dict[Question, Outcome]]:
         """Per voter, by name, what won each question."""
-        found = self.votes.get(study.id, {})
-        return {voter: {q: outcome(study, vote) for q, vote in found[voter].items()} for voter in sorted(found)}
+        votes_by_voter = self.votes.get(study.id, {})
+        return {
+            voter: {q: outcome(study, vote) for q, vote in votes_by_voter[voter].items()}
+            for voter in sorted(votes_by_voter)
+        }
 
 
 def read(path: Path) -> Ballots:

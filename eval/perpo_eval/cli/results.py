@@ -93,7 +93,7 @@ def export_main(argv: list[str]) -> None:
     from perpo.results.leaderboard import files
 
     runs = _chosen(args)
-    found = leaderboard.boards(runs)
+    boards = leaderboard.boards(runs)
     if args.card is not None:
         from perpo.results.model_index import update_card
 
@@ -101,15 +101,15 @@ def export_main(argv: list[str]) -> None:
         print(f"{args.card}: {count} results of {runs[-1].record.run_id}", file=sys.stderr)
         return
     if args.format == "text":
-        for board in found:
+        for board in boards:
             files.text(board).show()
-    elif args.format in ("csv", "json") and len(found) > 1:
+    elif args.format in ("csv", "json") and len(boards) > 1:
         raise PerpoError(
-            f"these runs make {len(found)} tables: {', '.join(board.title for board in found)}",
+            f"these runs make {len(boards)} tables: {', '.join(board.title for board in boards)}",
             "choose the runs of one with --suite or --model",
         )
     else:
-        print("\n".join(files.render(board, args.format) for board in found), end="")
+        print("\n".join(files.render(board, args.format) for board in boards), end="")
 
 
 def _chosen(args: Choice) -> list[Run]:
@@ -119,8 +119,8 @@ def _chosen(args: Choice) -> list[Run]:
     since = _day(args.since)
     runs = []
     for root in args.results:
-        found, unreadable = find_runs(root)
-        runs += found
+        readable, unreadable = find_runs(root)
+        runs += readable
         for each in unreadable:
             print(f"note: {each.path} is left out: {each.reason}", file=sys.stderr)
     return oldest_first(run for run in runs if _is_meant(run, args, since))

@@ -166,10 +166,10 @@ def _place(named: str) -> tuple[Path | None, str | None]:
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        found = try_to_load_from_cache(named, "config.json")
+        cached_file = try_to_load_from_cache(named, "config.json")
     except ValueError:  # no name that the hub could have
         return None, None
-    return (Path(found).parent, Path(found).parent.name) if isinstance(found, str) else (None, None)
+    return (Path(cached_file).parent, Path(cached_file).parent.name) if isinstance(cached_file, str) else (None, None)
 
 
 def _content(value: str) -> str | None:

@@ -73,13 +73,13 @@ class ResponseJournal:
         """Return every answer and failure so far, of all processes and all earlier runs, by its key; an answer counts
         more.
         """
-        found: dict[str, Response] = {}
+        responses: dict[str, Response] = {}
         for file in self._files():
             for key, row in finished_rows(file, self._key).items():
                 response = Response(**{name: value for name, value in row.items() if name != "id"})
-                if response.error is None or key not in found:
-                    found[key] = response
-        return found
+                if response.error is None or key not in responses:
+                    responses[key] = response
+        return responses
 
     def append(self, answers: Mapping[str, Response]) -> None:
         """Keep answers; when it returns they are on the disk."""
@@ -114,7 +114,7 @@ def read_responses(path: Path) -> dict[str, Response]:
     Raises:
         PerpoError: A row without the two, two answers to one sample, or a question that is none.
     """
-    found: dict[str, Response] = {}
+    responses: dict[str, Response] = {}
     for number, row in enumerate(read_rows(path), start=1):
         key, text = (row.get(name) if isinstance(row, Mapping) else None for name in ("sample_key", "response"))
         if not isinstance(key, str) or not isinstance(text, str):
@@ -122,12 +122,12 @@ def read_responses(path: Path) -> dict[str, Response]:
                 f"{path}, row {number}: expected sample_key and response, two texts; found {row!r:.80}",
                 "perpo-eval --questions FILE writes the questions with their sample_key",
             )
-        if key in found:
+        if key in responses:
             raise PerpoError(f"{path}, row {number}: a second response to sample {key[:12]}...", "keep one of them")
         question = row.get("question")
         if question is not None and (not isinstance(question, str) or not question.strip()):
             raise PerpoError(
                 f"{path}, row {number}: expected what was asked as question, found {question!r:.40}", "leave it out"
             )
-        found[key] = Response(text, question=question)
-    return found
+        responses[key] = Response(text, question=question)
+    return responses

@@ -94,8 +94,8 @@ def answer_all(
     world.wait()
     if world.rank > 0:
         return None
-    found = journal.answers()
-    answers = {(str(r.task_name), int(r.doc_id)): found[keys[id(r)]] for r in requests}
+    responses = journal.answers()
+    answers = {(str(r.task_name), int(r.doc_id)): responses[keys[id(r)]] for r in requests}
     _warn_of_failures(engine, answers)
     return answers, set(first)
 

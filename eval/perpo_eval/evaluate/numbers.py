@@ -39,12 +39,12 @@ def _judging_status(
     tables: Sequence[pa.Table], specs: Sequence[TaskSpec]
 ) -> Literal["complete", "partial", "awaiting judge"]:
     missing = [_score(table, "missing") for table, spec in zip(tables, specs, strict=True) if spec.benchmark in JUDGED]
-    found = np.concatenate([*missing, []])
-    if not len(found):
+    missing_scores = np.concatenate([*missing, []])
+    if not len(missing_scores):
         return "complete"
-    if np.isnan(found).any():
+    if np.isnan(missing_scores).any():
         return "awaiting judge"
-    return "partial" if found.mean() > verdicts.MOST_MISSING else "complete"
+    return "partial" if missing_scores.mean() > verdicts.MOST_MISSING else "complete"
 
 
 def task_result(data_of: Mapping[str, Any], samples: pa.Table) -> TaskResult:
@@ -75,12 +75,12 @@ def groups(results: Sequence[TaskResult], tables: Sequence[pa.Table]) -> list[Gr
     members: dict[str, list[int]] = {}
     for place, result in enumerate(results):
         members.setdefault(spec_of(result.task).group, []).append(place)
-    found = []
+    group_results = []
     for name, mine in members.items():
         benchmark, tasks = results[mine[0]].benchmark, [results[place].task for place in mine]
         frame = results[mine[0]].box_frame
-        found.append(GroupResult(name, benchmark, tasks, metrics(benchmark, [tables[k] for k in mine], frame)))
-    return found
+        group_results.append(GroupResult(name, benchmark, tasks, metrics(benchmark, [tables[k] for k in mine], frame)))
+    return group_results
 
 
 def metrics(benchmark: str, tables: Sequence[pa.Table], box_frame: str | None = None) -> list[Metric]:
@@ -92,7 +92,7 @@ def metrics(benchmark: str, tables: Sequence[pa.Table], box_frame: str | None = 
     columns = {name: np.concatenate([_score(table, name) for table in tables]) for name in names}
     clusters = np.concatenate([table["cluster_id"].to_numpy() for table in tables]).astype(str)
     tasks = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
-    found = [
+    all_metrics = [
         Metric(
             name=metric.name,
             **asdict(metric.estimate(columns, clusters, tasks)),
@@ -103,8 +103,8 @@ def metrics(benchmark: str, tables: Sequence[pa.Table], box_frame: str | None = 
     ]
     if benchmark in JUDGED:
         judgements = [text for table in tables for text in table["judge"].to_pylist()]
-        found += readings(benchmark, judgements, clusters.tolist())
-    return found
+        all_metrics += readings(benchmark, judgements, clusters.tolist())
+    return all_metrics
 
 
 def _score(table: pa.Table, name: str) -> np.ndarray:

@@ -177,12 +177,12 @@ def _ask_and_score(args: EvalArguments, specs: Sequence[TaskSpec]) -> Path | Non
         done = answer_all(engine, data, templates, settings, rows.limit, journal, world)
         if done is None:
             return None
-        found, keys = done
-        least = [response.batch_limit for response in found.values() if response.batch_limit is not None]
+        answers, keys = done
+        least = [response.batch_limit for response in answers.values() if response.batch_limit is not None]
         if least and min(least) < engine.model.batch_size:  # memory had no room for more
             run = replace(run, generation={**run.generation, "smallest_batch_limit": min(least)})
-        path = run.store(data, templates, lambda task: lambda number, key: found[task, number])
-        if not any(response.error for response in found.values()):
+        path = run.store(data, templates, lambda task: lambda number, key: answers[task, number])
+        if not any(response.error for response in answers.values()):
             journal.forget(keys)  # else the same command asks again for those that failed
     return path
 
@@ -200,8 +200,8 @@ def _check_shapes(family: Family | None, data: Sequence[TaskData], limit: int | 
         for task in data
         for doc in task.first(limit)
     }
-    found = [(name, family.refuses((width, height))) for _, name, width, height in sorted(shown)]
-    if bad := [f"{short_name(name)}: {problem}" for name, problem in found if problem is not None]:
+    problems = [(name, family.refuses((width, height))) for _, name, width, height in sorted(shown)]
+    if bad := [f"{short_name(name)}: {problem}" for name, problem in problems if problem is not None]:
         raise PerpoError(f"{len(bad)} of {len(shown)} images can't be used:\n  {listing(bad)}", "leave their rows out")
 
 

@@ -110,10 +110,10 @@ def judge(
     """
     places = [place for place, spec in enumerate(specs) if spec.benchmark in JUDGED]
     rows, record = by.judge([(specs[place].benchmark, tables[place].to_pylist()) for place in places])
-    found = list(tables)
+    scored_tables = list(tables)
     for place, scored in zip(places, rows, strict=True):
-        found[place] = _table(scored, score_names(BENCHMARKS[specs[place].benchmark], None))
-    return found, record
+        scored_tables[place] = _table(scored, score_names(BENCHMARKS[specs[place].benchmark], None))
+    return scored_tables, record
 
 
 def score_names(benchmark: Benchmark, family: Family | None) -> list[str]:

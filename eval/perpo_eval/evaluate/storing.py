@@ -180,11 +180,11 @@ def misread(tables: Sequence[pa.Table], specs: Sequence[TaskSpec], family: Famil
         for row in table.select(["prompt", "response", "target", "image"]).to_pylist()
         if row["response"] is not None
     ]
-    found = other_reading(answers, family.box_format) if family is not None and answers else None
-    if found is None:
+    warning = other_reading(answers, family.box_format) if family is not None and answers else None
+    if warning is None:
         return None
-    print(f"warning: {found}", file=sys.stderr)
-    return [found]
+    print(f"warning: {warning}", file=sys.stderr)
+    return [warning]
 
 
 def _prompt(task: TaskData, template: str, questions: Sequence[str] | None) -> str | None:

@@ -42,7 +42,7 @@ def token_limits(max_new_tokens: int | str | None, specs: Sequence[TaskSpec], *,
 
 def _given(value: int | str | None) -> dict[str, int]:
     """The limits by task or benchmark; that of all others by the empty name."""
-    found: dict[str, int] = {}
+    limits: dict[str, int] = {}
     for part in [] if value is None else str(value).split(","):
         name, _, number = part.rpartition("=")
         if not number.strip().removeprefix("-").isdecimal():
@@ -50,8 +50,8 @@ def _given(value: int | str | None) -> dict[str, int]:
                 f"--max_new_tokens is {value}; expected at least 1, or limits of tasks or benchmarks",
                 "such as 2048, or pope=1024,refcoco_val=512, or 64,pope=1024",
             )
-        if name.strip() in found:
+        if name.strip() in limits:
             raise PerpoError(f"--max_new_tokens gives two limits to {name.strip() or 'all'}", "give one")
         COUNT.check(int(number), "--max_new_tokens")
-        found[name.strip()] = int(number)
-    return found
+        limits[name.strip()] = int(number)
+    return limits

@@ -150,16 +150,16 @@ class ExperimentRun:
         if isinstance(source, SampledData):
             source, asks = self.recipe.data[source.questions], True
         if isinstance(source, TinyQuestions):
-            least, found = "images", source.images
+            least, count = "images", source.images
         else:
             assert isinstance(source, DataFile)  # nothing is sampled for what is itself sampled
             records: Sequence[Question] = self._questions(source) if asks else read_preferences(source.file)
             check_images(records, source.image_root, refused_pictures(self.recipe.model))
-            least, found = "questions", len(records)
-        if found < needed:
+            least, count = "questions", len(records)
+        if count < needed:
             raise PerpoError(
                 f"recipe {self.recipe.name}: {name} needs {needed} {least} at least, and '{experiment.data}' has "
-                f"{found}",
+                f"{count}",
                 "give it more data, or fewer rounds",
             )
 

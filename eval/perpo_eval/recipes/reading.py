@@ -187,10 +187,10 @@ def _experiment(part: Any, where: str) -> Experiment:
 
 
 def _evaluate(values: Mapping[str, Any], where: str, folder: Path) -> dict[str, Any]:
-    found = _stage(values, "evaluate", where)
-    if isinstance(found.get("data"), str) and found["data"] not in ("tiny", "hub"):
-        found["data"] = str(folder / found["data"])
-    return found
+    arguments = _stage(values, "evaluate", where)
+    if isinstance(arguments.get("data"), str) and arguments["data"] not in ("tiny", "hub"):
+        arguments["data"] = str(folder / arguments["data"])
+    return arguments
 
 
 def _source(part: Any, where: str, folder: Path) -> DataFile | TinyQuestions | SampledData:
@@ -228,11 +228,11 @@ def _whole(value: Any, allowed: Range, where: str) -> int:
 
 def _stage(values: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
     """The arguments of one stage, without those that the run sets itself."""
-    found = dict(_mapping(values.get(name) or {}, f"{where}: {name}"))
-    for key in found:
+    arguments = dict(_mapping(values.get(name) or {}, f"{where}: {name}"))
+    for key in arguments:
         if key in _RESERVED[name]:
             raise PerpoError(f"{where}: {name}: {key} is set by the run itself", "leave it out")
-    return found
+    return arguments
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
@@ -244,10 +244,10 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
 
 
 def _fields(value: Any, where: str, required: set[str], optional: set[str]) -> dict[str, Any]:
-    found = dict(_mapping(value, where))
-    for key in found:
+    fields = dict(_mapping(value, where))
+    for key in fields:
         if key not in required | optional:
             raise PerpoError(f"{where}: there is no field '{key}'", did_you_mean(str(key), required | optional))
-    for key in sorted(required - set(found)):
+    for key in sorted(required - set(fields)):
         raise PerpoError(f"{where}: {key} is missing", "see the recipes that are shipped")
-    return found
+    return fields
