@@ -106,14 +106,14 @@ def _unwrapped(text: str) -> str:
 def _within(text: str, marks: re.Pattern[str]) -> str:
     """What stands in the last complete pair of marks; else behind the last opening or before a lone closing one."""
     opened: int | None = None
-    found: tuple[int, int] | None = None
+    span: tuple[int, int] | None = None
     for mark in marks.finditer(text):
         if not mark["close"]:
             opened = mark.end()
-        elif opened is not None or found is None:
-            found, opened = (opened or 0, mark.start()), None
-    if found is not None:
-        return text[slice(*found)].strip()
+        elif opened is not None or span is None:
+            span, opened = (opened or 0, mark.start()), None
+    if span is not None:
+        return text[slice(*span)].strip()
     return text if opened is None else text[opened:].strip()
 
 

@@ -205,8 +205,8 @@ class BenchmarkInfo:
 
     def title(self, metric: str) -> str:
         """Return what a metric is called; its name where it is none of the benchmark's."""
-        found = self.by_name.get(metric)
-        return metric if found is None else found.title
+        definition = self.by_name.get(metric)
+        return metric if definition is None else definition.title
 
     def meaning(self, metric: str) -> str:
         """Return what a metric says, as half a sentence; its name where nobody wrote that down."""

@@ -68,22 +68,26 @@ def other_reading(answers: Sequence[Answered], boxes: BoxFormat) -> str | None:
     looked_at = answers[::step]
     if len(looked_at) < _FEWEST:
         return None
-    found = [parse_box(each.text, boxes, each.image_size) for each in looked_at]
-    outside = sum(_is_outside(box, each, boxes) for box, each in zip(found, looked_at, strict=True) if box is not None)
-    readable = sum(box is not None for box in found)
-    hits = int((_overlaps(np.array([_NOTHING if box is None else box for box in found]), looked_at) >= _HIT).sum())
-    said = []
+    first_boxes = [parse_box(each.text, boxes, each.image_size) for each in looked_at]
+    outside = sum(
+        _is_outside(box, each, boxes) for box, each in zip(first_boxes, looked_at, strict=True) if box is not None
+    )
+    readable = sum(box is not None for box in first_boxes)
+    hits = int(
+        (_overlaps(np.array([_NOTHING if box is None else box for box in first_boxes]), looked_at) >= _HIT).sum()
+    )
+    sentences = []
     if readable >= _FEWEST and outside > _OUTSIDE * readable:
-        said.append(f"{outside} of {readable} boxes lie outside of the declared scale {boxes.scale}")
+        sentences.append(f"{outside} of {readable} boxes lie outside of the declared scale {boxes.scale}")
     better = _better(looked_at, boxes, hits) if hits < len(looked_at) / 2 else None
     if better is not None:
         form, theirs = better
         flags = " ".join(f"--box_{part} {getattr(form, part)}" for part in _changed(form, boxes))
-        said.append(
+        sentences.append(
             f"{theirs} of {len(looked_at)} answers would have an IoU of {_HIT} or more if they were read with {flags}, "
             f"and {hits} have it as declared"
         )
-    return "; ".join([*said, "nothing was read in another way than declared"]) if said else None
+    return "; ".join([*sentences, "nothing was read in another way than declared"]) if sentences else None
 
 
 _NOTHING = np.full(4, np.nan)
@@ -117,8 +121,8 @@ def _better(answers: Sequence[Answered], boxes: BoxFormat, hits: int) -> tuple[B
 def _numbers(answers: Sequence[Answered], *, bins: bool) -> NDArray[np.float64]:
     """(n, 4) the numbers of each answer's first box as they are written; not a number where there is none."""
     form, whole = (BoxFormat("bins"), 1024.0) if bins else (BoxFormat("percent"), 100.0)
-    found = [parse_box(each.text, form) for each in answers]
-    return np.array([_NOTHING if box is None else box * whole for box in found])
+    first_boxes = [parse_box(each.text, form) for each in answers]
+    return np.array([_NOTHING if box is None else box * whole for box in first_boxes])
 
 
 def _read(numbers: NDArray, form: BoxFormat, places: Mapping[ImageSize, list[int]]) -> NDArray[np.float64]:

@@ -170,12 +170,12 @@ def _corners(value: Mapping[str, Any]) -> Numbers | None:
 
 def _by_name(text: str) -> list[Numbers]:
     """Boxes whose four numbers are named one after the other ("x1: 100, y1: ...")."""
-    found = [
+    named_numbers = [
         (match[1].lower().replace("_", ""), float(match[2]), match[3] is not None) for match in _NAMED.finditer(text)
     ]
     boxes, place = [], 0
-    while place + 4 <= len(found):
-        four = found[place : place + 4]
+    while place + 4 <= len(named_numbers):
+        four = named_numbers[place : place + 4]
         order = " ".join(name for name, *_ in four)
         numbers = {name: number for name, number, _ in four}
         signed = {name for name, _, sign in four if sign}
@@ -212,24 +212,24 @@ def _value(text: str, start: int, end: int) -> str:
 
 def _in_brackets(text: str) -> list[Numbers]:
     """Boxes of numbers that stand together, and of corners that are linked."""
-    found: list[Numbers] = []
+    boxes: list[Numbers] = []
     corners: list[re.Match[str]] = []
     for run in _RUN.finditer(text):
         opened = _opened(text, run).endswith(("[", "("))
         if opened and run.end() == len(text):
-            return found  # a list that was cut, perhaps within its last number
+            return boxes  # a list that was cut, perhaps within its last number
         numbers = [float(number) for number in _EACH.findall(run[0])]
         if len(numbers) == 2:
             if corners and not _are_linked(text, corners[-1], run):
-                found += _of_corners(text, corners)
+                boxes += _of_corners(text, corners)
                 corners = []
             corners.append(run)
             continue
-        found += _of_corners(text, corners)
+        boxes += _of_corners(text, corners)
         corners = []
         if len(numbers) == 4 or not opened:
-            found += [Numbers(four, percent="%" in run[0]) for four in _fours(numbers)]
-    return found + _of_corners(text, corners)
+            boxes += [Numbers(four, percent="%" in run[0]) for four in _fours(numbers)]
+    return boxes + _of_corners(text, corners)
 
 
 def _opened(text: str, run: re.Match[str]) -> str:

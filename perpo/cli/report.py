@@ -112,17 +112,17 @@ def _write(args: ReportArguments, report: Report) -> None:
 
 
 def _thresholds(words: list[str]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    thresholds: dict[str, float] = {}
     for word in words:
         name, _, number = word.rpartition("=")
         try:
             points = float(number)
         except ValueError:
             points = float("nan")
-        if not 0 < points <= 100 or name in found:
+        if not 0 < points <= 100 or name in thresholds:
             raise PerpoError(f"--threshold {word} is not points between 0 and 100", "such as 0.5 or grounding=1.0")
-        found[name] = points
-    return found
+        thresholds[name] = points
+    return thresholds
 
 
 def _waivers(path: Path | None) -> list[Waiver]:
@@ -138,7 +138,7 @@ def _waivers(path: Path | None) -> list[Waiver]:
         raise PerpoError(f"{path} can't be read: {' '.join(str(error).split())}", _WAIVER_HINT) from error
     if not isinstance(content, list):
         raise PerpoError(f"{path} holds no list of waivers", _WAIVER_HINT)
-    found = []
+    waivers = []
     for number, item in enumerate(content, 1):
         whole = isinstance(item, dict) and set(item) == {"task", "reason", "expires", "max_loss"}
         whole = whole and type(item["expires"]) is date and all(str(value).strip() for value in item.values())
@@ -147,8 +147,8 @@ def _waivers(path: Path | None) -> list[Waiver]:
                 f"{path}, waiver {number}: expected task, reason, expires (a date) and max_loss (points, above 0)",
                 _WAIVER_HINT,
             )
-        found.append(Waiver(str(item["task"]), str(item["reason"]), item["expires"], float(item["max_loss"])))
-    return found
+        waivers.append(Waiver(str(item["task"]), str(item["reason"]), item["expires"], float(item["max_loss"])))
+    return waivers
 
 
 _WAIVER_HINT = "such as - {task: refcoco_val, reason: known loss of the new frame, expires: 2027-01-31, max_loss: 1.0}"

@@ -67,10 +67,10 @@ def disk_errors(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        found = disk_error(error, path)
-        if found is None:
+        not_written = disk_error(error, path)
+        if not_written is None:
             raise
-        raise found from error
+        raise not_written from error
 
 
 def _remedy(error: BaseException) -> str | None:

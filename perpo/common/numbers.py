@@ -88,13 +88,13 @@ ShareBelowOne = Annotated[float, Range(0, 1, open_above=True)]
 
 def ranges_of(cls: Any) -> Mapping[str, Range]:
     """Return the ranges of a dataclass's fields, by name, of those whose type says one."""
-    found: dict[str, Range] = {}
+    ranges: dict[str, Range] = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
         for kind in (hint, *get_args(hint)):  # `X | None` holds X
-            for said in getattr(kind, "__metadata__", ()):
-                if isinstance(said, Range):
-                    found[name] = said
-    return found
+            for annotation in getattr(kind, "__metadata__", ()):
+                if isinstance(annotation, Range):
+                    ranges[name] = annotation
+    return ranges
 
 
 def check_numbers(arguments: Any, prefix: str = "--") -> None:

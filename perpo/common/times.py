@@ -11,8 +11,8 @@ def in_utc(text: str) -> datetime:
     Raises:
         ValueError: It is no time, or one that has no date in UTC.
     """
-    found = datetime.fromisoformat(text)
+    time = datetime.fromisoformat(text)
     try:
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except OverflowError as error:
         raise ValueError(f"{text} is no date in UTC") from error

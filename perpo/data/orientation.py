@@ -38,10 +38,10 @@ def orientation_of(image: Image.Image) -> int:
     if image.format == "PNG" and _says_more_behind(image):
         image.load()
     try:
-        found = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # PNG's own decodes the pixels
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # PNG's own decodes the pixels
     except Exception:  # damaged EXIF raises many kinds
         return 1
-    return found if isinstance(found, int) and found in TURNS else 1
+    return orientation if isinstance(orientation, int) and orientation in TURNS else 1
 
 
 def without_orientation(data: bytes, form: str) -> bytes | None:

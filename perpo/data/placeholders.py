@@ -44,8 +44,8 @@ def is_media_mark(token: str) -> bool:
 
 def media_mark(text: str) -> str | None:
     """Return the first mark of a picture, a video or a sound in a text, or None."""
-    found = _MARK.search(text)
-    return found and found[0]
+    match = _MARK.search(text)
+    return match and match[0]
 
 
 def without_image(question: str) -> str:
@@ -57,14 +57,14 @@ def without_image(question: str) -> str:
     Raises:
         PerpoError: It holds several marks, a part of one, or one of a video or a sound.
     """
-    found = list(_IMAGE.finditer(question))
-    if len(found) > 1:
-        marks = ", ".join(match[0] for match in found[:3])
+    matches = list(_IMAGE.finditer(question))
+    if len(matches) > 1:
+        marks = ", ".join(match[0] for match in matches[:3])
         raise PerpoError(
-            f"a question stands for {len(found)} pictures ({marks}): {question!r:.80}",
+            f"a question stands for {len(matches)} pictures ({marks}): {question!r:.80}",
             "a question is about one picture: leave the record out, or put the pictures into one",
         )
-    text = _joined(question[: found[0].start()], question[found[0].end() :]) if found else question
+    text = _joined(question[: matches[0].start()], question[matches[0].end() :]) if matches else question
     rest = media_mark(text)
     if rest is not None:
         raise PerpoError(
@@ -80,9 +80,9 @@ def check_no_mark(answer: str) -> None:
     Raises:
         PerpoError: It does.
     """
-    found = media_mark(answer)
-    if found is not None:
-        raise PerpoError(f"an answer holds {found}, which stands for a picture or video: {answer!r:.80}", "remove it")
+    mark = media_mark(answer)
+    if mark is not None:
+        raise PerpoError(f"an answer holds {mark}, which stands for a picture or video: {answer!r:.80}", "remove it")
 
 
 def _joined(before: str, behind: str) -> str:

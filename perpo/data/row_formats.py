@@ -50,13 +50,13 @@ def plain_row(row: Row) -> Row:
         PerpoError: What it holds is several questions, a system's turn, a video, several pictures, a comparison that
             is not understood, or contradicts itself.
     """
-    found = {name: value for name, value in row.items() if value is not None}
-    exchange = _exchange_of(found)
-    _fill(found, "question", exchange.question)
-    if not set(_OUTPUTS) <= set(found):  # else the conversation's answer only holds the place of theirs
-        _fill(found, "answer", exchange.answer)
-    _add_pair(found)
-    return with_picture(found, exchange.pictures)
+    fields = {name: value for name, value in row.items() if value is not None}
+    exchange = _exchange_of(fields)
+    _fill(fields, "question", exchange.question)
+    if not set(_OUTPUTS) <= set(fields):  # else the conversation's answer only holds the place of theirs
+        _fill(fields, "answer", exchange.answer)
+    _add_pair(fields)
+    return with_picture(fields, exchange.pictures)
 
 
 def with_picture(row: Row, pictures: Sequence[Any] = ()) -> Row:

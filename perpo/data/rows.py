@@ -30,8 +30,8 @@ def read_rows(path: str | Path) -> Iterator[Row]:
     """
     path = Path(path)
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise PerpoError(f"expected a data file at {path}, found {found}", "check the path")
+        problem = "a folder" if path.is_dir() else "no such file"
+        raise PerpoError(f"expected a data file at {path}, found {problem}", "check the path")
     if path.suffix == ".parquet":
         return _parquet_rows(open_parquet(path), path)
     return text_rows(path)

@@ -142,12 +142,12 @@ def _no_json(path: Path, text: str, place: int, said: str, first_line: int = 1) 
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise PerpoError(f"it has `{twice:.40}` twice", "keep one of them")
-    return found
+    return fields
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
@@ -195,6 +195,6 @@ def _table_rows(text: str, path: Path) -> Iterator[dict[str, str | None]]:
 
 
 def _behind_blanks(text: str, place: int) -> int:
-    found = _BLANK.match(text, place)
-    assert found is not None  # it matches nothing, too
-    return found.end()
+    blanks = _BLANK.match(text, place)
+    assert blanks is not None  # it matches nothing, too
+    return blanks.end()

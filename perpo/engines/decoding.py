@@ -58,10 +58,10 @@ class _Drawn:
 
     def candidates(self, ends: set[int]) -> list[list[Candidate]]:
         """Cut each branch's tokens to its length; a branch without an end token was truncated."""
-        found = zip(self.tokens.tolist(), self.lengths.tolist(), self.logps.tolist(), strict=True)
+        rows = zip(self.tokens.tolist(), self.lengths.tolist(), self.logps.tolist(), strict=True)
         return [
             [Candidate(ids[:size], logp, ids[size - 1] not in ends) for ids, size, logp in zip(*of_row, strict=True)]
-            for of_row in found
+            for of_row in rows
         ]
 
 

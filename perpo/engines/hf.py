@@ -89,10 +89,10 @@ class HfEngine:
             ]
         sampled = self._sampled(queries, prompts, decoding)
         if decoding.logps:
-            return [self._with_logps(prompt, found) for prompt, found in zip(prompts, sampled, strict=True)]
+            return [self._with_logps(prompt, candidates) for prompt, candidates in zip(prompts, sampled, strict=True)]
         return [
-            [self._without_logp(prompt, candidate.token_ids) for candidate in found]
-            for prompt, found in zip(prompts, sampled, strict=True)
+            [self._without_logp(prompt, candidate.token_ids) for candidate in candidates]
+            for prompt, candidates in zip(prompts, sampled, strict=True)
         ]
 
     def _greedy(self, queries: Sequence[Query], prompts: Sequence[str], decoding: Decoding) -> list[list[int]]:

@@ -36,7 +36,7 @@ def control_tokens(tokenizer: Any, prompt: str, end_ids: Collection[int]) -> dic
     added: Mapping[int, Any] = tokenizer.added_tokens_decoder
     written = set(tokenizer(prompt, add_special_tokens=False).input_ids)
     roles = {getattr(tokenizer, f"{role}_token") for role in _ROLES}
-    found = {}
+    steering_tokens = {}
     for number, token in added.items():
         text = token.content
         steers = (
@@ -47,10 +47,10 @@ def control_tokens(tokenizer: Any, prompt: str, end_ids: Collection[int]) -> dic
             or is_media_mark(text)
         )
         if steers and not _THOUGHTS.fullmatch(text):
-            found[number] = text
+            steering_tokens[number] = text
     # A role may be played by a token of the ordinary vocabulary.
     named = {getattr(tokenizer, f"{role}_token_id"): getattr(tokenizer, f"{role}_token") for role in _ROLES}
-    return found | {number: text for number, text in named.items() if number is not None}
+    return steering_tokens | {number: text for number, text in named.items() if number is not None}
 
 
 def decoded(tokenizer: Any, ids: Sequence[int], marks: Collection[int]) -> str:

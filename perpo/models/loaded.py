@@ -96,10 +96,10 @@ class LoadedModel:
         Raises:
             PerpoError: It does.
         """
-        found = self._control_pattern.search(text)
-        if found is not None:
+        match = self._control_pattern.search(text)
+        if match is not None:
             raise PerpoError(
-                f"{what} holds {found[0]}, which steers {self.name} and is no text: {text!r:.80}",
+                f"{what} holds {match[0]}, which steers {self.name} and is no text: {text!r:.80}",
                 "take it out: what begins and ends a turn, and the picture, are put in where the model wants them",
             )
 

@@ -103,12 +103,12 @@ def chosen_dtype(dtype: DType | None, device: str | None) -> DType:
     if dtype is not None:
         return dtype
     try:
-        found = default_dtype(_device(None) if device is None else torch.device(device))
+        default = default_dtype(_device(None) if device is None else torch.device(device))
     except RuntimeError:  # a name that no device has: `load_model` says so
         return "float32"
-    if found != "float32":
-        print(f"note: computing in {found}, the default on a GPU", file=sys.stderr)
-    return found
+    if default != "float32":
+        print(f"note: computing in {default}, the default on a GPU", file=sys.stderr)
+    return default
 
 
 def _device(name: str | None) -> torch.device:

@@ -102,9 +102,9 @@ def _head_gives_logps(model: Any, before: Tensor, answer_ids: Tensor) -> Iterato
 
     def logps(hidden: Tensor) -> Tensor:
         chunks = zip(hidden[row, before[row, place]].split(_CHUNK), answer_ids[row, place].split(_CHUNK), strict=True)
-        found = [checkpoint(chunk_logps, *chunk, use_reentrant=False) for chunk in chunks]
-        result = found[0].new_zeros(before.shape)
-        return result.index_put((row, place), torch.cat(found))
+        logps_by_chunk = [checkpoint(chunk_logps, *chunk, use_reentrant=False) for chunk in chunks]
+        result = logps_by_chunk[0].new_zeros(before.shape)
+        return result.index_put((row, place), torch.cat(logps_by_chunk))
 
     head.forward = logps
     try:

@@ -63,11 +63,11 @@ def check_unlisted(model: Any, family: Family, encode: Callable[[], Sequence[Map
     words = [token for token in prefixes[0] if token != model.config.image_token_id]
     candidates = [[words[:3], words[-1:], words[1:6]]] * len(each)
     try:
-        found, expected = _both_ways(model, prefixes, candidates, images)
+        shared_logps, expected = _both_ways(model, prefixes, candidates, images)
     except Exception as error:  # whatever a model raises that is built in another way
         raise PerpoError(f"{unlike}it cannot read a shared prefix: {type(error).__name__}: {error}", _HINT) from error
     absolute, relative = (1e-3, 1e-3) if model.dtype == torch.float32 else (0.1, 0.02)
-    if not torch.allclose(found, expected, atol=absolute, rtol=relative):
+    if not torch.allclose(shared_logps, expected, atol=absolute, rtol=relative):
         raise PerpoError(f"{unlike}its answers behind a shared prefix are not those of its own forward", _HINT)
 
 
@@ -83,11 +83,11 @@ def _both_ways(
     images = [{name: value.to(device) for name, value in image.items()} for image in images]
     packed: Any = pack(prefixes, candidates, 0)
     packed = {name: value.to(device) for name, value in packed.items()}
-    found = candidate_logps(model, packed, images, candidates=len(candidates[0]))
-    expected = torch.zeros_like(found)
+    shared_logps = candidate_logps(model, packed, images, candidates=len(candidates[0]))
+    expected = torch.zeros_like(shared_logps)
     for row, (prefix, image) in enumerate(zip(prefixes, images, strict=True)):
         for place, answer in enumerate(candidates[row]):
             ids = torch.tensor([[*prefix, *answer]], device=device)
             logits = model(input_ids=ids, **image).logits[0, len(prefix) - 1 : -1].float()
             expected[row, place] = logits.log_softmax(-1)[range(len(answer)), answer].sum()
-    return found, expected
+    return shared_logps, expected

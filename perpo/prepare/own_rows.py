@@ -138,9 +138,9 @@ def _asked(row: Row, args: JsonlArguments, where: str) -> tuple[str, str]:
     with placed(where):
         question, expression = (without_image(row.get(name) or "").strip() for name in names)
     if bool(question) == bool(expression):
-        found = "both" if question else "neither"
+        number = "both" if question else "neither"
         raise PerpoError(
-            f"{where} has {found} of a question (`{names[0]}`, asked as it is) and an expression (`{names[1]}`, which "
+            f"{where} has {number} of a question (`{names[0]}`, asked as it is) and an expression (`{names[1]}`, which "
             "the model family's prompt asks for)",
             "give one of them",
         )
@@ -228,10 +228,10 @@ def read_box(text: str, scale: Scale, order: Order, size: ImageSize) -> list[flo
         ValueError: It is not one box, is smaller than a pixel both ways, is empty, or lies outside of the image by
             more than 1% of a side.
     """
-    found = parse_boxes(text, scale=scale, order=order, image_size=size)
-    if len(found) != 1:
-        raise ValueError(f"holds {len(found)} boxes instead of one" if found else "holds no box")
-    x, y, right, bottom = map(float, found[0])
+    boxes = parse_boxes(text, scale=scale, order=order, image_size=size)
+    if len(boxes) != 1:
+        raise ValueError(f"holds {len(boxes)} boxes instead of one" if boxes else "holds no box")
+    x, y, right, bottom = map(float, boxes[0])
     width, height = right - x, bottom - y
     if width <= 0 or height <= 0:
         raise ValueError("is an empty or inverted box")

@@ -61,7 +61,7 @@ def find_lists(paths: Sequence[Path]) -> dict[str, Path]:
         PerpoError: There are none, a name is not one of POPE's, or one comes twice.
     """
     names = {f"coco_pope_{split}.json": split for split in POPE_SPLITS}
-    found: dict[str, Path] = {}
+    lists: dict[str, Path] = {}
     for path in paths:
         if not path.exists():
             raise PerpoError(f"expected POPE's lists at {path}, found nothing there", "check --questions")
@@ -71,11 +71,11 @@ def find_lists(paths: Sequence[Path]) -> dict[str, Path]:
         for file in files:
             if file.name not in names:
                 raise PerpoError(f"{file} is none of POPE's lists by its name", did_you_mean(file.name, names))
-            if found.setdefault(names[file.name], file) != file:
-                raise PerpoError(f"{file.name} is given twice: {found[names[file.name]]} and {file}", "give it once")
-    if not found:
+            if lists.setdefault(names[file.name], file) != file:
+                raise PerpoError(f"{file.name} is given twice: {lists[names[file.name]]} and {file}", "give it once")
+    if not lists:
         raise PerpoError("--questions is empty", "give POPE's lists, or their folder")
-    return found
+    return lists
 
 
 def read_list(path: Path) -> list[Row]:
@@ -115,9 +115,9 @@ def pope_verdict(split: str, rows: Sequence[Row], allow_other: bool) -> str:
         PerpoError: They are other ones, and that is not accepted.
     """
     known = POPE_ROWS[split]
-    found = {"questions": len(rows), "images": len({row["image"] for row in rows})}
+    counts = {"questions": len(rows), "images": len({row["image"] for row in rows})}
     length = len(rows) if len(rows) in known else known[0]
-    verdict = compare(f"POPE {split}", found, {"questions": length, "images": POPE_IMAGES}, allow_other)
+    verdict = compare(f"POPE {split}", counts, {"questions": length, "images": POPE_IMAGES}, allow_other)
     if length != known[0]:
         say(f"POPE {split} is the older list of {length} questions, not today's {known[0]}: scores differ between them")
         verdict += f" (the older list of {length})"

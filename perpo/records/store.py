@@ -188,8 +188,8 @@ def resolve_run(text: str, root: Path) -> Run:
     if path.name == RUN_FILE or (path / RUN_FILE).is_file():
         return read_run(path)
     runs = find_runs(root)[0] if root.is_dir() else []
-    if found := [run for run in runs if text in (run.record.run_id, run.record.name)]:
-        return found[-1]
+    if matching_runs := [run for run in runs if text in (run.record.run_id, run.record.name)]:
+        return matching_runs[-1]
     if not path.is_dir():
         known = sorted({run.record.name for run in runs})
         raise _something_else(path) or PerpoError(
@@ -236,11 +236,11 @@ def _base_of(adapter: Path) -> str:
     """The model that an adapter was trained on, as far as it says."""
     for name, keys in ((TRAINING_FILE, ("model", "name")), ("adapter_config.json", ("base_model_name_or_path",))):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            found = json.loads((adapter / name).read_bytes())
+            entry = json.loads((adapter / name).read_bytes())
             for key in keys:
-                found = found[key]
-            if isinstance(found, str) and found:
-                return found
+                entry = entry[key]
+            if isinstance(entry, str) and entry:
+                return entry
     return "MODEL"
 
 

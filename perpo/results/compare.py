@@ -22,25 +22,25 @@ def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = Fals
         baseline: The run that it is held against.
         common: Whether only what both have is compared, so that tasks and samples of one alone do not matter.
     """
-    found = []
+    differences = []
     theirs = {result.task: result for result in baseline.tasks}
     ours = {result.task: result for result in candidate.tasks}
     if not common:
         if candidate.suite["name"] != baseline.suite["name"]:
-            found.append(f"suite {candidate.suite['name']} against {baseline.suite['name']}")
+            differences.append(f"suite {candidate.suite['name']} against {baseline.suite['name']}")
         if only := sorted(set(ours) ^ set(theirs)):
-            found.append(f"only one of them has the tasks {', '.join(only)}")
+            differences.append(f"only one of them has the tasks {', '.join(only)}")
     for field in ("temperature", "top_p"):
-        found += _differ(field, candidate.generation.get(field), baseline.generation.get(field))
-    found += _other_judges(candidate.judge, baseline.judge)
+        differences += _differ(field, candidate.generation.get(field), baseline.generation.get(field))
+    differences += _other_judges(candidate.judge, baseline.judge)
     for name in sorted(set(ours) & set(theirs)):
         if ours[name].box_frame != theirs[name].box_frame:
-            found.append(f"{name}: box_frame {ours[name].box_frame} against {theirs[name].box_frame}")
+            differences.append(f"{name}: box_frame {ours[name].box_frame} against {theirs[name].box_frame}")
     fields = ["prompt", "max_new_tokens", *([] if common else ["data_sha256", "n_scored"])]
     for name in sorted(set(ours) & set(theirs)):
         for field in fields:
-            found += _differ(f"{name}: {field}", getattr(ours[name], field), getattr(theirs[name], field))
-    return found
+            differences += _differ(f"{name}: {field}", getattr(ours[name], field), getattr(theirs[name], field))
+    return differences
 
 
 def other_versions(candidate: RunRecord, baseline: RunRecord) -> list[str]:
@@ -79,9 +79,9 @@ def check_comparable(candidate: Run, baseline: Run, *, common: bool = False) -> 
         PerpoError: The runs differ in suite, tasks, data, frame, judge or number of samples; all
             differences are listed. With `common`, only what would make equal samples mean different things counts.
     """
-    if found := mismatches(candidate.record, baseline.record, common=common):
+    if differences := mismatches(candidate.record, baseline.record, common=common):
         raise PerpoError(
-            f"{candidate.record.name} and {baseline.record.name} cannot be compared: {'; '.join(found)}",
+            f"{candidate.record.name} and {baseline.record.name} cannot be compared: {'; '.join(differences)}",
             "evaluate both with the same suite, data, tasks, limit, prompt_style, max_new_tokens and judge",
         )
 
@@ -159,6 +159,8 @@ def paired_difference(candidate: Scores, baseline: Scores, score: str) -> Estima
         baseline: As there.
         score: A key of `values`, such as "acc@0.5".
     """
-    found = metric_difference(candidate, baseline, Definition(score, score))
-    low, high = found.interval or (None, None)
-    return Estimate(found.value, found.stderr, low, high, found.n, found.n_clusters, found.method)
+    difference = metric_difference(candidate, baseline, Definition(score, score))
+    low, high = difference.interval or (None, None)
+    return Estimate(
+        difference.value, difference.stderr, low, high, difference.n, difference.n_clusters, difference.method
+    )

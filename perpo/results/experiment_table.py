@@ -139,10 +139,10 @@ def _percent(value: float | None) -> str:
 
 
 def _metric(metrics: list[Metric], name: str) -> Metric:
-    found = metric_of(metrics, name)
-    if found is None:
+    metric = metric_of(metrics, name)
+    if metric is None:
         raise PerpoError(f"a run has no {name}", "a leaderboard needs runs of the grounding suite")
-    return found
+    return metric
 
 
 def _group_metric(record: RunRecord, name: str) -> Metric:

@@ -112,13 +112,13 @@ def _judged_notes(record: RunRecord, group: GroupResult) -> list[str]:
 
 def _by_category(record: RunRecord, group: GroupResult) -> Text:
     """A judged benchmark's metrics by the kind of question, kinds as rows."""
-    found = {metric.name: metric for metric in group.metrics}
+    metric_by_name = {metric.name: metric for metric in group.metrics}
     known = INFO[group.benchmark].by_name
     parted = [name for name in known if ":" in name]
     names = list(dict.fromkeys(name.partition(":")[0] for name in parted))
     rows = []
     for kind in dict.fromkeys(name.partition(":")[2] for name in parted):
-        metrics = [found[f"{name}:{kind}"] for name in names]
+        metrics = [metric_by_name[f"{name}:{kind}"] for name in names]
         rows.append([kind, str(metrics[0].n), str(metrics[0].n_clusters), *map(cell, metrics)])
     header = ["questions", "n", "images", *(with_unit(known[name].title, known[name].unit) for name in names)]
     title = f"{record.name} on {group.name} by kind of question (%{_judge(record, group)})"
@@ -126,8 +126,8 @@ def _by_category(record: RunRecord, group: GroupResult) -> Text:
 
 
 def _frames_differ(metrics: list[Metric]) -> bool:
-    found = {m.value for m in metrics if m.name in [f"acc@0.5:{frame}" for frame in ("original", "padded", "cropped")]}
-    return len(found) > 1
+    values = {m.value for m in metrics if m.name in [f"acc@0.5:{frame}" for frame in ("original", "padded", "cropped")]}
+    return len(values) > 1
 
 
 def _notes(group: GroupResult) -> list[str]:

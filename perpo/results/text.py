@@ -139,15 +139,15 @@ def judge_note(records: Sequence[RunRecord], names: Sequence[str] | None = None)
         records: The runs.
         names: What the table calls the judge of each; by default its id.
     """
-    found = []
+    sentences = []
     for number, judge in enumerate(record.judge for record in records):
         if judge is None:
             continue
         changes, others = "; ".join(judge.get("deviations", [])), set(judge.get("served_as", [])) - {judge["id"]}
         served = f" (served as {', '.join(sorted(others))})" if others else ""
-        told = f" Not as published: {changes}. Compare only scores of the same judge." if changes else ""
-        found.append(f"Judge: {names[number] if names else judge['id']}{served}.{told}")
-    return list(dict.fromkeys(found))
+        departure = f" Not as published: {changes}. Compare only scores of the same judge." if changes else ""
+        sentences.append(f"Judge: {names[number] if names else judge['id']}{served}.{departure}")
+    return list(dict.fromkeys(sentences))
 
 
 def is_tiny(record: RunRecord) -> bool:

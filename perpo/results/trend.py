@@ -41,8 +41,8 @@ def history(runs: Sequence[Run], task: str | None = None, metric: str | None = N
     task = task or runs[-1].record.groups[0].name
     lines = []
     for run in runs:
-        found = _metric(run.record, task, metric)
-        if found is not None and found.value is not None:
+        measurement = _metric(run.record, task, metric)
+        if measurement is not None and measurement.value is not None:
             record = run.record
             line = {
                 "when": pd.Timestamp(record.when),
@@ -50,7 +50,12 @@ def history(runs: Sequence[Run], task: str | None = None, metric: str | None = N
                 "run_id": record.run_id,
             }
             data = _data(record, task)
-            numbers = {"value": found.value, "low": found.ci_low, "high": found.ci_high, "unit": found.unit}
+            numbers = {
+                "value": measurement.value,
+                "low": measurement.ci_low,
+                "high": measurement.ci_high,
+                "unit": measurement.unit,
+            }
             lines.append(line | {"data": data} | numbers)
     if not lines:
         known = {part.task for run in runs for part in run.record.tasks}
@@ -108,10 +113,10 @@ def _sign(table: pd.DataFrame) -> str:
 def title_of(task: str, metric: str | None, runs: Sequence[Run]) -> str:
     """Return what is followed, such as "grounding: Acc@0.5"."""
     for run in reversed(runs):
-        found = _metric(run.record, task, metric)
-        if found is not None:
+        measurement = _metric(run.record, task, metric)
+        if measurement is not None:
             titles = {each.name: each.title for metrics in METRICS.values() for each in metrics}
-            return f"{task}: {titles.get(found.name, found.name)}"
+            return f"{task}: {titles.get(measurement.name, measurement.name)}"
     return task
 
 

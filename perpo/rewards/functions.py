@@ -136,11 +136,11 @@ def _imported(module: str, function: str) -> Callable[..., Any]:
             f"the reward's module '{module}' can't be imported: {type(error).__name__}: {error}",
             f"`python -c 'import {module}'` in this folder shows why",
         ) from error
-    found = getattr(loaded, function, None)
-    if not callable(found):
+    reward = getattr(loaded, function, None)
+    if not callable(reward):
         names = [name for name in dir(loaded) if not name.startswith("_")]
         raise PerpoError(f"'{module}' has no function '{function}'", did_you_mean(function, names))
-    return found
+    return reward
 
 
 def _checked(function: Callable[..., Any], spec: str) -> RewardFunction:

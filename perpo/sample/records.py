@@ -56,14 +56,14 @@ def misread(questions: QuestionSet, rows: Sequence[dict[str, Any]]) -> str | Non
     """
     if questions.answer_format is None or questions.truth_format is None:
         return None
-    found = []
+    first_answers = []
     for row in rows:
         asked = questions.asked[row["id"]]
         written = row_format(vars(asked.question), questions.truth_format)
         truth = parse_box(asked.question.answer, written, asked.image_size)
         if truth is not None:
-            found.append(Answered(row["opened"] + row["answers"][0], truth, asked.image_size))
-    return other_reading(found, questions.answer_format)
+            first_answers.append(Answered(row["opened"] + row["answers"][0], truth, asked.image_size))
+    return other_reading(first_answers, questions.answer_format)
 
 
 def _is_text(questions: QuestionSet, asked: Asked) -> bool:

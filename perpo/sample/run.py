@@ -196,10 +196,10 @@ def _sample_missing(journal: Journal, questions: QuestionSet, engine: Engine, ar
             if not missing:
                 continue
             numbered = [(index, asked[index].question) for index in batch]
-            for part, found in limit.run(numbered, answers):
+            for part, part_answers in limit.run(numbered, answers):
                 how = {"batch": _ends(batch), "batch_size": len(part), "batch_limit": limit.size}
-                answered = zip(part, found, strict=True)
-                journal.append(_row(index, asked[index], said) | how for (index, _), said in answered)
+                answered = zip(part, part_answers, strict=True)
+                journal.append(_row(index, asked[index], its_answers) | how for (index, _), its_answers in answered)
             advance(missing)
 
 

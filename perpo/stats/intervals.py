@@ -214,14 +214,14 @@ def bootstrap_ratio(
     """
     from scipy.special import ndtr, stdtrit
 
-    found = clustered_ratio(numerators, denominators, clusters, strata, bounds=bounds)
-    if found.ci_method != "cluster-wilson" or found.n_clusters < _FEWEST:
-        return found
+    estimate = clustered_ratio(numerators, denominators, clusters, strata, bounds=bounds)
+    if estimate.ci_method != "cluster-wilson" or estimate.n_clusters < _FEWEST:
+        return estimate
     a, b = checked_sums(numerators, denominators, clusters, strata)
     stratum = np.zeros(len(a), dtype=int) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
     used = b > 0
     cluster = np.unique(np.asarray(clusters)[used], return_inverse=True)[1]
-    groups, width = found.n_clusters, int(stratum.max()) + 1
+    groups, width = estimate.n_clusters, int(stratum.max()) + 1
     place = cluster * width + stratum[used]
     above, below = (
         np.bincount(place, weights=part[used], minlength=groups * width).reshape(groups, width) for part in (a, b)
@@ -234,7 +234,7 @@ def bootstrap_ratio(
     level = ndtr(wider * stdtrit(groups - 1, 0.025))
     low, high = (float(end) for end in np.clip(np.quantile(drawn, (level, 1 - level)), *bounds))
     stderr = float(wider * drawn.std(ddof=1))
-    return Estimate(found.value, stderr, low, high, found.n, groups, "cluster-bootstrap")
+    return Estimate(estimate.value, stderr, low, high, estimate.n, groups, "cluster-bootstrap")
 
 
 def checked_sums(

@@ -230,7 +230,7 @@ def _draw(sums: PairedSums, draws: int, rng: np.random.Generator) -> NDArray[np.
     """(draws,) the difference in each draw; how often a cluster is drawn is counted, nothing is copied."""
     groups, strata = sums.above.shape[1:]
     columns = np.concatenate([sums.above, sums.below]).transpose(1, 0, 2).reshape(groups, 4 * strata)
-    found = np.empty(draws)
+    differences = np.empty(draws)
     for start in range(0, draws, _CHUNK):
         size = min(_CHUNK, draws - start)
         counts = np.empty((size, groups))
@@ -239,8 +239,8 @@ def _draw(sums: PairedSums, draws: int, rng: np.random.Generator) -> NDArray[np.
         totals = (counts @ columns).reshape(size, 4, strata)
         with np.errstate(invalid="ignore", divide="ignore"):
             ratios = (totals[:, :2] / totals[:, 2:]).mean(2)
-        found[start : start + size] = ratios[:, 0] - ratios[:, 1]
-    return found
+        differences[start : start + size] = ratios[:, 0] - ratios[:, 1]
+    return differences
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

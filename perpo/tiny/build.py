@@ -159,16 +159,16 @@ def validate(model: Any, processor: Any, images: int = 120) -> dict[str, float]:
     from perpo.tiny.world.objects import object_rows
     from perpo.tiny.world.pages import page_rows
 
-    found = _validate_boxes(model, processor, images)
+    scores = _validate_boxes(model, processor, images)
     rows = list(object_rows("random", "val", images=images // 2))
-    said = _answers(model, processor, rows, [YES_NO.format(question=row["question"]) for row in rows], 4)
-    yes = [text.lower().startswith("yes") for text in said]
+    replies = _answers(model, processor, rows, [YES_NO.format(question=row["question"]) for row in rows], 4)
+    yes = [text.lower().startswith("yes") for text in replies]
     right = sum(y and row["answer"] == "yes" for y, row in zip(yes, rows, strict=True))
-    found["objects_f1"] = 2 * right / (sum(yes) + len(rows) / 2)
+    scores["objects_f1"] = 2 * right / (sum(yes) + len(rows) / 2)
     rows = list(page_rows("val", pages=images // 2))
     read = _answers(model, processor, rows, [OCR] * len(rows), 40)
     distances = [Levenshtein.normalized_distance(text, row["answer"]) for text, row in zip(read, rows, strict=True)]
-    return found | {"edit_distance": float(np.mean(distances))}
+    return scores | {"edit_distance": float(np.mean(distances))}
 
 
 def _answers(model: Any, processor: Any, rows: list[dict[str, Any]], questions: list[str], longest: int) -> list[str]:

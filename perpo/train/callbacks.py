@@ -179,9 +179,9 @@ def plain_errors(output: Path, image_ids: Mapping[int, str | int]) -> Iterator[N
     except PerpoError:
         raise
     except Exception as error:
-        found = disk_error(error, output)
-        if found is None:
+        not_written = disk_error(error, output)
+        if not_written is None:
             raise
-        raise found from error
+        raise not_written from error
     finally:
         threading.excepthook = hook

@@ -55,11 +55,11 @@ class Pass:
 
     def take(self, values: Tensor) -> Tensor:
         """(R, M) of a batch's (B, N) values; 0 where there is none, and everywhere in a pass that does not count."""
-        found = values.new_zeros(len(self.runs), self._most)
+        rows = values.new_zeros(len(self.runs), self._most)
         if self.counts:
-            for run, row in zip(self.runs, found, strict=True):
+            for run, row in zip(self.runs, rows, strict=True):
                 row[: run.stop - run.start] = values[run.row, run.start : run.stop]
-        return found
+        return rows
 
     @property
     def _most(self) -> int:

@@ -118,8 +118,8 @@ class ReferenceCache:
 
 def _configs(args: TrainArguments) -> list[Path]:
     """What says how the weights are run."""
-    found = [local_directory(resolve_model(args.model)) / "config.json"]
-    return found if args.adapter is None else [*found, Path(args.adapter, "adapter_config.json")]
+    configs = [local_directory(resolve_model(args.model)) / "config.json"]
+    return configs if args.adapter is None else [*configs, Path(args.adapter, "adapter_config.json")]
 
 
 class Precompute(TrainerCallback):

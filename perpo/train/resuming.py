@@ -162,11 +162,11 @@ def rotate(directory: str | Path, limit: int | None) -> None:
 
 
 def _last_with_warning(directory: str) -> Path | None:
-    found, damaged = _newest_whole(Path(directory))
+    checkpoint, damaged = _newest_whole(Path(directory))
     if damaged and is_first_process():
         reasons = "; ".join(f"{path.name} cannot be used: {reason}" for path, reason in damaged)
-        print(f"warning: {reasons}; {_instead(found)}", file=sys.stderr)
-    return found
+        print(f"warning: {reasons}; {_instead(checkpoint)}", file=sys.stderr)
+    return checkpoint
 
 
 def _instead(found: Path | None) -> str:
@@ -186,8 +186,8 @@ def _newest_whole(directory: Path) -> tuple[Path | None, list[tuple[Path, str]]]
 
 def _by_step(directory: Path) -> list[Path]:
     """All checkpoints, the newest first."""
-    found = [path for path in directory.glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
-    return sorted(found, key=step_of, reverse=True)
+    checkpoints = [path for path in directory.glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
+    return sorted(checkpoints, key=step_of, reverse=True)
 
 
 def step_of(checkpoint: Path) -> int:

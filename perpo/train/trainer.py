@@ -206,10 +206,10 @@ class PreferenceTrainer(Trainer):
         if not inputs["passes"]:
             candidates = inputs["mask"].shape[1]
             return candidate_logps(model, inputs["packed"], inputs["images"], candidates=candidates)
-        found = torch.zeros_like(inputs["token_counts"])
+        logps = torch.zeros_like(inputs["token_counts"])
         for each in inputs["passes"]:
-            each.put(each.logps(model), found)
-        return found
+            each.put(each.logps(model), logps)
+        return logps
 
     def _reference_logps(self, model: Any, inputs: dict[str, Any]) -> Tensor | None:
         """The reference's log-probabilities; comes first, because it switches adapters off and on."""

@@ -188,15 +188,15 @@ class _Asked:
 
     def _replies(self, call: tuple[str, int]) -> list[Reply]:
         """The answers to the attempts of a call, up to the first that can be read."""
-        found: list[Reply] = []
+        replies: list[Reply] = []
         for attempt in range(1, _ATTEMPTS + 1):
             row = self._known.get(_row_id(call, attempt))
             if row is None:
                 break
-            found.append(Reply(**{name: value for name, value in row.items() if name != "id"}))
-            if self._rating(call, found[-1]) is not None:
+            replies.append(Reply(**{name: value for name, value in row.items() if name != "id"}))
+            if self._rating(call, replies[-1]) is not None:
                 break
-        return found
+        return replies
 
     def _next_attempt(self, call: tuple[str, int]) -> int | None:
         """The number of the attempt that is to be made, or None."""
@@ -240,13 +240,13 @@ class _Asked:
 
 def _flags(benchmark: str, replies: Sequence[Reply], *, readable: bool) -> list[str]:
     last = replies[-1]
-    found = {
+    flags = {
         "asked_again": len(replies) > 1,
         "unreadable": not readable,
         "refusal": last.refused,
         "cut": last.finish_reason == "length",
     }
-    return [name for name, true in found.items() if true] + (JUDGINGS[benchmark].flags(last.text) if last.text else [])
+    return [name for name, true in flags.items() if true] + (JUDGINGS[benchmark].flags(last.text) if last.text else [])
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:

@@ -21,13 +21,13 @@ def _messages(question: str, target: Mapping[str, Any], answer: str, swapped: bo
 def _scores(votes: Sequence[Vote]) -> list[dict[str, float]]:
     """A vote that was asked in both orders counts where both can be read; its ratings are the means of the two."""
     orders = len({vote["swapped"] for vote in votes})
-    found = []
+    scores = []
     for number in sorted({vote["vote"] for vote in votes}):
         pairs = [_model_first(vote) for vote in votes if vote["vote"] == number and vote["rating"] is not None]
         if len(pairs) == orders:
             model, reference = (fmean(side) for side in zip(*pairs, strict=True))
-            found.append({"model": model, "reference": reference})
-    return found
+            scores.append({"model": model, "reference": reference})
+    return scores
 
 
 def _model_first(vote: Vote) -> tuple[float, float]:

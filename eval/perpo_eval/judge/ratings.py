@@ -134,14 +134,14 @@ def _answer(text: str) -> str:
 
 def _pair_lines(answer: str) -> list[tuple[float, float]]:
     """The pairs of the lines that are nothing but a pair."""
-    found = []
+    pairs = []
     for line in answer.splitlines():
         bare = re.sub(r"[()\[\]]", "", line).strip()
         match = None if _ONE_OF_TEN.match(bare) else _PAIR_LINE.fullmatch(bare) or _TITLED_LINE.match(bare)
         if match:
             first, second = (score for score in match.groups() if score is not None)
-            found.append((float(first), float(second)))
-    return found
+            pairs.append((float(first), float(second)))
+    return pairs
 
 
 def _named_pair(answer: str) -> list[tuple[float, float]]:
@@ -152,9 +152,9 @@ def _named_pair(answer: str) -> list[tuple[float, float]]:
 
 def _mmhal_ratings(text: str) -> list[int | None]:
     """The labelled numbers in order, else those of sentences; None for those that are no rating."""
-    found = list(_RATING.finditer(_answer(text)))
-    labelled = [match for match in found if match["label"]]
-    return [_mmhal_rating(match) for match in labelled or found]
+    matches = list(_RATING.finditer(_answer(text)))
+    labelled = [match for match in matches if match["label"]]
+    return [_mmhal_rating(match) for match in labelled or matches]
 
 
 def _mmhal_rating(match: re.Match[str]) -> int | None:

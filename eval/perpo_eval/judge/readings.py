@@ -32,10 +32,10 @@ def readings(benchmark: str, judgements: Sequence[str | None], clusters: Sequenc
     """
     samples = [[] if text is None else json.loads(text) for text in judgements]
     judging = JUDGINGS[benchmark]
-    found = _official(judging, samples)
+    metrics = _official(judging, samples)
     totals = [metric for metric in judging.info.metrics if ":" not in metric.name and metric.name != "missing"]
-    found += [metric for total in totals for metric in _judge_stderr(judging, total, samples)]
-    return [*_off_the_scale(samples), *found, *_first_advantage(samples, clusters)] if judging.pairs else found
+    metrics += [metric for total in totals for metric in _judge_stderr(judging, total, samples)]
+    return [*_off_the_scale(samples), *metrics, *_first_advantage(samples, clusters)] if judging.pairs else metrics
 
 
 def _official(judging: Judging, samples: Sequence[Sequence[Vote]]) -> list[Metric]:

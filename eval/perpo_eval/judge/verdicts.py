@@ -65,7 +65,7 @@ class Judge:
         answered = [(benchmark, row) for benchmark, rows in parts for row in rows if row["response"] is not None]
         questions = [asked for benchmark, row in answered for asked in self._questions(benchmark, row)]
         verdicts = ask_judge(self.settings, questions, self.cache, key=judge_key())
-        found = [
+        judged = [
             [
                 dict(row) if row["response"] is None else {**row, **scored(benchmark, row, _votes(row, verdicts))}
                 for row in rows
@@ -73,7 +73,7 @@ class Judge:
             for benchmark, rows in parts
         ]
         served = {verdict.judge_model for votes in verdicts.values() for verdict in votes}
-        return found, self._record(name for name in served if name is not None)
+        return judged, self._record(name for name in served if name is not None)
 
     def _questions(self, benchmark: str, row: Row) -> list[Question]:
         target, key, answer = json.loads(row["target"]), row["sample_key"], _answer(row)

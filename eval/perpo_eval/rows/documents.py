@@ -54,7 +54,7 @@ def documents(rows: Iterable[Row], form: RowFormat, where: str, *, stored: bool 
     """
     from datasets import Dataset
 
-    found: list[dict[str, Any]] = []
+    samples: list[dict[str, Any]] = []
     problems: list[str] = []
     times: dict[tuple[str, str], int] = {}
     for number, row in enumerate(rows):
@@ -80,11 +80,11 @@ def documents(rows: Iterable[Row], form: RowFormat, where: str, *, stored: bool 
             # Two rows may have one name, such as an object that two partitions of a data set hold.
             again = times[source_id, query] = times.get((source_id, query), 0) + 1
             name = source_id if again == 1 else f"{source_id}#{again}"
-            found.append({"source_id": name, "query": query, "target": text, **about})
-    _refuse_bad_images(found, problems, where)
-    if not found:
+            samples.append({"source_id": name, "query": query, "target": text, **about})
+    _refuse_bad_images(samples, problems, where)
+    if not samples:
         raise PerpoError(f"{where} holds no samples", f"give a file with rows in {form.name}'s columns")
-    return Dataset.from_list(found)
+    return Dataset.from_list(samples)
 
 
 def parquet_documents(path: Path, form: RowFormat, *, stored: bool = False) -> Dataset:

@@ -46,9 +46,9 @@ class Published:
     def find(self, data: Path) -> list[Path] | None:
         """Return its text files in a folder of data, or None where it is not there."""
         for folder in (data, *(data / name for name in self.folders)):
-            found = [next((folder / name for name in names if (folder / name).is_file()), None) for names in self.files]
-            if None not in found:
-                return [file for file in found if file is not None]
+            files = [next((folder / name for name in names if (folder / name).is_file()), None) for names in self.files]
+            if None not in files:
+                return [file for file in files if file is not None]
         return None
 
     def rows(self, files: list[Path]) -> list[dict[str, Any]]:

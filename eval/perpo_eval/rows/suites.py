@@ -90,9 +90,9 @@ def missing_tasks(suite: str, data: str, specs: Sequence[TaskSpec]) -> str | Non
 def _in_folder(data: str, wanted: Sequence[TaskSpec], suite: str) -> list[TaskSpec]:
     if not Path(data).is_dir():
         raise PerpoError(f"--data is {data}, which is no folder", "give tiny, hub, or a folder of <task>.parquet files")
-    found = [spec for spec in wanted if _sources(data, spec)]
+    specs = [spec for spec in wanted if _sources(data, spec)]
     own = sorted(path.stem for start in _OWN_DATA for path in Path(data).glob(f"{start}?*.parquet"))
-    return found + [spec for spec in map(spec_of, own) if spec.benchmark in SUITES[suite]]
+    return specs + [spec for spec in map(spec_of, own) if spec.benchmark in SUITES[suite]]
 
 
 def _missing_hint(task: str, known: dict[str, TaskSpec]) -> str:

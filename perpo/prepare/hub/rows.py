@@ -140,7 +140,7 @@ def _selected(args: HubArguments) -> list[HubTask]:
 
 def _papers(args: HubArguments, tasks: Sequence[HubTask]) -> dict[str, _Paper]:
     """The papers' refs of the mixed splits, by task; none without --refer_root."""
-    found: dict[str, _Paper] = {}
+    papers: dict[str, _Paper] = {}
     for task in tasks:
         if args.refer_root is None or task.name not in HUB_GOOGLE_ROWS:
             continue
@@ -148,8 +148,8 @@ def _papers(args: HubArguments, tasks: Sequence[HubTask]) -> dict[str, _Paper]:
         refs = [ref for ref in read_refs(args.refer_root, dataset, PARTITION[dataset]) if ref.split == task.split]
         known = dict(zip(("refs", "expressions"), REFER_COUNTS[dataset][task.split], strict=True))
         compare(f"{dataset} {task.split} of --refer_root", count(refs), known, args.allow_other_counts)
-        found[task.name] = _Paper(refs, read_annotations(args.refer_root, dataset, refs))
-    return found
+        papers[task.name] = _Paper(refs, read_annotations(args.refer_root, dataset, refs))
+    return papers
 
 
 def hub_rows(repository: str, config: str | None, split: str, revision: str | None = None) -> tuple[Dataset, str]:
@@ -196,19 +196,19 @@ def hub_folder(repository: str, patterns: Sequence[str]) -> tuple[Path, str]:
 
     commit = HUB_REVISIONS[repository]
     try:
-        found = snapshot_download(repository, repo_type="dataset", revision=commit, allow_patterns=list(patterns))
+        folder = snapshot_download(repository, repo_type="dataset", revision=commit, allow_patterns=list(patterns))
     except Exception as error:  # of many kinds: no network, no such commit, a file that was cut
         raise _unreachable(repository, commit, error) from error
-    return Path(found), commit
+    return Path(folder), commit
 
 
 def _check_commit(data: Dataset, repository: str, commit: str) -> None:
     """Without a network `datasets` takes what it fetched last, whatever the commit: its cache's folder tells."""
     for file in data.cache_files:
-        found = Path(file["filename"]).parent.name
-        if found != commit and _COMMIT.fullmatch(found):
+        cached_commit = Path(file["filename"]).parent.name
+        if cached_commit != commit and _COMMIT.fullmatch(cached_commit):
             raise PerpoError(
-                f"{repository} can't be fetched from the hub, and what was fetched last is of commit {found}, "
+                f"{repository} can't be fetched from the hub, and what was fetched last is of commit {cached_commit}, "
                 f"not {commit}",
                 "fetch it once with the network",
                 exit_code=3,
@@ -260,15 +260,15 @@ def _write_grounding(args: HubArguments, task: HubTask, commit: str, data: Datas
     if paper is not None:
         chosen, other = tell_apart(texts, paper.refs, paper.annotations)
         say(f"{task.name}: {len(chosen)} of {len(texts)} rows are the papers', {other} of them with other expressions")
-        expected, found = ({"rows of the papers": len(some)} for some in (paper.refs, chosen))
-        told = compare(task.name, found, expected, args.allow_other_counts)
+        expected, counted = ({"rows of the papers": len(some)} for some in (paper.refs, chosen))
+        paper_verdict = compare(task.name, counted, expected, args.allow_other_counts)
         if not chosen:
             raise PerpoError(f"{task.name}: no row is of --refer_root", "are the refs of the same data set?")
         left_out = len(texts) - len(chosen)
         data = data.select(sorted(chosen))
         texts = [texts[number] for number in sorted(chosen)]
         more = {"rows_left_out": left_out, "rows_with_other_expressions": other}
-        verdict = "; ".join(dict.fromkeys([verdict, told, f"{left_out} other rows left out"]))
+        verdict = "; ".join(dict.fromkeys([verdict, paper_verdict, f"{left_out} other rows left out"]))
     elif google:
         more = {"mixture": task.mixture}
         say(f"{task.name} is a mixture: {task.mixture}; --refer_root tells them apart")

@@ -93,27 +93,27 @@ def _training_images(path: Path, root: Path) -> list[ImageIdentity]:
     Raises:
         PerpoError: A row names no image, or images are missing: all are counted and ten are named.
     """
-    found: list[ImageIdentity] = []
+    images: list[ImageIdentity] = []
     known: dict[str, ImageIdentity] = {}
     missing: list[str] = []
     for number, row in enumerate(read_rows(path), start=1):
         image = _image_of(row, f"{path}, row {number}")
         if isinstance(image, ImageIdentity):
-            found.append(image)
+            images.append(image)
             continue
         if image not in known:
             known[image] = ImageIdentity(image, _file_sha256(root / image))
             if known[image].sha256 is None:
                 missing.append(image)
-        found.append(known[image])
+        images.append(known[image])
     if missing:
         raise PerpoError(
             f"{len(missing)} of {len(known)} images of {path} can't be read:\n  {listing([*map(short_name, missing)])}",
             f"paths are relative to the image root '{root}'; give --image_root",
         )
-    if not found:
+    if not images:
         raise PerpoError(f"{path} holds no records", "is it the right file?")
-    return found
+    return images
 
 
 def _image_of(row: Any, where: str) -> ImageIdentity | str:

@@ -77,8 +77,8 @@ def coco_number(name: str) -> int | None:
     Returns:
         The number, which is one for all years and splits of COCO; None where the name has none.
     """
-    found = _COCO.search(PurePath(name).name)
-    return int(found[1]) if found else None
+    match = _COCO.search(PurePath(name).name)
+    return int(match[1]) if match else None
 
 
 def sha256_of(data: bytes) -> str:

@@ -56,9 +56,9 @@ def read_folder(folder: Path) -> list[Page]:
     no_text = [path.name for path in images if path.stem not in texts]
     no_image = [path.name for stem, path in texts.items() if stem not in by_stem]
     if no_text or no_image:
-        found = f"{len(no_text)} images without a text and {len(no_image)} texts without an image"
+        unpaired = f"{len(no_text)} images without a text and {len(no_image)} texts without an image"
         raise PerpoError(
-            f"{folder} has {found}:\n  {listing(no_text + no_image)}", "each page is NAME.png and NAME.txt"
+            f"{folder} has {unpaired}:\n  {listing(no_text + no_image)}", "each page is NAME.png and NAME.txt"
         )
     if not images:
         raise PerpoError(f"{folder} holds no pages", "each page is an image and a .txt file of the same name")

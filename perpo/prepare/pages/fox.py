@@ -37,26 +37,27 @@ def build_fox(args: FoxArguments) -> list[Written]:
     pages = {language: read_fox(args.root, language) for language in languages}
     verdicts = {
         language: compare(
-            f"Fox {language}", {"pages": len(found)}, {"pages": FOX_PAGES[language]}, args.allow_other_counts
+            f"Fox {language}", {"pages": len(language_pages)}, {"pages": FOX_PAGES[language]}, args.allow_other_counts
         )
-        for language, found in pages.items()
+        for language, language_pages in pages.items()
     }
     check_image_files(
-        (page.image for found in pages.values() for page in found), "the archive holds them beside the JSON files"
+        (page.image for language_pages in pages.values() for page in language_pages),
+        "the archive holds them beside the JSON files",
     )
     written = []
-    for language, found in pages.items():
+    for language, language_pages in pages.items():
         file = RowFile(
             path=outputs[language],
             kind="pages",
             source="fox:page_ocr",
             split=language,
             command=args.command(),
-            counts=told_counts(found),
+            counts=told_counts(language_pages),
             verdict=verdicts[language],
             more={"source_sha256": data_sha256(_fox_file(args.root, language))},
         )
-        written.append(write_rows(file, page_rows(found, _LABELS[language])))
+        written.append(write_rows(file, page_rows(language_pages, _LABELS[language])))
     return written
 
 

@@ -33,7 +33,7 @@ def tell_apart(
     places: dict[_Key, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):
         places[_key(coco_number(row["file_name"]), row["bbox"])].append(number)
-    found: dict[int, Ref] = {}
+    ref_by_row: dict[int, Ref] = {}
     left = []
     for ref in refs:
         free = places[_key(ref.image_id, annotations.boxes[ref.ann_id])]
@@ -42,14 +42,14 @@ def tell_apart(
             left.append(ref)
             continue
         free.remove(same)
-        found[same] = ref
+        ref_by_row[same] = ref
     other = 0
     for ref in left:
         free = places[_key(ref.image_id, annotations.boxes[ref.ann_id])]
         if free:
-            found[free.pop(0)] = ref
+            ref_by_row[free.pop(0)] = ref
             other += 1
-    return found, other
+    return ref_by_row, other
 
 
 def _key(image: int | None, box: Sequence[float]) -> _Key:

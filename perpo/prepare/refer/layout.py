@@ -97,14 +97,14 @@ def read_annotations(root: Path, dataset: str, refs: Sequence[Ref]) -> Annotatio
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it takes
             coco = COCO(str(path))
-        found = {
+        known_ids = {
             "annotation": {ref.ann_id for ref in refs if ref.ann_id in coco.anns},
             "image": {ref.image_id for ref in refs if ref.image_id in coco.imgs},
         }
         wanted = {"annotation": {ref.ann_id for ref in refs}, "image": {ref.image_id for ref in refs}}
-        for what, ids in wanted.items():
-            if missing := ids - found[what]:
-                raise PerpoError(f"{path} lacks {len(missing)} {what}s of the refs, such as {min(missing)}", _REFETCH)
+        for kind, ids in wanted.items():
+            if missing := ids - known_ids[kind]:
+                raise PerpoError(f"{path} lacks {len(missing)} {kind}s of the refs, such as {min(missing)}", _REFETCH)
         return Annotations(
             {number: _box(coco.anns[number]) for number in wanted["annotation"]},
             {number: int(coco.anns[number].get("iscrowd", 0)) for number in wanted["annotation"]},

@@ -81,9 +81,12 @@ def _check_sizes(plans: Sequence[_Plan], annotations: Mapping[ReferSet, Annotati
     }
     bad = []
     for name, size in declared.items():
-        found = image_size(images / name, stored=True)
-        if size is not None and size != found:
-            bad.append(f"{name}: {found[0]} x {found[1]} pixels are stored, instances.json says {size[0]} x {size[1]}")
+        stored_size = image_size(images / name, stored=True)
+        if size is not None and size != stored_size:
+            bad.append(
+                f"{name}: {stored_size[0]} x {stored_size[1]} pixels are stored, "
+                f"instances.json says {size[0]} x {size[1]}"
+            )
     if bad:
         raise PerpoError(
             f"{len(bad)} of {len(declared)} pictures have another size than their boxes refer to:\n  {listing(bad)}",
@@ -147,14 +150,14 @@ def _read_all(args: ReferArguments, tasks: Sequence[tuple[ReferSet, str]]) -> di
     """Refs of the wanted sets; for training files also of the others that are there, whose images must stay out."""
     wanted = {dataset for dataset, _ in tasks}
     trains = any(split == _TRAIN for _, split in tasks)
-    found: dict[ReferSet, list[Ref]] = {}
+    refs_by_set: dict[ReferSet, list[Ref]] = {}
     for dataset, partition in PARTITION.items():
         if dataset in wanted or (trains and refs_file(args.root, dataset, partition).is_file()):
             say(f"reading {dataset} ({partition.upper()}) ...")
-            found[dataset] = read_refs(args.root, dataset, partition)
+            refs_by_set[dataset] = read_refs(args.root, dataset, partition)
         elif trains:
             say(f"{dataset} is not under --root: its evaluation images can't be kept out of training files")
-    return found
+    return refs_by_set
 
 
 def _plan(
@@ -201,25 +204,25 @@ def _compare(dataset: ReferSet, split: str, refs: Sequence[Ref], allow_other: bo
 
 def _evaluation_images(partitions: Mapping[ReferSet, list[Ref]], args: ReferArguments) -> _Evaluations:
     """Images of every val and test split of the sets and of Google's partitions that are there."""
-    found = _Evaluations({}, {}, sorted(PARTITION.keys() - partitions.keys()))
+    evaluations = _Evaluations({}, {}, sorted(PARTITION.keys() - partitions.keys()))
     for dataset, refs in partitions.items():
         for split in REFER_COUNTS[dataset]:
             if split != _TRAIN:  # to keep a part of the images out would leak the rest
                 _compare(dataset, split, [ref for ref in refs if ref.split == split], args.allow_other_counts)
-        found.kept_out[dataset] = _evaluated(refs)
+        evaluations.kept_out[dataset] = _evaluated(refs)
     for dataset, known in GOOGLE_REFS.items():
         name = f"{dataset}:google"
         if not args.keep_out_google and not refs_file(args.root, dataset, "google").is_file():
             say(f"{dataset} has no refs(google).p: how many training refs show its evaluation images is not known")
-            found.absent.append(name)
+            evaluations.absent.append(name)
             continue
         say(f"reading {dataset} (Google) ...")
         refs = read_refs(args.root, dataset, "google")
         if args.keep_out_google:
             counts = {split: sum(ref.split == split for ref in refs) for split in known}
             compare(f"refs of {name}", counts, known, args.allow_other_counts)
-        (found.kept_out if args.keep_out_google else found.left_in)[name] = _evaluated(refs)
-    return found
+        (evaluations.kept_out if args.keep_out_google else evaluations.left_in)[name] = _evaluated(refs)
+    return evaluations
 
 
 def _evaluated(refs: Sequence[Ref]) -> set[int]:

@@ -147,33 +147,33 @@ def method_of(record: RunRecord) -> str:
 
 def _metrics(record: RunRecord, judge: str, data: dict[str, str]) -> dict[Column, Metric]:
     """The primary metric of each task, more of some, and the averages of groups of several tasks."""
-    found: dict[Column, Metric] = {}
+    metrics: dict[Column, Metric] = {}
     for task in record.tasks:
         info = INFO.get(task.benchmark)
         names = tuple(metric.name for metric in task.metrics) if info is None else info.shown
         by = judge if info is not None and info.judged else ""
-        found |= _chosen(task.task, task.benchmark, task.metrics, names, data[task.task], by)
+        metrics |= _chosen(task.task, task.benchmark, task.metrics, names, data[task.task], by)
     for group in record.groups:
         if len(group.tasks) > 1 and group.benchmark in INFO:
             primary = (INFO[group.benchmark].primary,)
-            found |= _chosen(average_name(group), group.benchmark, group.metrics, primary, data[average_name(group)])
-    return found
+            metrics |= _chosen(average_name(group), group.benchmark, group.metrics, primary, data[average_name(group)])
+    return metrics
 
 
 def _chosen(
     task: str, benchmark: str, metrics: list[Metric], names: Sequence[str], data: str, judge: str = ""
 ) -> dict[Column, Metric]:
     info = INFO.get(benchmark)
-    found = {}
+    chosen = {}
     for name in names:
         metric = metric_of(metrics, name)
         if metric is not None and not (judge and metric.value is None):  # what awaits its judge has no column
-            given = info.column_titles.get((task, name)) if info else None
+            own_title = info.column_titles.get((task, name)) if info else None
             plain = f"{told_apart(task, data)} {info.title(name) if info else name}"
-            title = plain if given is None else told_apart(given, data)
+            title = plain if own_title is None else told_apart(own_title, data)
             title += f", {judge}" if judge else ""
-            found[Column(benchmark, task, metric.name, title, metric.unit, metric.higher_is_better, data)] = metric
-    return found
+            chosen[Column(benchmark, task, metric.name, title, metric.unit, metric.higher_is_better, data)] = metric
+    return chosen
 
 
 def _place(row: Row) -> tuple[Any, ...]:
@@ -203,12 +203,12 @@ def _marks(
     for n in members:
         for column, places in held.items():
             if n in places and n != best[column]:
-                found = differ(rows[best[column]].run, rows[n].run, column)
-                p_values[column][n] = None if found is None else found.p_value
+                comparison = differ(rows[best[column]].run, rows[n].run, column)
+                p_values[column][n] = None if comparison is None else comparison.p_value
     marks: dict[tuple[int, Column], str] = {}
-    for column, told in p_values.items():
-        adjusted = iter(holm([p for p in told.values() if p is not None]))
-        ties = [n for n, p in told.items() if p is None or next(adjusted) >= ALPHA]
+    for column, p_of_run in p_values.items():
+        adjusted = iter(holm([p for p in p_of_run.values() if p is not None]))
+        ties = [n for n, p in p_of_run.items() if p is None or next(adjusted) >= ALPHA]
         marks |= {(n, column): "tied" for n in ties} | {(best[column], column): "tied" if ties else "best"}
     return marks
 

@@ -17,12 +17,12 @@ def told_apart(name: str, data: str) -> str:
 def judge_names(records: Sequence[RunRecord]) -> list[str]:
     """Return what each run's judge is called: its id, and a digest where judges of one id differ in anything else."""
     identities = [json.dumps(record.judge, sort_keys=True) for record in records]
-    found = {
+    id_of = {
         key: str((record.judge or {}).get("id", "not named")) for key, record in zip(identities, records, strict=True)
     }
-    names = list(found.values())
+    names = list(id_of.values())
     return [
-        found[key] + ("" if names.count(found[key]) == 1 else f" {sha256(key.encode()).hexdigest()[:6]}")
+        id_of[key] + ("" if names.count(id_of[key]) == 1 else f" {sha256(key.encode()).hexdigest()[:6]}")
         for key in identities
     ]
 
@@ -36,22 +36,22 @@ def data_marks(records: Sequence[RunRecord]) -> DataMarks:
 
     Data whose digest is not known, as of reported numbers, have no mark.
     """
-    found: dict[str, set[str]] = {}
+    digests: dict[str, set[str]] = {}
     for record in records:
         for name, digest in data_of(record).items():
-            found.setdefault(name, set()).update([digest] if digest else [])
-    return {(name, digest): digest[:6] for name, held in found.items() if len(held) > 1 for digest in held}
+            digests.setdefault(name, set()).update([digest] if digest else [])
+    return {(name, digest): digest[:6] for name, held in digests.items() if len(held) > 1 for digest in held}
 
 
 def data_of(record: RunRecord) -> dict[str, str]:
     """Return the digest of the data of each task, and of each average of several; "" where it is not known."""
     known = {task.task: task.data_sha256 or "" for task in record.tasks}
-    found = dict(known)
+    digests = dict(known)
     for group in record.groups:
         if len(group.tasks) > 1:
             parts = [known.get(task, "") for task in group.tasks]
-            found[average_name(group)] = sha256("\n".join(parts).encode()).hexdigest() if all(parts) else ""
-    return found
+            digests[average_name(group)] = sha256("\n".join(parts).encode()).hexdigest() if all(parts) else ""
+    return digests
 
 
 def average_name(group: GroupResult) -> str:

@@ -75,9 +75,9 @@ def _difference(row: Row, baseline: Row, column: Column, differ: Differ) -> Metr
     sources = {row.run.record.source, baseline.run.record.source}
     if sources == {"reported"}:
         return dataclasses.replace(ours, value=ours.value - theirs.value)
-    found = differ(row.run, baseline.run, column) if sources == {"measured"} else None
-    if found is None or found.value is None:
+    comparison = differ(row.run, baseline.run, column) if sources == {"measured"} else None
+    if comparison is None or comparison.value is None:
         return None
-    low, high = found.interval or (None, None)
-    numbers = (found.value, found.stderr, low, high, found.method, found.n, found.n_clusters)
+    low, high = comparison.interval or (None, None)
+    numbers = (comparison.value, comparison.stderr, low, high, comparison.method, comparison.n, comparison.n_clusters)
     return Metric(ours.name, *numbers, ours.higher_is_better, ours.unit)

@@ -71,10 +71,10 @@ def _described(baseline: Run, candidate: Run, worst: Sequence[tuple[str, float]]
         table = run.samples(columns)
         chosen = table.filter(pc.is_in(table["sample_key"], value_set=keys))
         tables.append({sample["sample_key"]: sample for sample in chosen.to_pylist()})
-    found = []
+    worst_flips = []
     for key, loss in worst:
         old, new = tables[0][key], tables[1][key]
         texts = (old["question"], old["target"], old["response"], new["response"])
         about = (baseline.record.task(old["task"]).benchmark, old["image"] or {})
-        found.append(Flip(old["task"], key, loss, *about, *texts, old["prediction"], new["prediction"]))
-    return found
+        worst_flips.append(Flip(old["task"], key, loss, *about, *texts, old["prediction"], new["prediction"]))
+    return worst_flips

@@ -115,9 +115,9 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """The worst of the rows; a loss that is waived counts as "unchanged"."""
-        found = {row.verdict if row.waiver is None else "unchanged" for row in self.rows}
+        verdicts = {row.verdict if row.waiver is None else "unchanged" for row in self.rows}
         order: tuple[Verdict, ...] = ("regressed", "inconclusive", "improved", "unchanged")
-        return next((verdict for verdict in order if verdict in found), "identical")
+        return next((verdict for verdict in order if verdict in verdicts), "identical")
 
     @property
     def waived(self) -> list[Row]:
@@ -213,27 +213,27 @@ def _pairs(candidate: Scores, baseline: Scores, score: str) -> Pairs | None:
 
 def _unjudged(rows: Sequence[Row], scores: Scores) -> list[str]:
     """How many samples lack a judgement or an answer in one of the runs, by row."""
-    found = []
+    sentences = []
     for row in rows:
         count = int(np.isin(scores.tasks, row.tasks).sum()) - row.difference.n
-        what = "judgement" if row.metric.judged else "answer"
+        wanted = "judgement" if row.metric.judged else "answer"
         if count and row.difference.n:
-            found.append(f"{row.task}: {count} samples are left out, whose {what} is missing in one of the runs.")
-    return found
+            sentences.append(f"{row.task}: {count} samples are left out, whose {wanted} is missing in one of the runs.")
+    return sentences
 
 
 def _decided(rows: Sequence[Row], alike: set[str]) -> list[Row]:
     """The rows with their adjusted p-values, verdicts and smallest detectable effects."""
     tested = [row for row in rows if row.difference.p_value is not None]
     adjusted = dict(zip(map(id, tested), holm([row.difference.p_value or 0.0 for row in tested]), strict=True))
-    found = []
+    decided_rows = []
     for row in rows:
         p, stderr = adjusted.get(id(row)), row.difference.stderr
         level = ALPHA / len(tested) if tested else ALPHA  # what Holm asks of the smallest p-value
         mde = None if stderr is None else minimum_detectable_effect(stderr, row.difference.n_clusters, alpha=level)
         same = row.difference.value == 0 and alike.issuperset(row.tasks)  # a judge may rate one answer in two ways
-        found.append(replace(row, p_adjusted=p, verdict="identical" if same else _verdict(row, p), mde=mde))
-    return found
+        decided_rows.append(replace(row, p_adjusted=p, verdict="identical" if same else _verdict(row, p), mde=mde))
+    return decided_rows
 
 
 def _verdict(row: Row, p: float | None) -> Verdict:

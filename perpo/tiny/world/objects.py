@@ -122,11 +122,11 @@ def object_rows(strategy: str, split: str = "test", *, images: int = IMAGES) -> 
 
 def _scenes(split: str, images: int) -> list[Scene]:
     """The first `images` scenes of a split with at least `PER_IMAGE` distinct objects."""
-    found: list[Scene] = []
+    scenes: list[Scene] = []
     index = 0
-    while len(found) < images:
+    while len(scenes) < images:
         scene = make_scene(split, index)
         if len(objects_of(scene)) >= PER_IMAGE:
-            found.append(scene)
+            scenes.append(scene)
         index += 1
-    return found
+    return scenes

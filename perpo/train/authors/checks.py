@@ -135,8 +135,8 @@ def _vision_tower(value: str, model: _Model) -> str | None:
 def _projector_type(value: str, model: _Model) -> str | None:
     if model.config.model_type not in _TWO_LAYERS:
         return f"{model.name}: the projector of the type {model.config.model_type} is none of LLaVA's"
-    found = f"mlp2x_{model.config.projector_hidden_act}"
-    return None if value == found else f"{model.name}, whose projector is {found}"
+    projector = f"mlp2x_{model.config.projector_hidden_act}"
+    return None if value == projector else f"{model.name}, whose projector is {projector}"
 
 
 def _select_layer(value: str, model: _Model) -> str | None:
@@ -145,20 +145,22 @@ def _select_layer(value: str, model: _Model) -> str | None:
 
 
 def _start_and_end(value: str, model: _Model) -> str | None:
-    found = "<im_start>" in model.prompt
-    return None if _truth("mm_use_im_start_end", value) == found else f"the prompt of {model.name}: {model.prompt!r}"
+    has_start = "<im_start>" in model.prompt
+    return (
+        None if _truth("mm_use_im_start_end", value) == has_start else f"the prompt of {model.name}: {model.prompt!r}"
+    )
 
 
 def _patch_token(value: str, model: _Model) -> str | None:
-    found = "<im_patch>" in model.processor.tokenizer.get_vocab()
-    if _truth("mm_use_im_patch_token", value) == found:
+    has_token = "<im_patch>" in model.processor.tokenizer.get_vocab()
+    if _truth("mm_use_im_patch_token", value) == has_token:
         return None
-    return f"the tokenizer of {model.name}, which has {'' if found else 'no '}<im_patch>"
+    return f"the tokenizer of {model.name}, which has {'' if has_token else 'no '}<im_patch>"
 
 
 def _aspect_ratio(value: str, model: _Model) -> str | None:
-    found = model.aspect_ratio
-    return None if value == found else f"{model.name}, whose family makes it {found}"
+    ratio = model.aspect_ratio
+    return None if value == ratio else f"{model.name}, whose family makes it {ratio}"
 
 
 def _frozen_backbone(value: str, args: TrainArguments) -> str | None:
@@ -175,8 +177,8 @@ def _strategy(value: str, args: TrainArguments) -> str | None:
 
 
 def _local_rank(value: str, args: TrainArguments) -> str | None:
-    found = os.environ.get("LOCAL_RANK", "-1")
-    return None if value in (found, "-1") else f"LOCAL_RANK, which the launcher set to {found}"
+    rank = os.environ.get("LOCAL_RANK", "-1")
+    return None if value in (rank, "-1") else f"LOCAL_RANK, which the launcher set to {rank}"
 
 
 def _truth(name: str, value: str) -> bool:

@@ -165,26 +165,26 @@ def translate(argv: Sequence[str]) -> SeedWords:
     Raises:
         PerpoError: A flag lacks its value or has one that cannot be had here, or two flags set one argument.
     """
-    found, setters = SeedWords(), dict[str, str]()
-    given = _flags(argv)
-    said = {each.name: each.values[0] for each in given if each.values}
-    for position, each in enumerate(given):
+    translation, setters = SeedWords(), dict[str, str]()
+    given_flags = _flags(argv)
+    values = {each.name: each.values[0] for each in given_flags if each.values}
+    for position, each in enumerate(given_flags):
         flag = SEED_FLAGS.get(each.name, SeedFlag("", each.name or None))
         if each.words == ["--version"]:  # the program's own
             flag = SeedFlag("", each.name)
         if each.name == "bf16" and each.values[1:] == ["v"]:
-            found.notes.append(_about_stray_v(last=position == len(given) - 1))
+            translation.notes.append(_about_stray_v(last=position == len(given_flags) - 1))
             each.words.pop()
-        if flag.idle(said):
-            found.notes.append(f"{' '.join(each.words)} is left out: there is nothing that it could act on")
+        if flag.idle(values):
+            translation.notes.append(f"{' '.join(each.words)} is left out: there is nothing that it could act on")
             continue
-        words = each.words if flag.argument == (each.name or None) else _translated(each, flag, found)
-        found.words += words
+        words = each.words if flag.argument == (each.name or None) else _translated(each, flag, translation)
+        translation.words += words
         if flag.argument and words and setters.setdefault(flag.argument, each.name) != each.name:
             raise PerpoError(
                 f"--{setters[flag.argument]} and --{each.name} both set {flag.argument}", "give one of them"
             )
-    return found
+    return translation
 
 
 @dataclass
@@ -197,15 +197,15 @@ class _Given:
 
 
 def _flags(argv: Sequence[str]) -> list[_Given]:
-    given = [_Given("", [], [])]
+    given_flags = [_Given("", [], [])]
     for word in argv:
         if word.startswith("--"):
             name, has_value, value = word[2:].partition("=")
-            given.append(_Given(name, [word], [value] if has_value else []))
+            given_flags.append(_Given(name, [word], [value] if has_value else []))
         else:
-            given[-1].words.append(word)
-            given[-1].values.append(word)
-    return given
+            given_flags[-1].words.append(word)
+            given_flags[-1].values.append(word)
+    return given_flags
 
 
 def _translated(given: _Given, flag: SeedFlag, found: SeedWords) -> list[str]:

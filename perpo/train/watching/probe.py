@@ -93,14 +93,14 @@ class Probe(TrainerCallback):
     def _logps(self) -> list[tuple[float, float | None]]:
         """(policy, reference) of each row."""
         size = self.trainer.arguments.per_device_train_batch_size
-        found: list[tuple[float, float | None]] = []
+        pairs: list[tuple[float, float | None]] = []
         for start in range(0, len(self.choices), size):
             stop = min(start + size, len(self.choices))
             policy, reference = self.trainer.logps_of(range(start, stop))
             for place, choice in enumerate(self.choices[start:stop]):
                 known = [None] * len(policy[place]) if reference is None else reference[place]
-                found += list(zip(policy[place], known, strict=True))[: len(choice.answers)]
-        return found
+                pairs += list(zip(policy[place], known, strict=True))[: len(choice.answers)]
+        return pairs
 
     def _rows(self) -> list[dict[str, Any]]:
         return [

@@ -61,9 +61,9 @@ def read_held_out(args: TrainArguments, records: Sequence[Question]) -> Question
 
 def _said_by(records: Sequence[Question]) -> dict[str, Any]:
     """How the answers of the training data write boxes, if all their records say the same; else nothing."""
-    found = {tuple(getattr(record, f"box_{part}") for part in PARTS) for record in records}
-    one = dict(zip(PARTS, found.pop(), strict=True)) if len(found) == 1 else {}
-    return one if one.get("scale") is not None else {}
+    forms = {tuple(getattr(record, f"box_{part}") for part in PARTS) for record in records}
+    form = dict(zip(PARTS, forms.pop(), strict=True)) if len(forms) == 1 else {}
+    return form if form.get("scale") is not None else {}
 
 
 def _reward_of(records: Sequence[Question]) -> str:
@@ -197,8 +197,8 @@ class Validation(TrainerCallback):
         for start in range(0, len(mine), size):
             batch = mine[start : start + size]
             numbered = [(number, each.question) for number, each in batch]
-            found = ask(self.engine, numbered, self.held_out.image_root, self.decoding)
-            for (_, each), (answer,) in zip(batch, found, strict=True):
+            answers = ask(self.engine, numbered, self.held_out.image_root, self.decoding)
+            for (_, each), (answer,) in zip(batch, answers, strict=True):
                 scored = score(self.held_out.reward, answer.said, each.question.answer, each.sample)
                 rows.append((scored.reward, scored.readable, answer.truncated))
         # In the order of their values: a sum is then the same however many processes there are.
