@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -42,3 +43,11 @@ def write_training() -> Callable[..., dict[str, object]]:
         from made_trainings import write_training
 
         return write_training
+
+
+@pytest.fixture(autouse=True)
+def _own_main():
+    """Streamlit leaves a page as `__main__`, which a process that a later test starts would run again."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
