@@ -8,9 +8,21 @@ from perpo.benchmarks.llava_bench import LLAVA_BENCH
 from perpo.benchmarks.mmhal import MMHAL
 from perpo.benchmarks.ocr import OCR_PAGES
 from perpo.benchmarks.pope import POPE
+from perpo.errors import PerpoError
 
 INFO: dict[str, BenchmarkInfo] = {info.name: info for info in (GROUNDING, POPE, OCR_PAGES, LLAVA_BENCH, MMHAL)}
-"""By name. A stored run may name another benchmark, of which nothing is known: ask with `get`, or as below."""
+"""By name. A stored run may name another benchmark, of which nothing is known: ask as below."""
+
+
+def info_of(benchmark: str) -> BenchmarkInfo:
+    """Return what is known of a benchmark.
+
+    Raises:
+        PerpoError: It is none that is known: a later perpo may have stored the run.
+    """
+    if benchmark not in INFO:
+        raise PerpoError(f"the benchmark '{benchmark}' is not known to this perpo", "use the perpo that stored the run")
+    return INFO[benchmark]
 
 
 def answer_kind(benchmark: str) -> AnswerKind | None:

@@ -89,6 +89,14 @@ def test_real_data_carry_no_note_about_the_tiny_world(make_run) -> None:
     assert TINY_NOTE not in leaderboard({"base": run}, "base").text().notes
 
 
+def test_a_run_of_a_benchmark_that_is_not_known_is_refused_in_a_sentence(runs) -> None:
+    """A later perpo may have stored it; a table without titles and notes would say less than it seems to."""
+    record = runs["base"].record
+    other = replace(record, groups=[replace(group, benchmark="chartqa") for group in record.groups])
+    with pytest.raises(PerpoError, match="benchmark 'chartqa' is not known"):
+        run_texts(other)
+
+
 def test_one_run(runs) -> None:
     (text,) = run_texts(runs["base"].record)
     assert [row[0] for row in text.rows] == [*TASKS, "average"]

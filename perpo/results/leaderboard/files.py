@@ -14,14 +14,14 @@ from perpo.results.leaderboard.names import judge_names
 from perpo.results.text import INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, literal, with_unit
 
 
-def frame(found: Board) -> pd.DataFrame:
+def frame(board: Board) -> pd.DataFrame:
     """Return the values with full precision: one line a run, what it is first, then a column for each metric."""
     lines = []
-    for row in found.rows:
+    for row in board.rows:
         record = row.run.record
         line: dict[str, Any] = {"base": row.base, "method": row.method, "name": row.label, "source": record.source}
         line |= {"judge": (record.judge or {}).get("id"), "created_utc": record.created_utc, "run_id": record.run_id}
-        for column in found.columns:
+        for column in board.columns:
             metric = row.metrics.get(column)
             line[column.title] = None if metric is None else metric.value
             line[f"{column.title} low"] = None if metric is None else metric.ci_low
@@ -30,30 +30,45 @@ def frame(found: Board) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def text(found: Board) -> Text:
+def text(board: Board) -> Text:
     """For a terminal: percent with half of the 95% interval."""
-    return _rendered(found, "{}*", "{}≈", "{}")
+    return _rendered(board, "{}*", "{}≈", "{}")
 
 
-def render(found: Board, kind: str) -> str:
+def render(board: Board, kind: str) -> str:
     """Return the leaderboard as a file's content.
 
     Args:
-        found: The leaderboard.
+        board: The leaderboard.
         kind: markdown, csv, latex or json.
+
+    Raises:
+        KeyError: Another kind.
     """
-    if kind == "csv":
-        return frame(found).rename(columns=_inert).map(_inert).to_csv(index=False)
-    if kind == "json":
-        lines = json.loads(frame(found).to_json(orient="records"))
-        marks = [
-            {"run_id": found.rows[n].run.record.run_id, "column": c.title, "mark": m}
-            for (n, c), m in found.marks.items()
-        ]
-        return json.dumps({"title": found.title, "rows": lines, "marks": marks}, indent=1, ensure_ascii=False) + "\n"
-    if kind == "markdown":
-        return _rendered(found, "**{}**", "{} ≈", "{}", literal).markdown()
-    return latex(_rendered(found, r"\textbf{{{}}}", r"{}$^\approx$", "{}", _tex))
+    return _WRITERS[kind](board)
+
+
+def _csv(board: Board) -> str:
+    return frame(board).rename(columns=_inert).map(_inert).to_csv(index=False)
+
+
+def _json(board: Board) -> str:
+    lines = json.loads(frame(board).to_json(orient="records"))
+    marks = [
+        {"run_id": board.rows[n].run.record.run_id, "column": c.title, "mark": m} for (n, c), m in board.marks.items()
+    ]
+    return json.dumps({"title": board.title, "rows": lines, "marks": marks}, indent=1, ensure_ascii=False) + "\n"
+
+
+def _markdown(board: Board) -> str:
+    return _rendered(board, "**{}**", "{} ≈", "{}", literal).markdown()
+
+
+def _latex(board: Board) -> str:
+    return latex(_rendered(board, r"\textbf{{{}}}", r"{}$^\approx$", "{}", _tex))
+
+
+_WRITERS = {"markdown": _markdown, "csv": _csv, "latex": _latex, "json": _json}
 
 
 def _inert(value: Any) -> Any:
@@ -61,26 +76,26 @@ def _inert(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
-def _rendered(found: Board, best: str, tied: str, plain: str, escape: Any = str) -> Text:
-    header = ["run", "source", *(_with_unit(column) for column in found.columns)]
+def _rendered(board: Board, best: str, tied: str, plain: str, escape: Any = str) -> Text:
+    header = ["run", "source", *(_with_unit(column) for column in board.columns)]
     rows = []
-    for n, (row, name) in enumerate(zip(found.rows, names(found), strict=True)):
+    for n, (row, name) in enumerate(zip(board.rows, names(board), strict=True)):
         cells = [escape(name), row.run.record.source]
-        for column in found.columns:
-            form = {"best": best, "tied": tied}.get(found.marks.get((n, column), ""), plain)
-            value = escape(cell(row.metrics.get(column), signed=found.baseline is not None))
+        for column in board.columns:
+            form = {"best": best, "tied": tied}.get(board.marks.get((n, column), ""), plain)
+            value = escape(cell(row.metrics.get(column), signed=board.baseline is not None))
             cells.append(form.format(value) if value else "")
         rows.append(cells)
-    return Text(escape(found.title), [escape(name) for name in header], rows, [escape(note) for note in notes(found)])
+    return Text(escape(board.title), [escape(name) for name in header], rows, [escape(note) for note in notes(board)])
 
 
-def names(found: Board) -> list[str]:
+def names(board: Board) -> list[str]:
     """Return what each row is called: its base and method, and its run's name where several have both."""
-    known = [(row.base, row.method, row.run.record.source) for row in found.rows]
+    known = [(row.base, row.method, row.run.record.source) for row in board.rows]
     return [
         (row.base if row.method == UNTRAINED else f"{row.base} + {row.method}")
         + (f" ({row.label})" if known.count(kind) > 1 else "")
-        for row, kind in zip(found.rows, known, strict=True)
+        for row, kind in zip(board.rows, known, strict=True)
     ]
 
 
@@ -89,22 +104,22 @@ def _with_unit(column: Column) -> str:
     return with_unit(column.title, column.unit) + arrow
 
 
-def notes(found: Board) -> list[str]:
+def notes(board: Board) -> list[str]:
     """Return what stands below the table."""
-    records = [row.run.record for row in found.rows]
-    unit = "Percent" if found.baseline is None else "Points of 100"
+    records = [row.run.record for row in board.rows]
+    unit = "Percent" if board.baseline is None else "Points of 100"
     notes = [INTERVAL_NOTE, f"{unit}, if nothing else is said."] if any(r.source == "measured" for r in records) else []
     if any(record.source == "reported" for record in records):
         notes.append("Reported numbers are others' and were not measured here; they have no interval.")
-    if found.baseline is not None:
-        what = f"Differences to {found.baseline}, paired by sample where both were measured"
+    if board.baseline is not None:
+        what = f"Differences to {board.baseline}, paired by sample where both were measured"
         notes.append(f"{what}; blank where they cannot be had.")
-    if found.marks:
+    if board.marks:
         notes.append("Best of its base (* or bold) where it is better than every other run, paired by sample; ≈ tied.")
-    if any(column.data for column in found.columns):
+    if any(column.data for column in board.columns):
         notes.append("#: other data of the same name; these are the first characters of its digest.")
     told = dict.fromkeys(
-        f"{row.label}, {task.task}: {task.note}." for row in found.rows for task in row.run.record.tasks if task.note
+        f"{row.label}, {task.task}: {task.note}." for row in board.rows for task in row.run.record.tasks if task.note
     )
     if len(told) > 8:  # the same about every reported row
         told = dict.fromkeys(f"{task.task}: {task.note}." for r in records for task in r.tasks if task.note)

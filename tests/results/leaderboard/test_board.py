@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from perpo.results.leaderboard.board import boards
 from perpo.results.leaderboard.files import frame, render, text
 from perpo.results.samples import read_scores
 from perpo_eval.cli.eval import main
+from perpo_eval.cli.results import ExportArguments
 from tests.support import ROOT
 
 PAPER = ROOT / "results" / "paper"
@@ -100,6 +102,14 @@ def test_reported_and_measured_rows_are_told_apart(make_run) -> None:
     line = table[table["name"] == "LLaVA-v1.5-7B + PerPO"].iloc[0]
     assert (line["refcoco_val Acc@0.5"], line["MMHal score, judge not named"]) == (0.638, 2.26)
     assert pd.isna(line["refcoco_val Acc@0.5 low"])
+
+
+def test_a_format_of_the_command_line_is_one_that_is_written(make_run) -> None:
+    (board,) = boards([make_run("a", rows(2, 0.0))])
+    formats = set(get_args(get_type_hints(ExportArguments)["format"])) - {"text"}
+    assert len({render(board, kind) for kind in formats}) == len(formats) == 4
+    with pytest.raises(KeyError):
+        render(board, "excel")
 
 
 def test_each_format_holds_the_numbers(make_run) -> None:
