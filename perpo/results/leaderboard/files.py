@@ -115,7 +115,10 @@ def notes(board: Board) -> list[str]:
         what = f"Differences to {board.baseline}, paired by sample where both were measured"
         notes.append(f"{what}; blank where they cannot be had.")
     if board.marks:
-        notes.append("Best of its base (* or bold) where it is better than every other run, paired by sample; ≈ tied.")
+        notes.append(
+            "Best of its base (* or bold) where it is better than every other run, paired by sample; ≈: not told apart "
+            "from the best, or not comparable with it (other samples, or another version of the scores)."
+        )
     if any(column.data for column in board.columns):
         notes.append("#: other data of the same name; these are the first characters of its digest.")
     told = dict.fromkeys(
