@@ -36,7 +36,7 @@ F1 = next(metric for metric in METRICS["pope"] if metric.name == "f1")
 
 
 @dataclass(frozen=True)
-class World:
+class TwoRuns:
     """Scores of two runs: right or not, per sample."""
 
     one: NDArray[np.float64]
@@ -46,7 +46,7 @@ class World:
     split: NDArray[np.int64]
 
 
-def draw(rng: np.random.Generator, images: int, effect: float) -> World:
+def draw(rng: np.random.Generator, images: int, effect: float) -> TwoRuns:
     """Two runs of equal quality, but for `effect`: the share of wrong answers that one of them gets right."""
     image = np.repeat(np.arange(images), rng.integers(1, 9, images))
     split = rng.integers(3, size=len(image))
@@ -57,30 +57,30 @@ def draw(rng: np.random.Generator, images: int, effect: float) -> World:
     one, other = (luck < each for luck, each in zip(draws, ease, strict=True))
     one = one | (rng.random(len(image)) < effect)
     truth = (rng.random(len(image)) < 0.5).astype(float)
-    return World(one.astype(float), other.astype(float), truth, image, split)
+    return TwoRuns(one.astype(float), other.astype(float), truth, image, split)
 
 
-def compare(world: World, kind: str, seed: int) -> Difference:
+def compare(pair: TwoRuns, kind: str, seed: int) -> Difference:
     """The test that perpo-report would make."""
     if kind == "mean":
-        ones = np.ones(len(world.one))
-        return cluster_t(paired_sums((world.one, ones), (world.other, ones), world.image, world.split))
+        ones = np.ones(len(pair.one))
+        return cluster_t(paired_sums((pair.one, ones), (pair.other, ones), pair.image, pair.split))
     runs = []
-    for right in (world.one, world.other):
-        said = np.where(right > 0, world.truth, 1 - world.truth)
-        columns = {"tp": said * world.truth, "fp": said * (1 - world.truth), "fn": (1 - said) * world.truth}
+    for right in (pair.one, pair.other):
+        said = np.where(right > 0, pair.truth, 1 - pair.truth)
+        columns = {"tp": said * pair.truth, "fp": said * (1 - pair.truth), "fn": (1 - said) * pair.truth}
         runs.append(F1.sums(columns))
-    return cluster_bootstrap(paired_sums(*runs, world.image, world.split), draws=1000, seed=seed)
+    return cluster_bootstrap(paired_sums(*runs, pair.image, pair.split), draws=1000, seed=seed)
 
 
 def line(kind: str, images: int, trials: int) -> list[str]:
     """Type-I error, coverage and power of one kind of metric at one number of images."""
     rng = np.random.default_rng(images)
     same = [draw(rng, images, 0.0) for _ in range(trials)]
-    found = [compare(world, kind, n) for n, world in enumerate(same)]
+    found = [compare(pair, kind, n) for n, pair in enumerate(same)]
     alarms = np.mean([(each.p_value or 1.0) < 0.05 for each in found])
     covered = np.mean([each.interval is not None and each.interval[0] <= 0 <= each.interval[1] for each in found])
-    naive = np.mean([ttest_1samp(world.one - world.other, 0).pvalue < 0.05 for world in same])
+    naive = np.mean([ttest_1samp(pair.one - pair.other, 0).pvalue < 0.05 for pair in same])
     effect = 0.08
     better = [compare(draw(rng, images, effect), kind, n) for n in range(trials)]
     power = np.mean([(each.p_value or 1.0) < 0.05 for each in better])

@@ -34,7 +34,7 @@ class DashboardArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportArguments:
+class ExportPageArguments:
     """What perpo-dashboard export takes."""
 
     run: list[str] = arg(help="twice: the baseline, then the candidate; a run's folder, or its id or name in --results")
@@ -152,7 +152,7 @@ def _free_port(host: str, port: int) -> int:
 
 def _export(argv: list[str]) -> None:
     args = parse_arguments(
-        ExportArguments, argv, prog="perpo-dashboard export", description="Write a comparison of two runs as HTML."
+        ExportPageArguments, argv, prog="perpo-dashboard export", description="Write a comparison of two runs as HTML."
     )
     if len(args.run) != 2:
         raise PerpoError(f"--run names {len(args.run)} runs, two are compared", "--run BASELINE --run CANDIDATE")

@@ -20,7 +20,7 @@ from transformers.core_model_loading import WeightRenaming, apply_renamings
 from perpo.common.processes import is_first_process
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import first_line
-from perpo.records.training_record import ADAPTER_WEIGHTS, FILE_NAME
+from perpo.records.training_record import ADAPTER_WEIGHTS, TRAINING_FILE
 
 _PREFIX = "base_model.model."
 _OTHER_MODEL = "give the model that it was trained on"
@@ -140,7 +140,7 @@ def _warn_of(adapter: str | Path, config: Any, base: Any) -> None:
     if unknown := sorted(name for name, value in written.items() if value and name not in known):
         say_once(f"warning: the adapter {adapter} has settings that this PEFT does not know: {', '.join(unknown)}")
     named, here = (Path(each or "").name for each in (config.base_model_name_or_path, base.name_or_path))
-    if named and here and named != here and not Path(adapter, FILE_NAME).is_file():
+    if named and here and named != here and not Path(adapter, TRAINING_FILE).is_file():
         say_once(f"warning: the adapter {adapter} says that it was trained on {named}, and is put on {here}")
 
 

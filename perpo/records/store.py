@@ -25,14 +25,13 @@ from perpo.common.files import disk_errors
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.records.run_record import RunRecord, SamplesFile, from_json, to_json
-from perpo.records.training_record import ADAPTER_WEIGHTS
+from perpo.records.training_record import ADAPTER_WEIGHTS, TRAINING_FILE
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.parquet"
-TRAINING_FILE = "training.json"
 
 
 @dataclass(frozen=True)

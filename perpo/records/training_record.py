@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from perpo.common.files import atomic_write_text
 from perpo.errors import PerpoError
 
-FILE_NAME = "training.json"
+TRAINING_FILE = "training.json"
 LOG_NAME = "log.jsonl"
 SCHEMA_VERSION = 2
 """Raised when a field changes its meaning; readers refuse what is later than theirs and upgrade what is earlier."""
@@ -122,7 +122,7 @@ def json_schema() -> dict[str, Any]:
 def write_record(directory: str | Path, record: Mapping[str, Any]) -> None:
     """Write training.json into a run's directory; an error in it shows now, not when it is read."""
     TypeAdapter(TrainingRecord).validate_python(record)
-    atomic_write_text(Path(directory, FILE_NAME), json.dumps(record, indent=2, allow_nan=False) + "\n")
+    atomic_write_text(Path(directory, TRAINING_FILE), json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def read_record(directory: str | Path) -> dict[str, Any] | None:
@@ -133,7 +133,7 @@ def read_record(directory: str | Path) -> dict[str, Any] | None:
     Raises:
         PerpoError: It is damaged, or of a version that is not known.
     """
-    path = Path(directory, FILE_NAME)
+    path = Path(directory, TRAINING_FILE)
     if not path.is_file():
         return None
     try:

@@ -29,7 +29,7 @@ user's may call too) and cannot read a response whose thought never ends.
 
 
 @dataclass(frozen=True)
-class Scored:
+class Rewarded:
     """A reward in [0, 1], and whether the answer could be read (if not, the reward is 0)."""
 
     reward: float
@@ -59,10 +59,10 @@ def load_reward(spec: str, answers: BoxFormat | None, truths: BoxFormat | None) 
     return _checked(_imported(module, function), spec)
 
 
-def score(reward: RewardFunction, prediction: str, truth: str, sample: Mapping[str, Any]) -> Scored:
+def score(reward: RewardFunction, prediction: str, truth: str, sample: Mapping[str, Any]) -> Rewarded:
     """Reward one answer; one that can't be read gets 0 and is marked."""
     value = reward(prediction, truth, sample)
-    return Scored(0.0, readable=False) if value is None else Scored(value, readable=True)
+    return Rewarded(0.0, readable=False) if value is None else Rewarded(value, readable=True)
 
 
 def check_truths(

@@ -23,7 +23,7 @@ from perpo.train.arguments import TrainArguments
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenAnswers:
     """The answers of one record that are trained on.
 
     Attributes:
@@ -66,7 +66,7 @@ class TokenizedList:
     reference_logps: list[float] | None
 
 
-def choose(args: TrainArguments, records: Sequence[Question]) -> tuple[list[Choice], dict[str, int]]:
+def choose(args: TrainArguments, records: Sequence[Question]) -> tuple[list[ChosenAnswers], dict[str, int]]:
     """Choose what is trained on.
 
     Left out are answers that were cut at the token limit (unless they are kept and hold any text),
@@ -85,7 +85,7 @@ def choose(args: TrainArguments, records: Sequence[Question]) -> tuple[list[Choi
         PerpoError: Nothing is left, or no list has two different rewards.
     """
     if not args.samples:
-        choices = [Choice(n, record, [record.answer], [True], []) for n, record in enumerate(records, 1)]
+        choices = [ChosenAnswers(n, record, [record.answer], [True], []) for n, record in enumerate(records, 1)]
         return choices, {"records": len(records), "lists": len(records), "candidates": len(records)}
     counts: Counter[str] = Counter(records=len(records))
     choices = []
@@ -124,12 +124,12 @@ def _usable(args: TrainArguments, record: PreferenceRecord, counts: Counter[str]
     return places[: args.num_candidates or None]
 
 
-def _choice(args: TrainArguments, number: int, record: PreferenceRecord, places: list[int]) -> Choice:
+def _choice(args: TrainArguments, number: int, record: PreferenceRecord, places: list[int]) -> ChosenAnswers:
     rewards, picks = record.rewards, METHODS[args.method].picks
     assert picks is not None
     places = [places[picked] for picked in picks([rewards[place] for place in places])]
     logps = record.reference_logps or []
-    return Choice(
+    return ChosenAnswers(
         number,
         record,
         [record.answers_gen[place] for place in places],
@@ -141,7 +141,7 @@ def _choice(args: TrainArguments, number: int, record: PreferenceRecord, places:
 
 def tokenize(
     loaded: LoadedModel,
-    choices: Sequence[Choice],
+    choices: Sequence[ChosenAnswers],
     image_root: str | Path,
     *,
     max_length: int | None = None,

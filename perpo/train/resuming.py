@@ -19,7 +19,7 @@ from typing import Any
 from perpo.common.files import atomic_write_text, check_writable, flush
 from perpo.common.processes import is_first_process
 from perpo.errors import PerpoError
-from perpo.records.training_record import FILE_NAME, read_record
+from perpo.records.training_record import TRAINING_FILE, read_record
 from perpo.train.arguments import TrainArguments
 
 MANIFEST = "manifest.json"
@@ -97,7 +97,7 @@ def find_start(args: TrainArguments, record: dict[str, Any]) -> Start:
         raise PerpoError(f"{where} is no checkpoint of a run: {reason}", "give last, or a checkpoint-... directory")
     earlier = read_record(Path(where).parent)
     if earlier is None:
-        raise PerpoError(f"there is no {FILE_NAME} beside {where}", "leave checkpoints in their run's directory")
+        raise PerpoError(f"there is no {TRAINING_FILE} beside {where}", "leave checkpoints in their run's directory")
     _check_same_run(earlier, record, where)
     if Path(where).parent.resolve() != Path(args.output_dir).resolve():
         _refuse_to_overwrite(args.output_dir)

@@ -45,12 +45,12 @@ from perpo.models.checkpoints import (
 from perpo.models.loading import chosen_dtype
 from perpo.models.prefix import base_model
 from perpo.records.provenance import hardware, peak_memory
-from perpo.records.training_record import FILE_NAME, read_record, write_record
+from perpo.records.training_record import TRAINING_FILE, read_record, write_record
 from perpo.rewards.asked import QuestionSet
 from perpo.train.arguments import TrainArguments
 from perpo.train.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.train.distributed import deepspeed_config, processes
-from perpo.train.lists import Choice, ListDataset, choose, tokenize
+from perpo.train.lists import ChosenAnswers, ListDataset, choose, tokenize
 from perpo.train.optimizing import training_arguments
 from perpo.train.outputs.card import write_card
 from perpo.train.outputs.services import check_services, push, start_wandb
@@ -139,7 +139,11 @@ def _records(args: TrainArguments) -> Sequence[Question]:
 
 
 def _check_data(
-    args: TrainArguments, records: Sequence[Question], choices: Sequence[Choice], record: dict[str, Any], start: Start
+    args: TrainArguments,
+    records: Sequence[Question],
+    choices: Sequence[ChosenAnswers],
+    record: dict[str, Any],
+    start: Start,
 ) -> Path:
     """Refuse records of another model, and images that cannot be used or have changed; returns where images are."""
     family = known_family(args.model)
@@ -162,7 +166,7 @@ def _check_data(
 def _trainer(
     args: TrainArguments,
     record: dict[str, Any],
-    choices: Sequence[Choice],
+    choices: Sequence[ChosenAnswers],
     image_root: Path,
     termination: Termination,
     stack: ExitStack,
@@ -216,7 +220,7 @@ def _watchers(
     trainer: PreferenceTrainer,
     record: dict[str, Any],
     start: Start,
-    choices: Sequence[Choice],
+    choices: Sequence[ChosenAnswers],
     held_out: QuestionSet | None,
     stack: ExitStack,
 ) -> Iterator[TrainerCallback]:
@@ -247,7 +251,7 @@ def _failure_recorded(output: Path, record: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     except PerpoError as error:
-        if error.exit_code == 3 and (output / FILE_NAME).is_file():
+        if error.exit_code == 3 and (output / TRAINING_FILE).is_file():
             with suppress(OSError, NotWritten):
                 write_record(output, record | {"status": "failed", "error": without_secrets(error.message)})
         raise

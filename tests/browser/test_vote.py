@@ -168,7 +168,7 @@ def test_hostile_answers_are_shown_as_text(hostile_pair, serve, visit, hostile_t
     voter = "<script>alert(1)</script> **me**"
     begin(visitor, visitor.state["study"], voter)
     assert f"Voter: {voter}" in visitor.text()
-    study = votes.read(folder / votes.FILE_NAME).studies[visitor.state["study"]]
+    study = votes.read(folder / votes.VOTES_FILE).studies[visitor.state["study"]]
     places = {question.sample_key: place for place, (question, _) in enumerate(votes.ballot(study, voter), start=1)}
     table = run.samples(["sample_key", "task", "response"]).to_pylist()
     for kind in ("script", "markdown", "long"):

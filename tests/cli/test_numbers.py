@@ -38,11 +38,11 @@ PROGRAMS: dict[str, tuple[type[Any], Main, list[str]]] = {
     "perpo-eval judge": (JudgeArguments, EVAL, ["judge", "--run", "none"]),
     "perpo-eval list": (perpo_eval.cli.results.ListArguments, EVAL, ["list"]),
     "perpo-eval show": (perpo_eval.cli.results.ShowArguments, EVAL, ["show"]),
-    "perpo-eval export": (perpo_eval.cli.results.ExportArguments, EVAL, ["export"]),
+    "perpo-eval export": (perpo_eval.cli.results.ExportTableArguments, EVAL, ["export"]),
     "perpo-run": (perpo_eval.cli.run.RunArguments, perpo_eval.cli.run.main, ["tiny", "--output_dir", "out"]),
     "perpo-demo": (perpo_eval.cli.run.DemoArguments, perpo_eval.cli.run.demo_main, ["--output_dir", "out"]),
     "perpo-dashboard": (perpo_dashboard.cli.DashboardArguments, perpo_dashboard.cli.main, []),
-    "perpo-dashboard export": (perpo_dashboard.cli.ExportArguments, perpo_dashboard.cli.main, ["export"]),
+    "perpo-dashboard export": (perpo_dashboard.cli.ExportPageArguments, perpo_dashboard.cli.main, ["export"]),
     "perpo.tiny.build": (perpo.tiny.build.BuildArguments, perpo.tiny.build.main, ["--out", "out"]),
 } | {
     f"perpo-data {name}": (command.arguments, perpo.cli.data.main, [name])

@@ -15,7 +15,7 @@ from perpo.benchmarks.table import INFO
 from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run
 from perpo_dashboard.compare import breakdown, charts
-from perpo_dashboard.compare.breakdown import Row
+from perpo_dashboard.compare.breakdown import KindRow
 from perpo_dashboard.shared import outcomes, stored, verdicts
 from perpo_dashboard.shared.links import go, label_of
 from perpo_dashboard.shared.outcomes import OUTCOMES, Pair
@@ -127,7 +127,9 @@ def _kinds(a: Run, b: Run, benchmark: str, scope: str, mask: NDArray[np.bool_]) 
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _rows(asked: tuple[Any, ...], _a: Run, _b: Run, _mask: NDArray[np.bool_], _span: tuple[float, float]) -> list[Row]:
+def _rows(
+    asked: tuple[Any, ...], _a: Run, _b: Run, _mask: NDArray[np.bool_], _span: tuple[float, float]
+) -> list[KindRow]:
     """What `breakdown.by_kind` finds; `asked` holds all that it depends on."""
     *_, benchmark, kind, share = asked
     pair, column = stored.pair(_a, _b), partial(stored.paired_column, _a, _b, 0)

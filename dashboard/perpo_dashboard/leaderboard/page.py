@@ -38,7 +38,7 @@ def differ(one: Run, other: Run, column: Column) -> Difference | None:
     return _difference(mine, theirs, column, (one, other))
 
 
-def choose(runs: Sequence[Run]) -> boards.Choice:
+def choose(runs: Sequence[Run]) -> boards.RunChoice:
     """Return the filters."""
     methods = {leaderboard.method_of(run.record) for run in runs}
     facets = {
@@ -60,7 +60,7 @@ def choose(runs: Sequence[Run]) -> boards.Choice:
             st.date_input(f"{title} (UTC)", None, key=key, bind="query-params", format="YYYY-MM-DD", width=130)
             for title, key in (("From", "since"), ("To", "until"))
         )
-    return boards.Choice(base, method, judge, source, since, until)
+    return boards.RunChoice(base, method, judge, source, since, until)
 
 
 def ask(all_boards: Sequence[Board]) -> tuple[list[str], str | None, str]:

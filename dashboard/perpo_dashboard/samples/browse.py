@@ -15,7 +15,7 @@ from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run
 from perpo_dashboard.samples import cards, filter_widgets, filters
 from perpo_dashboard.samples.filters import Filter
-from perpo_dashboard.samples.notes import FILE_NAME, Note, read_notes, write_note
+from perpo_dashboard.samples.notes import NOTES_FILE, Note, read_notes, write_note
 from perpo_dashboard.shared import outcomes, stored
 from perpo_dashboard.shared.outcomes import OUTCOMES, Pair
 from perpo_dashboard.shared.settings import settings
@@ -143,12 +143,12 @@ def _one(pair: Pair, place: int, a: Run, b: Run, more: list[Run], notes: dict[st
 def _known_notes() -> dict[str, Note]:
     folder = settings().results
     try:
-        notes, damaged = _notes(stored.stamp(folder / FILE_NAME), folder)
+        notes, damaged = _notes(stored.stamp(folder / NOTES_FILE), folder)
     except PerpoError as error:
         st.error(reason(error))
         return {}
     if damaged:
-        st.warning(f"{damaged} lines of {FILE_NAME} hold no note.")
+        st.warning(f"{damaged} lines of {NOTES_FILE} hold no note.")
     return notes
 
 
@@ -176,7 +176,7 @@ def _remember(key: str, task: str, runs: list[str], note: Note) -> None:
         )  # fmt: skip
         st.text_input(
             "Note", note.text, key=f"note-{short}", on_change=save, args=(note.flagged,),
-            placeholder=f"kept in {FILE_NAME} beside the runs",
+            placeholder=f"kept in {NOTES_FILE} beside the runs",
         )  # fmt: skip
     if failed := st.session_state.pop("note-failed", None):
         st.error(escape(failed))

@@ -20,7 +20,7 @@ from perpo_dashboard.shared.settings import settings
 from perpo_dashboard.shared.stored import Stamp, stamp
 from perpo_dashboard.shared.text import escape, plain, reason
 from perpo_dashboard.vote import votes
-from perpo_dashboard.vote.votes import Ballots, Choice, Opened, Question, Study, Vote
+from perpo_dashboard.vote.votes import AskedSample, Ballots, Choice, Opened, Study, Vote
 
 _BUTTONS: dict[Choice, tuple[str, str]] = {
     "left": ("A is better", "A"),
@@ -37,7 +37,7 @@ _LONG = 900
 
 def file() -> Path:
     """Return where votes are kept: beside the records."""
-    return settings().results / votes.FILE_NAME
+    return settings().results / votes.VOTES_FILE
 
 
 def ballots() -> Ballots:
@@ -112,7 +112,7 @@ def _progress(study: Study, voter: str, done: int) -> None:
             go("vote")
 
 
-def _answers(question: Question, runs: tuple[Run, Run]) -> None:
+def _answers(question: AskedSample, runs: tuple[Run, Run]) -> None:
     said = [_sample(run, question.sample_key) for run in runs]
     image = said[0]["image"]
     picture = pictures.find(image)
@@ -157,7 +157,7 @@ def _sample(run: Run, key: str) -> dict[str, Any]:
     return stored.sample(run, place, _SHOWN)
 
 
-def _buttons(study: Study, voter: str, place: int, question: Question, left: str, given: Choice | None) -> None:
+def _buttons(study: Study, voter: str, place: int, question: AskedSample, left: str, given: Choice | None) -> None:
     """In their own place at the bottom, the same for every question; the keys are those on the buttons."""
 
     def cast(choice: Choice) -> None:

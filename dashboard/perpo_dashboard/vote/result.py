@@ -15,7 +15,7 @@ from perpo_dashboard.shared.links import go, label_of
 from perpo_dashboard.shared.text import escape, reason
 from perpo_dashboard.vote import ballot, tally, votes
 from perpo_dashboard.vote.tally import Share, Tally
-from perpo_dashboard.vote.votes import Ballots, Opened, Outcome, Question, Study
+from perpo_dashboard.vote.votes import AskedSample, Ballots, Opened, Outcome, Study
 
 _ALL = "all questions"
 _COLOURS = (BASELINE, CANDIDATE, PALETTE[6], PALETTE[4])
@@ -178,7 +178,7 @@ def _table(names: dict[Outcome, str], tallies: dict[str, Tally]) -> None:
     )
 
 
-def _agreement(names: dict[Outcome, str], voters: dict[str, dict[Question, Outcome]]) -> None:
+def _agreement(names: dict[Outcome, str], voters: dict[str, dict[AskedSample, Outcome]]) -> None:
     st.subheader("Voters", anchor=False)
     columns = st.columns(2)
     columns[0].dataframe(
@@ -217,8 +217,8 @@ def _agreement(names: dict[Outcome, str], voters: dict[str, dict[Question, Outco
 
 def _every_question(
     names: dict[Outcome, str],
-    voters: dict[str, dict[Question, Outcome]],
-    decided: dict[Question, Outcome],
+    voters: dict[str, dict[AskedSample, Outcome]],
+    decided: dict[AskedSample, Outcome],
     runs: tuple[Run, Run] | None,
 ) -> None:
     rows = []

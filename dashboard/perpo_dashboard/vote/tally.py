@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from perpo_dashboard.vote.votes import OUTCOMES, Outcome, Question, majority
+from perpo_dashboard.vote.votes import OUTCOMES, AskedSample, Outcome, majority
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def tally(outcomes: Sequence[Outcome]) -> Tally:
     return Tally(shares, share(counts["second"], counts["first"] + counts["second"]))
 
 
-def by_question(voters: Mapping[str, Mapping[Question, Outcome]]) -> dict[Question, Outcome]:
+def by_question(voters: Mapping[str, Mapping[AskedSample, Outcome]]) -> dict[AskedSample, Outcome]:
     """Return what the majority of its voters says of each question that has a vote."""
-    said: dict[Question, list[Outcome]] = {}
+    said: dict[AskedSample, list[Outcome]] = {}
     for votes in voters.values():
         for question, outcome in votes.items():
             said.setdefault(question, []).append(outcome)
@@ -114,13 +114,13 @@ class Agreement:
     kappa: float | None
 
 
-def agreements(voters: Mapping[str, Mapping[Question, Outcome]]) -> list[Agreement]:
+def agreements(voters: Mapping[str, Mapping[AskedSample, Outcome]]) -> list[Agreement]:
     """Return every pair of voters."""
     names = list(voters)
     return [_agreement(voters, one, other) for place, one in enumerate(names) for other in names[place + 1 :]]
 
 
-def _agreement(voters: Mapping[str, Mapping[Question, Outcome]], one: str, other: str) -> Agreement:
+def _agreement(voters: Mapping[str, Mapping[AskedSample, Outcome]], one: str, other: str) -> Agreement:
     both = [question for question in voters[one] if question in voters[other]]
     ours, theirs = ([voters[name][question] for question in both] for name in (one, other))
     same = sum(a == b for a, b in zip(ours, theirs, strict=True))

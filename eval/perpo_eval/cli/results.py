@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class StoredRunFlags:
     """Which runs of a results folder are meant."""
 
     results: list[Path] = arg([Path("results")], "results folders")
@@ -27,7 +27,7 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListArguments(Choice):
+class ListArguments(StoredRunFlags):
     """What perpo-eval list takes."""
 
 
@@ -41,7 +41,7 @@ class ShowArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportArguments(Choice):
+class ExportTableArguments(StoredRunFlags):
     """What perpo-eval export takes."""
 
     format: Literal["text", "markdown", "csv", "latex", "json"] = arg("text", "what is printed on stdout")
@@ -87,7 +87,7 @@ def show_main(argv: list[str]) -> None:
 def export_main(argv: list[str]) -> None:
     """Print leaderboards of stored runs."""
     args = parse_arguments(
-        ExportArguments, argv, prog="perpo-eval export", description="Print a leaderboard of stored runs."
+        ExportTableArguments, argv, prog="perpo-eval export", description="Print a leaderboard of stored runs."
     )
     from perpo.results.leaderboard import board as leaderboard
     from perpo.results.leaderboard import files
@@ -112,7 +112,7 @@ def export_main(argv: list[str]) -> None:
         print("\n".join(files.render(board, args.format) for board in boards), end="")
 
 
-def _chosen(args: Choice) -> list[Run]:
+def _chosen(args: StoredRunFlags) -> list[Run]:
     """The runs that are meant, the oldest first; what cannot be read is named on stderr."""
     from perpo.records.store import find_runs, oldest_first
 
@@ -126,7 +126,7 @@ def _chosen(args: Choice) -> list[Run]:
     return oldest_first(run for run in runs if _is_meant(run, args, since))
 
 
-def _is_meant(run: Run, args: Choice, since: date) -> bool:
+def _is_meant(run: Run, args: StoredRunFlags, since: date) -> bool:
     record = run.record
     if args.model is not None and not any(
         args.model.lower() in text.lower() for text in (record.name, record.model.id)

@@ -146,7 +146,7 @@ def _score_responses(args: EvalArguments, specs: Sequence[TaskSpec], file: Path)
 
 def _ask_and_score(args: EvalArguments, specs: Sequence[TaskSpec]) -> Path | None:
     """Ask the model for answers and score them."""
-    from perpo_eval.evaluate.answering import World, answer_all
+    from perpo_eval.evaluate.answering import Processes, answer_all
 
     began, clock = datetime.now(UTC), time.perf_counter()
     rows, reading, decoding, wanted = args.rows_wanted, args.reading, args.decoding_wanted, args.engine_wanted
@@ -172,9 +172,9 @@ def _ask_and_score(args: EvalArguments, specs: Sequence[TaskSpec]) -> Path | Non
         judge=judge_meant(args.judge_wanted, args.judge, rows.suite, args.output),
     )
     settings = {task: _settings(decoding, limit) for task, limit in limits.items()}
-    world = World()
-    with closing(ResponseJournal(Path(args.output), engine.identity, world.rank)) as journal:
-        done = answer_all(engine, data, templates, settings, rows.limit, journal, world)
+    processes = Processes()
+    with closing(ResponseJournal(Path(args.output), engine.identity, processes.rank)) as journal:
+        done = answer_all(engine, data, templates, settings, rows.limit, journal, processes)
         if done is None:
             return None
         answers, keys = done

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from perpo.data.images import listing
 from perpo.errors import PerpoError
-from perpo.prepare.pages.rows import Page, page_rows, page_text, told_counts
+from perpo.prepare.pages.rows import OcrPage, page_rows, page_text, told_counts
 from perpo.prepare.parquet import RowFile, Written, check_image_files, check_outputs, write_rows
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def build_folder(args: PagesArguments) -> list[Written]:
     return [write_rows(file, page_rows(pages, args.language))]
 
 
-def read_folder(folder: Path) -> list[Page]:
+def read_folder(folder: Path) -> list[OcrPage]:
     """Images and texts of the same stem, by name; folders in it are not looked into.
 
     Raises:
@@ -62,7 +62,7 @@ def read_folder(folder: Path) -> list[Page]:
         )
     if not images:
         raise PerpoError(f"{folder} holds no pages", "each page is an image and a .txt file of the same name")
-    pages = [Page(path, "", page_text(texts[path.stem])) for path in images]
+    pages = [OcrPage(path, "", page_text(texts[path.stem])) for path in images]
     if empty := [page.image.name for page in pages if not page.text.strip()]:
         raise PerpoError(
             f"{len(empty)} of {len(pages)} pages have an empty text, which can't be scored:\n  {listing(empty)}",

@@ -9,7 +9,7 @@ from perpo.data import data_sha256
 from perpo.data.placeholders import without_image
 from perpo.data.rows import read_rows
 from perpo.errors import PerpoError, placed
-from perpo.prepare.pages.rows import Page, page_rows, told_counts
+from perpo.prepare.pages.rows import OcrPage, page_rows, told_counts
 from perpo.prepare.parquet import (
     RowFile,
     Written,
@@ -61,7 +61,7 @@ def build_fox(args: FoxArguments) -> list[Written]:
     return written
 
 
-def read_fox(root: Path, language: str) -> list[Page]:
+def read_fox(root: Path, language: str) -> list[OcrPage]:
     """Fox's pages of a language ("en" or "cn").
 
     Raises:
@@ -83,7 +83,7 @@ def _fox_file(root: Path, language: str) -> Path:
     return root / f"{language}_page_ocr.json"
 
 
-def _fox_page(row: Any, folder: Path, where: str) -> Page:
+def _fox_page(row: Any, folder: Path, where: str) -> OcrPage:
     turns = row.get("conversations") if isinstance(row, dict) else None
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         turns = []
@@ -93,4 +93,4 @@ def _fox_page(row: Any, folder: Path, where: str) -> Page:
     if not isinstance(name, str) or not all(isinstance(text, str) for text in said):
         raise PerpoError(f"{where}: expected an image's name and two texts, found {row!r:.60}", "fetch the file again")
     with placed(where):
-        return Page(folder / name, without_image(said[0]), said[1])
+        return OcrPage(folder / name, without_image(said[0]), said[1])

@@ -58,7 +58,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class BoardRow:
     """One run.
 
     Attributes:
@@ -90,7 +90,7 @@ class Board:
 
     title: str
     columns: list[Column]
-    rows: list[Row]
+    rows: list[BoardRow]
     marks: dict[tuple[int, Column], str]
     baseline: str | None = None
 
@@ -131,11 +131,11 @@ def _board(title: str, runs: Sequence[Run], differ: Differ) -> Board:
     return Board(title, columns, rows, marks)
 
 
-def _row(run: Run, judge: str, marks: DataMarks) -> Row:
+def _row(run: Run, judge: str, marks: DataMarks) -> BoardRow:
     record = run.record
     data = {name: marks.get((name, digest), "") for name, digest in data_of(record).items()}
     metrics = _metrics(record, f"judge {judge}", data)
-    return Row(run, record.model.id, method_of(record), record.name, metrics)
+    return BoardRow(run, record.model.id, method_of(record), record.name, metrics)
 
 
 def method_of(record: RunRecord) -> str:
@@ -176,7 +176,7 @@ def _chosen(
     return chosen
 
 
-def _place(row: Row) -> tuple[Any, ...]:
+def _place(row: BoardRow) -> tuple[Any, ...]:
     methods = list(_METHODS.values())
     place = methods.index(row.method) if row.method in methods else len(methods)
     record = row.run.record
@@ -190,7 +190,7 @@ def _column_place(column: Column) -> int:
 
 
 def _marks(
-    rows: Sequence[Row], members: Sequence[int], columns: Sequence[Column], differ: Differ
+    rows: Sequence[BoardRow], members: Sequence[int], columns: Sequence[Column], differ: Differ
 ) -> dict[tuple[int, Column], str]:
     """Which of a base's measured runs are best in a column, or not told apart from the best.
 
@@ -213,14 +213,14 @@ def _marks(
     return marks
 
 
-def _held(rows: Sequence[Row], members: Sequence[int], column: Column) -> set[int]:
+def _held(rows: Sequence[BoardRow], members: Sequence[int], column: Column) -> set[int]:
     """The runs that have a number in a column of which one can be better."""
     if _definition(column) is None or column.higher_is_better is None:
         return set()
     return {n for n in members if column in rows[n].metrics and rows[n].metrics[column].value is not None}
 
 
-def _height(rows: Sequence[Row], column: Column, n: int) -> tuple[float, int]:
+def _height(rows: Sequence[BoardRow], column: Column, n: int) -> tuple[float, int]:
     """How good a run is in a column; of equal ones the first row is the best."""
     value = rows[n].metrics[column].value or 0.0
     return (value if column.higher_is_better else -value), -n

@@ -25,7 +25,7 @@ from perpo.models.checkpoints import (
 from perpo.records.provenance import code_version, package_versions
 from perpo.records.training_record import public_record, read_record
 
-FILE_NAME = "merge.json"
+MERGE_RECORD_FILE = "merge.json"
 SCHEMA_VERSION = 1
 DESCRIPTION = (
     "Put an adapter's weights into its base and write a checkpoint that loads without PEFT. "
@@ -90,7 +90,7 @@ def _write(args: MergeArguments, base: Path, folder: Path) -> None:
         "code": code_version(),
         "packages": package_versions(),
     }
-    atomic_write_text(folder / FILE_NAME, json.dumps(record, indent=2) + "\n")
+    atomic_write_text(folder / MERGE_RECORD_FILE, json.dumps(record, indent=2) + "\n")
     if training is not None and training["steps"] is not None:
         from perpo.train.outputs.card import write_card
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import first_line
-from perpo.records.training_record import FILE_NAME, public_record
+from perpo.records.training_record import TRAINING_FILE, public_record
 from perpo.train.arguments import TrainArguments
 
-_NOT_UPLOADED = {FILE_NAME, "probe.parquet"}  # the first goes without its paths; the second holds training data
+_NOT_UPLOADED = {TRAINING_FILE, "probe.parquet"}  # the first goes without its paths; the second holds training data
 
 
 def check_services(args: TrainArguments) -> None:
@@ -59,7 +59,7 @@ def push(args: TrainArguments, record: Mapping[str, Any]) -> None:
         if path.name not in _NOT_UPLOADED
     ]
     text = json.dumps(public_record(record), indent=2) + "\n"
-    operations.append(CommitOperationAdd(path_in_repo=FILE_NAME, path_or_fileobj=text.encode()))
+    operations.append(CommitOperationAdd(path_in_repo=TRAINING_FILE, path_or_fileobj=text.encode()))
     try:
         _hub().create_commit(str(args.hub_model_id), operations, commit_message="Upload a perpo-train run")
     except Exception as error:  # the library raises many kinds

@@ -14,7 +14,7 @@ from streamlit.util import calc_hash
 from perpo.errors import PerpoError
 from perpo.results.samples import read_scores
 from perpo_dashboard.samples import cards
-from perpo_dashboard.samples.notes import FILE_NAME, read_notes
+from perpo_dashboard.samples.notes import NOTES_FILE, read_notes
 from perpo_dashboard.shared import stored
 from perpo_dashboard.shared.links import label_of
 from perpo_dashboard.shared.outcomes import OUTCOMES
@@ -143,13 +143,13 @@ def test_flags_and_notes_are_kept_and_can_be_asked_for(made, open_page):
     notes, damaged = read_notes(folder)
     assert damaged == 0
     assert {key[:16]: (note.flagged, note.text) for key, note in notes.items()} == {short: (True, "look *again*")}
-    rows = [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / NOTES_FILE).read_text().splitlines()]
     assert {tuple(row["runs"]) for row in rows} == {(a.record.run_id, b.record.run_id)}
     test = open_page(noted="flagged")
     assert "**1 of 1**" in said(test, "caption")
     test = test.button(key=f"flag-{short}").click().run()
     assert not read_notes(folder)[0][next(iter(notes))].flagged
-    (folder / FILE_NAME).unlink()
+    (folder / NOTES_FILE).unlink()
 
 
 @pytest.mark.parametrize(

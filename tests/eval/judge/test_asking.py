@@ -15,7 +15,7 @@ from email.utils import format_datetime
 import pytest
 
 from perpo.errors import PerpoError
-from perpo_eval.judge.asking import Question, Verdict, ask_judge
+from perpo_eval.judge.asking import JudgeQuestion, Verdict, ask_judge
 from perpo_eval.judge.messages import llava_messages, mmhal_messages, prompts_sha256
 from perpo_eval.judge.settings import judge_key
 from tests.support import ROOT, SHARED
@@ -41,7 +41,7 @@ def test_answers_are_read_and_counted(tmp_path) -> None:
 
 def test_the_official_request_is_sent(tmp_path) -> None:
     caption = "A photo."
-    question = Question("1", llava_messages("Where?", "detail", caption, "Here.", "There."), "llava_bench")
+    question = JudgeQuestion("1", llava_messages("Where?", "detail", caption, "Here.", "There."), "llava_bench")
     with judge_server() as server:
         ask(server, tmp_path, [question, rating(1)], key=KEY)
     sent = {call.body["temperature"]: call for call in server.calls}
@@ -180,7 +180,7 @@ def test_votes_are_calls_of_their_own_and_are_kept(tmp_path) -> None:
 
 
 def test_another_judge_or_prompt_is_asked_anew_and_equal_requests_once(tmp_path) -> None:
-    twin = Question("twin", pair(0).messages, "llava_bench")
+    twin = JudgeQuestion("twin", pair(0).messages, "llava_bench")
     with judge_server() as server:
         answers = ask(server, tmp_path, [pair(0), twin])
         assert len(server.calls) == 1
