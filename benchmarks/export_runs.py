@@ -1,4 +1,4 @@
-"""How long perpo-eval export takes over many small runs.
+"""Measure how long perpo-eval export takes over many small runs.
 
     python benchmarks/export_runs.py [--runs 2000]
 

@@ -1,4 +1,4 @@
-"""How well the open calls to a judge are used: 60 + 96 questions beside the time that they must take.
+"""Measure how well the open calls to a judge are used: 60 + 96 questions beside the time that they must take.
 
 A judge on loopback, a process of its own, answers each call after a fixed time. Ideal is the number of rounds of
 `--concurrency` calls times that time. Every answer is on the disk when it counts. The same questions are then

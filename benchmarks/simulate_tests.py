@@ -107,7 +107,7 @@ def one_run(rng: np.random.Generator, kind: str, images: int, most: int, quality
 
 
 def coverage(kind: str, images: int, most: int, quality: float, trials: int) -> list[str]:
-    """How often one run's interval holds the true number, and how wide it is."""
+    """Return how often one run's interval holds the true number, and how wide it is."""
     rng = np.random.default_rng(images)
     true = quality * 0.975 if kind == "mean of shares" else quality  # F1 of equal labels is the accuracy
     found = [one_run(rng, kind, images, most, quality) for _ in range(trials)]
@@ -118,7 +118,7 @@ def coverage(kind: str, images: int, most: int, quality: float, trials: int) -> 
 
 
 def called_unchanged(images: int, most: int, loss: float, churn: float, trials: int, threshold: float = 0.005) -> float:
-    """How often a run is called unchanged that has lost `loss` of its samples, and `churn` both ways besides."""
+    """Return how often a run is called unchanged that has lost `loss` of its samples, and `churn` both ways besides."""
     rng, called = np.random.default_rng(images), 0
     for _ in range(trials):
         image = np.repeat(np.arange(images), rng.integers(1, most + 1, images))

@@ -198,7 +198,7 @@ class Visitor:
 
     @property
     def state(self) -> dict[str, str]:
-        """What the address says beside the page's name."""
+        """Return what the address says beside the page's name."""
         return {name: values[0] for name, values in parse_qs(urlsplit(self.page.url).query).items()}
 
     def text(self) -> str:
@@ -206,13 +206,13 @@ class Visitor:
         return self.page.get_by_test_id("stMain").inner_text()
 
     def words(self) -> list[str]:
-        """What the page says outside of charts, whose axes depend on the room that they have."""
+        """Return what the page says outside of charts, whose axes depend on the room that they have."""
         parts = ":is(h1, h2, h3, p, button, label, code, input)"
         found = self.page.get_by_test_id("stMain").locator(parts)
         return found.evaluate_all("all => all.filter(e => !e.closest('svg')).map(e => e.innerText || e.value || '')")
 
     def errors(self) -> list[str]:
-        """What the page says where a script of it failed."""
+        """Return what the page says where a script of it failed."""
         return self.page.get_by_test_id("stException").all_inner_texts()
 
 

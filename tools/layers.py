@@ -1,4 +1,4 @@
-"""Which package may import which: the table, and what the code does. `python tools/layers.py` prints both.
+"""Show and check which package may import which. `python tools/layers.py` prints the table, and what the code does.
 
 A package imports only packages on lines below its own; packages on one line do not import each other. Imports within
 functions and under TYPE_CHECKING count. `tests/test_imports.py` holds the code to it.

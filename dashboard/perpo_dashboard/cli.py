@@ -25,7 +25,7 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, kw_only=True)
 class DashboardArguments:
-    """What perpo-dashboard takes."""
+    """The arguments of perpo-dashboard."""
 
     results: Path = arg(Path("results"), "a folder of run records, or of anything that holds some, such as runs/")
     media: list[Path] = arg([], "folders that pictures may be read from beside it (default: none)")
@@ -35,7 +35,7 @@ class DashboardArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportPageArguments:
-    """What perpo-dashboard export takes."""
+    """The arguments of perpo-dashboard export."""
 
     run: list[str] = arg(help="twice: the baseline, then the candidate; a run's folder, or its id or name in --results")
     out: Path = arg(help="folder that the page index.html and what belongs to it are written to")

@@ -1,4 +1,4 @@
-"""What perpo-eval and its judge take; what is unused; the command that would repeat a run."""
+"""The arguments of perpo-eval and its judge; which of them are unused; the command that would repeat a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BOX_FLAGS = ("box_scale", "box_order", "box_frame")
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerFlags:
-    """What is asked, of whom, and what becomes of it."""
+    """Flags that say what is asked, of whom, and what becomes of it."""
 
     suite: Literal["grounding", "pope", "ocr", "paper", "judged"] = arg("grounding", "which tasks and scores")
     model: str | None = arg(None, "tiny (the embedded checkpoint; default), a Hugging Face folder, or a hub id")
@@ -97,7 +97,7 @@ class AnswerFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeFlags:
-    """Which judge is asked, and how. Its key is taken from the environment alone."""
+    """Flags that say which judge is asked, and how. Its key is taken from the environment alone."""
 
     judge_model: str | None = arg(
         JudgeWanted.model,
@@ -121,7 +121,7 @@ class JudgeFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArguments(JudgeFlags, AnswerFlags):
-    """What perpo-eval takes."""
+    """The arguments of perpo-eval."""
 
     judge: Literal["model", "none"] = arg(
         "model", "for --suite judged: model asks --judge_model; none keeps the answers, for perpo-eval judge"
@@ -135,7 +135,7 @@ class EvalArguments(JudgeFlags, AnswerFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeArguments(JudgeFlags):
-    """What perpo-eval judge takes."""
+    """The arguments of perpo-eval judge."""
 
     run: str = arg(help="a run's folder, a folder of runs (its newest), or the id or name of a run in --output")
     output: str = arg("results", "results folder, for the new run and for what judges answered")

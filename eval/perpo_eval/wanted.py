@@ -1,4 +1,4 @@
-"""What an evaluation is asked for: one part for each of its steps. Needs no torch."""
+"""The parts of what an evaluation is asked for, one for each of its steps. Needs no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OWN_BATCH_SIZE = 16
 
 @dataclass(frozen=True, kw_only=True)
 class RowsWanted:
-    """Which questions are asked.
+    """The questions that are asked.
 
     Attributes:
         suite: A key of `perpo_eval.rows.suites.SUITES`.
@@ -34,7 +34,7 @@ class RowsWanted:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineWanted:
-    """What answers; None is what is usual.
+    """The engine that answers; None is what is usual.
 
     Attributes:
         engine: "perpo", or "lmms:<model>".
@@ -84,7 +84,7 @@ class EngineWanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How a model is asked for boxes, and how it writes them; None is what its family does.
+    """The way in which a model is asked for boxes, and writes them; None is what its family does.
 
     Attributes:
         family: A key of `perpo.models.families.FAMILIES`.
@@ -108,7 +108,7 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingWanted:
-    """How tokens are chosen, and where answers are cut.
+    """The way in which tokens are chosen, and where answers are cut.
 
     Attributes:
         temperature: 0 takes the most probable token.
@@ -139,7 +139,7 @@ class DecodingWanted:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeWanted:
-    """Which judge is asked, and how; `perpo_eval.judge.from_flags.judge_of` checks it and makes the judge.
+    """The judge that is asked, and how; `perpo_eval.judge.from_flags.judge_of` checks it and makes the judge.
 
     Attributes:
         model: The judge's name at its server.

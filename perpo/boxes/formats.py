@@ -1,4 +1,4 @@
-"""How numbers make a box.
+"""Formats of boxes: how numbers make a box.
 
 Three things are declared, never guessed: the *scale* of the numbers, their *order*, and the *frame*, which is the
 picture that they refer to:
@@ -31,7 +31,8 @@ _MOST_ASPECT = 200
 
 @dataclass(frozen=True)
 class Resize:
-    """How Qwen's processors choose the size of a model's input: sides in whole patches, an area within bounds.
+    """The rule by which Qwen's processors choose the size of a model's input: sides in whole patches, an area within
+    bounds.
 
     Attributes:
         factor: Both sides are multiples of it, in pixels.
@@ -73,7 +74,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class BoxFormat:
-    """How a model writes boxes.
+    """The way in which a model writes boxes.
 
     Attributes:
         scale: What the numbers count: shares of the frame's sides (0-1), thousandths (0-1000),
@@ -101,7 +102,7 @@ class BoxFormat:
 
     @property
     def counts_input(self) -> bool:
-        """Whether numbers count pixels of the model's input, so that what they mean depends on its size."""
+        """Return whether numbers count pixels of the model's input, so that what they mean depends on its size."""
         return self.scale == "pixels" and self.frame == "resized"
 
 

@@ -1,4 +1,4 @@
-"""Whether answers were written in another way than is declared: a warning that decides nothing. No torch.
+"""Warn of answers that were written in another way than is declared; the warning decides nothing. No torch.
 
 What boxes mean is declared, and nothing here changes how they are read or scored. But a run whose boxes were written in
 another scale, order or frame gets scores near 0 that look like a bad model's. So the same numbers are read in every

@@ -24,7 +24,7 @@ DESCRIPTION = (
 
 @dataclass(frozen=True, kw_only=True)
 class ReportArguments:
-    """What perpo-report takes."""
+    """The arguments of perpo-report."""
 
     baseline: str = arg(help="a run's folder, a folder of runs (its newest), or the id or name of a run in --results")
     candidate: str = arg(help="the same, of the run in question")
@@ -43,7 +43,7 @@ class ReportArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class TrendArguments:
-    """What perpo-report trend takes."""
+    """The arguments of perpo-report trend."""
 
     results: Path = arg(Path("results"), "the results folder")
     task: str | None = arg(None, "task or benchmark (default: the first benchmark of the newest run)")

@@ -114,7 +114,7 @@ def command_line(program: str, arguments: Any, *subcommand: str) -> str:
 
 
 def next_command(program: str, arguments: Any, *subcommand: str) -> str:
-    """`command_line` of another of our programs, as it can be called from here.
+    """Return `command_line` of another of our programs, as it can be called from here.
 
     What it holds runs as it stands, for the arguments were made by the program's own class.
     """

@@ -119,7 +119,7 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:
-    """`atomic_write_bytes` of `text` in UTF-8."""
+    """Write `text` in UTF-8 with `atomic_write_bytes`."""
     atomic_write_bytes(path, text.encode())
 
 

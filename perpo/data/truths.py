@@ -1,4 +1,4 @@
-"""How the truths of a file write boxes: as each row says, as the user declares, else as the model does. No torch."""
+"""Find out how a file's truths write boxes: by the row, else by the user, else by the model. No torch."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 @dataclass
 class BatchLimit:
-    """How many questions are run at once.
+    """A limit on how many questions are run at once.
 
     Attributes:
         size: At most so many; halved where memory runs out, and never raised again.

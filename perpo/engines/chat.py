@@ -32,7 +32,7 @@ _WITHOUT_ANSWER = {"content_filter", "content_policy_violation"}
 
 @dataclass(frozen=True)
 class ChatServer:
-    """Where a server is, and how hard it is pressed.
+    """A server: where it is, and how hard it is pressed.
 
     Attributes:
         base_url: As OpenAI's clients take it, such as http://127.0.0.1:8000/v1; it must hold no password.
@@ -90,7 +90,7 @@ class _TryAgain(CallFailed):
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server answered.
+    """An answer of the server.
 
     Attributes:
         text: Its words, those of a refusal too; None if it gave none.

@@ -1,4 +1,4 @@
-"""How a model writes boxes, by its configuration alone. No torch."""
+"""Find out how a model writes boxes, by its configuration alone. No torch."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def block_mask(segments: Tensor) -> BlockMask:
 def attention_forward(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention as transformers calls it; the kind of mask says which way is taken.
+    """Compute attention as transformers calls it; the kind of mask says which way is taken.
 
     Args:
         module: The attention layer.

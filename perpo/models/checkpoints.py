@@ -1,4 +1,4 @@
-"""Where a checkpoint lies, whether it is one that can be loaded, and its digest. Needs no torch."""
+"""Find a checkpoint, see whether it can be loaded, and take its digest. Needs no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a model family: its prompt, how it writes boxes, where its parts are, how it reads a prefix.
+"""Model families: the prompt, how boxes are written, where the parts are, how a prefix is read.
 
 `python -m perpo.models.families` prints the table of docs/families.md.
 """
@@ -61,7 +61,7 @@ class Family:
 
     @property
     def box_format(self) -> BoxFormat:
-        """How its answers write boxes.
+        """Return how its answers write boxes.
 
         Raises:
             PerpoError: That is not known.

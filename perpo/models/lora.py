@@ -1,4 +1,4 @@
-"""What trains of a model: LoRA on the language model, and the projector."""
+"""The parts of a model that train: LoRA on the language model, and the projector."""
 
 from __future__ import annotations
 

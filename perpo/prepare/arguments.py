@@ -1,4 +1,4 @@
-"""What the commands of perpo-data are called with."""
+"""The arguments of perpo-data's commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Language = Literal["en", "zh", ""]
 
 @dataclass(kw_only=True)
 class CommandArguments:
-    """What all commands have in common."""
+    """The arguments that all commands have in common."""
 
     name_of_command: ClassVar[str]
 

@@ -178,7 +178,7 @@ def write_rows(file: RowFile, rows: Iterable[Row]) -> Written:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which becomes `path` if the block ends well and vanishes if not.
+    """Yield a temporary path beside `path`, which becomes `path` if the block ends well and vanishes if not.
 
     Raises:
         PerpoError: The disk does not take it (exit code 3).
@@ -250,7 +250,7 @@ def image_cell(path: Path, *, link: bool = False, stored: bool = False) -> dict[
 
 
 def say(text: str) -> None:
-    """A line for the user that is no result, on stderr."""
+    """Print a line for the user that is no result, on stderr."""
     print(f"perpo-data: {text}", file=sys.stderr, flush=True)
 
 

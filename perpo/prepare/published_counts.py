@@ -1,4 +1,4 @@
-"""How many rows the published benchmarks have, so that another count is seen."""
+"""The numbers of rows that the published benchmarks have, so that another count is seen."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Metric:
 
 @dataclass(frozen=True, config=_STRICT)
 class TaskResult:
-    """What came of one task (benchmark, split and scorer).
+    """The result of one task (benchmark, split and scorer).
 
     `data_sha256` covers every row of the task's data, also those that a limit left out; `n_total`
     counts them, `n_scored` those that were asked; `n_error` of these have no answer or no judgement, and
@@ -116,7 +116,7 @@ class GroupResult:
 
 @dataclass(frozen=True, config=_STRICT)
 class ModelInfo:
-    """Which weights answered. `id` is "tiny", a hub id, or a directory's name (never its path).
+    """The weights that answered. `id` is "tiny", a hub id, or a directory's name (never its path).
 
     `engine` is what ran them: "perpo", "lmms:<model>", or "elsewhere" where only the answers are known.
     """
@@ -218,7 +218,7 @@ class RunRecord:
 
 
 def sample_key(dataset: str, revision: str | None, split: str, source_id: str, expression: str) -> str:
-    """Identity of a sample across runs, a hexadecimal sha256.
+    """Return a sample's identity across runs, a hexadecimal sha256.
 
     The parts are separated by a byte that no text holds, so that no two tuples share a key.
     """

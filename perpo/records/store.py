@@ -72,7 +72,7 @@ def new_run_id(name: str, suite: str, when: datetime) -> str:
 
 
 def slug(name: str) -> str:
-    """`name` as one folder name: what is not a letter, digit, dot, plus or hyphen becomes a hyphen."""
+    """Return `name` as one folder name: what is not a letter, digit, dot, plus or hyphen becomes a hyphen."""
     return re.sub(r"[^A-Za-z0-9.+]+", "-", name).strip("-.") or "model"
 
 
@@ -157,7 +157,7 @@ def find_runs(root: Path) -> tuple[list[Run], list[Unreadable]]:
 
 
 def oldest_first(runs: Iterable[Run]) -> list[Run]:
-    """Runs in the order of their times, whatever zone a record wrote its time in."""
+    """Return runs in the order of their times, whatever zone a record wrote its time in."""
     return sorted(runs, key=lambda run: (run.record.when, run.record.run_id))
 
 

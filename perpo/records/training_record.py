@@ -27,7 +27,7 @@ _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 @with_config(_STRICT)
 class StartInfo(TypedDict):
-    """Where training began: the base, and the adapter that it continued from. None where there is none."""
+    """The weights that training began with: the base, and the adapter it went on from. None where there is none."""
 
     name: str | None
     weights_sha256: str
@@ -37,7 +37,7 @@ class StartInfo(TypedDict):
 
 @with_config(_STRICT)
 class DataInfo(TypedDict):
-    """What it was trained on; `counts` says how many records, lists and candidates were used and left out.
+    """The data of a training; `counts` says how many records, lists and candidates were used and left out.
 
     `images_sha256` is a digest of the images' bytes, in the order of their first use.
     """

@@ -152,7 +152,7 @@ def both_judged(candidate: Scores, baseline: Scores, metric: Definition) -> tupl
 
 
 def paired_difference(candidate: Scores, baseline: Scores, score: str) -> Estimate:
-    """`metric_difference` of a score's mean, as an estimate.
+    """Return `metric_difference` of a score's mean, as an estimate.
 
     Args:
         candidate: As there.

@@ -145,7 +145,7 @@ def picture(table: pd.DataFrame, title: str) -> alt.LayerChart:
 
 
 def draw(table: pd.DataFrame, title: str, file: Path) -> None:
-    """`picture` as a file.
+    """Draw `picture` into a file.
 
     Args:
         table: What `history` gave.

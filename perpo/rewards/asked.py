@@ -26,7 +26,7 @@ class Asked:
 
     @property
     def sample(self) -> dict[str, Any]:
-        """What a reward function is given."""
+        """Return what a reward function is given."""
         return vars(self.question) | {"image_size": self.image_size}
 
 

@@ -1,4 +1,4 @@
-"""What perpo-sample takes, checked as it is made. Needs no torch."""
+"""The arguments of perpo-sample, checked as they are made. Needs no torch."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class SampleArguments:
 
     @property
     def decoding(self) -> Decoding:
-        """How tokens are chosen."""
+        """Return how tokens are chosen."""
         return Decoding(
             max_new_tokens=self.max_new_tokens,
             num_candidates=self.num_candidates,
@@ -78,10 +78,10 @@ class SampleArguments:
 
     @property
     def box_parts(self) -> dict[str, Any]:
-        """What is declared of how answers write boxes; None is nothing."""
+        """Return what is declared of how answers write boxes; None is nothing."""
         return {"scale": self.box_scale, "order": self.box_order, "frame": self.box_frame}
 
     @property
     def truth_parts(self) -> dict[str, Any]:
-        """What is declared of how truths write boxes; None is nothing."""
+        """Return what is declared of how truths write boxes; None is nothing."""
         return {"scale": self.truth_scale, "order": self.truth_order, "frame": self.truth_frame}

@@ -36,7 +36,7 @@ _TINY_IMAGES = 300  # not every picture has two questions
 
 @dataclass(frozen=True)
 class SamplingRun:
-    """What a run leaves.
+    """The result of a run.
 
     Attributes:
         output: The preference records.

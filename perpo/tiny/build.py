@@ -140,7 +140,7 @@ def losses(model: Any, helpers: Helpers, packer: Packer, batch: dict[str, Any]) 
 
 
 def weights_at(progress: float) -> dict[str, float]:
-    """Weights of the losses when `progress` (0 to 1) of the steps are done: the helpers fade out."""
+    """Return weights of the losses when `progress` (0 to 1) of the steps are done: the helpers fade out."""
     return {
         "box": 1.0,
         "yes_no": 0.5,
@@ -200,7 +200,7 @@ def _validate_boxes(model: Any, processor: Any, images: int) -> dict[str, float]
 
 
 def corpus(lessons: list[Lesson]) -> list[str]:
-    """Texts that the tokenizer is trained on."""
+    """Return the texts that the tokenizer is trained on."""
     questions = [question for lesson in lessons[:1000] for question in lesson.questions]
     heads = {
         "box": (GROUNDING.format(expression=""), LMMS_EVAL_GROUNDING.format(expression="")),

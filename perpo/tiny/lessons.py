@@ -1,4 +1,4 @@
-"""What the embedded checkpoint is taught from: pictures with tokenised questions, packed by picture.
+"""Lessons for the embedded checkpoint: pictures with tokenised questions, packed by picture.
 
 Three topics: boxes of expressions, yes/no questions about objects (both about scenes), and the text of
 pages. In a batch all questions of a picture share its image tokens and the words that their prompts begin
@@ -203,7 +203,7 @@ class Packer:
         questions: int,
         easy: bool,
     ) -> dict[str, Any]:
-        """Tensors of a batch: the scenes' rows first; `easy` asks for boxes by appearance alone.
+        """Return the tensors of a batch: the scenes' rows first; `easy` asks for boxes by appearance alone.
 
         Returns:
             pixel_values (B, 3, 96, 96), input_ids and position_ids (B, L), mask (B, 1, L, L) additive,
@@ -261,14 +261,14 @@ class _GrowingBatch:
         self.boxes: list[np.ndarray] = []
 
     def begin(self, prefix: list[int]) -> None:
-        """A new row."""
+        """Begin a new row."""
         self._prefix, self._segment = len(prefix), 0
         self.rows.append(list(prefix))
         self.segments.append([0] * len(prefix))
         self.positions.append(list(range(len(prefix))))
 
     def add(self, prompt: list[int], reply: list[int], question: LessonQuestion) -> None:
-        """One more question of the row."""
+        """Add one more question to the row."""
         row, ids = len(self.rows) - 1, self.rows[-1]
         self._segment += 1
         last = len(ids) + len(prompt) - 1

@@ -45,7 +45,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments:
-    """What `perpo-train` takes; each field's help says what it does.
+    """The arguments of `perpo-train`; each field's help says what it does.
 
     Raises:
         PerpoError: A number out of its range, or an argument that the method has no use for.
@@ -224,17 +224,17 @@ class TrainArguments:
 
     @property
     def precomputes(self) -> bool:
-        """Whether the reference's log-probabilities are computed before training."""
+        """Return whether the reference's log-probabilities are computed before training."""
         return self.precompute_reference or (self.ranks and not self.lora_enable and self.reference != "recorded")
 
     @property
     def ranks(self) -> bool:
-        """Whether the method compares candidates."""
+        """Return whether the method compares candidates."""
         return METHODS[self.method].ranks
 
     @property
     def samples(self) -> bool:
-        """Whether the method learns sampled candidates, and not the data's own answers."""
+        """Return whether the method learns sampled candidates, and not the data's own answers."""
         return METHODS[self.method].samples
 
     @property

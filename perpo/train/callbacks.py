@@ -1,4 +1,4 @@
-"""What happens beside the optimizer steps: the log, whole checkpoints, the bar, and a stop at the first NaN."""
+"""Callbacks beside the optimizer steps: the log, whole checkpoints, the bar, and a stop at the first NaN."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Log(TrainerCallback):
         self.record = record
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """What a run that was cut off logged after its last checkpoint comes again, so it goes."""
+        """Drop what a run that was cut off logged after its last checkpoint, since it comes again."""
         if state.is_world_process_zero:
             write_log(self.output, state.log_history)
             write_record(self.output, self.record)

@@ -22,7 +22,7 @@ _CONFIGS = Path(__file__).parent / "deepspeed_configs"
 
 
 def deepspeed_config(name: str) -> dict[str, Any]:
-    """DeepSpeed's settings from a JSON file, or those of a shipped configuration; a new copy each time.
+    """Return DeepSpeed's settings from a JSON file, or those of a shipped configuration; a new copy each time.
 
     Args:
         name: A path, or one of the files' names in perpo/train/deepspeed_configs, without its ending.
@@ -148,7 +148,8 @@ class Filled(Sampler[int]):
 
 
 def full_weights(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
-    """Parameters that DeepSpeed has parted, whole, on the CPU; trained ones in float32, as its optimizer keeps them.
+    """Return parameters that DeepSpeed has parted, whole, on the CPU; trained ones in float32, as its optimizer keeps
+    them.
 
     Args:
         parameters: Names and parameters, in the same order everywhere.

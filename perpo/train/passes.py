@@ -30,7 +30,7 @@ class CandidateSpan:
 
 @dataclass(frozen=True)
 class Pass:
-    """What one forward pass reads: each span of candidates with its prefix.
+    """The input of one forward pass: each span of candidates with its prefix.
 
     Attributes:
         packed: The spans' prefixes and candidates.

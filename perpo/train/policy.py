@@ -48,7 +48,7 @@ class Policy:
 
     @property
     def has_adapter(self) -> bool:
-        """Whether an adapter is trained, which can be switched off, and not the base."""
+        """Return whether an adapter is trained, which can be switched off, and not the base."""
         return isinstance(self.model, PeftModel)
 
     def set_trainable(self) -> None:

@@ -1,4 +1,4 @@
-"""Where a run that was cut off goes on, and which checkpoints are whole. Needs no torch.
+"""Resume a run that was cut off: where it goes on, and which checkpoints are whole. Needs no torch.
 
 A checkpoint is whole once its manifest is there: the last file that is written, with the size and the
 SHA-256 of all the others, which are on the disk by then.
@@ -55,7 +55,7 @@ FREE = {
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins.
+    """The point at which a run begins.
 
     Attributes:
         checkpoint: The checkpoint that it goes on from, or None for its very beginning.

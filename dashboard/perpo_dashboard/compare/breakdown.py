@@ -1,4 +1,4 @@
-"""Where two runs differ: by the size of the box, the length of the question, the truth, the kind. No Streamlit."""
+"""Find where two runs differ: by the size of the box, the length of the question, the truth, the kind. No Streamlit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PAGES = (250, 1000, 2000, 4000)
 
 @dataclass(frozen=True)
 class Labels:
-    """What kind each sample is of.
+    """The kind of each sample.
 
     Attributes:
         names: The kinds, in their order.

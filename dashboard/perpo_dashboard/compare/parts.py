@@ -27,7 +27,7 @@ _BOUND: dict[str, Any] = {"bind": "query-params"}
 
 
 def show_verdicts(a: Run, b: Run, place: DeltaGenerator) -> None:
-    """The paired differences of all tasks with their verdicts; why there are none where the runs do not allow it."""
+    """Show the paired differences of all tasks with their verdicts, or why there are none where the runs allow none."""
     common = bool(st.session_state.get("common"))
     try:
         report = stored.difference(a, b, common)
@@ -44,7 +44,7 @@ def show_verdicts(a: Run, b: Run, place: DeltaGenerator) -> None:
 
 
 def show_outcomes(a: Run, b: Run) -> None:
-    """Who is right where: counts as buttons, the scores of the samples, and kinds of samples."""
+    """Show who is right where: counts as buttons, the scores of the samples, and kinds of samples."""
     st.subheader("Who is right where")
     pair = shared(a, b)
     if pair is None:

@@ -32,7 +32,7 @@ ORDERS: dict[str, tuple[Callable[[BoardRow], Any] | None, bool]] = {
 
 @dataclass(frozen=True)
 class RunChoice:
-    """Which runs are meant; what is empty leaves all of them.
+    """A choice of runs; what is empty leaves all of them.
 
     Attributes:
         bases: Ids of models.

@@ -33,7 +33,7 @@ def _difference(one: stored.Stamp, other: stored.Stamp, column: Column, _runs: t
 
 
 def differ(one: Run, other: Run, column: Column) -> Difference | None:
-    """As `perpo.results.leaderboard.board.difference`, taken once."""
+    """Return what `perpo.results.leaderboard.board.difference` gives, taken once."""
     mine, theirs = (stored.stamp(run.path / SAMPLES_FILE) for run in (one, other))
     return _difference(mine, theirs, column, (one, other))
 
@@ -64,7 +64,7 @@ def choose(runs: Sequence[Run]) -> boards.RunChoice:
 
 
 def ask(all_boards: Sequence[Board]) -> tuple[list[str], str | None, str]:
-    """In which form they are wanted: topics of columns, what differences are taken to, and an order."""
+    """Ask in which form they are wanted: topics of columns, what differences are taken to, and an order."""
     topics = boards.benchmarks(all_boards)
     runs = [label_of(row.run) for board in all_boards for row in board.rows]
     orders = [*boards.ORDERS, *dict.fromkeys(column.title for board in all_boards for column in board.columns)]
@@ -135,7 +135,7 @@ def table(board: Board, *, early: bool = False) -> list[Run]:
 
 
 def actions(board: Board, chosen: Sequence[Run]) -> None:
-    """Files of what is shown, and where to go with the chosen rows."""
+    """Offer files of what is shown, and ways to go on with the chosen rows."""
     with st.container(horizontal=True, vertical_alignment="center"):
         for name, kind, suffix, mime in (
             ("CSV", "csv", "csv", "text/csv"),
@@ -166,7 +166,7 @@ def actions(board: Board, chosen: Sequence[Run]) -> None:
 
 
 def draw(views: Sequence[Board]) -> None:
-    """Bars with intervals: a picture for each column of a part of a table."""
+    """Draw bars with intervals: a picture for each column of a part of a table."""
     parts: dict[str, list[tuple[Board, Column, str]]] = {}
     for view in views:
         for column, (head, name) in zip(view.columns, tables.headers(view.columns), strict=True):
@@ -208,7 +208,7 @@ def _bars(unit: str, whole: bool) -> dict[str, object]:
 
 
 def show_all(views: Sequence[Board]) -> None:
-    """All tables with what belongs to them."""
+    """Show all tables with what belongs to them."""
     for view in views:
         st.subheader(escape(view.title))
         actions(view, table(view))
@@ -224,7 +224,7 @@ def _compared() -> set[tuple[stored.Stamp, ...]]:
 
 
 def without_marks(all_boards: Sequence[Board]) -> None:
-    """The tables as they are before anything is compared, for which samples must be read."""
+    """Show the tables as they are before anything is compared, for which samples must be read."""
     for view in all_boards:
         st.subheader(escape(view.title))
         table(view, early=True)

@@ -25,7 +25,7 @@ FIRST = 4  # samples that are shown until somebody asks for all
 
 
 def files(report: Report) -> None:
-    """What perpo-report writes."""
+    """Offer the files that perpo-report writes."""
     kinds = (
         ("HTML", "html", "text/html", partial(page.page, report, settings().roots)),
         ("Markdown", "md", "text/markdown", partial(text.markdown, report)),
@@ -42,7 +42,7 @@ def files(report: Report) -> None:
 
 
 def show_report(a: Run, b: Run, threshold: float, common: bool) -> None:
-    """The report of two runs, or why there is none."""
+    """Show the report of two runs, or why there is none."""
     try:
         report = stored.difference(a, b, common, threshold)
     except PerpoError as error:
@@ -75,7 +75,7 @@ def followed(runs: Sequence[Run]) -> dict[str, tuple[str, str, str]]:
 
 
 def show_trend(runs: Sequence[Run]) -> None:
-    """A metric over time: picture and table."""
+    """Show a metric over time: picture and table."""
     options = followed(runs)
     names = sorted({run.record.name for run in runs})
     tell_unknown("names", names)

@@ -28,7 +28,7 @@ _STEPS = 470  # pixels that the buttons and the key take, which stay together on
 
 
 def show(a: Run, b: Run, more: list[Run]) -> None:
-    """The page below the choice of runs."""
+    """Show the page below the choice of runs."""
     pair = shared(a, b)
     if pair is None:
         return

@@ -34,7 +34,7 @@ _OWN_OF_VOTE = ("text", "swapped", "vote", "id")
 
 @dataclass(frozen=True)
 class ShownAnswer:
-    """What one run said about the sample that is shown; columns as in `perpo.records.run_record.SAMPLE_COLUMNS`.
+    """An answer of one run to the sample that is shown; columns as in `perpo.records.run_record.SAMPLE_COLUMNS`.
 
     Attributes:
         name: A, B and so on.
@@ -59,7 +59,7 @@ class ShownAnswer:
 
     @property
     def colour(self) -> str:
-        """What it is drawn in."""
+        """Return the colour that it is drawn in."""
         return COLOURS[NAMES.index(self.name)]
 
 
@@ -71,7 +71,7 @@ def answer(name: str, run: Run, place: int, right: int) -> ShownAnswer:
 
 
 def show_sample(answers: Sequence[ShownAnswer], benchmark: str) -> None:
-    """Everything about one sample.
+    """Show everything about one sample.
 
     Args:
         answers: Of each run, at least one; what they share is read from the first.
@@ -114,7 +114,7 @@ def _truth(truth: Any, *, folded: bool) -> None:
 
 
 def show_stored(answers: Sequence[ShownAnswer]) -> None:
-    """Every column of the sample, for each run."""
+    """Show every column of the sample, for each run."""
     with st.expander("Everything that is stored of this sample", key="stored", on_change="rerun") as opened:
         if not opened.open:
             return

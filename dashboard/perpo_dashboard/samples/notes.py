@@ -15,7 +15,7 @@ NOTES_FILE = "notes.jsonl"
 
 @dataclass(frozen=True)
 class Note:
-    """What somebody wants to remember of a sample: a flag, some words, or both."""
+    """A note on a sample, to remember it by: a flag, some words, or both."""
 
     flagged: bool
     text: str

@@ -1,4 +1,4 @@
-"""What an answer says otherwise than the truth, word by word. No Streamlit."""
+"""Compare an answer with the truth, word by word. No Streamlit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Differences:
     cut: bool
 
     def count(self, kind: str) -> int:
-        """Words of one kind."""
+        """Count the words of one kind."""
         return sum(part.words for part in self.parts if part.kind == kind)
 
 

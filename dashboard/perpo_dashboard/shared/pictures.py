@@ -62,7 +62,7 @@ def find(image: Mapping[str, Any] | None) -> Path | None:
 
 
 def size(file: Path) -> tuple[int, int]:
-    """Width and height of a picture in pixels, whatever a record says of it.
+    """Return width and height of a picture in pixels, whatever a record says of it.
 
     Raises:
         PerpoError: It cannot be read.

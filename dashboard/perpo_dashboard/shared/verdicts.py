@@ -40,12 +40,12 @@ _BADGES = {"truth": "green", "baseline": "blue", "candidate": "orange"}
 
 
 def refused(error: PerpoError) -> None:
-    """Why two runs cannot be compared, and what to do."""
+    """Say why two runs cannot be compared, and what to do."""
     st.warning(reason(error), icon=":material/block:")
 
 
 def show(report: Report, columns: Sequence[str]) -> None:
-    """The verdict and its rows.
+    """Show the verdict and its rows.
 
     Args:
         report: The report.
@@ -73,7 +73,7 @@ def show(report: Report, columns: Sequence[str]) -> None:
 
 
 def show_flips(report: Report, flips: Sequence[Flip]) -> None:
-    """Samples that lost: the picture with the boxes, what was said, and the way to all of the sample."""
+    """Show samples that lost: the picture with the boxes, what was said, and the way to all of the sample."""
     with st.grid("auto", min_column_width=300, border=True):
         for flip in flips:
             with st.container():

@@ -84,7 +84,7 @@ def histogram(rewards: NDArray) -> tuple[NDArray, NDArray]:
 
 @dataclass(frozen=True)
 class BestOf:
-    """What choosing the best of n candidates gives, for n = 1 to N.
+    """The reward that choosing the best of n candidates gives, for n = 1 to N.
 
     Attributes:
         best: (N,) expected reward of the best of n, a mean over the records.
@@ -153,7 +153,7 @@ class Candidate:
 
     @property
     def change(self) -> float | None:
-        """What training added to its log-probability."""
+        """Return what training added to its log-probability."""
         return None if self.after is None or self.before is None else self.after - self.before
 
 

@@ -30,7 +30,7 @@ _MANY = 24
 
 
 def data(chosen: Trainings) -> None:
-    """How the rewards of the preference data spread, and what choosing the best of n of them would give."""
+    """Show how the rewards of the preference data spread, and what choosing the best of n of them would give."""
     preferences: dict[str, Preferences] = {}
     sharing: dict[str, list[str]] = {}
     st.subheader("Preference data", anchor=False)
@@ -127,7 +127,7 @@ def _preferences(each: Training) -> Preferences | None:
 
 
 def one_list(chosen: Trainings) -> None:
-    """A picture, the candidates ranked, their rewards, and how likely the model finds them before and after."""
+    """Show a picture, the candidates ranked, their rewards, and how likely the model finds them before and after."""
     st.subheader("A list", anchor=False)
     row = st.container(horizontal=True, vertical_alignment="bottom")
     names = {each.folder.relative_to(settings().results).as_posix(): name for name, each in chosen.items()}

@@ -1,4 +1,4 @@
-"""What trainings left behind, read once."""
+"""Read what trainings left behind, once."""
 
 from __future__ import annotations
 

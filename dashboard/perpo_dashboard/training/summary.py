@@ -51,7 +51,7 @@ def choose(folders: dict[str, Path]) -> Trainings:
 
 
 def summary(chosen: Trainings) -> None:
-    """A row for each, which is also the legend of all charts below; and the arguments in which they differ."""
+    """Show a row for each, which is also the legend of all charts below; and the arguments in which they differ."""
     table = pd.DataFrame([_row(name, each) for name, each in chosen.items()]).dropna(axis="columns", how="all")
     colours = [f"color: {RUNS[place]}" for place in range(len(table))]
     st.dataframe(
@@ -111,7 +111,7 @@ def _differences(chosen: Trainings) -> None:
 
 
 def curves(chosen: Trainings) -> None:
-    """Every metric that one of them has, over steps or epochs."""
+    """Show every metric that one of them has, over steps or epochs."""
     st.subheader("Curves", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         over = st.segmented_control(

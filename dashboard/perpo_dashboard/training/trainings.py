@@ -90,7 +90,7 @@ class Training:
 
     @property
     def samples(self) -> bool:
-        """Whether it learnt sampled candidates, as any method may that is not known here."""
+        """Return whether it learnt sampled candidates, as any method may that is not known here."""
         method = METHODS.get(self.argument("method"))
         return method is None or method.samples
 

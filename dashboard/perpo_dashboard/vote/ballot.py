@@ -57,12 +57,12 @@ def runs_of(study: Study) -> tuple[Run, Run] | None:
 
 
 def seen_here() -> set[str]:
-    """Ids of the studies whose result was opened in this browser's session."""
+    """Return ids of the studies whose result was opened in this browser's session."""
     return st.session_state.setdefault("results-seen", set())
 
 
 def greet(study: Study) -> None:
-    """Asks for the voter's name."""
+    """Ask for the voter's name."""
     st.caption(f"Vote {study.id}: {len(study.questions)} questions of {', '.join(map(escape, study.tasks))}.")
     with st.form("voter", width=480):
         name = st.text_input("Your name", max_chars=60, help="Tells voters apart. The same name goes on where it was.")
@@ -73,7 +73,9 @@ def greet(study: Study) -> None:
 
 
 def ask(ballots: Ballots, study: Study, voter: str) -> None:
-    """The next question, or the end; `q` in the address is a question that is looked at again, from 1 on."""
+    """Ask the next question, or say that it was the last; `q` in the address is a question that is looked at again,
+    from 1 on.
+    """
     runs = runs_of(study)
     if runs is None:  # without saying which one
         st.error("A run of this vote is not in this folder any more, or has other samples than when it was set up.")
@@ -204,7 +206,7 @@ def _way_back(study: Study) -> None:
 
 
 def kept(row: Study | Vote | Opened) -> bool:
-    """Add a line to the file; where that fails, says so and returns False."""
+    """Add a line to the file; where that fails, say so and return False."""
     try:
         votes.add(file(), row)
     except PerpoError as error:

@@ -23,7 +23,7 @@ _BAR = 16
 
 
 def result(ballots: Ballots, study: Study, voter: str) -> None:
-    """Counts, shares with intervals, agreement, and every question."""
+    """Show counts, shares with intervals, agreement, and every question."""
     if not _may_open(ballots, study, voter):
         return
     ballot.seen_here().add(study.id)

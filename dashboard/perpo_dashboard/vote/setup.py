@@ -1,4 +1,4 @@
-"""Which blind votes there are, and how a new one is set up: names are shown here, before anybody votes."""
+"""Show the blind votes that there are, and set up a new one: names are shown here, before anybody votes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_QUESTIONS = 1000
 
 
 def overview(ballots: Ballots) -> None:
-    """The studies so far, newest first, and a way to a new one."""
+    """Show the studies so far, newest first, and a way to a new one."""
     st.caption("Two answers to one question, side by side. Names stay hidden until the result is opened.")
     if st.button("Set up a vote", icon=":material/add:", type="primary"):
         go("vote", show="new")

@@ -1,4 +1,4 @@
-"""What votes add up to: shares with Wilson intervals, and how far voters agree. numpy and scipy only."""
+"""Sum up votes: shares with Wilson intervals, and how far voters agree. numpy and scipy only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def share(count: int, n: int) -> Share:
 
 @dataclass(frozen=True)
 class Tally:
-    """What came of some questions.
+    """The outcome of some questions.
 
     Attributes:
         shares: Of the questions, each outcome.
@@ -60,7 +60,7 @@ def by_question(voters: Mapping[str, Mapping[AskedSample, Outcome]]) -> dict[Ask
 
 
 def cohen_kappa(one: Sequence[Hashable], other: Sequence[Hashable]) -> float | None:
-    """Agreement of two voters beyond chance (Cohen 1960): (p_o - p_e) / (1 - p_e).
+    """Return the agreement of two voters beyond chance (Cohen 1960): (p_o - p_e) / (1 - p_e).
 
     Args:
         one: A voter's answers.
@@ -80,7 +80,7 @@ def cohen_kappa(one: Sequence[Hashable], other: Sequence[Hashable]) -> float | N
 
 
 def krippendorff_alpha(units: Sequence[Sequence[Hashable]]) -> float | None:
-    """Agreement of any number of voters beyond chance, not all of whom need have answered everything.
+    """Return the agreement of any number of voters beyond chance, not all of whom need have answered everything.
 
     Nominal alpha (Krippendorff 2011, "Computing Krippendorff's alpha-reliability"): 1 - D_o / D_e over the questions
     that at least two answered.
@@ -106,7 +106,7 @@ def krippendorff_alpha(units: Sequence[Sequence[Hashable]]) -> float | None:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two voters agree on the questions that both answered; `kappa` is None where it is undefined."""
+    """The agreement of two voters on the questions that both answered; `kappa` is None where it is undefined."""
 
     voters: tuple[str, str]
     questions: int

@@ -50,7 +50,7 @@ def _time(text: str) -> str:
 
 @checked(frozen=True, config=_STRICT)
 class Study:
-    """What is asked.
+    """A blind vote: what is asked.
 
     Attributes:
         id: Names it in addresses; says nothing about the runs.
@@ -84,7 +84,7 @@ class Study:
 
 @checked(frozen=True, config=_STRICT)
 class Vote:
-    """What somebody answered to a question; `left` is the id of the run whose answer stood there."""
+    """An answer of somebody to a question; `left` is the id of the run whose answer stood there."""
 
     study: str
     voter: str
@@ -111,7 +111,7 @@ _LINE: TypeAdapter[Study | Vote | Opened] = TypeAdapter(Annotated[Study | Vote |
 
 @dataclass(frozen=True)
 class Ballots:
-    """What a votes.jsonl holds.
+    """The content of a votes.jsonl.
 
     Attributes:
         studies: By id, the oldest first.
@@ -242,7 +242,7 @@ def pool_of(first: Scores, second: Scores, said: tuple[pa.Array, pa.Array]) -> P
 
 
 def draw(pool: Pool, count: int, seed: int) -> tuple[AskedSample, ...]:
-    """`count` questions by chance, or all: as many of each task as of every other, on different images first."""
+    """Return `count` questions by chance, or all: as many of each task as of every other, on different images first."""
     order = np.random.default_rng(seed).permutation(len(pool.keys))
     order = order[np.argsort(_turns(pool.clusters[order]), kind="stable")]
     order = order[np.argsort(_turns(pool.tasks[order]), kind="stable")]

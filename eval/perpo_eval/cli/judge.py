@@ -1,4 +1,4 @@
-"""What a judge is asked with from the command line, and perpo-eval judge: score the answers of a stored run."""
+"""perpo-eval judge: read from the command line how a judge is asked, and score the answers of a stored run."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredRunFlags:
-    """Which runs of a results folder are meant."""
+    """Flags that say which runs of a results folder are meant."""
 
     results: list[Path] = arg([Path("results")], "results folders")
     model: str | None = arg(None, "only runs whose name or model holds this text")
@@ -28,12 +28,12 @@ class StoredRunFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class ListArguments(StoredRunFlags):
-    """What perpo-eval list takes."""
+    """The arguments of perpo-eval list."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShowArguments:
-    """What perpo-eval show takes."""
+    """The arguments of perpo-eval show."""
 
     run: str = arg(help="a run's folder, a folder of runs (its newest), or the id or name of a run in --results")
     results: Path = arg(Path("results"), "where ids and names are looked up")
@@ -42,7 +42,7 @@ class ShowArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportTableArguments(StoredRunFlags):
-    """What perpo-eval export takes."""
+    """The arguments of perpo-eval export."""
 
     format: Literal["text", "markdown", "csv", "latex", "json"] = arg("text", "what is printed on stdout")
     card: Path | None = arg(None, "instead, write the newest such run's results into this model card (README.md)")

@@ -25,7 +25,7 @@ _DEMO_EXPERIMENTS = ["base", "sft-loose", "dpo", "perpo"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunArguments:
-    """What perpo-run takes besides the recipe."""
+    """The arguments of perpo-run besides the recipe."""
 
     recipe: str = arg(help="YAML file, or the name of a shipped recipe; may stand first without its name")
     output_dir: str | None = arg(None, "where all stages write (default: runs/<recipe>-seed<seed>)")
@@ -37,7 +37,7 @@ class RunArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoArguments:
-    """What perpo-demo takes."""
+    """The arguments of perpo-demo."""
 
     quick: bool = arg(False, "a smaller version of about a minute: fewer questions, rounds and test rows")
     output_dir: str | None = arg(None, "where all stages write (default: runs/<recipe>-seed<seed>)")
@@ -46,12 +46,12 @@ class DemoArguments:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """perpo-run."""
+    """Run perpo-run."""
     return run_program(_main, argv)
 
 
 def demo_main(argv: list[str] | None = None) -> int:
-    """perpo-demo."""
+    """Run perpo-demo."""
     return run_program(_demo, argv)
 
 

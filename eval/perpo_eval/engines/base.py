@@ -1,4 +1,4 @@
-"""What an engine of perpo-eval is."""
+"""The interface of perpo-eval's engines, and the family by which a model's answers are read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class EvalEngine(Protocol):
 
     @property
     def by_batch(self) -> bool:
-        """Whether an answer depends on what else is in its batch, and batches are made anew alike."""
+        """Return whether an answer depends on what else is in its batch, and batches are made anew alike."""
         ...
 
     def stream(

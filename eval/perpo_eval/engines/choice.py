@@ -1,4 +1,4 @@
-"""What answers: our own model class, or any model that lmms-eval knows."""
+"""Choose the engine that answers: our own model class, or any model that lmms-eval knows."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class ResponseJournal:
 
 
 def read_responses(path: Path) -> dict[str, Response]:
-    """Answers that were made elsewhere.
+    """Read answers that were made elsewhere.
 
     Args:
         path: JSON lines (or a list) with `sample_key` and `response`, and `question` where it is known what was asked.

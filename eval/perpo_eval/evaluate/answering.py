@@ -139,7 +139,7 @@ def make_requests(
     settings: dict[str, dict[str, Any]],
     limit: int | None,
 ) -> list[Instance]:
-    """lmms-eval's requests for all tasks; the arguments are those of `answer_all`."""
+    """Make lmms-eval's requests for all tasks; the arguments are those of `answer_all`."""
     with _quiet_lmms_eval() as module:
         # Its task manager makes every configured task a simple one, and loses the names of those without a file.
         kind = module.ConfigurableTask if engine.model.is_simple else module.ConfigurableMessagesTask

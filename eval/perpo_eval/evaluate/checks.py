@@ -1,4 +1,4 @@
-"""What can be wrong with an evaluation, found before a model is loaded."""
+"""Check all that can be wrong with an evaluation before a model is loaded."""
 
 from __future__ import annotations
 

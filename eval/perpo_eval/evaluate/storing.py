@@ -1,4 +1,4 @@
-"""What becomes of answers: scored, described, and stored as a run."""
+"""Score and describe answers, and store them as a run."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class RunWriter:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether the answers were made elsewhere, nobody knows how."""
+        """Return whether the answers were made elsewhere, nobody knows how."""
         return self.model.engine == "elsewhere"
 
     def _circumstances(self) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def box_fields(family: Family | None, has_boxes: bool) -> dict[str, str | None]:
 
 
 def misread(tables: Sequence[pa.Table], specs: Sequence[TaskSpec], family: Family | None) -> list[str] | None:
-    """Warnings of boxes that do not seem to be written as declared, which are said too; None where there are none."""
+    """Warn of boxes that do not seem to be written as declared, and return the warnings; None where there are none."""
     answers = [
         Answered(
             after_prompt(row["prompt"], row["response"]),

@@ -43,7 +43,7 @@ class JudgeQuestion:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one vote on one question.
+    """The outcome of one vote on one question.
 
     Attributes:
         id: The question's.

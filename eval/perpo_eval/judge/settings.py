@@ -1,4 +1,4 @@
-"""Which judge is asked, how, and with which key."""
+"""Settings of a judge: which is asked, how, and with which key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY_VARIABLES = ("PERPO_JUDGE_API_KEY", "OPENAI_API_KEY")
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """Which judge, and how it is asked.
+    """Settings of a judge: which one, and how it is asked.
 
     Attributes:
         model: The judge's name at its server.

@@ -1,4 +1,4 @@
-"""What a recipe's stages are called with, and what their results depend on."""
+"""Make the arguments that a recipe's stages are called with, and say what their results depend on."""
 
 from __future__ import annotations
 

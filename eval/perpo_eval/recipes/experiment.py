@@ -33,7 +33,7 @@ from perpo_eval.rows.tiny_data import tiny_version
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of a recipe leaves.
+    """The result of a run of a recipe.
 
     Attributes:
         leaderboard: The compared runs.

@@ -1,4 +1,4 @@
-"""Which tasks a suite has, and where their rows come from: the tiny world, a folder, or the hub."""
+"""Suites: the tasks of each, and where their rows come from: the tiny world, a folder, or the hub."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class HubTask:
 
     @property
     def mixture(self) -> str | None:
-        """What two data sets its rows there are of, or None."""
+        """Return a sentence on the two data sets that its rows there are of, or None."""
         google = HUB_GOOGLE_ROWS.get(self.name)
         if google is None:
             return None
@@ -78,7 +78,7 @@ class HubTask:
 
     @property
     def is_pope(self) -> bool:
-        """Whether the rows are yes/no questions."""
+        """Return whether the rows are yes/no questions."""
         return self.benchmark == "coco_pope"
 
 

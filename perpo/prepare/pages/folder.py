@@ -39,7 +39,7 @@ def build_folder(args: PagesArguments) -> list[Written]:
 
 
 def read_folder(folder: Path) -> list[OcrPage]:
-    """Images and texts of the same stem, by name; folders in it are not looked into.
+    """Read images and texts of the same stem, by name; folders in it are not looked into.
 
     Raises:
         PerpoError: No folder, no pages, an image or text without the other, or two images for one text.

@@ -62,7 +62,7 @@ def build_fox(args: FoxArguments) -> list[Written]:
 
 
 def read_fox(root: Path, language: str) -> list[OcrPage]:
-    """Fox's pages of a language ("en" or "cn").
+    """Read Fox's pages of a language ("en" or "cn").
 
     Raises:
         PerpoError: The file is missing, or an entry is not one image, a human turn and an answer.

@@ -45,7 +45,7 @@ class Ref:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What instances.json says of the annotations and images that refs need.
+    """The part of instances.json that refs need: annotations and images.
 
     Attributes:
         boxes: x, y, width, height in pixels, by annotation.
@@ -84,7 +84,7 @@ def read_refs(root: Path, dataset: str, partition: str) -> list[Ref]:
 
 
 def read_annotations(root: Path, dataset: str, refs: Sequence[Ref]) -> Annotations:
-    """Boxes and file names for these refs, through pycocotools.
+    """Read boxes and file names for these refs, through pycocotools.
 
     Raises:
         PerpoError: instances.json is missing or damaged, or lacks what a ref refers to.

@@ -1,4 +1,4 @@
-"""What a regression report asks of its two runs before it compares them: whole, of one truth, of one code. No torch."""
+"""Check the two runs of a regression report before they are compared: whole, of one truth, of one code. No torch."""
 
 from __future__ import annotations
 

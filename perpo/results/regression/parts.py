@@ -1,4 +1,4 @@
-"""Which rows a regression report has: the tasks of a run, and the averages of those that belong together. No torch."""
+"""Choose the rows of a regression report: a run's tasks, and the averages of those that belong together. No torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from perpo.records.store import Run
 
 @dataclass(frozen=True)
 class ReportPart:
-    """What becomes a row: some tasks of one benchmark."""
+    """Some tasks of one benchmark that become a row of the report."""
 
     name: str
     group: str

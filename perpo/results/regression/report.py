@@ -52,7 +52,7 @@ class Waiver:
 
 @dataclass(frozen=True)
 class Pairs:
-    """How many samples both runs had right, one alone, or neither: a description (it ignores clusters)."""
+    """Counts of samples that both runs had right, one alone, or neither: a description (it ignores clusters)."""
 
     both: int
     baseline_only: int

@@ -13,7 +13,7 @@ from perpo.errors import PerpoError
 
 @dataclass(frozen=True)
 class SeedFlag:
-    """What a flag is here.
+    """A flag of the authors' code as it is called here.
 
     Attributes:
         means: What it does, in a line of Markdown.

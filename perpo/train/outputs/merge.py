@@ -35,7 +35,7 @@ DESCRIPTION = (
 
 @dataclass(frozen=True, kw_only=True)
 class MergeArguments:
-    """What `perpo-train merge` takes."""
+    """The arguments of `perpo-train merge`."""
 
     model: str = arg(help="the base: tiny, a directory in the Hugging Face layout, or a hub id")
     adapter: str = arg(help="the adapter that was trained on it")

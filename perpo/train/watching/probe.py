@@ -76,7 +76,7 @@ class Probe(TrainerCallback):
         self.rows: list[dict[str, Any]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Also a run that goes on writes its file anew, maybe into another directory."""
+        """Write the file anew, also for a run that goes on, maybe into another directory."""
         self.rows = self._rows()
         if state.global_step == 0:
             for row, (policy, reference) in zip(self.rows, self._logps(), strict=True):

@@ -122,7 +122,7 @@ class Validation(TrainerCallback):
         record["validation"] = self.info
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A run that goes on has its earlier scores in the checkpoint's log."""
+        """Take a continued run's earlier scores from the checkpoint's log."""
         if state.is_world_process_zero:
             recover_folder(self._best)
             if self.checkpoint is None:
