@@ -77,9 +77,9 @@ def line(kind: str, images: int, trials: int) -> list[str]:
     """Type-I error, coverage and power of one kind of metric at one number of images."""
     rng = np.random.default_rng(images)
     same = [draw(rng, images, 0.0) for _ in range(trials)]
-    found = [compare(pair, kind, n) for n, pair in enumerate(same)]
-    alarms = np.mean([(each.p_value or 1.0) < 0.05 for each in found])
-    covered = np.mean([each.interval is not None and each.interval[0] <= 0 <= each.interval[1] for each in found])
+    differences = [compare(pair, kind, n) for n, pair in enumerate(same)]
+    alarms = np.mean([(each.p_value or 1.0) < 0.05 for each in differences])
+    covered = np.mean([each.interval is not None and each.interval[0] <= 0 <= each.interval[1] for each in differences])
     naive = np.mean([ttest_1samp(pair.one - pair.other, 0).pvalue < 0.05 for pair in same])
     effect = 0.08
     better = [compare(draw(rng, images, effect), kind, n) for n in range(trials)]
@@ -102,16 +102,16 @@ def one_run(rng: np.random.Generator, kind: str, images: int, most: int, quality
         return clustered_mean(right * (1 - rng.uniform(0, 0.05, len(image))), image)
     truth = rng.random(len(image)) < 0.5
     said = np.where(right > 0, truth, ~truth)
-    found = {"tp": said & truth, "fp": said & ~truth, "fn": ~said & truth}
-    return clustered_ratio(*F1.sums({name: column.astype(float) for name, column in found.items()}), image)
+    counted = {"tp": said & truth, "fp": said & ~truth, "fn": ~said & truth}
+    return clustered_ratio(*F1.sums({name: column.astype(float) for name, column in counted.items()}), image)
 
 
 def coverage(kind: str, images: int, most: int, quality: float, trials: int) -> list[str]:
     """Return how often one run's interval holds the true number, and how wide it is."""
     rng = np.random.default_rng(images)
     true = quality * 0.975 if kind == "mean of shares" else quality  # F1 of equal labels is the accuracy
-    found = [one_run(rng, kind, images, most, quality) for _ in range(trials)]
-    ends = [(each.ci_low, each.ci_high) for each in found if each.ci_low is not None and each.ci_high is not None]
+    estimates = [one_run(rng, kind, images, most, quality) for _ in range(trials)]
+    ends = [(each.ci_low, each.ci_high) for each in estimates if each.ci_low is not None and each.ci_high is not None]
     covered = sum(low <= true <= high for low, high in ends) / len(ends)
     width = float(np.mean([high - low for low, high in ends])) / 2
     return [kind, str(images), f"1 to {most}", f"{quality:.2f}", f"{100 * covered:.1f}", f"{100 * width:.1f}"]

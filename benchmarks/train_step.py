@@ -289,15 +289,15 @@ def _report(name: str, shape: ListSize, ways: dict[str, Callable[[], float]], re
     print(f"{name}: {shape.prefix} + {shape.candidates} x {shape.answer} tokens")
     ours = _best(runs["ours"])
     for way, each in runs.items():
-        found = _best(each)
-        if way != "TRL" and abs(found.loss - ours.loss) > 1e-3:
-            raise SystemExit(f"the losses differ: {way} {found.loss}, ours {ours.loss}")
+        its_best = _best(each)
+        if way != "TRL" and abs(its_best.loss - ours.loss) > 1e-3:
+            raise SystemExit(f"the losses differ: {way} {its_best.loss}, ours {ours.loss}")
         times = pairs / shape.pairs if way == "TRL" else 1.0
-        wall, cpu = found.seconds * times, found.cpu_seconds * times
+        wall, cpu = its_best.seconds * times, its_best.cpu_seconds * times
         print(f"{way:<10}{wall:9.2f} s {wall / ours.seconds:7.1f} x", end="")
         print(f"{cpu:9.2f} s of CPU {cpu / ours.cpu_seconds:7.1f} x", end="")
-        print(f"{found.peak_mib:8.0f} MiB {found.peak_mib / ours.peak_mib:6.1f} x", end="")
-        print(f"  ({shape.pairs} of {pairs} pairs took {found.seconds:.2f} s)" if way == "TRL" else "", flush=True)
+        print(f"{its_best.peak_mib:8.0f} MiB {its_best.peak_mib / ours.peak_mib:6.1f} x", end="")
+        print(f"  ({shape.pairs} of {pairs} pairs took {its_best.seconds:.2f} s)" if way == "TRL" else "", flush=True)
 
 
 class StepCost(NamedTuple):

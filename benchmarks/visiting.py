@@ -181,11 +181,11 @@ class Visitor:
 
     def choose(self, title: str, option: str) -> None:
         """Choose from a list, which closes by itself where charts above it still move the page: then once more."""
-        found = self.page.get_by_role("option", name=option, exact=True)
+        wanted = self.page.get_by_role("option", name=option, exact=True)
         for wait_ms in (2000, 5000, WAIT_S * 1000):
             self.page.get_by_role("combobox", name=title).click()
             try:
-                found.click(timeout=wait_ms)
+                wanted.click(timeout=wait_ms)
                 break
             except Error:
                 self.page.keyboard.press("Escape")
@@ -208,8 +208,8 @@ class Visitor:
     def words(self) -> list[str]:
         """Return what the page says outside of charts, whose axes depend on the room that they have."""
         parts = ":is(h1, h2, h3, p, button, label, code, input)"
-        found = self.page.get_by_test_id("stMain").locator(parts)
-        return found.evaluate_all("all => all.filter(e => !e.closest('svg')).map(e => e.innerText || e.value || '')")
+        shown = self.page.get_by_test_id("stMain").locator(parts)
+        return shown.evaluate_all("all => all.filter(e => !e.closest('svg')).map(e => e.innerText || e.value || '')")
 
     def errors(self) -> list[str]:
         """Return what the page says where a script of it failed."""

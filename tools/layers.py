@@ -76,12 +76,12 @@ Import = tuple[str, str, int]
 
 def modules(root: Path = ROOT) -> dict[str, Path]:
     """Return the files of the three distributions by module name."""
-    found = {}
+    paths = {}
     for name, folder in SOURCES.items():
         for path in sorted((root / folder).rglob("*.py")):
             parts = (name, *path.relative_to(root / folder).with_suffix("").parts)
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+            paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return paths
 
 
 def imports(files: Mapping[str, Path]) -> list[Import]:

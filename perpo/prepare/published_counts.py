@@ -56,12 +56,12 @@ MMHAL_QUESTIONS = 96
 HUB_GOOGLE_ROWS = {"refcoco_val": 5000, "refcocog_val": 5000}
 
 
-def compare(where: str, found: Mapping[str, int], known: Mapping[str, int], allow_other: bool) -> str:
+def compare(where: str, counted: Mapping[str, int], known: Mapping[str, int], allow_other: bool) -> str:
     """Hold counts against the known ones.
 
     Args:
         where: What was counted, for the message.
-        found: The counts by name.
+        counted: The counts by name.
         known: The known ones, some or all of the names.
         allow_other: Whether another count is accepted.
 
@@ -71,12 +71,12 @@ def compare(where: str, found: Mapping[str, int], known: Mapping[str, int], allo
     Raises:
         PerpoError: A count is another one, and that is not accepted.
     """
-    other = [f"{found[name]} {name} instead of {count}" for name, count in known.items() if found[name] != count]
+    other = [f"{counted[name]} {name} instead of {count}" for name, count in known.items() if counted[name] != count]
     if not other:
         return "as known"
     if not allow_other:
         raise PerpoError(
-            f"{where}: expected {_listed(known)}, found {_listed({name: found[name] for name in known})}",
+            f"{where}: expected {_listed(known)}, found {_listed({name: counted[name] for name in known})}",
             "fetch the files again; if other counts are meant, give --allow_other_counts",
         )
     return "; ".join(other)

@@ -169,8 +169,8 @@ def _last_with_warning(directory: str) -> Path | None:
     return checkpoint
 
 
-def _instead(found: Path | None) -> str:
-    return f"going on from {found.name}" if found else "there is none before it, and training begins again"
+def _instead(checkpoint: Path | None) -> str:
+    return f"going on from {checkpoint.name}" if checkpoint else "there is none before it, and training begins again"
 
 
 def _newest_whole(directory: Path) -> tuple[Path | None, list[tuple[Path, str]]]:

@@ -208,14 +208,14 @@ def _flags(argv: Sequence[str]) -> list[_Given]:
     return given_flags
 
 
-def _translated(given: _Given, flag: SeedFlag, found: SeedWords) -> list[str]:
-    """What a flag becomes in our words; a check is taken down in `found`."""
+def _translated(given: _Given, flag: SeedFlag, translation: SeedWords) -> list[str]:
+    """What a flag becomes in our words; a check is taken down in `translation`."""
     if not given.values and not (flag.values and "true" in flag.values):
         raise PerpoError(f"--{given.name} expects a value", "see docs/training.md")
     value, *surplus = given.values or ["True"]
     ours = _ours(given.name, flag, value)
     if flag.checked:
-        found.checks[given.name] = value
+        translation.checks[given.name] = value
     return [*([] if ours is None else [f"--{flag.argument}={ours}"]), *surplus]  # what is too much is refused later
 
 
