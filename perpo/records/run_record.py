@@ -21,7 +21,7 @@ from perpo.errors import PerpoError
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised when a field changes its meaning; readers refuse what is later than theirs."""
 
 SAMPLE_COLUMNS: dict[str, str] = {
@@ -73,7 +73,8 @@ class TaskResult:
     `data_sha256` covers every row of the task's data, also those that a limit left out; `n_total`
     counts them, `n_scored` those that were asked; `n_error` of these have no answer or no judgement, and
     no score. `n_truncated` counts the answers that were cut at the token limit (None where that is not
-    known). `benchmark` is a key of `perpo.benchmarks.table.INFO`;
+    known). `benchmark` is a key of `perpo.benchmarks.table.INFO`, or one that `declared` describes: what a task
+    says of its own metrics where this perpo knows nothing of them; None for those that it knows.
     `prompt` is what was asked, with the place of the sample's own words in braces; `note` is what a
     reader of the numbers must know, such as rows of two data sets in one split. `box_frame`, `box_scale` and
     `box_order` are how boxes were read (`perpo.boxes.formats`). What a reported number leaves open is None.
@@ -99,6 +100,7 @@ class TaskResult:
     n_truncated: int | None = None
     box_scale: str | None = None
     box_order: str | None = None
+    declared: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -172,6 +174,8 @@ class RunRecord:
         source: measured, or reported by somebody else.
         rescored_from: Id of the run whose responses were scored again, or None.
         warnings: What was said of how answers were read, which changed no number; None where nothing was.
+        imported: Where answers came from that were made elsewhere: files with their digests, their layout, what they
+            were matched by and what did not match; None where this perpo asked.
     """
 
     schema_version: int
@@ -195,6 +199,7 @@ class RunRecord:
     source: Literal["measured", "reported"]
     rescored_from: str | None = None
     warnings: list[str] | None = None
+    imported: dict[str, Any] | None = None
 
     @property
     def when(self) -> datetime:
@@ -235,12 +240,14 @@ def to_json(record: RunRecord) -> str:
     return json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-# How a record of an earlier version becomes one of the next: version 3 lets more fields be None, version 4 knows
-# runs that await their judge, version 5 answers that were cut, questions without an answer, how boxes were read.
+# How a record of an earlier version becomes one of the next. Version 3 lets more fields be None. Version 4 knows
+# runs that await their judge. Version 5 knows answers that were cut, questions without an answer, and how boxes were
+# read. Version 6 knows answers that were imported and tasks that declare their own metrics.
 _FORWARD: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     2: lambda data: data | {"schema_version": 3},
     3: lambda data: data | {"schema_version": 4},
     4: lambda data: data | {"schema_version": 5},
+    5: lambda data: data | {"schema_version": 6},
 }
 
 
