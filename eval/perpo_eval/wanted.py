@@ -14,6 +14,12 @@ MOST_ERRORS = 0.01
 _OWN_BATCH_SIZE = 16
 """Of our model class; models of lmms-eval's get 1, since some take no more."""
 
+_TOLD_OTHERWISE = {"engine", "model", "adapter", "model_args", "batch_size", "dtype"}
+"""Fields of `EngineWanted` that identities hold by digests, or as what is usual where they are None."""
+
+_NO_ANSWERS = {"device", "max_error_share"}
+"""Those that no answer depends on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowsWanted:
@@ -80,6 +86,14 @@ class EngineWanted:
     def given_to_model(self) -> dict[str, str]:
         """Return what `model_args` says, by name."""
         return dict(part.partition("=")[::2] for part in self.model_args.split(",") if part)
+
+    @property
+    def besides(self) -> dict[str, Any]:
+        """Return what belongs into an engine's identity by its own name: all fields but those that are told otherwise.
+
+        A new field is one of them until it is named here.
+        """
+        return {name: value for name, value in vars(self).items() if name not in _TOLD_OTHERWISE | _NO_ANSWERS}
 
 
 @dataclass(frozen=True, kw_only=True)

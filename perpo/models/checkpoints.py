@@ -74,6 +74,18 @@ def weights_digest(directory: Path) -> str:
     return files_digest(sorted(directory.glob("*.safetensors")))
 
 
+def processor_files(directory: Path) -> list[Path]:
+    """Return everything that changes what the model reads or how it ends, and is not weights."""
+    endings = (".json", ".jinja", ".txt", ".model")
+    return sorted(path for path in directory.iterdir() if path.suffix in endings and "index" not in path.name)
+
+
+def settings_digests(directory: Path, adapter: str | None) -> dict[str, str | None]:
+    """Return what answers depend on beside weights: digests of a model's other files and of how an adapter acts."""
+    acting = None if adapter is None else files_digest([Path(adapter, "adapter_config.json")])
+    return {"processor": files_digest(processor_files(directory)), "adapter_config": acting}
+
+
 def files_digest(paths: Sequence[Path]) -> str:
     """Return SHA-256 of the files' bytes, concatenated in the given order."""
     return _digest(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths))

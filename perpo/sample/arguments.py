@@ -10,6 +10,7 @@ from perpo.common.arguments import arg
 from perpo.common.numbers import Count, Seed64, Share, ShareAboveZero, ZeroOrMore, check_numbers
 from perpo.engines.base import Decoding
 from perpo.errors import PerpoError
+from perpo.rewards.table import box_rewards, named, truth_of
 
 
 @dataclass(kw_only=True)
@@ -33,7 +34,7 @@ class SampleArguments:
         16,
         "questions per batch, halved where memory runs out; in float32 no answer depends on it, in half precision some",
     )
-    reward: str = arg("iou", "iou, edit (1 - normalised edit distance) or module:function of yours")
+    reward: str = arg("iou", f"{named(explained=True)} of yours")
     box_scale: Scale | None = arg(None, "what numbers of the answers' boxes count; by default as the model's family")
     box_order: Order | None = arg(None, "which number is which: corners, y first, or width and height; by default same")
     box_frame: Frame | None = arg(None, "picture that they refer to; by default the model family's")
@@ -57,8 +58,9 @@ class SampleArguments:
         check_numbers(self)
         decoding = self.decoding
         for part in ("box_scale", "box_order", "box_frame", "truth_scale", "truth_order", "truth_frame"):
-            if getattr(self, part) is not None and self.reward == "edit":
-                raise PerpoError(f"--reward edit has no use for --{part}", f"leave --{part} out, or choose iou")
+            if getattr(self, part) is not None and truth_of(self.reward) == "text":
+                hint = f"leave --{part} out, or choose {box_rewards()}"
+                raise PerpoError(f"--reward {self.reward} has no use for --{part}", hint)
         if decoding.temperature == 0 and (decoding.num_candidates > 1 or decoding.top_p < 1):
             raise PerpoError(
                 "--temperature 0 gives the same answer every time, so there is nothing to draw",

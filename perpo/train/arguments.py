@@ -14,6 +14,7 @@ from perpo.common.arguments import arg
 from perpo.common.numbers import AboveZero, Count, CountOrZero, Range, Seed32, ShareBelowOne, ZeroOrMore, check_numbers
 from perpo.errors import PerpoError
 from perpo.methods import METHODS, MethodName, unused_by, which
+from perpo.rewards.table import box_rewards, named, truth_of
 
 _MaxSteps = Annotated[int, Range(-1)]
 _OF_LORA = ("adapter", "lora_r", "lora_alpha", "lora_dropout", "bits", "projector_only")
@@ -125,7 +126,7 @@ class TrainArguments:
     eval_steps: Count = arg(
         100, "optimizer steps between two validations; one comes before the first, one after the last"
     )
-    eval_reward: str | None = arg(None, "iou, edit or module:function of yours; unset means that of the training data")
+    eval_reward: str | None = arg(None, f"{named()} of yours; unset means that of the training data")
     eval_box_scale: Scale | None = arg(
         None, "what numbers of the answers' boxes count; by default as the training data say, else as the family's"
     )
@@ -194,8 +195,9 @@ class TrainArguments:
         if self.push_to_hub and self.hub_model_id is None:
             raise PerpoError("--push_to_hub needs --hub_model_id", "such as me/my-model")
         for name in (f"eval_{what}_{part}" for what in ("box", "truth") for part in ("scale", "order", "frame")):
-            if self.eval_reward == "edit" and getattr(self, name) is not None:
-                raise PerpoError(f"--eval_reward edit has no use for --{name}", "leave it out, or choose iou")
+            if truth_of(self.eval_reward or "") == "text" and getattr(self, name) is not None:
+                hint = f"leave it out, or choose {box_rewards()}"
+                raise PerpoError(f"--eval_reward {self.eval_reward} has no use for --{name}", hint)
 
     def _check_what_trains(self) -> None:
         """Refuse what has no meaning without LoRA, or with a base in 4 bits."""

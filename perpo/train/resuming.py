@@ -18,6 +18,7 @@ from typing import Any
 
 from perpo.common.files import atomic_write_text, check_writable, flush
 from perpo.common.processes import is_first_process
+from perpo.data import data_sha256
 from perpo.errors import PerpoError
 from perpo.records.training_record import TRAINING_FILE, read_record
 from perpo.train.arguments import TrainArguments
@@ -220,6 +221,22 @@ def check_same_images(record: Mapping[str, Any], checkpoint: Path) -> None:
     if before is not None and before != record["data"]["images_sha256"]:
         raise PerpoError(
             f"the images have changed since the training in {checkpoint.parent} was begun",
+            "bring them back, or give another --output_dir",
+        )
+
+
+def check_same_held_out(eval_data: str, checkpoint: Path) -> None:
+    """Hold the held-out questions against those that the run of a checkpoint was validated on: their scores decide
+    together which adapter is the best.
+
+    Raises:
+        PerpoError: They are other ones.
+    """
+    earlier = read_record(checkpoint.parent)
+    before = (earlier and earlier.get("validation")) or {}
+    if before.get("data_sha256", data_sha256(eval_data)) != data_sha256(eval_data):
+        raise PerpoError(
+            f"the questions of --eval_data have changed since the training in {checkpoint.parent} was begun",
             "bring them back, or give another --output_dir",
         )
 

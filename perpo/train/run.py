@@ -59,7 +59,7 @@ from perpo.train.policy import load_policy
 from perpo.train.quantization import check_machine
 from perpo.train.recording import new_record
 from perpo.train.reference_cache import Precompute, ReferenceCache
-from perpo.train.resuming import Start, check_same_images, find_start, step_of
+from perpo.train.resuming import Start, check_same_held_out, check_same_images, find_start, step_of
 from perpo.train.samplers import check_sampler
 from perpo.train.termination import Termination
 from perpo.train.trainer import PreferenceTrainer
@@ -160,6 +160,8 @@ def _check_data(
     record["data"]["images_sha256"] = files_digest(list(paths))
     if start.checkpoint is not None:
         check_same_images(record, start.checkpoint)
+        if args.eval_data is not None:
+            check_same_held_out(args.eval_data, start.checkpoint)
     return image_root
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import json
@@ -28,7 +29,7 @@ from perpo.cli.sample import main
 from perpo.cli.train import main as train_main
 from perpo.common.arguments import parse_arguments
 from perpo.data import read_preferences
-from perpo.engines.base import Answer
+from perpo.engines.base import Answer, EngineInfo
 from perpo.engines.hf import HfEngine
 from perpo.errors import PerpoError
 from perpo.models.loaded import answers_token_ids, render_prompt
@@ -36,8 +37,9 @@ from perpo.models.loading import load_model
 from perpo.models.logps import repeated_logps
 from perpo.models.lora import add_lora
 from perpo.records.training_record import read_record
+from perpo.rewards.asked import QuestionSet
 from perpo.sample.arguments import SampleArguments
-from perpo.sample.run import run_sampling
+from perpo.sample.run import _journal_key, _provenance, run_sampling
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, new_model, new_processor, save_random_model
 from perpo.train.arguments import TrainArguments
 from perpo.train.outputs.saving import save_checkpoint
@@ -782,6 +784,58 @@ def test_the_journal_of_other_settings_is_not_continued(folder, checkpoint, caps
     error = refused(capsys, arguments(folder, checkpoint, limit=1, **changes))
     assert "other settings, another model or other data" in error
     assert (folder / "out.jsonl").read_bytes() == before
+
+
+@dataclasses.dataclass
+class ToldToAnswer(SampleArguments):
+    """As if a flag had been added, and nothing else done."""
+
+    new: int = 0
+
+
+# Changes of every argument that another argument's name, a digest or a row of the journal tells.
+OTHER = {"temperature": 0.5, "top_p": 0.9, "seed": 1, "max_new_tokens": 5, "num_candidates": 2, "dtype": "bfloat16"}
+NO_OTHER = {"image_root": ".", "limit": 1, "batch_size": 1, "device": "meta", "reward": "iou", "min_margin": 0.5}
+NO_OTHER |= {"duplicates": "drop", "output": "other.jsonl", "box_scale": "0-1", "box_order": "yxyx"}
+NO_OTHER |= {"box_frame": "padded", "truth_scale": "0-1", "truth_order": "yxyx", "truth_frame": "padded"}
+DIGESTS = {"model", "adapter", "questions"}  # other tests change what these lead to
+
+
+def test_what_a_journal_is_known_by_holds_every_argument_that_is_not_named_as_no_part_of_it(checkpoint):
+    def key(**changes):
+        args = ToldToAnswer(**{"output": "o.jsonl", "model": str(checkpoint)} | changes)
+        info = EngineInfo(name="hf", model=args.model, by_batch=False, dtype=args.dtype)
+        asked = QuestionSet(asked=[], image_root=Path(), reward=len, reward_name=args.reward, of_file=[])
+        return _journal_key(args, asked, _provenance(args.decoding, info))
+
+    assert {field.name for field in dataclasses.fields(ToldToAnswer)} == OTHER.keys() | NO_OTHER | DIGESTS | {"new"}
+    for name, value in (OTHER | {"new": 1}).items():
+        assert key(**{name: value}) != key(), f"{name} reaches no key: an old answer would be taken for a new one"
+    for name, value in NO_OTHER.items():
+        assert key(**{"reward": "iou"} | {name: value}) == key(), name
+
+
+def other_template(folder, adapter):
+    file = folder / "chat_template.jinja"
+    file.write_text(file.read_text().replace("USER: ", "HUMAN: "))
+
+
+def another_strength(folder, adapter):
+    file = adapter / "adapter_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"lora_alpha": 3 * config["lora_alpha"]}))
+
+
+@pytest.mark.parametrize("change", [other_template, another_strength])
+def test_what_the_same_weights_are_told_otherwise_is_not_continued(
+    folder, checkpoint, adapter, tmp_path, capsys, change
+):
+    model, adapted = (shutil.copytree(each, tmp_path / each.name) for each in (checkpoint, adapter))
+    args = arguments(folder, model, adapter=str(adapted), limit=1)
+    before = sample(args).read_bytes()
+    assert sample(args).read_bytes() == before
+    change(model, adapted)
+    assert "other settings, another model or other data" in refused(capsys, args)
 
 
 def test_another_reward_works_on_the_same_answers(folder, checkpoint, scripted):

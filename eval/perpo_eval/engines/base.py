@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -74,9 +73,3 @@ def family_from(reading: Reading, config: Mapping[str, Any] | None) -> Family | 
     else:
         family = FAMILIES.get(model_type) or unlisted(model_type)
     return with_declared(family, **reading.declared)
-
-
-def processor_files(directory: Path) -> list[Path]:
-    """Return everything that changes what the model reads or how it ends, and is not weights."""
-    endings = (".json", ".jinja", ".txt", ".model")
-    return sorted(path for path in directory.iterdir() if path.suffix in endings and "index" not in path.name)

@@ -17,10 +17,10 @@ from perpo.common.redact import is_secret, known_secrets, without_secrets
 from perpo.data.images import PICTURES_VERSION
 from perpo.engines.bodies import limit_bodies
 from perpo.errors import PerpoError
-from perpo.models.checkpoints import files_digest, public_name, resolve_model, weights_digest
+from perpo.models.checkpoints import files_digest, processor_files, public_name, resolve_model, weights_digest
 from perpo.models.families import Family
 from perpo.records.run_record import ModelInfo
-from perpo_eval.engines.base import family_from, processor_files
+from perpo_eval.engines.base import family_from
 from perpo_eval.engines.failures import read_answer
 from perpo_eval.engines.responses import Response
 from perpo_eval.wanted import EngineWanted, Reading
@@ -133,6 +133,7 @@ def lmms_engine(wanted: EngineWanted, reading: Reading) -> LmmsEngine:
         "content": parts,
         "revision": revision,
         "pictures": PICTURES_VERSION,
+        **wanted.besides,
     }
     if revision is None and directory is None:
         identity["served"] = _server(model, named)

@@ -11,7 +11,13 @@ from perpo.common.redact import clean
 from perpo.data.images import PICTURES_VERSION
 from perpo.errors import PerpoError
 from perpo.methods import unused_by
-from perpo.models.checkpoints import adapter_digest, local_directory, resolve_model, weights_digest
+from perpo.models.checkpoints import (
+    adapter_digest,
+    local_directory,
+    resolve_model,
+    settings_digests,
+    weights_digest,
+)
 from perpo.sample.arguments import SampleArguments
 from perpo.train.arguments import TrainArguments
 from perpo_eval.arguments import EvalArguments
@@ -84,8 +90,9 @@ def stage_key(arguments: SampleArguments | TrainArguments | EvalArguments, data:
     """
     values = clean({name: value for name, value in asdict(arguments).items() if name not in _PLACES})
     values |= _precision(arguments)
-    weights = weights_digest(local_directory(resolve_model(arguments.model or "tiny")))
-    adapter = adapter_digest(arguments.adapter) if arguments.adapter else None
+    directory = local_directory(resolve_model(arguments.model or "tiny"))
+    weights, adapter = weights_digest(directory), adapter_digest(arguments.adapter) if arguments.adapter else None
+    values |= settings_digests(directory, arguments.adapter)
     return values | {"model": weights, "adapter": adapter, "data": data, "pictures": PICTURES_VERSION}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections.abc import Callable
@@ -205,6 +206,25 @@ def test_every_file_of_a_folder_that_a_model_is_given_counts(checkpoint, tmp_pat
     assert load_engine(*parts).identity == before
     (tmp_path / "adapter" / "weights.bin").write_bytes(b"2")
     assert load_engine(*parts).identity != before
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WantedAnew(EngineWanted):
+    """As if a flag had been added, and nothing else done."""
+
+    new: int = 0
+
+
+@pytest.mark.parametrize("engine", ["perpo", "lmms:scripted"])
+def test_an_identity_holds_every_flag_that_is_not_named_as_no_part_of_it(engine, checkpoint) -> None:
+    wanted, reading = engine_and_reading(engine=engine, model=str(checkpoint), box_frame="cropped")
+    known = vars(wanted)
+    plain, one, other = (
+        load_engine(each, reading).identity for each in (wanted, WantedAnew(**known), WantedAnew(**known, new=1))
+    )
+    assert (one, other) == (plain | {"new": 0}, plain | {"new": 1})
+    unknown = EngineWanted(**known | {"batch_size": 3, "max_error_share": 0.5, "device": None})
+    assert unknown.besides == wanted.besides == {}
 
 
 @pytest.mark.parametrize("model", ["scripted", "chatting"])

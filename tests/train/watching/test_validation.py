@@ -166,6 +166,23 @@ def test_a_resumed_run_has_the_scores_of_an_uninterrupted_one(validated, options
     assert {path.name for path in cut.glob(".best*")} == set()
 
 
+def test_a_run_does_not_go_on_with_other_held_out_questions(validated, options, data, tmp_path):
+    """Else scores on one file and on another would choose the best adapter together."""
+    held_out, cut = tmp_path / "held-out.jsonl", tmp_path / "run"
+    shutil.copytree(validated / "checkpoint-2", cut / "checkpoint-2")
+    changed = options | {"eval_data": str(held_out), "eval_image_root": str(data), "resume_from_checkpoint": "last"}
+    record = read_record(validated) | {"status": "running"}
+    record["arguments"] |= {"eval_data": str(held_out), "eval_image_root": str(data)}
+    (cut / "training.json").write_text(json.dumps(record))
+    questions = (data / "held-out.jsonl").read_text().splitlines(keepends=True)
+    held_out.write_text("".join(questions[1:]))
+    with pytest.raises(PerpoError, match="the questions of --eval_data have changed since the training in"):
+        train(TrainArguments(**changed, output_dir=str(cut)))
+    held_out.write_text("".join(questions))
+    train(TrainArguments(**changed, output_dir=str(cut)))
+    assert read_record(cut)["validation"]["scores"] == read_record(validated)["validation"]["scores"]
+
+
 def test_boxes_have_an_accuracy(options, data, tmp_path, monkeypatch):
     """A box on the truth, one beside it, one away from it, and an answer that holds none."""
     said = iter(["[0.2, 0.2, 0.6, 0.6]", "[0.4, 0.2, 0.8, 0.6]", "[0.7, 0.7, 0.9, 0.9]", "no box"])
