@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo.common.arguments import next_command
+from perpo.common.arguments import arg, next_command
 from perpo.errors import PerpoError
 
 if TYPE_CHECKING:
     from perpo.records.store import Run
-    from perpo_eval.cli.results import ExportArguments
 
 _KINDS = ("lost", "coco", "fiftyone")
 _USES = {"against": ("lost",), "allow_test": ("lost",), "images": ("lost", "fiftyone"), "output": _KINDS}
 
 
-def exports_samples(args: ExportArguments) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class SampleExports:
+    """Which samples are written, and where."""
+
+    lost: str | None = arg(None, "instead, write what this run answered wrongly as questions for perpo-sample")
+    against: str | None = arg(None, "for --lost: only what this run answered rightly")
+    coco: str | None = arg(None, "instead, write this run's boxes as COCO's results, with their ground truth")
+    fiftyone: list[str] = arg([], "instead, write the boxes of these runs in FiftyOne's format")
+    output: Path | None = arg(None, "for --lost a .jsonl file, for --coco and --fiftyone a folder")
+    images: Path | None = arg(None, "folder that image paths of --lost and --fiftyone start from")
+    allow_test: bool = arg(False, "for --lost: take questions of a benchmark's val and test splits too: a leak")
+
+
+def exports_samples(args: SampleExports) -> bool:
     """Return whether samples are wanted, and not a table of runs.
 
     Raises:
@@ -36,11 +49,11 @@ def exports_samples(args: ExportArguments) -> bool:
     return bool(kinds)
 
 
-def export_samples(args: ExportArguments) -> None:
-    """Write them, and say what they are."""
+def export_samples(args: SampleExports, root: Path) -> None:
+    """Write them, and say what they are; `root` is where ids and names of runs are looked up."""
     from perpo.records.store import resolve_run
 
-    root, output = args.results[0], args.output
+    output = args.output
     assert output is not None
     if args.lost is not None:
         baseline = None if args.against is None else resolve_run(args.against, root)
@@ -61,7 +74,7 @@ def export_samples(args: ExportArguments) -> None:
             print(f"{said}: give --images, or rel_dir to from_dir", file=sys.stderr)
 
 
-def _write_lost(args: ExportArguments, output: Path, run: Run, baseline: Run | None) -> None:
+def _write_lost(args: SampleExports, output: Path, run: Run, baseline: Run | None) -> None:
     from perpo.data import write_jsonl
     from perpo.results.exports.lost import lost_questions
     from perpo.sample.arguments import SampleArguments
@@ -73,7 +86,7 @@ def _write_lost(args: ExportArguments, output: Path, run: Run, baseline: Run | N
     lost = lost_questions(run, baseline, args.images, allow_test=args.allow_test)
     write_jsonl(output, lost.questions)
     for what, count in lost.left_out.items():
-        print(f"note: {count:,} samples left out: {what}", file=sys.stderr)
+        print(f"note: {count:,} samples are left out: {what}", file=sys.stderr)
     if lost.evaluated:
         print(
             f"WARNING: these are questions of {', '.join(lost.evaluated)}. A model that trains on them must not be "

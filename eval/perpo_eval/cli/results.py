@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from perpo.common.arguments import arg, parse_arguments
 from perpo.errors import PerpoError
-from perpo_eval.cli.exports import export_samples, exports_samples
+from perpo_eval.cli.exports import SampleExports, export_samples, exports_samples
 
 if TYPE_CHECKING:
     from perpo.records.store import Run
@@ -42,20 +42,11 @@ class ShowArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportArguments(Choice):
+class ExportArguments(SampleExports, Choice):
     """What perpo-eval export takes."""
 
     format: Literal["text", "markdown", "csv", "latex", "json"] = arg("text", "what is printed on stdout")
     card: Path | None = arg(None, "instead, write the newest such run's results into this model card (README.md)")
-    lost: str | None = arg(None, "instead, write what this run answered wrongly as questions for perpo-sample")
-    against: str | None = arg(None, "for --lost: only what this run answered rightly")
-    coco: str | None = arg(None, "instead, write this run's boxes as COCO's results, with their ground truth")
-    fiftyone: list[str] = arg([], "instead, write the boxes of these runs in FiftyOne's format")
-    output: Path | None = arg(None, "for --lost a .jsonl file, for --coco and --fiftyone a folder")
-    images: Path | None = arg(None, "folder that image paths of --lost and --fiftyone start from")
-    allow_test: bool = arg(
-        False, "for --lost: take questions of a benchmark's val and test splits too, which is a leak"
-    )
 
 
 def list_main(argv: list[str]) -> None:
@@ -103,7 +94,7 @@ def export_main(argv: list[str]) -> None:
         description="Print a leaderboard of stored runs, or write their results or samples for other programs.",
     )
     if exports_samples(args):
-        export_samples(args)
+        export_samples(args, args.results[0])
         return
     from perpo.results.leaderboard import board as leaderboard
     from perpo.results.leaderboard import files

@@ -21,7 +21,8 @@ _CATEGORY = 1
 def write_coco(run: Run, folder: Path) -> tuple[int, int]:
     """Write both files into a folder; returns how many samples there are, and how many have an answered box.
 
-    An answer has no score of its own in COCO's sense, so that all have 1. One that cannot be read is not in the results.
+    An answer has no score of its own in COCO's sense, so that all have 1. One that cannot be read is in no
+    result.
     """
     images: list[dict[str, Any]] = []
     truths: list[dict[str, Any]] = []

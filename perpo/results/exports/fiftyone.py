@@ -40,9 +40,8 @@ def write_fiftyone(runs: Sequence[Run], folder: Path, images: Path | None) -> tu
         check_comparable(run, runs[0], common=True)
     fields = [_field(run) for run in runs]
     if len({TRUTH_FIELD, *fields}) <= len(runs):
-        raise PerpoError(
-            f"two of the runs are called {', '.join(fields)}", "name them apart: perpo-eval --rescore --name"
-        )
+        names = ", ".join(run.record.name for run in runs)
+        raise PerpoError(f"two of the runs have one name: {names}", "perpo-eval --rescore RUN --name gives another")
     samples: dict[str, dict[str, Any]] = {}
     told: set[str] = set()
     missing = 0

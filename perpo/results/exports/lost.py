@@ -7,6 +7,7 @@ is explicitly allowed.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,19 +56,22 @@ def lost_questions(run: Run, baseline: Run | None, images: Path | None, *, allow
     Raises:
         PerpoError: Questions of evaluations that are not allowed, pictures that are not there, or nothing lost.
     """
-    evaluated = [task.task for task in run.record.tasks if not _own(task)]
-    if evaluated and not allow_test:
+    evaluated = {task.task for task in run.record.tasks if not _own(task)}
+    refused = set() if allow_test else evaluated
+    if len(refused) == len(run.record.tasks):
         raise PerpoError(
-            f"{', '.join(evaluated)}: these are questions of an evaluation, and a model that trains on them has no "
-            "honest score there any more",
-            "evaluate data of your own (boxes_*, yesno_*, pages_*) or a train split; --allow_test takes them all the same",
+            f"{', '.join(sorted(refused))}: these are questions of an evaluation, and a model that trains on them has "
+            "no honest score there any more",
+            "evaluate data of your own (boxes_*, yesno_*, pages_*) or a train split; --allow_test takes them anyway",
         )
     won = None if baseline is None else _won(run, baseline)
-    rows, left_out = [], {"without an answer": 0}
+    rows: list[dict[str, Any]] = []
+    left_out: Counter[str] = Counter()
     for row in run.samples(_COLUMNS).to_pylist():
-        right = _right(run.record, row)
-        if right is None:
-            left_out["without an answer"] += 1
+        if row["task"] in refused:
+            left_out[f"they are of the evaluation {row['task']}"] += 1
+        elif (right := _right(run.record, row)) is None:
+            left_out["they have no answer"] += 1
         elif not right and (won is None or row["sample_key"] in won):
             rows.append(row)
     files = _files(rows, images)
@@ -75,15 +79,13 @@ def lost_questions(run: Run, baseline: Run | None, images: Path | None, *, allow
     for row in rows:
         question = _question(run.record, row, files[row["image"]["sha256"]])
         if question is None:
-            left_out["boxes that are empty as the model writes them"] = (
-                left_out.get("boxes that are empty as the model writes them", 0) + 1
-            )
+            left_out["their boxes are empty as the model writes them"] += 1
         else:
             questions.append(question)
     if not questions:
         raise PerpoError(f"{run.record.name} lost no sample", "there is nothing to train on")
-    named = {row["task"] for row in rows}
-    return Lost(questions, [task for task in evaluated if task in named], {k: n for k, n in left_out.items() if n})
+    leaked = {row["task"] for row in rows} & evaluated
+    return Lost(questions, sorted(leaked), dict(left_out))
 
 
 def _own(task: TaskResult) -> bool:
