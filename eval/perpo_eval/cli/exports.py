@@ -71,7 +71,7 @@ def export_samples(args: SampleExports, root: Path) -> None:
         print(f"{output}: {count:,} pictures", file=sys.stderr)
         if missing:
             said = f"note: of {missing:,} no file is at hand; they keep the path of their data set"
-            print(f"{said}: give --images, or rel_dir to from_dir", file=sys.stderr)
+            print(f"{said}: give --images, or lay them below {output}", file=sys.stderr)
 
 
 def _write_lost(args: SampleExports, output: Path, run: Run, baseline: Run | None) -> None:

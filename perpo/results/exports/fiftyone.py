@@ -26,7 +26,7 @@ TRUTH_FIELD = "ground_truth"
 def write_fiftyone(runs: Sequence[Run], folder: Path, images: Path | None) -> tuple[int, int]:
     """Write the files into a folder; returns how many pictures there are, and of how many no file is at hand.
 
-    Those have the path that their data set gives them, which `from_dir(rel_dir=...)` completes.
+    Those have the path that their data set gives them, which FiftyOne looks for below the folder.
 
     Args:
         runs: The runs, of the same samples or of some in common.
