@@ -49,4 +49,4 @@ def test_what_is_public_is_described_by_a_sentence_or_a_name_and_not_by_half_a_q
             if text and text.split()[0].rstrip(",.:") in questions:
                 open_ended.append(f"{path} {name}: {text.splitlines()[0]}")
     assert described > 1000
-    assert open_ended == []
+    assert not open_ended, "\n".join(open_ended)

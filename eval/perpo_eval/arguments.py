@@ -57,6 +57,9 @@ class AnswerFlags:
     box_scale: Scale | None = arg(None, "what numbers of boxes count (default: the family's; says all without one)")
     box_order: Order | None = arg(None, "which number is which: corners, y first, or width and height (default: same)")
     box_frame: Frame | None = arg(None, "the picture that boxes refer to (default: the family's, for --engine perpo)")
+    reviewed_labels: str | None = arg(
+        None, "hub, or a folder with the public review of RefCOCO's labels: Acc@0.5 on right and on wrong ones too"
+    )
     name: str | None = arg(None, "what tables call this run (default: the model and adapter)")
     dtype: Literal["float32", "bfloat16", "float16"] | None = arg(
         None, "type of the weights (default: bfloat16 on a GPU, float32 on the CPU)"

@@ -23,6 +23,10 @@ REFER_COUNTS: dict[ReferSet, dict[str, tuple[int, int]]] = {
 }
 """(refs, expressions) of each split."""
 
+# The card of JierunChen/Ref-L4. Others who counted RefCOCO+'s files found 5,198, so a few more or less are the same.
+REVIEWED_WRONG: dict[ReferSet, int] = {"refcoco": 3054, "refcoco+": 5201, "refcocog": 675}
+"""Expressions of the evaluation splits whose label the public review found wrong."""
+
 REFER_SPLITS = ("train", "val", "testA", "testB", "test")
 
 POPE_ROWS: dict[str, tuple[int, ...]] = {"random": (3000, 2910), "popular": (3000,), "adversarial": (3000,)}
@@ -44,6 +48,7 @@ HUB_REVISIONS = {
     "lmms-lab-encoder/RefCOCOplus": "6ff10a221309bc4791d1ff7d57f8bbcb509b9e9d",
     "lmms-lab-encoder/RefCOCOg": "93af55545967808285637a67431e4971a6f9fd49",
     "lmms-lab-encoder/POPE": "4db1276663dfa5eb8ad16a52d24c31a09e470896",
+    "JierunChen/Ref-L4": "d62c4f4e5f3a639b34adab34e5c8ffeb39f168c1",
     "liuhaotian/llava-bench-in-the-wild": "9773b6fd2be88d4ced480dcd9bfd4ce76e47f79b",
     "Shengcao1006/MMHal-Bench": "f5f49a938f45ed99e235b8519ba28f76832a2add",
 }

@@ -165,7 +165,8 @@ class RunRecord:
         training_run: training.json of the adapter, or None.
         suite: {name, version, sha256 of the task files}.
         generation: {batch_size, temperature, top_p, seed, limit, prompt_style}; smallest_batch_limit where memory had
-            room for less, max_error_share of an lmms-eval model.
+            room for less, max_error_share of an lmms-eval model; reviewed_labels: by task, which review told right
+            labels from wrong ones, and the counts.
         tasks: One result per task.
         groups: One result per benchmark, and per task that stands alone.
         judge: {id, served_as (names that the server gave), prompt_sha256 by benchmark, settings, deviations from what

@@ -40,6 +40,10 @@ def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = Fals
     for name in sorted(set(ours) & set(theirs)):
         for field in fields:
             differences += _differ(f"{name}: {field}", getattr(ours[name], field), getattr(theirs[name], field))
+    reviews = [record.generation.get("reviewed_labels") or {} for record in (candidate, baseline)]
+    for name in sorted(set(reviews[0]) & set(reviews[1])):
+        digests = (f"{review[name]['sha256']:.8}" for review in reviews)
+        differences += _differ(f"{name}: reviewed labels", *digests)
     return differences
 
 

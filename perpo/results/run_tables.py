@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perpo.benchmarks.grounding import RIGHT_LABELS, WRONG_LABELS
 from perpo.benchmarks.metrics import JUDGE_READINGS
 from perpo.benchmarks.table import info_of
 from perpo.records.run_record import GroupResult, Metric, RunRecord, TaskResult, metric_of
@@ -29,7 +30,8 @@ def run_texts(record: RunRecord) -> list[Text]:
     texts = []
     for group in record.groups:
         info = info_of(group.benchmark)
-        plain = [metric.name for metric in group.metrics if ":" not in metric.name]
+        reviewed = [metric.name for metric in group.metrics if metric.name in (RIGHT_LABELS, WRONG_LABELS)]
+        plain = [metric.name for metric in group.metrics if ":" not in metric.name] + reviewed
         notes = [INTERVAL_NOTE, *_notes(group)]
         notes += [f"{task.task}: {task.note}." for task in record.tasks if task.note and task.task in group.tasks]
         notes += _failed_notes(record, group)
@@ -38,7 +40,7 @@ def run_texts(record: RunRecord) -> list[Text]:
         notes += [METEOR_NOTE] if _lacks(group.metrics, "meteor") else []
         title = f"{record.name} on {group.name} (%{_judge(record, group)})"
         texts.append(_text(record, group, title, plain, notes))
-        readings = [metric.name for metric in group.metrics if ":" in metric.name]
+        readings = [metric.name for metric in group.metrics if ":" in metric.name and metric.name not in reviewed]
         if info.has_boxes and _frames_differ(group.metrics):
             texts.append(_text(record, group, _FRAMES_TITLE, readings, [FRAMES_NOTE]))
         if info.judged:

@@ -1,4 +1,4 @@
-"""What is known of each reward that has a name, a row each. Needs no torch.
+"""The rewards: all that is known of each one that has a name, a row each. Needs no torch.
 
 A new reward is a row here and the function that it names: of two boxes, or of two texts.
 """
@@ -28,7 +28,7 @@ Truth = Literal["box", "text"]
 
 @dataclass(frozen=True)
 class Reward:
-    """What is known of one reward.
+    """All that is known of one reward.
 
     Attributes:
         name: What `--reward`, `--eval_reward` and records call it.

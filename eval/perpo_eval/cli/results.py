@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from perpo.common.arguments import arg, parse_arguments
 from perpo.errors import PerpoError
+from perpo_eval.cli.exports import SampleExports, export_samples, exports_samples
 
 if TYPE_CHECKING:
     from perpo.records.store import Run
@@ -41,7 +42,7 @@ class ShowArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportTableArguments(StoredRunFlags):
+class ExportTableArguments(SampleExports, StoredRunFlags):
     """The arguments of perpo-eval export."""
 
     format: Literal["text", "markdown", "csv", "latex", "json"] = arg("text", "what is printed on stdout")
@@ -87,8 +88,14 @@ def show_main(argv: list[str]) -> None:
 def export_main(argv: list[str]) -> None:
     """Print leaderboards of stored runs."""
     args = parse_arguments(
-        ExportTableArguments, argv, prog="perpo-eval export", description="Print a leaderboard of stored runs."
+        ExportTableArguments,
+        argv,
+        prog="perpo-eval export",
+        description="Print a leaderboard of stored runs, or write their results or samples for other programs.",
     )
+    if exports_samples(args):
+        export_samples(args, args.results[0])
+        return
     from perpo.results.leaderboard import board as leaderboard
     from perpo.results.leaderboard import files
 

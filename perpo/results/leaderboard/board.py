@@ -155,7 +155,8 @@ def _metrics(record: RunRecord, judge: str, data: dict[str, str]) -> dict[Column
         metrics |= _chosen(task.task, task.benchmark, task.metrics, names, data[task.task], by)
     for group in record.groups:
         if len(group.tasks) > 1 and group.benchmark in INFO:
-            primary = (INFO[group.benchmark].primary,)
+            info = INFO[group.benchmark]
+            primary = (info.primary, *(name for name in info.shown if name.startswith(f"{info.primary}:")))
             metrics |= _chosen(average_name(group), group.benchmark, group.metrics, primary, data[average_name(group)])
     return metrics
 

@@ -30,6 +30,7 @@ from perpo.results.compare import both_judged, check_comparable, metric_differen
 from perpo.results.regression.checks import alike, check_complete, check_targets, other_code
 from perpo.results.regression.flips import Flip, flips
 from perpo.results.regression.parts import ReportPart, parts_of
+from perpo.results.regression.reviewed import wrong_label_notes
 from perpo.results.samples import Scores, read_scores
 from perpo.stats import Difference, holm, minimum_detectable_effect
 
@@ -172,7 +173,7 @@ def compare_runs(
     rows = [_row(part, *numbered, thresholds or {}) for part in parts]
     _check_names(thresholds or {}, waivers, rows)
     rows = _decided(rows, alike(baseline, candidate, ours))
-    notes += _unjudged(rows, ours)
+    notes += _unjudged(rows, ours) + wrong_label_notes(parts, ours, theirs)
     rows, more = _waived(rows, waivers, today)
     notes += more
     regressed = {task for row in rows if row.verdict == "regressed" for task in row.tasks}
