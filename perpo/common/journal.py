@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from perpo.common.files import atomic_write_bytes, disk_errors
+from perpo.common.files import atomic_write_bytes, disk_errors, make_folder
 from perpo.common.locks import lock_file
 from perpo.errors import PerpoError
 
@@ -33,7 +33,7 @@ class Journal:
     def __init__(self, path: str | Path, key: str) -> None:
         self.path = Path(path)
         with disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             # Unbuffered, so that nothing that failed is left to be written when it is closed.
             self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115  (closed by close)
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 from weakref import WeakSet
 
-from perpo.common.files import check_writable, disk_errors
+from perpo.common.files import check_writable, disk_errors, make_folder
 from perpo.errors import PerpoError
 
 _NAME = ".lock"
@@ -72,7 +72,7 @@ def only_process(folder: str | Path, what: str, *, beside: bool = False) -> Iter
     place = folder.parent if beside else folder
     check_writable(place)
     made = not place.exists()
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     path = folder.with_name(f".{folder.name}{_NAME}") if beside else folder / _NAME
     try:
         with _locked(path, folder, what):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from perpo.common.files import check_writable, disk_errors
+from perpo.common.files import check_writable, disk_errors, make_folder
 from perpo.common.progress import progress
 from perpo.data.images import as_stored, require_images
 from perpo.data.rows import Row
@@ -187,7 +187,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     part: Path | None = None
     try:
         with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
             part = Path(name)
             os.close(descriptor)

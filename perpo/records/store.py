@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo.common.files import disk_errors
+from perpo.common.files import disk_errors, make_folder
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.records.run_record import RunRecord, SamplesFile, from_json, to_json
@@ -95,7 +95,8 @@ def write_run(root: Path, record: RunRecord, samples: pa.Table | None) -> Run:
     part = place.with_name(f".{record.run_id}.part")
     try:
         with disk_errors(place):
-            part.mkdir(parents=True)
+            make_folder(place.parent)
+            part.mkdir()
             if samples is not None:
                 record = dataclasses.replace(record, samples=_write_samples(part / SAMPLES_FILE, samples))
             with open(part / RUN_FILE, "w", encoding="utf-8") as file:

@@ -172,7 +172,10 @@ def test_ctrl_c_says_how_to_go_on(case, capsys, monkeypatch, interruptible):
     steps = {"save_steps": 1, "max_steps": 3}
     assert case(**steps) == 130
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "interrupted; run again with --resume_from_checkpoint last to go on from the last checkpoint"
+    assert (
+        said
+        == "interrupted; run the same command with --resume_from_checkpoint last to continue from the last checkpoint"
+    )
     assert case(**steps, resume_from_checkpoint="last") == 0
     assert len(saved) == 4  # of the steps 1 and 2, then 2 and 3
 

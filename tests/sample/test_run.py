@@ -448,7 +448,7 @@ def test_truths_smaller_than_a_pixel_are_of_another_scale(folder, checkpoint):
 @pytest.mark.parametrize("what", ["box", "truth"])
 def test_a_reward_of_texts_has_no_use_for_boxes(folder, checkpoint, what, part):
     value = {"scale": "pixels", "order": "yxyx", "frame": "padded"}[part]
-    with pytest.raises(PerpoError, match=f"--reward edit has no use for --{what}_{part}"):
+    with pytest.raises(PerpoError, match=f"--{what}_{part} has no effect with --reward edit"):
         sample(arguments(folder, checkpoint, **{f"{what}_{part}": value}))
 
 
@@ -737,7 +737,7 @@ def refused(capsys, args):
         ({"output": "records.csv"}, "--output must end in .jsonl"),
         ({"adapter": "/nowhere"}, "/nowhere holds no adapter"),
         ({"model": "/nowhere"}, "there is no model directory /nowhere"),
-        ({"truth_frame": "original"}, "--reward edit has no use for --truth_frame"),
+        ({"truth_frame": "original"}, "--truth_frame has no effect with --reward edit"),
         ({"questions": "tiny", "image_root": "/tmp"}, "the tiny questions come with their images"),
     ],
 )

@@ -115,7 +115,7 @@ def judge_meant(wanted: JudgeWanted, asks: Literal["model", "none"], suite: str,
     if suite != "judged" and (names or asks != "model"):
         raise PerpoError(f"--{(names or ['judge'])[0]} is for --suite judged", "no other suite asks a judge")
     if asks == "none" and names:
-        raise PerpoError(f"--{names[0]} has no use with --judge none", "leave one of the two out")
+        raise PerpoError(f"--{names[0]} has no effect with --judge none", "leave one of the two out")
     if suite != "judged" or asks == "none":
         return None
     return judge_of(wanted, output, otherwise=", or --judge none to keep the answers for perpo-eval judge")

@@ -344,7 +344,7 @@ def test_arguments_that_would_be_ignored_are_refused(mode, name, stored, tmp_pat
     file = tmp_path / "answers.jsonl"
     file.write_text("")
     given = {mode: stored.path if mode == "rescore" else file, "output": str(tmp_path / "x"), name: OTHER[name]}
-    with pytest.raises(PerpoError, match=f"--{name} has no use with --{mode}"):
+    with pytest.raises(PerpoError, match=f"--{name} has no effect with --{mode}"):
         evaluate(EvalArguments(**given))
 
 

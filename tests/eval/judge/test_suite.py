@@ -403,7 +403,10 @@ def test_the_key_is_in_no_file_and_no_line(judged, folder, answers, tmp_path, mo
     [
         (["--suite", "judged"], "or --judge none to keep the answers"),
         (["judge", "somewhere"], "give --judge_model (and --judge_base_url)\n"),
-        (["--suite", "judged", "--judge", "none", "--judge_votes", "2"], "--judge_votes has no use with --judge none"),
+        (
+            ["--suite", "judged", "--judge", "none", "--judge_votes", "2"],
+            "--judge_votes has no effect with --judge none",
+        ),
         (["--suite", "pope", "--judge_model", "gpt"], "--judge_model is for --suite judged"),
         (["--suite", "pope", "--judge", "none"], "--judge is for --suite judged"),
         (["--suite", "judged", "--judge_model", "gpt", "--judge_base_url", "ftp://x"], "expected the judge's address"),

@@ -230,7 +230,7 @@ def test_aliases_become_our_arguments():
         ({"image_aspect_ratio": "anyres"}, "whose family makes it pad"),
         ({"lazy_preprocess": "False"}, "--lazy_preprocess expects True, got 'False'"),
         ({"tune_mm_mlp_adapter": "perhaps"}, "--tune_mm_mlp_adapter expects True or False"),
-        ({"evaluation_strategy": "steps"}, "--per_device_eval_batch_size is of no use without --eval_data"),
+        ({"evaluation_strategy": "steps"}, "--per_device_eval_batch_size has no effect without --eval_data"),
         ({"evaluation_strategy": "steps", "per_device_eval_batch_size": None}, "the run: there is no --eval_data"),
         ({"evaluation_strategy": "epoch", "per_device_eval_batch_size": None}, "not by epoch"),
         (
@@ -239,7 +239,7 @@ def test_aliases_become_our_arguments():
         ),
         (
             {"tune_mm_mlp_adapter": "True", "lora_enable": "False"},
-            "--lora_enable False has no use for --projector_only",
+            "--projector_only has no effect with --lora_enable False",
         ),
         ({"best_of_n": "1"}, "--num_candidates 1 leaves nothing to compare"),
     ],
@@ -263,7 +263,7 @@ def test_what_contradicts_the_model_is_a_sentence_before_its_weights_are_read(
         ("--optim adamw_8bit", "--optim expects adamw_torch, got 'adamw_8bit'"),
         ("--optimizer_type sgd", "--optimizer_type expects adamw_torch"),
         ("--lora_bias all", "--lora_bias expects none, got 'all'"),
-        ("--lora_dropout 0.05", "--method perpo has no use for --lora_dropout"),
+        ("--lora_dropout 0.05", "--lora_dropout has no effect with --method perpo"),
         ("--local_rank 1", "--local_rank 1 contradicts LOCAL_RANK, which the launcher set to -1"),
         ("--freeze_mm_mlp_adapter True", "--mm_projector_lr and --freeze_mm_mlp_adapter both set mm_projector_lr"),
         ("--data other.json", "--ours_data_path and --data both set data"),

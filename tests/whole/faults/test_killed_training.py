@@ -16,7 +16,7 @@ from perpo.records.training_record import read_log, read_record
 from perpo.train.resuming import damage, last_checkpoint, rotate, seal
 
 LAST = "--resume_from_checkpoint=last"
-GO_ON = "run again with --resume_from_checkpoint last to go on from the last checkpoint"
+GO_ON = "run the same command with --resume_from_checkpoint last to continue from the last checkpoint"
 
 
 def log_steps(output):
@@ -177,7 +177,7 @@ def test_a_full_disk_is_said_and_earlier_checkpoints_stay(runs, words, same_end,
         assert f"error: {output}" in err
         assert " could not be written: " in err
         assert " (0.0 MiB left)" in err
-        assert "\nhint: make room; run again with --resume_from_checkpoint last" in err
+        assert "\nhint: make room; run the same command with --resume_from_checkpoint last" in err
         assert "Traceback" not in err
         assert last_checkpoint(output) == output / "checkpoint-2"
     assert runs(words(output, LAST))[0] == 0
