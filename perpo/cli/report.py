@@ -130,7 +130,9 @@ def _thresholds(words: list[str]) -> dict[str, float]:
         except ValueError:
             points = float("nan")
         if not 0 < points <= 100 or name in thresholds:
-            raise PerpoError(f"--threshold {word} is not points between 0 and 100", "such as 0.5 or grounding=1.0")
+            raise PerpoError(
+                f"--threshold {word} is not a number of points between 0 and 100", "such as 0.5 or grounding=1.0"
+            )
         thresholds[name] = points
     return thresholds
 
@@ -147,21 +149,24 @@ def _waivers(path: Path | None) -> list[Waiver]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PerpoError(f"{path} can't be read: {' '.join(str(error).split())}", _WAIVER_HINT) from error
     if not isinstance(content, list):
-        raise PerpoError(f"{path} holds no list of waivers", _WAIVER_HINT)
+        raise PerpoError(f"{path} does not hold a list of waivers", _WAIVER_HINT)
     waivers = []
     for number, item in enumerate(content, 1):
         whole = isinstance(item, dict) and set(item) == {"task", "reason", "expires", "max_loss"}
         whole = whole and type(item["expires"]) is date and all(str(value).strip() for value in item.values())
         if not (whole and type(item["max_loss"]) in (int, float) and 0 < item["max_loss"] <= 100):
             raise PerpoError(
-                f"{path}, waiver {number}: expected task, reason, expires (a date) and max_loss (points, above 0)",
+                f"{path}, waiver {number}: expected task, reason, expires (a date) and max_loss (points above 0)",
                 _WAIVER_HINT,
             )
         waivers.append(Waiver(str(item["task"]), str(item["reason"]), item["expires"], float(item["max_loss"])))
     return waivers
 
 
-_WAIVER_HINT = "such as - {task: refcoco_val, reason: known loss of the new frame, expires: 2027-01-31, max_loss: 1.0}"
+_WAIVER_HINT = (
+    "write each waiver as - {task: refcoco_val, reason: known loss of the new frame, expires: 2027-01-31, "
+    "max_loss: 1.0}"
+)
 
 if __name__ == "__main__":
     sys.exit(main())

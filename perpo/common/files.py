@@ -17,8 +17,8 @@ _REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",
     errno.EFBIG: "let files be larger (ulimit -f)",
-    errno.EROFS: "let the disk be written to",
-    errno.EIO: "have the disk looked after",
+    errno.EROFS: "make the disk writable",
+    errno.EIO: "check the disk for faults",
 }
 _OTHER_FOLDER = "give another folder to write to"
 _OF_TORCH = ("iostream error", "file write failed")  # which says nothing of why
@@ -195,7 +195,10 @@ def check_path(path: str) -> None:
     """
     longest = max(map(len, map(os.fsencode, path.split("/"))))
     if longest > 255 or len(path) > _LONGEST_PATH or "\0" in path:
-        raise PerpoError(f"{path!r:.80} is no path that a file could have", "give the path of a file")
+        raise PerpoError(
+            f"{path!r:.80} cannot be the path of a file: it is too long or holds a NUL character",
+            "give the path of a file",
+        )
 
 
 def cache_folder() -> Path:

@@ -74,7 +74,7 @@ def read_items(args: JsonlArguments) -> list[dict[str, Any]]:
     for number, row in enumerate(read_rows(args.file), start=1):
         where = f"{args.file}, row {number}"
         if not isinstance(row, dict):
-            raise PerpoError(f"{where}: expected an object with fields, found {row!r:.40}", "one object per line")
+            raise PerpoError(f"{where}: expected an object with named fields, found {row!r:.40}", "one object per line")
         with placed(where):
             row = plain_row(row) if named_as_usual else with_picture(row)
         item = _item(row, args, root, where) | {"where": where}
@@ -89,7 +89,7 @@ def read_items(args: JsonlArguments) -> list[dict[str, Any]]:
             raise PerpoError(f"{where} has the question_id '{item['question_id']}' of row {first}", "give each its own")
         items.append(item)
     if not items:
-        raise PerpoError(f"{args.file} holds no rows", "is it the right file?")
+        raise PerpoError(f"{args.file} holds no rows", "check that this is the right file")
     return items
 
 
@@ -108,7 +108,7 @@ def _item(row: Row, args: JsonlArguments, root: Path, where: str) -> dict[str, A
         if not isinstance(text, str):
             raise PerpoError(f"{where}: expected text as `{name}`, found {text!r:.40}", f"the row has {', '.join(row)}")
         if "\0" in text:
-            raise PerpoError(f"{where}: `{name}` holds a NUL character: {text!r:.60}", "mend or drop the row")
+            raise PerpoError(f"{where}: `{name}` holds a NUL character: {text!r:.60}", "correct or remove the row")
     image, question, answer = map(str, texts)
     if not answer.strip():
         raise PerpoError(f"{where}: `{args.answer_field}` is empty, which can't be scored", "drop the row")
@@ -134,7 +134,9 @@ def _asked(row: Row, args: JsonlArguments, where: str) -> tuple[str, str]:
     names = args.question_field, args.expression_field
     for name in names:
         if not isinstance(row.get(name), str | None):
-            raise PerpoError(f"{where}: expected text as `{name}`, found {row[name]!r:.40}", "mend or drop the row")
+            raise PerpoError(
+                f"{where}: expected text as `{name}`, found {row[name]!r:.40}", "correct or remove the row"
+            )
     with placed(where):
         question, expression = (without_image(row.get(name) or "").strip() for name in names)
     if bool(question) == bool(expression):
@@ -170,7 +172,7 @@ def _image_path(image: Any, where: str) -> Any:
             data = image_in_text(image)
         return str(unpack_image(data, cache_folder() / "images")) if isinstance(data, bytes) else image
     except (OSError, ValueError) as error:
-        raise PerpoError(f"{where}: its image can't be read: {error}", "mend or drop the row") from error
+        raise PerpoError(f"{where}: its image can't be read: {error}", "correct or remove the row") from error
 
 
 def _add_boxes(items: list[dict[str, Any]], args: JsonlArguments) -> None:

@@ -171,7 +171,10 @@ def write_rows(file: RowFile, rows: Iterable[Row]) -> Written:
                 done += len(group)
                 advance(len(group))
         if done != total:
-            raise PerpoError(f"{file.path.name} should get {total} rows, but {done} came", "did a file change?")
+            raise PerpoError(
+                f"{file.path.name} should get {total} rows, but {done} came",
+                "check that no file was changed, and run the command again",
+            )
     with file.path.open("rb") as written:
         return Written(file, hashlib.file_digest(written, "sha256").hexdigest())
 

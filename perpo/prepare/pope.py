@@ -103,7 +103,7 @@ def read_list(path: Path) -> list[Row]:
         seen.add(str(identity))
         rows.append(fields)
     if not rows:
-        raise PerpoError(f"{path} holds no questions", "is it the right file?")
+        raise PerpoError(f"{path} holds no questions", "check that this is the right file")
     return rows
 
 

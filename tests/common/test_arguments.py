@@ -114,7 +114,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("--data d --steps 1.5", "--steps expects a whole number, got '1.5'", ""),
         ("--data d --bf16 maybe", "--bf16 expects True or False, got 'maybe'", ""),
         ("--data d --method perp", "--method expects one of sft, perpo, got 'perp'", "'perpo'"),
-        ("--data d --cap x", "--cap expects a whole number, got 'x'", "'none'"),
+        ("--data d --cap x", "--cap expects a whole number, got 'x'", "write none"),
     ],
 )
 def test_bad_flags(words: str, message: str, hint: str) -> None:

@@ -56,8 +56,8 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
         (errno.ENOSPC, "make room"),
         (errno.EDQUOT, "make room"),
         (errno.EFBIG, "ulimit -f"),
-        (errno.EROFS, "written to"),
-        (errno.EIO, "looked after"),
+        (errno.EROFS, "make the disk writable"),
+        (errno.EIO, "check the disk"),
     ],
 )
 def test_what_a_disk_does_not_take_names_the_file_and_leaves_the_old_one(

@@ -116,7 +116,7 @@ def test_pictures_in_texts_are_compared_by_their_content(train, tmp_path, noise,
         assert "in both: 1 images (1 by content, 0 by COCO number)" in capsys.readouterr().out
     train.write_text(json.dumps({"image": text[:-5]}))
     assert _run(train, _evaluation(tmp_path, noise)) == 2
-    assert "row 1: its image can't be read: base64 that is damaged or cut" in capsys.readouterr().err
+    assert "row 1: its image can't be read: damaged or incomplete base64" in capsys.readouterr().err
 
 
 def test_a_folder_of_files_will_do_and_what_is_disjoint_exits_with_0(train, tmp_path, noise):
@@ -265,7 +265,7 @@ def test_what_holds_no_images_is_refused(train, tmp_path, capsys):
     assert "hint: give what perpo-data or perpo-eval wrote" in error
     (tmp_path / "y.parquet").write_bytes(b"PAR1")
     assert _run(train, tmp_path / "y.parquet") == 2
-    assert "is not Parquet" in capsys.readouterr().err
+    assert "is not a Parquet file" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert _run(train, tmp_path / "empty") == 2
     assert "holds no Parquet files" in capsys.readouterr().err

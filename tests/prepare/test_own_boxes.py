@@ -228,7 +228,7 @@ def test_a_picture_in_a_text_is_unpacked_and_a_damaged_one_refused_in_a_sentence
         assert seen_in_box(phone) == ((30, 40), {(200, 0, 0)})
     capsys.readouterr()
     assert run([{"answer": [1, 1, 9, 9], "image": f"data:image/png;base64,{data[:-3]}"}], "--overwrite") == 2
-    assert "row 1: its image can't be read: base64 that is damaged or cut" in (said := capsys.readouterr().err)
+    assert "row 1: its image can't be read: damaged or incomplete base64" in (said := capsys.readouterr().err)
     assert len(said) < 400
 
 

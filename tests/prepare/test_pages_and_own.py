@@ -184,7 +184,7 @@ def test_fields_can_have_other_names_and_pages_need_no_question(image, tmp_path)
         ({"question": None}, [], "expected text as `question`, found None"),
         ({"image": "nowhere.png"}, [], "1 of 2 images can't be used"),
         ({"image": "x" * 300}, [], "row 1: 'xxx"),
-        ({"question": "<image><image>Is it?"}, [], "row 1: a question stands for 2 pictures"),
+        ({"question": "<image><image>Is it?"}, [], "row 1: a question holds placeholders of 2 pictures"),
         ({"question_id": 1}, [], "row 2 has the question_id '1' of row 1"),
         ({}, ["--language", "en"], "--language has no effect with --kind yesno"),
     ],

@@ -38,7 +38,10 @@ def test_round_trip(record: RunRecord) -> None:
         ({"status": "fine"}, "status"),
         ({"duration_s": "long"}, "duration_s"),
         ({"created_utc": "yesterday"}, "created_utc: Invalid isoformat"),
-        ({"created_utc": "0001-01-01T00:00:00+02:00"}, "created_utc: 0001-01-01T00:00:00+02:00 is no date in UTC"),
+        (
+            {"created_utc": "0001-01-01T00:00:00+02:00"},
+            "created_utc: 0001-01-01T00:00:00+02:00 is not a date and time in UTC",
+        ),
         ({"tasks": [{}]}, "tasks.0.task"),
     ],
 )

@@ -402,7 +402,7 @@ def test_boxes_of_answers_and_truths_are_read_as_declared(folder, checkpoint, sc
         setattr(again, flag, flags[flag])
     assert [record.rewards[0] for record in read_preferences(sample(again))] == [1.0] * QUESTIONS
     again.truth_scale, again.output = "0-1", str(folder / "more.jsonl")
-    with pytest.raises(PerpoError, match="question 1 says that its box has the scale pixels, and 0-1 is declared"):
+    with pytest.raises(PerpoError, match="question 1 says that the scale of its box is pixels, but the flag says 0-1"):
         sample(again)
 
 
@@ -433,8 +433,8 @@ def test_answers_in_another_scale_are_warned_of(folder, checkpoint, scripted, ca
     args = arguments(folder, checkpoint, reward="iou", num_candidates=2)
     assert main(words(args)) == 0
     said = capfd.readouterr().err
-    assert "warning: 7 of 7 boxes lie outside of the declared scale 0-1; 7 of 7 answers would have an IoU of" in said
-    assert "more if they were read with --box_scale 0-1000, and 0 have it as declared" in said
+    assert "warning: 7 of 7 boxes lie outside the declared scale 0-1; 7 of 7 answers would have an IoU of" in said
+    assert "more if they were read with --box_scale 0-1000, but only 0 have it as declared" in said
     assert {record.rewards[0] for record in read_preferences(folder / "out.jsonl")} == {0.0}
 
 
@@ -735,8 +735,8 @@ def refused(capsys, args):
         ({"reward": "nowhere_to_be_found:reward"}, "can't be imported"),
         ({"questions": "/nowhere/questions.jsonl"}, "/nowhere/questions.jsonl"),
         ({"output": "records.csv"}, "--output must end in .jsonl"),
-        ({"adapter": "/nowhere"}, "/nowhere holds no adapter"),
-        ({"model": "/nowhere"}, "there is no model directory /nowhere"),
+        ({"adapter": "/nowhere"}, "/nowhere does not hold an adapter"),
+        ({"model": "/nowhere"}, "there is no model folder /nowhere"),
         ({"truth_frame": "original"}, "--truth_frame has no effect with --reward edit"),
         ({"questions": "tiny", "image_root": "/tmp"}, "the tiny questions come with their images"),
     ],

@@ -167,7 +167,7 @@ def each_program(photographs: Path, folder: Path, model: object, output: object)
         ({"model_type": "llava_llama"}, "is an original LLaVA checkpoint", "convert_llava_weights_to_hf.py"),
         ({"model_type": "llava", "mm_vision_tower": "clip"}, "is an original LLaVA checkpoint", "llava-hf/"),
         ({"model_type": "llava"}, "holds no weights in the safetensors format", "save_pretrained"),
-        (None, "there is no model directory", "a hub id"),
+        (None, "there is no model folder", "a hub id"),
     ],
 )
 def test_every_program_says_what_is_wrong_with_a_model(photographs, tmp_path, capsys, config, said, hint):

@@ -127,7 +127,7 @@ def test_images_that_would_lose_their_scale_are_refused(tmp_path, pixels):
         assert len(set(np.asarray(image.convert("RGB")).ravel().tolist())) <= 2  # which is what would be seen of it
     (problem,) = image_problems([file])
     assert problem is not None
-    assert "would lose their scale: convert it to 8 bits" in problem
+    assert "whose scale would be lost: convert it to 8 bits" in problem
 
 
 def test_a_run_goes_on_with_its_own_images_alone(options, tmp_path):

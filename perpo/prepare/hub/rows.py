@@ -263,7 +263,7 @@ def _write_grounding(args: HubArguments, task: HubTask, commit: str, data: Datas
         expected, counted = ({"rows of the papers": len(some)} for some in (paper.refs, chosen))
         paper_verdict = compare(task.name, counted, expected, args.allow_other_counts)
         if not chosen:
-            raise PerpoError(f"{task.name}: no row is of --refer_root", "are the refs of the same data set?")
+            raise PerpoError(f"{task.name}: no row is of --refer_root", "check that the refs are of the same data set")
         left_out = len(texts) - len(chosen)
         data = data.select(sorted(chosen))
         texts = [texts[number] for number in sorted(chosen)]

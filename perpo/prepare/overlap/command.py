@@ -112,14 +112,14 @@ def _training_images(path: Path, root: Path) -> list[ImageIdentity]:
             f"paths are relative to the image root '{root}'; give --image_root",
         )
     if not images:
-        raise PerpoError(f"{path} holds no records", "is it the right file?")
+        raise PerpoError(f"{path} holds no records", "check that this is the right file")
     return images
 
 
 def _image_of(row: Any, where: str) -> ImageIdentity | str:
     """A row's image if the row holds it, else its path."""
     if not isinstance(row, dict):
-        raise PerpoError(f"{where}: expected an object with fields, found {row!r:.40}", "one object per line")
+        raise PerpoError(f"{where}: expected an object with named fields, found {row!r:.40}", "one object per line")
     with placed(where):
         row = with_picture(row)
     image = row.get("image_path")
@@ -140,7 +140,7 @@ def _in_text(image: str, where: str) -> bytes | None:
     try:
         return image_in_text(image)
     except ValueError as error:
-        raise PerpoError(f"{where}: its image can't be read: {error}", "mend or drop the row") from error
+        raise PerpoError(f"{where}: its image can't be read: {error}", "correct or remove the row") from error
 
 
 def _name(row: Row, image: Row) -> str:

@@ -75,7 +75,7 @@ def read_fox(root: Path, language: str) -> list[Page]:
     folder = root / f"{language}_pdf_png"
     pages = [_fox_page(row, folder, f"{path}, page {number}") for number, row in enumerate(read_rows(path), start=1)]
     if not pages:
-        raise PerpoError(f"{path} holds no pages", "is it the right file?")
+        raise PerpoError(f"{path} holds no pages", "check that this is the right file")
     return pages
 
 

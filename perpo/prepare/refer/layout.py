@@ -19,7 +19,7 @@ from perpo.prepare.published_counts import REFER_SPLITS
 from perpo.prepare.refer.pickles import read_plain_pickle
 
 _INTS = ("ref_id", "ann_id", "image_id", "category_id")
-_REFETCH = "is it the right file, and whole?"
+_REFETCH = "check that this is the right file and that it is complete"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def read_refs(root: Path, dataset: str, partition: str) -> list[Ref]:
         )
     content = read_plain_pickle(path)
     if not isinstance(content, list) or not content:
-        raise PerpoError(f"{path}: expected a list of refs, found {content!r:.40}", "is it the right file?")
+        raise PerpoError(f"{path}: expected a list of refs, found {content!r:.40}", "check that this is the right file")
     return [_ref(item, f"{path}, ref {number}") for number, item in enumerate(content, start=1)]
 
 
@@ -127,7 +127,9 @@ def count(refs: Sequence[Ref]) -> dict[str, int]:
 
 def _ref(item: Any, where: str) -> Ref:
     if not isinstance(item, dict):
-        raise PerpoError(f"{where}: expected its fields by name, found {item!r:.40}", "is it the right file?")
+        raise PerpoError(
+            f"{where}: expected its fields by name, found {item!r:.40}", "check that this is the right file"
+        )
     for name in _INTS:
         if not isinstance(item.get(name), int) or isinstance(item[name], bool):
             raise PerpoError(f"{where}: expected a whole number as {name}, found {item.get(name)!r:.40}", _REFETCH)

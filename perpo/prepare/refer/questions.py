@@ -45,7 +45,7 @@ def build(args: QuestionsArguments) -> list[Any]:
     for what, count in left_out.items():
         say(f"{count} left out: {what}")
     if not questions:
-        raise PerpoError("no question is left", "are these the right rows?")
+        raise PerpoError("no question is left", "check that these are the right rows")
     write_jsonl(args.output, questions)
     images = len({question.image_path for question in questions})
     print(f"{args.output}: {len(questions)} questions about {images} images")

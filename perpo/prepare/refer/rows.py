@@ -175,7 +175,9 @@ def _plan(
     dropped = len(refs) - len(kept)
     by, left_in = _claims(refs, evaluations.kept_out), _claims(kept, evaluations.left_in)
     if not kept:
-        raise PerpoError(f"every image of {dataset} train is in an evaluation split", "is it the right --root?")
+        raise PerpoError(
+            f"every image of {dataset} train is in an evaluation split", "check that this is the right --root"
+        )
     reason = f", since evaluations use their images ({_listed(by)})" if by else ""
     say(f"{dataset} train: {dropped} of {len(refs)} refs dropped{reason}")
     if left_in:

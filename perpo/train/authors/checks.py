@@ -76,7 +76,8 @@ class _Model:
             return AutoProcessor.from_pretrained(self.folder, trust_remote_code=False)
         except Exception as error:  # the library raises many kinds for damaged files
             raise PerpoError(
-                f"the processor of {self.name} cannot be loaded: {first_line(error)}", "is the download complete?"
+                f"the processor of {self.name} cannot be loaded: {first_line(error)}",
+                "check that the download is complete",
             ) from error
 
     @cached_property

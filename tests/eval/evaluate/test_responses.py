@@ -404,7 +404,7 @@ def test_too_little_memory_for_one_question_is_one_sentence(folder, checkpoint, 
     words = ["--suite", "pope", "--model", str(checkpoint), "--data", str(folder), "--output", str(tmp_path / "out")]
     assert main([*words, "--batch_size", "4", "--device", "cpu"]) == 3
     error, hint = capsys.readouterr().err.splitlines()[-2:]
-    assert error == "error: there is not enough memory for one question"
+    assert error == "error: there is not enough memory even for one question"
     assert "--dtype" in hint
     assert tried == [4, 2, 1]
 

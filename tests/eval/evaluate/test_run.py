@@ -196,7 +196,7 @@ def test_a_failing_scorer_fails_with_its_own_error(refcoco_folder, checkpoint, t
         (["--limit", "0"], "--limit must be at least 1, got 0", ""),
         (["--batch_size", "many"], "batch_size", ""),
         (["--model", "no/such/folder"], "no/such/folder", ""),
-        (["--adapter", "no/such"], "holds no adapter", "perpo-train"),
+        (["--adapter", "no/such"], "does not hold an adapter", "perpo-train"),
         (["--data", "no/such"], "which is no folder", ""),
         (["--output", "/dev/null/x"], "cannot be written", "another folder"),
         (["--modell", "x"], "--modell", "--model"),

@@ -81,7 +81,7 @@ def test_the_test_splits_are_not_what_settings_were_chosen_on():
         ({"experiments": {"x": {"data": "exact", "rounds": 1, "train": {"method": "sft"}}}}, "rounds of sampling"),
         ({"seed": "abc"}, "seed must be a whole number from 0, found 'abc'"),
         ({"seed": -1}, "seed must be from 0 to 2^32 - 1, got -1"),
-        ({"model": "/nowhere"}, "there is no model directory /nowhere"),
+        ({"model": "/nowhere"}, "there is no model folder /nowhere"),
         ({"train": {"resume_from_checkpoint": "x"}}, "resume_from_checkpoint is set by the run itself"),
         ({"sample": {"reward": "iuo"}}, "there is no reward 'iuo'"),
         ({"evaluate": {"batch_size": 0}}, "evaluate: batch_size must be at least 1, got 0"),

@@ -88,7 +88,7 @@ def test_an_image_of_many_rows_is_kept_once(rows: list[dict], cache: Path) -> No
         ({"bbox": [1.0, 2.0, "3", 5.0]}, "row 1: bbox is [1.0, 2.0, '3', 5.0]"),
         ({"bbox": [1.0, 2.0, None, 5.0]}, "row 1: bbox is"),
         ({"bbox": None}, "row 1: bbox is None"),
-        ({"answer": ["<image> or <image>"]}, "row 1: a question stands for 2 pictures"),
+        ({"answer": ["<image> or <image>"]}, "row 1: a question holds placeholders of 2 pictures"),
         ({"image": None}, "row 1: image is None; expected its bytes or its path"),
         ({"image": "a.png"}, "row 1: image is 'a.png'; expected"),
         ({"image": {"bytes": None, "path": None}}, "row 1: image is {'bytes': None, 'path': None}; expected"),

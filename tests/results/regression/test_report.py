@@ -327,9 +327,9 @@ def test_a_run_that_is_not_complete_is_not_judged(make_run, tmp_path, capsys) ->
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--threshold", "x=y"], "--threshold x=y is not points"),
-        (["--threshold", "0"], "--threshold 0 is not points"),
-        (["--threshold", "200"], "--threshold 200 is not points"),
+        (["--threshold", "x=y"], "--threshold x=y is not a number of points"),
+        (["--threshold", "0"], "--threshold 0 is not a number of points"),
+        (["--threshold", "200"], "--threshold 200 is not a number of points"),
         (["--waivers", "w.yaml"], "w.yaml"),
         (["--fail_on", "improved"], "--fail_on expects one of regressed, inconclusive"),
     ],

@@ -208,7 +208,7 @@ def test_pixels_of_pictures_of_another_size_are_not_trained_on(options, data, tm
     resize = {"factor": 28, "min_pixels": 3136, "max_pixels": 12845056}
     rows = [json.loads(line) | {"box_resize": resize} for line in Path(options["data"]).read_text().splitlines()]
     changes = {"data": lines(data / "pixels.jsonl", rows), "image_root": str(data)}
-    with pytest.raises(PerpoError, match="record 1 counts pixels of pictures of 3136 to 12845056 pixels"):
+    with pytest.raises(PerpoError, match="record 1 counts pixels of pictures with 3136 to 12845056 pixels"):
         train(TrainArguments(**options | changes, output_dir=str(tmp_path / "run")))
 
 
