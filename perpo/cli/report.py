@@ -147,7 +147,7 @@ def _waivers(path: Path | None) -> list[Waiver]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PerpoError(f"{path} can't be read: {' '.join(str(error).split())}", _WAIVER_HINT) from error
+        raise PerpoError(f"{path} cannot be read: {' '.join(str(error).split())}", _WAIVER_HINT) from error
     if not isinstance(content, list):
         raise PerpoError(f"{path} does not hold a list of waivers", _WAIVER_HINT)
     waivers = []

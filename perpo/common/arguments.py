@@ -185,7 +185,7 @@ def _read_yaml(path: str) -> Mapping[str, Any]:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise PerpoError(f"the --config file {path} can't be read: {error}", "check its path") from error
+        raise PerpoError(f"the --config file {path} cannot be read: {error}", "check its path") from error
     except yaml.YAMLError as error:
         text = " ".join(str(error).split())
         raise PerpoError(f"the --config file {path} is not valid YAML: {text}", "one `name: value` a line") from error

@@ -182,7 +182,7 @@ def require_images(
     problems = image_problems(list(files.values()), refused, advance)
     bad = [f"{short_name(name)}: {problem}" for name, problem in zip(files, problems, strict=True) if problem]
     if bad:
-        raise PerpoError(f"{len(bad)} of {len(files)} images can't be used:\n  {listing(bad)}", hint)
+        raise PerpoError(f"{len(bad)} of {len(files)} images cannot be used:\n  {listing(bad)}", hint)
 
 
 def listing(lines: Sequence[str]) -> str:

@@ -243,7 +243,7 @@ def _image_path(fields: Fields, unpack_to: Path) -> str:
             raise fields.error(f"expected a path or an image as `image`, found {image!r:.40}", "give `image_path`")
         return str(unpack_image(data, unpack_to))
     except (OSError, ValueError) as error:
-        raise fields.error(f"its image can't be read: {error}", "correct or remove the record") from error
+        raise fields.error(f"its image cannot be read: {error}", "correct or remove the record") from error
 
 
 def _preference(fields: Fields, unpack_to: Path) -> PreferenceRecord:

@@ -172,7 +172,7 @@ def write_rows(file: RowFile, rows: Iterable[Row]) -> Written:
                 advance(len(group))
         if done != total:
             raise PerpoError(
-                f"{file.path.name} should get {total} rows, but {done} came",
+                f"{file.path.name} should have {total} rows, but {done} were read",
                 "check that no file was changed, and run the command again",
             )
     with file.path.open("rb") as written:
@@ -220,7 +220,7 @@ def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
     if existing and not overwrite:
         names = ", ".join(str(path) for path in existing[:_SHOWN])
         raise PerpoError(
-            f"{len(existing)} of {len(paths)} files exist already: {names}", "give --overwrite, or another --output"
+            f"{len(existing)} of {len(paths)} files already exist: {names}", "give --overwrite, or another --output"
         )
 
 
@@ -249,7 +249,9 @@ def image_cell(path: Path, *, link: bool = False, stored: bool = False) -> dict[
         unturned = as_stored(path) if stored else None
         return {"bytes": path.read_bytes() if unturned is None else unturned, "path": path.name}
     except OSError as error:
-        raise PerpoError(f"the image {path} can't be read: {error}", "it could be a moment ago; try again") from error
+        raise PerpoError(
+            f"the image {path} cannot be read: {error}", "it could be read a moment ago; run the command again"
+        ) from error
 
 
 def say(text: str) -> None:
@@ -273,4 +275,4 @@ def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
 def _say_leftovers(path: Path) -> None:
     # Another process may be writing one of them, so that they are named and not removed.
     for part in sorted(path.parent.glob(f".{path.name}.*.part")):
-        say(f"{part} was left by a run that was killed (or is being written); delete it if none is running")
+        say(f"{part} was left by a run that was killed, or is being written now; delete it if no run is writing it")

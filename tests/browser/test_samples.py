@@ -101,7 +101,7 @@ def test_filters_find_as_many_as_the_tables_hold(visitor, pair):
 def test_nothing_found_says_so(visitor, pair):
     labels = pair[0]
     visitor.open("samples", a=labels[0], b=labels[1], q="no question holds this")
-    assert "No sample is like this" in visitor.text()
+    assert "No sample matches these filters" in visitor.text()
     assert visitor.errors() == []
 
 

@@ -138,7 +138,7 @@ def test_who_has_seen_the_names_votes_in_vain_and_is_told(studied):
     visitor.open("vote", study=study["id"], voter="eve", show="result")
     assert f"{COUNT} of your {COUNT} questions are not answered yet" in visitor.text()
     assert not any(name in visitor.page.content() for name in NAMES)
-    visitor.page.get_by_role("button", name="Open the result all the same").click()
+    visitor.page.get_by_role("button", name="Open the result anyway").click()
     visitor.settle()
     assert "Nobody has voted yet" in visitor.text()
     visitor.open("vote", study=study["id"], voter="eve")

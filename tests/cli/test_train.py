@@ -103,7 +103,7 @@ def test_bad_files_and_models_end_with_code_2(case, tmp_path, capsys):
         ({"model": tmp_path / "nowhere"}, "there is no model folder"),
         ({"model": original}, "original LLaVA checkpoint"),
         ({"adapter": tmp_path}, "does not hold an adapter"),
-        ({"resume_from_checkpoint": tmp_path / "checkpoint-1"}, "is no checkpoint of a run"),
+        ({"resume_from_checkpoint": tmp_path / "checkpoint-1"}, "is not a checkpoint of a run"),
         ({"lora_rank": 3}, "there is no argument --lora_rank"),
         ({"reference": "recorded", "record": RECORD | {"reference_logps": [-1, -2, -3]}}, "was not sampled from"),
     ]
@@ -143,7 +143,7 @@ def test_an_adapter_made_with_other_settings_is_refused(case, tmp_path, capsys):
     assert case(mm_projector_lr=0) == 0
     for flags, message in (
         ({"lora_r": 3}, "was made with lora_r 2, not 3"),
-        ({}, "has no projector that could be trained"),
+        ({}, "has no projector to train"),
         ({"mm_projector_lr": 0, "method": "sft", "lora_dropout": 0.1}, "was made with lora_dropout 0.0, not 0.1"),
     ):
         assert case(adapter=tmp_path / "run", output_dir=tmp_path / "next", **flags) == 2

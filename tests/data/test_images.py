@@ -221,7 +221,7 @@ def test_bad_images_are_counted_and_named_shortly(tmp_path, capsys):
     with pytest.raises(PerpoError) as error:
         require_images({name: tmp_path / name for name in names}, "look", lambda size: None)
     head, *lines = error.value.message.split("\n  ")
-    assert (head, len(lines), lines[-1]) == ("15 of 16 images can't be used:", 11, "and 5 more")
+    assert (head, len(lines), lines[-1]) == ("15 of 16 images cannot be used:", 11, "and 5 more")
     assert lines[0] == "a?b.png: no such file"
     assert lines[1].startswith("?.png: ")
     assert max(map(len, lines)) < 250

@@ -282,7 +282,7 @@ def test_images_that_cannot_be_unpacked(tmp_path: Path) -> None:
     rows[1]["image"]["bytes"] = png[10:]
     write_parquet(tmp_path / "d.parquet", rows)
     error = refusal(lambda: read_questions(tmp_path / "d.parquet", unpack_to=tmp_path))
-    assert "record 2: its image can't be read" in error.message
+    assert "record 2: its image cannot be read" in error.message
 
 
 @pytest.mark.parametrize("field", ["image", "image_path"])
@@ -297,7 +297,7 @@ def test_images_in_texts_are_unpacked_or_refused_in_a_sentence(tmp_path: Path, f
         assert Path(question.image_path).read_bytes() == png
     write_lines(tmp_path / "d.jsonl", [row | {field: text[:-5]}])
     error = refusal(lambda: read_questions(tmp_path / "d.jsonl", unpack_to=tmp_path / "images"))
-    assert "record 1: its image can't be read: damaged or incomplete base64" in error.message
+    assert "record 1: its image cannot be read: damaged or incomplete base64" in error.message
     assert len(error.message) < 300
 
 
@@ -457,7 +457,7 @@ def test_a_truncated_image_is_found(tmp_path: Path, suffix: str, monkeypatch: py
     for share in (0.3, 0.6, 0.9):
         (tmp_path / f"cut.{suffix}").write_bytes(content[: int(len(content) * share)])
         error = refusal(lambda: check_images(questions_of(whole.name, f"cut.{suffix}"), tmp_path))
-        assert error.message.startswith(f"1 of 2 images can't be used:\n  cut.{suffix}: ")
+        assert error.message.startswith(f"1 of 2 images cannot be used:\n  cut.{suffix}: ")
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True  # left as it was
 
 
@@ -466,7 +466,7 @@ def test_a_shape_that_the_family_refuses_is_named(tmp_path: Path) -> None:
     photograph(tmp_path / "hair.png", (1, 5000))
     check_images(questions_of("good.png", "hair.png"), tmp_path, FAMILIES["llava"].refuses)
     error = refusal(lambda: check_images(questions_of("good.png", "hair.png"), tmp_path, FAMILIES["qwen3_vl"].refuses))
-    assert error.message.startswith("1 of 2 images can't be used:\n  hair.png: 1 x 5000 pixels: ")
+    assert error.message.startswith("1 of 2 images cannot be used:\n  hair.png: 1 x 5000 pixels: ")
 
 
 def test_all_bad_images_are_counted_once_and_ten_are_named(tmp_path: Path) -> None:
@@ -476,7 +476,7 @@ def test_all_bad_images_are_counted_once_and_ten_are_named(tmp_path: Path) -> No
     names = ["text.jpg", "folder.jpg", *[f"missing{number}.jpg" for number in range(11)]]
     error = refusal(lambda: check_images(questions_of("good.png", *names, *names), tmp_path))
     head, *lines = error.message.split("\n  ")
-    assert head == "13 of 14 images can't be used:"
+    assert head == "13 of 14 images cannot be used:"
     assert [line.split(":")[0] for line in lines[:10]] == names[:10]
     assert lines[10:] == ["and 3 more"]
     assert re.search("not an image format that is supported", lines[0])

@@ -113,7 +113,7 @@ def test_its_boxes_are_not_guessed(unlisted, tmp_path, pictures):
     assert record.get("box_frame") is None
 
     evaluation = {"model": path, "output": str(tmp_path), "data": "tiny", "limit": 2}
-    with pytest.raises(PerpoError, match="needs to know how the model writes boxes") as caught:
+    with pytest.raises(PerpoError, match="needs to know how this model writes boxes") as caught:
         check(EvalArguments(**evaluation))
     assert "--family" in caught.value.hint
     evaluate(EvalArguments(**evaluation, suite="pope"))

@@ -111,9 +111,9 @@ def test_orphans_are_counted_on_both_sides(folder, tmp_path, noise, capsys):
     ("change", "said"),
     [
         (lambda folder: (folder / "a.txt").write_text(" \n"), "1 of 3 pages have an empty text"),
-        (lambda folder: (folder / "a.txt").write_bytes(b"\xff\xfe\x00"), "can't be read as UTF-8"),
-        (lambda folder: (folder / "a.JPG").write_bytes(b"no image"), "1 of 3 images can't be used"),
-        (lambda folder: (folder / "a.png").write_bytes(b"x"), "several images of one name"),
+        (lambda folder: (folder / "a.txt").write_bytes(b"\xff\xfe\x00"), "cannot be read as UTF-8"),
+        (lambda folder: (folder / "a.JPG").write_bytes(b"no image"), "1 of 3 images cannot be used"),
+        (lambda folder: (folder / "a.png").write_bytes(b"x"), "several images of the same name"),
         (lambda folder: [path.unlink() for path in folder.iterdir()], "holds no pages"),
     ],
 )
@@ -182,10 +182,10 @@ def test_fields_can_have_other_names_and_pages_need_no_question(image, tmp_path)
         ({"answer": 1}, [], "expected text as `answer`, found 1"),
         ({"answer": " "}, [], "`answer` is empty"),
         ({"question": None}, [], "expected text as `question`, found None"),
-        ({"image": "nowhere.png"}, [], "1 of 2 images can't be used"),
+        ({"image": "nowhere.png"}, [], "1 of 2 images cannot be used"),
         ({"image": "x" * 300}, [], "row 1: 'xxx"),
         ({"question": "<image><image>Is it?"}, [], "row 1: a question holds placeholders of 2 pictures"),
-        ({"question_id": 1}, [], "row 2 has the question_id '1' of row 1"),
+        ({"question_id": 1}, [], "row 2 has the question_id '1', like row 1"),
         ({}, ["--language", "en"], "--language has no effect with --kind yesno"),
     ],
 )

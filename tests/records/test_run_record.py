@@ -33,7 +33,7 @@ def test_round_trip(record: RunRecord) -> None:
     [
         ({"schema_version": 6}, "has schema version 6; this perpo reads versions 2 to 5"),
         ({"schema_version": 1}, "has schema version 1; this perpo reads versions 2 to 5"),
-        ({"schema_version": None}, "is no run record"),
+        ({"schema_version": None}, "is not a run record"),
         ({"surprise": 1}, "surprise"),
         ({"status": "fine"}, "status"),
         ({"duration_s": "long"}, "duration_s"),

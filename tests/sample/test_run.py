@@ -440,7 +440,9 @@ def test_answers_in_another_scale_are_warned_of(folder, checkpoint, scripted, ca
 
 def test_truths_smaller_than_a_pixel_are_of_another_scale(folder, checkpoint):
     args = arguments(folder, checkpoint, reward="iou", box_scale="pixels", box_frame="original")
-    with pytest.raises(PerpoError, match=r"question 1: its truth .* holds a box smaller than a pixel as pixels"):
+    with pytest.raises(
+        PerpoError, match=r"question 1: its truth .* holds a box that is smaller than a pixel in the scale pixels"
+    ):
         sample(args)
 
 
@@ -771,7 +773,7 @@ def test_a_truth_that_the_reward_cannot_read(folder, checkpoint, no_model, capsy
 def test_an_output_that_this_program_did_not_write_is_left_alone(folder, checkpoint, no_model, capsys):
     args = arguments(folder, checkpoint, output=str(folder / "questions.jsonl"))
     before = (folder / "questions.jsonl").read_bytes()
-    assert "exists, and there is no journal beside it" in refused(capsys, args)
+    assert "exists, but there is no journal beside it" in refused(capsys, args)
     assert (folder / "questions.jsonl").read_bytes() == before
 
 

@@ -235,5 +235,5 @@ def test_a_full_run_cannot_go_on_without_its_references(options):
     shutil.copytree(whole / "checkpoint-2", cut / "checkpoint-2")
     (cut / "training.json").write_text(json.dumps(read_record(whole) | {"status": "running"}))
     cache_of(options).unlink()
-    with pytest.raises(PerpoError, match="lacks 5 lists, and the weights"):
+    with pytest.raises(PerpoError, match=r"lacks 5 lists\. They cannot be computed any more"):
         run(options, "cut", save_steps=2, resume_from_checkpoint="last", **FULL)

@@ -384,7 +384,7 @@ def test_resuming_with_other_arguments_or_data_is_refused(options, data, tmp_pat
     run(options)
     changed = write(tmp_path / "changed.jsonl", make_records(data, candidates=5))
     for change, message in (
-        ({"learning_rate": 2e-2}, "was begun with learning_rate 0.01, not 0.02"),
+        ({"learning_rate": 2e-2}, "started with learning_rate 0.01, not 0.02"),
         ({"data": changed}, "the data has changed"),
     ):
         words = [f"--{name}={value}" for name, value in (options | change).items()]

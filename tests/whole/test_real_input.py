@@ -256,5 +256,5 @@ def test_a_run_without_its_base_is_refused_before_it_starts(tiny_model, tmp_path
     recipe = {"name": "r", "model": str(tiny_model), "data": {"d": {"tiny": {"images": 4}}}, "experiments": experiments}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert run_main([str(tmp_path / "recipe.yaml"), f"--output_dir={tmp_path / 'out'}", "--only", "x"]) == 2
-    assert "'base', which all are compared with, has not been run" in capsys.readouterr().err
+    assert "'base' has not been run, but all others are compared with it" in capsys.readouterr().err
     assert not (tmp_path / "out" / "data").exists()

@@ -99,7 +99,7 @@ def test_an_adapter_of_the_vision_tower_is_refused(options, tmp_path, small_mode
     model = load_model(str(small_model)).model
     config = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=targets)
     get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
-    with pytest.raises(PerpoError, match="has LoRA in the vision tower, which is not trained here"):
+    with pytest.raises(PerpoError, match="has LoRA in the vision tower, which perpo-train does not train"):
         run(options, tmp_path / "run", adapter=str(tmp_path / "adapter"), mm_projector_lr=0)
 
 

@@ -75,7 +75,8 @@ def read_refs(root: Path, dataset: str, partition: str) -> list[Ref]:
     if not path.is_file():
         raise PerpoError(
             f"expected the refs of {dataset} at {path}, found no such file",
-            "give as --root the folder of refcoco, refcoco+ and refcocog in the layout of refer, or some of --datasets",
+            "give as --root the folder with refcoco, refcoco+ and refcocog in the layout of refer, or give fewer "
+            "--datasets",
         )
     content = read_plain_pickle(path)
     if not isinstance(content, list) or not content:
@@ -93,7 +94,7 @@ def read_annotations(root: Path, dataset: str, refs: Sequence[Ref]) -> Annotatio
 
     path = root / dataset / "instances.json"
     if not path.is_file():
-        raise PerpoError(f"expected {path}, found no such file", "it comes with the refs, in the same archive")
+        raise PerpoError(f"expected {path}, found no such file", "it is in the same archive as the refs")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it takes
             coco = COCO(str(path))

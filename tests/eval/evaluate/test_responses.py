@@ -156,11 +156,11 @@ def test_our_own_answers_score_as_they_did(run, score) -> None:
     [
         (lambda rows: rows.pop(3), "1 of 35 questions have no response, such as refcoco_val 101/1"),
         (lambda rows: rows.append(rows[0]), "row 36: a second response to sample"),
-        (lambda rows: rows.append({"sample_key": "0" * 64, "response": "x"}), "1 responses are to samples that"),
-        (lambda rows: rows[4].update(response=None), "row 5: expected sample_key and response, two texts"),
-        (lambda rows: rows[4].update(response=["a"]), "row 5: expected sample_key and response, two texts"),
-        (lambda rows: rows[4].pop("sample_key"), "row 5: expected sample_key and response, two texts"),
-        (lambda rows: rows.insert(4, "yes"), "row 5: expected sample_key and response, two texts"),
+        (lambda rows: rows.append({"sample_key": "0" * 64, "response": "x"}), "1 responses have a sample_key that"),
+        (lambda rows: rows[4].update(response=None), "row 5: expected sample_key and response, both texts"),
+        (lambda rows: rows[4].update(response=["a"]), "row 5: expected sample_key and response, both texts"),
+        (lambda rows: rows[4].pop("sample_key"), "row 5: expected sample_key and response, both texts"),
+        (lambda rows: rows.insert(4, "yes"), "row 5: expected sample_key and response, both texts"),
         (lambda rows: rows.clear(), "35 of 35 questions have no response"),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_limit_asks_and_expects_the_same(questions, score) -> None:
     rows = [{"sample_key": q["sample_key"], "response": "yes"} for q in first]
     settings = {"tasks": ["yesno_own"], "limit": 4}
     assert score(rows, **settings).record.samples.rows == 4
-    with pytest.raises(PerpoError, match="1 responses are to samples"):
+    with pytest.raises(PerpoError, match="1 responses have a sample_key"):
         score(rows, **settings | {"limit": 3})
 
 
@@ -258,8 +258,8 @@ def test_what_was_asked_elsewhere_is_kept(questions, score, capsys) -> None:
     run = score(rows, **settings)
     assert run.samples(["question"])["question"].to_pylist() == [q["question"] for q in questions[:10]]
     assert run.record.tasks[0].prompt == FAMILIES["llava"].grounding_prompt.replace("{expression}", "{query}")
-    assert "note: not all responses say what was asked" in capsys.readouterr().err
-    with pytest.raises(PerpoError, match="row 1: expected what was asked as question, found ''"):
+    assert "note: some responses do not say what was asked" in capsys.readouterr().err
+    with pytest.raises(PerpoError, match="row 1: expected the question that was asked as `question`, found ''"):
         score([rows[0] | {"question": ""}], **settings)
 
 

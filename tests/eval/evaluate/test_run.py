@@ -159,7 +159,7 @@ def test_shapes_that_the_family_refuses_are_named_before_the_model_is_loaded(
     monkeypatch.setattr(runner, "family_from", lambda *args: wide)
     monkeypatch.setattr(runner, "load_engine", lambda *args: pytest.fail("the model is loaded"))
     monkeypatch.setattr(runner, "templates_of", lambda *args: {})
-    with pytest.raises(PerpoError, match=r"images can't be used:\n  COCO_0.jpg: 160 x 120 pixels") as error:
+    with pytest.raises(PerpoError, match=r"images cannot be used:\n  COCO_0.jpg: 160 x 120 pixels") as error:
         run_on(refcoco_folder, checkpoint, tmp_path)
     assert error.value.exit_code == 2
 
@@ -281,7 +281,7 @@ def test_without_lmms_eval_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "lmms_eval", None)
     assert main(["--limit", "1"]) == 2
     err = capsys.readouterr().err
-    assert "lmms-eval, which evaluates, is not installed" in err
+    assert "lmms-eval, which perpo-eval needs, is not installed" in err
     assert "hint: pip install 'perpo[eval]'" in err
 
 

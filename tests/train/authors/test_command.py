@@ -218,10 +218,10 @@ def test_aliases_become_our_arguments():
     ("changes", "message"),
     [
         ({"version": "llama_2"}, "--version llama_2 contradicts the chat template of"),
-        ({"version": "v2"}, "the conversation --version v2 is not known"),
+        ({"version": "v2"}, "--version v2 is not a conversation that is known"),
         ({"vision_tower": "openai/clip-vit-large-patch14-336"}, "image_size 28, not 336"),
         ({"vision_tower": "openai/clip-vit-base-patch32"}, "patch_size 14, not 32"),
-        ({"vision_tower": "/nowhere"}, "no directory with a config.json, and its name says no patch size"),
+        ({"vision_tower": "/nowhere"}, "is not a folder with a config.json, and its name does not give a patch size"),
         ({"mm_projector_type": "linear"}, "whose projector is mlp2x_gelu"),
         ({"mm_vision_select_layer": "-1"}, "whose vision_feature_layer is -2"),
         ({"mm_use_im_start_end": "True"}, "--mm_use_im_start_end True contradicts the prompt of"),
