@@ -105,7 +105,7 @@ def check_budget(lists: Sequence[TokenizedList], budget: int) -> None:
             raise PerpoError(
                 f"record {each.number}: image and prompt ({each.prefix_tokens} tokens) and its longest answer "
                 f"({answer}) exceed --max_tokens_per_pass {budget}",
-                f"give at least --max_tokens_per_pass {each.prefix_tokens + answer}, or leave the record out; nothing "
+                f"give --max_tokens_per_pass {each.prefix_tokens + answer} or more, or leave the record out; nothing "
                 "is truncated",
             )
 

@@ -116,17 +116,17 @@ def test_settings_that_name_modules_by_their_old_paths_are_mapped(checkpoints, a
 
 LAYER = "layers.0.self_attn.q_proj"
 REFUSED = {
-    "text trainer": ("llava", {"rename": replaced({NOW: f"{PREFIX}model."})}, "of a language model alone"),
+    "text trainer": ("llava", {"rename": replaced({NOW: f"{PREFIX}model."})}, "trained on a language model alone"),
     "text trainer, no old names": ("qwen3_vl", {"rename": replaced({NOW: f"{PREFIX}model."})}, "language model alone"),
     "no prefix": ("llava", {"rename": lambda key: key.removeprefix(PREFIX)}, "saved without PEFT"),
     "wrapped twice": ("llava", {"rename": lambda key: PREFIX + key}, "inside a wrapper"),
     "DDP": ("llava", {"rename": lambda key: f"module.{key}"}, "inside a wrapper"),
     "another version": ("llava", {"rename": replaced({NOW: f"{PREFIX}model.text_model."})}, "version of transformers"),
-    "a part": ("llava", {"keep": lambda key: LAYER not in key}, "a part of its weights"),
-    "no projector": ("llava", {"keep": lambda key: "projector" not in key}, "a part of its weights"),
+    "a part": ("llava", {"keep": lambda key: LAYER not in key}, "some of its weights are not in its file"),
+    "no projector": ("llava", {"keep": lambda key: "projector" not in key}, "some of its weights are not in its file"),
     "another rank": ("llava", {"r": 3}, "another size"),
-    "nothing": ("llava", {"keep": lambda key: False}, "a part of its weights"),
-    "no such targets": ("llava", {"target_modules": ["wq", "wk"]}, "the model that it was trained on"),
+    "nothing": ("llava", {"keep": lambda key: False}, "some of its weights are not in its file"),
+    "no such targets": ("llava", {"target_modules": ["wq", "wk"]}, "the model that the adapter was trained on"),
     "more targets": ("llava", {"target_modules": ["q_proj", "fc1"]}, ""),
     "fewer targets": ("llava", {"target_modules": ["q_proj"]}, ""),
 }

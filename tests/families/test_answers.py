@@ -96,7 +96,7 @@ def test_evaluation_answers_as_plain_generate_does_one_by_one(loaded, pictures, 
 def test_what_is_longer_than_a_window_is_not_sampled(checkpoints, pictures, questions):
     loaded = load_model(str(checkpoints("paligemma2")), device="cpu")
     batch = dict(loaded.encode([render_prompt(loaded, question) for question in questions], pictures))
-    with pytest.raises(PerpoError, match="exceed the 64 for which"):
+    with pytest.raises(PerpoError, match="are more than 64, up to which"):
         sample_candidates(loaded.model, batch, torch.zeros(4, 2, 60), temperature=1.0, top_p=1.0, end_ids={2})
 
 

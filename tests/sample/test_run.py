@@ -310,7 +310,7 @@ def test_the_printed_next_step_runs_as_it_stands_and_trains_what_was_sampled_fro
 def test_with_nothing_to_rank_no_training_is_advised(folder, checkpoint, capfd):
     one = arguments(folder, checkpoint, limit=2, num_candidates=1, output=str(folder / "one.jsonl"))
     assert main(words(one)) == 0
-    assert "one.jsonl written; in no question do two finished answers differ" in capfd.readouterr().err
+    assert "one.jsonl written; in no question do two finished answers have different rewards" in capfd.readouterr().err
 
 
 def test_a_function_of_the_users_gets_prediction_truth_and_sample(folder, checkpoint, monkeypatch):
@@ -734,7 +734,7 @@ def refused(capsys, args):
         ({"temperature": 0.0}, "--temperature 0 gives the same answer every time"),
         ({"temperature": 0.0, "num_candidates": 1, "top_p": 0.5}, "--temperature 0 gives the same answer every time"),
         ({"reward": "iuo"}, "there is no reward 'iuo'"),
-        ({"reward": "nowhere_to_be_found:reward"}, "can't be imported"),
+        ({"reward": "nowhere_to_be_found:reward"}, "cannot be imported"),
         ({"questions": "/nowhere/questions.jsonl"}, "/nowhere/questions.jsonl"),
         ({"output": "records.csv"}, "--output must end in .jsonl"),
         ({"adapter": "/nowhere"}, "/nowhere does not hold an adapter"),
@@ -850,7 +850,7 @@ def test_a_prompt_that_leaves_no_room_for_an_answer(folder, checkpoint, capsys, 
     write_rows(folder, rows)
     scripted(lambda index: pytest.fail("sampled before the lengths were checked"))
     error = refused(capsys, arguments(folder, checkpoint))
-    assert "exceed the model's context of 512: 'where is the small red circle small" in error
+    assert "exceed the model's context of 512 tokens. The question: 'where is the small red circle small" in error
 
 
 def test_a_reward_out_of_range(folder, checkpoint, capsys, monkeypatch):

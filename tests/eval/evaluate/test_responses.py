@@ -228,7 +228,9 @@ def test_boxes_that_are_written_otherwise_are_warned_of_and_scored_as_declared(n
     assert {metric.name: metric.value for metric in run.record.groups[0].metrics}["acc@0.5"] == 0.0
     (warning,) = run.record.warnings
     named = " ".join(f"--{flag} {value}" for flag, value in flags.items() if flag != "box_frame")
-    assert f"10 of 10 answers would have an IoU of 0.5 or more if they were read with {named}, and 0 have" in warning
+    assert (
+        f"10 of 10 answers would have an IoU of 0.5 or more if they were read with {named}, but only 0 have" in warning
+    )
     assert f"warning: {warning}\n" in capsys.readouterr().err
     # Declared when they are scored again, they are right; what was declared then is kept by another rescoring.
     first = evaluate(EvalArguments(rescore=run.path, output=str(tmp_path / "1"), **flags))  # type: ignore[arg-type]

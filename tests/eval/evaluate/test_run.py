@@ -197,7 +197,7 @@ def test_a_failing_scorer_fails_with_its_own_error(refcoco_folder, checkpoint, t
         (["--batch_size", "many"], "batch_size", ""),
         (["--model", "no/such/folder"], "no/such/folder", ""),
         (["--adapter", "no/such"], "does not hold an adapter", "perpo-train"),
-        (["--data", "no/such"], "which is no folder", ""),
+        (["--data", "no/such"], "which is not a folder", ""),
         (["--output", "/dev/null/x"], "cannot be written", "another folder"),
         (["--modell", "x"], "--modell", "--model"),
     ],

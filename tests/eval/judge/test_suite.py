@@ -409,8 +409,8 @@ def test_the_key_is_in_no_file_and_no_line(judged, folder, answers, tmp_path, mo
         ),
         (["--suite", "pope", "--judge_model", "gpt"], "--judge_model is for --suite judged"),
         (["--suite", "pope", "--judge", "none"], "--judge is for --suite judged"),
-        (["--suite", "judged", "--judge_model", "gpt", "--judge_base_url", "ftp://x"], "expected the judge's address"),
-        (["--suite", "judged", "--judge_model", "g", "--judge_base_url", "http://u:p@x/v1"], "must hold no user"),
+        (["--suite", "judged", "--judge_model", "gpt", "--judge_base_url", "ftp://x"], "as the address of the judge"),
+        (["--suite", "judged", "--judge_model", "g", "--judge_base_url", "http://u:p@x/v1"], "must not hold a user"),
         (
             ["--suite", "judged", "--judge_model", "gpt", "--judge_votes", "0"],
             "--judge_votes must be at least 1",

@@ -49,7 +49,7 @@ def test_the_test_splits_are_not_what_settings_were_chosen_on():
     [
         ({"experimants": {}}, "there is no field 'experimants'"),
         ({"experiments": {"base": {"trian": {}}}}, "there is no field 'trian'"),
-        ({"experiments": {"x": {"data": "exat", "train": {"method": "sft"}}}}, "'exat', which is not there"),
+        ({"experiments": {"x": {"data": "exat", "train": {"method": "sft"}}}}, "'exat', which does not exist"),
         ({"experiments": {"x": {"data": "exact", "train": {"methud": "sft"}}}}, "no argument 'methud'"),
         ({"experiments": {"x": {"data": "exact", "train": {"method": "sfd"}}}}, "'sfd'"),
         ({"experiments": {"x": {"data": "exact", "rounds": -1, "train": {"method": "rft"}}}}, "rounds must be"),
@@ -87,7 +87,7 @@ def test_the_test_splits_are_not_what_settings_were_chosen_on():
         ({"evaluate": {"batch_size": 0}}, "evaluate: batch_size must be at least 1, got 0"),
         ({"evaluate": {"limit": -3}}, "evaluate: limit must be at least 1, got -3"),
         ({"evaluate": {"tasks": ["bad"]}}, "no task 'bad'"),
-        ({"evaluate": {"data": "/none"}}, "/none, which is no folder"),
+        ({"evaluate": {"data": "/none"}}, "/none, which is not a folder"),
         ({"experiments": {"base": {}}, "sample": {"num_candidats": 3}}, "no argument 'num_candidats'"),
         (
             {"experiments": {"base": {}}, "sample": {"num_candidates": 0}},
@@ -184,5 +184,5 @@ def test_demo_refuses_unknown_flags(capsys):
 def test_training_all_weights_is_refused_before_anything_runs(tmp_path, capsys):
     """The stages of a recipe hand on adapters."""
     assert main([str(_write(tmp_path, train={"lora_enable": False}))]) == 2
-    assert "leaves no adapter for the stages that follow" in capsys.readouterr().err
+    assert "writes no adapter, but later stages need one" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
