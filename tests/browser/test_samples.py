@@ -227,5 +227,5 @@ def test_a_picture_outside_is_not_shown(made_runs, tmp_path, serve, visit):
     (results / "pictures" / "00000.jpg").symlink_to(tmp_path / "00000.jpg")
     visitor = visit(serve(results))
     page = visitor.open("samples")
-    assert "The picture is not in the results" in visitor.text()
+    assert "The picture was not found in the results" in visitor.text()
     assert page.get_by_test_id("stImage").count() == 0

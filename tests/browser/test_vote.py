@@ -142,7 +142,7 @@ def test_who_has_seen_the_names_votes_in_vain_and_is_told(studied):
     visitor.settle()
     assert "Nobody has voted yet" in visitor.text()
     visitor.open("vote", study=study["id"], voter="eve")
-    assert "does not count" in visitor.text()
+    assert "they do not count" in visitor.text()
     visitor.page.keyboard.press("a")
     expect(visitor.page.get_by_text(f"0 of {COUNT} answered")).to_be_visible()
     visitor.settle()
