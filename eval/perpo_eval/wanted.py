@@ -142,7 +142,8 @@ class DecodingWanted:
     def __post_init__(self) -> None:
         if self.temperature == 0 and (self.top_p < 1 or self.seed):
             raise PerpoError(
-                "--top_p and --seed have no use without --temperature", "greedy answers are always the same"
+                "--top_p and --seed have no effect without --temperature",
+                "give a --temperature above 0, or leave them out: without it all answers are greedy",
             )
 
     @property

@@ -56,9 +56,9 @@ class Resize:
         """
         if max(image_size) > _MOST_ASPECT * min(image_size):
             raise PerpoError(
-                f"a picture of {image_size[0]} x {image_size[1]} pixels has no size after resizing: the longer side is "
-                f"more than {_MOST_ASPECT} times the shorter one",
-                "leave it out, or cut or pad it",
+                f"a picture of {image_size[0]} x {image_size[1]} pixels cannot be resized for the model: its longer "
+                f"side is more than {_MOST_ASPECT} times the shorter one",
+                "leave the picture out, or crop or pad it",
             )
         factor, pixels = self.factor, image_size[0] * image_size[1]
         width, height = (round(side / factor) * factor for side in image_size)
@@ -98,7 +98,9 @@ class BoxFormat:
             if value not in get_args(kind):
                 raise PerpoError(f"there is no box {name} '{value}'", did_you_mean(str(value), get_args(kind)))
         if self.counts_input and self.resize is None:
-            raise PerpoError("boxes in pixels of a resized image need its size", "declare another scale or frame")
+            raise PerpoError(
+                "boxes in pixels of a resized image need the size of that image", "give another box scale or frame"
+            )
 
     @property
     def counts_input(self) -> bool:
@@ -130,7 +132,7 @@ def declared(
     """
     if boxes is None and scale is None:
         if order is not None or frame is not None:
-            raise PerpoError("how this model writes boxes is not known", "declare what their numbers count too")
+            raise PerpoError("it is not known how this model writes boxes", "give the box scale too")
         return None
     usual = boxes or BoxFormat("0-1")
     return replace(usual, scale=scale or usual.scale, order=order or usual.order, frame=frame or usual.frame)

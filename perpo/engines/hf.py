@@ -124,9 +124,10 @@ class HfEngine:
         length = batch["input_ids"].shape[1]
         if length + decoding.max_new_tokens > self.loaded.context_length:
             raise PerpoError(
-                f"{length} tokens of image and prompt and {decoding.max_new_tokens} of an answer exceed the model's "
-                f"context of {self.loaded.context_length}: {queries[longest].question!r:.80}",
-                "leave that question out, or give a smaller --max_new_tokens; nothing is ever cut silently",
+                f"{length} tokens of image and prompt and {decoding.max_new_tokens} tokens of an answer exceed the "
+                f"model's context of {self.loaded.context_length} tokens. The question: "
+                f"{queries[longest].question!r:.80}",
+                "leave that question out, or give a smaller --max_new_tokens; nothing is cut without saying so",
             )
         model = self.loaded.model
         return dict(batch.to(model.device, model.dtype))

@@ -82,7 +82,7 @@ def compare(where: str, counted: Mapping[str, int], known: Mapping[str, int], al
     if not allow_other:
         raise PerpoError(
             f"{where}: expected {_listed(known)}, found {_listed({name: counted[name] for name in known})}",
-            "fetch the files again; if other counts are meant, give --allow_other_counts",
+            "fetch the files again; if other numbers of rows are intended, give --allow_other_counts",
         )
     return "; ".join(other)
 

@@ -273,7 +273,9 @@ def from_json(text: str | bytes, where: str) -> RunRecord:
         raise PerpoError(f"{where} is not JSON: {error}", _AGAIN) from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(version, int):
-        raise PerpoError(f"{where} is no run record: it has no schema_version", "give a folder that perpo-eval wrote")
+        raise PerpoError(
+            f"{where} is not a run record: it has no schema_version", "give a folder that perpo-eval wrote"
+        )
     while version in _FORWARD:
         data = _FORWARD[version](data)
         version = data["schema_version"]
@@ -297,4 +299,4 @@ def from_json(text: str | bytes, where: str) -> RunRecord:
     return record
 
 
-_AGAIN = "the file was changed or cut: run the evaluation again"
+_AGAIN = "the file was changed or is incomplete: run the evaluation again"

@@ -155,7 +155,7 @@ def read_record(directory: str | Path) -> dict[str, Any] | None:
         raise PerpoError(f"{path} is damaged: {field}: {first['msg']}", _DAMAGED) from error
 
 
-_DAMAGED = "delete the directory, or train into another one"
+_DAMAGED = "delete the folder, or train into another one"
 
 
 def filled(record: Mapping[str, Any]) -> dict[str, Any]:

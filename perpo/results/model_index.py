@@ -31,7 +31,10 @@ def update_card(file: Path, run: Run) -> int:
     """
     record = run.record
     if record.source != "measured" or record.status != "complete":
-        raise PerpoError(f"{run.path} holds no complete measured run", "only what was measured goes into a card")
+        raise PerpoError(
+            f"{run.path} is not a complete measured run",
+            "give a complete run of perpo-eval: a model card may hold only measured numbers",
+        )
     card = _read(file, record)
     data: Any = card.data
     new = [result for task in record.tasks for result in _results(record, task)]
@@ -52,7 +55,8 @@ def _read(file: Path, record: RunRecord) -> ModelCard:
     except Exception as error:  # of YAML, of unreadable text, of a model-index that is none
         text = " ".join(str(error).split())
         raise PerpoError(
-            f"{file} is no model card that can be read: {text}", "give a README.md, or a new file"
+            f"{file} is not a model card that can be read: {text}",
+            "give the README.md of a model, or the name of a new file",
         ) from error
 
 

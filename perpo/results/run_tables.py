@@ -10,12 +10,12 @@ from perpo.benchmarks.table import info_of
 from perpo.records.run_record import GroupResult, Metric, RunRecord, TaskResult, metric_of
 from perpo.results.text import FRACTION, INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, with_unit
 
-METEOR_NOTE = "METEOR needs WordNet: perpo-data wordnet, then perpo-eval --rescore RUN."
-PARTIAL_NOTE = "The run is partial: more than a twentieth of its judgements are missing."
+METEOR_NOTE = "METEOR needs WordNet: run perpo-data wordnet, then perpo-eval --rescore RUN."
+PARTIAL_NOTE = "The run is partial: more than 5% of its judgements are missing."
 AWAITING_NOTE = "No judge was asked: perpo-eval judge RUN scores the stored answers, without the model."
 FRAMES_NOTE = (
-    "Acc@0.5 with the answers read in each frame that the family could be using, the declared one first. A gain in one "
-    "frame that is a loss in another may be a change of frame."
+    "Acc@0.5 with the answers read in each frame that the family could use; the declared frame comes "
+    "first. If one frame gains what another loses, the model may have changed its frame."
 )
 
 _FRAMES_TITLE = "Acc@0.5 (%) by frame, and by size of the true box"
@@ -62,8 +62,8 @@ def answer_notes(task: TaskResult) -> list[str]:
     unread = any(metric.name == "parse_fail" for metric in task.metrics)  # then the table has them
     if task.n_parse_fail and not unread:
         notes.append(
-            f"{task.n_parse_fail:,} of {task.n_scored:,} responses to {task.task} hold no answer, for their thoughts "
-            "never end."
+            f"{task.n_parse_fail:,} of {task.n_scored:,} responses to {task.task} hold no answer, because their "
+            "thoughts do not end."
         )
     return notes
 
@@ -88,7 +88,12 @@ def _failed_notes(record: RunRecord, group: GroupResult) -> list[str]:
     )
     if info_of(group.benchmark).judged or not failed:
         return []
-    return [f"{failed:,} of {asked:,} questions got no answer and are in no score; samples.parquet says why (error)."]
+    return [
+        (
+            f"{failed:,} of {asked:,} questions got no answer and have no score; the column error of "
+            "samples.parquet says why."
+        )
+    ]
 
 
 def _judge(record: RunRecord, group: GroupResult) -> str:

@@ -75,11 +75,11 @@ def check_truths(
         if boxes and answers and not problem:
             said = same_box(truth, row_format(sample, boxes), answers, sample["image_size"])
         if not problem and reward(said, truth, sample) is None:
-            problem = "cannot be read by the reward"
+            problem = "cannot be read by this reward"
         if problem:
             raise PerpoError(
                 f"question {number}: its truth {truth!r} {problem}",
-                "correct the answer, or choose the reward that suits this data",
+                "correct the true answer, or choose a --reward that suits this data",
             )
 
 
@@ -89,7 +89,7 @@ def _truth_problem(truth: str, boxes: BoxFormat, size: ImageSize) -> str | None:
         return problem
     box = parse_box(truth, boxes, size)
     if box is not None and (box[2:] - box[:2] < 1).all():
-        return f"holds a box smaller than a pixel as {boxes.scale}"
+        return f"holds a box that is smaller than a pixel in the scale {boxes.scale}"
     return None
 
 
@@ -101,8 +101,8 @@ def _imported(module: str, function: str) -> Callable[..., Any]:
         loaded = importlib.import_module(module)
     except Exception as error:
         raise PerpoError(
-            f"the reward's module '{module}' can't be imported: {type(error).__name__}: {error}",
-            f"`python -c 'import {module}'` in this folder shows why",
+            f"the module '{module}' of the reward cannot be imported: {type(error).__name__}: {error}",
+            f"run `python -c 'import {module}'` in this folder to see why",
         ) from error
     reward = getattr(loaded, function, None)
     if not callable(reward):
@@ -121,12 +121,12 @@ def _checked(function: Callable[..., Any], spec: str) -> RewardFunction:
         except Exception as error:
             raise PerpoError(
                 f"the reward function {spec} failed: {type(error).__name__}: {error}",
-                "it is called with (prediction, truth, sample) and returns a float in [0, 1] or None",
+                "the function is called with (prediction, truth, sample) and must return a float in [0, 1] or None",
             ) from error
         if number is not None and not (math.isfinite(number) and 0.0 <= number <= 1.0):
             raise PerpoError(
                 f"the reward function {spec} returned {number} for {prediction!r}",
-                "a reward is a finite number from 0 (worst) to 1 (best)",
+                "a reward must be a finite number from 0 (worst) to 1 (best)",
             )
         return number
 

@@ -44,9 +44,9 @@ def filtered(sets: Sequence[AnswerSet], args: SampleArguments) -> list[AnswerSet
     if not kept:
         best = max(answers.margin() for answers in sets)
         raise PerpoError(
-            f"no question has a margin of {args.min_margin} between its best and worst finished answers; "
-            f"the largest is {best:.3f}",
-            "run the same command with a smaller --min_margin: what was sampled is kept",
+            f"no question has a margin of {args.min_margin} between the rewards of its best and worst finished "
+            f"answers; the largest is {best:.3f}",
+            "run the same command with a smaller --min_margin; the answers so far are kept",
         )
     return [answers.distinct() for answers in kept] if args.duplicates == "drop" else kept
 

@@ -120,11 +120,11 @@ def _sample(args: SampleArguments, questions: QuestionSet, engine: Engine, journ
 def _check_output(output: Path, journal_path: Path) -> None:
     """Refuse what cannot be written, and to overwrite what no earlier call of this program wrote."""
     if output.suffix != ".jsonl":
-        raise PerpoError(f"--output must end in .jsonl, got {output}", "records are written one JSON object a line")
+        raise PerpoError(f"--output must end in .jsonl, got {output}", "records are written as JSON lines")
     check_writable(output.parent)
     if output.exists() and not journal_path.exists():
         raise PerpoError(
-            f"{output} exists, and there is no journal beside it to continue from",
+            f"{output} exists, but there is no journal beside it, so it cannot be continued",
             "choose another --output, or move that file away",
         )
 

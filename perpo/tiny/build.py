@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from perpo.benchmarks.prompts import GROUNDING, LMMS_EVAL_GROUNDING, OCR, YES_NO
 from perpo.common.arguments import parse_arguments
+from perpo.common.files import make_folder
 from perpo.common.numbers import AboveZero, Count, Seed32, Share, check_numbers
 from perpo.common.program import run_program
 from perpo.models.families import FAMILIES
@@ -220,7 +221,7 @@ def build(args: BuildArguments) -> Path:
     """
     check_numbers(args)
     out, began = Path(args.out), time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     lessons, pages = make_lessons(args.scenes, args.pages, args.loose, args.processes)
     torch.manual_seed(args.seed)
     processor = new_processor(TINY, corpus(lessons))

@@ -19,7 +19,7 @@ from perpo.errors import PerpoError
 from perpo.records.training_record import LOG_NAME, log_line, write_log, write_record
 from perpo.train.resuming import rotate, seal
 
-_GO_ON = "then go on with --resume_from_checkpoint last: earlier checkpoints are whole"
+_GO_ON = "then run the same command with --resume_from_checkpoint last; earlier checkpoints are intact"
 _SHOWN = 10
 
 
@@ -172,8 +172,8 @@ def plain_errors(output: Path, image_ids: Mapping[int, str | int]) -> Iterator[N
         if len(error.numbers) > _SHOWN:
             names += f" and {len(error.numbers) - _SHOWN} more"
         raise PerpoError(
-            f"the {error.what} of {names} is not finite in step {error.step}; nothing was learnt from it",
-            f"look at them and at --learning_rate, {_GO_ON}",
+            f"the {error.what} of {names} is not finite in step {error.step}; the model was not updated in this step",
+            f"check these records and --learning_rate, {_GO_ON}",
             exit_code=3,
         ) from error
     except PerpoError:

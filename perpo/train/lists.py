@@ -104,7 +104,7 @@ def choose(args: TrainArguments, records: Sequence[Question]) -> tuple[list[Chos
     if args.ranks and not any(len(set(choice.rewards)) > 1 for choice in choices):
         raise PerpoError(
             f"no record of {args.data} has candidates with different rewards",
-            "nothing can be learnt from it: sample at a higher temperature, or check the reward",
+            "nothing can be learnt from it: sample at a higher --temperature, or check the reward",
         )
     return choices, dict(counts)
 
@@ -184,8 +184,8 @@ def tokenize(
             )
         if image_tokens[size] + text + longest > most:
             raise PerpoError(
-                f"record {choice.number}: image ({image_tokens[size]} tokens), prompt ({text}) and longest "
-                f"answer ({longest}) exceed {whose} of {most} tokens",
+                f"record {choice.number}: image ({image_tokens[size]} tokens), prompt ({text}) and longest answer "
+                f"({longest}) together exceed {whose} of {most} tokens",
                 "leave the record out; nothing is truncated",
             )
         prefix = image_tokens[size] + text

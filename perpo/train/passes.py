@@ -105,7 +105,8 @@ def check_budget(lists: Sequence[TokenizedList], budget: int) -> None:
             raise PerpoError(
                 f"record {each.number}: image and prompt ({each.prefix_tokens} tokens) and its longest answer "
                 f"({answer}) exceed --max_tokens_per_pass {budget}",
-                f"give at least {each.prefix_tokens + answer}, or leave the record out; nothing is truncated",
+                f"give --max_tokens_per_pass {each.prefix_tokens + answer} or more, or leave the record out; nothing "
+                "is truncated",
             )
 
 

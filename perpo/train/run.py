@@ -19,7 +19,6 @@ from transformers import TrainerCallback, set_seed
 from transformers.integrations import TensorBoardCallback, WandbCallback
 from transformers.utils import is_torch_tf32_available
 
-from perpo.common.files import NotWritten
 from perpo.common.locks import only_process
 from perpo.common.processes import is_first_process
 from perpo.common.redact import without_secrets
@@ -122,7 +121,7 @@ def train(args: TrainArguments) -> Path:
 def _check_means(args: TrainArguments) -> None:
     """Refuse what this machine, or a service, could not do."""
     if args.tf32 and not is_torch_tf32_available():
-        raise PerpoError("--tf32 needs an NVIDIA GPU, Ampere or newer, and there is none here", "leave --tf32 out")
+        raise PerpoError("--tf32 needs an NVIDIA GPU (Ampere or newer), but this machine has none", "leave --tf32 out")
     if args.cache_dir is not None:
         use_hub_cache(args.cache_dir)
     if args.deepspeed is not None:
@@ -254,7 +253,7 @@ def _failure_recorded(output: Path, record: dict[str, Any]) -> Iterator[None]:
         yield
     except PerpoError as error:
         if error.exit_code == 3 and (output / TRAINING_FILE).is_file():
-            with suppress(OSError, NotWritten):
+            with suppress(OSError, PerpoError):
                 write_record(output, record | {"status": "failed", "error": without_secrets(error.message)})
         raise
 

@@ -113,7 +113,7 @@ def test_bars_are_drawn_of_what_is_asked_for(serve, visit, tiny_results) -> None
 
 def test_no_run_is_left_or_none_is_there(serve, visit, tiny_results, no_results, broken_results) -> None:
     page = visit(serve(tiny_results)).open("leaderboard", since=NEXT_YEAR)
-    expect(page.get_by_text("No run is left by these filters.")).to_be_visible()
+    expect(page.get_by_text("No run matches these filters.")).to_be_visible()
     page = visit(serve(no_results)).open("leaderboard")
     expect(page.get_by_text("There are no runs in this folder.")).to_be_visible()
     broken = visit(serve(broken_results))

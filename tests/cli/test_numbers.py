@@ -143,5 +143,5 @@ def test_thresholds(value, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert perpo.cli.report.main(["--baseline", "a", "--candidate", "b", f"--threshold={value}"]) == 2
     sentence, hint = capsys.readouterr().err.splitlines()
-    assert sentence == f"error: --threshold {value} is not points between 0 and 100"
+    assert sentence == f"error: --threshold {value} is not a number of points between 0 and 100"
     assert hint.startswith("hint: ")

@@ -33,12 +33,15 @@ def test_round_trip(record: RunRecord) -> None:
     [
         ({"schema_version": 7}, "has schema version 7; this perpo reads versions 2 to 6"),
         ({"schema_version": 1}, "has schema version 1; this perpo reads versions 2 to 6"),
-        ({"schema_version": None}, "is no run record"),
+        ({"schema_version": None}, "is not a run record"),
         ({"surprise": 1}, "surprise"),
         ({"status": "fine"}, "status"),
         ({"duration_s": "long"}, "duration_s"),
         ({"created_utc": "yesterday"}, "created_utc: Invalid isoformat"),
-        ({"created_utc": "0001-01-01T00:00:00+02:00"}, "created_utc: 0001-01-01T00:00:00+02:00 is no date in UTC"),
+        (
+            {"created_utc": "0001-01-01T00:00:00+02:00"},
+            "created_utc: 0001-01-01T00:00:00+02:00 is not a date and time in UTC",
+        ),
         ({"tasks": [{}]}, "tasks.0.task"),
     ],
 )

@@ -58,8 +58,8 @@ def test_all_else_in_a_card_stays_and_a_second_time_adds_nothing(make_run, tmp_p
 def test_reported_numbers_and_broken_cards_are_refused(make_run, tmp_path) -> None:
     run = make_run("mine", ROWS)
     reported = dataclasses.replace(run, record=dataclasses.replace(run.record, source="reported"))
-    with pytest.raises(PerpoError, match="no complete measured run"):
+    with pytest.raises(PerpoError, match="is not a complete measured run"):
         update_card(tmp_path / "README.md", reported)
     (tmp_path / "README.md").write_text("---\nmodel-index: 3\n---\n")
-    with pytest.raises(PerpoError, match="is no model card that can be read"):
+    with pytest.raises(PerpoError, match="is not a model card that can be read"):
         update_card(tmp_path / "README.md", run)

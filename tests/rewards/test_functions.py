@@ -98,7 +98,7 @@ def test_a_function_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_module_that_is_missing_or_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(PerpoError, match="'no_such_module' can't be imported"):
+    with pytest.raises(PerpoError, match="the module 'no_such_module' of the reward cannot be imported"):
         load_reward("no_such_module:f", LLAVA, LLAVA)
     name = users_module(tmp_path, monkeypatch, "rewards_broken", "import )\n")
     with pytest.raises(PerpoError, match="SyntaxError"):
@@ -160,7 +160,7 @@ def test_truths_are_read_in_their_own_frame() -> None:
 
 def test_a_truth_that_the_users_function_cannot_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = users_module(tmp_path, monkeypatch, "rewards_of_nothing", "def f(p, t, s):\n    return None\n")
-    with pytest.raises(PerpoError, match="question 1: its truth 'a' cannot be read by the reward"):
+    with pytest.raises(PerpoError, match="question 1: its truth 'a' cannot be read by this reward"):
         check(f"{name}:f", "a", boxes=None)
 
 

@@ -312,7 +312,7 @@ def test_the_printed_next_step_runs_as_it_stands_and_trains_what_was_sampled_fro
 def test_with_nothing_to_rank_no_training_is_advised(folder, checkpoint, capfd):
     one = arguments(folder, checkpoint, limit=2, num_candidates=1, output=str(folder / "one.jsonl"))
     assert main(words(one)) == 0
-    assert "one.jsonl written; in no question do two finished answers differ" in capfd.readouterr().err
+    assert "one.jsonl written; in no question do two finished answers have different rewards" in capfd.readouterr().err
 
 
 def test_a_function_of_the_users_gets_prediction_truth_and_sample(folder, checkpoint, monkeypatch):
@@ -404,7 +404,7 @@ def test_boxes_of_answers_and_truths_are_read_as_declared(folder, checkpoint, sc
         setattr(again, flag, flags[flag])
     assert [record.rewards[0] for record in read_preferences(sample(again))] == [1.0] * QUESTIONS
     again.truth_scale, again.output = "0-1", str(folder / "more.jsonl")
-    with pytest.raises(PerpoError, match="question 1 says that its box has the scale pixels, and 0-1 is declared"):
+    with pytest.raises(PerpoError, match="question 1 says that the scale of its box is pixels, but the flag says 0-1"):
         sample(again)
 
 
@@ -435,14 +435,16 @@ def test_answers_in_another_scale_are_warned_of(folder, checkpoint, scripted, ca
     args = arguments(folder, checkpoint, reward="iou", num_candidates=2)
     assert main(words(args)) == 0
     said = capfd.readouterr().err
-    assert "warning: 7 of 7 boxes lie outside of the declared scale 0-1; 7 of 7 answers would have an IoU of" in said
-    assert "more if they were read with --box_scale 0-1000, and 0 have it as declared" in said
+    assert "warning: 7 of 7 boxes lie outside the declared scale 0-1; 7 of 7 answers would have an IoU of" in said
+    assert "more if they were read with --box_scale 0-1000, but only 0 have it as declared" in said
     assert {record.rewards[0] for record in read_preferences(folder / "out.jsonl")} == {0.0}
 
 
 def test_truths_smaller_than_a_pixel_are_of_another_scale(folder, checkpoint):
     args = arguments(folder, checkpoint, reward="iou", box_scale="pixels", box_frame="original")
-    with pytest.raises(PerpoError, match=r"question 1: its truth .* holds a box smaller than a pixel as pixels"):
+    with pytest.raises(
+        PerpoError, match=r"question 1: its truth .* holds a box that is smaller than a pixel in the scale pixels"
+    ):
         sample(args)
 
 
@@ -450,7 +452,7 @@ def test_truths_smaller_than_a_pixel_are_of_another_scale(folder, checkpoint):
 @pytest.mark.parametrize("what", ["box", "truth"])
 def test_a_reward_of_texts_has_no_use_for_boxes(folder, checkpoint, what, part):
     value = {"scale": "pixels", "order": "yxyx", "frame": "padded"}[part]
-    with pytest.raises(PerpoError, match=f"--reward edit has no use for --{what}_{part}"):
+    with pytest.raises(PerpoError, match=f"--{what}_{part} has no effect with --reward edit"):
         sample(arguments(folder, checkpoint, **{f"{what}_{part}": value}))
 
 
@@ -734,12 +736,12 @@ def refused(capsys, args):
         ({"temperature": 0.0}, "--temperature 0 gives the same answer every time"),
         ({"temperature": 0.0, "num_candidates": 1, "top_p": 0.5}, "--temperature 0 gives the same answer every time"),
         ({"reward": "iuo"}, "there is no reward 'iuo'"),
-        ({"reward": "nowhere_to_be_found:reward"}, "can't be imported"),
+        ({"reward": "nowhere_to_be_found:reward"}, "cannot be imported"),
         ({"questions": "/nowhere/questions.jsonl"}, "/nowhere/questions.jsonl"),
         ({"output": "records.csv"}, "--output must end in .jsonl"),
-        ({"adapter": "/nowhere"}, "/nowhere holds no adapter"),
-        ({"model": "/nowhere"}, "there is no model directory /nowhere"),
-        ({"truth_frame": "original"}, "--reward edit has no use for --truth_frame"),
+        ({"adapter": "/nowhere"}, "/nowhere does not hold an adapter"),
+        ({"model": "/nowhere"}, "there is no model folder /nowhere"),
+        ({"truth_frame": "original"}, "--truth_frame has no effect with --reward edit"),
         ({"questions": "tiny", "image_root": "/tmp"}, "the tiny questions come with their images"),
     ],
 )
@@ -773,7 +775,7 @@ def test_a_truth_that_the_reward_cannot_read(folder, checkpoint, no_model, capsy
 def test_an_output_that_this_program_did_not_write_is_left_alone(folder, checkpoint, no_model, capsys):
     args = arguments(folder, checkpoint, output=str(folder / "questions.jsonl"))
     before = (folder / "questions.jsonl").read_bytes()
-    assert "exists, and there is no journal beside it" in refused(capsys, args)
+    assert "exists, but there is no journal beside it" in refused(capsys, args)
     assert (folder / "questions.jsonl").read_bytes() == before
 
 
@@ -902,7 +904,7 @@ def test_a_prompt_that_leaves_no_room_for_an_answer(folder, checkpoint, capsys, 
     write_rows(folder, rows)
     scripted(lambda index: pytest.fail("sampled before the lengths were checked"))
     error = refused(capsys, arguments(folder, checkpoint))
-    assert "exceed the model's context of 512: 'where is the small red circle small" in error
+    assert "exceed the model's context of 512 tokens. The question: 'where is the small red circle small" in error
 
 
 def test_a_reward_out_of_range(folder, checkpoint, capsys, monkeypatch):

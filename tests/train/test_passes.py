@@ -77,7 +77,7 @@ def test_a_candidate_that_fits_into_no_pass_is_refused():
         PerpoError, match=r"record 7: image and prompt \(30 tokens\) and its longest answer \(9\)"
     ) as caught:
         check_budget(lists, 38)
-    assert "at least 39" in caught.value.hint
+    assert "--max_tokens_per_pass 39 or more" in caught.value.hint
 
 
 @pytest.fixture

@@ -34,11 +34,11 @@ def show_verdicts(a: Run, b: Run, place: DeltaGenerator) -> None:
     except PerpoError as error:
         with place:
             verdicts.refused(error)
-            st.toggle("Compare what both have all the same", key="common", **_BOUND)
+            st.toggle("Compare only what both runs have", key="common", **_BOUND)
         return
     with place:
         if common or st.session_state.get("common") is not None:
-            st.toggle("Compare what both have all the same", key="common", **_BOUND)
+            st.toggle("Compare only what both runs have", key="common", **_BOUND)
         order = ["task", "verdict", "gain", "95% interval", "baseline", "candidate", "p (Holm)", "metric"]
         verdicts.show(report, order)
 
@@ -67,7 +67,7 @@ def _scope_of(scopes: dict[str, tuple[str, ...]], members: tuple[str, ...]) -> s
 
 def _benchmark(a: Run, b: Run, pair: Pair, benchmark: str, members: tuple[str, ...], scope: str) -> None:
     if benchmark not in INFO:
-        st.info("When an answer of this benchmark is right is not known here.")
+        st.info("It is not known when an answer of this benchmark is right.")
         return
     rule = INFO[benchmark].right
     mask = pair.among(members)
@@ -123,7 +123,7 @@ def _kinds(a: Run, b: Run, benchmark: str, scope: str, mask: NDArray[np.bool_]) 
         chart = charts.kinds(rows, span)
         st.altair_chart(chart, alt=f"B minus A by {kind}, with 95% intervals")
     else:
-        st.caption(f"No sample can be told by its {kind}.")
+        st.caption(f"No sample has a known {kind}.")
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

@@ -81,7 +81,7 @@ def ask(all_boards: Sequence[Board]) -> tuple[list[str], str | None, str]:
             key="to",
             bind="query-params",
             placeholder="show values",
-            help="How much higher or lower each run is than this one: paired by sample where both were measured.",
+            help="Difference between each run and this one, paired by sample where both were measured.",
             width=232,
         )
         return wanted, to, st.selectbox("Sort by", orders, key="sort", bind="query-params", width=232)
@@ -110,7 +110,7 @@ def table(board: Board, *, early: bool = False) -> list[Run]:
             "source",
             options=["measured", "reported"],
             color=["blue", "gray"],
-            help="measured: from answers that lie in this folder; reported: numbers of others, without intervals",
+            help="measured: from answers in this folder; reported: numbers published by others, without intervals",
         ),
         3: st.column_config.DatetimeColumn("date", format="YYYY-MM-DD", help="Day of the evaluation (UTC)"),
     }
@@ -214,7 +214,7 @@ def show_all(views: Sequence[Board]) -> None:
         actions(view, table(view))
         told = files.notes(view)
         if view.baseline is not None and any(row.run.record.source == "measured" for row in view.rows):
-            told.append("Green is better, orange is worse, where the 95% interval leaves out 0.")
+            told.append("Where the 95% interval does not include 0, green is better and orange is worse.")
         st.caption("  \n".join(map(escape, told)))
 
 
@@ -237,7 +237,7 @@ choice = choose(runs)
 held = [run for run in runs if choice.holds(run)]
 if not held:
     empty(
-        "No run is left by these filters.",
+        "No run matches these filters.",
         shlex.join(["perpo-eval", "list", "--results", str(stored.settings().results)]),
     )
 plain = [dataclasses.replace(board, marks={}) for board in leaderboard.boards(held, lambda *_: None)]

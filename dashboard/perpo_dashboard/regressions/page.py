@@ -110,16 +110,18 @@ with right:
     b = pick_run("B (candidate)", "b", runs, last)
 threshold = narrow.number_input(
     "Threshold, points of 100", 0.1, 100.0, THRESHOLD, 0.1, key="threshold", bind="query-params", format="%.1f",
-    help="Gains and losses below it do not matter. Of ratings, 1 point is a hundredth of their scale.",
+    help="Smaller gains and losses are treated as no change. For ratings, 1 point is a hundredth of their scale.",
 )  # fmt: skip
-common = st.toggle("Compare what both have, where they differ in tasks or samples", key="common", bind="query-params")
+common = st.toggle(
+    "Compare only what both runs have, if they differ in tasks or samples", key="common", bind="query-params"
+)
 place = st.container()
 st.subheader("A metric over time")
 show_trend(runs)
 if a is None or b is None:
     place.info("Choose two runs.")
 elif a == b:
-    place.info("A and B are the same run: choose another one to hold it against.")
+    place.info("A and B are the same run. Choose another run to compare.")
 else:
     with place.skeleton(height=260), place:  # last, because many samples take seconds
         show_report(a, b, threshold, common)

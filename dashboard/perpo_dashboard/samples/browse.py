@@ -75,7 +75,7 @@ def _walk(pair: Pair, order: NDArray[np.intp]) -> int | None:
     _step("Previous", "Left", pair, order, position - 1, ":material/chevron_left:")
     _step("Next", "Right", pair, order, position + 1, ":material/chevron_right:")
     shown = st.text_input(
-        "Sample key", key="open", width=200, help="The first letters of another sample's key open that one."
+        "Sample key", key="open", width=200, help="Enter the first letters of a sample's key to open that sample."
     )
     st.session_state["seen-key"] = shown
     if shown != asked:
@@ -97,13 +97,13 @@ def _told(pair: Pair, mask: NDArray[np.bool_], order: NDArray[np.intp], place: i
     if position >= 0:
         st.caption(f"**{position + 1:,} of {len(order):,}** · of all {sum(counts.values()):,} in this task: {outcome}")
     elif place is not None:
-        st.info("This sample is not among those that are asked for.")
+        st.info("This sample does not match the filters.")
     elif key:
         st.warning(f"No sample of these runs has a key that begins with {escape(key)}.")
     if not len(order):
-        st.info("No sample is like this.")
+        st.info("No sample matches these filters.")
     if key and len(matches := pair.find(key)) > 1:
-        st.warning(f"{len(matches):,} samples have keys that begin so; this is the first.")
+        st.warning(f"{len(matches):,} samples have keys that begin with these letters; this is the first.")
 
 
 def _step(label: str, shortcut: str, pair: Pair, order: NDArray[np.intp], to: int, icon: str) -> None:
@@ -148,7 +148,7 @@ def _known_notes() -> dict[str, Note]:
         st.error(reason(error))
         return {}
     if damaged:
-        st.warning(f"{damaged} lines of {NOTES_FILE} hold no note.")
+        st.warning(f"{damaged} lines of {NOTES_FILE} are damaged and hold no note.")
     return notes
 
 

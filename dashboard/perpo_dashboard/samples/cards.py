@@ -108,7 +108,7 @@ def _truth(truth: Any, *, folded: bool) -> None:
             st.markdown(f":green-badge[{title}]{category}")
         plain(told, height=_height(told), missing="no truth is stored")
     if rest:
-        with st.expander("What the judge is told of the picture", key="told"):
+        with st.expander("Description of the picture for the judge", key="told"):
             for value in rest.values():
                 plain(_readable(value), height=_height(_readable(value)))
 
@@ -178,9 +178,13 @@ def _score_line(each: ShownAnswer, benchmark: str) -> str:
 def _word_differences(each: ShownAnswer, truth: str, response: str) -> None:
     diff = word_diff.differences(truth, response)
     if not diff.count("truth") and not diff.count("answer"):
-        st.caption("Word for word the truth." if not diff.cut else "The first 10,000 words are the truth's.")
+        st.caption(
+            "The words are the same as those of the truth."
+            if not diff.cut
+            else "The first 10,000 words are the same as those of the truth."
+        )
     else:
-        cut = " Only the first 10,000 words are held against each other." if diff.cut else ""
+        cut = " Only the first 10,000 words are compared." if diff.cut else ""
         st.caption(
             f"{diff.count('truth')} words of the truth are missing (struck out), "
             f"{diff.count('answer')} are not in the truth (underlined).{cut}"
@@ -235,11 +239,11 @@ def _picture(about: dict[str, Any], answers: Sequence[ShownAnswer], benchmark: s
         zooms = ["fit", *(["boxes"] if boxes else []), "full"]
         zoom = st.segmented_control(
             "Zoom", zooms, default="fit", required=True, key="zoom", bind="query-params",
-            label_visibility="collapsed", help="fit: made smaller; boxes: what is around them; full: all pixels",
+            label_visibility="collapsed", help="fit: made smaller; boxes: the part around the boxes; full: all pixels",
         )  # fmt: skip
     if file is None:
         st.info(
-            "The picture is not in the results, in a --media folder or in perpo's own store.",
+            "The picture was not found in the results, in a --media folder or in the store of perpo.",
             icon=":material/hide_image:",
         )
         return

@@ -28,10 +28,12 @@ _COLOURS = {
     "inconclusive": "gray",
 }
 _HELP = {
-    "gain": "Candidate minus baseline, above 0 where the candidate is better; points of 100 if nothing else is said",
-    "95% interval": "Of the gain: paired by sample, clustered by image",
-    "p (Holm)": "Of no difference, adjusted for the number of rows by Holm's method",
-    "threshold": "Gains and losses below it do not matter",
+    "gain": (
+        "Candidate minus baseline; above 0 if the candidate is better. In points of 100, unless another unit is given"
+    ),
+    "95% interval": "95% interval of the gain, paired by sample and clustered by image",
+    "p (Holm)": "p value of no difference, adjusted for the number of rows by Holm's method",
+    "threshold": "Smaller gains and losses are treated as no change",
     "verdict": "regressed or improved: p below 0.05 and beyond the threshold; identical: every response is the same; "
     "unchanged: an interval that allows for what so few images cannot show lies within the threshold; inconclusive: "
     "anything else, with the effect that would have been seen",

@@ -34,18 +34,24 @@ class LoggedMetric(NamedTuple):
 
 
 METRICS: dict[str, LoggedMetric] = {
-    "loss": LoggedMetric("Loss", "loss", False, "What is minimized, a mean since the entry before."),
+    "loss": LoggedMetric("Loss", "loss", False, "The loss, as a mean since the entry before."),
     "pair_accuracy": LoggedMetric(
-        "Pair accuracy", "share of the pairs", True, "Weight of the pairs that the policy orders as the rewards do."
+        "Pair accuracy",
+        "share of the pairs",
+        True,
+        "Weighted share of the pairs that the policy orders as the rewards do.",
     ),
     "margin": LoggedMetric("Margin", "nats x beta", False, "beta times the weighted mean of s_better - s_worse."),
     "kl": LoggedMetric("KL to the reference", "nats an answer", False, "Estimated on the candidates."),
     "eval_reward": LoggedMetric("Validation: reward", "mean reward", True, "Greedy answers to held-out questions."),
     "eval_acc_50": LoggedMetric("Validation: Acc@0.5", "share of the answers", True, "Share with IoU of 0.5 or more."),
-    "learning_rate": LoggedMetric("Learning rate", "rate", False, "As the schedule has it."),
-    "grad_norm": LoggedMetric("Gradient norm", "norm", False, "Before it is clipped."),
+    "learning_rate": LoggedMetric("Learning rate", "rate", False, "The learning rate of the schedule."),
+    "grad_norm": LoggedMetric("Gradient norm", "norm", False, "Norm of the gradient before clipping."),
     "no_spread": LoggedMetric(
-        "Lists without spread", "share of the lists", True, "All rewards equal: nothing to learn."
+        "Lists without spread",
+        "share of the lists",
+        True,
+        "Lists whose rewards are all equal, so that nothing can be learnt.",
     ),
 }
 """The curves, in the order in which they are shown."""
@@ -109,7 +115,7 @@ def read_training(folder: Path) -> Training:
     try:
         record, log = read_record(folder), read_log(folder)
     except OSError as error:
-        raise PerpoError(f"{folder} cannot be read: {error}", "train again, or leave it") from error
+        raise PerpoError(f"{folder} cannot be read: {error}", "train again, or ignore this folder") from error
     if record is None:
         raise PerpoError(f"{folder} holds no training.json", "give a folder that perpo-train wrote to")
     return Training(folder, record, [entry for entry in log if isinstance(entry, dict)])

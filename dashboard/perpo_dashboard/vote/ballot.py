@@ -65,7 +65,9 @@ def greet(study: Study) -> None:
     """Ask for the voter's name."""
     st.caption(f"Vote {study.id}: {len(study.questions)} questions of {', '.join(map(escape, study.tasks))}.")
     with st.form("voter", width=480):
-        name = st.text_input("Your name", max_chars=60, help="Tells voters apart. The same name goes on where it was.")
+        name = st.text_input(
+            "Your name", max_chars=60, help="Separates voters. Enter the same name to continue your vote."
+        )
         if st.form_submit_button("Begin", type="primary") and name.strip():
             go("vote", study=study.id, voter=name.strip())
     st.caption("Send others this page's address: each votes under their own name.")
@@ -78,7 +80,9 @@ def ask(ballots: Ballots, study: Study, voter: str) -> None:
     """
     runs = runs_of(study)
     if runs is None:  # without saying which one
-        st.error("A run of this vote is not in this folder any more, or has other samples than when it was set up.")
+        st.error(
+            "A run of this vote is no longer in this folder, or its samples have changed since the vote was set up."
+        )
         return _way_back(study)
     if study.id in seen_here() and (study.id, voter) not in ballots.seen and kept(Opened(study.id, voter, votes.now())):
         st.rerun()
@@ -86,7 +90,7 @@ def ask(ballots: Ballots, study: Study, voter: str) -> None:
     place = _place(len(order), votes.next_question(order, done))
     _progress(study, voter, len(done))
     if (study.id, voter) in ballots.seen:
-        st.warning("You have seen the result of this vote: what you vote from now on is kept, but does not count.")
+        st.warning("You have seen the result of this vote. Your further votes are kept, but they do not count.")
     if place is None:
         _end(study, voter, len(order))
         return
@@ -108,9 +112,11 @@ def _place(count: int, following: int | None) -> int | None:
 def _progress(study: Study, voter: str, done: int) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.progress(done / len(study.questions), f"{done} of {len(study.questions)} answered", width="stretch")
-        st.toggle("All pixels", key="whole", bind="query-params", help="Large pictures are shown smaller otherwise.")
+        st.toggle("All pixels", key="whole", bind="query-params", help="Otherwise large pictures are shown smaller.")
         st.text(f"Voter: {voter}", width="content")
-        if st.button("Pause", icon=":material/pause:", help="Every vote is kept. The same name goes on here."):
+        if st.button(
+            "Pause", icon=":material/pause:", help="Every vote is kept. Enter the same name to continue here."
+        ):
             go("vote")
 
 
@@ -122,7 +128,7 @@ def _answers(question: AskedSample, runs: tuple[Run, Run]) -> None:
     boxes = [stored_box(each["prediction"]) if each["parse_ok"] and each["box_frame"] else None for each in said]
     framed = any(each["box_frame"] is not None for each in said)
     if picture is None:
-        st.caption("The picture is not in the folders that this dashboard may read (--media).")
+        st.caption("The picture is not in a folder that this dashboard may read (--media).")
     columns = st.columns(2) if framed or picture is None else st.columns([3, 4, 4])
     if picture is not None and not framed:
         with columns[0]:

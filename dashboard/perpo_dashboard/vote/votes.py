@@ -235,7 +235,7 @@ def pool_of(first: Scores, second: Scores, said: tuple[pa.Array, pa.Array]) -> P
     good = pc.and_(one.is_valid(), other.is_valid()).to_numpy(zero_copy_only=False)
     good &= first.tasks[ours] == second.tasks[theirs]
     if not good.any():
-        raise PerpoError("the two runs answered no sample in common", "choose runs of the same suite and data")
+        raise PerpoError("the two runs have no sample in common", "choose runs of the same suite and data")
     trimmed = [pc.utf8_trim_whitespace(column) for column in (one, other)]
     alike = pc.equal(*trimmed).fill_null(False).to_numpy(zero_copy_only=False)
     return Pool(first.keys[ours], first.tasks[ours], first.clusters[ours], alike).take(good)

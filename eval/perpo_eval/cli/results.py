@@ -21,7 +21,7 @@ class StoredRunFlags:
     """Flags that say which runs of a results folder are meant."""
 
     results: list[Path] = arg([Path("results")], "results folders")
-    model: str | None = arg(None, "only runs whose name or model holds this text")
+    model: str | None = arg(None, "only runs with this text in their name or model")
     suite: str | None = arg(None, "only runs of this suite")
     source: Literal["measured", "reported"] | None = arg(None, "only these")
     since: str | None = arg(None, "only runs from this day on, such as 2026-11-23 (UTC)")
@@ -36,17 +36,22 @@ class ListArguments(StoredRunFlags):
 class ShowArguments:
     """The arguments of perpo-eval show."""
 
-    run: str = arg(help="a run's folder, a folder of runs (its newest), or the id or name of a run in --results")
-    results: Path = arg(Path("results"), "where ids and names are looked up")
-    json: bool = arg(False, "print run.json's content instead of the tables")
+    run: str = arg(
+        help="folder of a run, a folder of runs (its newest is used), or the id or name of a run in --results"
+    )
+    results: Path = arg(Path("results"), "folder in which ids and names of runs are looked up")
+    json: bool = arg(False, "print run.json instead of the tables")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportTableArguments(SampleExports, StoredRunFlags):
     """The arguments of perpo-eval export."""
 
-    format: Literal["text", "markdown", "csv", "latex", "json"] = arg("text", "what is printed on stdout")
-    card: Path | None = arg(None, "instead, write the newest such run's results into this model card (README.md)")
+    format: Literal["text", "markdown", "csv", "latex", "json"] = arg("text", "format of the leaderboard")
+    card: Path | None = arg(
+        None,
+        "write the results of the newest of these runs into this model card (README.md); no leaderboard is printed",
+    )
 
 
 def list_main(argv: list[str]) -> None:
@@ -65,7 +70,7 @@ def list_main(argv: list[str]) -> None:
 
 def show_main(argv: list[str]) -> None:
     """Print one run's tables."""
-    args = parse_arguments(ShowArguments, argv, prog="perpo-eval show", description="Show a stored run's scores.")
+    args = parse_arguments(ShowArguments, argv, prog="perpo-eval show", description="Show the scores of a stored run.")
     from perpo.records.run_record import to_json
     from perpo.records.store import resolve_run
     from perpo.results.run_tables import run_texts
@@ -113,7 +118,7 @@ def export_main(argv: list[str]) -> None:
     elif args.format in ("csv", "json") and len(boards) > 1:
         raise PerpoError(
             f"these runs make {len(boards)} tables: {', '.join(board.title for board in boards)}",
-            "choose the runs of one with --suite or --model",
+            "choose the runs of one table with --suite or --model",
         )
     else:
         print("\n".join(files.render(board, args.format) for board in boards), end="")
@@ -152,4 +157,4 @@ def _day(text: str | None) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        raise PerpoError(f"--since {text} is no day", "such as 2026-11-23") from error
+        raise PerpoError(f"--since {text} is not a day", "such as 2026-11-23") from error

@@ -81,7 +81,7 @@ class PerpoModel(lmms):
     ) -> None:
         super().__init__()
         if max_batch_size is not None:
-            raise PerpoError("the model class perpo finds no batch size of its own", "give batch_size alone")
+            raise PerpoError("the model class perpo cannot choose a batch size by itself", "give batch_size alone")
         self.engine: Engine = load_engine(pretrained, adapter, dtype=dtype, device=device)
         self.batch_size = int(batch_size)
         self.limit = BatchLimit(self.batch_size)

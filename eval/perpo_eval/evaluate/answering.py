@@ -210,7 +210,7 @@ def _warn_of_failures(engine: EvalEngine, answers: Answers) -> None:
     errors = [response.error for response in answers.values() if response.error is not None]
     if errors:
         print(
-            f"warning: {len(errors):,} of {len(answers):,} questions got no answer of {engine.info.engine}, and no "
-            f"score: {errors[0]}",
+            f"warning: {len(errors):,} of {len(answers):,} questions got no answer from {engine.info.engine} and "
+            f"have no score: {errors[0]}",
             file=sys.stderr,
         )

@@ -60,9 +60,12 @@ def check_responses(answers: Mapping[str, Response], data: Sequence[TaskData], l
     if missing:
         raise PerpoError(f"{len(missing):,} of {len(known):,} questions have no response, such as {missing[0]}", hint)
     if strange := set(answers) - known:
-        raise PerpoError(f"{len(strange):,} responses are to samples that these tasks do not have", hint)
+        raise PerpoError(f"{len(strange):,} responses have a sample_key that these tasks do not have", hint)
     if any(answer.question is None for answer in answers.values()):
-        print("note: not all responses say what was asked; what perpo-eval asks is recorded for them", file=sys.stderr)
+        print(
+            "note: some responses do not say what was asked; for them the question of perpo-eval is recorded",
+            file=sys.stderr,
+        )
 
 
 def model_elsewhere(name: str, family: str | None) -> ModelInfo:
@@ -132,7 +135,7 @@ def judge_run(args: JudgeArguments) -> Path:
     old, samples = run.record, run.samples()
     specs = [_known_spec(result.task) for result in old.tasks]
     if not any(spec.benchmark in JUDGED for spec in specs):
-        raise PerpoError(f"{run.path} holds no task that a judge scores", "give a run of perpo-eval --suite judged")
+        raise PerpoError(f"{run.path} holds no task that needs a judge", "give a run of perpo-eval --suite judged")
     check_swap(judge_wanted, {spec.benchmark for spec in specs})
     family = FAMILIES.get(old.model.family or "")
     # As they are stored: the columns of a task's own scores, and null for all that a judge gives.
@@ -209,5 +212,6 @@ def _known_spec(task: str) -> TaskSpec:
         return spec_of(task)
     except KeyError:
         raise PerpoError(
-            f"the run has the task '{task}', which this perpo does not know", "use the perpo of then"
+            f"the run has the task '{task}', which this version of perpo does not know",
+            "use the version of perpo that stored the run",
         ) from None

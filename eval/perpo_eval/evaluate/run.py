@@ -208,7 +208,9 @@ def _check_shapes(family: Family | None, data: Sequence[TaskData], limit: int | 
     }
     problems = [(name, family.refuses((width, height))) for _, name, width, height in sorted(shown)]
     if bad := [f"{short_name(name)}: {problem}" for name, problem in problems if problem is not None]:
-        raise PerpoError(f"{len(bad)} of {len(shown)} images can't be used:\n  {listing(bad)}", "leave their rows out")
+        raise PerpoError(
+            f"{len(bad)} of {len(shown)} images cannot be used:\n  {listing(bad)}", "remove their rows from the data"
+        )
 
 
 def _settings(decoding: DecodingWanted, limit: int) -> dict[str, Any]:

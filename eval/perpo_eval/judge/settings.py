@@ -54,4 +54,4 @@ def check_key(key: str | None) -> None:
         PerpoError: The key holds a space, a control character or a letter beyond ASCII.
     """
     if key is not None and (not key.isascii() or not key.isprintable() or " " in key):
-        raise PerpoError("the judge's key holds a character that no key has", f"set {KEY_VARIABLES[0]} anew")
+        raise PerpoError("the key of the judge holds a character that no key may have", f"set {KEY_VARIABLES[0]} anew")

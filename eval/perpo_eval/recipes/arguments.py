@@ -64,8 +64,8 @@ def train_arguments(
     arguments = arguments_from_mapping(TrainArguments, values, f"recipe {recipe.name}: train")
     if not arguments.lora_enable:
         raise PerpoError(
-            f"recipe {recipe.name}: train: lora_enable: false leaves no adapter for the stages that follow",
-            "run perpo-train by itself, and give what it leaves to perpo-eval as --model",
+            f"recipe {recipe.name}: train: lora_enable: false writes no adapter, but later stages need one",
+            "run perpo-train alone, and give its result to perpo-eval as --model",
         )
     return arguments
 

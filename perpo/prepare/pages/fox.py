@@ -43,7 +43,7 @@ def build_fox(args: FoxArguments) -> list[Written]:
     }
     check_image_files(
         (page.image for language_pages in pages.values() for page in language_pages),
-        "the archive holds them beside the JSON files",
+        "the archive of Fox holds them beside the JSON files",
     )
     written = []
     for language, language_pages in pages.items():
@@ -70,12 +70,13 @@ def read_fox(root: Path, language: str) -> list[OcrPage]:
     path = _fox_file(root, language)
     if not path.is_file():
         raise PerpoError(
-            f"expected {path}, found no such file", "give as --root the folder focus_benchmark_test, or --languages"
+            f"expected {path}, found no such file",
+            "give the folder focus_benchmark_test as --root, or only the languages that it has as --languages",
         )
     folder = root / f"{language}_pdf_png"
     pages = [_fox_page(row, folder, f"{path}, page {number}") for number, row in enumerate(read_rows(path), start=1)]
     if not pages:
-        raise PerpoError(f"{path} holds no pages", "is it the right file?")
+        raise PerpoError(f"{path} holds no pages", "check that this is the right file")
     return pages
 
 

@@ -24,7 +24,7 @@ def page_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise PerpoError(f"{path} can't be read as UTF-8 text: {error}", "convert it to UTF-8") from error
+        raise PerpoError(f"{path} cannot be read as UTF-8 text: {error}", "convert it to UTF-8") from error
 
 
 def told_counts(pages: Sequence[OcrPage]) -> dict[str, int]:

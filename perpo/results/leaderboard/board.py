@@ -110,7 +110,7 @@ def boards(runs: Sequence[Run], differ: Differ | None = None) -> list[Board]:
         PerpoError: There are none.
     """
     if not runs:
-        raise PerpoError("there are no runs to show", "run perpo-eval, or choose less narrowly")
+        raise PerpoError("there are no runs to show", "run perpo-eval first, or choose runs with fewer conditions")
     kinds: dict[str, list[Run]] = {title: [] for title in (*_BOARDS.values(), _OTHER_BOARD)}
     for run in runs:
         held = {task.benchmark for task in run.record.tasks}

@@ -168,7 +168,9 @@ def compare_runs(
         ):
             notes.append(f"Not compared, because one run lacks it: {', '.join(absent)}.")
     elif len(ours.keys) != len(theirs.keys) or (ours.keys != theirs.keys).any():
-        raise PerpoError("the runs hold other samples", "give --common to compare those that both have")
+        raise PerpoError(
+            "the two runs hold different samples", "give --common to compare only the samples that both runs have"
+        )
     parts, numbered = parts_of(baseline, set(ours.tasks)), (_numbered(ours), _numbered(theirs))
     rows = [_row(part, *numbered, thresholds or {}) for part in parts]
     _check_names(thresholds or {}, waivers, rows)
@@ -221,7 +223,9 @@ def _unjudged(rows: Sequence[ReportRow], scores: Scores) -> list[str]:
         count = int(np.isin(scores.tasks, row.tasks).sum()) - row.difference.n
         wanted = "judgement" if row.metric.judged else "answer"
         if count and row.difference.n:
-            sentences.append(f"{row.task}: {count} samples are left out, whose {wanted} is missing in one of the runs.")
+            sentences.append(
+                f"{row.task}: {count} samples are left out because their {wanted} is missing in one of the runs."
+            )
     return sentences
 
 

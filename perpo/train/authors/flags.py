@@ -176,7 +176,7 @@ def translate(argv: Sequence[str]) -> SeedWords:
             translation.notes.append(_about_stray_v(last=position == len(given_flags) - 1))
             each.words.pop()
         if flag.idle(values):
-            translation.notes.append(f"{' '.join(each.words)} is left out: there is nothing that it could act on")
+            translation.notes.append(f"{' '.join(each.words)} is left out, because it has no effect here")
             continue
         words = each.words if flag.argument == (each.name or None) else _translated(each, flag, translation)
         translation.words += words
@@ -231,7 +231,7 @@ def _ours(name: str, flag: SeedFlag, value: str) -> str | None:
 
 
 def _about_stray_v(*, last: bool) -> str:
-    slip = r"'v' after --bf16 is the \v of the authors' README, where \ at the end of the line was meant"
+    slip = "'v' after --bf16 comes from the \\v in the authors' README, where \\ at the end of the line was intended"
     if last:
         raise PerpoError(f"{slip}; the shell ended the command there", r"put \ in place of \v")
     return f"{slip}; it is left out"

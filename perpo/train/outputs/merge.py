@@ -28,8 +28,8 @@ from perpo.records.training_record import public_record, read_record
 MERGE_RECORD_FILE = "merge.json"
 SCHEMA_VERSION = 1
 DESCRIPTION = (
-    "Put an adapter's weights into its base and write a checkpoint that loads without PEFT. "
-    "It is computed in float32 and rounded once."
+    "Merge an adapter into its base and write a checkpoint that loads without PEFT. The sum is computed in "
+    "float32 and rounded once."
 )
 
 
@@ -37,9 +37,11 @@ DESCRIPTION = (
 class MergeArguments:
     """The arguments of `perpo-train merge`."""
 
-    model: str = arg(help="the base: tiny, a directory in the Hugging Face layout, or a hub id")
-    adapter: str = arg(help="the adapter that was trained on it")
-    output: str = arg(help="directory to write, which must not exist")
+    model: str = arg(
+        help="base that the adapter was trained on: tiny, a folder in the Hugging Face layout, or a hub id"
+    )
+    adapter: str = arg(help="folder of the adapter")
+    output: str = arg(help="folder to write, which must not exist yet")
     dtype: Literal["base", "float32", "bfloat16", "float16"] = arg("base", "type of the written weights")
 
 

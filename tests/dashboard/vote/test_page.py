@@ -76,7 +76,7 @@ def test_what_has_changed_is_not_voted_on_and_not_named(studied):
     file = runs[1].path / "run.json"
     file.write_text(file.read_text().replace(study.samples_sha256[1], "0" * 64))
     page = look(study=study.id, voter="ann")
-    assert "has other samples than when it was set up" in said(page)
+    assert "its samples have changed since the vote was set up" in said(page)
     assert not any(name in said(page) for name in NAMES)
 
 
@@ -175,5 +175,5 @@ def test_votes_after_the_names_were_seen_are_told_apart(studied):
     votes.add(folder / votes.VOTES_FILE, Opened(study.id, "ann", votes.now()))
     cast(folder, study, "ann", ["second", "second"])
     page = look(study=study.id, show="result")
-    assert "2 votes came after their voter had seen the result" in said(page)
+    assert "2 votes do not count, because their voters had seen the result before" in said(page)
     assert page.dataframe[0].value["answered"].iloc[0] == 1

@@ -102,7 +102,7 @@ def test_a_wrong_key_costs_no_more_than_the_open_calls(tmp_path) -> None:
         with pytest.raises(PerpoError, match="status 401") as raised:
             ask(server, tmp_path, questions, concurrency=4)
         assert len(server.calls) <= 4
-    assert (raised.value.exit_code, raised.value.hint) == (2, "set PERPO_JUDGE_API_KEY to this judge's key")
+    assert (raised.value.exit_code, raised.value.hint) == (2, "set PERPO_JUDGE_API_KEY to the key of this judge")
 
 
 def test_one_bad_request_ends_all_only_while_no_other_was_answered(tmp_path) -> None:
@@ -238,13 +238,13 @@ def test_a_key_that_no_header_can_hold_is_refused_unsaid(key, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"url": "http://me:secret@host/v1"}, "must hold no user"),
-        ({"url": "http://host/v1?key=secret"}, "must hold no user"),
-        ({"url": "127.0.0.1:8000/v1"}, "expected the judge's address"),
-        ({"url": "ftp://host/v1"}, "expected the judge's address"),
-        ({"url": ""}, "expected the judge's address"),
-        ({"url": "http://me:secret@host:port/v1"}, "no URL"),
-        ({"url": "http://[::1/v1"}, "no URL"),
+        ({"url": "http://me:secret@host/v1"}, "must not hold a user"),
+        ({"url": "http://host/v1?key=secret"}, "must not hold a user"),
+        ({"url": "127.0.0.1:8000/v1"}, "as the address of the judge"),
+        ({"url": "ftp://host/v1"}, "as the address of the judge"),
+        ({"url": ""}, "as the address of the judge"),
+        ({"url": "http://me:secret@host:port/v1"}, "not a URL"),
+        ({"url": "http://[::1/v1"}, "not a URL"),
         ({"model": ""}, "has no name"),
         ({"votes": 0}, "votes"),
         ({"rps": 0.0}, "rps"),

@@ -251,7 +251,7 @@ def test_that_the_second_reference_was_not_run_is_said(finished, tmp_path, capsy
     shutil.rmtree(tmp_path / "out/sft")
     assert finished("--only", "base") == 0
     err = capsys.readouterr().err
-    assert "'sft' has not been run, so nothing is compared with it" in err
+    assert "'sft' has not been run, so no experiment is compared with it" in err
     assert "--only sft " in err
     board = json.loads((tmp_path / "out/leaderboard.json").read_text())
     assert board["against"] is None

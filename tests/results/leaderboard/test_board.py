@@ -187,7 +187,7 @@ def test_list_tells_days_and_times_in_utc_and_sorts_by_them_across_folders(make_
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["list", "--since", "soon"], "--since soon is no day"),
+        (["list", "--since", "soon"], "--since soon is not a day"),
         (["export", "--format", "pdf"], "--format expects one of"),
         (["show"], "run is required"),
         (["list", "--results", "nowhere"], "there is no results folder nowhere"),
