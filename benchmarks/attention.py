@@ -70,15 +70,15 @@ def _measure(lists: int, prefix: int, candidates: int, answer: int, heads: int, 
         "split": lambda: attention_forward(LAYER, *states, segments[:, None, None])[0],
     }
     best = dict.fromkeys(ways, float("inf"))
-    found: dict[str, list[Tensor]] = {}
+    results: dict[str, list[Tensor]] = {}
     for _ in range(2 if length > 5000 else 5):
         for name, way in ways.items():
             start = time.perf_counter()
             result = way()
-            found[name] = [result, *torch.autograd.grad(result, states, weights)]
+            results[name] = [result, *torch.autograd.grad(result, states, weights)]
             best[name] = min(best[name], 1000 * (time.perf_counter() - start))
-    for parts in found.values():
-        for one, other in zip(parts, found["dense"], strict=True):
+    for parts in results.values():
+        for one, other in zip(parts, results["dense"], strict=True):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
     visible = prefix**2 / 2 + candidates * (prefix * answer + answer**2 / 2)
     hidden = length**2 - visible

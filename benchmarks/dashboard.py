@@ -1,4 +1,4 @@
-"""How long the dashboard makes people wait, in a real browser over two runs of 100,000 samples each.
+"""Measure how long the dashboard makes people wait, in a real browser over two runs of 100,000 samples each.
 
 Medians of: the start of the program until it answers; the first useful paint of a page, from the address being entered
 until what it is for is there (its first table, the counts, the sample's picture), and the whole page, by a server that

@@ -1,4 +1,4 @@
-"""How long perpo-eval export takes over many small runs.
+"""Measure how long perpo-eval export takes over many small runs.
 
     python benchmarks/export_runs.py [--runs 2000]
 
@@ -118,14 +118,14 @@ def measured(benchmark: str, parts: list[dict[str, np.ndarray]]) -> list[Metric]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     clusters = np.tile(np.arange(SAMPLES), len(parts))
     strata = np.repeat(np.arange(len(parts)), SAMPLES)
-    found = []
+    estimated = []
     for metric in metrics_of(benchmark, list(columns)):
         if not set(metric.needs()) <= set(columns):
             continue
         e = metric.estimate(columns, clusters, strata)
         numbers = (e.value, e.stderr, e.ci_low, e.ci_high, e.ci_method, e.n, e.n_clusters)
-        found.append(Metric(metric.name, *numbers, metric.higher_is_better, metric.unit))
-    return found
+        estimated.append(Metric(metric.name, *numbers, metric.higher_is_better, metric.unit))
+    return estimated
 
 
 def result(task: str, benchmark: str, metrics: list[Metric]) -> TaskResult:

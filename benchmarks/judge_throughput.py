@@ -1,4 +1,4 @@
-"""How well the open calls to a judge are used: 60 + 96 questions beside the time that they must take.
+"""Measure how well the open calls to a judge are used: 60 + 96 questions beside the time that they must take.
 
 A judge on loopback, a process of its own, answers each call after a fixed time. Ideal is the number of rounds of
 `--concurrency` calls times that time. Every answer is on the disk when it counts. The same questions are then
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from perpo.engines.chat import ChatServer
-from perpo_eval.judge.asking import Question, ask_judge
+from perpo_eval.judge.asking import JudgeQuestion, ask_judge
 from perpo_eval.judge.messages import llava_messages, mmhal_messages
 from perpo_eval.judge.settings import JudgeSettings
 
@@ -54,19 +54,19 @@ def main() -> None:
     print(f"{'run again':<12}{again_s:8.2f} s  without a call")
 
 
-def _questions(pairs: int, ratings: int) -> list[Question]:
+def _questions(pairs: int, ratings: int) -> list[JudgeQuestion]:
     llava = [
-        Question(f"pair {n}", llava_messages(f"What is {n}?", "conv", WORDS, WORDS * 4, WORDS * 5), "llava_bench")
+        JudgeQuestion(f"pair {n}", llava_messages(f"What is {n}?", "conv", WORDS, WORDS * 4, WORDS * 5), "llava_bench")
         for n in range(pairs)
     ]
     mmhal = [
-        Question(f"rating {n}", mmhal_messages(f"What is {n}?", ["Boat", "Sky"], WORDS, WORDS * 2), "mmhal")
+        JudgeQuestion(f"rating {n}", mmhal_messages(f"What is {n}?", ["Boat", "Sky"], WORDS, WORDS * 2), "mmhal")
         for n in range(ratings)
     ]
     return llava + mmhal
 
 
-def _seconds(settings: JudgeSettings, questions: list[Question], cache: Path) -> float:
+def _seconds(settings: JudgeSettings, questions: list[JudgeQuestion], cache: Path) -> float:
     start = time.perf_counter()
     answers = ask_judge(settings, questions, cache, key=None)
     seconds = time.perf_counter() - start

@@ -143,7 +143,7 @@ def _judged(count: int, flaw: float) -> tuple[dict[str, Sequence[Any]], NDArray[
 
 
 def votes(text: str, rating: float) -> str:
-    """What a record holds of a judge's only vote."""
+    """Return what a record holds of a judge's only vote."""
     return json.dumps([{"vote": 0, "swapped": False, "text": text, "rating": rating, "flags": [], "error": None}])
 
 

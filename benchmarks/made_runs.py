@@ -67,20 +67,20 @@ def _write_run(
     parts, results = [], []
     for task, (benchmark, share, answer) in TASKS.items():
         count = max(round(share * samples), len(texts) + 1)
-        found = answer(count, flaw)
+        answers = answer(count, flaw)
         replaced = list(texts) if said else []
-        found.columns["response"] = [*replaced, *list(found.columns["response"])[len(replaced) :]]
-        found.columns["question"] = [*texts, *list(found.columns["question"])[len(texts) :]]
+        answers.columns["response"] = [*replaced, *list(answers.columns["response"])[len(replaced) :]]
+        answers.columns["question"] = [*texts, *list(answers.columns["question"])[len(texts) :]]
         if benchmark == "ocr":
             written = list(map(json.dumps, texts))
-            found.columns["target"] = [*written, *found.columns["target"][len(texts) :]]
-            found.columns["prediction"] = [*written[: len(replaced)], *found.columns["prediction"][len(replaced) :]]
-        if "judge" in found.columns:
+            answers.columns["target"] = [*written, *answers.columns["target"][len(texts) :]]
+            answers.columns["prediction"] = [*written[: len(replaced)], *answers.columns["prediction"][len(replaced) :]]
+        if "judge" in answers.columns:
             judged = [votes(text, 5) for text in replaced]
-            found.columns["judge"] = [*judged, *found.columns["judge"][len(replaced) :]]
+            answers.columns["judge"] = [*judged, *answers.columns["judge"][len(replaced) :]]
         shown = [images[place % len(images)] for place in range(count)]
-        parts.append(_table(task, found, shown))
-        results.append(_result(task, benchmark, found, _clusters(shown)))
+        parts.append(_table(task, answers, shown))
+        results.append(_result(task, benchmark, answers, _clusters(shown)))
     groups = [_group(benchmark, results, parts) for benchmark in dict.fromkeys(r.benchmark for r in results)]
     table = pa.concat_tables(parts).combine_chunks()
     return write_run(root, _record(name, results, groups), table)
@@ -89,7 +89,7 @@ def _write_run(
 def _pictures(folder: Path, count: int) -> list[dict[str, Any]]:
     """Smooth coloured noise as JPEG files; what the records say of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    rng, found = np.random.default_rng(0), []
+    rng, pictures = np.random.default_rng(0), []
     for place in range(count):
         coarse = rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)
         data = io.BytesIO()
@@ -97,19 +97,19 @@ def _pictures(folder: Path, count: int) -> list[dict[str, Any]]:
         path = folder / f"{place:05d}.jpg"
         path.write_bytes(data.getvalue())
         digest = hashlib.sha256(data.getvalue()).hexdigest()
-        found.append({"sha256": digest, "path": f"{folder.name}/{path.name}", "width": WIDTH, "height": HEIGHT})
-    return found
+        pictures.append({"sha256": digest, "path": f"{folder.name}/{path.name}", "width": WIDTH, "height": HEIGHT})
+    return pictures
 
 
 def _clusters(shown: Sequence[Mapping[str, Any]]) -> NDArray:
     return np.array([image["sha256"] for image in shown])
 
 
-def _table(task: str, found: Answers, shown: list[dict[str, Any]]) -> pa.Table:
+def _table(task: str, answers: Answers, shown: list[dict[str, Any]]) -> pa.Table:
     count = len(shown)
-    asked = found.columns["question"]
+    asked = answers.columns["question"]
     kinds = {"parse_ok": pa.bool_()}
-    columns = {name: pa.array(values, kinds.get(name, pa.string())) for name, values in found.columns.items()}
+    columns = {name: pa.array(values, kinds.get(name, pa.string())) for name, values in answers.columns.items()}
     columns |= {
         "sample_key": pa.array([sample_key("made up", None, task, str(n), asked[n]) for n in range(count)]),
         "task": pa.array([task] * count),
@@ -120,8 +120,8 @@ def _table(task: str, found: Answers, shown: list[dict[str, Any]]) -> pa.Table:
         "latency_ms": pa.array(np.full(count, 1.5)),
         "finish_reason": pa.array(["stop"] * count),
         "error": pa.nulls(count, pa.string()),
-        "judge": pa.array(found.columns.get("judge", [None] * count), pa.string()),
-        "scores": _scores(found.scores, count),
+        "judge": pa.array(answers.columns.get("judge", [None] * count), pa.string()),
+        "scores": _scores(answers.scores, count),
     }
     return pa.table({name: columns[name] for name in SAMPLE_COLUMNS})
 
@@ -133,7 +133,7 @@ def _scores(held: Mapping[str, NDArray], count: int) -> pa.StructArray:
     return pa.StructArray.from_arrays([pa.array(held.get(name, blank), from_pandas=True) for name in names], names)
 
 
-def _result(task: str, benchmark: str, found: Answers, clusters: NDArray) -> TaskResult:
+def _result(task: str, benchmark: str, answers: Answers, clusters: NDArray) -> TaskResult:
     count = len(clusters)
     frame = "original" if benchmark == "grounding" else None
     return TaskResult(
@@ -150,10 +150,10 @@ def _result(task: str, benchmark: str, found: Answers, clusters: NDArray) -> Tas
         note="made up",
         n_total=count,
         n_scored=count,
-        n_parse_fail=int((~np.asarray(found.columns["parse_ok"])).sum()),
+        n_parse_fail=int((~np.asarray(answers.columns["parse_ok"])).sum()),
         n_error=0,
         cluster_key="image sha256",
-        metrics=_metrics(benchmark, found.scores, clusters, np.full(count, task)),
+        metrics=_metrics(benchmark, answers.scores, clusters, np.full(count, task)),
     )
 
 
@@ -168,12 +168,12 @@ def _group(benchmark: str, results: Sequence[TaskResult], parts: Sequence[pa.Tab
 
 
 def _metrics(benchmark: str, scores: Mapping[str, NDArray], clusters: NDArray, tasks: NDArray) -> list[Metric]:
-    found = []
+    estimated = []
     for metric in metrics_of(benchmark, list(scores)):
         e = metric.estimate(scores, clusters, tasks)
         numbers = (e.value, e.stderr, e.ci_low, e.ci_high, e.ci_method, e.n, e.n_clusters)
-        found.append(Metric(metric.name, *numbers, higher_is_better=metric.higher_is_better, unit=metric.unit))
-    return found
+        estimated.append(Metric(metric.name, *numbers, higher_is_better=metric.higher_is_better, unit=metric.unit))
+    return estimated
 
 
 def _record(name: str, results: list[TaskResult], groups: list[GroupResult]) -> RunRecord:

@@ -21,7 +21,7 @@ CANDIDATES = 4
 def write_training(
     folder: Path, base: Path, *, method: str = "perpo", lists: int = 3, question: str = "Where is it?", **more: Any
 ) -> dict[str, Any]:
-    """A training in `folder` as if it had been started in `base`: its record, log, probe, data and picture.
+    """Write a training to `folder` as if it had been started in `base`: its record, log, probe, data and picture.
 
     Args:
         folder: What perpo-train wrote to.
@@ -70,7 +70,7 @@ def write_training(
 
 
 def write_lists(file: Path, count: int, question: str) -> None:
-    """Preference records whose rewards are the IoU of their boxes."""
+    """Write preference records whose rewards are the IoU of their boxes."""
     chance = np.random.default_rng(count)
     records = []
     for number in range(count):
@@ -93,7 +93,7 @@ def write_lists(file: Path, count: int, question: str) -> None:
 
 
 def write_probe(file: Path, data: Path) -> None:
-    """Log-probabilities of the first two lists: -1, -2, ... before; each gains its reward."""
+    """Write log-probabilities of the first two lists: -1, -2, ... before; each gains its reward."""
     rows = []
     for number, line in enumerate(data.read_text().splitlines()[:2], start=1):
         record = json.loads(line)

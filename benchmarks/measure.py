@@ -14,7 +14,7 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 class Cost(NamedTuple):
-    """What one piece of work took.
+    """The cost of one piece of work.
 
     Attributes:
         seconds: Wall time.

@@ -36,10 +36,10 @@ def main() -> None:
     ours = cost(lambda: values.extend(edit_distance(*pair) for pair in pairs)).seconds / args.pages
     theirs = []
     for number, (prediction, truth) in enumerate(pairs[: args.timed]):
-        found: list[int] = []
-        theirs.append(cost(lambda p=prediction, t=truth, f=found: f.append(distance.edit_distance(p, t))).seconds)
-        if found[0] / max(len(prediction), len(truth)) != values[number]:
-            raise SystemExit(f"page {number}: NLTK's distance is {found[0]}, ours {values[number]} of the longer text")
+        edits: list[int] = []
+        theirs.append(cost(lambda p=prediction, t=truth, f=edits: f.append(distance.edit_distance(p, t))).seconds)
+        if edits[0] / max(len(prediction), len(truth)) != values[number]:
+            raise SystemExit(f"page {number}: NLTK's distance is {edits[0]}, ours {values[number]} of the longer text")
     whole = cost(lambda: [score_page(*pair) for pair in pairs]).seconds / args.pages
 
     print(f"{args.pages} pages of {args.characters} characters, {args.noise:.0%} of them misread, one process")

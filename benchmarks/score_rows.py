@@ -90,12 +90,12 @@ def _measured(kind: Kind, rows: int, images: int, folder: Path) -> list[float]:
     template = form.prompt(LLAVA, "paper")
 
     def step(label: str, work: Callable[[], _T]) -> _T:
-        found: list[_T] = []
-        spent = cost(lambda: found.append(work()))
+        results: list[_T] = []
+        spent = cost(lambda: results.append(work()))
         peaks.append(resident_mib("VmHWM"))
         name = f"{spec.benchmark}: {label}"
         print(f"{name:<40} {spent.seconds:>8.2f} {rows / spent.seconds:>10,.0f} {peaks[-1]:>9.0f}", flush=True)
-        return found[0]
+        return results[0]
 
     docs = step("rows to documents", lambda: documents(_rows(kind, rows, images), form.rows, "made up"))
     docs = docs.select(range(rows))
@@ -126,8 +126,8 @@ def _check(kind: Kind, rows: int, run: Run, scores: Mapping[str, np.ndarray]) ->
     for name in counted[0]:
         expected = sum(sample[name] for sample in counted) / rows
         metric = metric_of(run.record.tasks[0].metrics, name)
-        found = {"the metric": metric and metric.value, "the mean of the scores": scores[name].mean()}
-        for what, value in found.items():
+        stored = {"the metric": metric and metric.value, "the mean of the scores": scores[name].mean()}
+        for what, value in stored.items():
             if value is None or abs(value - expected) > 1e-9:
                 raise SystemExit(f"{kind.task}: {what} {name} is {value}, counted were {expected}")
 

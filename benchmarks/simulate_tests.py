@@ -36,7 +36,7 @@ F1 = next(metric for metric in METRICS["pope"] if metric.name == "f1")
 
 
 @dataclass(frozen=True)
-class World:
+class TwoRuns:
     """Scores of two runs: right or not, per sample."""
 
     one: NDArray[np.float64]
@@ -46,7 +46,7 @@ class World:
     split: NDArray[np.int64]
 
 
-def draw(rng: np.random.Generator, images: int, effect: float) -> World:
+def draw(rng: np.random.Generator, images: int, effect: float) -> TwoRuns:
     """Two runs of equal quality, but for `effect`: the share of wrong answers that one of them gets right."""
     image = np.repeat(np.arange(images), rng.integers(1, 9, images))
     split = rng.integers(3, size=len(image))
@@ -57,30 +57,30 @@ def draw(rng: np.random.Generator, images: int, effect: float) -> World:
     one, other = (luck < each for luck, each in zip(draws, ease, strict=True))
     one = one | (rng.random(len(image)) < effect)
     truth = (rng.random(len(image)) < 0.5).astype(float)
-    return World(one.astype(float), other.astype(float), truth, image, split)
+    return TwoRuns(one.astype(float), other.astype(float), truth, image, split)
 
 
-def compare(world: World, kind: str, seed: int) -> Difference:
+def compare(pair: TwoRuns, kind: str, seed: int) -> Difference:
     """The test that perpo-report would make."""
     if kind == "mean":
-        ones = np.ones(len(world.one))
-        return cluster_t(paired_sums((world.one, ones), (world.other, ones), world.image, world.split))
+        ones = np.ones(len(pair.one))
+        return cluster_t(paired_sums((pair.one, ones), (pair.other, ones), pair.image, pair.split))
     runs = []
-    for right in (world.one, world.other):
-        said = np.where(right > 0, world.truth, 1 - world.truth)
-        columns = {"tp": said * world.truth, "fp": said * (1 - world.truth), "fn": (1 - said) * world.truth}
+    for right in (pair.one, pair.other):
+        said = np.where(right > 0, pair.truth, 1 - pair.truth)
+        columns = {"tp": said * pair.truth, "fp": said * (1 - pair.truth), "fn": (1 - said) * pair.truth}
         runs.append(F1.sums(columns))
-    return cluster_bootstrap(paired_sums(*runs, world.image, world.split), draws=1000, seed=seed)
+    return cluster_bootstrap(paired_sums(*runs, pair.image, pair.split), draws=1000, seed=seed)
 
 
 def line(kind: str, images: int, trials: int) -> list[str]:
     """Type-I error, coverage and power of one kind of metric at one number of images."""
     rng = np.random.default_rng(images)
     same = [draw(rng, images, 0.0) for _ in range(trials)]
-    found = [compare(world, kind, n) for n, world in enumerate(same)]
-    alarms = np.mean([(each.p_value or 1.0) < 0.05 for each in found])
-    covered = np.mean([each.interval is not None and each.interval[0] <= 0 <= each.interval[1] for each in found])
-    naive = np.mean([ttest_1samp(world.one - world.other, 0).pvalue < 0.05 for world in same])
+    differences = [compare(pair, kind, n) for n, pair in enumerate(same)]
+    alarms = np.mean([(each.p_value or 1.0) < 0.05 for each in differences])
+    covered = np.mean([each.interval is not None and each.interval[0] <= 0 <= each.interval[1] for each in differences])
+    naive = np.mean([ttest_1samp(pair.one - pair.other, 0).pvalue < 0.05 for pair in same])
     effect = 0.08
     better = [compare(draw(rng, images, effect), kind, n) for n in range(trials)]
     power = np.mean([(each.p_value or 1.0) < 0.05 for each in better])
@@ -102,23 +102,23 @@ def one_run(rng: np.random.Generator, kind: str, images: int, most: int, quality
         return clustered_mean(right * (1 - rng.uniform(0, 0.05, len(image))), image)
     truth = rng.random(len(image)) < 0.5
     said = np.where(right > 0, truth, ~truth)
-    found = {"tp": said & truth, "fp": said & ~truth, "fn": ~said & truth}
-    return clustered_ratio(*F1.sums({name: column.astype(float) for name, column in found.items()}), image)
+    counted = {"tp": said & truth, "fp": said & ~truth, "fn": ~said & truth}
+    return clustered_ratio(*F1.sums({name: column.astype(float) for name, column in counted.items()}), image)
 
 
 def coverage(kind: str, images: int, most: int, quality: float, trials: int) -> list[str]:
-    """How often one run's interval holds the true number, and how wide it is."""
+    """Return how often one run's interval holds the true number, and how wide it is."""
     rng = np.random.default_rng(images)
     true = quality * 0.975 if kind == "mean of shares" else quality  # F1 of equal labels is the accuracy
-    found = [one_run(rng, kind, images, most, quality) for _ in range(trials)]
-    ends = [(each.ci_low, each.ci_high) for each in found if each.ci_low is not None and each.ci_high is not None]
+    estimates = [one_run(rng, kind, images, most, quality) for _ in range(trials)]
+    ends = [(each.ci_low, each.ci_high) for each in estimates if each.ci_low is not None and each.ci_high is not None]
     covered = sum(low <= true <= high for low, high in ends) / len(ends)
     width = float(np.mean([high - low for low, high in ends])) / 2
     return [kind, str(images), f"1 to {most}", f"{quality:.2f}", f"{100 * covered:.1f}", f"{100 * width:.1f}"]
 
 
 def called_unchanged(images: int, most: int, loss: float, churn: float, trials: int, threshold: float = 0.005) -> float:
-    """How often a run is called unchanged that has lost `loss` of its samples, and `churn` both ways besides."""
+    """Return how often a run is called unchanged that has lost `loss` of its samples, and `churn` both ways besides."""
     rng, called = np.random.default_rng(images), 0
     for _ in range(trials):
         image = np.repeat(np.arange(images), rng.integers(1, most + 1, images))

@@ -57,7 +57,7 @@ PAD = 3
 TILE = 576  # image tokens of 336 x 336 pixels
 
 
-class Shape(NamedTuple):
+class ListSize(NamedTuple):
     """Token counts of a list; `pairs` are those that TRL is timed on."""
 
     tiles: int
@@ -72,10 +72,10 @@ class Shape(NamedTuple):
 
 
 SHAPES = {
-    "llava15": Shape(1, 60, 20, 20, 10),
-    "next": Shape(5, 60, 20, 20, 4),
-    "ocr5": Shape(5, 60, 5, 1000, 2),
-    "ocr20": Shape(5, 60, 20, 1000, 2),
+    "llava15": ListSize(1, 60, 20, 20, 10),
+    "next": ListSize(5, 60, 20, 20, 4),
+    "ocr5": ListSize(5, 60, 5, 1000, 2),
+    "ocr20": ListSize(5, 60, 20, 1000, 2),
 }
 
 
@@ -113,7 +113,7 @@ def main() -> None:
         print("trl is not installed: left out")
 
 
-def _ways(shape: Shape, attention: bool) -> dict[str, Callable[[], float]]:
+def _ways(shape: ListSize, attention: bool) -> dict[str, Callable[[], float]]:
     """Steps to compare, each of which returns its loss."""
     loaded = _load(SIZES["small"])
     reference = copy.deepcopy(loaded.model)
@@ -175,7 +175,7 @@ class Tokens(NamedTuple):
     rewards: Tensor
 
 
-def _tokens(loaded: LoadedModel, shape: Shape) -> Tokens:
+def _tokens(loaded: LoadedModel, shape: ListSize) -> Tokens:
     generator = torch.Generator().manual_seed(0)
 
     def text(length: int) -> list[int]:
@@ -247,7 +247,7 @@ def _all_logps(model: Any, tokens: Tokens) -> Tensor:
     return words[:, len(tokens.prefix) - 1 :].sum(1)[None]
 
 
-def _trl_step(loaded: LoadedModel, tokens: Tokens, shape: Shape) -> Callable[[], float]:
+def _trl_step(loaded: LoadedModel, tokens: Tokens, shape: ListSize) -> Callable[[], float]:
     """DPOTrainer's step on the first pairs, given the tensors that its own collator would make."""
     from trl import DPOConfig, DPOTrainer
 
@@ -279,8 +279,8 @@ def _trl_step(loaded: LoadedModel, tokens: Tokens, shape: Shape) -> Callable[[],
     return step
 
 
-def _report(name: str, shape: Shape, ways: dict[str, Callable[[], float]], repeats: int) -> None:
-    runs: dict[str, list[Run]] = {way: [] for way in ways}
+def _report(name: str, shape: ListSize, ways: dict[str, Callable[[], float]], repeats: int) -> None:
+    runs: dict[str, list[StepCost]] = {way: [] for way in ways}
     ways["ours"]()  # the first call also loads kernels
     for _ in range(repeats):
         for way, step in ways.items():
@@ -289,18 +289,18 @@ def _report(name: str, shape: Shape, ways: dict[str, Callable[[], float]], repea
     print(f"{name}: {shape.prefix} + {shape.candidates} x {shape.answer} tokens")
     ours = _best(runs["ours"])
     for way, each in runs.items():
-        found = _best(each)
-        if way != "TRL" and abs(found.loss - ours.loss) > 1e-3:
-            raise SystemExit(f"the losses differ: {way} {found.loss}, ours {ours.loss}")
+        its_best = _best(each)
+        if way != "TRL" and abs(its_best.loss - ours.loss) > 1e-3:
+            raise SystemExit(f"the losses differ: {way} {its_best.loss}, ours {ours.loss}")
         times = pairs / shape.pairs if way == "TRL" else 1.0
-        wall, cpu = found.seconds * times, found.cpu_seconds * times
+        wall, cpu = its_best.seconds * times, its_best.cpu_seconds * times
         print(f"{way:<10}{wall:9.2f} s {wall / ours.seconds:7.1f} x", end="")
         print(f"{cpu:9.2f} s of CPU {cpu / ours.cpu_seconds:7.1f} x", end="")
-        print(f"{found.peak_mib:8.0f} MiB {found.peak_mib / ours.peak_mib:6.1f} x", end="")
-        print(f"  ({shape.pairs} of {pairs} pairs took {found.seconds:.2f} s)" if way == "TRL" else "", flush=True)
+        print(f"{its_best.peak_mib:8.0f} MiB {its_best.peak_mib / ours.peak_mib:6.1f} x", end="")
+        print(f"  ({shape.pairs} of {pairs} pairs took {its_best.seconds:.2f} s)" if way == "TRL" else "", flush=True)
 
 
-class Run(NamedTuple):
+class StepCost(NamedTuple):
     """Seconds on the clock and of all processors together, most memory in MiB, and the loss of one step."""
 
     seconds: float
@@ -309,17 +309,17 @@ class Run(NamedTuple):
     loss: float
 
 
-def _run(step: Callable[[], float]) -> Run:
+def _run(step: Callable[[], float]) -> StepCost:
     losses: list[float] = []
     before = time.process_time()
     seconds, peak = cost(lambda: losses.append(step()))
-    return Run(seconds, time.process_time() - before, peak, losses[0])
+    return StepCost(seconds, time.process_time() - before, peak, losses[0])
 
 
-def _best(runs: list[Run]) -> Run:
+def _best(runs: list[StepCost]) -> StepCost:
     """The shortest times and the highest peak."""
     seconds, cpu_seconds, peak, losses = zip(*runs, strict=True)
-    return Run(min(seconds), min(cpu_seconds), max(peak), losses[0])
+    return StepCost(min(seconds), min(cpu_seconds), max(peak), losses[0])
 
 
 def _measure_on_gpu(args: argparse.Namespace) -> None:

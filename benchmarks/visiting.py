@@ -181,11 +181,11 @@ class Visitor:
 
     def choose(self, title: str, option: str) -> None:
         """Choose from a list, which closes by itself where charts above it still move the page: then once more."""
-        found = self.page.get_by_role("option", name=option, exact=True)
+        wanted = self.page.get_by_role("option", name=option, exact=True)
         for wait_ms in (2000, 5000, WAIT_S * 1000):
             self.page.get_by_role("combobox", name=title).click()
             try:
-                found.click(timeout=wait_ms)
+                wanted.click(timeout=wait_ms)
                 break
             except Error:
                 self.page.keyboard.press("Escape")
@@ -198,7 +198,7 @@ class Visitor:
 
     @property
     def state(self) -> dict[str, str]:
-        """What the address says beside the page's name."""
+        """Return what the address says beside the page's name."""
         return {name: values[0] for name, values in parse_qs(urlsplit(self.page.url).query).items()}
 
     def text(self) -> str:
@@ -206,13 +206,13 @@ class Visitor:
         return self.page.get_by_test_id("stMain").inner_text()
 
     def words(self) -> list[str]:
-        """What the page says outside of charts, whose axes depend on the room that they have."""
+        """Return what the page says outside of charts, whose axes depend on the room that they have."""
         parts = ":is(h1, h2, h3, p, button, label, code, input)"
-        found = self.page.get_by_test_id("stMain").locator(parts)
-        return found.evaluate_all("all => all.filter(e => !e.closest('svg')).map(e => e.innerText || e.value || '')")
+        shown = self.page.get_by_test_id("stMain").locator(parts)
+        return shown.evaluate_all("all => all.filter(e => !e.closest('svg')).map(e => e.innerText || e.value || '')")
 
     def errors(self) -> list[str]:
-        """What the page says where a script of it failed."""
+        """Return what the page says where a script of it failed."""
         return self.page.get_by_test_id("stException").all_inner_texts()
 
 

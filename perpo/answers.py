@@ -1,4 +1,4 @@
-"""What part of a response is its answer: behind the thoughts, within the marks that name it. No torch.
+"""Find the part of a response that is its answer: behind the thoughts, within the marks that name it. No torch.
 
 Reasoning models think aloud first, and what they think of on the way is not what they answer. All that reads a
 response or a truth asks here; what is stored stays whole.
@@ -35,7 +35,7 @@ _LABEL = re.compile(
 
 
 def answer_of(response: str, kind: Kind) -> str | None:
-    r"""The part of a response that is the answer.
+    r"""Return the part of a response that is the answer.
 
     Thoughts end at the last mark that closes one (`</think>`, also where the prompt has opened it). Boxes and
     yes/no answers are then looked for in the last `<answer>..</answer>`, `<|begin_of_box|>..<|end_of_box|>` and

@@ -1,4 +1,4 @@
-"""What is known of each training method, a row each. Needs no torch.
+"""The training methods, a row each. Needs no torch.
 
 A new method is a row here, its loss in `perpo.losses`, and an entry in the table of losses in `perpo.train.trainer`.
 """
@@ -31,7 +31,7 @@ def every(rewards: Rewards) -> list[int]:
 
 @dataclass(frozen=True)
 class Method:
-    """What is known of one training method.
+    """The facts about one training method.
 
     Attributes:
         name: What `--method` calls it.
@@ -56,12 +56,12 @@ class Method:
 
     @property
     def samples(self) -> bool:
-        """Whether it learns sampled candidates, and not the data's own answers."""
+        """Return whether it learns sampled candidates, and not the data's own answers."""
         return self.picks is not None
 
     @property
     def card_line(self) -> str:
-        """What a model card says of it, with the link to its paper."""
+        """Return what a model card says of it, with the link to its paper."""
         return self.described.format(paper=f"[arXiv {self.paper}](https://arxiv.org/abs/{self.paper})")
 
 

@@ -1,6 +1,5 @@
 """A training method is a row in `perpo.methods`, a loss in `perpo.losses`, and an entry of the trainer's table."""
 
-import ast
 import dataclasses
 from typing import get_args
 
@@ -12,7 +11,7 @@ from perpo.results.colours import BY_METHOD, PALETTE
 from perpo.results.leaderboard import board
 from perpo.train.arguments import TrainArguments
 from perpo.train.trainer import LOSSES
-from tests.support import ROOT
+from tests.support.comparisons import compared_by_name
 
 
 def test_every_method_has_a_loss_and_every_loss_a_method():
@@ -52,22 +51,7 @@ def test_a_card_links_the_paper_of_a_method_that_has_one():
 
 def test_no_code_asks_for_a_method_by_its_name():
     """What differs between methods stands in their rows; the names stand in no comparison."""
-    found = []
-    for folder in ("perpo", "eval/perpo_eval", "dashboard/perpo_dashboard"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Compare) and any("method" in ast.unparse(side) for side in _sides(node)):
-                    words = {each.value for side in _sides(node) for each in ast.walk(side) if _is_text(each)}
-                    found += [f"{path.name}:{node.lineno}"] if words & set(METHODS) else []
-    assert found == []
-
-
-def _sides(node: ast.Compare) -> list[ast.expr]:
-    return [node.left, *node.comparators]
-
-
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+    assert compared_by_name("method", METHODS) == []
 
 
 @pytest.mark.parametrize(

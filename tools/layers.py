@@ -1,4 +1,4 @@
-"""Which package may import which: the table, and what the code does. `python tools/layers.py` prints both.
+"""Show and check which package may import which. `python tools/layers.py` prints the table, and what the code does.
 
 A package imports only packages on lines below its own; packages on one line do not import each other. Imports within
 functions and under TYPE_CHECKING count. `tests/test_imports.py` holds the code to it.
@@ -76,12 +76,12 @@ Import = tuple[str, str, int]
 
 def modules(root: Path = ROOT) -> dict[str, Path]:
     """Return the files of the three distributions by module name."""
-    found = {}
+    paths = {}
     for name, folder in SOURCES.items():
         for path in sorted((root / folder).rglob("*.py")):
             parts = (name, *path.relative_to(root / folder).with_suffix("").parts)
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+            paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return paths
 
 
 def imports(files: Mapping[str, Path]) -> list[Import]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 
 def main(log: str, curve: str) -> None:
-    """Two panels over the steps: the training losses, and the checks on the validation split."""
+    """Plot two panels over the steps: the training losses, and the checks on the validation split."""
     rows = pd.read_json(log, lines=True)
     panels = [
         alt.Chart(rows[["step", *names]].melt("step").dropna(), title=title, width=360, height=220)

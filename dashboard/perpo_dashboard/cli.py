@@ -25,23 +25,30 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, kw_only=True)
 class DashboardArguments:
-    """What perpo-dashboard takes."""
+    """The arguments of perpo-dashboard."""
 
-    results: Path = arg(Path("results"), "a folder of run records, or of anything that holds some, such as runs/")
-    media: list[Path] = arg([], "folders that pictures may be read from beside it (default: none)")
-    port: Port = arg(8501, "port to listen on; 0 takes a free one")
-    host: str = arg("127.0.0.1", "address to listen on; anything else than 127.0.0.1 lets others in, unasked")
+    results: Path = arg(Path("results"), "folder with run records, also in folders below it, such as runs/")
+    media: list[Path] = arg([], "more folders that pictures may be read from (default: none)")
+    port: Port = arg(8501, "port to listen on; 0 takes a free port")
+    host: str = arg(
+        "127.0.0.1",
+        "address to listen on; with any other than 127.0.0.1, other people can open the dashboard without a password",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportArguments:
-    """What perpo-dashboard export takes."""
+class ExportPageArguments:
+    """The arguments of perpo-dashboard export."""
 
-    run: list[str] = arg(help="twice: the baseline, then the candidate; a run's folder, or its id or name in --results")
-    out: Path = arg(help="folder that the page index.html and what belongs to it are written to")
-    results: Path = arg(Path("results"), "where ids and names, and pictures, are looked up")
-    media: list[Path] = arg([], "folders that pictures may be read from beside it (default: none)")
-    common: bool = arg(False, "compare the tasks and samples that both have, rather than refuse")
+    run: list[str] = arg(
+        help="give it twice: the baseline, then the candidate. Folder of a run, or its id or name in --results"
+    )
+    out: Path = arg(help="folder for the page, index.html, and its files")
+    results: Path = arg(Path("results"), "folder in which ids and names of runs, and pictures, are looked up")
+    media: list[Path] = arg([], "more folders that pictures may be read from (default: none)")
+    common: bool = arg(
+        False, "compare only the tasks and samples that both runs have; otherwise runs that differ in them are refused"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,7 +83,7 @@ def serve(args: DashboardArguments) -> None:
         from streamlit.web import bootstrap
     except ImportError as error:
         raise PerpoError(
-            "streamlit, which the dashboard stands on, is not installed", "pip install 'perpo[dashboard]'"
+            "streamlit, which the dashboard needs, is not installed", "pip install 'perpo[dashboard]'"
         ) from error
     from perpo_dashboard.shared.settings import Settings
 
@@ -84,7 +91,7 @@ def serve(args: DashboardArguments) -> None:
     options = _options(args.host, port)
     bootstrap.load_config_options(options)
     if args.host not in _LOCAL:
-        print(f"note: everyone who reaches {args.host} can read these runs and vote", file=sys.stderr)
+        print(f"note: everyone who can reach {args.host} can read these runs and vote", file=sys.stderr)
     print(f"http://{_in_address(args.host)}:{port}", flush=True)
     print(f"showing {args.results}; Ctrl-C stops", file=sys.stderr)
     threading.Thread(target=_prepare, daemon=True).start()
@@ -143,19 +150,21 @@ def _free_port(host: str, port: int) -> int:
         try:
             listener.bind((host, port))
         except socket.gaierror as error:
-            raise PerpoError(f"{host} is no address: {error.strerror}", "give another --host") from error
+            raise PerpoError(
+                f"{host} is not an address of this machine: {error.strerror}", "give another --host"
+            ) from error
         except (OSError, OverflowError) as error:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-            raise PerpoError(f"{host}:{port} cannot be listened on: {reason}", "give another --port, or 0") from error
+            raise PerpoError(f"cannot listen on {host}:{port}: {reason}", "give another --port, or 0") from error
         return int(listener.getsockname()[1])
 
 
 def _export(argv: list[str]) -> None:
     args = parse_arguments(
-        ExportArguments, argv, prog="perpo-dashboard export", description="Write a comparison of two runs as HTML."
+        ExportPageArguments, argv, prog="perpo-dashboard export", description="Write a comparison of two runs as HTML."
     )
     if len(args.run) != 2:
-        raise PerpoError(f"--run names {len(args.run)} runs, two are compared", "--run BASELINE --run CANDIDATE")
+        raise PerpoError(f"--run names {len(args.run)} runs; give exactly two", "--run BASELINE --run CANDIDATE")
     _check_folders(*args.media)
     from perpo.records.store import resolve_run
     from perpo.results.regression.report import compare_runs

@@ -1,4 +1,4 @@
-"""What perpo-eval and its judge take; what is unused; the command that would repeat a run."""
+"""The arguments of perpo-eval and its judge; which of them are unused; the command that would repeat a run."""
 
 from __future__ import annotations
 
@@ -28,45 +28,70 @@ BOX_FLAGS = ("box_scale", "box_order", "box_frame")
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerFlags:
-    """What is asked, of whom, and what becomes of it."""
+    """Flags that say what is asked, of whom, and what becomes of it."""
 
-    suite: Literal["grounding", "pope", "ocr", "paper", "judged"] = arg("grounding", "which tasks and scores")
-    model: str | None = arg(None, "tiny (the embedded checkpoint; default), a Hugging Face folder, or a hub id")
+    suite: Literal["grounding", "pope", "ocr", "paper", "judged"] = arg("grounding", "group of tasks to run")
+    model: str | None = arg(
+        None, "tiny (the embedded model; default), a folder in the Hugging Face layout, or a hub id"
+    )
     adapter: str | None = arg(None, "folder of an adapter that perpo-train wrote")
-    data: str = arg("tiny", "tiny (the embedded world), hub, or a folder: what perpo-data wrote, or published files")
-    tasks: list[str] = arg([], "tasks to run (default: all of the suite that the data serve)")
-    limit: Count | None = arg(None, "only the first so many samples of each task")
+    data: str = arg("tiny", "tiny (the embedded world), hub, or a folder with files of perpo-data or published files")
+    tasks: list[str] = arg([], "tasks to run (default: all tasks of the suite that the data hold)")
+    limit: Count | None = arg(None, "use only the first N samples of each task")
     batch_size: Count | None = arg(
-        None, "questions in one batch (default: 16; 1 for lmms:<model>); some answers in half precision depend on it"
+        None, "questions per batch (default: 16; 1 for lmms:<model>). In half precision some answers depend on it"
     )
     max_new_tokens: int | str | None = arg(
         None,
-        "where answers are cut: 2048 for all, or by task or benchmark: pope=1024,refcoco_val=512; models that think "
-        "need more (default: by benchmark, 64 for boxes to 2048 a page)",
+        "most tokens of an answer: one number for all, or one for a task or benchmark, such as "
+        "pope=1024,refcoco_val=512. Models that think need more (default: by benchmark, from 64 for boxes to "
+        "2048 for pages)",
     )
-    temperature: ZeroOrMore = arg(0.0, "0 takes the most probable token, more draws")
-    top_p: ShareAboveZero = arg(1.0, "share of the probability that is drawn from")
-    seed: Seed64 = arg(0, "what is drawn depends on it, the question and the image alone; from 0 to 2^64 - 1")
-    prompt_style: Literal["paper", "lmms_eval"] = arg("paper", "grounding question: the paper's, or lmms-eval's longer")
-    engine: str = arg("perpo", "perpo, or lmms:<model> for any model that lmms-eval knows")
+    temperature: ZeroOrMore = arg(0.0, "temperature of sampling; 0 takes the most probable token")
+    top_p: ShareAboveZero = arg(
+        1.0, "sample from the fewest tokens whose probabilities sum to this; 1 means all tokens"
+    )
+    seed: Seed64 = arg(
+        0, "seed of sampling; an answer depends on the seed, the question and the image only; from 0 to 2^64 - 1"
+    )
+    prompt_style: Literal["paper", "lmms_eval"] = arg(
+        "paper", "question for grounding: the paper's, or the longer one of lmms-eval"
+    )
+    engine: str = arg("perpo", "perpo, or lmms:<model> for a model class of lmms-eval")
     model_args: str = arg("", "for --engine lmms:<model>: name=value,name=value")
     max_error_share: Share = arg(
-        MOST_ERRORS, "for --engine lmms:<model>: with a larger share of failed requests the run is partial, exit code 3"
+        MOST_ERRORS, "for --engine lmms:<model>: if a larger share of requests fails, the run is partial (exit code 3)"
     )
-    family: str | None = arg(None, "how boxes are written, for --engine lmms:<model>, --responses and unlisted types")
-    box_scale: Scale | None = arg(None, "what numbers of boxes count (default: the family's; says all without one)")
-    box_order: Order | None = arg(None, "which number is which: corners, y first, or width and height (default: same)")
-    box_frame: Frame | None = arg(None, "the picture that boxes refer to (default: the family's, for --engine perpo)")
-    name: str | None = arg(None, "what tables call this run (default: the model and adapter)")
+    family: str | None = arg(
+        None,
+        "model family, which says how boxes are written; for --engine lmms:<model>, --responses and model "
+        "types without a known family",
+    )
+    box_scale: Scale | None = arg(
+        None, "unit of the numbers in boxes (default: that of the family; required if there is no family)"
+    )
+    box_order: Order | None = arg(
+        None,
+        "order of the four numbers: corners, corners with y first, or corner with width and height (default: "
+        "that of the family)",
+    )
+    box_frame: Frame | None = arg(None, "picture that boxes refer to (default: that of the family, for --engine perpo)")
+    reviewed_labels: str | None = arg(
+        None,
+        "hub, or a folder with the public review of RefCOCO's labels: also gives Acc@0.5 on right and on wrong labels",
+    )
+    name: str | None = arg(None, "name of this run in tables (default: the model and adapter)")
     dtype: Literal["float32", "bfloat16", "float16"] | None = arg(
         None, "type of the weights (default: bfloat16 on a GPU, float32 on the CPU)"
     )
-    device: str | None = arg(None, "torch device (default: CUDA where there is one, else the CPU)")
-    output: str = arg("results", "results folder; the run lies in <output>/<model>/<run_id>")
-    questions: Path | None = arg(None, "write what would be asked to this JSON lines file, and stop")
-    responses: Path | None = arg(None, "score these answers instead of asking: JSON lines, sample_key and response")
-    rescore: Path | None = arg(None, "score the responses of this stored run again; needs no model and no data")
-    json: bool = arg(False, "print run.json's content on stdout instead of the table")
+    device: str | None = arg(None, "torch device, such as cpu or cuda:0 (default: a GPU if there is one, else the CPU)")
+    output: str = arg("results", "results folder; the run is written to <output>/<model>/<run_id>")
+    questions: Path | None = arg(None, "write the questions to this JSON lines file and stop, without asking a model")
+    responses: Path | None = arg(
+        None, "score the answers in this JSON lines file, with sample_key and response, without asking a model"
+    )
+    rescore: Path | None = arg(None, "score the responses of this stored run again, without model and data")
+    json: bool = arg(False, "print run.json instead of the table")
 
     @property
     def rows_wanted(self) -> RowsWanted:
@@ -97,21 +122,21 @@ class AnswerFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeFlags:
-    """Which judge is asked, and how. Its key is taken from the environment alone."""
+    """Flags that say which judge is asked, and how. Its key is taken from the environment alone."""
 
     judge_model: str | None = arg(
         JudgeWanted.model,
-        "who judges, by the name it has at --judge_base_url; its key: PERPO_JUDGE_API_KEY, else OPENAI_API_KEY",
+        "name of the judge model at --judge_base_url; its key is read from PERPO_JUDGE_API_KEY, else OPENAI_API_KEY",
     )
-    judge_base_url: str = arg(JudgeWanted.base_url, "an OpenAI-compatible server, such as one's own vLLM")
+    judge_base_url: str = arg(JudgeWanted.base_url, "address of an OpenAI-compatible server, such as your own vLLM")
     judge_votes: Count = arg(
-        JudgeWanted.votes, "how often each answer is judged; more give a standard error of the judge"
+        JudgeWanted.votes, "how often each answer is judged; with more than 1, the judge's standard error is given"
     )
     judge_swap: bool = arg(
         JudgeWanted.swap, "show LLaVA-Bench's two answers in both orders (not the published protocol)"
     )
-    judge_rps: AboveZero | None = arg(JudgeWanted.rps, "at most so many calls are begun in a second")
-    judge_concurrency: Count = arg(JudgeWanted.concurrency, "at most so many calls are open at once")
+    judge_rps: AboveZero | None = arg(JudgeWanted.rps, "most calls to the judge that are started per second")
+    judge_concurrency: Count = arg(JudgeWanted.concurrency, "most calls to the judge at the same time")
 
     @property
     def judge_wanted(self) -> JudgeWanted:
@@ -121,10 +146,10 @@ class JudgeFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArguments(JudgeFlags, AnswerFlags):
-    """What perpo-eval takes."""
+    """The arguments of perpo-eval."""
 
     judge: Literal["model", "none"] = arg(
-        "model", "for --suite judged: model asks --judge_model; none keeps the answers, for perpo-eval judge"
+        "model", "for --suite judged. model: ask --judge_model. none: only keep the answers, for perpo-eval judge later"
     )
 
     @property
@@ -135,12 +160,14 @@ class EvalArguments(JudgeFlags, AnswerFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeArguments(JudgeFlags):
-    """What perpo-eval judge takes."""
+    """The arguments of perpo-eval judge."""
 
-    run: str = arg(help="a run's folder, a folder of runs (its newest), or the id or name of a run in --output")
-    output: str = arg("results", "results folder, for the new run and for what judges answered")
-    name: str | None = arg(None, "what tables call the new run (default: as the old one)")
-    json: bool = arg(False, "print run.json's content on stdout instead of the tables")
+    run: str = arg(
+        help="folder of a run, a folder of runs (its newest is used), or the id or name of a run in --output"
+    )
+    output: str = arg("results", "results folder for the new run and for the judge's answers")
+    name: str | None = arg(None, "name of the new run in tables (default: that of the old run)")
+    json: bool = arg(False, "print run.json instead of the tables")
 
     @property
     def run_wanted(self) -> RunWanted:
@@ -154,7 +181,7 @@ def check_unused(args: EvalArguments, used: Sequence[str]) -> None:
     for field in fields(args):
         default = default_of(field)
         if field.name not in (*used, mode) and getattr(args, field.name) != default:
-            raise PerpoError(f"--{field.name} has no use with --{mode}", f"leave --{field.name} out")
+            raise PerpoError(f"--{field.name} has no effect with --{mode}", f"leave --{field.name} out")
 
 
 def _command(args: EvalArguments | JudgeArguments, *subcommand: str) -> str:

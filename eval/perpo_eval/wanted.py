@@ -1,4 +1,4 @@
-"""What an evaluation is asked for: one part for each of its steps. Needs no torch."""
+"""The parts of what an evaluation is asked for, one for each of its steps. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ MOST_ERRORS = 0.01
 _OWN_BATCH_SIZE = 16
 """Of our model class; models of lmms-eval's get 1, since some take no more."""
 
+_TOLD_OTHERWISE = {"engine", "model", "adapter", "model_args", "batch_size", "dtype"}
+"""Fields of `EngineWanted` that identities hold by digests, or as what is usual where they are None."""
+
+_NO_ANSWERS = {"device", "max_error_share"}
+"""Those that no answer depends on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowsWanted:
-    """Which questions are asked.
+    """The questions that are asked.
 
     Attributes:
         suite: A key of `perpo_eval.rows.suites.SUITES`.
@@ -34,7 +40,7 @@ class RowsWanted:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineWanted:
-    """What answers; None is what is usual.
+    """The engine that answers; None is what is usual.
 
     Attributes:
         engine: "perpo", or "lmms:<model>".
@@ -81,10 +87,18 @@ class EngineWanted:
         """Return what `model_args` says, by name."""
         return dict(part.partition("=")[::2] for part in self.model_args.split(",") if part)
 
+    @property
+    def besides(self) -> dict[str, Any]:
+        """Return what belongs into an engine's identity by its own name: all fields but those that are told otherwise.
+
+        A new field is one of them until it is named here.
+        """
+        return {name: value for name, value in vars(self).items() if name not in _TOLD_OTHERWISE | _NO_ANSWERS}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How a model is asked for boxes, and how it writes them; None is what its family does.
+    """The way in which a model is asked for boxes, and writes them; None is what its family does.
 
     Attributes:
         family: A key of `perpo.models.families.FAMILIES`.
@@ -108,7 +122,7 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingWanted:
-    """How tokens are chosen, and where answers are cut.
+    """The way in which tokens are chosen, and where answers are cut.
 
     Attributes:
         temperature: 0 takes the most probable token.
@@ -128,7 +142,8 @@ class DecodingWanted:
     def __post_init__(self) -> None:
         if self.temperature == 0 and (self.top_p < 1 or self.seed):
             raise PerpoError(
-                "--top_p and --seed have no use without --temperature", "greedy answers are always the same"
+                "--top_p and --seed have no effect without --temperature",
+                "give a --temperature above 0, or leave them out: without it all answers are greedy",
             )
 
     @property
@@ -139,7 +154,7 @@ class DecodingWanted:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeWanted:
-    """Which judge is asked, and how; `perpo_eval.judge.from_flags.judge_of` checks it and makes the judge.
+    """The judge that is asked, and how; `perpo_eval.judge.from_flags.judge_of` checks it and makes the judge.
 
     Attributes:
         model: The judge's name at its server.

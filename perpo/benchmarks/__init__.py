@@ -1,1 +1,1 @@
-"""What is known of a benchmark, as data: questions, metrics, meanings. No torch."""
+"""Benchmarks as data: questions, metrics, meanings. No torch."""

@@ -1,4 +1,4 @@
-"""What a benchmark is, as data: its metrics, when an answer is right, and how both are told. No torch.
+"""The parts of a benchmark, as data: its metrics, when an answer is right, and how both are told. No torch.
 
 Every metric is a ratio of two sums over samples, sum(a) / sum(b): a mean has b = 1, and F1, for example, is
 sum(2 tp) / sum(2 tp + fp + fn). So one formula serves every value, its interval and its difference between runs.
@@ -24,7 +24,7 @@ Columns = Mapping[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Definition:
-    """How one metric of a benchmark is made of the samples' scores.
+    """One metric of a benchmark: how it is made of the samples' scores.
 
     Attributes:
         name: As in records; `acc@0.5:small` is `acc@0.5` for some samples or in another reading.
@@ -109,7 +109,7 @@ def rating(name: str, title: str, most: float, least: float, better: bool | None
 
 @dataclass(frozen=True)
 class Rule:
-    """When an answer counts as right in a benchmark, and by which score answers are held against each other.
+    """A rule of a benchmark: when an answer counts as right, and by which score answers are held against each other.
 
     Attributes:
         says: The rule for people.
@@ -186,12 +186,12 @@ class BenchmarkInfo:
 
     @property
     def judged(self) -> bool:
-        """Whether a judge scores it."""
+        """Return whether a judge scores it."""
         return any(metric.judged for metric in self.metrics)
 
     @property
     def has_boxes(self) -> bool:
-        """Whether answers are boxes, which refer to a frame and can be drawn."""
+        """Return whether answers are boxes, which refer to a frame and can be drawn."""
         return self.answer == "box"
 
     @property

@@ -13,6 +13,9 @@ SIZES = ("small", "medium", "large")
 IN_FRAMES = tuple(f"acc@0.5:{frame}" for frame in get_args(Frame))
 """The accuracies with the answers read in one frame each."""
 
+RIGHT_LABELS, WRONG_LABELS = "acc@0.5:reviewed", "acc@0.5:mislabelled"
+"""The accuracies on the expressions that a review found right, and on those that it found wrong."""
+
 GROUNDING = BenchmarkInfo(
     name="grounding",
     answer="box",
@@ -23,9 +26,11 @@ GROUNDING = BenchmarkInfo(
         Definition("parse_fail", "unreadable", False),
         *(Definition(f"acc@0.5:{size}", size) for size in SIZES),
         *(Definition(f"acc@0.5:{frame}", frame) for frame in get_args(Frame)),
+        Definition(RIGHT_LABELS, "Acc@0.5, right labels"),
+        Definition(WRONG_LABELS, "Acc@0.5, wrong labels"),
     ),
     primary="acc@0.5",
-    shown=("acc@0.5",),
+    shown=("acc@0.5", RIGHT_LABELS),
     meanings={
         "acc@{}": "share of expressions whose box overlaps the true box with an IoU of at least {}",
         "iou": "intersection over union of the answered and the true box, averaged",
@@ -40,6 +45,8 @@ GROUNDING = BenchmarkInfo(
         "padded": "boxes read in the frame of the padded square",
         "cropped": "boxes read in the frame of the cropped square",
         "resized": "boxes read in the frame of the resized picture",
+        "reviewed": "expressions that a review found right",
+        "mislabelled": "expressions that a review found wrong: who gains there learns the annotators",
     },
     right=Rule("IoU of at least 0.5", "acc@0.5", 1.0, "iou", "IoU"),
     flip_scores=("acc@0.5", "iou"),

@@ -23,7 +23,7 @@ OCR = "OCR this image:"
 
 @dataclass(frozen=True)
 class Asking:
-    """How what a row asks becomes the user's turn.
+    """A way in which a row's question becomes the user's turn.
 
     Attributes:
         template: The user's turn, with `{query}` in the place of the row's words; alone it asks them as they are.

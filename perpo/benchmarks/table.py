@@ -21,7 +21,9 @@ def info_of(benchmark: str) -> BenchmarkInfo:
         PerpoError: It is none that is known: a later perpo may have stored the run.
     """
     if benchmark not in INFO:
-        raise PerpoError(f"the benchmark '{benchmark}' is not known to this perpo", "use the perpo that stored the run")
+        raise PerpoError(
+            f"the benchmark '{benchmark}' is not known to this perpo", "use the version of perpo that stored the run"
+        )
     return INFO[benchmark]
 
 

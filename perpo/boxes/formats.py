@@ -1,4 +1,4 @@
-"""How numbers make a box.
+"""Formats of boxes: how numbers make a box.
 
 Three things are declared, never guessed: the *scale* of the numbers, their *order*, and the *frame*, which is the
 picture that they refer to:
@@ -31,7 +31,8 @@ _MOST_ASPECT = 200
 
 @dataclass(frozen=True)
 class Resize:
-    """How Qwen's processors choose the size of a model's input: sides in whole patches, an area within bounds.
+    """The rule by which Qwen's processors choose the size of a model's input: sides in whole patches, an area within
+    bounds.
 
     Attributes:
         factor: Both sides are multiples of it, in pixels.
@@ -55,9 +56,9 @@ class Resize:
         """
         if max(image_size) > _MOST_ASPECT * min(image_size):
             raise PerpoError(
-                f"a picture of {image_size[0]} x {image_size[1]} pixels has no size after resizing: the longer side is "
-                f"more than {_MOST_ASPECT} times the shorter one",
-                "leave it out, or cut or pad it",
+                f"a picture of {image_size[0]} x {image_size[1]} pixels cannot be resized for the model: its longer "
+                f"side is more than {_MOST_ASPECT} times the shorter one",
+                "leave the picture out, or crop or pad it",
             )
         factor, pixels = self.factor, image_size[0] * image_size[1]
         width, height = (round(side / factor) * factor for side in image_size)
@@ -73,7 +74,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class BoxFormat:
-    """How a model writes boxes.
+    """The way in which a model writes boxes.
 
     Attributes:
         scale: What the numbers count: shares of the frame's sides (0-1), thousandths (0-1000),
@@ -97,11 +98,13 @@ class BoxFormat:
             if value not in get_args(kind):
                 raise PerpoError(f"there is no box {name} '{value}'", did_you_mean(str(value), get_args(kind)))
         if self.counts_input and self.resize is None:
-            raise PerpoError("boxes in pixels of a resized image need its size", "declare another scale or frame")
+            raise PerpoError(
+                "boxes in pixels of a resized image need the size of that image", "give another box scale or frame"
+            )
 
     @property
     def counts_input(self) -> bool:
-        """Whether numbers count pixels of the model's input, so that what they mean depends on its size."""
+        """Return whether numbers count pixels of the model's input, so that what they mean depends on its size."""
         return self.scale == "pixels" and self.frame == "resized"
 
 
@@ -129,7 +132,7 @@ def declared(
     """
     if boxes is None and scale is None:
         if order is not None or frame is not None:
-            raise PerpoError("how this model writes boxes is not known", "declare what their numbers count too")
+            raise PerpoError("it is not known how this model writes boxes", "give the box scale too")
         return None
     usual = boxes or BoxFormat("0-1")
     return replace(usual, scale=scale or usual.scale, order=order or usual.order, frame=frame or usual.frame)

@@ -1,4 +1,4 @@
-"""Whether answers were written in another way than is declared: a warning that decides nothing. No torch.
+"""Warn of answers that were written in another way than is declared; the warning decides nothing. No torch.
 
 What boxes mean is declared, and nothing here changes how they are read or scored. But a run whose boxes were written in
 another scale, order or frame gets scores near 0 that look like a bad model's. So the same numbers are read in every
@@ -78,16 +78,16 @@ def other_reading(answers: Sequence[Answered], boxes: BoxFormat) -> str | None:
     )
     sentences = []
     if readable >= _FEWEST and outside > _OUTSIDE * readable:
-        sentences.append(f"{outside} of {readable} boxes lie outside of the declared scale {boxes.scale}")
+        sentences.append(f"{outside} of {readable} boxes lie outside the declared scale {boxes.scale}")
     better = _better(looked_at, boxes, hits) if hits < len(looked_at) / 2 else None
     if better is not None:
         form, theirs = better
         flags = " ".join(f"--box_{part} {getattr(form, part)}" for part in _changed(form, boxes))
         sentences.append(
-            f"{theirs} of {len(looked_at)} answers would have an IoU of {_HIT} or more if they were read with {flags}, "
-            f"and {hits} have it as declared"
+            f"{theirs} of {len(looked_at)} answers would have an IoU of {_HIT} or more if they were read with "
+            f"{flags}, but only {hits} have it as declared"
         )
-    return "; ".join([*sentences, "nothing was read in another way than declared"]) if sentences else None
+    return "; ".join([*sentences, "all boxes were read as declared"]) if sentences else None
 
 
 _NOTHING = np.full(4, np.nan)

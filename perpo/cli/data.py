@@ -43,7 +43,7 @@ _COMMANDS = {
     "questions": _Command(
         arguments.QuestionsArguments,
         "perpo.prepare.refer.questions:build",
-        "questions to sample answers to, from the training files that refer wrote",
+        "questions for perpo-sample, from the training files that refer wrote",
     ),
     "pope": _Command(
         arguments.PopeArguments,
@@ -58,12 +58,12 @@ _COMMANDS = {
     "pages": _Command(
         arguments.PagesArguments,
         "perpo.prepare.pages.folder:build_folder",
-        "pages of your own: a folder of images, each with its text in a .txt of the same name",
+        "your own pages: a folder of images, each with its text in a .txt file of the same name",
     ),
     "jsonl": _Command(
         arguments.JsonlArguments,
         "perpo.prepare.own_rows:build",
-        "rows of your own: JSON, CSV or Parquet with image, question and answer",
+        "your own rows: JSON, CSV or Parquet with image, question and answer",
     ),
     "hub": _Command(
         arguments.HubArguments,
@@ -73,19 +73,20 @@ _COMMANDS = {
     "overlap": _Command(
         arguments.OverlapArguments,
         "perpo.prepare.overlap.command:check_overlap",
-        "whether training data show images of an evaluation (exit code 2), and the data without them (--output)",
+        "check whether training data show images of an evaluation (then exit code 2), and write the data "
+        "without them (--output)",
     ),
     "wordnet": _Command(
         arguments.WordnetArguments,
         "perpo.prepare.wordnet:find_or_fetch",
-        "find WordNet or fetch it, which METEOR needs",
+        "find or fetch WordNet, which METEOR needs",
     ),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return entry point of the program; returns its exit code."""
-    return run_program(_main, argv, interrupted="files that were whole are kept, the others are not there")
+    return run_program(_main, argv, interrupted="finished files are kept, unfinished ones are not")
 
 
 def _main(argv: list[str]) -> None:
@@ -124,7 +125,10 @@ def _help() -> str:
         [
             f"usage: {_PROG} COMMAND --flags",
             "",
-            "Build benchmark rows (Parquet, images inside) from what you have, and check training data against them.",
+            (
+                "Build benchmark rows (Parquet files with the images inside) from your data, and check training data "
+                "against them."
+            ),
             "",
             *lines,
             "",

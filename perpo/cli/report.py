@@ -17,39 +17,49 @@ if TYPE_CHECKING:
     from perpo.results.regression.report import Report, Waiver
 
 DESCRIPTION = (
-    "Compare a candidate run with a baseline run, sample by sample. Exit code 1: it regressed. "
-    "perpo-report trend follows a metric over time."
+    "Compare a candidate run with a baseline run, sample by sample. The exit code is 1 if the candidate "
+    "regressed. perpo-report trend follows a metric over time."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportArguments:
-    """What perpo-report takes."""
+    """The arguments of perpo-report."""
 
-    baseline: str = arg(help="a run's folder, a folder of runs (its newest), or the id or name of a run in --results")
-    candidate: str = arg(help="the same, of the run in question")
-    results: Path = arg(Path("results"), "where ids and names are looked up")
-    threshold: list[str] = arg([], "points that matter: 1.0, or by task or benchmark grounding=1.0 (default: 0.5)")
-    common: bool = arg(False, "compare the tasks and samples that both have, rather than refuse")
-    strict: bool = arg(False, "refuse runs that were scored by other code, rather than say so")
-    waivers: Path | None = arg(None, "YAML: a list of task, reason, expires (a date) and max_loss (points)")
-    fail_on: Literal["regressed", "inconclusive"] = arg("regressed", "the mildest verdict that exits with 1")
-    images: Path | None = arg(None, "folder of the pictures, for the thumbnails of --html")
-    markdown: Path | None = arg(None, "write the report as Markdown")
-    junit: Path | None = arg(None, "write it as JUnit's XML")
-    html: Path | None = arg(None, "write it as one HTML page")
-    json: Path | None = arg(None, "write it as JSON")
+    baseline: str = arg(
+        help="folder of a run, a folder of runs (its newest is used), or the id or name of a run in --results"
+    )
+    candidate: str = arg(help="the run to check, given in the same way")
+    results: Path = arg(Path("results"), "folder in which ids and names of runs are looked up")
+    threshold: list[str] = arg(
+        [],
+        "smallest difference that matters, in points of 100: one number for all, or one for a task or "
+        "benchmark, such as grounding=1.0 (default: 0.5)",
+    )
+    common: bool = arg(
+        False, "compare only the tasks and samples that both runs have; otherwise runs that differ in them are refused"
+    )
+    strict: bool = arg(False, "refuse runs that were scored by different code; otherwise the report only says so")
+    waivers: Path | None = arg(
+        None, "YAML file with accepted losses: a list of task, reason, expires (a date) and max_loss (points)"
+    )
+    fail_on: Literal["regressed", "inconclusive"] = arg("regressed", "mildest verdict that gives exit code 1")
+    images: Path | None = arg(None, "folder of the pictures, for the small pictures in --html")
+    markdown: Path | None = arg(None, "write the report as Markdown to this file")
+    junit: Path | None = arg(None, "write the report as JUnit XML to this file")
+    html: Path | None = arg(None, "write the report as one HTML page to this file")
+    json: Path | None = arg(None, "write the report as JSON to this file")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrendArguments:
-    """What perpo-report trend takes."""
+    """The arguments of perpo-report trend."""
 
     results: Path = arg(Path("results"), "the results folder")
     task: str | None = arg(None, "task or benchmark (default: the first benchmark of the newest run)")
-    metric: str | None = arg(None, "metric of it (default: its primary one, such as acc@0.5)")
+    metric: str | None = arg(None, "metric of the task (default: its primary metric, such as acc@0.5)")
     name: str | None = arg(None, "only runs of this name")
-    picture: Path | None = arg(None, "draw it too: a file that ends in .svg or .png")
+    picture: Path | None = arg(None, "also draw the metric into this file, which ends in .svg or .png")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,7 +130,9 @@ def _thresholds(words: list[str]) -> dict[str, float]:
         except ValueError:
             points = float("nan")
         if not 0 < points <= 100 or name in thresholds:
-            raise PerpoError(f"--threshold {word} is not points between 0 and 100", "such as 0.5 or grounding=1.0")
+            raise PerpoError(
+                f"--threshold {word} is not a number of points between 0 and 100", "such as 0.5 or grounding=1.0"
+            )
         thresholds[name] = points
     return thresholds
 
@@ -135,23 +147,26 @@ def _waivers(path: Path | None) -> list[Waiver]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PerpoError(f"{path} can't be read: {' '.join(str(error).split())}", _WAIVER_HINT) from error
+        raise PerpoError(f"{path} cannot be read: {' '.join(str(error).split())}", _WAIVER_HINT) from error
     if not isinstance(content, list):
-        raise PerpoError(f"{path} holds no list of waivers", _WAIVER_HINT)
+        raise PerpoError(f"{path} does not hold a list of waivers", _WAIVER_HINT)
     waivers = []
     for number, item in enumerate(content, 1):
         whole = isinstance(item, dict) and set(item) == {"task", "reason", "expires", "max_loss"}
         whole = whole and type(item["expires"]) is date and all(str(value).strip() for value in item.values())
         if not (whole and type(item["max_loss"]) in (int, float) and 0 < item["max_loss"] <= 100):
             raise PerpoError(
-                f"{path}, waiver {number}: expected task, reason, expires (a date) and max_loss (points, above 0)",
+                f"{path}, waiver {number}: expected task, reason, expires (a date) and max_loss (points above 0)",
                 _WAIVER_HINT,
             )
         waivers.append(Waiver(str(item["task"]), str(item["reason"]), item["expires"], float(item["max_loss"])))
     return waivers
 
 
-_WAIVER_HINT = "such as - {task: refcoco_val, reason: known loss of the new frame, expires: 2027-01-31, max_loss: 1.0}"
+_WAIVER_HINT = (
+    "write each waiver as - {task: refcoco_val, reason: known loss of the new frame, expires: 2027-01-31, "
+    "max_loss: 1.0}"
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from perpo.sample.run import SamplingRun
 
 DESCRIPTION = (
-    "Sample N candidates for each question, reward them, and write preference records. The image and "
-    "the prompt are run once per question. Killed at any moment and run again, it continues."
+    "Sample N candidates for each question, reward them, and write preference records. The image and the "
+    "prompt are computed once per question. If it was stopped, run the same command again to continue."
 )
 
 
@@ -38,7 +38,7 @@ def _main(argv: list[str]) -> None:
 
 def _next_step(args: SampleArguments, result: SamplingRun) -> str:
     if not result.ranks:
-        return "in no question do two finished answers differ in their rewards, so there is nothing to rank"
+        return "in no question do two finished answers have different rewards, so there is nothing to rank"
     stem = result.output.with_suffix("")
     folders = (stem.with_name(f"{stem.name}-adapter{number}") for number in chain([""], (f"-{n}" for n in count(2))))
     train = TrainArguments(

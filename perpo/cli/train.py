@@ -11,22 +11,21 @@ from typing import Any
 from perpo.common.arguments import parse_arguments
 from perpo.common.program import quiet_libraries, run_program
 from perpo.train.arguments import TrainArguments
-from perpo.train.authors.checks import check_seed_flags
 from perpo.train.authors.flags import translate
 
 _DESCRIPTION = (
-    "Train LoRA (and the projector) of a vision-language model: on candidates and their rewards "
-    "(perpo, lipo, dpo, rft), or on the answers given (sft). lipo is perpo at gamma 0: all pairs weigh the "
-    "same; it is not LiPO-lambda. dpo compares a record's best candidate with its worst, rft learns the best. "
-    "`perpo-train merge --help` tells how to put an adapter into its base. "
-    "The flags of the authors' command are understood too: docs/training.md lists them."
+    "Train a vision-language model with LoRA. perpo, lipo, dpo and rft learn from candidates and their "
+    "rewards, sft from given answers. lipo is perpo at gamma 0, so all pairs weigh the same; it is not "
+    "LiPO-lambda. dpo compares the best candidate of a record with the worst; rft learns from the best. "
+    "The projector is trained too. `perpo-train merge --help` tells how to merge an adapter into its base. "
+    "The flags of the authors' command are also accepted; docs/training.md lists them."
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return entry point; returns the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
-    go_on = "run again with --resume_from_checkpoint last to go on from the last checkpoint"
+    go_on = "run the same command with --resume_from_checkpoint last to continue from the last checkpoint"
     return run_program(_main, words, interrupted="run the same command again" if words[:1] == ["merge"] else go_on)
 
 
@@ -41,6 +40,8 @@ def _main(argv: list[str]) -> None:
     args = parse_arguments(TrainArguments, seed.words, prog="perpo-train", description=_DESCRIPTION)
     quiet_libraries()
     with redirect_stdout(sys.stderr):  # transformers prints to it if WANDB_MODE is offline
+        from perpo.train.authors.checks import check_seed_flags
+
         check_seed_flags(args, seed.checks)
         from perpo.train.distributed import leave
         from perpo.train.run import train

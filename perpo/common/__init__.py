@@ -1,1 +1,1 @@
-"""What every part stands on: files, journals, locks, arguments, programs. No torch."""
+"""The base of every part: files, journals, locks, arguments, programs. No torch."""

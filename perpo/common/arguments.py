@@ -48,8 +48,10 @@ def parse_arguments(cls: type[T], argv: Sequence[str] | None, *, prog: str, desc
         PerpoError: An unknown or missing argument, a value of the wrong type, or a number out of its range.
     """
     parser = _Parser(prog=prog, description=description, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE.yaml", help="read arguments from this file; flags override it")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "--config", metavar="FILE.yaml", help="read arguments from this file; flags on the command line override it"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback if there is an error")
     parser.add_argument("--version", action="version", version=f"{prog} {__version__}")
     hints = get_type_hints(cls)
     fields = _fields(cls)
@@ -114,7 +116,7 @@ def command_line(program: str, arguments: Any, *subcommand: str) -> str:
 
 
 def next_command(program: str, arguments: Any, *subcommand: str) -> str:
-    """`command_line` of another of our programs, as it can be called from here.
+    """Return `command_line` of another of our programs, as it can be called from here.
 
     What it holds runs as it stands, for the arguments were made by the program's own class.
     """
@@ -153,7 +155,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hi
     elif get_origin(kind) is list:
         options |= {"nargs": "*", "action": "extend", "metavar": _metavar(get_args(kind)[0])}
     default = default_of(field)
-    note = f" (default: {default})"
+    note = f" (default: {' '.join(map(str, default)) if isinstance(default, list) else default})"
     if default is dataclasses.MISSING:
         note = " (required)"
     elif default in (None, "", []):
@@ -174,7 +176,7 @@ def _refuse_word(word: str, flags: list[str], meant: str | None) -> NoReturn:
         raise PerpoError(f"there is no argument {name}", did_you_mean(name, flags))
     hint = "each value follows its --name"
     hint += f": give it as --{meant} {shlex.quote(word)}" if meant else "; quote one that holds spaces"
-    raise PerpoError(f"'{word}' belongs to no argument", hint)
+    raise PerpoError(f"'{word}' is not the value of any argument", hint)
 
 
 def _read_yaml(path: str) -> Mapping[str, Any]:
@@ -183,7 +185,7 @@ def _read_yaml(path: str) -> Mapping[str, Any]:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise PerpoError(f"the --config file {path} can't be read: {error}", "check its path") from error
+        raise PerpoError(f"the --config file {path} cannot be read: {error}", "check its path") from error
     except yaml.YAMLError as error:
         text = " ".join(str(error).split())
         raise PerpoError(f"the --config file {path} is not valid YAML: {text}", "one `name: value` a line") from error
@@ -191,7 +193,7 @@ def _read_yaml(path: str) -> Mapping[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise PerpoError(
-            f"{path}: expected names with values, found a {type(content).__name__}",
+            f"{path}: expected arguments as `name: value`, found a {type(content).__name__}",
             "one `name: value` a line",
         )
     return content

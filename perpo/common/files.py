@@ -17,9 +17,10 @@ _REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",
     errno.EFBIG: "let files be larger (ulimit -f)",
-    errno.EROFS: "let the disk be written to",
-    errno.EIO: "have the disk looked after",
+    errno.EROFS: "make the disk writable",
+    errno.EIO: "check the disk for faults",
 }
+_OTHER_FOLDER = "give another folder to write to"
 _OF_TORCH = ("iostream error", "file write failed")  # which says nothing of why
 
 
@@ -100,11 +101,11 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
     flushed to the disk and then renamed.
 
     Raises:
-        NotWritten: The disk does not take them.
+        PerpoError: The folder cannot be made, or the disk does not take the data.
     """
     path = Path(path)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -119,7 +120,7 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:
-    """`atomic_write_bytes` of `text` in UTF-8."""
+    """Write `text` in UTF-8 with `atomic_write_bytes`."""
     atomic_write_bytes(path, text.encode())
 
 
@@ -157,6 +158,20 @@ def recover_folder(folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def make_folder(folder: str | Path) -> None:
+    """Make a folder, and those above it, where it is not there yet.
+
+    Raises:
+        NotWritten: The disk is full, over a quota, read-only or broken.
+        PerpoError: The system makes no folder of this name there.
+    """
+    try:
+        with disk_errors(folder):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PerpoError(f"the folder {folder} cannot be made: {error.strerror}", _OTHER_FOLDER) from error
+
+
 def check_writable(folder: str | Path) -> None:
     """Say now, not after hours of work, if nothing can be written in a folder; makes nothing.
 
@@ -167,9 +182,9 @@ def check_writable(folder: str | Path) -> None:
     while not os.path.exists(place):
         place = place.parent
     if not place.is_dir():
-        raise PerpoError(f"{folder} cannot be written: {place} is no folder", "give another folder to write to")
+        raise PerpoError(f"{folder} cannot be written: {place} is no folder", _OTHER_FOLDER)
     if not os.access(place, os.W_OK | os.X_OK):
-        raise PerpoError(f"{folder} cannot be written: {place} may not be written", "give another folder to write to")
+        raise PerpoError(f"{folder} cannot be written: this user may not write to {place}", _OTHER_FOLDER)
 
 
 def check_path(path: str) -> None:
@@ -180,7 +195,10 @@ def check_path(path: str) -> None:
     """
     longest = max(map(len, map(os.fsencode, path.split("/"))))
     if longest > 255 or len(path) > _LONGEST_PATH or "\0" in path:
-        raise PerpoError(f"{path!r:.80} is no path that a file could have", "give the path of a file")
+        raise PerpoError(
+            f"{path!r:.80} cannot be the path of a file: it is too long or holds a NUL character",
+            "give the path of a file",
+        )
 
 
 def cache_folder() -> Path:

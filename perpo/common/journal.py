@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from perpo.common.files import atomic_write_bytes, disk_errors
+from perpo.common.files import atomic_write_bytes, disk_errors, make_folder
 from perpo.common.locks import lock_file
 from perpo.errors import PerpoError
 
@@ -33,7 +33,7 @@ class Journal:
     def __init__(self, path: str | Path, key: str) -> None:
         self.path = Path(path)
         with disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             # Unbuffered, so that nothing that failed is left to be written when it is closed.
             self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115  (closed by close)
         try:
@@ -69,7 +69,11 @@ class Journal:
         self.close()
 
     def _open(self, key: str) -> dict[Any, dict[str, Any]]:
-        lock_file(self._file, f"{self.path} is in use by another process", "wait for it, or choose another output")
+        lock_file(
+            self._file,
+            f"{self.path} is in use by another process",
+            "wait until that process ends, or choose another output",
+        )
         self._file.seek(0)
         content = self._file.read()
         header = _line({"journal": key})
@@ -125,9 +129,9 @@ def _rows(content: bytes, header: bytes, path: Path) -> tuple[dict[Any, dict[str
     whole = content[: content.rfind(b"\n") + 1]
     if not header.startswith(content) and not whole.startswith(header):
         if not whole.startswith(b'{"journal": '):
-            raise PerpoError(f"{path} exists and is no journal", "choose another output, or move that file away")
+            raise PerpoError(f"{path} exists and is not a journal", "choose another output, or move that file away")
         raise PerpoError(
-            f"{path} holds the unfinished work of other settings, another model or other data",
+            f"{path} holds unfinished work with other settings, another model or other data",
             f"choose another output, or delete {path} to start over",
         )
     lines = whole.splitlines()[1:]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 from weakref import WeakSet
 
-from perpo.common.files import check_writable, disk_errors
+from perpo.common.files import check_writable, disk_errors, make_folder
 from perpo.errors import PerpoError
 
 _NAME = ".lock"
@@ -48,7 +48,8 @@ def lock_file(file: IO[Any], sentence: str, hint: str) -> None:
         raise PerpoError(sentence, hint) from None
     except OSError as error:
         print(
-            f"warning: {file.name} cannot be locked ({error.strerror}): nothing keeps another process from it",
+            f"warning: {file.name} cannot be locked ({error.strerror}), so another process could use it at the "
+            "same time",
             file=sys.stderr,
         )
 
@@ -72,7 +73,7 @@ def only_process(folder: str | Path, what: str, *, beside: bool = False) -> Iter
     place = folder.parent if beside else folder
     check_writable(place)
     made = not place.exists()
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     path = folder.with_name(f".{folder.name}{_NAME}") if beside else folder / _NAME
     try:
         with _locked(path, folder, what):
@@ -92,7 +93,11 @@ def _locked(path: Path, folder: Path, what: str) -> Iterator[None]:
         with open(path, "a+", encoding="utf-8") as file:
             file.seek(0)
             owner = file.read() or "another process"
-            lock_file(file, f"{folder} is in use by another {what}, {owner}", "wait for it, or give another folder")
+            lock_file(
+                file,
+                f"{folder} is in use by another {what}, {owner}",
+                "wait until that process ends, or give another folder",
+            )
             if not _is_at(file, path):
                 continue  # whose it was has deleted it meanwhile
             file.truncate(0)

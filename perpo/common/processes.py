@@ -1,4 +1,4 @@
-"""Which of a job's processes this is. Needs no torch."""
+"""Tell which of a job's processes this is. Needs no torch."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What the programs share: arguments, errors and exit codes, progress, silence.
+"""Parts that all programs share: arguments, errors and exit codes, progress, silence.
 
 Nothing here imports torch, so that `--help` answers at once.
 """

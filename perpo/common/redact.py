@@ -59,7 +59,7 @@ def known_secrets(given: Mapping[str, str]) -> set[str]:
 
 
 def clean(value: Any) -> Any:
-    """`without_secrets` of every text in a structure of dictionaries and lists, by their names too."""
+    """Apply `without_secrets` to every text in a structure of dictionaries and lists, by their names too."""
     if isinstance(value, str):
         return without_secrets(value)
     if isinstance(value, Mapping):

@@ -15,4 +15,4 @@ def in_utc(text: str) -> datetime:
     try:
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except OverflowError as error:
-        raise ValueError(f"{text} is no date in UTC") from error
+        raise ValueError(f"{text} is not a date and time in UTC") from error

@@ -44,7 +44,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     try:
         return read(value)
     except (TypeError, ValueError):
-        hint_text = "'none' leaves it unset" if optional else "see --help for its meaning"
+        hint_text = "write none to leave it unset" if optional else "see --help for its meaning"
         raise PerpoError(f"{where} expects {expected}, got {value!r}", hint_text) from None
 
 

@@ -1,4 +1,4 @@
-"""What people bring: preference records and questions, rows, pictures."""
+"""Data that people bring: preference records and questions, rows, pictures."""
 
 from perpo.data.checks import check_images, data_sha256, image_root_of
 from perpo.data.preferences import (

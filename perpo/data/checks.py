@@ -52,7 +52,7 @@ def data_sha256(path: str | Path) -> str:
     if not path.is_dir():
         source, _, split = named.partition(":")
         load = f"load_dataset('{source}', split='{split or 'train'}').to_parquet('data.parquet')"
-        hint = f'check the path; a data set of the hub becomes a file so: python -c "from datasets import *; {load}"'
+        hint = f'check the path. To save a data set of the hub as a file: python -c "from datasets import *; {load}"'
         raise PerpoError(f"there is no data at {named}", hint)
     digest = hashlib.sha256()
     for part in sorted(part for part in path.rglob("*") if part.is_file()):

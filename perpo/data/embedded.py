@@ -42,13 +42,13 @@ def image_in_text(text: str) -> bytes | None:
         if text[:5].lower() == "data:":
             head, comma, body = text.partition(",")
             if not comma:
-                raise ValueError("a data URI without data")
+                raise ValueError("a data URI that holds no data")
             if head.lower().endswith(";base64"):
                 return base64.b64decode("".join(urllib.parse.unquote(body).split()), validate=True)
             return urllib.parse.unquote_to_bytes(body)
         return base64.b64decode("".join(text.split()), validate=True) if _BASE64.fullmatch(text) else None
     except binascii.Error as error:
-        raise ValueError(f"base64 that is damaged or cut: {error}") from error
+        raise ValueError(f"damaged or incomplete base64: {error}") from error
 
 
 def find_image(image: Mapping[str, Any], folder: Path | None = None) -> Path | None:

@@ -17,7 +17,7 @@ class Fields:
     def __init__(self, row: Any, place: str) -> None:
         self.place = place
         if not isinstance(row, dict):
-            raise self.error(f"expected an object with fields, found {row!r:.40}", "each record is a JSON object")
+            raise self.error(f"expected an object with named fields, found {row!r:.40}", "each record is a JSON object")
         with placed(place):
             self.row: Row = plain_row(row)
 
@@ -27,10 +27,12 @@ class Fields:
     def text(self, name: str) -> str:
         value = self.row.get(name)
         if not isinstance(value, str):
-            hint = f"each record needs `{name}`, and it has {', '.join(self.row)[:200]}; to give a field another name: "
+            hint = (
+                f"each record needs `{name}`; this one has {', '.join(self.row)[:200]}. To give a field another name: "
+            )
             raise self.error(f"expected text as `{name}`, found {value!r:.40}", f"{hint}jq -c '.{name} = .NAME' FILE")
         if "\0" in value:
-            raise self.error(f"`{name}` holds a NUL character: {value!r:.60}", "mend or drop the record")
+            raise self.error(f"`{name}` holds a NUL character: {value!r:.60}", "correct or remove the record")
         return value
 
     def per_answer(self, name: str, count: int, is_good: Callable[[Any], bool], expected: str) -> list[Any]:
@@ -42,7 +44,9 @@ class Fields:
             raise self.error(f"{count} answers but {len(values)} `{name}`", f"give {expected} for each answer")
         for value in values:
             if not is_good(value):
-                raise self.error(f"expected {expected} in `{name}`, found {value!r:.40}", "mend or drop the record")
+                raise self.error(
+                    f"expected {expected} in `{name}`, found {value!r:.40}", "correct or remove the record"
+                )
         return values
 
 

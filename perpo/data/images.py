@@ -37,16 +37,19 @@ _LONGEST_NAME = 160
 _OTHER_FILES = (
     (
         rb"version https://git-lfs\.github\.com/spec/",
-        "a Git LFS pointer, not the picture: fetch it with `git lfs pull`",
+        "a Git LFS pointer instead of the picture: fetch the picture with `git lfs pull`",
     ),
-    (rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!DOCTYPE svg[^>]*>\s*)?<svg", "an SVG drawing: convert it to PNG"),
+    (
+        rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!DOCTYPE svg[^>]*>\s*)?<svg",
+        "an SVG drawing, which is not supported: convert it to PNG",
+    ),
     (
         rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!doctype html|<html|<head|<body)",
         "a web page (HTML), not a picture: fetch the picture again",
     ),
-    (rb"....ftyp(hei|hev|mif1|msf1)", "HEIC, which is not read: convert it to JPEG or PNG"),
-    (rb"....ftypavi[fs]", "AVIF, which this Pillow does not read: convert it to JPEG or PNG"),
-    (rb"%PDF-", "a PDF: convert its pages to PNG"),
+    (rb"....ftyp(hei|hev|mif1|msf1)", "HEIC, which is not supported: convert it to JPEG or PNG"),
+    (rb"....ftypavi[fs]", "AVIF, which this Pillow does not support: convert it to JPEG or PNG"),
+    (rb"%PDF-", "a PDF, which is not supported: convert its pages to PNG"),
 )
 _pillow = threading.Lock()
 
@@ -152,8 +155,8 @@ def image_problems(
         ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
     if turned:
         print(
-            f"note: {turned:,} of {len(paths):,} pictures are stored turned (EXIF orientation): boxes refer to the "
-            "upright picture, in COCO's data sets to the pixels as they are stored",
+            f"note: {turned:,} of {len(paths):,} pictures are stored turned (EXIF orientation). Boxes refer to the "
+            "upright picture, but in COCO's data sets to the pixels as they are stored",
             file=sys.stderr,
         )
     return problems
@@ -179,7 +182,7 @@ def require_images(
     problems = image_problems(list(files.values()), refused, advance)
     bad = [f"{short_name(name)}: {problem}" for name, problem in zip(files, problems, strict=True) if problem]
     if bad:
-        raise PerpoError(f"{len(bad)} of {len(files)} images can't be used:\n  {listing(bad)}", hint)
+        raise PerpoError(f"{len(bad)} of {len(files)} images cannot be used:\n  {listing(bad)}", hint)
 
 
 def listing(lines: Sequence[str]) -> str:
@@ -229,8 +232,7 @@ def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
     with image:
         if image.width * image.height > MOST_PIXELS:
             raise OSError(
-                f"{image.width:,} x {image.height:,} pixels, more than the {MOST_PIXELS:,} that are read: make it "
-                "smaller"
+                f"{image.width:,} x {image.height:,} pixels, but at most {MOST_PIXELS:,} are allowed: make it smaller"
             )
         yield image
 
@@ -241,7 +243,7 @@ def _path_problem(path: Path) -> str | None:
             return "a folder"
         if not path.is_file():
             web = re.search(r"(^|[/\\])https?:[/\\]", str(path))
-            return "a web address: fetch the picture, and give its file" if web else "no such file"
+            return "a web address: download the picture and give its path" if web else "no such file"
         return None if path.stat().st_size else "an empty file"
     except OSError as error:  # a name that is too long, or in a folder that may not be read
         return f"no such file: {error.strerror}"
@@ -259,7 +261,7 @@ def _what_it_is(source: str | Path | bytes, error: Exception) -> str:
     for pattern, name in _OTHER_FILES:
         if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
             return name
-    return "cannot identify image: of no format that is read" if head else "an empty file"
+    return "not an image format that is supported" if head else "an empty file"
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
@@ -284,7 +286,7 @@ def _looked_at(path: Path, refused: Callable[[tuple[int, int]], str | None]) -> 
             size = _upright_size(image)
             image.load()
             if image.mode[0] in "IF":
-                return f"{image.mode} pixels, which would lose their scale: convert it to 8 bits", False
+                return f"{image.mode} pixels, whose scale would be lost: convert it to 8 bits", False
         return refused(size), turned
     except Exception as error:  # damaged files raise many kinds, SyntaxError among them
         return " ".join(str(error).split()) or type(error).__name__, False

@@ -1,4 +1,4 @@
-"""How a picture's pixels lie in its file: its EXIF orientation, and the file without one."""
+"""The orientation of a picture's pixels in its file (EXIF), and the file without one."""
 
 from __future__ import annotations
 

@@ -61,15 +61,15 @@ def without_image(question: str) -> str:
     if len(matches) > 1:
         marks = ", ".join(match[0] for match in matches[:3])
         raise PerpoError(
-            f"a question stands for {len(matches)} pictures ({marks}): {question!r:.80}",
-            "a question is about one picture: leave the record out, or put the pictures into one",
+            f"a question holds placeholders of {len(matches)} pictures ({marks}): {question!r:.80}",
+            "a question can have only one picture: leave the record out, or join the pictures into one",
         )
     text = _joined(question[: matches[0].start()], question[matches[0].end() :]) if matches else question
     rest = media_mark(text)
     if rest is not None:
         raise PerpoError(
-            f"a question holds {rest}, which is no whole mark of one picture: {question!r:.80}",
-            "take it out; a question is about one picture, and its mark may be left out",
+            f"a question holds {rest}, which is not a complete placeholder of one picture: {question!r:.80}",
+            "remove it; the placeholder of the picture may be left out",
         )
     return text
 
@@ -82,7 +82,7 @@ def check_no_mark(answer: str) -> None:
     """
     mark = media_mark(answer)
     if mark is not None:
-        raise PerpoError(f"an answer holds {mark}, which stands for a picture or video: {answer!r:.80}", "remove it")
+        raise PerpoError(f"an answer holds {mark}, a placeholder of a picture or video: {answer!r:.80}", "remove it")
 
 
 def _joined(before: str, behind: str) -> str:

@@ -141,7 +141,7 @@ def check_identity(value: Any, name: str, hint: str) -> None:
 def _records(rows: Iterator[Row], path: str | Path, make: Callable[[Fields], _R]) -> list[_R]:
     records = [make(Fields(row, f"{path}, record {number}")) for number, row in enumerate(rows, start=1)]
     if not records:
-        raise PerpoError(f"{path} holds no records", "is it the right file?")
+        raise PerpoError(f"{path} holds no records", "check that this is the right file")
     return records
 
 
@@ -181,7 +181,7 @@ def _asked(fields: Fields, asking: Asking | None, grounding_prompt: str | None) 
     if row.get("question") is None and row.get("expression") is not None:
         expression = fields.text("expression").strip()
         if grounding_prompt is None or not expression:
-            problem = "is empty" if not expression else "is given, and how the model is asked for one is not known"
+            problem = "is empty" if not expression else "is given, but it is not known how to ask this model for it"
             raise fields.error(f"its `expression` {problem}", "give the whole question as `question`")
         with placed(fields.place):
             return grounding_prompt.replace("{expression}", without_image(expression))
@@ -191,18 +191,21 @@ def _asked(fields: Fields, asking: Asking | None, grounding_prompt: str | None) 
     if asking is not None and "answers_gen" not in row:  # the question of a record is what was asked
         question = asking(question.strip())
     if not question.strip():
-        raise fields.error("its `question` is empty", "write what is asked of the picture, or drop the record")
+        raise fields.error("its `question` is empty", "write the question about the picture, or remove the record")
     return question
 
 
 def _truth(fields: Fields) -> str:
     if isinstance(fields.row.get("bbox"), list) and not isinstance(fields.row.get("answer"), str):
-        raise fields.error("it is a row of boxes for perpo-eval", "make questions of them with perpo-data questions")
+        raise fields.error(
+            "it is a row of boxes for perpo-eval, without a question",
+            "make questions from it with perpo-data questions",
+        )
     if isinstance(fields.row.get("answer"), list | dict):  # a box as numbers
         fields.row = fields.row | {"answer": json.dumps(fields.row["answer"])}
     truth = fields.text("answer")
     if not truth.strip():
-        raise fields.error("its `answer` is empty, and no truth", "write the truth, or drop the record")
+        raise fields.error("its `answer`, the true answer, is empty", "write the true answer, or remove the record")
     return truth
 
 
@@ -212,7 +215,7 @@ def _box_fields(fields: Fields) -> dict[str, Any]:
     for name, value in said.items():
         kind, words = (dict, "an object") if name == "box_resize" else (str, "text")
         if value is not None and not isinstance(value, kind):
-            raise fields.error(f"expected {words} as `{name}`, found {value!r:.40}", "mend or drop the record")
+            raise fields.error(f"expected {words} as `{name}`, found {value!r:.40}", "correct or remove the record")
     return said
 
 
@@ -224,7 +227,7 @@ def _image_id(fields: Fields, image_path: str) -> str | int:
     if name is None or (isinstance(name, float) and math.isnan(name)):
         return image_path
     with placed(fields.place):
-        check_identity(name, "image_id", "leave it out to go by the image's path")
+        check_identity(name, "image_id", "leave it out to use the path of the image instead")
     return name
 
 
@@ -240,7 +243,7 @@ def _image_path(fields: Fields, unpack_to: Path) -> str:
             raise fields.error(f"expected a path or an image as `image`, found {image!r:.40}", "give `image_path`")
         return str(unpack_image(data, unpack_to))
     except (OSError, ValueError) as error:
-        raise fields.error(f"its image can't be read: {error}", "mend or drop the record") from error
+        raise fields.error(f"its image cannot be read: {error}", "correct or remove the record") from error
 
 
 def _preference(fields: Fields, unpack_to: Path) -> PreferenceRecord:
@@ -259,7 +262,7 @@ def _preference(fields: Fields, unpack_to: Path) -> PreferenceRecord:
         logps = fields.per_answer("reference_logps", count, is_logp, "a finite number or null")
     sampling = row.get("sampling")
     if not isinstance(sampling, dict | None):
-        raise fields.error(f"expected an object as `sampling`, found {sampling!r:.40}", "mend or drop the record")
+        raise fields.error(f"expected an object as `sampling`, found {sampling!r:.40}", "correct or remove the record")
     if sampling is None:  # what perpo-sample wrote is what a model said
         for answer in answers:
             with placed(fields.place):

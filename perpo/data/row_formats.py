@@ -29,7 +29,7 @@ _OUTPUTS = ("output_1", "output_2")
 # What else says that a row compares answers: its fields are numbered, or named after who won.
 _NUMBERED = re.compile(r"(?:output|response|completion|candidate|human_ref)_?(?:\d|[abjk])", re.IGNORECASE)
 _WON = re.compile(r"(?:chosen|rejected)(?:[_-].*)?|.*[_-](?:chosen|rejected)|(?:dis)?preferred|preference|y_[wl]")
-_ONE_EACH = "write each question with its answer as a row of its own"
+_ONE_EACH = "write each question with its answer as a separate row"
 
 
 @dataclass
@@ -74,7 +74,7 @@ def with_picture(row: Row, pictures: Sequence[Any] = ()) -> Row:
     if several is not None:
         several = several if isinstance(several, list) else [several]
         if len(several) != 1 and (several or not named):
-            raise PerpoError(f"it has {len(several)} pictures in `images`", "a question is about one picture")
+            raise PerpoError(f"it has {len(several)} pictures in `images`", "a question can have only one picture")
         named += several
     named += pictures
     held = [value for value in named if isinstance(value, dict) and value.get("bytes") is not None]
@@ -82,7 +82,7 @@ def with_picture(row: Row, pictures: Sequence[Any] = ()) -> Row:
     if len(held) + len(paths) < len(named):  # of another kind, which whoever takes the field will say
         return row
     if len(set(paths)) > 1 or any(each["bytes"] != held[0]["bytes"] for each in held[1:]):
-        raise PerpoError(f"it names two pictures: {', '.join(map(repr, paths))[:160]}", "keep the one that is meant")
+        raise PerpoError(f"it names two pictures: {', '.join(map(repr, paths))[:160]}", "keep one of them")
     rest = {name: value for name, value in row.items() if name not in _IMAGES}
     if held:  # the row itself holds what a path beside it names
         return rest | {"image": held[0]}
@@ -98,7 +98,7 @@ def _is_path(value: Any) -> bool:
 def _fill(row: Row, name: str, value: str | None) -> None:
     """Put a value into a field that is not there; one that says something else is refused."""
     if value is not None and row.setdefault(name, value) != value:
-        raise PerpoError(f"its `{name}` and its conversation say different things", "keep the one that is meant")
+        raise PerpoError(f"its `{name}` and its conversation have different texts", "keep one of them")
 
 
 def _exchange_of(row: Row) -> _Exchange:
@@ -131,7 +131,7 @@ def _merged(one: _Exchange, other: _Exchange) -> _Exchange:
     for name in ("question", "answer"):
         texts = {getattr(each, name) for each in (one, other)} - {None}
         if len(texts) > 1:
-            raise PerpoError(f"it has two different texts as its {name}", "keep the one that is meant")
+            raise PerpoError(f"it has two different texts for its {name}", "keep one of them")
     pictures = one.pictures + [each for each in other.pictures if each not in one.pictures]
     return _Exchange(one.question or other.question, one.answer or other.answer, pictures)
 
@@ -155,11 +155,11 @@ def _add_pair(row: Row) -> None:
     if not texts:
         return
     if "answers_gen" in row:
-        raise PerpoError(f"it has both `answers_gen` and `{next(iter(texts))}`", "keep the ones that are meant")
+        raise PerpoError(f"it has both `answers_gen` and `{next(iter(texts))}`", "keep one of them")
     if set(texts) != {"chosen", "rejected"}:
-        raise PerpoError(f"it says what was {next(iter(texts))} alone", "a pair has a chosen and a rejected answer")
+        raise PerpoError(f"it has only a {next(iter(texts))} answer", "a pair needs a chosen and a rejected answer")
     if texts["chosen"] == texts["rejected"]:
-        raise PerpoError(f"what was chosen and what was rejected are the same: {texts['chosen']!r:.60}", "drop it")
+        raise PerpoError(f"its chosen and its rejected answer are the same: {texts['chosen']!r:.60}", "remove it")
     for text in texts.values():
         check_no_mark(text)
     row.setdefault("answer", texts["chosen"])
@@ -173,8 +173,9 @@ def _of_outputs(row: Row) -> dict[str, str]:
     better = row.get("preference")
     if better not in (1, 2) or isinstance(better, bool):
         raise PerpoError(
-            f"it has `output_1` and `output_2`, and its `preference` is {better!r:.40}",
-            "1 says that output_1 is the better one, 2 that output_2 is; drop what has no better one",
+            f"it has `output_1` and `output_2`, but its `preference` is {better!r:.40}",
+            "`preference` must be 1 (output_1 is better) or 2 (output_2 is better); remove the record if neither "
+            "is better",
         )
     said = [row[name] if isinstance(row[name], str) else _content(row[name], name)[0] for name in _OUTPUTS]
     return {"chosen": said[int(better) - 1], "rejected": said[2 - int(better)]}
@@ -196,7 +197,7 @@ def _check_understood(row: Row, *, read: bool) -> None:
             left.append("label")  # whether the answer was liked
     if left:
         raise PerpoError(
-            f"it compares answers in fields that are not understood: {', '.join(map(repr, left))[:160]}",
+            f"it compares answers in fields that are not supported: {', '.join(map(repr, left))[:160]}",
             "give pairs as `chosen` and `rejected`, or the answers as `answers_gen` with `rewards`",
         )
 
@@ -208,7 +209,7 @@ def _answer_in(row: Row, name: str) -> str:
         return value
     said = _read(value, name)
     if said.answer is None:
-        raise PerpoError(f"`{name}` holds no answer", "give a text, or a turn of the assistant")
+        raise PerpoError(f"`{name}` holds no answer", "write a text, or a turn of the assistant")
     _fill(row, "question", said.question)
     return said.answer
 
@@ -229,9 +230,9 @@ def _read(value: Any, name: str) -> _Exchange:
         else:
             exchange.answer = text
             if pictures:
-                raise PerpoError(f"an answer in `{name}` holds a picture", "answers are texts")
+                raise PerpoError(f"the answer in `{name}` holds a picture", "answers are texts")
     if roles not in (["user"], ["assistant"], ["user", "assistant"]):
-        hint = "write what it says into the question, or leave it out" if "system" in roles else _ONE_EACH
+        hint = "move its text into the question, or remove it" if "system" in roles else _ONE_EACH
         raise PerpoError(
             f"expected one question and its answer in `{name}`, found {len(roles)} turns: {', '.join(roles)[:80]}", hint
         )
@@ -256,9 +257,11 @@ def _content(turn: Row, name: str) -> tuple[str, list[Any]]:
                 value for value in map(_picture, map(part.get, ("image", "image_url", "url", "path"))) if value
             ]
         else:
-            raise PerpoError(f"found a part {kind!r:.40} in `{name}`", "a question is a text about one picture")
+            raise PerpoError(
+                f"`{name}` has a part of the type {kind!r:.40}", "a question can have only texts and one picture"
+            )
     if shown > 1:
-        raise PerpoError(f"a question in `{name}` shows {shown} pictures", "a question is about one picture")
+        raise PerpoError(f"the question in `{name}` has {shown} pictures", "a question can have only one picture")
     return "".join(texts), pictures
 
 

@@ -56,7 +56,7 @@ def read_dataset(name: str) -> Iterator[Row]:
     except Exception as error:
         text = " ".join(str(error.__cause__ or error).split())
         raise disk_error(error) or PerpoError(
-            f"the data set '{source}' can't be loaded: {text}",
+            f"the data set '{source}' cannot be loaded: {text}",
             "give a file, a folder or the id of a data set on the hub",
         ) from error
     data = _one_split(loaded, source, split) if isinstance(loaded, datasets.DatasetDict) else loaded
@@ -77,7 +77,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
-        raise PerpoError(f"{path} is not Parquet: {error}", "is it complete?") from error
+        raise PerpoError(f"{path} is not a Parquet file: {error}", "check that it is complete") from error
 
 
 def parquet_batches(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

@@ -25,7 +25,7 @@ _PACKED = {
     b"\x1f\x8b": ("packed with gzip", "unpack it with gunzip"),
     b"\x28\xb5\x2f\xfd": ("packed with zstd", "unpack it with unzstd"),
     b"PAR1": ("Parquet", "name it ...parquet"),
-    b"version https://git-lfs": ("a pointer of Git LFS and not the file itself", "fetch the file with git lfs pull"),
+    b"version https://git-lfs": ("a Git LFS pointer instead of the file", "fetch the file with git lfs pull"),
 }
 _BLANK = re.compile(r"[ \t\r\n]*")
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -52,16 +52,16 @@ def _decoded(path: Path) -> str:
     content = path.read_bytes()
     for magic, (what, hint) in _PACKED.items():
         if content.startswith(magic):
-            raise PerpoError(f"{path} is {what}, and no JSON or CSV", hint)
+            raise PerpoError(f"{path} is {what}, not JSON or CSV", hint)
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8-sig")
     name = encoding.removesuffix("-sig").upper()
-    hint = f"convert it: iconv -f ENCODING -t UTF-8 {path} > NEW; or expected is a JSON list or JSON lines"
+    hint = f"convert it with iconv -f ENCODING -t UTF-8 {path} > NEW, or give a JSON list or JSON lines"
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise PerpoError(f"{path} is not {name} text: {error}", hint) from error
     if "\0" in text:
-        raise PerpoError(f"{path} holds NUL characters, so that it is no text, or not {name}", hint)
+        raise PerpoError(f"{path} holds NUL characters, so it is not a text file, or not in {name}", hint)
     return text
 
 
@@ -105,8 +105,8 @@ def _unwrapped(whole: dict[str, Any], path: Path) -> Iterator[Any]:
         yield from whole[lists[0]]
     else:
         raise PerpoError(
-            f"{path} is one object with several lists: {', '.join(lists)}",
-            f"take out the one with the records: jq '.{lists[-1]}' {path} > records.json",
+            f"{path} is one JSON object with several lists: {', '.join(lists)}",
+            f"take out the list with the records: jq '.{lists[-1]}' {path} > records.json",
         )
 
 
@@ -123,14 +123,14 @@ def _parsed(text: str, place: int, path: Path, what: str, first_line: int = 1) -
     except json.JSONDecodeError as error:
         raise _no_json(path, text, error.pos, error.msg, first_line) from error
     except RecursionError as error:
-        raise PerpoError(f"{where}: it is nested too deeply", "mend or drop the record") from error
+        raise PerpoError(f"{where}: it is nested too deeply", "correct or remove the record") from error
     except ValueError as error:  # a number of thousands of digits
-        raise PerpoError(f"{where}: {error}", "mend or drop the record") from error
+        raise PerpoError(f"{where}: {error}", "correct or remove the record") from error
     source = text[place:end]
     if source.count("[") + source.count("{") > _DEEPEST or _HALF_ESCAPED.search(source):
         problem = _problem(row)
         if problem is not None:
-            raise PerpoError(f"{where}: it {problem}", "mend or drop the record")
+            raise PerpoError(f"{where}: it {problem}", "correct or remove the record")
     return row, end
 
 
@@ -161,7 +161,7 @@ def _problem(row: Any) -> str | None:
         if level > _DEEPEST:
             return "is nested too deeply"
         if isinstance(value, str) and _HALF_CHARACTER.search(value):
-            return f"holds half of a character: {value!a:.60}"
+            return f"holds half of a Unicode character: {value!a:.60}"
         if isinstance(value, dict):
             waiting += [(each, level + 1) for pair in value.items() for each in pair]
         elif isinstance(value, list):
@@ -176,8 +176,8 @@ def _table_rows(text: str, path: Path) -> Iterator[dict[str, str | None]]:
         names = next(reader, [])
         if len(names) < 2:
             raise PerpoError(
-                f"{path} has the one column {names[0]!r:.60}" if names else f"{path} is empty",
-                "expected a line with the names of the columns, with commas between them in .csv and tabs in .tsv",
+                f"{path} has only one column, {names[0]!r:.60}" if names else f"{path} is empty",
+                "the first line must name the columns, separated by commas in .csv and by tabs in .tsv",
             )
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise PerpoError(f"{path} has the column '{twice}' twice", "keep one of them")
@@ -187,11 +187,11 @@ def _table_rows(text: str, path: Path) -> Iterator[dict[str, str | None]]:
             if len(fields) != len(names):
                 raise PerpoError(
                     f"{path}, line {reader.line_num}: {len(fields)} fields, but {len(names)} columns",
-                    "put texts that hold the separator in quotes",
+                    "put texts that contain the separator in quotes",
                 )
             yield {name: field or None for name, field in zip(names, fields, strict=True)}
     except csv.Error as error:
-        raise PerpoError(f"{path}, line {reader.line_num}: no table: {error}", "save it as CSV again") from error
+        raise PerpoError(f"{path}, line {reader.line_num}: not a table: {error}", "save it as CSV again") from error
 
 
 def _behind_blanks(text: str, place: int) -> int:

@@ -1,4 +1,4 @@
-"""How the truths of a file write boxes: as each row says, as the user declares, else as the model does. No torch."""
+"""Find out how a file's truths write boxes: by the row, else by the user, else by the model. No torch."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def check_formats(
             said = row.get(f"box_{part}")
             if value is not None and said is not None and said != value:
                 raise PerpoError(
-                    f"question {number} says that its box has the {part} {said}, and {value} is declared",
-                    "leave the flag out, or correct the data",
+                    f"question {number} says that the {part} of its box is {said}, but the flag says {value}",
+                    "leave the flag out, or correct the question",
                 )
         if unusual and row.get("box_resize") is None and row_format(row, usual).counts_input:
             raise PerpoError(
-                f"question {number} does not say for which bounds of resizing its box was written, and this model's "
+                f"question {number} does not say for which bounds of resizing its box was written. This model's bounds "
                 f"({_words(usual.resize)}) are not the usual ones of its family ({_words(table)})",
-                "write the questions again with perpo-data questions --model, or declare the frame of the truths: "
-                "resized (as this model resizes pictures) or original",
+                "write the questions again with perpo-data questions --model, or give the frame of the true boxes: "
+                "resized (if this model's bounds hold) or original",
             )
 
 
@@ -90,9 +90,9 @@ def check_bounds(records: Iterable[Question], resize: Resize | None) -> None:
     for number, record in enumerate(records, start=1):
         if record.box_resize is not None and record.box_resize != (resize and asdict(resize)):
             raise PerpoError(
-                f"record {number} counts pixels of pictures of {_words(_resize(record.box_resize))}, and this model "
-                f"resizes them to {_words(resize)}",
-                "write the data again for it: perpo-data questions --model, then perpo-sample",
+                f"record {number} counts pixels of pictures with {_words(_resize(record.box_resize))}, but this model "
+                f"resizes pictures to {_words(resize)}",
+                "write the data again for this model: perpo-data questions --model, then perpo-sample",
             )
 
 
@@ -109,9 +109,9 @@ def other_format(records: Sequence[Question], boxes: BoxFormat | None) -> str | 
     if boxes is None or not other:
         return None
     return (
-        f"{len(other)} of {len(records)} records write boxes as {_parts(row_format(other[0], boxes))}, and the model's "
-        f"family as {_parts(boxes)}: it learns the former, which is then to be declared wherever its answers are read "
-        "(--box_scale, --box_order, --box_frame)"
+        f"{len(other)} of {len(records)} records write boxes as {_parts(row_format(other[0], boxes))}, but the "
+        f"model's family writes {_parts(boxes)}. The model will learn the way of the records, so give it "
+        "wherever its answers are read (--box_scale, --box_order, --box_frame)"
     )
 
 
@@ -123,7 +123,8 @@ def _resize(said: Any) -> Resize:
     names = ("factor", "min_pixels", "max_pixels")
     if not isinstance(said, Mapping) or not all(type(said.get(name)) is int and said[name] > 0 for name in names):
         raise PerpoError(
-            f"expected {', '.join(names)} as `box_resize`, found {said!r:.60}", "perpo-data questions writes them"
+            f"expected {', '.join(names)} as `box_resize`, found {said!r:.60}",
+            "write the data again with perpo-data questions",
         )
     return Resize(**{name: said[name] for name in names})
 

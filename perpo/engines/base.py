@@ -1,4 +1,4 @@
-"""What an engine is: questions about pictures in, answers out.
+"""Engines: questions about pictures in, answers out.
 
 perpo-sample, validation during training and perpo-eval's own engine ask through this protocol and know nothing else of
 who answers. A new engine is one file in this folder, and one line in `perpo.engines.choice`. Needs no torch.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How tokens are chosen, checked as it is made; each field is called as the flag is.
+    """Settings by which tokens are chosen, checked as they are made; each field is called as the flag is.
 
     Attributes:
         max_new_tokens: Longest answer, the end token included.
@@ -87,18 +87,20 @@ class Answer:
 
     @property
     def said(self) -> str:
-        """What rewards read: the text with the mark, without which a thought that was cut would look like an answer."""
+        """Return what rewards read: the text with the mark, without which a thought that was cut would look like an
+        answer.
+        """
         return self.opened + self.text
 
     @property
     def finish_reason(self) -> Literal["stop", "length"]:
-        """Why it ends: the model ended it, or the token limit cut it."""
+        """Return why it ends: the model ended it, or the token limit cut it."""
         return "length" if self.truncated else "stop"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineInfo:
-    """What records say of an engine, and what its users must know.
+    """Facts about an engine that records hold, and that its users must know.
 
     Attributes:
         name: The kind of engine, such as "hf".
@@ -130,7 +132,7 @@ class Engine(Protocol):
 
     @property
     def info(self) -> EngineInfo:
-        """What records say of it."""
+        """Return what records say of it."""
         ...
 
     def check(self, questions: Sequence[Question], image_root: Path, decoding: Decoding) -> None:

@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 @dataclass
 class BatchLimit:
-    """How many questions are run at once.
+    """A limit on how many questions are run at once.
 
     Attributes:
         size: At most so many; halved where memory runs out, and never raised again.
@@ -56,14 +56,14 @@ class BatchLimit:
     def _halves(self, part: Sequence[Item], error: Exception) -> list[Sequence[Item]]:
         if len(part) == 1:
             raise PerpoError(
-                "there is not enough memory for one question",
+                "there is not enough memory even for one question",
                 "use a smaller --dtype, a smaller --max_new_tokens, or a larger device",
                 exit_code=3,
             ) from error
         half = len(part) // 2
         size = min(self.size, len(part) - half)
         if size < self.size:
-            print(f"note: memory ran out: at most {size} questions at once from here on", file=sys.stderr)
+            print(f"note: memory ran out; from now on at most {size} questions are answered at once", file=sys.stderr)
         self.size = size
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -32,7 +32,7 @@ _WITHOUT_ANSWER = {"content_filter", "content_policy_violation"}
 
 @dataclass(frozen=True)
 class ChatServer:
-    """Where a server is, and how hard it is pressed.
+    """A server: where it is, and how hard it is pressed.
 
     Attributes:
         base_url: As OpenAI's clients take it, such as http://127.0.0.1:8000/v1; it must hold no password.
@@ -56,15 +56,15 @@ class ChatServer:
         try:
             url = httpx.URL(self.base_url)
         except httpx.InvalidURL as error:
-            raise PerpoError(f"the {self.called}'s address is no URL: {error}", hint) from None
+            raise PerpoError(f"the address of the {self.called} is not a URL: {error}", hint) from None
         if url.userinfo or url.query or url.fragment:
             raise PerpoError(
-                f"the {self.called}'s address must hold no user, password, query or fragment",
+                f"the address of the {self.called} must not hold a user, password, query or fragment",
                 f"put the key into {self.key_variable}",
             )
         if url.scheme not in ("http", "https") or not url.host:
             raise PerpoError(
-                f"expected the {self.called}'s address as http(s)://HOST/..., found {self.base_url!r}", hint
+                f"expected http(s)://HOST/... as the address of the {self.called}, found {self.base_url!r}", hint
             )
         for name in ("rps", "concurrency", "timeout_s"):
             value = getattr(self, name)
@@ -90,7 +90,7 @@ class _TryAgain(CallFailed):
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server answered.
+    """An answer of the server.
 
     Attributes:
         text: Its words, those of a refusal too; None if it gave none.
@@ -157,7 +157,7 @@ class ChatClient:
             if self._failures >= _GONE_AFTER:
                 raise PerpoError(
                     f"the {self._called} at {self._url} gives no answers: {error}",
-                    f"answers so far are kept: see to the {self._called}, then run the same command again",
+                    f"answers so far are kept: repair the {self._called}, then run the same command again",
                     exit_code=3,
                 ) from None
             raise CallFailed(f"{error} ({error.tries} tries)") from None
@@ -201,7 +201,7 @@ class ChatClient:
             if not (text is None or isinstance(text, str)):
                 raise TypeError
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            raise _TryAgain(f"the body is no chat completion: {self._said(response.text)}") from None
+            raise _TryAgain(f"the body is not a chat completion: {self._said(response.text)}") from None
         reason = choice.get("finish_reason")
         return Reply(
             None if text is None else self._clean(text),
@@ -217,12 +217,12 @@ class ChatClient:
         codes, said = self._error_of(response)
         why = f"status {status}{f' ({said})' if said else ''}"
         if status == 402 or _NO_CREDIT in codes:  # OpenAI's 429 is this too
-            hint = "answers so far are kept: see to the account, then run the same command again"
+            hint = "answers so far are kept: add credit to the account, then run the same command again"
             raise PerpoError(f"the {self._called}'s credit is used up: {why}", hint, exit_code=3)
         if status in (408, 409, 425, 429) or status >= 500:
             wait_s = retry_after(response)
             if wait_s > _LONGEST_RETRY_AFTER_S:
-                hint = "answers so far are kept: run the same command again then"
+                hint = "answers so far are kept: run the same command again after that time"
                 raise PerpoError(f"the {self._called} asks to wait for {wait_s:.0f} s: {why}", hint, exit_code=3)
             self._pace.hold(wait_s)  # every call, this one too
             raise _TryAgain(why)
@@ -244,12 +244,12 @@ class ChatClient:
     def _hint(self, status: int) -> str:
         model, address = f"--{self._called}_model", f"--{self._called}_base_url"
         if status in (401, 403):
-            return f"set {self._key_variable} to this {self._called}'s key"
+            return f"set {self._key_variable} to the key of this {self._called}"
         if status == 404:
-            return f"check {model}, and that {address} ends as the server wants it (mostly in /v1)"
+            return f"check {model}, and check that {address} has the right end (usually /v1)"
         if 300 <= status < 400:
-            return f"the address redirects, and the key is not sent on: name the final {address}"
-        return f"check {model}; the official settings (temperature, max_tokens) are sent as they are"
+            return f"the address redirects to another one, to which the key is not sent: give the final {address}"
+        return f"check {model}; the official settings (temperature, max_tokens) are always sent"
 
     def _said(self, text: str) -> str:
         return " ".join(self._clean(text).split())[:200]

@@ -1,4 +1,4 @@
-"""Which engine answers: the one place where perpo-sample and perpo-eval get theirs. Needs no torch until it loads."""
+"""Choose the engine that answers, for perpo-sample and perpo-eval alike. Needs no torch until it loads."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _NOBODY = -2
 
 
 @dataclass(frozen=True)
-class Candidate:
+class SampledAnswer:
     """One sampled answer.
 
     Attributes:
@@ -56,11 +56,14 @@ class _Drawn:
         self.lengths[row, branch] = step + 1
         self.logps[row, branch] += logp
 
-    def candidates(self, ends: set[int]) -> list[list[Candidate]]:
+    def candidates(self, ends: set[int]) -> list[list[SampledAnswer]]:
         """Cut each branch's tokens to its length; a branch without an end token was truncated."""
         rows = zip(self.tokens.tolist(), self.lengths.tolist(), self.logps.tolist(), strict=True)
         return [
-            [Candidate(ids[:size], logp, ids[size - 1] not in ends) for ids, size, logp in zip(*of_row, strict=True)]
+            [
+                SampledAnswer(ids[:size], logp, ids[size - 1] not in ends)
+                for ids, size, logp in zip(*of_row, strict=True)
+            ]
             for of_row in rows
         ]
 
@@ -93,7 +96,7 @@ def sample_candidates(
     temperature: float,
     top_p: float,
     end_ids: Collection[int],
-) -> list[list[Candidate]]:
+) -> list[list[SampledAnswer]]:
     """Sample answers to a batch of questions, one prefill per question.
 
     Args:

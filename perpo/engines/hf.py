@@ -15,7 +15,7 @@ from perpo.answers import opened_thought
 from perpo.data import Question
 from perpo.data.images import image_size, open_image
 from perpo.engines.base import Answer, Decoding, EngineInfo, Query
-from perpo.engines.decoding import Candidate, question_uniforms, sample_candidates
+from perpo.engines.decoding import SampledAnswer, question_uniforms, sample_candidates
 from perpo.engines.shared_image import answer
 from perpo.errors import PerpoError, placed
 from perpo.models.loaded import DType, LoadedModel, answers_token_ids, render_prompt
@@ -102,7 +102,9 @@ class HfEngine:
         image_of = [numbers[id(query.image)] for query in queries]
         return answer(self.loaded, prompts, list(images.values()), image_of, settings)
 
-    def _sampled(self, queries: Sequence[Query], prompts: Sequence[str], decoding: Decoding) -> list[list[Candidate]]:
+    def _sampled(
+        self, queries: Sequence[Query], prompts: Sequence[str], decoding: Decoding
+    ) -> list[list[SampledAnswer]]:
         inputs = self._encode(queries, prompts, decoding)
         shape = (decoding.num_candidates, decoding.max_new_tokens)
         uniforms = np.stack([question_uniforms(decoding.seed, query.draw, *shape) for query in queries])
@@ -122,9 +124,10 @@ class HfEngine:
         length = batch["input_ids"].shape[1]
         if length + decoding.max_new_tokens > self.loaded.context_length:
             raise PerpoError(
-                f"{length} tokens of image and prompt and {decoding.max_new_tokens} of an answer exceed the model's "
-                f"context of {self.loaded.context_length}: {queries[longest].question!r:.80}",
-                "leave that question out, or give a smaller --max_new_tokens; nothing is ever cut silently",
+                f"{length} tokens of image and prompt and {decoding.max_new_tokens} tokens of an answer exceed the "
+                f"model's context of {self.loaded.context_length} tokens. The question: "
+                f"{queries[longest].question!r:.80}",
+                "leave that question out, or give a smaller --max_new_tokens; nothing is cut without saying so",
             )
         model = self.loaded.model
         return dict(batch.to(model.device, model.dtype))
@@ -134,7 +137,7 @@ class HfEngine:
         truncated = not ids or ids[-1] not in self.loaded.end_ids
         return Answer(self._trimmed(said), truncated, None, opened_thought(prompt), said, len(ids))
 
-    def _with_logps(self, prompt: str, candidates: Sequence[Candidate]) -> list[Answer]:
+    def _with_logps(self, prompt: str, candidates: Sequence[SampledAnswer]) -> list[Answer]:
         loaded = self.loaded
         said = [loaded.answer_text(c.token_ids) for c in candidates]
         texts = [self._trimmed(each) for each in said]

@@ -1,4 +1,4 @@
-"""When calls of a server may begin: so many in a second, and none while it asks to wait."""
+"""Decide when calls of a server may begin: so many in a second, and none while it asks to wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 
 
 class Pace:
-    """When the next call may begin."""
+    """A clock that says when the next call may begin."""
 
     def __init__(self, rps: float | None) -> None:
         self._gap_s = 1 / rps if rps else 0.0

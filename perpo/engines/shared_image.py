@@ -82,11 +82,11 @@ def _check_context(loaded: LoadedModel, prompts: Sequence[str], lengths: Tensor,
     longest = int(lengths.max())
     if longest + longest_answer > loaded.context_length:
         raise PerpoError(
-            f"a prompt of {longest} tokens and an answer of up to {longest_answer} exceed the "
-            f"model's context of {loaded.context_length}"
-            f"; the prompt ends with {prompts[int(lengths.argmax())][-60:]!r}",
-            "nothing is ever cut silently: give a smaller --max_new_tokens, drop that row, or use a model with a "
-            "longer context",
+            f"a prompt of {longest} tokens and an answer of up to {longest_answer} tokens exceed the model's "
+            f"context of {loaded.context_length} tokens. The prompt ends with "
+            f"{prompts[int(lengths.argmax())][-60:]!r}",
+            "give a smaller --max_new_tokens, leave that row out, or use a model with a longer context; nothing is "
+            "cut without saying so",
         )
 
 

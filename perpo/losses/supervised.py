@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def sft_loss(policy_logps: Tensor, token_counts: Tensor) -> Tensor:
-    """Mean negative log-likelihood of an answer's tokens.
+    """Return the mean negative log-likelihood of an answer's tokens.
 
     Args:
         policy_logps: (B,) summed log-probabilities.

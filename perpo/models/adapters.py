@@ -20,10 +20,10 @@ from transformers.core_model_loading import WeightRenaming, apply_renamings
 from perpo.common.processes import is_first_process
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import first_line
-from perpo.records.training_record import ADAPTER_WEIGHTS, FILE_NAME
+from perpo.records.training_record import ADAPTER_WEIGHTS, TRAINING_FILE
 
 _PREFIX = "base_model.model."
-_OTHER_MODEL = "give the model that it was trained on"
+_OTHER_MODEL = "give the model that the adapter was trained on"
 _SHOWN = 3
 
 
@@ -94,9 +94,7 @@ def fill_adapter(
     if left := report.unexpected_keys:  # PEFT renames once more, and must not lose any
         raise PerpoError(f"the adapter {where} does not fit the model: PEFT did not take {left[0]}", _OTHER_MODEL)
     if moved := len(given.keys() - weights.keys()):
-        say_once(
-            f"note: {moved} weights of the adapter {where} have names of an earlier transformers; they are renamed"
-        )
+        say_once(f"note: {moved} weights of the adapter {where} have names from an older transformers and are renamed")
 
 
 def _rename_modules(config: Any, renamings: list[WeightRenaming]) -> None:
@@ -127,8 +125,8 @@ def _check_patterns(model: PeftModel, name: str, adapter: str | Path) -> None:
         for pattern in getattr(config, field, None) or {}:
             if not any(re.match(rf"(.*\.)?({pattern})$", module) for module in adapted):
                 raise PerpoError(
-                    f"the adapter {adapter} does not fit the model: no module that it adapts is called {pattern}, "
-                    f"as {field} in its adapter_config.json says",
+                    f"the adapter {adapter} does not fit the model: the model has no module called {pattern}, which "
+                    f"{field} in adapter_config.json names",
                     _OTHER_MODEL,
                 )
 
@@ -140,8 +138,8 @@ def _warn_of(adapter: str | Path, config: Any, base: Any) -> None:
     if unknown := sorted(name for name, value in written.items() if value and name not in known):
         say_once(f"warning: the adapter {adapter} has settings that this PEFT does not know: {', '.join(unknown)}")
     named, here = (Path(each or "").name for each in (config.base_model_name_or_path, base.name_or_path))
-    if named and here and named != here and not Path(adapter, FILE_NAME).is_file():
-        say_once(f"warning: the adapter {adapter} says that it was trained on {named}, and is put on {here}")
+    if named and here and named != here and not Path(adapter, TRAINING_FILE).is_file():
+        say_once(f"warning: the adapter {adapter} says that it was trained on {named}, but it is used with {here}")
 
 
 def say_once(text: str) -> None:
@@ -162,8 +160,8 @@ def _problems(expected: Mapping[str, Any], given: Mapping[str, Tensor]) -> list[
     return [
         f"{len(names)} of {total} {what}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
         for names, total, what in (
-            (missing, len(expected), "weights that its adapter_config.json asks for are missing"),
-            (unused, len(given), "weights in it belong to no module of the model"),
+            (missing, len(expected), "weights that its adapter_config.json names are missing"),
+            (unused, len(given), "weights in it do not belong to any module of the model"),
             (other, len(both), "weights have another shape"),
         )
         if names
@@ -174,9 +172,12 @@ def _hint(expected: Mapping[str, Any], given: Mapping[str, Tensor]) -> str:
     """What it looks like, by a weight that has no place and the same one among those that are missing."""
     unused, missing = sorted(given.keys() - expected.keys()), sorted(expected.keys() - given.keys())
     if missing and not unused:
-        return "a part of its weights is not in its file: is it complete, and adapter_config.json its own?"
+        return (
+            "some of its weights are not in its file: check that the file is complete and that adapter_config.json "
+            "belongs to it"
+        )
     if not unused:
-        return "it is of a model of another size: give the one that it was trained on"
+        return "it was trained on a model of another size: give that model"
     theirs, ours = max(
         ((_head(key, other), _head(other, key)) for key in unused[:_SHOWN] for other in missing),
         key=lambda pair: -len(pair[0]) - len(pair[1]),
@@ -184,13 +185,16 @@ def _hint(expected: Mapping[str, Any], given: Mapping[str, Tensor]) -> str:
     )
     names = f"its names begin with {theirs[:-1]}, not with {ours[:-1]}"
     if not (theirs and ours):
-        names = f"its names {f'have {theirs[:-1]} too much' if theirs else f'lack {ours[:-1]}'} in front"
+        names = (
+            f"the names of its weights {f'have an extra {theirs[:-1]}' if theirs else f'lack {ours[:-1]}'} at "
+            "their start"
+        )
     if not unused[0].startswith(_PREFIX) or unused[0].count(_PREFIX) > 1:
-        return f"{names}: it was saved without PEFT, or from within a wrapper"
+        return f"{names}; it was saved without PEFT, or inside a wrapper"
     if theirs == f"{_PREFIX}model." and ours.startswith(theirs):
-        return f"{names}: it is of a language model alone, such as a text trainer's"
+        return f"{names}; it was trained on a language model alone, for example with a text trainer"
     if theirs != unused[0]:
-        return f"{names}: another version of transformers, or another model"
+        return f"{names}; it comes from another version of transformers, or from another model"
     return _OTHER_MODEL
 
 

@@ -1,4 +1,4 @@
-"""How a model writes boxes, by its configuration alone. No torch."""
+"""Find out how a model writes boxes, by its configuration alone. No torch."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def answer_format(
     if are_boxes and scale is None:
         raise PerpoError(
             f"the model type '{model_config(resolve_model(model)).get('model_type', '')}' is not in the table of "
-            "families, so how it writes boxes is not known",
-            "declare it: --box_scale, or --eval_box_scale of held-out questions",
+            "families, so it is not known how it writes boxes",
+            "give --box_scale (for held-out questions: --eval_box_scale)",
         )
     return declared(None, scale=scale, order=order, frame=frame)
 

@@ -91,7 +91,7 @@ def block_mask(segments: Tensor) -> BlockMask:
 def attention_forward(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention as transformers calls it; the kind of mask says which way is taken.
+    """Compute attention as transformers calls it; the kind of mask says which way is taken.
 
     Args:
         module: The attention layer.
@@ -128,7 +128,7 @@ def _parts(segments: Tensor) -> tuple[int, int, list[int]]:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _ListLayout:
     """Where the parts of one list are.
 
     Attributes:
@@ -155,14 +155,14 @@ class _Layout:
         return candidates.transpose(1, 2)[self.filled].transpose(0, 1).unsqueeze(0)
 
 
-def _layout(segments: Tensor) -> _Layout:
+def _layout(segments: Tensor) -> _ListLayout:
     left, prefix, counts = _parts(segments)
     start = left + prefix
     lengths = torch.tensor(counts)
     column = torch.arange(max(counts))
     filled = column < lengths.unsqueeze(1)
     place = ((lengths.cumsum(0) - lengths).unsqueeze(1) + column).masked_fill(~filled, 0)
-    return _Layout(slice(left, start), slice(start, start + sum(counts)), place, filled)
+    return _ListLayout(slice(left, start), slice(start, start + sum(counts)), place, filled)
 
 
 class _Split(torch.autograd.Function):
@@ -173,7 +173,9 @@ class _Split(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: _Layout, scale: float | None) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: _ListLayout, scale: float | None
+    ) -> Tensor:
         prefix, answers = layout.prefix, layout.answers
         result, norm = torch.zeros_like(query), query.new_zeros(query.shape[:3], dtype=torch.float32)
         of_prefix = [part[:, :, prefix] for part in (query, key, value)]

@@ -1,4 +1,4 @@
-"""Where a checkpoint lies, whether it is one that can be loaded, and its digest. Needs no torch."""
+"""Find a checkpoint, see whether it can be loaded, and take its digest. Needs no torch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def resolve_model(name: str) -> str:
         _check_checkpoint(Path(name))
         return name
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise PerpoError(f"there is no model directory {name}", "give a directory, a hub id or tiny")
+        raise PerpoError(f"there is no model folder {name}", "give a folder, a hub id or tiny")
     return name
 
 
@@ -63,7 +63,7 @@ def adapter_digest(adapter: str | Path) -> str:
     path = Path(adapter) / ADAPTER_WEIGHTS
     if not path.is_file() or not path.with_name("adapter_config.json").is_file():
         raise PerpoError(
-            f"{adapter} holds no adapter ({ADAPTER_WEIGHTS} and adapter_config.json)",
+            f"{adapter} does not hold an adapter ({ADAPTER_WEIGHTS} and adapter_config.json)",
             "give the output_dir of a perpo-train run",
         )
     return files_digest([path])
@@ -72,6 +72,18 @@ def adapter_digest(adapter: str | Path) -> str:
 def weights_digest(directory: Path) -> str:
     """Return SHA-256 of a model's safetensors files, concatenated in the order of their names."""
     return files_digest(sorted(directory.glob("*.safetensors")))
+
+
+def processor_files(directory: Path) -> list[Path]:
+    """Return everything that changes what the model reads or how it ends, and is not weights."""
+    endings = (".json", ".jinja", ".txt", ".model")
+    return sorted(path for path in directory.iterdir() if path.suffix in endings and "index" not in path.name)
+
+
+def settings_digests(directory: Path, adapter: str | None) -> dict[str, str | None]:
+    """Return what answers depend on beside weights: digests of a model's other files and of how an adapter acts."""
+    acting = None if adapter is None else files_digest([Path(adapter, "adapter_config.json")])
+    return {"processor": files_digest(processor_files(directory)), "adapter_config": acting}
 
 
 def files_digest(paths: Sequence[Path]) -> str:
@@ -101,24 +113,27 @@ def _check_checkpoint(directory: Path) -> None:
         if (directory / "adapter_config.json").is_file():
             raise PerpoError(f"{directory} is an adapter, not a model", "give it as --adapter, and its base as --model")
         raise PerpoError(
-            f"{directory} is no model: it has no config.json", "give a directory in the Hugging Face layout"
+            f"{directory} is not a model: it has no config.json", "give a folder in the Hugging Face layout"
         )
     try:
         config = json.loads(config_path.read_text())
     except ValueError as error:
-        raise PerpoError(f"{config_path} is not JSON: {first_line(error)}", "is the download complete?") from error
+        raise PerpoError(
+            f"{config_path} is not JSON: {first_line(error)}", "check that the download is complete"
+        ) from error
     if "mm_vision_tower" in config or config.get("model_type") == "llava_llama":
         raise PerpoError(
-            f"{directory} is an original LLaVA checkpoint, not one in the Hugging Face layout", _CONVERT_HINT
+            f"{directory} is an original LLaVA checkpoint, which is not in the Hugging Face layout", _CONVERT_HINT
         )
     if (directory / "adapter_config.json").is_file():  # transformers would put it on the model, whether it fits or not
         raise PerpoError(
-            f"{directory} holds an adapter beside a model", "move one of them into a folder of its own; see --adapter"
+            f"{directory} holds both a model and an adapter",
+            "move one of them into another folder, and give the adapter as --adapter",
         )
     if not any(directory.glob("*.safetensors")):
         raise PerpoError(
             f"{directory} holds no weights in the safetensors format",
-            "load it with transformers once and save it with save_pretrained",
+            "convert it: load it with transformers and save it with save_pretrained",
         )
 
 
@@ -229,8 +244,8 @@ def _hub_errors(resolved: str) -> Iterator[None]:
             raise full from error
         wrong = _names_nothing(error)
         raise PerpoError(
-            f"{resolved} is neither a directory nor a model that the hub gave: {first_line(error)}",
-            f"check {'the name' if wrong else 'the network'}, or give a directory",
+            f"{resolved} is not a folder, and it could not be fetched from the hub: {first_line(error)}",
+            f"check {'the name' if wrong else 'the network'}, or give a folder",
             exit_code=2 if wrong else 3,
         ) from error
 
@@ -277,7 +292,7 @@ def adapter_of(weights_sha256: str, adapter: str | Path) -> str:
     if record is not None and record["model"]["weights_sha256"] != weights_sha256:
         raise PerpoError(
             f"the adapter {adapter} was trained on another model: {record['model'].get('name')}",
-            "give the model that it was trained on",
+            "give the model that the adapter was trained on",
         )
     return digest
 

@@ -1,4 +1,4 @@
-"""Which of a tokenizer's tokens steer a conversation, and which belong to what is said in it. Needs no torch.
+"""Tell which of a tokenizer's tokens steer a conversation, and which belong to what is said in it. Needs no torch.
 
 Beside ordinary text, a tokenizer has tokens that end an answer, pad a batch, begin a turn or stand for a picture; those
 are no part of an answer, and a text that spells one must not become it. All others, such as `<ref>`, `<|box_start|>`,

@@ -1,4 +1,4 @@
-"""What is known of a model family: its prompt, how it writes boxes, where its parts are, how it reads a prefix.
+"""Model families: the prompt, how boxes are written, where the parts are, how a prefix is read.
 
 `python -m perpo.models.families` prints the table of docs/families.md.
 """
@@ -61,15 +61,15 @@ class Family:
 
     @property
     def box_format(self) -> BoxFormat:
-        """How its answers write boxes.
+        """Return how its answers write boxes.
 
         Raises:
             PerpoError: That is not known.
         """
         if self.boxes is None:
             raise PerpoError(
-                f"how the model type '{self.model_type}' writes boxes is not known",
-                f"these are known: {', '.join(FAMILIES)}; what has no boxes can be done with any",
+                f"it is not known how the model type '{self.model_type}' writes boxes",
+                f"known are {', '.join(FAMILIES)}; tasks without boxes work with any model",
             )
         return self.boxes
 
@@ -79,8 +79,8 @@ class Family:
         if self.most_aspect is None or max(image_size) <= self.most_aspect * min(image_size):
             return None
         return (
-            f"{width} x {height} pixels: of {self.model_type} a side is at most {self.most_aspect:g} times the other; "
-            "cut or pad it"
+            f"{width} x {height} pixels: for {self.model_type}, the longer side may be at most "
+            f"{self.most_aspect:g} times the shorter one; crop or pad the picture"
         )
 
     @property

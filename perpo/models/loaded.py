@@ -99,8 +99,8 @@ class LoadedModel:
         match = self._control_pattern.search(text)
         if match is not None:
             raise PerpoError(
-                f"{what} holds {match[0]}, which steers {self.name} and is no text: {text!r:.80}",
-                "take it out: what begins and ends a turn, and the picture, are put in where the model wants them",
+                f"{what} holds {match[0]}, which controls {self.name} and is not text: {text!r:.80}",
+                "remove it: the marks around a turn, and the picture, are added automatically",
             )
 
     def image_tokens(self, size: tuple[int, int]) -> int:
@@ -153,9 +153,9 @@ class LoadedModel:
             self._processed([picture], [text], prompt)
         except (ValueError, ZeroDivisionError) as error:
             raise PerpoError(
-                f"the picture {short_name(getattr(image, 'filename', ''))} of {image.width} x {image.height} pixels is "
-                f"refused by the processor of {self.name}: {error}",
-                "cut or pad it, or leave it out",
+                f"the processor of {self.name} refuses the picture {short_name(getattr(image, 'filename', ''))} of "
+                f"{image.width} x {image.height} pixels: {error}",
+                "crop or pad the picture, or leave it out",
             ) from error
 
     def _adds_special_tokens(self, prompt: str) -> bool:
@@ -213,7 +213,7 @@ def answers_token_ids(loaded: LoadedModel, prompt: str, answers: Sequence[str], 
         if answered[: len(prompt_ids)] != prompt_ids:
             raise PerpoError(
                 f"the tokenizer of {loaded.name} joins the end of the prompt with the start of {answer!r}",
-                "the family's answer separator does not suit this tokenizer",
+                "the answer separator of this family does not suit this tokenizer",
             )
         ids.append(answered[len(prompt_ids) :] + [loaded.end_id] * end)
     return ids

@@ -68,11 +68,15 @@ def load_model(
     except PerpoError:
         raise
     except Exception as error:  # the libraries raise many kinds for damaged files
-        raise PerpoError(f"{name} cannot be loaded: {first_line(error)}", "is the download complete?") from error
+        raise PerpoError(
+            f"{name} cannot be loaded: {first_line(error)}", "check that the download is complete"
+        ) from error
     images = getattr(processor, "image_processor", None)
     family = with_bounds(known, images.to_dict() if images else {}) if known else unlisted_family(model)
     if family.prompt is None and not getattr(processor, "chat_template", None):
-        raise PerpoError(f"{name} has no chat template", "add the chat_template.jinja of its hub page")
+        raise PerpoError(
+            f"{name} has no chat template", "add the chat_template.jinja of the model's hub page to its folder"
+        )
     processor.tokenizer.padding_side = "left"
     if quantization is None:
         model.to(place)
@@ -107,7 +111,7 @@ def chosen_dtype(dtype: DType | None, device: str | None) -> DType:
     except RuntimeError:  # a name that no device has: `load_model` says so
         return "float32"
     if default != "float32":
-        print(f"note: computing in {default}, the default on a GPU", file=sys.stderr)
+        print(f"note: computing in {default}, which is the default on a GPU", file=sys.stderr)
     return default
 
 
@@ -118,7 +122,9 @@ def _device(name: str | None) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # no such kind, not compiled in, no such number
-        raise PerpoError(f"the device {name} cannot be used: {first_line(error)}", "such as cpu or cuda:0") from error
+        raise PerpoError(
+            f"the device {name} cannot be used: {first_line(error)}", "give a torch device, such as cpu or cuda:0"
+        ) from error
 
 
 def _base_model(directory: Path, name: str, dtype: DType, place: torch.device, quantization: Any) -> Any:
@@ -152,11 +158,11 @@ def check_loaded(name: str, report: Mapping[str, Any]) -> None:
     absent = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
     if absent:
         raise PerpoError(
-            f"{name} lacks {len(absent)} weights that its config.json asks for, such as {absent[0]}",
-            "is the download complete, and does config.json belong to these weights?",
+            f"{name} lacks {len(absent)} weights that its config.json names, such as {absent[0]}",
+            "check that the download is complete and that config.json belongs to these weights",
         )
     if unused := sorted(report["unexpected_keys"]):
-        say_once(f"warning: {name} has {len(unused)} weights that its config.json has no use for, such as {unused[0]}")
+        say_once(f"warning: {name} has {len(unused)} weights that its config.json does not name, such as {unused[0]}")
 
 
 def _attention(directory: Path) -> dict[str, str]:

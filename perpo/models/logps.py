@@ -68,8 +68,8 @@ def candidate_logps(model: Any, packed: Packed, images: Sequence[Mapping[str, Te
 def _say_repeated(longest: int) -> None:
     """Say once that this will be slow."""
     print(
-        f"note: this model's attention lets candidates share a prompt up to {longest} tokens; "
-        "longer lists are read with the prompt repeated for each candidate",
+        f"note: with this model's attention, candidates can share a prompt of up to {longest} tokens. For "
+        "longer prompts, the prompt is repeated for each candidate",
         file=sys.stderr,
     )
 

@@ -1,4 +1,4 @@
-"""What trains of a model: LoRA on the language model, and the projector."""
+"""The parts of a model that train: LoRA on the language model, and the projector."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def projector_modules(model: Any, family: Family) -> list[str]:
     """
     if family.projector is None:
         raise PerpoError(
-            f"which module of the model type '{family.model_type}' is the projector is not known",
+            f"it is not known which module of the model type '{family.model_type}' is the projector",
             "give --mm_projector_lr 0",
         )
     return [name for name, _ in model.named_modules() if re.fullmatch(rf"(.*\.)?{family.projector}", name)]

@@ -199,8 +199,8 @@ def check_shared(base: Any, tokens: int) -> None:
     longest = longest_shared(base)
     if longest is not None and tokens > longest:
         raise PerpoError(
-            f"{tokens} tokens of a prompt and its answer exceed the {longest} for which this model's attention lets "
-            "candidates share a prompt",
+            f"{tokens} tokens of a prompt and its answer are more than {longest}, up to which candidates can share "
+            "a prompt with this model's attention",
             "leave that question out, or give a smaller --max_new_tokens",
         )
 

@@ -47,15 +47,13 @@ def check_unlisted(model: Any, family: Family, encode: Callable[[], Sequence[Map
     """
     unlike = f"the model type '{model.config.model_type}' is not in the table of families, and "
     if not (family.language_model and family.vision_tower):
-        raise PerpoError(f"{unlike}its language model and image encoder are not known by their usual names", _HINT)
+        raise PerpoError(f"{unlike}its language model and image encoder do not have the usual names", _HINT)
     try:
         each = encode()
     except Exception as error:  # whatever a processor raises that takes other things
         raise PerpoError(f"{unlike}its processor gives nothing: {type(error).__name__}: {error}", _HINT) from error
     if extra := sorted(set(each[0]) & PER_TOKEN - {"input_ids", "attention_mask"}):
-        raise PerpoError(
-            f"{unlike}its processor gives {extra[0]}, which says that not all tokens are read alike", _HINT
-        )
+        raise PerpoError(f"{unlike}its processor gives {extra[0]}, so not all tokens are read in the same way", _HINT)
     if longest_shared(model) is not None:
         raise PerpoError(f"{unlike}its attention is not causal over the whole sequence", _HINT)
     prefixes = [inputs["input_ids"][0].tolist() for inputs in each]
@@ -68,7 +66,7 @@ def check_unlisted(model: Any, family: Family, encode: Callable[[], Sequence[Map
         raise PerpoError(f"{unlike}it cannot read a shared prefix: {type(error).__name__}: {error}", _HINT) from error
     absolute, relative = (1e-3, 1e-3) if model.dtype == torch.float32 else (0.1, 0.02)
     if not torch.allclose(shared_logps, expected, atol=absolute, rtol=relative):
-        raise PerpoError(f"{unlike}its answers behind a shared prefix are not those of its own forward", _HINT)
+        raise PerpoError(f"{unlike}its answers after a shared prefix are not those of its own forward pass", _HINT)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What the commands of perpo-data are called with."""
+"""The arguments of perpo-data's commands."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from perpo.prepare.published_counts import FoxLanguage, ReferSet
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _OVERWRITE = "replace files that exist"
-_LANGUAGE = "language of the text; by default it isn't said"
+_LANGUAGE = "language of the text (default: not stated)"
 Language = Literal["en", "zh", ""]
 
 
 @dataclass(kw_only=True)
 class CommandArguments:
-    """What all commands have in common."""
+    """The arguments that all commands have in common."""
 
     name_of_command: ClassVar[str]
 
@@ -51,7 +51,7 @@ class WritingArguments(CommandArguments):
 class CountingArguments(WritingArguments):
     """Of the commands that know how many rows there should be."""
 
-    allow_other_counts: bool = arg(False, "accept other counts of rows than the published ones")
+    allow_other_counts: bool = arg(False, "accept numbers of rows that differ from the published ones")
 
 
 @dataclass(kw_only=True)
@@ -62,14 +62,17 @@ class ReferArguments(CountingArguments):
 
     root: Path = arg(help="folder with refcoco, refcoco+ and refcocog, each with its refs(...).p and instances.json")
     images: Path = arg(help="folder of COCO's train2014 images")
-    datasets: list[ReferSet] = arg([], "refcoco, refcoco+ and refcocog, or some of them; all by default")
-    splits: list[str] = arg([], "train, val, testA, testB and test, or some of them; all by default")
+    datasets: list[ReferSet] = arg([], "refcoco, refcoco+ and refcocog, or some of them (default: all)")
+    splits: list[str] = arg([], "train, val, testA, testB and test, or some of them (default: all)")
     keep_out_google: bool = arg(
         False,
-        "keep the val and test images of Google's partition out of training files too: the hub's val splits hold them, "
-        "but they are about 43% of RefCOCO's 19,994 images, and about half of the training refs go with them",
+        "also keep the val and test images of Google's partition out of training files. The hub's val splits "
+        "hold these images. They are about 43% of RefCOCO's 19,994 images, and about half of the training refs "
+        "go with them",
     )
-    link_images: bool = arg(False, "store the images' absolute paths instead of the images (training files are large)")
+    link_images: bool = arg(
+        False, "store absolute paths of images instead of the images; training files are large otherwise"
+    )
 
 
 @dataclass(kw_only=True)
@@ -81,12 +84,12 @@ class QuestionsArguments(CommandArguments):
     rows: list[Path] = arg(help="training files that perpo-data refer wrote, such as refcoco_train.parquet")
     images: Path = arg(help="folder of their images")
     family: str | None = arg(
-        None, "model_type of the model that is asked, such as llava: its prompt and way to write boxes"
+        None, "model_type of the model to ask, such as llava; it sets the prompt and how boxes are written"
     )
     model: str | None = arg(
         None,
-        "the model itself instead, a directory or hub id: where boxes count pixels of resized pictures, they "
-        "depend on its own bounds of resizing",
+        "instead of --family: the model itself, a folder or hub id. Needed where boxes count pixels of resized "
+        "pictures, as these depend on the model's bounds of resizing",
     )
     output: Path = arg(help="questions to write (.jsonl)")
     overwrite: bool = arg(False, _OVERWRITE)
@@ -109,7 +112,7 @@ class FoxArguments(CountingArguments):
     name_of_command: ClassVar[str] = "fox"
 
     root: Path = arg(help="the folder focus_benchmark_test of Fox")
-    languages: list[FoxLanguage] = arg([], "en, cn or both; both by default")
+    languages: list[FoxLanguage] = arg([], "en, cn or both (default: both)")
 
 
 @dataclass(kw_only=True)
@@ -119,7 +122,7 @@ class PagesArguments(WritingArguments):
     name_of_command: ClassVar[str] = "pages"
 
     folder: Path = arg(help="folder of page images, each with its text in a .txt file of the same name")
-    name: str = arg(help="what the pages are called: pages_NAME.parquet is written")
+    name: str = arg(help="name of the pages; the file is pages_NAME.parquet")
     language: Language = arg("", _LANGUAGE)
 
     def check(self) -> None:
@@ -139,20 +142,22 @@ class JsonlArguments(WritingArguments):
 
     file: Path = arg(help="JSON, CSV or Parquet with image, question (or expression) and answer")
     kind: Literal["pages", "yesno", "grounding"] = arg(
-        help="pages: the answer is a page's text; yesno: it is yes or no; grounding: it is the box (four numbers) of "
-        "what the question asks for, or the expression names"
+        help="what the answer is. pages: the text of a page. yesno: yes or no. grounding: the box (four numbers) of "
+        "what the question asks for or the expression names"
     )
-    name: str = arg(help="what the rows are called: pages_NAME, yesno_NAME or boxes_NAME.parquet is written")
-    image_root: Path | None = arg(None, "folder that image paths start from; by default that of the file")
-    image_field: str = arg("image", "name of the field with the image's path")
-    question_field: str = arg("question", "name of the field with the question, asked as it is; pages need none")
+    name: str = arg(help="name of the rows; the file is pages_NAME, yesno_NAME or boxes_NAME.parquet")
+    image_root: Path | None = arg(None, "folder that image paths start from (default: the folder of the file)")
+    image_field: str = arg("image", "field with the path of the image")
+    question_field: str = arg("question", "field with the question, which is asked as it is; not needed for pages")
     expression_field: str = arg(
-        "expression", "grounding: name of the field with what is looked for, which the family's prompt asks for"
+        "expression", "grounding: field with what to look for; the prompt of the model's family asks for it"
     )
-    answer_field: str = arg("answer", "name of the field with the truth")
+    answer_field: str = arg("answer", "field with the true answer")
     language: Language = arg("", _LANGUAGE)
-    box_scale: Scale | None = arg(None, "grounding: what boxes' numbers count (default: pixels of the image)")
-    box_order: Order | None = arg(None, "grounding: which number is which, w and h a width and height (default: xyxy)")
+    box_scale: Scale | None = arg(None, "grounding: unit of the numbers in boxes (default: pixels of the image)")
+    box_order: Order | None = arg(
+        None, "grounding: order of the four numbers; w and h are width and height (default: xyxy)"
+    )
 
     def check(self) -> None:
         """Refuse a name that can't be one, and flags that the kind has no use for.
@@ -167,7 +172,7 @@ class JsonlArguments(WritingArguments):
             given |= {"expression_field": self.expression_field if self.expression_field != "expression" else None}
         for flag, value in given.items():
             if value:
-                raise PerpoError(f"--kind {self.kind} has no use for --{flag}", "leave it out")
+                raise PerpoError(f"--{flag} has no effect with --kind {self.kind}", "leave it out")
 
 
 @dataclass(kw_only=True)
@@ -176,10 +181,12 @@ class HubArguments(CountingArguments):
 
     name_of_command: ClassVar[str] = "hub"
 
-    tasks: list[str] = arg([], "refcoco_val, ..., refcocog_test, coco_pope_random, ...; all by default")
-    revision: str | None = arg(None, "commit or tag of the one repository that the tasks are in (default: pinned)")
+    tasks: list[str] = arg([], "refcoco_val, ..., refcocog_test, coco_pope_random, ... (default: all)")
+    revision: str | None = arg(
+        None, "commit or tag of the repository; all tasks must then be in one repository (default: the pinned commit)"
+    )
     refer_root: Path | None = arg(
-        None, "folder in the layout of refer: tells the papers' rows of refcoco_val and refcocog_val from Google's"
+        None, "folder in the layout of refer; separates the papers' rows of refcoco_val and refcocog_val from Google's"
     )
 
 
@@ -190,9 +197,11 @@ class OverlapArguments(CommandArguments):
     name_of_command: ClassVar[str] = "overlap"
 
     train: Path = arg(help="preference records or questions (JSON, JSONL or Parquet)")
-    against: list[Path] = arg(help="Parquet files, folders of them, or folders of runs")
-    image_root: Path | None = arg(None, "folder that image paths start from; by default that of the training file")
-    output: Path | None = arg(None, "write the training file without the rows whose images are in an evaluation")
+    against: list[Path] = arg(help="files of evaluations: Parquet files, folders of them, or folders of runs")
+    image_root: Path | None = arg(None, "folder that image paths start from (default: the folder of the training file)")
+    output: Path | None = arg(
+        None, "file to write: the training data without the rows whose images are in an evaluation"
+    )
     overwrite: bool = arg(False, _OVERWRITE)
 
 
@@ -202,7 +211,7 @@ class WordnetArguments(CommandArguments):
 
     name_of_command: ClassVar[str] = "wordnet"
 
-    target: Path | None = arg(None, "folder to keep WordNet in; by default where NLTK looks for it")
+    target: Path | None = arg(None, "folder for WordNet (default: where NLTK looks for it)")
 
 
 def check_name(name: str) -> None:
@@ -212,4 +221,4 @@ def check_name(name: str) -> None:
         PerpoError: It holds other characters than letters, digits, dot, plus and hyphen.
     """
     if not _NAME.fullmatch(name):
-        raise PerpoError(f"--name '{name}' can't be a part of a file's name", "use letters, digits and hyphens")
+        raise PerpoError(f"--name '{name}' cannot be part of a file name", "use letters, digits and hyphens")

@@ -38,7 +38,7 @@ def build(args: JsonlArguments) -> list[Written]:
     output = args.output / f"{_FILES_BEGIN[args.kind]}{args.name}.parquet"
     check_outputs([output], args.overwrite)
     items = read_items(args)
-    check_image_files((item["image"] for item in items), "give the folder that the paths start from as --image_root")
+    check_image_files((item["image"] for item in items), "give as --image_root the folder that image paths start from")
     if args.kind == "grounding":
         _add_boxes(items, args)
     counts = {"rows": len(items), "images": len({item["image"] for item in items})}
@@ -74,22 +74,24 @@ def read_items(args: JsonlArguments) -> list[dict[str, Any]]:
     for number, row in enumerate(read_rows(args.file), start=1):
         where = f"{args.file}, row {number}"
         if not isinstance(row, dict):
-            raise PerpoError(f"{where}: expected an object with fields, found {row!r:.40}", "one object per line")
+            raise PerpoError(f"{where}: expected an object with named fields, found {row!r:.40}", "one object per line")
         with placed(where):
             row = plain_row(row) if named_as_usual else with_picture(row)
         item = _item(row, args, root, where) | {"where": where}
         identity = row.get("question_id", row.get("id"))
         with placed(where):
             check_identity(
-                number - 1 if identity is None else identity, "question_id", "leave it out to count the rows"
+                number - 1 if identity is None else identity, "question_id", "leave it out; the rows are then numbered"
             )
         item["question_id"] = str(number - 1 if identity is None else identity)
         first = seen.setdefault(item["question_id"], number)
         if first != number:
-            raise PerpoError(f"{where} has the question_id '{item['question_id']}' of row {first}", "give each its own")
+            raise PerpoError(
+                f"{where} has the question_id '{item['question_id']}', like row {first}", "give each row its own"
+            )
         items.append(item)
     if not items:
-        raise PerpoError(f"{args.file} holds no rows", "is it the right file?")
+        raise PerpoError(f"{args.file} holds no rows", "check that this is the right file")
     return items
 
 
@@ -108,10 +110,10 @@ def _item(row: Row, args: JsonlArguments, root: Path, where: str) -> dict[str, A
         if not isinstance(text, str):
             raise PerpoError(f"{where}: expected text as `{name}`, found {text!r:.40}", f"the row has {', '.join(row)}")
         if "\0" in text:
-            raise PerpoError(f"{where}: `{name}` holds a NUL character: {text!r:.60}", "mend or drop the row")
+            raise PerpoError(f"{where}: `{name}` holds a NUL character: {text!r:.60}", "correct or remove the row")
     image, question, answer = map(str, texts)
     if not answer.strip():
-        raise PerpoError(f"{where}: `{args.answer_field}` is empty, which can't be scored", "drop the row")
+        raise PerpoError(f"{where}: `{args.answer_field}` is empty, so the row cannot be scored", "drop the row")
     if args.kind == "yesno":
         answer = answer.strip().lower()
         if answer not in ("yes", "no"):
@@ -120,7 +122,7 @@ def _item(row: Row, args: JsonlArguments, root: Path, where: str) -> dict[str, A
         check_path(image)
         question = without_image(question)
     if args.kind == "yesno" and not question.strip():
-        raise PerpoError(f"{where}: `{args.question_field}` is empty, which asks nothing", "drop the row")
+        raise PerpoError(f"{where}: `{args.question_field}` is empty, so the row asks nothing", "drop the row")
     said = {"question": question, "expression": expression, "answer": answer}
     return {"image": root / image, **said, "declared": _declared_size(row)}
 
@@ -134,15 +136,17 @@ def _asked(row: Row, args: JsonlArguments, where: str) -> tuple[str, str]:
     names = args.question_field, args.expression_field
     for name in names:
         if not isinstance(row.get(name), str | None):
-            raise PerpoError(f"{where}: expected text as `{name}`, found {row[name]!r:.40}", "mend or drop the row")
+            raise PerpoError(
+                f"{where}: expected text as `{name}`, found {row[name]!r:.40}", "correct or remove the row"
+            )
     with placed(where):
         question, expression = (without_image(row.get(name) or "").strip() for name in names)
     if bool(question) == bool(expression):
         number = "both" if question else "neither"
         raise PerpoError(
-            f"{where} has {number} of a question (`{names[0]}`, asked as it is) and an expression (`{names[1]}`, which "
-            "the model family's prompt asks for)",
-            "give one of them",
+            f"{where} has {number} of two fields: a question (`{names[0]}`, asked as it is) and an expression "
+            f"(`{names[1]}`, for the prompt of the model's family)",
+            "give exactly one of them",
         )
     return question, expression
 
@@ -170,7 +174,7 @@ def _image_path(image: Any, where: str) -> Any:
             data = image_in_text(image)
         return str(unpack_image(data, cache_folder() / "images")) if isinstance(data, bytes) else image
     except (OSError, ValueError) as error:
-        raise PerpoError(f"{where}: its image can't be read: {error}", "mend or drop the row") from error
+        raise PerpoError(f"{where}: its image cannot be read: {error}", "correct or remove the row") from error
 
 
 def _add_boxes(items: list[dict[str, Any]], args: JsonlArguments) -> None:
@@ -189,7 +193,7 @@ def _add_boxes(items: list[dict[str, Any]], args: JsonlArguments) -> None:
             raise PerpoError(
                 f"{item['where']}: `{args.answer_field}` is {item['answer']!r:.60}, which {error} (the image has "
                 f"{width} x {height} pixels)",
-                "mend it, or say with --box_scale and --box_order how boxes are written",
+                "correct it, or give --box_scale and --box_order as boxes are written in this file",
             ) from error
 
 
@@ -206,9 +210,9 @@ def _speaks_of_stored(item: dict[str, Any], upright: ImageSize, stored: ImageSiz
         return True
     name = short_name(str(item["image"]))
     raise PerpoError(
-        f"{item['where']}: `width` and `height` are {declared[0]} x {declared[1]}, but {name} has {upright[0]} x "
-        f"{upright[1]} pixels",
-        "give the picture that the box was drawn on; or rename these fields if they are no picture's size",
+        f"{item['where']}: `width` and `height` are {declared[0]} x {declared[1]}, but {name} has {upright[0]} "
+        f"x {upright[1]} pixels",
+        "give the picture on which the box was drawn. If these fields are not a picture's size, rename them",
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from perpo.common.files import check_writable, disk_errors
+from perpo.common.files import check_writable, disk_errors, make_folder
 from perpo.common.progress import progress
 from perpo.data.images import as_stored, require_images
 from perpo.data.rows import Row
@@ -171,14 +171,17 @@ def write_rows(file: RowFile, rows: Iterable[Row]) -> Written:
                 done += len(group)
                 advance(len(group))
         if done != total:
-            raise PerpoError(f"{file.path.name} should get {total} rows, but {done} came", "did a file change?")
+            raise PerpoError(
+                f"{file.path.name} should have {total} rows, but {done} were read",
+                "check that no file was changed, and run the command again",
+            )
     with file.path.open("rb") as written:
         return Written(file, hashlib.file_digest(written, "sha256").hexdigest())
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which becomes `path` if the block ends well and vanishes if not.
+    """Yield a temporary path beside `path`, which becomes `path` if the block ends well and vanishes if not.
 
     Raises:
         PerpoError: The disk does not take it (exit code 3).
@@ -187,7 +190,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     part: Path | None = None
     try:
         with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
             part = Path(name)
             os.close(descriptor)
@@ -217,7 +220,7 @@ def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
     if existing and not overwrite:
         names = ", ".join(str(path) for path in existing[:_SHOWN])
         raise PerpoError(
-            f"{len(existing)} of {len(paths)} files exist already: {names}", "give --overwrite, or another --output"
+            f"{len(existing)} of {len(paths)} files already exist: {names}", "give --overwrite, or another --output"
         )
 
 
@@ -246,11 +249,13 @@ def image_cell(path: Path, *, link: bool = False, stored: bool = False) -> dict[
         unturned = as_stored(path) if stored else None
         return {"bytes": path.read_bytes() if unturned is None else unturned, "path": path.name}
     except OSError as error:
-        raise PerpoError(f"the image {path} can't be read: {error}", "it could be a moment ago; try again") from error
+        raise PerpoError(
+            f"the image {path} cannot be read: {error}", "it could be read a moment ago; run the command again"
+        ) from error
 
 
 def say(text: str) -> None:
-    """A line for the user that is no result, on stderr."""
+    """Print a line for the user that is no result, on stderr."""
     print(f"perpo-data: {text}", file=sys.stderr, flush=True)
 
 
@@ -270,4 +275,4 @@ def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
 def _say_leftovers(path: Path) -> None:
     # Another process may be writing one of them, so that they are named and not removed.
     for part in sorted(path.parent.glob(f".{path.name}.*.part")):
-        say(f"{part} was left by a run that was killed (or is being written); delete it if none is running")
+        say(f"{part} was left by a run that was killed, or is being written now; delete it if no run is writing it")

@@ -33,7 +33,7 @@ def build(args: PopeArguments) -> list[Written]:
     verdicts = {split: pope_verdict(split, rows, args.allow_other_counts) for split, rows in questions.items()}
     check_image_files(
         (args.images / row["image"] for rows in questions.values() for row in rows),
-        f"--images is {args.images}; it should hold COCO's val2014 images",
+        f"--images is {args.images}; it should be the folder of COCO's val2014 images",
     )
     written = []
     for split, rows in questions.items():
@@ -70,7 +70,9 @@ def find_lists(paths: Sequence[Path]) -> dict[str, Path]:
             raise PerpoError(f"{path} holds none of {', '.join(names)}", "they are in output/coco of POPE's repository")
         for file in files:
             if file.name not in names:
-                raise PerpoError(f"{file} is none of POPE's lists by its name", did_you_mean(file.name, names))
+                raise PerpoError(
+                    f"the file name of {file} is not that of one of POPE's lists", did_you_mean(file.name, names)
+                )
             if lists.setdefault(names[file.name], file) != file:
                 raise PerpoError(f"{file.name} is given twice: {lists[names[file.name]]} and {file}", "give it once")
     if not lists:
@@ -99,11 +101,13 @@ def read_list(path: Path) -> list[Row]:
         with placed(where):
             check_identity(identity, "question_id", "mend it")
         if str(identity) in seen:
-            raise PerpoError(f"{where}: expected a question_id of its own, found {identity!r:.40}", "mend it")
+            raise PerpoError(
+                f"{where}: expected a question_id that no other question has, found {identity!r:.40}", "correct it"
+            )
         seen.add(str(identity))
         rows.append(fields)
     if not rows:
-        raise PerpoError(f"{path} holds no questions", "is it the right file?")
+        raise PerpoError(f"{path} holds no questions", "check that this is the right file")
     return rows
 
 
@@ -119,7 +123,10 @@ def pope_verdict(split: str, rows: Sequence[Row], allow_other: bool) -> str:
     length = len(rows) if len(rows) in known else known[0]
     verdict = compare(f"POPE {split}", counts, {"questions": length, "images": POPE_IMAGES}, allow_other)
     if length != known[0]:
-        say(f"POPE {split} is the older list of {length} questions, not today's {known[0]}: scores differ between them")
+        say(
+            f"POPE {split} is the older list of {length} questions, not today's list of {known[0]} questions: "
+            "their scores differ"
+        )
         verdict += f" (the older list of {length})"
     return verdict
 

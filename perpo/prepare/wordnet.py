@@ -76,7 +76,7 @@ def find_or_fetch(target: Path | None = None) -> Path:
     try:
         _make_folder(folder / "corpora")
     except OSError as error:
-        raise PerpoError(f"{folder} cannot be written: {error.strerror}", "give another folder by --target") from error
+        raise PerpoError(f"{folder} cannot be written: {error.strerror}", "give another folder as --target") from error
     problem = _download(folder)
     if _root(folder) is None and (DEBIAN / "data.noun").is_file():
         _copy_debian(folder / "corpora")
@@ -84,7 +84,7 @@ def find_or_fetch(target: Path | None = None) -> Path:
     if root is None:
         _check_not_refused(folder)
         raise PerpoError(
-            f"WordNet could not be fetched ({problem}), and {DEBIAN} does not hold it",
+            f"WordNet could not be fetched ({problem}), and it is not in {DEBIAN}",
             f"with a network: python -m nltk.downloader -d {folder} wordnet; on Debian or Ubuntu: "
             "apt-get install wordnet-base, then perpo-data wordnet",
             exit_code=3,
@@ -112,8 +112,8 @@ def _check_not_refused(folder: Path) -> None:
     place = folder / "corpora" / "wordnet"
     if place.is_dir():
         raise PerpoError(
-            f"NLTK does not read {place}, for others may write to it or to a folder that it is in",
-            f"chmod -R go-w {folder}, or give another folder by --target",
+            f"NLTK does not read {place}, because other users may write to it or to a folder above it",
+            f"run chmod -R go-w {folder}, or give another folder as --target",
         )
 
 
@@ -134,7 +134,8 @@ def _missing(root: Any) -> list[str]:
 def _complete(root: Any) -> Path:
     if missing := _missing(root):
         raise PerpoError(
-            f"{_place(root)} is an incomplete WordNet: it lacks {', '.join(missing)}", "remove it and run this again"
+            f"{_place(root)} is an incomplete WordNet: it lacks {', '.join(missing)}",
+            "delete it and run this command again",
         )
     return _place(root)
 
@@ -171,7 +172,7 @@ def _copy_debian(corpora: Path) -> None:
     except OSError as error:
         place = corpora / "wordnet"
         raise disk_error(error, place) or PerpoError(
-            f"{DEBIAN} could not be copied to {place}: {error}", "see whether that folder can be written"
+            f"{DEBIAN} could not be copied to {place}: {error}", "check that this folder can be written to"
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

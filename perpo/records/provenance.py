@@ -1,4 +1,4 @@
-"""Which code, packages and machine a result came from. Needs no torch."""
+"""The provenance of a result: code, packages and machine. Needs no torch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def code_version() -> dict[str, Any]:
 
 
 def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Version of Python and of those of the packages that are installed."""
+    """Return the version of Python and those of the packages that are installed."""
     versions = {"python": platform.python_version()}
     for name in names:
         try:

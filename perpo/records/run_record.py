@@ -21,7 +21,7 @@ from perpo.errors import PerpoError
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised when a field changes its meaning; readers refuse what is later than theirs."""
 
 SAMPLE_COLUMNS: dict[str, str] = {
@@ -68,12 +68,13 @@ class Metric:
 
 @dataclass(frozen=True, config=_STRICT)
 class TaskResult:
-    """What came of one task (benchmark, split and scorer).
+    """The result of one task (benchmark, split and scorer).
 
     `data_sha256` covers every row of the task's data, also those that a limit left out; `n_total`
     counts them, `n_scored` those that were asked; `n_error` of these have no answer or no judgement, and
     no score. `n_truncated` counts the answers that were cut at the token limit (None where that is not
-    known). `benchmark` is a key of `perpo.benchmarks.table.INFO`;
+    known). `benchmark` is a key of `perpo.benchmarks.table.INFO`, or one that `declared` describes: what a task
+    says of its own metrics where this perpo knows nothing of them; None for those that it knows.
     `prompt` is what was asked, with the place of the sample's own words in braces; `note` is what a
     reader of the numbers must know, such as rows of two data sets in one split. `box_frame`, `box_scale` and
     `box_order` are how boxes were read (`perpo.boxes.formats`). What a reported number leaves open is None.
@@ -99,6 +100,7 @@ class TaskResult:
     n_truncated: int | None = None
     box_scale: str | None = None
     box_order: str | None = None
+    declared: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -116,7 +118,7 @@ class GroupResult:
 
 @dataclass(frozen=True, config=_STRICT)
 class ModelInfo:
-    """Which weights answered. `id` is "tiny", a hub id, or a directory's name (never its path).
+    """The weights that answered. `id` is "tiny", a hub id, or a directory's name (never its path).
 
     `engine` is what ran them: "perpo", "lmms:<model>", or "elsewhere" where only the answers are known.
     """
@@ -163,7 +165,8 @@ class RunRecord:
         training_run: training.json of the adapter, or None.
         suite: {name, version, sha256 of the task files}.
         generation: {batch_size, temperature, top_p, seed, limit, prompt_style}; smallest_batch_limit where memory had
-            room for less, max_error_share of an lmms-eval model.
+            room for less, max_error_share of an lmms-eval model; reviewed_labels: by task, which review told right
+            labels from wrong ones, and the counts.
         tasks: One result per task.
         groups: One result per benchmark, and per task that stands alone.
         judge: {id, served_as (names that the server gave), prompt_sha256 by benchmark, settings, deviations from what
@@ -172,6 +175,8 @@ class RunRecord:
         source: measured, or reported by somebody else.
         rescored_from: Id of the run whose responses were scored again, or None.
         warnings: What was said of how answers were read, which changed no number; None where nothing was.
+        imported: Where answers came from that were made elsewhere: files with their digests, their layout, what they
+            were matched by and what did not match; None where this perpo asked.
     """
 
     schema_version: int
@@ -195,6 +200,7 @@ class RunRecord:
     source: Literal["measured", "reported"]
     rescored_from: str | None = None
     warnings: list[str] | None = None
+    imported: dict[str, Any] | None = None
 
     @property
     def when(self) -> datetime:
@@ -218,7 +224,7 @@ class RunRecord:
 
 
 def sample_key(dataset: str, revision: str | None, split: str, source_id: str, expression: str) -> str:
-    """Identity of a sample across runs, a hexadecimal sha256.
+    """Return a sample's identity across runs, a hexadecimal sha256.
 
     The parts are separated by a byte that no text holds, so that no two tuples share a key.
     """
@@ -235,12 +241,14 @@ def to_json(record: RunRecord) -> str:
     return json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-# How a record of an earlier version becomes one of the next: version 3 lets more fields be None, version 4 knows
-# runs that await their judge, version 5 answers that were cut, questions without an answer, how boxes were read.
+# How a record of an earlier version becomes one of the next. Version 3 lets more fields be None. Version 4 knows
+# runs that await their judge. Version 5 knows answers that were cut, questions without an answer, and how boxes were
+# read. Version 6 knows answers that were imported and tasks that declare their own metrics.
 _FORWARD: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     2: lambda data: data | {"schema_version": 3},
     3: lambda data: data | {"schema_version": 4},
     4: lambda data: data | {"schema_version": 5},
+    5: lambda data: data | {"schema_version": 6},
 }
 
 
@@ -265,7 +273,9 @@ def from_json(text: str | bytes, where: str) -> RunRecord:
         raise PerpoError(f"{where} is not JSON: {error}", _AGAIN) from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(version, int):
-        raise PerpoError(f"{where} is no run record: it has no schema_version", "give a folder that perpo-eval wrote")
+        raise PerpoError(
+            f"{where} is not a run record: it has no schema_version", "give a folder that perpo-eval wrote"
+        )
     while version in _FORWARD:
         data = _FORWARD[version](data)
         version = data["schema_version"]
@@ -289,4 +299,4 @@ def from_json(text: str | bytes, where: str) -> RunRecord:
     return record
 
 
-_AGAIN = "the file was changed or cut: run the evaluation again"
+_AGAIN = "the file was changed or is incomplete: run the evaluation again"

@@ -21,18 +21,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpo.common.files import disk_errors
+from perpo.common.files import disk_errors, make_folder
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.records.run_record import RunRecord, SamplesFile, from_json, to_json
-from perpo.records.training_record import ADAPTER_WEIGHTS
+from perpo.records.training_record import ADAPTER_WEIGHTS, TRAINING_FILE
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.parquet"
-TRAINING_FILE = "training.json"
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,9 @@ class Run:
         if not file.is_file():
             raise PerpoError(f"{file} is missing", "copy the whole folder of the run, or run the evaluation again")
         if _sha256(file) != self.record.samples.sha256:
-            raise PerpoError(f"{file} is not the file that {RUN_FILE} describes (sha256)", "run the evaluation again")
+            raise PerpoError(
+                f"{file} is not the file that {RUN_FILE} describes (its sha256 differs)", "run the evaluation again"
+            )
         try:
             return pq.read_table(file, columns=list(columns) if columns is not None else None)
         except (pa.ArrowInvalid, OSError) as error:
@@ -73,7 +74,7 @@ def new_run_id(name: str, suite: str, when: datetime) -> str:
 
 
 def slug(name: str) -> str:
-    """`name` as one folder name: what is not a letter, digit, dot, plus or hyphen becomes a hyphen."""
+    """Return `name` as one folder name: what is not a letter, digit, dot, plus or hyphen becomes a hyphen."""
     return re.sub(r"[^A-Za-z0-9.+]+", "-", name).strip("-.") or "model"
 
 
@@ -95,7 +96,8 @@ def write_run(root: Path, record: RunRecord, samples: pa.Table | None) -> Run:
     part = place.with_name(f".{record.run_id}.part")
     try:
         with disk_errors(place):
-            part.mkdir(parents=True)
+            make_folder(place.parent)
+            part.mkdir()
             if samples is not None:
                 record = dataclasses.replace(record, samples=_write_samples(part / SAMPLES_FILE, samples))
             with open(part / RUN_FILE, "w", encoding="utf-8") as file:
@@ -104,7 +106,7 @@ def write_run(root: Path, record: RunRecord, samples: pa.Table | None) -> Run:
                 os.fsync(file.fileno())
         written = read_run(part)
         if written.record != record or (samples is not None and written.samples().num_rows != samples.num_rows):
-            raise PerpoError(f"{part} does not hold what was written to it", "check the disk", exit_code=3)
+            raise PerpoError(f"{part} does not hold the data that were written to it", "check the disk", exit_code=3)
         os.rename(part, place)
     except OSError as error:
         raise PerpoError(
@@ -158,7 +160,7 @@ def find_runs(root: Path) -> tuple[list[Run], list[Unreadable]]:
 
 
 def oldest_first(runs: Iterable[Run]) -> list[Run]:
-    """Runs in the order of their times, whatever zone a record wrote its time in."""
+    """Return runs in the order of their times, whatever zone a record wrote its time in."""
     return sorted(runs, key=lambda run: (run.record.when, run.record.run_id))
 
 
@@ -193,18 +195,18 @@ def resolve_run(text: str, root: Path) -> Run:
     if not path.is_dir():
         known = sorted({run.record.name for run in runs})
         raise _something_else(path) or PerpoError(
-            f"there is no run {text}: neither a folder nor the id or name of one in {root}",
+            f"there is no run {text}: it is neither a folder nor the id or name of a run in {root}",
             did_you_mean(text, known) if known else "give the folder that perpo-eval printed",
         )
     runs, unreadable = find_runs(path)
     if unreadable:  # it may be the newest
         raise PerpoError(
             f"{path} holds a run that cannot be read: {unreadable[0].reason}",
-            "give the folder of the run that is meant",
+            "give the folder of the intended run",
             exit_code=3,
         )
     if not runs:
-        unfinished = PerpoError(f"{path} holds no finished run", "run perpo-eval to its end", exit_code=3)
+        unfinished = PerpoError(f"{path} holds no finished run of perpo-eval", "run perpo-eval to its end", exit_code=3)
         raise _something_else(path) or unfinished
     return runs[-1]
 
@@ -213,20 +215,21 @@ def _something_else(path: Path) -> PerpoError | None:
     """What to say of a path at which something else than a run lies: a file, a training, an adapter or a model."""
     if path.is_file():
         hint = "preference records and answers are no run: give the folder that perpo-eval printed, or the run's name"
-        return PerpoError(f"{path} is a file, and a run is a folder that holds {RUN_FILE}", hint)
+        return PerpoError(f"{path} is a file, but a run is a folder that holds {RUN_FILE}", hint)
     if (path / ADAPTER_WEIGHTS).is_file():
         what, flags = "an adapter", ["--model", _base_of(path), "--adapter", str(path)]
     elif any(path.glob("*.safetensors")):
         what, flags = "a model", ["--model", str(path)]
     elif (path / TRAINING_FILE).is_file() or any(path.glob("checkpoint-*")):
         return PerpoError(
-            f"{path} is the folder of a training that has left no adapter yet, and no run of an evaluation",
-            "go on with its perpo-train command and --resume_from_checkpoint last, then evaluate it with perpo-eval",
+            f"{path} is the folder of an unfinished training, which has no adapter yet, and not a run of perpo-eval",
+            "continue the training with its perpo-train command and --resume_from_checkpoint last, then evaluate "
+            "the result with perpo-eval",
         )
     else:
         return None
     return PerpoError(
-        f"{path} holds {what}, and no run of an evaluation",
+        f"{path} holds {what}, but no run of perpo-eval",
         f"evaluate it with {shlex.join(['perpo-eval', *flags])} and --suite and --data, then give the folder that is "
         "printed, or the run's name",
     )

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from perpo.common.files import atomic_write_text
 from perpo.errors import PerpoError
 
-FILE_NAME = "training.json"
+TRAINING_FILE = "training.json"
 LOG_NAME = "log.jsonl"
 SCHEMA_VERSION = 2
 """Raised when a field changes its meaning; readers refuse what is later than theirs and upgrade what is earlier."""
@@ -27,7 +27,7 @@ _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 @with_config(_STRICT)
 class StartInfo(TypedDict):
-    """Where training began: the base, and the adapter that it continued from. None where there is none."""
+    """The weights that training began with: the base, and the adapter it went on from. None where there is none."""
 
     name: str | None
     weights_sha256: str
@@ -37,7 +37,7 @@ class StartInfo(TypedDict):
 
 @with_config(_STRICT)
 class DataInfo(TypedDict):
-    """What it was trained on; `counts` says how many records, lists and candidates were used and left out.
+    """The data of a training; `counts` says how many records, lists and candidates were used and left out.
 
     `images_sha256` is a digest of the images' bytes, in the order of their first use.
     """
@@ -122,7 +122,7 @@ def json_schema() -> dict[str, Any]:
 def write_record(directory: str | Path, record: Mapping[str, Any]) -> None:
     """Write training.json into a run's directory; an error in it shows now, not when it is read."""
     TypeAdapter(TrainingRecord).validate_python(record)
-    atomic_write_text(Path(directory, FILE_NAME), json.dumps(record, indent=2, allow_nan=False) + "\n")
+    atomic_write_text(Path(directory, TRAINING_FILE), json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def read_record(directory: str | Path) -> dict[str, Any] | None:
@@ -133,7 +133,7 @@ def read_record(directory: str | Path) -> dict[str, Any] | None:
     Raises:
         PerpoError: It is damaged, or of a version that is not known.
     """
-    path = Path(directory, FILE_NAME)
+    path = Path(directory, TRAINING_FILE)
     if not path.is_file():
         return None
     try:
@@ -155,7 +155,7 @@ def read_record(directory: str | Path) -> dict[str, Any] | None:
         raise PerpoError(f"{path} is damaged: {field}: {first['msg']}", _DAMAGED) from error
 
 
-_DAMAGED = "delete the directory, or train into another one"
+_DAMAGED = "delete the folder, or train into another one"
 
 
 def filled(record: Mapping[str, Any]) -> dict[str, Any]:

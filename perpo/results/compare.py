@@ -40,6 +40,10 @@ def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = Fals
     for name in sorted(set(ours) & set(theirs)):
         for field in fields:
             differences += _differ(f"{name}: {field}", getattr(ours[name], field), getattr(theirs[name], field))
+    reviews = [record.generation.get("reviewed_labels") or {} for record in (candidate, baseline)]
+    for name in sorted(set(reviews[0]) & set(reviews[1])):
+        digests = (f"{review[name]['sha256']:.8}" for review in reviews)
+        differences += _differ(f"{name}: reviewed labels", *digests)
     return differences
 
 
@@ -82,7 +86,7 @@ def check_comparable(candidate: Run, baseline: Run, *, common: bool = False) -> 
     if differences := mismatches(candidate.record, baseline.record, common=common):
         raise PerpoError(
             f"{candidate.record.name} and {baseline.record.name} cannot be compared: {'; '.join(differences)}",
-            "evaluate both with the same suite, data, tasks, limit, prompt_style, max_new_tokens and judge",
+            "evaluate both runs with the same suite, data, tasks, limit, prompt_style, max_new_tokens and judge",
         )
 
 
@@ -95,11 +99,13 @@ def shared_samples(candidate: Scores, baseline: Scores) -> tuple[Scores, Scores]
     mine, known = (np.char.add(np.char.add(scores.tasks, "\x1f"), scores.keys) for scores in (candidate, baseline))
     shared, ours, theirs = np.intersect1d(mine, known, assume_unique=True, return_indices=True)
     if not len(shared):
-        raise PerpoError("the runs have no sample of a task in common", "evaluate both on the same data")
+        raise PerpoError("the two runs have no sample in common", "evaluate both runs on the same data")
     order = np.argsort(candidate.keys[ours])
     new, old = candidate.take(ours[order]), baseline.take(theirs[order])
     if changed := int((new.clusters != old.clusters).sum()):
-        raise PerpoError(f"{changed} shared samples are about other images", "evaluate both on the same images")
+        raise PerpoError(
+            f"{changed} samples of both runs have different images", "evaluate both runs on the same images"
+        )
     return new, old
 
 
@@ -120,15 +126,16 @@ def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -
     if len(candidate.keys) != len(baseline.keys) or (candidate.keys != baseline.keys).any():
         shared = len(np.intersect1d(candidate.keys, baseline.keys))
         raise PerpoError(
-            f"the runs share {shared} of {len(candidate.keys)} and {len(baseline.keys)} samples",
-            "evaluate both on the same data with the same limit",
+            f"the two runs have {shared} samples in common, of {len(candidate.keys)} and {len(baseline.keys)}",
+            "evaluate both runs on the same data with the same limit",
         )
     candidate, baseline = both_judged(candidate, baseline, metric)
     runs = [metric.sums(scores.values) for scores in (candidate, baseline)]
     held, theirs = (~np.isnan(above) & ~np.isnan(below) for above, below in runs)
     if (held != theirs).any():
         raise PerpoError(
-            f"{metric.name} is missing for samples of one run alone", "score both again: perpo-eval --rescore"
+            f"{metric.name} is missing for samples of one run but not of the other",
+            "score both runs again: perpo-eval --rescore RUN",
         )
     ours, base = ((above[held], below[held]) for above, below in runs)
     sums = paired_sums(ours, base, baseline.clusters[held], baseline.tasks[held])
@@ -152,7 +159,7 @@ def both_judged(candidate: Scores, baseline: Scores, metric: Definition) -> tupl
 
 
 def paired_difference(candidate: Scores, baseline: Scores, score: str) -> Estimate:
-    """`metric_difference` of a score's mean, as an estimate.
+    """Return `metric_difference` of a score's mean, as an estimate.
 
     Args:
         candidate: As there.

@@ -10,14 +10,14 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from perpo.benchmarks.table import info_of
 from perpo.common.files import atomic_write_text
 from perpo.errors import PerpoError
-from perpo.records.run_record import RunRecord, TaskResult, metric_of
+from perpo.records.run_record import Metric, RunRecord, TaskResult, metric_of
 from perpo.records.store import Run
 
 _TASK = "image-text-to-text"
 
 
 def update_card(file: Path, run: Run) -> int:
-    """Write a run's primary metrics into a model card, in place of earlier ones of the same data.
+    """Write a run's metrics into a model card, each task's primary one first, in place of earlier ones.
 
     Args:
         file: README.md of a model; it is made if it is not there. All else in it stays.
@@ -31,11 +31,13 @@ def update_card(file: Path, run: Run) -> int:
     """
     record = run.record
     if record.source != "measured" or record.status != "complete":
-        raise PerpoError(f"{run.path} holds no complete measured run", "only what was measured goes into a card")
+        raise PerpoError(
+            f"{run.path} is not a complete measured run",
+            "give a complete run of perpo-eval: a model card may hold only measured numbers",
+        )
     card = _read(file, record)
     data: Any = card.data
-    results = [_result(record, task) for task in record.tasks]
-    new = [result for result in results if result is not None]
+    new = [result for task in record.tasks for result in _results(record, task)]
     places = {_place(result) for result in new}
     kept = [result for result in data.eval_results or [] if _place(result) not in places]
     data.model_name = data.model_name or record.name
@@ -53,7 +55,8 @@ def _read(file: Path, record: RunRecord) -> ModelCard:
     except Exception as error:  # of YAML, of unreadable text, of a model-index that is none
         text = " ".join(str(error).split())
         raise PerpoError(
-            f"{file} is no model card that can be read: {text}", "give a README.md, or a new file"
+            f"{file} is not a model card that can be read: {text}",
+            "give the README.md of a model, or the name of a new file",
         ) from error
 
 
@@ -61,12 +64,18 @@ def _place(result: EvalResult) -> tuple[str | None, ...]:
     return (result.dataset_type, result.dataset_name, result.dataset_config, result.dataset_split, result.metric_type)
 
 
-def _result(record: RunRecord, task: TaskResult) -> EvalResult | None:
+def _results(record: RunRecord, task: TaskResult) -> list[EvalResult]:
+    """The metrics of a task under the names that its benchmark gives them, but for readings that tables do not show."""
     info = info_of(task.benchmark)
-    primary = metric_of(task.metrics, info.primary)
-    if primary is None or primary.value is None:
-        return None
-    title = info.title(primary.name)
+    named = [name for name in info.by_name if ":" not in name or name in info.shown]
+    names = sorted(named, key=lambda name: name != info.primary)
+    metrics = [metric for name in names if (metric := metric_of(task.metrics, name)) is not None]
+    return [_result(record, task, metric) for metric in metrics if metric.value is not None]
+
+
+def _result(record: RunRecord, task: TaskResult, metric: Metric) -> EvalResult:
+    info = info_of(task.benchmark)
+    title = info.title(metric.name)
     if record.judge is not None and info.judged:
         title += f", judged by {record.judge['id']}"
     return EvalResult(
@@ -75,8 +84,8 @@ def _result(record: RunRecord, task: TaskResult) -> EvalResult | None:
         dataset_name=task.task,
         dataset_split=task.split,
         dataset_revision=task.revision,
-        metric_type=primary.name,
+        metric_type=metric.name,
         metric_name=title,
-        metric_value=primary.value,
-        metric_args={"ci_low": primary.ci_low, "ci_high": primary.ci_high, "run": record.run_id},
+        metric_value=metric.value,
+        metric_args={"ci_low": metric.ci_low, "ci_high": metric.ci_high, "run": record.run_id},
     )

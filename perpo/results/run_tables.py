@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perpo.benchmarks.grounding import RIGHT_LABELS, WRONG_LABELS
 from perpo.benchmarks.metrics import JUDGE_READINGS
 from perpo.benchmarks.table import info_of
 from perpo.records.run_record import GroupResult, Metric, RunRecord, TaskResult, metric_of
 from perpo.results.text import FRACTION, INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, with_unit
 
-METEOR_NOTE = "METEOR needs WordNet: perpo-data wordnet, then perpo-eval --rescore RUN."
-PARTIAL_NOTE = "The run is partial: more than a twentieth of its judgements are missing."
+METEOR_NOTE = "METEOR needs WordNet: run perpo-data wordnet, then perpo-eval --rescore RUN."
+PARTIAL_NOTE = "The run is partial: more than 5% of its judgements are missing."
 AWAITING_NOTE = "No judge was asked: perpo-eval judge RUN scores the stored answers, without the model."
 FRAMES_NOTE = (
-    "Acc@0.5 with the answers read in each frame that the family could be using, the declared one first. A gain in one "
-    "frame that is a loss in another may be a change of frame."
+    "Acc@0.5 with the answers read in each frame that the family could use; the declared frame comes "
+    "first. If one frame gains what another loses, the model may have changed its frame."
 )
 
 _FRAMES_TITLE = "Acc@0.5 (%) by frame, and by size of the true box"
@@ -29,7 +30,8 @@ def run_texts(record: RunRecord) -> list[Text]:
     texts = []
     for group in record.groups:
         info = info_of(group.benchmark)
-        plain = [metric.name for metric in group.metrics if ":" not in metric.name]
+        reviewed = [metric.name for metric in group.metrics if metric.name in (RIGHT_LABELS, WRONG_LABELS)]
+        plain = [metric.name for metric in group.metrics if ":" not in metric.name] + reviewed
         notes = [INTERVAL_NOTE, *_notes(group)]
         notes += [f"{task.task}: {task.note}." for task in record.tasks if task.note and task.task in group.tasks]
         notes += _failed_notes(record, group)
@@ -38,7 +40,7 @@ def run_texts(record: RunRecord) -> list[Text]:
         notes += [METEOR_NOTE] if _lacks(group.metrics, "meteor") else []
         title = f"{record.name} on {group.name} (%{_judge(record, group)})"
         texts.append(_text(record, group, title, plain, notes))
-        readings = [metric.name for metric in group.metrics if ":" in metric.name]
+        readings = [metric.name for metric in group.metrics if ":" in metric.name and metric.name not in reviewed]
         if info.has_boxes and _frames_differ(group.metrics):
             texts.append(_text(record, group, _FRAMES_TITLE, readings, [FRAMES_NOTE]))
         if info.judged:
@@ -60,8 +62,8 @@ def answer_notes(task: TaskResult) -> list[str]:
     unread = any(metric.name == "parse_fail" for metric in task.metrics)  # then the table has them
     if task.n_parse_fail and not unread:
         notes.append(
-            f"{task.n_parse_fail:,} of {task.n_scored:,} responses to {task.task} hold no answer, for their thoughts "
-            "never end."
+            f"{task.n_parse_fail:,} of {task.n_scored:,} responses to {task.task} hold no answer, because their "
+            "thoughts do not end."
         )
     return notes
 
@@ -86,7 +88,12 @@ def _failed_notes(record: RunRecord, group: GroupResult) -> list[str]:
     )
     if info_of(group.benchmark).judged or not failed:
         return []
-    return [f"{failed:,} of {asked:,} questions got no answer and are in no score; samples.parquet says why (error)."]
+    return [
+        (
+            f"{failed:,} of {asked:,} questions got no answer and have no score; the column error of "
+            "samples.parquet says why."
+        )
+    ]
 
 
 def _judge(record: RunRecord, group: GroupResult) -> str:

@@ -60,7 +60,7 @@ def history(runs: Sequence[Run], task: str | None = None, metric: str | None = N
     if not lines:
         known = {part.task for run in runs for part in run.record.tasks}
         known |= {group.name for run in runs for group in run.record.groups}
-        raise PerpoError(f"no run has {metric or 'the primary metric'} of '{task}'", did_you_mean(task, known))
+        raise PerpoError(f"no run has {metric or 'the primary metric'} for '{task}'", did_you_mean(task, known))
     return pd.DataFrame(lines)
 
 
@@ -101,7 +101,9 @@ def text(table: pd.DataFrame, title: str) -> Text:
     notes = [INTERVAL_NOTE]
     if table["data"].nunique() > 1:
         changed = "The data, or the judge," if table["data"].str.contains(" ").any() else "The data"
-        notes.append(f"{changed} changed between some of these runs; values before and after do not compare.")
+        notes.append(
+            f"{changed} changed between some of these runs, so values before and after the change are not comparable."
+        )
     return Text(title, ["when (UTC)", "name", f"value ({_sign(table)})", "run"], rows, notes)
 
 
@@ -145,7 +147,7 @@ def picture(table: pd.DataFrame, title: str) -> alt.LayerChart:
 
 
 def draw(table: pd.DataFrame, title: str, file: Path) -> None:
-    """`picture` as a file.
+    """Draw `picture` into a file.
 
     Args:
         table: What `history` gave.
@@ -156,10 +158,12 @@ def draw(table: pd.DataFrame, title: str, file: Path) -> None:
         PerpoError: Another suffix, or the libraries that draw are not installed.
     """
     if file.suffix not in (".svg", ".png"):
-        raise PerpoError(f"--picture {file} is neither .svg nor .png", "such as trend.svg")
+        raise PerpoError(f"--picture {file} ends neither in .svg nor in .png", "such as trend.svg")
     try:
         import vl_convert  # noqa: F401  what altair draws with
 
         picture(table, title).properties(width=640, height=320).save(str(file))
     except ImportError as error:
-        raise PerpoError(f"{error.name}, which draws, is not installed", "pip install 'perpo[dashboard]'") from error
+        raise PerpoError(
+            f"{error.name}, which draws the picture, is not installed", "pip install 'perpo[dashboard]'"
+        ) from error

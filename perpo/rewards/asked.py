@@ -13,7 +13,8 @@ from perpo.data.images import image_size
 from perpo.data.truths import check_formats, says_format
 from perpo.models.answer_format import answer_format, usual_resize
 from perpo.models.checkpoints import refused_pictures
-from perpo.rewards.functions import RewardFunction, check_truths, load_reward
+from perpo.rewards.functions import check_truths, load_reward
+from perpo.rewards.table import RewardFunction, truth_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Asked:
 
     @property
     def sample(self) -> dict[str, Any]:
-        """What a reward function is given."""
+        """Return what a reward function is given."""
         return vars(self.question) | {"image_size": self.image_size}
 
 
@@ -69,8 +70,8 @@ def read_asked(
 ) -> QuestionSet:
     """Read and check questions, their images, their truths and their reward; the model's weights are not touched.
 
-    Truths are boxes if the reward is iou, if the user says how they are written, or if every row does; for the
-    reward edit, which compares texts, the rows do not count.
+    Truths are boxes if the reward compares boxes, if the user says how they are written, or if every row does; for a
+    reward that compares texts the rows do not count.
 
     Args:
         model: As the user named it.
@@ -83,12 +84,12 @@ def read_asked(
     Raises:
         PerpoError: The questions, their images or truths, or the reward cannot be used.
     """
-    are_boxes = reward_name == "iou" or any(truth_parts.values())
+    are_boxes = truth_of(reward_name) == "box" or any(truth_parts.values())
     answers = answer_format(model, **answer_parts, are_boxes=are_boxes)
     truths = declared(answers, **truth_parts)
     reward = load_reward(reward_name, answers, truths)
     questions, image_root = read()
-    if reward_name != "edit" and answers is not None:
+    if truth_of(reward_name) != "text" and answers is not None:
         are_boxes = are_boxes or all(says_format(vars(question)) for question in questions)
     wanted = questions[:limit]
     if truths is not None and are_boxes:

@@ -10,26 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rapidfuzz.distance import Levenshtein
-
-from perpo.answers import answer_of
-from perpo.boxes import BoxFormat, ImageSize, box_problem, iou, parse_box, same_box
+from perpo.boxes import BoxFormat, ImageSize, box_problem, parse_box, same_box
 from perpo.common.hints import did_you_mean
 from perpo.data.truths import row_format
 from perpo.errors import PerpoError
-
-RewardFunction = Callable[[str, str, Mapping[str, Any]], float | None]
-"""(prediction, truth, sample) -> a number in [0, 1], or None for an answer that can't be read.
-
-Both texts come whole. `iou` and `edit` reward the answer alone (`perpo.answers.answer_of`, which a function of the
-user's may call too) and cannot read a response whose thought never ends.
-`sample` holds the question's fields (`image_path`, `question`, `answer`, `image_id`) and the image's
-`image_size`, (width, height) in pixels.
-"""
+from perpo.rewards.table import REWARDS, RewardFunction
 
 
 @dataclass(frozen=True)
-class Scored:
+class Rewarded:
     """A reward in [0, 1], and whether the answer could be read (if not, the reward is 0)."""
 
     reward: float
@@ -40,29 +29,27 @@ def load_reward(spec: str, answers: BoxFormat | None, truths: BoxFormat | None) 
     """Find a reward function by name.
 
     Args:
-        spec: `iou`, `edit`, or `module:function` for a function of the user's, which may be in
+        spec: A name of `perpo.rewards.table`, or `module:function` for a function of the user's, which may be in
             the current folder.
-        answers: How the model writes boxes; only `iou` asks for it, which there is none of without.
+        answers: How the model writes boxes; without it there are no rewards of boxes.
         truths: How the truths do whose rows do not say it.
 
     Raises:
         PerpoError: There is no such reward, or its module can't be imported.
     """
-    builtin: dict[str, RewardFunction] = {"edit": _edit_reward}
-    if answers is not None and truths is not None:
-        builtin["iou"] = _iou_reward(answers, truths)
-    if spec in builtin:
-        return builtin[spec]
+    usable = [row.name for row in REWARDS.values() if row.truth == "text" or (answers and truths)]
+    if spec in usable:
+        return REWARDS[spec].function(answers, truths)
     module, colon, function = spec.partition(":")
     if not (module and colon and function):
-        raise PerpoError(f"there is no reward '{spec}'", did_you_mean(spec, [*builtin, "module:function"]))
+        raise PerpoError(f"there is no reward '{spec}'", did_you_mean(spec, [*usable, "module:function"]))
     return _checked(_imported(module, function), spec)
 
 
-def score(reward: RewardFunction, prediction: str, truth: str, sample: Mapping[str, Any]) -> Scored:
+def score(reward: RewardFunction, prediction: str, truth: str, sample: Mapping[str, Any]) -> Rewarded:
     """Reward one answer; one that can't be read gets 0 and is marked."""
     value = reward(prediction, truth, sample)
-    return Scored(0.0, readable=False) if value is None else Scored(value, readable=True)
+    return Rewarded(0.0, readable=False) if value is None else Rewarded(value, readable=True)
 
 
 def check_truths(
@@ -88,11 +75,11 @@ def check_truths(
         if boxes and answers and not problem:
             said = same_box(truth, row_format(sample, boxes), answers, sample["image_size"])
         if not problem and reward(said, truth, sample) is None:
-            problem = "cannot be read by the reward"
+            problem = "cannot be read by this reward"
         if problem:
             raise PerpoError(
                 f"question {number}: its truth {truth!r} {problem}",
-                "correct the answer, or choose the reward that suits this data",
+                "correct the true answer, or choose a --reward that suits this data",
             )
 
 
@@ -102,27 +89,8 @@ def _truth_problem(truth: str, boxes: BoxFormat, size: ImageSize) -> str | None:
         return problem
     box = parse_box(truth, boxes, size)
     if box is not None and (box[2:] - box[:2] < 1).all():
-        return f"holds a box smaller than a pixel as {boxes.scale}"
+        return f"holds a box that is smaller than a pixel in the scale {boxes.scale}"
     return None
-
-
-def _iou_reward(answers: BoxFormat, truths: BoxFormat) -> RewardFunction:
-    """IoU of the first boxes of both answers, in pixels of the original image."""
-
-    def reward(prediction: str, truth: str, sample: Mapping[str, Any]) -> float | None:
-        size = sample["image_size"]
-        predicted, wanted = parse_box(prediction, answers, size), parse_box(truth, row_format(sample, truths), size)
-        if predicted is None or wanted is None:
-            return None
-        return float(iou(predicted, wanted))
-
-    return reward
-
-
-def _edit_reward(prediction: str, truth: str, sample: Mapping[str, Any]) -> float | None:
-    """1 - Levenshtein distance (characters) / length of the longer answer; 1 if both are empty."""
-    said, wanted = answer_of(prediction, "text"), answer_of(truth, "text")
-    return None if said is None or wanted is None else Levenshtein.normalized_similarity(said, wanted)
 
 
 def _imported(module: str, function: str) -> Callable[..., Any]:
@@ -133,8 +101,8 @@ def _imported(module: str, function: str) -> Callable[..., Any]:
         loaded = importlib.import_module(module)
     except Exception as error:
         raise PerpoError(
-            f"the reward's module '{module}' can't be imported: {type(error).__name__}: {error}",
-            f"`python -c 'import {module}'` in this folder shows why",
+            f"the module '{module}' of the reward cannot be imported: {type(error).__name__}: {error}",
+            f"run `python -c 'import {module}'` in this folder to see why",
         ) from error
     reward = getattr(loaded, function, None)
     if not callable(reward):
@@ -153,12 +121,12 @@ def _checked(function: Callable[..., Any], spec: str) -> RewardFunction:
         except Exception as error:
             raise PerpoError(
                 f"the reward function {spec} failed: {type(error).__name__}: {error}",
-                "it is called with (prediction, truth, sample) and returns a float in [0, 1] or None",
+                "the function is called with (prediction, truth, sample) and must return a float in [0, 1] or None",
             ) from error
         if number is not None and not (math.isfinite(number) and 0.0 <= number <= 1.0):
             raise PerpoError(
                 f"the reward function {spec} returned {number} for {prediction!r}",
-                "a reward is a finite number from 0 (worst) to 1 (best)",
+                "a reward must be a finite number from 0 (worst) to 1 (best)",
             )
         return number
 

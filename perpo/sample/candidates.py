@@ -1,4 +1,4 @@
-"""What was sampled for each question: filter it and sum it up. Needs no torch."""
+"""Filter and sum up the candidates that were sampled for each question. Needs no torch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class AnswerSet:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run sampled, before filters, and how much of it the filters kept.
+    """A summary of what a run sampled, before filters, and of how much the filters kept.
 
     Attributes:
         questions: Number of questions.

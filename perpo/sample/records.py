@@ -13,6 +13,7 @@ from perpo.data.truths import format_fields, row_format
 from perpo.errors import PerpoError
 from perpo.rewards import score
 from perpo.rewards.asked import Asked, QuestionSet
+from perpo.rewards.table import truth_of
 from perpo.sample.candidates import AnswerSet
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ def filtered(sets: Sequence[AnswerSet], args: SampleArguments) -> list[AnswerSet
     if not kept:
         best = max(answers.margin() for answers in sets)
         raise PerpoError(
-            f"no question has a margin of {args.min_margin} between its best and worst finished answers; "
-            f"the largest is {best:.3f}",
-            "run the same command with a smaller --min_margin: what was sampled is kept",
+            f"no question has a margin of {args.min_margin} between the rewards of its best and worst finished "
+            f"answers; the largest is {best:.3f}",
+            "run the same command with a smaller --min_margin; the answers so far are kept",
         )
     return [answers.distinct() for answers in kept] if args.duplicates == "drop" else kept
 
@@ -83,7 +84,7 @@ def record_of(questions: QuestionSet, answers: AnswerSet, provenance: dict[str, 
         written = row_format(vars(question), questions.truth_format)
         truth = same_box(question.answer, written, questions.answer_format, size)
         question = dataclasses.replace(question, answer=truth)
-    if questions.reward_name == "edit" or _is_text(questions, asked):
+    if truth_of(questions.reward_name) == "text" or _is_text(questions, asked):
         said = {name: value if name == "box_frame" else None for name, value in said.items()}
     return PreferenceRecord(
         **vars(question) | said,

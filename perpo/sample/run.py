@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perpo.boxes import PARTS
 from perpo.common.files import check_writable
 from perpo.common.journal import Journal
 from perpo.common.progress import progress
@@ -22,7 +23,7 @@ from perpo.data.images import PICTURES_VERSION
 from perpo.engines.base import Answer, Decoding, Engine, EngineInfo, ask
 from perpo.engines.choice import load_engine
 from perpo.errors import PerpoError
-from perpo.models.checkpoints import adapter_digest, grounding_prompt
+from perpo.models.checkpoints import adapter_digest, grounding_prompt, local_directory, resolve_model, settings_digests
 from perpo.rewards.asked import Asked, QuestionSet, read_asked
 from perpo.sample.candidates import Summary, summarise
 from perpo.sample.records import filtered, misread, record_of, rewarded
@@ -33,10 +34,19 @@ if TYPE_CHECKING:
 TINY_QUESTIONS = 500
 _TINY_IMAGES = 300  # not every picture has two questions
 
+_TOLD_OTHERWISE = {"model", "adapter", "questions", "dtype", "temperature", "top_p", "seed", "max_new_tokens"}
+"""Arguments that a journal's key holds in another way: by digests, or as what they mean here."""
+
+_NO_ANSWERS = {
+    *("output", "image_root", "limit", "batch_size", "device", "reward", "min_margin", "duplicates"),
+    *(f"{whose}_{part}" for whose in ("box", "truth") for part in PARTS),
+}
+"""Those that no answer depends on, or whose part in it the rows of the journal tell: images, and batches."""
+
 
 @dataclass(frozen=True)
 class SamplingRun:
-    """What a run leaves.
+    """The result of a run.
 
     Attributes:
         output: The preference records.
@@ -110,11 +120,11 @@ def _sample(args: SampleArguments, questions: QuestionSet, engine: Engine, journ
 def _check_output(output: Path, journal_path: Path) -> None:
     """Refuse what cannot be written, and to overwrite what no earlier call of this program wrote."""
     if output.suffix != ".jsonl":
-        raise PerpoError(f"--output must end in .jsonl, got {output}", "records are written one JSON object a line")
+        raise PerpoError(f"--output must end in .jsonl, got {output}", "records are written as JSON lines")
     check_writable(output.parent)
     if output.exists() and not journal_path.exists():
         raise PerpoError(
-            f"{output} exists, and there is no journal beside it to continue from",
+            f"{output} exists, but there is no journal beside it, so it cannot be continued",
             "choose another --output, or move that file away",
         )
 
@@ -150,12 +160,16 @@ def _provenance(decoding: Decoding, info: EngineInfo) -> dict[str, Any]:
 
 
 def _journal_key(args: SampleArguments, questions: QuestionSet, provenance: dict[str, Any]) -> str:
-    """SHA-256 of all that sampled answers depend on, but for the images: each row says what it saw."""
-    content = {
+    """SHA-256 of all that sampled answers depend on, but for the images: each row says what it saw.
+
+    A new argument is a part of it until it is named above.
+    """
+    named = {name: value for name, value in vars(args).items() if name not in _TOLD_OTHERWISE | _NO_ANSWERS}
+    content = named | {
         # The name does not matter, for the weights have a digest.
         "provenance": {name: value for name, value in provenance.items() if name != "model"},
         "pictures": PICTURES_VERSION,
-        "num_candidates": args.num_candidates,
+        **settings_digests(local_directory(resolve_model(args.model)), args.adapter),
         "questions": [(question.image_path, question.question) for question in questions.of_file],
         # Which tokens an answer's text holds: see perpo.models.control_tokens. Rows say what thought a prompt opened.
         "texts": "marks kept, thoughts opened",

@@ -51,7 +51,7 @@ def clustered_mean(
     bounds: tuple[float, float] = (0.0, 1.0),
     confidence: float = 0.95,
 ) -> Estimate:
-    """Mean of scores with an interval that is clustered, and possibly averaged over strata.
+    """Return the mean of scores with an interval that is clustered, and possibly averaged over strata.
 
     The ratio of `clustered_ratio` with every denominator 1: sum w_i s_i with w_i = 1 / n, or with
     strata (the tasks of a suite, which weigh the same whatever their size) w_i = 1 / (T n_t).
@@ -136,7 +136,7 @@ def clustered_ratio(
 
 
 def freedom(influence: NDArray) -> float:
-    """Degrees of freedom of a clustered variance, from what each cluster adds to the value.
+    """Return the degrees of freedom of a clustered variance, from what each cluster adds to the value.
 
     A variance that few clusters make is itself known badly, whatever their number. Satterthwaite 1946, "An Approximate
     Distribution of Estimates of Variance Components": 2 (sum u^2)^2 over the variance of sum u^2, here estimated by
@@ -191,7 +191,7 @@ def bootstrap_ratio(
     draws: int = 10_000,
     seed: int = 0,
 ) -> Estimate:
-    """`clustered_ratio` with a bootstrap of its clusters in place of the t interval.
+    """Return `clustered_ratio` with a bootstrap of its clusters in place of the t interval.
 
     Each draw takes G clusters with replacement, each with all its rows of all strata. The standard error is the
     deviation of the draws times sqrt(G / (G - 1)). The interval is of percentiles, and since these are too narrow with

@@ -59,7 +59,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class PairedSums:
-    """What the clusters of two runs add up to.
+    """Sums over the clusters of two runs.
 
     Attributes:
         above: (2, G, T) numerators of candidate and baseline, by cluster and stratum.

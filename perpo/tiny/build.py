@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from perpo.benchmarks.prompts import GROUNDING, LMMS_EVAL_GROUNDING, OCR, YES_NO
 from perpo.common.arguments import parse_arguments
+from perpo.common.files import make_folder
 from perpo.common.numbers import AboveZero, Count, Seed32, Share, check_numbers
 from perpo.common.program import run_program
 from perpo.models.families import FAMILIES
@@ -140,7 +141,7 @@ def losses(model: Any, helpers: Helpers, packer: Packer, batch: dict[str, Any]) 
 
 
 def weights_at(progress: float) -> dict[str, float]:
-    """Weights of the losses when `progress` (0 to 1) of the steps are done: the helpers fade out."""
+    """Return weights of the losses when `progress` (0 to 1) of the steps are done: the helpers fade out."""
     return {
         "box": 1.0,
         "yes_no": 0.5,
@@ -200,7 +201,7 @@ def _validate_boxes(model: Any, processor: Any, images: int) -> dict[str, float]
 
 
 def corpus(lessons: list[Lesson]) -> list[str]:
-    """Texts that the tokenizer is trained on."""
+    """Return the texts that the tokenizer is trained on."""
     questions = [question for lesson in lessons[:1000] for question in lesson.questions]
     heads = {
         "box": (GROUNDING.format(expression=""), LMMS_EVAL_GROUNDING.format(expression="")),
@@ -220,7 +221,7 @@ def build(args: BuildArguments) -> Path:
     """
     check_numbers(args)
     out, began = Path(args.out), time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     lessons, pages = make_lessons(args.scenes, args.pages, args.loose, args.processes)
     torch.manual_seed(args.seed)
     processor = new_processor(TINY, corpus(lessons))

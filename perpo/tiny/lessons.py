@@ -1,4 +1,4 @@
-"""What the embedded checkpoint is taught from: pictures with tokenised questions, packed by picture.
+"""Lessons for the embedded checkpoint: pictures with tokenised questions, packed by picture.
 
 Three topics: boxes of expressions, yes/no questions about objects (both about scenes), and the text of
 pages. In a batch all questions of a picture share its image tokens and the words that their prompts begin
@@ -38,7 +38,7 @@ Topic = Literal["box", "yes_no", "text"]
 
 
 @dataclass
-class Question:
+class LessonQuestion:
     """One question and its answer.
 
     Attributes:
@@ -68,7 +68,7 @@ class Lesson:
     """
 
     pixels: np.ndarray
-    questions: list[Question]
+    questions: list[LessonQuestion]
     patches: np.ndarray
 
 
@@ -106,13 +106,15 @@ def _under(box: tuple[float, float, float, float]) -> np.ndarray:
     return (wide * high > 0.25) | middle
 
 
-def _box_question(scene: Scene, number: int, text: str, by_looks: bool, loose: float, patches: np.ndarray) -> Question:
+def _box_question(
+    scene: Scene, number: int, text: str, by_looks: bool, loose: float, patches: np.ndarray
+) -> LessonQuestion:
     label = loose_box(scene, number, loose)
     box = np.array(label, dtype=np.float32) / SIDE
-    return Question("box", " " + text, answer_text(label), box, [(0, patches[:, 9] == number)], by_looks)
+    return LessonQuestion("box", " " + text, answer_text(label), box, [(0, patches[:, 9] == number)], by_looks)
 
 
-def _object_questions(scene: Scene, rng: np.random.Generator, patches: np.ndarray) -> list[Question]:
+def _object_questions(scene: Scene, rng: np.random.Generator, patches: np.ndarray) -> list[LessonQuestion]:
     """Half about objects that are there, half not; of these, half share a colour or a kind with one that is."""
     there = objects_of(scene)
     missing = [OBJECTS[k] for k in rng.permutation(len(OBJECTS)) if OBJECTS[k] not in there]
@@ -126,7 +128,7 @@ def _object_questions(scene: Scene, rng: np.random.Generator, patches: np.ndarra
     for name, reply in asked:
         mine = np.isin(patches[:, 9], [n for n, other in enumerate(of_shape) if other == name])
         text = object_question(name).removeprefix("Is there")
-        questions.append(Question("yes_no", text, reply, None, [(0, mine)] if reply == "Yes" else []))
+        questions.append(LessonQuestion("yes_no", text, reply, None, [(0, mine)] if reply == "Yes" else []))
     return questions
 
 
@@ -142,7 +144,7 @@ def page_lesson(index: int) -> Lesson:
             look.append((token, _under(box)))
             if letter in LETTERS:
                 patches[_under(box)] = LETTERS.index(letter)
-    return Lesson(np.asarray(draw_page(page)), [Question("text", "", page.text, None, look)], patches)
+    return Lesson(np.asarray(draw_page(page)), [LessonQuestion("text", "", page.text, None, look)], patches)
 
 
 def _some(texts: list[str], rng: np.random.Generator, most: int) -> list[str]:
@@ -201,7 +203,7 @@ class Packer:
         questions: int,
         easy: bool,
     ) -> dict[str, Any]:
-        """Tensors of a batch: the scenes' rows first; `easy` asks for boxes by appearance alone.
+        """Return the tensors of a batch: the scenes' rows first; `easy` asks for boxes by appearance alone.
 
         Returns:
             pixel_values (B, 3, 96, 96), input_ids and position_ids (B, L), mask (B, 1, L, L) additive,
@@ -211,30 +213,30 @@ class Packer:
             prompt token of the box questions, box (Q, 4); scene_patches (S, 64, 10),
             page_patches (B - S, 64).
         """
-        layout = _Layout()
+        growing = _GrowingBatch()
         for lesson, topic in [*scenes, *((page, "text") for page in pages)]:
             pool = [q for q in lesson.questions if q.topic == topic and (q.by_looks or not easy or topic != "box")]
             pool = pool or [q for q in lesson.questions if q.topic == topic]
             head, tail = self._frame(topic, rng)
-            layout.begin(head)
+            growing.begin(head)
             for k in rng.permutation(len(pool))[:questions]:
                 question = pool[k]
                 reply = [*self.ids(" " + question.reply), self._eos]
-                layout.add(self.ids(question.text) + tail, reply, question)
+                growing.add(self.ids(question.text) + tail, reply, question)
         lessons = [lesson for lesson, _ in scenes] + pages
-        target = torch.from_numpy(np.stack(layout.patches)).float()
+        target = torch.from_numpy(np.stack(growing.patches)).float()
         return {
             "pixel_values": self.pixels(lessons),
-            "input_ids": _padded(layout.rows, self.pad),
-            "position_ids": _padded(layout.positions, 0),
-            "mask": attention_mask(_padded(layout.segments, -1), torch.float32),
-            "answer": torch.tensor(layout.answer),
-            "labels": torch.tensor(layout.labels),
-            "topic": torch.tensor(layout.topics),
-            "pointing": torch.tensor(layout.pointing),
+            "input_ids": _padded(growing.rows, self.pad),
+            "position_ids": _padded(growing.positions, 0),
+            "mask": attention_mask(_padded(growing.segments, -1), torch.float32),
+            "answer": torch.tensor(growing.answer),
+            "labels": torch.tensor(growing.labels),
+            "topic": torch.tensor(growing.topics),
+            "pointing": torch.tensor(growing.pointing),
             "patches": target / target.sum(1, keepdim=True).clamp(min=1),
-            "asked": torch.tensor(layout.asked),
-            "box": torch.from_numpy(np.stack(layout.boxes)),
+            "asked": torch.tensor(growing.asked),
+            "box": torch.from_numpy(np.stack(growing.boxes)),
             "scene_patches": torch.from_numpy(np.stack([lesson.patches for lesson, _ in scenes])),
             "page_patches": torch.from_numpy(np.stack([page.patches for page in pages])),
         }
@@ -243,7 +245,7 @@ class Packer:
 TOPICS: tuple[Topic, ...] = ("box", "yes_no", "text")
 
 
-class _Layout:
+class _GrowingBatch:
     """The rows of a batch as they grow."""
 
     def __init__(self) -> None:
@@ -259,14 +261,14 @@ class _Layout:
         self.boxes: list[np.ndarray] = []
 
     def begin(self, prefix: list[int]) -> None:
-        """A new row."""
+        """Begin a new row."""
         self._prefix, self._segment = len(prefix), 0
         self.rows.append(list(prefix))
         self.segments.append([0] * len(prefix))
         self.positions.append(list(range(len(prefix))))
 
-    def add(self, prompt: list[int], reply: list[int], question: Question) -> None:
-        """One more question of the row."""
+    def add(self, prompt: list[int], reply: list[int], question: LessonQuestion) -> None:
+        """Add one more question to the row."""
         row, ids = len(self.rows) - 1, self.rows[-1]
         self._segment += 1
         last = len(ids) + len(prompt) - 1

@@ -14,6 +14,7 @@ from perpo.common.arguments import arg
 from perpo.common.numbers import AboveZero, Count, CountOrZero, Range, Seed32, ShareBelowOne, ZeroOrMore, check_numbers
 from perpo.errors import PerpoError
 from perpo.methods import METHODS, MethodName, unused_by, which
+from perpo.rewards.table import box_rewards, named, truth_of
 
 _MaxSteps = Annotated[int, Range(-1)]
 _OF_LORA = ("adapter", "lora_r", "lora_alpha", "lora_dropout", "bits", "projector_only")
@@ -23,7 +24,7 @@ _ONE_ANSWER = which(lambda method: not method.ranks)
 _BETA = which(lambda method: "beta" in method.takes)
 _GAMMA = which(lambda method: "gamma" in method.takes)
 _DROPOUT = which(lambda method: "lora_dropout" in method.takes)
-_DROPOUT_HINT = f"with dropout, policy and reference would differ by chance; {_DROPOUT} can use it"
+_DROPOUT_HINT = f"with dropout, policy and reference would differ by chance; only {_DROPOUT} can use it"
 # What one argument has no use for without another.
 _NEEDS: dict[str, tuple[str, ...]] = {
     "eval_data": (
@@ -45,46 +46,50 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments:
-    """What `perpo-train` takes; each field's help says what it does.
+    """The arguments of `perpo-train`; each field's help says what it does.
 
     Raises:
         PerpoError: A number out of its range, or an argument that the method has no use for.
     """
 
-    method: MethodName = arg("perpo", f"loss: {_ONE_ANSWER} learn one answer, the others rank candidates")
+    method: MethodName = arg("perpo", f"loss: {_ONE_ANSWER} learn from one answer, the others rank candidates")
     data: str = arg(
-        help=f"preference records or pairs (JSON, CSV, Parquet); for {_OWN_ANSWERS} questions with answers will do"
+        help=f"preference records or pairs (JSON, CSV, Parquet); {_OWN_ANSWERS} also takes questions with answers"
     )
-    output_dir: str = arg(help="where the adapter, the processor, training.json and TensorBoard events go")
-    model: str = arg("tiny", "tiny (the embedded model), a directory in the Hugging Face layout, or a hub id")
-    adapter: str | None = arg(None, "adapter to continue from; it also is the reference")
-    image_root: str | None = arg(None, "folder that image paths start from; by default that of the data file")
+    output_dir: str = arg(help="folder for the adapter, the processor, training.json and TensorBoard events")
+    model: str = arg("tiny", "tiny (the embedded model), a folder in the Hugging Face layout, or a hub id")
+    adapter: str | None = arg(None, "adapter to continue from; it is also the reference")
+    image_root: str | None = arg(None, "folder that image paths start from (default: the folder of the data file)")
 
-    beta: AboveZero | None = arg(None, f"scale of the scores in {_BETA}; unset means 0.1")
-    gamma: ZeroOrMore | None = arg(None, f"power of the reward margins in {_GAMMA}; unset means 0.5")
+    beta: AboveZero | None = arg(None, f"scale of the scores in {_BETA} (default: 0.1)")
+    gamma: ZeroOrMore | None = arg(None, f"power of the reward margins in {_GAMMA} (default: 0.5)")
     reference: Literal["start", "recorded"] | None = arg(
         None,
-        "start: the model as it was when training began (unset means this); recorded: the log-probabilities "
-        "in the data, which must have been sampled from just this model and adapter",
+        "what the policy is compared with. start (the default): the model before training. recorded: the "
+        "log-probabilities in the data, which must be sampled from exactly this model and adapter",
     )
     precompute_reference: bool = arg(
         False,
-        "compute the reference's log-probabilities before training and keep them beside the data for further runs; "
-        "always so with --lora_enable False",
+        "compute the reference's log-probabilities before training and keep them beside the data for later "
+        "runs; always done with --lora_enable False",
     )
     allow_other_sampler: bool = arg(
         False,
-        "train on candidates that another model or adapter sampled; the reference stays what training starts from, "
-        "not what sampled them",
+        "train on candidates that another model or adapter sampled; the reference is still the model that "
+        "training starts from",
     )
     num_candidates: CountOrZero = arg(0, "use the first N usable candidates of each record; 0 means all")
     keep_truncated: bool = arg(False, "also use answers that were cut at the token limit")
     max_length: Count | None = arg(
-        None, "most tokens of image, prompt and answer; data with longer ones are refused; unset: the model's context"
+        None,
+        "most tokens of image, prompt and answer together; data with longer ones are refused (default: the "
+        "model's context)",
     )
-    max_prompt_length: Count | None = arg(None, "most tokens of a prompt without its image; longer ones are refused")
+    max_prompt_length: Count | None = arg(
+        None, "most tokens of a prompt without its image; data with longer ones are refused"
+    )
 
-    lora_enable: bool = arg(True, "False trains all of the language model (and the projector) in place of LoRA")
+    lora_enable: bool = arg(True, "False trains the whole language model and the projector, without LoRA")
     lora_r: Count = arg(128, "rank of LoRA on the language model's linear layers")
     lora_alpha: Count = arg(256, "scale of LoRA; its update is multiplied by lora_alpha / lora_r")
     lora_dropout: ShareBelowOne = arg(0.0, f"dropout before LoRA; {_DROPOUT} only")
@@ -94,21 +99,25 @@ class TrainArguments:
     per_device_train_batch_size: Count = arg(2, "records per forward pass")
     gradient_accumulation_steps: Count = arg(1, "forward passes per optimizer step")
     max_tokens_per_pass: Count | None = arg(
-        None, "most tokens of a forward pass; what takes more is done in several, with the same gradients"
+        None, "most tokens of a forward pass; a larger batch is split into several passes, with the same gradients"
     )
-    group_by_modality_length: bool = arg(False, "batch records with similar prefixes and answers, which pads less")
+    group_by_modality_length: bool = arg(
+        False, "put records of similar length into one batch, which needs less padding"
+    )
     num_train_epochs: AboveZero = arg(1.0, "times through the data")
-    max_steps: _MaxSteps = arg(-1, "optimizer steps; overrides num_train_epochs unless -1")
+    max_steps: _MaxSteps = arg(-1, "optimizer steps; -1: as many as num_train_epochs needs")
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = arg(
         "cosine", "how the learning rates change"
     )
-    warmup_steps: CountOrZero = arg(0, "optimizer steps until the full learning rate (not with constant)")
-    warmup_ratio: ShareBelowOne = arg(0.0, "the same as a share of all steps, rounded up")
+    warmup_steps: CountOrZero = arg(
+        0, "optimizer steps until the full learning rate; not for lr_scheduler_type constant"
+    )
+    warmup_ratio: ShareBelowOne = arg(0.0, "warm-up as a share of all steps, rounded up; give this or warmup_steps")
     schedule_part: str = arg("1/1", "K/N: this run is the K-th of N equally long parts of one learning-rate schedule")
-    weight_decay: ZeroOrMore = arg(0.0, "AdamW's weight decay, on matrices")
-    max_grad_norm: ZeroOrMore = arg(1.0, "clip the gradient's norm to this; 0 means never")
+    weight_decay: ZeroOrMore = arg(0.0, "AdamW's weight decay, for matrices only")
+    max_grad_norm: ZeroOrMore = arg(1.0, "clip the norm of the gradient to this; 0 means no clipping")
     bf16: bool | None = arg(
-        None, "compute in bfloat16 (what is trained stays in float32); by default on a GPU, not on the CPU"
+        None, "compute in bfloat16; trained weights stay in float32 (default: True on a GPU, False on the CPU)"
     )
     tf32: bool = arg(False, "let an NVIDIA GPU (Ampere or newer) multiply float32 matrices in TF32")
     gradient_checkpointing: bool = arg(False, "recompute activations instead of storing them")
@@ -118,46 +127,54 @@ class TrainArguments:
     save_steps: CountOrZero = arg(100, "optimizer steps between two checkpoints; 0 means none")
     save_total_limit: Count | None = arg(2, "checkpoints to keep; none keeps all")
     resume_from_checkpoint: str | None = arg(
-        None, "last (the newest checkpoint in output_dir, if there is any) or a checkpoint's path"
+        None, "last: continue from the newest checkpoint in output_dir, if there is one; or the path of a checkpoint"
     )
-    eval_data: str | None = arg(None, "held-out questions with answers; their greedy answers are rewarded as it trains")
-    eval_image_root: str | None = arg(None, "folder that their image paths start from; by default that of eval_data")
+    eval_data: str | None = arg(
+        None, "held-out questions with answers; during training, the model's greedy answers to them are rewarded"
+    )
+    eval_image_root: str | None = arg(
+        None, "folder that image paths in eval_data start from (default: the folder of eval_data)"
+    )
     eval_steps: Count = arg(
-        100, "optimizer steps between two validations; one comes before the first, one after the last"
+        100, "optimizer steps between two validations; one more comes before the first step, one after the last"
     )
-    eval_reward: str | None = arg(None, "iou, edit or module:function of yours; unset means that of the training data")
+    eval_reward: str | None = arg(None, f"{named()} of yours (default: the reward of the training data)")
     eval_box_scale: Scale | None = arg(
-        None, "what numbers of the answers' boxes count; by default as the training data say, else as the family's"
+        None, "unit of the numbers in answered boxes (default: as the training data say, else as the model's family)"
     )
-    eval_box_order: Order | None = arg(None, "which number is which; by default same")
-    eval_box_frame: Frame | None = arg(None, "picture that they refer to; by default same")
+    eval_box_order: Order | None = arg(None, "order of the four numbers (default: as for eval_box_scale)")
+    eval_box_frame: Frame | None = arg(None, "picture that the boxes refer to (default: as for eval_box_scale)")
     eval_truth_scale: Scale | None = arg(
-        None, "as eval_box_scale, of eval_data's truths; by default as its rows say it"
+        None, "like eval_box_scale, for the true boxes in eval_data (default: as its rows say)"
     )
-    eval_truth_order: Order | None = arg(None, "as eval_box_order, of eval_data's truths")
-    eval_truth_frame: Frame | None = arg(None, "as eval_box_frame, of eval_data's truths")
-    eval_max_new_tokens: Count = arg(64, "longest answer in tokens")
-    per_device_eval_batch_size: Count = arg(8, "questions answered at once")
+    eval_truth_order: Order | None = arg(None, "like eval_box_order, for the true boxes in eval_data")
+    eval_truth_frame: Frame | None = arg(None, "like eval_box_frame, for the true boxes in eval_data")
+    eval_max_new_tokens: Count = arg(64, "most tokens of an answer to eval_data")
+    per_device_eval_batch_size: Count = arg(8, "questions of eval_data that are answered at once")
     probe_lists: CountOrZero = arg(
-        8, "lists whose log-probabilities before and after go to probe.parquet; 0 writes none"
+        8, "number of lists whose log-probabilities before and after training go to probe.parquet; 0 writes none"
     )
 
-    report_to: Literal["tensorboard", "wandb", "none"] = arg("tensorboard", "who is told of the log besides log.jsonl")
-    run_name: str | None = arg(None, "what W&B and the model card call the run; by default the name of output_dir")
-    license: str | None = arg(None, "licence of the result as its model card gives it; unset means unknown")
-    push_to_hub: bool = arg(False, "upload the result when it is done; the token is taken from HF_TOKEN")
-    hub_model_id: str | None = arg(None, "where to on the hub, such as me/my-model; a new repository is private")
+    report_to: Literal["tensorboard", "wandb", "none"] = arg("tensorboard", "where the log is sent, besides log.jsonl")
+    run_name: str | None = arg(None, "name of the run in W&B and in the model card (default: the name of output_dir)")
+    license: str | None = arg(None, "licence in the model card (default: unknown)")
+    push_to_hub: bool = arg(False, "upload the result when training is done; the token is read from HF_TOKEN")
+    hub_model_id: str | None = arg(
+        None, "repository on the hub to upload to, such as me/my-model; a new one is private"
+    )
 
-    seed: Seed32 = arg(42, "of the adapter's first weights, the data's order and dropout; from 0 to 2^32 - 1")
-    dataloader_num_workers: CountOrZero = arg(0, "processes that load images; 0 loads them in the training process")
-    bits: Literal[4, 16] = arg(16, "4: QLoRA, the base in 4 bits (bitsandbytes, on an NVIDIA GPU)")
+    seed: Seed32 = arg(
+        42, "seed for the adapter's first weights, the order of the data and dropout; from 0 to 2^32 - 1"
+    )
+    dataloader_num_workers: CountOrZero = arg(0, "processes that load images; 0: the training process loads them")
+    bits: Literal[4, 16] = arg(16, "4: QLoRA, with the base in 4 bits (needs bitsandbytes and an NVIDIA GPU)")
     double_quant: bool = arg(True, "with --bits 4, quantise the scales too")
     quant_type: Literal["nf4", "fp4"] = arg("nf4", "with --bits 4, the 4-bit type")
     deepspeed: str | None = arg(
         None,
-        "a JSON file of DeepSpeed's, or zero2, zero2_offload, zero3, zero3_offload; unset: plain DDP",
+        "DeepSpeed configuration: a JSON file, or zero2, zero2_offload, zero3, zero3_offload (default: plain DDP)",
     )
-    cache_dir: str | None = arg(None, "folder for models from the hub; unset: the hub's own cache")
+    cache_dir: str | None = arg(None, "folder for models from the hub (default: the hub's own cache)")
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -171,31 +188,34 @@ class TrainArguments:
         for name in unused_by(self.method):
             if getattr(self, name) != getattr(TrainArguments, name):  # the class holds the defaults
                 hint = _DROPOUT_HINT if name == "lora_dropout" else f"leave --{name} out"
-                raise PerpoError(f"--method {self.method} has no use for --{name}", hint)
+                raise PerpoError(f"--{name} has no effect with --method {self.method}", hint)
         self._check_pairs()
         if self.ranks and self.num_candidates == 1:
             raise PerpoError("--num_candidates 1 leaves nothing to compare", "give 2 or more, or 0 for all")
         if (self.warmup_steps or self.warmup_ratio) and self.lr_scheduler_type == "constant":
             raise PerpoError("--lr_scheduler_type constant has no warm-up", "use constant_with_warmup, or no warm-up")
         if self.warmup_steps and self.warmup_ratio:
-            raise PerpoError("--warmup_steps and --warmup_ratio say the same thing twice", "give one of them")
+            raise PerpoError("--warmup_steps and --warmup_ratio both set the warm-up", "give one of them")
         if self.save_strategy != "steps" and self.save_steps != TrainArguments.save_steps:
-            raise PerpoError(f"--save_strategy {self.save_strategy} has no use for --save_steps", "leave it out")
+            raise PerpoError(f"--save_steps has no effect with --save_strategy {self.save_strategy}", "leave it out")
         self._check_what_trains()
         if self.projector_only and self.mm_projector_lr == 0:
-            raise PerpoError("--projector_only with --mm_projector_lr 0 trains nothing", "give the projector a rate")
+            raise PerpoError(
+                "--projector_only with --mm_projector_lr 0 trains nothing", "give a --mm_projector_lr above 0"
+            )
 
     def _check_pairs(self) -> None:
         """Refuse what belongs to an argument that is not there."""
         for owner, names in _NEEDS.items():
             for name in names:
                 if not getattr(self, owner) and getattr(self, name) != getattr(TrainArguments, name):
-                    raise PerpoError(f"--{name} is of no use without --{owner}", f"give both, or leave --{name} out")
+                    raise PerpoError(f"--{name} has no effect without --{owner}", f"give both, or leave --{name} out")
         if self.push_to_hub and self.hub_model_id is None:
             raise PerpoError("--push_to_hub needs --hub_model_id", "such as me/my-model")
         for name in (f"eval_{what}_{part}" for what in ("box", "truth") for part in ("scale", "order", "frame")):
-            if self.eval_reward == "edit" and getattr(self, name) is not None:
-                raise PerpoError(f"--eval_reward edit has no use for --{name}", "leave it out, or choose iou")
+            if truth_of(self.eval_reward or "") == "text" and getattr(self, name) is not None:
+                hint = f"leave it out, or choose {box_rewards()}"
+                raise PerpoError(f"--{name} has no effect with --eval_reward {self.eval_reward}", hint)
 
     def _check_what_trains(self) -> None:
         """Refuse what has no meaning without LoRA, or with a base in 4 bits."""
@@ -210,31 +230,31 @@ class TrainArguments:
         ):
             for name in names:
                 if switched and getattr(self, name) != getattr(TrainArguments, name):
-                    raise PerpoError(f"{flag} has no use for --{name}", f"leave --{name} out")
+                    raise PerpoError(f"--{name} has no effect with {flag}", f"leave --{name} out")
         if self.reference == "recorded" and self.bf16 and not self.lora_enable:
             raise PerpoError(
-                "--lora_enable False keeps its weights in float32, and the log-probabilities were recorded with "
-                "weights in bfloat16",
+                "--lora_enable False keeps the model's weights in float32, but the log-probabilities were recorded "
+                "with weights in bfloat16",
                 "leave --reference out",
             )
         if self.bits == 4 and self.reference == "recorded":
             raise PerpoError(
-                "--bits 4 changes the model that the log-probabilities were recorded of", "leave --reference out"
+                "--bits 4 changes the model that gave the recorded log-probabilities", "leave --reference out"
             )
 
     @property
     def precomputes(self) -> bool:
-        """Whether the reference's log-probabilities are computed before training."""
+        """Return whether the reference's log-probabilities are computed before training."""
         return self.precompute_reference or (self.ranks and not self.lora_enable and self.reference != "recorded")
 
     @property
     def ranks(self) -> bool:
-        """Whether the method compares candidates."""
+        """Return whether the method compares candidates."""
         return METHODS[self.method].ranks
 
     @property
     def samples(self) -> bool:
-        """Whether the method learns sampled candidates, and not the data's own answers."""
+        """Return whether the method learns sampled candidates, and not the data's own answers."""
         return METHODS[self.method].samples
 
     @property

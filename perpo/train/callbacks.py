@@ -1,4 +1,4 @@
-"""What happens beside the optimizer steps: the log, whole checkpoints, the bar, and a stop at the first NaN."""
+"""Callbacks beside the optimizer steps: the log, whole checkpoints, the bar, and a stop at the first NaN."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from perpo.errors import PerpoError
 from perpo.records.training_record import LOG_NAME, log_line, write_log, write_record
 from perpo.train.resuming import rotate, seal
 
-_GO_ON = "then go on with --resume_from_checkpoint last: earlier checkpoints are whole"
+_GO_ON = "then run the same command with --resume_from_checkpoint last; earlier checkpoints are intact"
 _SHOWN = 10
 
 
@@ -36,7 +36,7 @@ class Log(TrainerCallback):
         self.record = record
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """What a run that was cut off logged after its last checkpoint comes again, so it goes."""
+        """Drop what a run that was cut off logged after its last checkpoint, since it comes again."""
         if state.is_world_process_zero:
             write_log(self.output, state.log_history)
             write_record(self.output, self.record)
@@ -172,8 +172,8 @@ def plain_errors(output: Path, image_ids: Mapping[int, str | int]) -> Iterator[N
         if len(error.numbers) > _SHOWN:
             names += f" and {len(error.numbers) - _SHOWN} more"
         raise PerpoError(
-            f"the {error.what} of {names} is not finite in step {error.step}; nothing was learnt from it",
-            f"look at them and at --learning_rate, {_GO_ON}",
+            f"the {error.what} of {names} is not finite in step {error.step}; the model was not updated in this step",
+            f"check these records and --learning_rate, {_GO_ON}",
             exit_code=3,
         ) from error
     except PerpoError:

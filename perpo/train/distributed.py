@@ -22,7 +22,7 @@ _CONFIGS = Path(__file__).parent / "deepspeed_configs"
 
 
 def deepspeed_config(name: str) -> dict[str, Any]:
-    """DeepSpeed's settings from a JSON file, or those of a shipped configuration; a new copy each time.
+    """Return DeepSpeed's settings from a JSON file, or those of a shipped configuration; a new copy each time.
 
     Args:
         name: A path, or one of the files' names in perpo/train/deepspeed_configs, without its ending.
@@ -41,12 +41,12 @@ def deepspeed_config(name: str) -> dict[str, Any]:
     except ValueError as error:
         raise PerpoError(f"{path} is not JSON: {error}", "see perpo/train/deepspeed_configs for examples") from error
     if not isinstance(config, dict):
-        raise PerpoError(f"{path} holds no object", "see perpo/train/deepspeed_configs for examples")
+        raise PerpoError(f"{path} does not hold a JSON object", "see perpo/train/deepspeed_configs for examples")
     for part in ("optimizer", "scheduler"):
         if part in config:
             raise PerpoError(
                 f"the DeepSpeed configuration {path} has its own {part}, and perpo-train has another",
-                f"remove {part} from it; --learning_rate and the like say what it says",
+                f"remove {part} from the file; set it with flags of perpo-train, such as --learning_rate",
             )
     if find_spec("deepspeed") is None:
         raise PerpoError("--deepspeed needs DeepSpeed, which is not installed", "pip install 'perpo[deepspeed]'")
@@ -148,7 +148,8 @@ class Filled(Sampler[int]):
 
 
 def full_weights(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
-    """Parameters that DeepSpeed has parted, whole, on the CPU; trained ones in float32, as its optimizer keeps them.
+    """Return parameters that DeepSpeed has parted, whole, on the CPU; trained ones in float32, as its optimizer keeps
+    them.
 
     Args:
         parameters: Names and parameters, in the same order everywhere.

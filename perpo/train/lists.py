@@ -23,7 +23,7 @@ from perpo.train.arguments import TrainArguments
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenAnswers:
     """The answers of one record that are trained on.
 
     Attributes:
@@ -66,7 +66,7 @@ class TokenizedList:
     reference_logps: list[float] | None
 
 
-def choose(args: TrainArguments, records: Sequence[Question]) -> tuple[list[Choice], dict[str, int]]:
+def choose(args: TrainArguments, records: Sequence[Question]) -> tuple[list[ChosenAnswers], dict[str, int]]:
     """Choose what is trained on.
 
     Left out are answers that were cut at the token limit (unless they are kept and hold any text),
@@ -85,7 +85,7 @@ def choose(args: TrainArguments, records: Sequence[Question]) -> tuple[list[Choi
         PerpoError: Nothing is left, or no list has two different rewards.
     """
     if not args.samples:
-        choices = [Choice(n, record, [record.answer], [True], []) for n, record in enumerate(records, 1)]
+        choices = [ChosenAnswers(n, record, [record.answer], [True], []) for n, record in enumerate(records, 1)]
         return choices, {"records": len(records), "lists": len(records), "candidates": len(records)}
     counts: Counter[str] = Counter(records=len(records))
     choices = []
@@ -104,7 +104,7 @@ def choose(args: TrainArguments, records: Sequence[Question]) -> tuple[list[Choi
     if args.ranks and not any(len(set(choice.rewards)) > 1 for choice in choices):
         raise PerpoError(
             f"no record of {args.data} has candidates with different rewards",
-            "nothing can be learnt from it: sample at a higher temperature, or check the reward",
+            "nothing can be learnt from it: sample at a higher --temperature, or check the reward",
         )
     return choices, dict(counts)
 
@@ -124,12 +124,12 @@ def _usable(args: TrainArguments, record: PreferenceRecord, counts: Counter[str]
     return places[: args.num_candidates or None]
 
 
-def _choice(args: TrainArguments, number: int, record: PreferenceRecord, places: list[int]) -> Choice:
+def _choice(args: TrainArguments, number: int, record: PreferenceRecord, places: list[int]) -> ChosenAnswers:
     rewards, picks = record.rewards, METHODS[args.method].picks
     assert picks is not None
     places = [places[picked] for picked in picks([rewards[place] for place in places])]
     logps = record.reference_logps or []
-    return Choice(
+    return ChosenAnswers(
         number,
         record,
         [record.answers_gen[place] for place in places],
@@ -141,7 +141,7 @@ def _choice(args: TrainArguments, number: int, record: PreferenceRecord, places:
 
 def tokenize(
     loaded: LoadedModel,
-    choices: Sequence[Choice],
+    choices: Sequence[ChosenAnswers],
     image_root: str | Path,
     *,
     max_length: int | None = None,
@@ -184,8 +184,8 @@ def tokenize(
             )
         if image_tokens[size] + text + longest > most:
             raise PerpoError(
-                f"record {choice.number}: image ({image_tokens[size]} tokens), prompt ({text}) and longest "
-                f"answer ({longest}) exceed {whose} of {most} tokens",
+                f"record {choice.number}: image ({image_tokens[size]} tokens), prompt ({text}) and longest answer "
+                f"({longest}) together exceed {whose} of {most} tokens",
                 "leave the record out; nothing is truncated",
             )
         prefix = image_tokens[size] + text

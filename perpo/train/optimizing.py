@@ -1,4 +1,4 @@
-"""How weights are changed: what transformers' Trainer is told, the optimizer, the learning-rate schedule."""
+"""Settings of the optimization: what transformers' Trainer is told, the optimizer, the learning-rate schedule."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from perpo.train.lists import TokenizedList
 
 
 @dataclass(frozen=True)
-class Run:
+class CandidateSpan:
     """Candidates `start` to `stop` of the list `row` of a batch."""
 
     row: int
@@ -30,40 +30,40 @@ class Run:
 
 @dataclass(frozen=True)
 class Pass:
-    """What one forward pass reads: each run with its prefix.
+    """The input of one forward pass: each span of candidates with its prefix.
 
     Attributes:
-        packed: The runs' prefixes and candidates.
-        images: Of each run's list.
-        runs: Which candidates they are.
+        packed: The spans' prefixes and candidates.
+        images: Of each span's list.
+        spans: Which candidates they are.
         counts: Whether they count; False in a pass that just keeps this process in step with others.
     """
 
     packed: Packed
     images: list[Mapping[str, Tensor]]
-    runs: list[Run]
+    spans: list[CandidateSpan]
     counts: bool = True
 
     def logps(self, model: Any) -> Tensor:
-        """(R, M) log-probabilities of the R runs' up to M candidates."""
+        """(R, M) log-probabilities of the R spans' up to M candidates."""
         return candidate_logps(model, self.packed, self.images, candidates=self._most)
 
     def put(self, values: Tensor, into: Tensor) -> None:
         """Write (R, M) values to their places in a batch's (B, N)."""
-        for run, row in zip(self.runs, values, strict=True):
-            into[run.row, run.start : run.stop] = row[: run.stop - run.start]
+        for span, row in zip(self.spans, values, strict=True):
+            into[span.row, span.start : span.stop] = row[: span.stop - span.start]
 
     def take(self, values: Tensor) -> Tensor:
         """(R, M) of a batch's (B, N) values; 0 where there is none, and everywhere in a pass that does not count."""
-        rows = values.new_zeros(len(self.runs), self._most)
+        rows = values.new_zeros(len(self.spans), self._most)
         if self.counts:
-            for run, row in zip(self.runs, rows, strict=True):
-                row[: run.stop - run.start] = values[run.row, run.start : run.stop]
+            for span, row in zip(self.spans, rows, strict=True):
+                row[: span.stop - span.start] = values[span.row, span.start : span.stop]
         return rows
 
     @property
     def _most(self) -> int:
-        return max(run.stop - run.start for run in self.runs)
+        return max(span.stop - span.start for span in self.spans)
 
 
 def split(packed: Packed, images: Sequence[Mapping[str, Tensor]], budget: int, longest: int | None) -> list[Pass]:
@@ -76,20 +76,20 @@ def split(packed: Packed, images: Sequence[Mapping[str, Tensor]], budget: int, l
         longest: See `perpo.models.prefix.longest_shared`.
     """
     prefixes, answers = unpack(packed)
-    groups: list[list[Run]] = []
+    groups: list[list[CandidateSpan]] = []
     for row, candidates in enumerate(answers):
         for place in range(len(candidates)):
             grown = _grown(groups[-1], row, place) if groups else []
             if grown and _tokens(grown, prefixes, answers, longest) <= budget:
                 groups[-1] = grown
             else:
-                groups.append([Run(row, place, place + 1)])
+                groups.append([CandidateSpan(row, place, place + 1)])
     pad_id, device = int(packed["answer_ids"][0, -1]), packed["answer_ids"].device
     passes = []
-    for runs in groups:
-        each = pack([prefixes[r.row] for r in runs], [answers[r.row][r.start : r.stop] for r in runs], pad_id)
+    for spans in groups:
+        each = pack([prefixes[r.row] for r in spans], [answers[r.row][r.start : r.stop] for r in spans], pad_id)
         moved: Any = {name: tensor.to(device) for name, tensor in each.items()}  # type: ignore[attr-defined]
-        passes.append(Pass(moved, [images[run.row] for run in runs], runs))
+        passes.append(Pass(moved, [images[span.row] for span in spans], spans))
     return passes
 
 
@@ -105,22 +105,25 @@ def check_budget(lists: Sequence[TokenizedList], budget: int) -> None:
             raise PerpoError(
                 f"record {each.number}: image and prompt ({each.prefix_tokens} tokens) and its longest answer "
                 f"({answer}) exceed --max_tokens_per_pass {budget}",
-                f"give at least {each.prefix_tokens + answer}, or leave the record out; nothing is truncated",
+                f"give --max_tokens_per_pass {each.prefix_tokens + answer} or more, or leave the record out; nothing "
+                "is truncated",
             )
 
 
-def _grown(runs: list[Run], row: int, place: int) -> list[Run]:
-    last = runs[-1]
+def _grown(spans: list[CandidateSpan], row: int, place: int) -> list[CandidateSpan]:
+    last = spans[-1]
     if last.row == row:
-        return [*runs[:-1], Run(row, last.start, place + 1)]
-    return [*runs, Run(row, place, place + 1)]
+        return [*spans[:-1], CandidateSpan(row, last.start, place + 1)]
+    return [*spans, CandidateSpan(row, place, place + 1)]
 
 
-def _tokens(runs: list[Run], prefixes: list[list[int]], answers: list[list[list[int]]], longest: int | None) -> int:
+def _tokens(
+    spans: list[CandidateSpan], prefixes: list[list[int]], answers: list[list[list[int]]], longest: int | None
+) -> int:
     """Tokens of a pass: those of its widest row in every row."""
-    prefix = max(len(prefixes[run.row]) for run in runs)
-    lengths = [[len(ids) for ids in answers[run.row][run.start : run.stop]] for run in runs]
+    prefix = max(len(prefixes[span.row]) for span in spans)
+    lengths = [[len(ids) for ids in answers[span.row][span.start : span.stop]] for span in spans]
     alone = prefix + max(map(max, lengths))
     if longest is not None and alone > longest:  # then each candidate is a row
         return alone * sum(map(len, lengths))
-    return len(runs) * (prefix + max(map(sum, lengths)))
+    return len(spans) * (prefix + max(map(sum, lengths)))

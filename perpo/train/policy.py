@@ -48,7 +48,7 @@ class Policy:
 
     @property
     def has_adapter(self) -> bool:
-        """Whether an adapter is trained, which can be switched off, and not the base."""
+        """Return whether an adapter is trained, which can be switched off, and not the base."""
         return isinstance(self.model, PeftModel)
 
     def set_trainable(self) -> None:
@@ -252,13 +252,11 @@ def _check_adapter(args: TrainArguments, model: PeftModel, vision_tower: str) ->
             )
     if tower := [name for name, _ in model.named_parameters() if ".lora_" in name and f".{vision_tower}." in name]:
         raise PerpoError(
-            f"the adapter {args.adapter} has LoRA in the vision tower, which is not trained here: {tower[0]}",
-            "give one of the language model, or merge it first: perpo-train merge",
+            f"the adapter {args.adapter} has LoRA in the vision tower, which perpo-train does not train: {tower[0]}",
+            "give an adapter of the language model, or merge this one first: perpo-train merge",
         )
     if args.mm_projector_lr > 0 and not config.modules_to_save:
-        raise PerpoError(
-            f"the adapter {args.adapter} has no projector that could be trained", "give --mm_projector_lr 0"
-        )
+        raise PerpoError(f"the adapter {args.adapter} has no projector to train", "give --mm_projector_lr 0")
 
 
 def switch_dropout_off(model: nn.Module) -> None:

@@ -23,12 +23,12 @@ def check_machine(args: TrainArguments) -> None:
     if args.bits == 16:
         return
     if not torch.cuda.is_available():
-        raise PerpoError("--bits 4 needs an NVIDIA GPU, and there is none here", "leave --bits out")
+        raise PerpoError("--bits 4 needs an NVIDIA GPU, but this machine has none", "leave --bits out")
     if find_spec("bitsandbytes") is None:
         raise PerpoError("--bits 4 needs bitsandbytes, which is not installed", "pip install 'perpo[qlora]'")
     zero = deepspeed_config(args.deepspeed).get("zero_optimization", {}) if args.deepspeed else {}
     if zero.get("stage") == 3:
-        raise PerpoError("--bits 4 and ZeRO-3 don't go together", "use --deepspeed zero2, or leave --bits out")
+        raise PerpoError("--bits 4 cannot be combined with ZeRO-3", "use --deepspeed zero2, or leave --bits out")
 
 
 def quantization_config(args: TrainArguments) -> BitsAndBytesConfig | None:

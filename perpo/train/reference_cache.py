@@ -91,9 +91,9 @@ class ReferenceCache:
             places = {key: place for place, key in enumerate(ids) if key not in known}
             if places and trainer.state.global_step > 0 and not trainer.policy.has_adapter:
                 raise PerpoError(
-                    f"{self.path} lacks {len(places)} lists, and the weights that they would be computed with are "
-                    "trained already",
-                    "bring the file back, or begin again in another --output_dir",
+                    f"{self.path} lacks {len(places)} lists. They cannot be computed any more, because the weights are "
+                    "already trained",
+                    "restore the file, or start again in another --output_dir",
                 )
             for rows in _computed(trainer, dataset, list(places.values())):
                 lost = [place for place, logps in rows if not all(map(math.isfinite, logps))]
@@ -112,7 +112,7 @@ class ReferenceCache:
         rows = {key: row.get("logps") for key, row in journal.done().items()}
         for logps in rows.values():
             if not isinstance(logps, list) or not all(isinstance(each, float) for each in logps):
-                raise PerpoError(f"{self.path} is damaged", "delete it; what it holds is computed again")
+                raise PerpoError(f"{self.path} is damaged", "delete it; its content is computed again")
         return rows  # type: ignore[return-value]  # checked above
 
 

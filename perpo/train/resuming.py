@@ -1,4 +1,4 @@
-"""Where a run that was cut off goes on, and which checkpoints are whole. Needs no torch.
+"""Resume a run that was cut off: where it goes on, and which checkpoints are whole. Needs no torch.
 
 A checkpoint is whole once its manifest is there: the last file that is written, with the size and the
 SHA-256 of all the others, which are on the disk by then.
@@ -18,8 +18,9 @@ from typing import Any
 
 from perpo.common.files import atomic_write_text, check_writable, flush
 from perpo.common.processes import is_first_process
+from perpo.data import data_sha256
 from perpo.errors import PerpoError
-from perpo.records.training_record import FILE_NAME, read_record
+from perpo.records.training_record import TRAINING_FILE, read_record
 from perpo.train.arguments import TrainArguments
 
 MANIFEST = "manifest.json"
@@ -55,7 +56,7 @@ FREE = {
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins.
+    """The point at which a run begins.
 
     Attributes:
         checkpoint: The checkpoint that it goes on from, or None for its very beginning.
@@ -94,10 +95,10 @@ def find_start(args: TrainArguments, record: dict[str, Any]) -> Start:
             return Start(None, finished=True)
         return Start(_last_with_warning(args.output_dir))
     if reason := damage(Path(where)):
-        raise PerpoError(f"{where} is no checkpoint of a run: {reason}", "give last, or a checkpoint-... directory")
+        raise PerpoError(f"{where} is not a checkpoint of a run: {reason}", "give last, or a folder checkpoint-...")
     earlier = read_record(Path(where).parent)
     if earlier is None:
-        raise PerpoError(f"there is no {FILE_NAME} beside {where}", "leave checkpoints in their run's directory")
+        raise PerpoError(f"there is no {TRAINING_FILE} beside {where}", "keep checkpoints in the folder of their run")
     _check_same_run(earlier, record, where)
     if Path(where).parent.resolve() != Path(args.output_dir).resolve():
         _refuse_to_overwrite(args.output_dir)
@@ -129,7 +130,7 @@ def damage(checkpoint: Path) -> str | None:
     try:
         files = json.loads((checkpoint / MANIFEST).read_text())["files"]
     except OSError:
-        return "it was not written to its end"
+        return "it was not written completely"
     except (ValueError, KeyError, TypeError):
         return f"{MANIFEST} is damaged"
     for name, expected in files.items():
@@ -169,8 +170,12 @@ def _last_with_warning(directory: str) -> Path | None:
     return checkpoint
 
 
-def _instead(found: Path | None) -> str:
-    return f"going on from {found.name}" if found else "there is none before it, and training begins again"
+def _instead(checkpoint: Path | None) -> str:
+    return (
+        f"continuing from {checkpoint.name}"
+        if checkpoint
+        else "there is no earlier checkpoint, so training starts again"
+    )
 
 
 def _newest_whole(directory: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
@@ -219,7 +224,23 @@ def check_same_images(record: Mapping[str, Any], checkpoint: Path) -> None:
     before = None if earlier is None else earlier["data"].get("images_sha256")
     if before is not None and before != record["data"]["images_sha256"]:
         raise PerpoError(
-            f"the images have changed since the training in {checkpoint.parent} was begun",
+            f"the images have changed since the training in {checkpoint.parent} started",
+            "restore the images, or give another --output_dir",
+        )
+
+
+def check_same_held_out(eval_data: str, checkpoint: Path) -> None:
+    """Hold the held-out questions against those that the run of a checkpoint was validated on: their scores decide
+    together which adapter is the best.
+
+    Raises:
+        PerpoError: They are other ones.
+    """
+    earlier = read_record(checkpoint.parent)
+    before = (earlier and earlier.get("validation")) or {}
+    if before.get("data_sha256", data_sha256(eval_data)) != data_sha256(eval_data):
+        raise PerpoError(
+            f"the questions of --eval_data have changed since the training in {checkpoint.parent} was begun",
             "bring them back, or give another --output_dir",
         )
 
@@ -231,7 +252,7 @@ def _refuse_to_overwrite(directory: str) -> None:
     if any((path / MANIFEST).is_file() for path in _by_step(Path(directory))):
         raise PerpoError(
             f"{directory} holds a training that was cut off",
-            "go on with --resume_from_checkpoint last, or delete it",
+            "continue it with --resume_from_checkpoint last, or delete the folder",
         )
     if (steps := best_step(Path(directory))) > 0:
         raise PerpoError(
@@ -252,19 +273,19 @@ def _check_same_run(earlier: Mapping[str, Any], record: Mapping[str, Any], where
         before = earlier["arguments"].get(name, default)
         if name not in FREE and before != value:
             raise PerpoError(
-                f"the training in {where} was begun with {name} {before}, not {value}",
-                "give the same arguments to go on with it, or another --output_dir",
+                f"the training in {where} started with {name} {before}, not {value}",
+                "give the same arguments to continue it, or another --output_dir",
             )
     for part, key in (("model", "weights_sha256"), ("model", "adapter_sha256"), ("data", "sha256")):
         if earlier[part].get(key) != record[part][key]:
             what = {"weights_sha256": "model", "adapter_sha256": "adapter", "sha256": "data"}[key]
             raise PerpoError(
-                f"the {what} has changed since the training in {where} was begun",
-                "bring it back, or give another --output_dir",
+                f"the {what} has changed since the training in {where} started",
+                "restore it, or give another --output_dir",
             )
     before, now = earlier["world_size"], record["world_size"]
     if before is not None and before != now:
         raise PerpoError(
-            f"the training in {where} was begun with {before} processes, not {now}",
-            "start as many again: which process learns from which records depends on it",
+            f"the training in {where} started with {before} processes, not {now}",
+            "start the same number of processes again: each process learns from its own part of the records",
         )

@@ -19,7 +19,6 @@ from transformers import TrainerCallback, set_seed
 from transformers.integrations import TensorBoardCallback, WandbCallback
 from transformers.utils import is_torch_tf32_available
 
-from perpo.common.files import NotWritten
 from perpo.common.locks import only_process
 from perpo.common.processes import is_first_process
 from perpo.common.redact import without_secrets
@@ -45,12 +44,12 @@ from perpo.models.checkpoints import (
 from perpo.models.loading import chosen_dtype
 from perpo.models.prefix import base_model
 from perpo.records.provenance import hardware, peak_memory
-from perpo.records.training_record import FILE_NAME, read_record, write_record
+from perpo.records.training_record import TRAINING_FILE, read_record, write_record
 from perpo.rewards.asked import QuestionSet
 from perpo.train.arguments import TrainArguments
 from perpo.train.callbacks import Checkpoints, Log, ProgressBar, plain_errors
 from perpo.train.distributed import deepspeed_config, processes
-from perpo.train.lists import Choice, ListDataset, choose, tokenize
+from perpo.train.lists import ChosenAnswers, ListDataset, choose, tokenize
 from perpo.train.optimizing import training_arguments
 from perpo.train.outputs.card import write_card
 from perpo.train.outputs.services import check_services, push, start_wandb
@@ -59,7 +58,7 @@ from perpo.train.policy import load_policy
 from perpo.train.quantization import check_machine
 from perpo.train.recording import new_record
 from perpo.train.reference_cache import Precompute, ReferenceCache
-from perpo.train.resuming import Start, check_same_images, find_start, step_of
+from perpo.train.resuming import Start, check_same_held_out, check_same_images, find_start, step_of
 from perpo.train.samplers import check_sampler
 from perpo.train.termination import Termination
 from perpo.train.trainer import PreferenceTrainer
@@ -122,7 +121,7 @@ def train(args: TrainArguments) -> Path:
 def _check_means(args: TrainArguments) -> None:
     """Refuse what this machine, or a service, could not do."""
     if args.tf32 and not is_torch_tf32_available():
-        raise PerpoError("--tf32 needs an NVIDIA GPU, Ampere or newer, and there is none here", "leave --tf32 out")
+        raise PerpoError("--tf32 needs an NVIDIA GPU (Ampere or newer), but this machine has none", "leave --tf32 out")
     if args.cache_dir is not None:
         use_hub_cache(args.cache_dir)
     if args.deepspeed is not None:
@@ -139,7 +138,11 @@ def _records(args: TrainArguments) -> Sequence[Question]:
 
 
 def _check_data(
-    args: TrainArguments, records: Sequence[Question], choices: Sequence[Choice], record: dict[str, Any], start: Start
+    args: TrainArguments,
+    records: Sequence[Question],
+    choices: Sequence[ChosenAnswers],
+    record: dict[str, Any],
+    start: Start,
 ) -> Path:
     """Refuse records of another model, and images that cannot be used or have changed; returns where images are."""
     family = known_family(args.model)
@@ -156,13 +159,15 @@ def _check_data(
     record["data"]["images_sha256"] = files_digest(list(paths))
     if start.checkpoint is not None:
         check_same_images(record, start.checkpoint)
+        if args.eval_data is not None:
+            check_same_held_out(args.eval_data, start.checkpoint)
     return image_root
 
 
 def _trainer(
     args: TrainArguments,
     record: dict[str, Any],
-    choices: Sequence[Choice],
+    choices: Sequence[ChosenAnswers],
     image_root: Path,
     termination: Termination,
     stack: ExitStack,
@@ -216,7 +221,7 @@ def _watchers(
     trainer: PreferenceTrainer,
     record: dict[str, Any],
     start: Start,
-    choices: Sequence[Choice],
+    choices: Sequence[ChosenAnswers],
     held_out: QuestionSet | None,
     stack: ExitStack,
 ) -> Iterator[TrainerCallback]:
@@ -247,8 +252,8 @@ def _failure_recorded(output: Path, record: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     except PerpoError as error:
-        if error.exit_code == 3 and (output / FILE_NAME).is_file():
-            with suppress(OSError, NotWritten):
+        if error.exit_code == 3 and (output / TRAINING_FILE).is_file():
+            with suppress(OSError, PerpoError):
                 write_record(output, record | {"status": "failed", "error": without_secrets(error.message)})
         raise
 

@@ -1,4 +1,4 @@
-"""Whether preference records were sampled from the model that is trained on them. Needs no torch."""
+"""Check whether preference records were sampled from the model that is trained on them. Needs no torch."""
 
 from __future__ import annotations
 

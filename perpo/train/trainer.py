@@ -263,7 +263,7 @@ class PreferenceTrainer(Trainer):
         return logged_rate(self.lr_scheduler, self.arguments.learning_rate)
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """AdamW with the projector at its own rate."""
+        """Make AdamW with the projector at its own rate."""
         if self.optimizer is None:
             self.optimizer = adamw(self.arguments, self.policy)
         return self.optimizer

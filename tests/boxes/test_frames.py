@@ -222,7 +222,7 @@ def test_a_declared_part_takes_its_place_alone() -> None:
     assert declared(form) == form
     assert declared(form, scale="0-1000") == BoxFormat("0-1000", "yxyx", "resized")
     assert declared(form, scale="pixels", order="xywh", frame="original") == BoxFormat("pixels", "xywh", "original")
-    with pytest.raises(PerpoError, match="pixels of a resized image need its size"):
+    with pytest.raises(PerpoError, match="pixels of a resized image need the size of that image"):
         declared(form, scale="pixels")
     with pytest.raises(PerpoError, match="no box order 'xyhw'"):
         declared(form, order="xyhw")  # type: ignore[arg-type]

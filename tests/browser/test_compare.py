@@ -91,7 +91,7 @@ def test_runs_that_cannot_be_compared_say_why_and_still_show_what_they_share(vis
     assert visitor.errors() == []
     expect(page.get_by_text("cannot be compared")).to_be_visible()
     expect(page.get_by_role("button", name="both right").first).to_be_visible()
-    page.get_by_text("Compare what both have all the same").click()
+    page.get_by_text("Compare only what both runs have").click()
     visitor.settle()
     expect(page.get_by_text("cannot be compared")).to_have_count(0)
     assert visitor.state["common"] == "true"

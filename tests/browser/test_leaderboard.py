@@ -25,7 +25,7 @@ def _download(page, name: str) -> str:
     return Path(found.value.path()).read_text(encoding="utf-8")
 
 
-def _expected(folder: Path, choice: boards.Choice) -> list[leaderboard.Board]:
+def _expected(folder: Path, choice: boards.RunChoice) -> list[leaderboard.Board]:
     held = [run for run in find_runs(folder)[0] if choice.holds(run)]
     return [part for board in leaderboard.boards(held) for part in boards.split(board)]
 
@@ -42,7 +42,7 @@ def test_tables_filters_and_files_say_the_same(serve, visit, tiny_results) -> No
     visitor.settle()
     expect(page.get_by_test_id("stDataFrame")).to_have_count(1)
     assert visitor.state == {"source": "measured"}
-    (expected,) = _expected(tiny_results, boards.Choice(sources=["measured"]))
+    (expected,) = _expected(tiny_results, boards.RunChoice(sources=["measured"]))
     rows = list(csv.DictReader(io.StringIO(_download(page, "CSV"))))
     assert [row["name"] for row in rows] == [row.label for row in expected.rows]
     assert _download(page, "Markdown") == files.render(expected, "markdown")
@@ -63,7 +63,7 @@ def test_a_link_opens_what_its_sender_saw(serve, visit, tiny_results) -> None:
     assert "until" in visitor.state
     # Reported numbers have plain differences to their own base.
     told = _download(page, "Markdown")
-    parts = _expected(tiny_results, boards.Choice(methods=["base", "PerPO"]))
+    parts = _expected(tiny_results, boards.RunChoice(methods=["base", "PerPO"]))
     view = boards.only(boards.ordered(next(p for p in parts if "refcoco" in p.title), "base"), ["refcoco"])
     assert told == files.render(views.against(view, views.own_bases(view), "each run's own base"), "markdown")
     assert "| +13.8 |" in told  # LLaVA-v1.5-7B on refcoco_val, 63.8 and 50.0 in the paper's table 1
@@ -113,7 +113,7 @@ def test_bars_are_drawn_of_what_is_asked_for(serve, visit, tiny_results) -> None
 
 def test_no_run_is_left_or_none_is_there(serve, visit, tiny_results, no_results, broken_results) -> None:
     page = visit(serve(tiny_results)).open("leaderboard", since=NEXT_YEAR)
-    expect(page.get_by_text("No run is left by these filters.")).to_be_visible()
+    expect(page.get_by_text("No run matches these filters.")).to_be_visible()
     page = visit(serve(no_results)).open("leaderboard")
     expect(page.get_by_text("There are no runs in this folder.")).to_be_visible()
     broken = visit(serve(broken_results))

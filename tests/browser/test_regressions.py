@@ -69,7 +69,7 @@ def test_runs_that_cannot_be_compared_leave_the_rest_of_the_page(serve, visit, t
     page = visitor.open("regressions", a=label_of(a), b=label_of(b))
     expect(page.get_by_text("perpo and tiny cannot be compared")).to_be_visible()
     expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(1)  # the metric over time
-    page.get_by_text("Compare what both have").click()
+    page.get_by_text("Compare only what both runs have").click()
     visitor.settle()
     expect(page.get_by_role("heading", name="improved: perpo against tiny")).to_be_visible()
     assert visitor.state["common"] == "true"

@@ -101,7 +101,7 @@ def test_filters_find_as_many_as_the_tables_hold(visitor, pair):
 def test_nothing_found_says_so(visitor, pair):
     labels = pair[0]
     visitor.open("samples", a=labels[0], b=labels[1], q="no question holds this")
-    assert "No sample is like this" in visitor.text()
+    assert "No sample matches these filters" in visitor.text()
     assert visitor.errors() == []
 
 
@@ -227,5 +227,5 @@ def test_a_picture_outside_is_not_shown(made_runs, tmp_path, serve, visit):
     (results / "pictures" / "00000.jpg").symlink_to(tmp_path / "00000.jpg")
     visitor = visit(serve(results))
     page = visitor.open("samples")
-    assert "The picture is not in the results" in visitor.text()
+    assert "The picture was not found in the results" in visitor.text()
     assert page.get_by_test_id("stImage").count() == 0

@@ -138,11 +138,11 @@ def test_who_has_seen_the_names_votes_in_vain_and_is_told(studied):
     visitor.open("vote", study=study["id"], voter="eve", show="result")
     assert f"{COUNT} of your {COUNT} questions are not answered yet" in visitor.text()
     assert not any(name in visitor.page.content() for name in NAMES)
-    visitor.page.get_by_role("button", name="Open the result all the same").click()
+    visitor.page.get_by_role("button", name="Open the result anyway").click()
     visitor.settle()
     assert "Nobody has voted yet" in visitor.text()
     visitor.open("vote", study=study["id"], voter="eve")
-    assert "does not count" in visitor.text()
+    assert "they do not count" in visitor.text()
     visitor.page.keyboard.press("a")
     expect(visitor.page.get_by_text(f"0 of {COUNT} answered")).to_be_visible()
     visitor.settle()
@@ -168,7 +168,7 @@ def test_hostile_answers_are_shown_as_text(hostile_pair, serve, visit, hostile_t
     voter = "<script>alert(1)</script> **me**"
     begin(visitor, visitor.state["study"], voter)
     assert f"Voter: {voter}" in visitor.text()
-    study = votes.read(folder / votes.FILE_NAME).studies[visitor.state["study"]]
+    study = votes.read(folder / votes.VOTES_FILE).studies[visitor.state["study"]]
     places = {question.sample_key: place for place, (question, _) in enumerate(votes.ballot(study, voter), start=1)}
     table = run.samples(["sample_key", "task", "response"]).to_pylist()
     for kind in ("script", "markdown", "long"):

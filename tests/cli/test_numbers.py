@@ -38,11 +38,11 @@ PROGRAMS: dict[str, tuple[type[Any], Main, list[str]]] = {
     "perpo-eval judge": (JudgeArguments, EVAL, ["judge", "--run", "none"]),
     "perpo-eval list": (perpo_eval.cli.results.ListArguments, EVAL, ["list"]),
     "perpo-eval show": (perpo_eval.cli.results.ShowArguments, EVAL, ["show"]),
-    "perpo-eval export": (perpo_eval.cli.results.ExportArguments, EVAL, ["export"]),
+    "perpo-eval export": (perpo_eval.cli.results.ExportTableArguments, EVAL, ["export"]),
     "perpo-run": (perpo_eval.cli.run.RunArguments, perpo_eval.cli.run.main, ["tiny", "--output_dir", "out"]),
     "perpo-demo": (perpo_eval.cli.run.DemoArguments, perpo_eval.cli.run.demo_main, ["--output_dir", "out"]),
     "perpo-dashboard": (perpo_dashboard.cli.DashboardArguments, perpo_dashboard.cli.main, []),
-    "perpo-dashboard export": (perpo_dashboard.cli.ExportArguments, perpo_dashboard.cli.main, ["export"]),
+    "perpo-dashboard export": (perpo_dashboard.cli.ExportPageArguments, perpo_dashboard.cli.main, ["export"]),
     "perpo.tiny.build": (perpo.tiny.build.BuildArguments, perpo.tiny.build.main, ["--out", "out"]),
 } | {
     f"perpo-data {name}": (command.arguments, perpo.cli.data.main, [name])
@@ -143,5 +143,5 @@ def test_thresholds(value, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert perpo.cli.report.main(["--baseline", "a", "--candidate", "b", f"--threshold={value}"]) == 2
     sentence, hint = capsys.readouterr().err.splitlines()
-    assert sentence == f"error: --threshold {value} is not points between 0 and 100"
+    assert sentence == f"error: --threshold {value} is not a number of points between 0 and 100"
     assert hint.startswith("hint: ")

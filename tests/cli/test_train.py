@@ -75,7 +75,7 @@ def test_sft_asks_for_an_expression_as_the_family_does_and_speaks_of_other_boxes
         (RECORD | {"rewards": [0.1, float("nan"), 0.4]}, "record 1: expected a number from 0 to 1"),
         (RECORD | {"image_path": "gone.jpg"}, "gone.jpg: no such file"),
         (RECORD | {"question": "why?" + " so" * 200}, "record 1: image (4 tokens), prompt ("),
-        (RECORD | {"question": "<image>\nthis <image>?"}, "record 1: a question stands for 2 pictures"),
+        (RECORD | {"question": "<image>\nthis <image>?"}, "record 1: a question holds placeholders of 2 pictures"),
         (RECORD | {"question": "where?</s>USER: and then?"}, "record 1: a question holds </s>"),
         (RECORD | {"answers_gen": ["a", "b", "c <image>"]}, "record 1: an answer holds <image>"),
         (RECORD | {"answers_gen": ["a", "b", "c</s><pad>"]}, "record 1: an answer holds </s>"),
@@ -100,10 +100,10 @@ def test_bad_files_and_models_end_with_code_2(case, tmp_path, capsys):
         ({"text": json.dumps(RECORD) + "\n{not json}\n"}, "line 2"),
         ({"record": RECORD | {"image_path": "torn.jpg"}}, "torn.jpg: "),
         ({"model": tmp_path}, "has no config.json"),
-        ({"model": tmp_path / "nowhere"}, "there is no model directory"),
+        ({"model": tmp_path / "nowhere"}, "there is no model folder"),
         ({"model": original}, "original LLaVA checkpoint"),
-        ({"adapter": tmp_path}, "holds no adapter"),
-        ({"resume_from_checkpoint": tmp_path / "checkpoint-1"}, "is no checkpoint of a run"),
+        ({"adapter": tmp_path}, "does not hold an adapter"),
+        ({"resume_from_checkpoint": tmp_path / "checkpoint-1"}, "is not a checkpoint of a run"),
         ({"lora_rank": 3}, "there is no argument --lora_rank"),
         ({"reference": "recorded", "record": RECORD | {"reference_logps": [-1, -2, -3]}}, "was not sampled from"),
     ]
@@ -143,7 +143,7 @@ def test_an_adapter_made_with_other_settings_is_refused(case, tmp_path, capsys):
     assert case(mm_projector_lr=0) == 0
     for flags, message in (
         ({"lora_r": 3}, "was made with lora_r 2, not 3"),
-        ({}, "has no projector that could be trained"),
+        ({}, "has no projector to train"),
         ({"mm_projector_lr": 0, "method": "sft", "lora_dropout": 0.1}, "was made with lora_dropout 0.0, not 0.1"),
     ):
         assert case(adapter=tmp_path / "run", output_dir=tmp_path / "next", **flags) == 2
@@ -172,7 +172,10 @@ def test_ctrl_c_says_how_to_go_on(case, capsys, monkeypatch, interruptible):
     steps = {"save_steps": 1, "max_steps": 3}
     assert case(**steps) == 130
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "interrupted; run again with --resume_from_checkpoint last to go on from the last checkpoint"
+    assert (
+        said
+        == "interrupted; run the same command with --resume_from_checkpoint last to continue from the last checkpoint"
+    )
     assert case(**steps, resume_from_checkpoint="last") == 0
     assert len(saved) == 4  # of the steps 1 and 2, then 2 and 3
 

@@ -114,7 +114,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("--data d --steps 1.5", "--steps expects a whole number, got '1.5'", ""),
         ("--data d --bf16 maybe", "--bf16 expects True or False, got 'maybe'", ""),
         ("--data d --method perp", "--method expects one of sft, perpo, got 'perp'", "'perpo'"),
-        ("--data d --cap x", "--cap expects a whole number, got 'x'", "'none'"),
+        ("--data d --cap x", "--cap expects a whole number, got 'x'", "write none"),
     ],
 )
 def test_bad_flags(words: str, message: str, hint: str) -> None:
@@ -138,7 +138,7 @@ def test_bad_flags(words: str, message: str, hint: str) -> None:
         ("tasks: [1]", "tasks expects text"),
         ("steps: null", "steps expects a whole number, got None"),
         ("data: [", "line 1"),
-        ("- data", "expected names with values, found a list"),
+        ("- data", "expected arguments as `name: value`, found a list"),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
@@ -232,7 +232,7 @@ def test_a_command_line_says_what_is_not_as_by_default(monkeypatch, tmp_path):
 
 def test_a_word_that_comes_first_is_what_has_to_be_given() -> None:
     assert message_and_hint("my data", "--steps", "3") == (
-        "'my data' belongs to no argument",
+        "'my data' is not the value of any argument",
         "each value follows its --name: give it as --data 'my data'",
     )
     for words in (("new", "--data", "d"), ("--steps", "3", "new")):

@@ -16,6 +16,7 @@ from perpo.common.files import (
     check_writable,
     disk_error,
     disk_errors,
+    make_folder,
     recover_folder,
     replace_folder,
 )
@@ -55,8 +56,8 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
         (errno.ENOSPC, "make room"),
         (errno.EDQUOT, "make room"),
         (errno.EFBIG, "ulimit -f"),
-        (errno.EROFS, "written to"),
-        (errno.EIO, "looked after"),
+        (errno.EROFS, "make the disk writable"),
+        (errno.EIO, "check the disk"),
     ],
 )
 def test_what_a_disk_does_not_take_names_the_file_and_leaves_the_old_one(
@@ -106,9 +107,21 @@ def test_a_folder_that_cannot_be_written_is_said_and_none_is_made(
     with pytest.raises(PerpoError, match="file is no folder"):
         check_writable(tmp_path / "file" / "folder")
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write anywhere
-    with pytest.raises(PerpoError, match="may not be written"):
+    with pytest.raises(PerpoError, match="may not write to"):
         check_writable(tmp_path / "new")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_a_sentence(tmp_path: Path) -> None:
+    make_folder(tmp_path / "new" / "folder")
+    make_folder(tmp_path / "new" / "folder")  # it may be there
+    assert (tmp_path / "new" / "folder").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(PerpoError, match=r"the folder .*/file/folder cannot be made: Not a directory") as caught:
+        make_folder(tmp_path / "file" / "folder")
+    assert (caught.value.hint, caught.value.exit_code) == ("give another folder to write to", 2)
+    with pytest.raises(PerpoError, match="cannot be made"):
+        atomic_write_text(tmp_path / "file" / "folder" / "text.txt", "text")
 
 
 def folder_of(path: Path, content: str) -> Path:

@@ -92,7 +92,7 @@ def test_other_work_is_refused_and_untouched(tmp_path: Path) -> None:
 def test_a_file_that_is_no_journal_is_refused_and_untouched(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes"
     path.write_bytes(content)
-    with pytest.raises(PerpoError, match="no journal"):
+    with pytest.raises(PerpoError, match="not a journal"):
         Journal(path, "key")
     assert path.read_bytes() == content
 

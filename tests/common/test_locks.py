@@ -39,7 +39,10 @@ def test_a_killed_process_frees_it_at_once_also_if_its_children_live_on(tmp_path
             pytest.fail("two have it")
         assert caught.value.exit_code == 2
         said = f"{folder} is in use by another training, process {holder.pid} on {socket.gethostname()}"
-        assert (caught.value.message, caught.value.hint) == (said, "wait for it, or give another folder")
+        assert (caught.value.message, caught.value.hint) == (
+            said,
+            "wait until that process ends, or give another folder",
+        )
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         with only_process(folder, "training"):
@@ -85,4 +88,4 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capsys):
         pass
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert all("cannot be locked (Function not implemented): nothing keeps another process" in line for line in lines)
+    assert all("cannot be locked (Function not implemented), so another process" in line for line in lines)

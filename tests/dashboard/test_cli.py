@@ -81,7 +81,7 @@ def test_help_answers_without_streamlit_and_torch(tmp_path):
 def test_without_streamlit_it_says_what_to_install(tmp_path):
     done = run("--results", tmp_path, "--port", 0, code="import sys; sys.modules['streamlit'] = None")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "streamlit, which the dashboard stands on, is not installed" in done.stderr
+    assert "streamlit, which the dashboard needs, is not installed" in done.stderr
     assert "hint: pip install 'perpo[dashboard]'" in done.stderr
 
 
@@ -107,7 +107,7 @@ def test_a_port_in_use_is_named(tmp_path):
         port = taken.getsockname()[1]
         done = run("--results", tmp_path, "--port", port)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"error: 127.0.0.1:{port} cannot be listened on: {os.strerror(98)}" in done.stderr
+    assert f"error: cannot listen on 127.0.0.1:{port}: {os.strerror(98)}" in done.stderr
     assert "hint: give another --port" in done.stderr
 
 
@@ -136,7 +136,7 @@ def test_who_opens_it_to_others_is_told(tmp_path):
         assert url.startswith("http://127.0.0.1:")
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=WAIT_S)
-    assert "note: everyone who reaches 0.0.0.0 can read these runs and vote" in errors
+    assert "note: everyone who can reach 0.0.0.0 can read these runs and vote" in errors
 
 
 def test_nothing_outside_is_served_and_no_other_site_may_speak_to_it(tmp_path):
@@ -155,7 +155,7 @@ def test_nothing_outside_is_served_and_no_other_site_may_speak_to_it(tmp_path):
 def test_a_name_that_is_no_address_is_refused(tmp_path):
     done = run("--results", tmp_path, "--host", "no.such.host.invalid")
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.search(r"^error: no\.such\.host\.invalid is no address: \w", done.stderr)
+    assert re.search(r"^error: no\.such\.host\.invalid is not an address of this machine: \w", done.stderr)
     assert "hint: give another --host" in done.stderr
 
 

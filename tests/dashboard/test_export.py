@@ -74,8 +74,8 @@ def test_what_it_cannot_do_is_said(tmp_path, capsys, words, code, said) -> None:
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, capsys) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert export(tmp_path / "file" / "out", "--run", "base", "--run", "dpo") == 3
-    assert "cannot be written to: Not a directory" in capsys.readouterr().err
+    assert export(tmp_path / "file" / "out", "--run", "base", "--run", "dpo") == 2
+    assert "cannot be made: Not a directory" in capsys.readouterr().err
 
 
 def test_it_needs_no_streamlit(tmp_path) -> None:

@@ -173,7 +173,7 @@ def head_of_png(width, height):
 def test_the_limit_is_our_own_whatever_other_libraries_set(monkeypatch, recwarn):
     for limit in (None, 1, 10**12):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        with pytest.raises(OSError, match="30,000 x 30,000 pixels, more than the 178,956,970 that are read"):
+        with pytest.raises(OSError, match="30,000 x 30,000 pixels, but at most 178,956,970 are allowed"):
             open_image(head_of_png(30_000, 30_000))
         assert image_size(head_of_png(MOST_PIXELS // 10, 10)) == (MOST_PIXELS // 10, 10)
         assert limit == Image.MAX_IMAGE_PIXELS
@@ -187,10 +187,13 @@ BAD = {
     ),
     "empty.png": (b"", "an empty file"),
     "page.jpg": (b"\n<!DOCTYPE html><html></html>", "a web page"),
-    "drawing.svg": (b'<?xml version="1.0"?>\n<!-- a -->\n<svg xmlns="x"/>', "an SVG drawing: convert it to PNG"),
-    "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC, which is not read: convert it to JPEG or PNG"),
+    "drawing.svg": (
+        b'<?xml version="1.0"?>\n<!-- a -->\n<svg xmlns="x"/>',
+        "an SVG drawing, which is not supported: convert it to PNG",
+    ),
+    "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC, which is not supported: convert it to JPEG or PNG"),
     "paper.png": (b"%PDF-1.7", "a PDF"),
-    "words.png": (b"no picture", "cannot identify image"),
+    "words.png": (b"no picture", "not an image format"),
     "bomb.png": (head_of_png(30_000, 30_000), "30,000 x 30,000 pixels"),
     "cut.png": (encoded(Image.fromarray(noise(60, 60)))[:-300], "truncated|incomplete|broken"),
 }
@@ -218,7 +221,7 @@ def test_bad_images_are_counted_and_named_shortly(tmp_path, capsys):
     with pytest.raises(PerpoError) as error:
         require_images({name: tmp_path / name for name in names}, "look", lambda size: None)
     head, *lines = error.value.message.split("\n  ")
-    assert (head, len(lines), lines[-1]) == ("15 of 16 images can't be used:", 11, "and 5 more")
+    assert (head, len(lines), lines[-1]) == ("15 of 16 images cannot be used:", 11, "and 5 more")
     assert lines[0] == "a?b.png: no such file"
     assert lines[1].startswith("?.png: ")
     assert max(map(len, lines)) < 250

@@ -180,15 +180,15 @@ def test_a_file_of_preferences_will_do_for_questions(tmp_path: Path) -> None:
         ({"iou_scores": [10**400, 0]}, "a number from 0 to 1"),
         ({"question": "where\0?"}, "`question` holds a NUL character"),
         ({"image_path": "a\0.png"}, "`image_path` holds a NUL character"),
-        ({"image_path": "x" * 256}, "is no path that a file could have"),
-        ({"image_path": "ü" * 128}, "is no path that a file could have"),
-        ({"image_path": "folder/" * 600}, "is no path that a file could have"),
+        ({"image_path": "x" * 256}, "cannot be the path of a file"),
+        ({"image_path": "ü" * 128}, "cannot be the path of a file"),
+        ({"image_path": "folder/" * 600}, "cannot be the path of a file"),
         ({"image_id": "x" * 1001}, "of at most 1000 characters as `image_id`"),
         ({"image_id": "x\0"}, "of at most 1000 characters as `image_id`"),
         ({"image_id": [1]}, "as `image_id`, found [1]"),
         ({"image_id": float("inf")}, "as `image_id`, found inf"),
         ({"box_frame": ["padded"]}, "expected text as `box_frame`"),
-        ({"question": "<image> or <image>?"}, "a question stands for 2 pictures"),
+        ({"question": "<image> or <image>?"}, "a question holds placeholders of 2 pictures"),
         ({"question": "<video>where?"}, "a question holds <video>"),
         ({"answer": "<image>[0, 0, 1, 1]"}, "an answer holds <image>"),
         ({"answers_gen": ["a", "<image>"]}, "an answer holds <image>"),
@@ -219,13 +219,13 @@ def test_a_nan_in_parquet_is_found_too(tmp_path: Path) -> None:
         ("image,question\n", "line 1: not JSON"),
         ("", "holds no records"),
         ("[]", "holds no records"),
-        ("[5]", "record 1: expected an object with fields, found 5"),
-        ('"text"\n', "record 1: expected an object with fields"),
+        ("[5]", "record 1: expected an object with named fields, found 5"),
+        ('"text"\n', "record 1: expected an object with named fields"),
         (b"\xffa", "not UTF-8"),
         (b"\xff\xfe\x00", "not UTF-16"),
         ("[5]".encode("utf-16-le"), "holds NUL characters"),
         (b"PK\x03\x04 and more", "a zip archive or an Excel sheet"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
     ],
 )
 def test_what_is_no_data_file(tmp_path: Path, content: str | bytes, message: str) -> None:
@@ -238,11 +238,11 @@ def test_what_is_no_data_file(tmp_path: Path, content: str | bytes, message: str
 
 def test_no_such_file_a_folder_and_a_broken_parquet(tmp_path: Path) -> None:
     assert "no such file" in refusal(lambda: read_preferences(tmp_path / "no.json")).message
-    assert "can't be loaded" in refusal(lambda: read_preferences(tmp_path)).message
+    assert "cannot be loaded" in refusal(lambda: read_preferences(tmp_path)).message
     assert "no such file" in refusal(lambda: read_questions("no.jsonl")).message
     assert "no such file" in refusal(lambda: read_questions("./folder/no")).message
     (tmp_path / "d.parquet").write_bytes(b"PAR1 and no more")
-    assert "not Parquet" in refusal(lambda: read_preferences(tmp_path / "d.parquet")).message
+    assert "not a Parquet file" in refusal(lambda: read_preferences(tmp_path / "d.parquet")).message
 
 
 # --- data sets that hold their images
@@ -282,7 +282,7 @@ def test_images_that_cannot_be_unpacked(tmp_path: Path) -> None:
     rows[1]["image"]["bytes"] = png[10:]
     write_parquet(tmp_path / "d.parquet", rows)
     error = refusal(lambda: read_questions(tmp_path / "d.parquet", unpack_to=tmp_path))
-    assert "record 2: its image can't be read" in error.message
+    assert "record 2: its image cannot be read" in error.message
 
 
 @pytest.mark.parametrize("field", ["image", "image_path"])
@@ -297,7 +297,7 @@ def test_images_in_texts_are_unpacked_or_refused_in_a_sentence(tmp_path: Path, f
         assert Path(question.image_path).read_bytes() == png
     write_lines(tmp_path / "d.jsonl", [row | {field: text[:-5]}])
     error = refusal(lambda: read_questions(tmp_path / "d.jsonl", unpack_to=tmp_path / "images"))
-    assert "record 1: its image can't be read: base64 that is damaged or cut" in error.message
+    assert "record 1: its image cannot be read: damaged or incomplete base64" in error.message
     assert len(error.message) < 300
 
 
@@ -355,7 +355,7 @@ def test_a_data_set_of_pairs_with_their_pictures_in_lists(tmp_path: Path) -> Non
 
 def test_a_data_set_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "can't be loaded" in refusal(lambda: read_questions(tmp_path / "empty")).message
+    assert "cannot be loaded" in refusal(lambda: read_questions(tmp_path / "empty")).message
 
 
 # --- writing
@@ -392,9 +392,9 @@ def test_written_and_read_back(tmp_path: Path, lists: list[list[tuple[str, float
     [
         ({"question": ""}, "record 1: its `question` is empty"),
         ({"question": "<image>\n "}, "record 1: its `question` is empty"),
-        ({"answer": " "}, "record 1: its `answer` is empty, and no truth"),
+        ({"answer": " "}, "record 1: its `answer`, the true answer, is empty"),
         ({"question": None}, "record 1: expected text as `question`, found None"),
-        ({"question": None, "expression": "the dog"}, "its `expression` is given, and how the model is asked"),
+        ({"question": None, "expression": "the dog"}, "its `expression` is given, but it is not known how to ask"),
         ({"box_scale": 7}, "record 1: expected text as `box_scale`, found 7"),
         ({"box_resize": "28"}, "record 1: expected an object as `box_resize`, found '28'"),
         ({"answer": ["the dog"], "bbox": [1, 2, 3, 4]}, "record 1: it is a row of boxes for perpo-eval"),
@@ -457,7 +457,7 @@ def test_a_truncated_image_is_found(tmp_path: Path, suffix: str, monkeypatch: py
     for share in (0.3, 0.6, 0.9):
         (tmp_path / f"cut.{suffix}").write_bytes(content[: int(len(content) * share)])
         error = refusal(lambda: check_images(questions_of(whole.name, f"cut.{suffix}"), tmp_path))
-        assert error.message.startswith(f"1 of 2 images can't be used:\n  cut.{suffix}: ")
+        assert error.message.startswith(f"1 of 2 images cannot be used:\n  cut.{suffix}: ")
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True  # left as it was
 
 
@@ -466,7 +466,7 @@ def test_a_shape_that_the_family_refuses_is_named(tmp_path: Path) -> None:
     photograph(tmp_path / "hair.png", (1, 5000))
     check_images(questions_of("good.png", "hair.png"), tmp_path, FAMILIES["llava"].refuses)
     error = refusal(lambda: check_images(questions_of("good.png", "hair.png"), tmp_path, FAMILIES["qwen3_vl"].refuses))
-    assert error.message.startswith("1 of 2 images can't be used:\n  hair.png: 1 x 5000 pixels: ")
+    assert error.message.startswith("1 of 2 images cannot be used:\n  hair.png: 1 x 5000 pixels: ")
 
 
 def test_all_bad_images_are_counted_once_and_ten_are_named(tmp_path: Path) -> None:
@@ -476,8 +476,8 @@ def test_all_bad_images_are_counted_once_and_ten_are_named(tmp_path: Path) -> No
     names = ["text.jpg", "folder.jpg", *[f"missing{number}.jpg" for number in range(11)]]
     error = refusal(lambda: check_images(questions_of("good.png", *names, *names), tmp_path))
     head, *lines = error.message.split("\n  ")
-    assert head == "13 of 14 images can't be used:"
+    assert head == "13 of 14 images cannot be used:"
     assert [line.split(":")[0] for line in lines[:10]] == names[:10]
     assert lines[10:] == ["and 3 more"]
-    assert re.search("cannot identify image", lines[0])
+    assert re.search("not an image format that is supported", lines[0])
     assert str(tmp_path) in error.hint

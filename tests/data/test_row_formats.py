@@ -115,16 +115,16 @@ def test_pairs_in_parquet_where_null_stands_for_what_a_row_lacks(layout: str, tm
         ({"messages": [USER, MODEL, USER, MODEL]}, "found 4 turns: user, assistant, user, assistant"),
         ({"messages": [turn("system", "Be kind."), USER, MODEL]}, "found 3 turns: system"),
         ({"messages": ["where?", "there"]}, "expected turns with a role"),
-        ({"messages": [turn("user", PARTS[:1] * 2), MODEL]}, "shows 2 pictures"),
-        ({"messages": [turn("user", [{"type": "video", "video": "v.mp4"}]), MODEL]}, "found a part 'video'"),
+        ({"messages": [turn("user", PARTS[:1] * 2), MODEL]}, "has 2 pictures"),
+        ({"messages": [turn("user", [{"type": "video", "video": "v.mp4"}]), MODEL]}, "has a part of the type 'video'"),
         ({"messages": [turn("user", None), MODEL]}, "found None"),
-        ({"question": "what?", "messages": [USER, MODEL]}, "say different things"),
-        ({"prompt": "a", "query": "b"}, "two different texts as its question"),
+        ({"question": "what?", "messages": [USER, MODEL]}, "have different texts"),
+        ({"prompt": "a", "query": "b"}, "two different texts for its question"),
         ({"images": ["a.png", "b.png"]}, "it has 2 pictures"),
         ({"images": []}, "it has 0 pictures"),
         ({"image": "a.png", "image_path": "b.png"}, "it names two pictures: 'b.png', 'a.png'"),
         ({"image": "a.png", "images": ["b.png"]}, "it names two pictures"),
-        ({"question": ASKED, "chosen": TRUE}, "it says what was chosen alone"),
+        ({"question": ASKED, "chosen": TRUE}, "it has only a chosen answer"),
         ({"question": ASKED, "chosen": TRUE, "rejected": TRUE}, "are the same"),
         ({"chosen": TRUE, "rejected": "<image>no"}, "an answer holds <image>"),
         ({"chosen": TRUE, "rejected": FALSE, "answers_gen": ["a"]}, "both `answers_gen` and `chosen`"),
@@ -133,12 +133,12 @@ def test_pairs_in_parquet_where_null_stands_for_what_a_row_lacks(layout: str, tm
         ({"question": ASKED, "output_1": TRUE, "output_2": FALSE, "preference": True}, "its `preference` is True"),
         ({"question": ASKED, "output_1": TRUE, "output_2": FALSE}, "its `preference` is None"),
         ({"question": ASKED, "output_1": TRUE, "output_2": TRUE, "preference": 1}, "are the same"),
-        ({"messages": [USER, MODEL], "preference": 1}, "not understood: 'preference'"),
+        ({"messages": [USER, MODEL], "preference": 1}, "not supported: 'preference'"),
         ({"question": ASKED, "answer": TRUE, "response_a": TRUE, "response_b": FALSE}, "'response_a', 'response_b'"),
-        ({"question": ASKED, "answer": TRUE, "rejected_answer": FALSE}, "not understood: 'rejected_answer'"),
-        ({"question": ASKED, "answer": TRUE, "y_w": TRUE, "y_l": FALSE}, "not understood: 'y_w', 'y_l'"),
+        ({"question": ASKED, "answer": TRUE, "rejected_answer": FALSE}, "not supported: 'rejected_answer'"),
+        ({"question": ASKED, "answer": TRUE, "y_w": TRUE, "y_l": FALSE}, "not supported: 'y_w', 'y_l'"),
         ({"question": ASKED, "chosen": TRUE, "rejected": FALSE, "rejected_images": ["b.png"]}, "'rejected_images'"),
-        ({"prompt": ASKED, "completion": FALSE, "label": False}, "not understood: 'label'"),
+        ({"prompt": ASKED, "completion": FALSE, "label": False}, "not supported: 'label'"),
     ],
 )
 def test_what_cannot_be_read_is_said(row: dict[str, Any], said: str) -> None:
@@ -174,10 +174,10 @@ def test_tables_with_a_header(name: str, tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("", "is empty"),
-        ("image;question;answer\np.png;q;a\n", "has the one column 'image;question;answer'"),
+        ("image;question;answer\np.png;q;a\n", "has only one column, 'image;question;answer'"),
         ("image,question,question\n", "has the column 'question' twice"),
         ("image,question,answer\np.png,where, there?,a\n", "line 2: 4 fields, but 3 columns"),
-        ('image,question,answer\np.png,"q,a\n', "no table"),
+        ('image,question,answer\np.png,"q,a\n', "not a table"),
     ],
 )
 def test_what_is_no_table(text: str, said: str, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_one_object_around_the_records(indent: int | None, tmp_path: Path) -> No
         path.write_text(json.dumps(whole, indent=indent))
         assert len(read_questions(path)) == (1 if whole is row else 2)
     path.write_text(json.dumps({"train": [row], "test": [row]}, indent=indent))
-    with pytest.raises(PerpoError, match=r"one object with several lists: train, test") as caught:
+    with pytest.raises(PerpoError, match=r"one JSON object with several lists: train, test") as caught:
         read_questions(path)
     assert "jq '.test'" in caught.value.hint
 

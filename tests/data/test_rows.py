@@ -40,8 +40,8 @@ def lists(depth: int) -> str:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ('"half \\ud83d"', "it holds half of a character: 'half \\ud83d'"),
-        ('{"\\uDC00": 1}', "it holds half of a character"),
+        ('"half \\ud83d"', "it holds half of a Unicode character: 'half \\ud83d'"),
+        ('{"\\uDC00": 1}', "it holds half of a Unicode character"),
         (lists(150), "it is nested too deeply"),
         (lists(200_000), "it is nested too deeply"),
         ("9" * 5000, "digits"),

@@ -50,8 +50,8 @@ def test_records_in_another_format_than_the_familys_are_spoken_of() -> None:
     said = other_format([*same, question(box_scale="pixels", box_frame="original")], USUAL)
     assert said is not None
     assert said.startswith(
-        "1 of 4 records write boxes as scale pixels, order xyxy, frame original, and the model's family as scale 0-1, "
-        "order xyxy, frame padded: it learns the former"
+        "1 of 4 records write boxes as scale pixels, order xyxy, frame original, but the model's family "
+        "writes scale 0-1, order xyxy, frame padded. The model will learn the way of the records"
     )
 
 
@@ -59,7 +59,7 @@ def test_a_row_and_the_user_say_the_same_or_are_refused() -> None:
     rows = [question(), question(box_scale="pixels", box_frame="original")]
     check_formats(rows, USUAL, NOTHING, None)
     check_formats(rows, USUAL, NOTHING | {"scale": "pixels"}, None)
-    with pytest.raises(PerpoError, match="question 2 says that its box has the scale pixels, and 0-1 is declared"):
+    with pytest.raises(PerpoError, match="question 2 says that the scale of its box is pixels, but the flag says 0-1"):
         check_formats(rows, USUAL, NOTHING | {"scale": "0-1"}, None)
 
 
@@ -77,5 +77,5 @@ def test_pixels_of_pictures_of_another_size_are_not_learnt() -> None:
     rows = [question(), question(**format_fields(QWEN))]
     check_bounds(rows, TABLE)
     for resize in (OTHER, None):
-        with pytest.raises(PerpoError, match="record 2 counts pixels of pictures of 3136 to 12845056 pixels"):
+        with pytest.raises(PerpoError, match="record 2 counts pixels of pictures with 3136 to 12845056 pixels"):
             check_bounds(rows, resize)

@@ -32,11 +32,14 @@ def test_a_batch_is_halved_and_the_next_ones_are_made_no_larger(error, capsys):
     tried.clear()
     list(limit.run(range(7), work))
     assert tried == [3, 3, 1]
-    assert capsys.readouterr().err.splitlines()[-1] == "note: memory ran out: at most 3 questions at once from here on"
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "note: memory ran out; from now on at most 3 questions are answered at once"
+    )
 
 
 def test_one_that_does_not_fit_and_other_errors_end_it():
-    with pytest.raises(PerpoError, match="not enough memory for one question") as caught:
+    with pytest.raises(PerpoError, match="not enough memory even for one question") as caught:
         list(BatchLimit(4).run(range(4), working(0, [], MemoryError())))
     assert caught.value.exit_code == 3
     tried: list[int] = []

@@ -89,7 +89,7 @@ def test_names_of_earlier_versions_are_mapped(checkpoints, adapters, name, tmp_p
     today = load_model(base, str(adapter), device="cpu").model
     assert "adapter" not in capsys.readouterr().err
     assert_same(load_model(base, str(then), device="cpu").model, today)
-    assert f"note: {len(after)} weights of the adapter {then} have names of an earlier" in capsys.readouterr().err
+    assert f"note: {len(after)} weights of the adapter {then} have names from an older" in capsys.readouterr().err
 
 
 def test_settings_that_name_modules_by_their_old_paths_are_mapped(checkpoints, adapters, tmp_path):
@@ -110,23 +110,23 @@ def test_settings_that_name_modules_by_their_old_paths_are_mapped(checkpoints, a
         layer = model.base_model.model.get_submodule(now)
         assert layer.scaling["default"] == pytest.approx(32 / 2**0.5)  # rsLoRA: alpha / sqrt(r)
     wrong = changed(adapter, tmp_path / "wrong", alpha_pattern={"language_model.decoder.0": 32})
-    with pytest.raises(PerpoError, match=r"no module that it adapts is called .*decoder\.0"):
+    with pytest.raises(PerpoError, match=r"the model has no module called .*decoder\.0"):
         load_model(base, str(wrong), device="cpu")
 
 
 LAYER = "layers.0.self_attn.q_proj"
 REFUSED = {
-    "text trainer": ("llava", {"rename": replaced({NOW: f"{PREFIX}model."})}, "of a language model alone"),
+    "text trainer": ("llava", {"rename": replaced({NOW: f"{PREFIX}model."})}, "trained on a language model alone"),
     "text trainer, no old names": ("qwen3_vl", {"rename": replaced({NOW: f"{PREFIX}model."})}, "language model alone"),
     "no prefix": ("llava", {"rename": lambda key: key.removeprefix(PREFIX)}, "saved without PEFT"),
-    "wrapped twice": ("llava", {"rename": lambda key: PREFIX + key}, "from within a wrapper"),
-    "DDP": ("llava", {"rename": lambda key: f"module.{key}"}, "from within a wrapper"),
+    "wrapped twice": ("llava", {"rename": lambda key: PREFIX + key}, "inside a wrapper"),
+    "DDP": ("llava", {"rename": lambda key: f"module.{key}"}, "inside a wrapper"),
     "another version": ("llava", {"rename": replaced({NOW: f"{PREFIX}model.text_model."})}, "version of transformers"),
-    "a part": ("llava", {"keep": lambda key: LAYER not in key}, "a part of its weights"),
-    "no projector": ("llava", {"keep": lambda key: "projector" not in key}, "a part of its weights"),
+    "a part": ("llava", {"keep": lambda key: LAYER not in key}, "some of its weights are not in its file"),
+    "no projector": ("llava", {"keep": lambda key: "projector" not in key}, "some of its weights are not in its file"),
     "another rank": ("llava", {"r": 3}, "another size"),
-    "nothing": ("llava", {"keep": lambda key: False}, "a part of its weights"),
-    "no such targets": ("llava", {"target_modules": ["wq", "wk"]}, "the model that it was trained on"),
+    "nothing": ("llava", {"keep": lambda key: False}, "some of its weights are not in its file"),
+    "no such targets": ("llava", {"target_modules": ["wq", "wk"]}, "the model that the adapter was trained on"),
     "more targets": ("llava", {"target_modules": ["q_proj", "fc1"]}, ""),
     "fewer targets": ("llava", {"target_modules": ["q_proj"]}, ""),
 }
@@ -149,7 +149,7 @@ def test_counts_and_three_names_are_said(checkpoints, adapters, tmp_path):
         load_model(str(checkpoints("llava")), str(broken), device="cpu")
     count = len(load_file(adapters("llava") / "adapter_model.safetensors"))  # 7 modules, and the projector's 4
     assert count == 2 * 7 + 4
-    assert f"7 of {count} weights that its adapter_config.json asks for are missing: " in caught.value.message
+    assert f"7 of {count} weights that its adapter_config.json names are missing: " in caught.value.message
     assert caught.value.message.count("lora_A") == 3
 
 
@@ -174,11 +174,11 @@ def test_what_others_write_fits_and_what_is_doubtful_is_said(checkpoints, tmp_pa
     said = capsys.readouterr().err
     assert "warning: the adapter" in said
     assert "settings that this PEFT does not know: use_something_new\n" in said
-    assert f"trained on other-7b, and is put on {checkpoints('llava').name}" in said
+    assert f"trained on other-7b, but it is used with {checkpoints('llava').name}" in said
     embeddings = f"{PREFIX}model.language_model.embed_tokens.weight"
     weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert embeddings in weights
     weights[embeddings] += 1
     save_file(weights, tmp_path / "adapter" / "adapter_model.safetensors", {"format": "pt"})
-    with pytest.raises(PerpoError, match=r"1 of .* weights in it belong to no module"):
+    with pytest.raises(PerpoError, match=r"1 of .* weights in it do not belong to any module"):
         load_model(str(checkpoints("llava")), str(tmp_path / "adapter"), device="cpu")

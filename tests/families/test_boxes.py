@@ -98,7 +98,7 @@ def test_a_record_keeps_the_bounds_that_its_boxes_need(checkpoints, tmp_path, mo
 
 def test_a_question_that_asks_for_another_scale_is_refused(checkpoints, tmp_path):
     options = {"model": str(checkpoints("qwen3_vl")), "output": str(tmp_path), "data": "tiny"}
-    with pytest.raises(PerpoError, match="boxes of qwen3_vl are read as 0-1000"):
+    with pytest.raises(PerpoError, match="boxes of qwen3_vl are read in the scale 0-1000"):
         check(EvalArguments(**options, prompt_style="lmms_eval"))
     assert check(EvalArguments(**options))
 

@@ -138,4 +138,4 @@ def test_lists_longer_than_a_window_are_repeated(checkpoints, pictures, question
         wider = repeated_logps(loaded.model, prefixes, candidates, images, pad_id=3)
     loaded.model.config.text_config.sliding_window = 64
     assert (wider - expected).abs().max() > 1e-3  # so that the window does hide something
-    assert "candidates share a prompt up to 64 tokens" in capsys.readouterr().err
+    assert "candidates can share a prompt of up to 64 tokens" in capsys.readouterr().err

@@ -45,7 +45,7 @@ def test_a_causal_model_is_taken(kind, unlisted):
     trained = {name.partition(".lora_")[0] for name, p in model.named_parameters() if p.requires_grad}
     assert len(trained) == 7
     assert all(f".{known.language_model}.layers.0." in name for name in trained)
-    with pytest.raises(PerpoError, match="is the projector is not known") as caught:
+    with pytest.raises(PerpoError, match="not known which module of the model type") as caught:
         add_lora(load_model(path, device="cpu"), r=2, alpha=4, dropout=0.0, train_projector=True)
     assert caught.value.hint == "give --mm_projector_lr 0"
 
@@ -56,7 +56,7 @@ def test_it_is_trained_without_its_projector(unlisted, pictures, tmp_path):
     (tmp_path / "records.jsonl").write_text(json.dumps(row) + "\n")
     options = {"model": unlisted("internvl"), "data": str(tmp_path / "records.jsonl"), "lora_r": 4, "lora_alpha": 8}
     options |= {"output_dir": str(tmp_path / "run"), "max_steps": 2, "learning_rate": 0.1, "logging_steps": 1}
-    with pytest.raises(PerpoError, match="is the projector is not known"):
+    with pytest.raises(PerpoError, match="not known which module of the model type"):
         train(TrainArguments(**options))
     run = train(TrainArguments(**options | {"mm_projector_lr": 0, "output_dir": str(tmp_path / "other")}))
     assert json.loads((run / "training.json").read_text())["last_log"]["loss"] < 0.69  # log 2 at first
@@ -82,7 +82,7 @@ def test_a_model_that_counts_columns_is_refused(unlisted, monkeypatch):
     path = unlisted("internvl")
     load_model(path, device="cpu")
     monkeypatch.setattr(Qwen2RotaryEmbedding, "forward", by_column)
-    with pytest.raises(PerpoError, match="answers behind a shared prefix are not those of its own forward"):
+    with pytest.raises(PerpoError, match="answers after a shared prefix are not those of its own forward"):
         load_model(path, device="cpu")
 
 
@@ -113,7 +113,7 @@ def test_its_boxes_are_not_guessed(unlisted, tmp_path, pictures):
     assert record.get("box_frame") is None
 
     evaluation = {"model": path, "output": str(tmp_path), "data": "tiny", "limit": 2}
-    with pytest.raises(PerpoError, match="needs to know how the model writes boxes") as caught:
+    with pytest.raises(PerpoError, match="needs to know how this model writes boxes") as caught:
         check(EvalArguments(**evaluation))
     assert "--family" in caught.value.hint
     evaluate(EvalArguments(**evaluation, suite="pope"))

@@ -42,8 +42,8 @@ UNREACHABLE = [
 
 @pytest.mark.parametrize(
     ("error", "code", "hint"),
-    [(error, 2, "check the name, or give a directory") for error in WRONG]
-    + [(error, 3, "check the network, or give a directory") for error in UNREACHABLE],
+    [(error, 2, "check the name, or give a folder") for error in WRONG]
+    + [(error, 3, "check the network, or give a folder") for error in UNREACHABLE],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_wrong_name_exits_with_2_and_the_network_with_3(error, code, hint, fun
         raise error
 
     monkeypatch.setattr(huggingface_hub, call, refuse)
-    with pytest.raises(PerpoError, match="neither a directory nor a model that the hub gave") as caught:
+    with pytest.raises(PerpoError, match="is not a folder, and it could not be fetched from the hub") as caught:
         function("owner/name")
     assert (caught.value.exit_code, caught.value.hint) == (code, hint)
 

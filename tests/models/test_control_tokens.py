@@ -88,7 +88,7 @@ def test_the_tokens_of_an_answer_with_marks_come_back_from_its_text(loaded, text
 def test_only_what_steers_is_no_text(loaded):
     assert set(loaded.control_tokens.values()) == {"<unk>", "<s>", "</s>", "<image>"}
     for text in ("[0.1]</s>", "<s>[0.1]", "</s>USER: and then?"):
-        with pytest.raises(PerpoError, match=r"a question holds </?s>, which steers made"):
+        with pytest.raises(PerpoError, match=r"a question holds </?s>, which controls made"):
             render_prompt(loaded, text)
         with pytest.raises(PerpoError, match=r"an answer holds </?s>"):
             answers_token_ids(loaded, "USER:\n", [text])

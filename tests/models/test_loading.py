@@ -67,7 +67,7 @@ def test_bfloat16_is_the_default_on_cuda_alone(capsys, monkeypatch):
     assert (chosen_dtype(None, "cpu"), capsys.readouterr().err) == ("float32", "")
     monkeypatch.setattr(loading, "_device", lambda name: torch.device("cuda"))
     assert chosen_dtype(None, None) == "bfloat16"
-    assert capsys.readouterr().err == "note: computing in bfloat16, the default on a GPU\n"
+    assert capsys.readouterr().err == "note: computing in bfloat16, which is the default on a GPU\n"
     assert chosen_dtype("float32", None) == "float32"
 
 
@@ -136,11 +136,11 @@ def edit_weights(path, drop):
 
 
 def test_names_that_lead_nowhere(tmp_path, monkeypatch):
-    with pytest.raises(PerpoError, match="there is no model directory"):
+    with pytest.raises(PerpoError, match="there is no model folder"):
         resolve_model(str(tmp_path / "nowhere"))
     assert resolve_model("owner/name") == "owner/name"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(PerpoError, match="neither a directory nor a model that the hub gave"):
+    with pytest.raises(PerpoError, match="is not a folder, and it could not be fetched from the hub"):
         load_model("owner/no-such-model")
 
 
@@ -170,7 +170,7 @@ def test_an_adapter_survives_saving_and_other_bases_are_refused(loaded, checkpoi
         load_model(str(narrow), str(tmp_path / "adapter"))
     with pytest.raises(PerpoError, match="is an adapter, not a model"):
         load_model(str(tmp_path / "adapter"))
-    with pytest.raises(PerpoError, match="holds no adapter"):
+    with pytest.raises(PerpoError, match="does not hold an adapter"):
         load_model(str(checkpoint), str(copy))
 
 
@@ -187,7 +187,7 @@ def test_an_adapter_of_another_model_of_the_same_shape_is_refused(loaded, checkp
     load_model(str(checkpoint), str(tmp_path / "adapter"))
     with pytest.raises(PerpoError, match="was trained on another model: the-first") as caught:
         load_model(str(copy), str(tmp_path / "adapter"))
-    assert caught.value.hint == "give the model that it was trained on"
+    assert caught.value.hint == "give the model that the adapter was trained on"
 
 
 def test_lora_is_on_the_linear_layers_of_the_language_model_alone(checkpoint):
@@ -201,7 +201,7 @@ def test_lora_is_on_the_linear_layers_of_the_language_model_alone(checkpoint):
 def test_a_model_with_an_adapter_beside_it_is_refused(copy):
     """Transformers would put it on the model as far as it fits, and say so in a warning."""
     (copy / "adapter_config.json").write_text("{}")
-    with pytest.raises(PerpoError, match="holds an adapter beside a model"):
+    with pytest.raises(PerpoError, match="holds both a model and an adapter"):
         load_model(str(copy))
 
 
@@ -209,5 +209,5 @@ def test_weights_that_no_module_takes_are_said(copy, capsys):
     tensors = load_file(copy / "model.safetensors")
     save_file(tensors | {"model.later.weight": torch.zeros(1)}, copy / "model.safetensors", {"format": "pt"})
     load_model(str(copy))
-    said = f"warning: {copy} has 1 weights that its config.json has no use for, such as model.later.weight\n"
+    said = f"warning: {copy} has 1 weights that its config.json does not name, such as model.later.weight\n"
     assert said in capsys.readouterr().err

@@ -74,7 +74,7 @@ def test_a_second_run_is_refused_and_overwrite_gives_the_same_bytes(words, tmp_p
     first = _run(*words)
     again = _run(*words)
     assert again.returncode == 2
-    assert "1 of 1 files exist already" in again.stderr
+    assert "1 of 1 files already exist" in again.stderr
     assert "--overwrite" in again.stderr
     assert _run(*words, "--overwrite").stdout == first.stdout
 
@@ -113,7 +113,7 @@ def test_a_kill_in_the_middle_leaves_the_old_file(words, tmp_path):
             "nowhere, found nothing there",
             "--questions",
         ),
-        (["overlap", "--train", "nowhere.jsonl", "--against", "x"], "found neither", "--against"),
+        (["overlap", "--train", "nowhere.jsonl", "--against", "x"], "found nothing there", "--against"),
     ],
 )
 def test_wrong_words_get_a_sentence_and_a_hint(wrong, message, hint, tmp_path, monkeypatch, capsys):

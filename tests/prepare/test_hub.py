@@ -97,7 +97,7 @@ def test_without_the_refs_the_mixture_is_written_and_said(mixture, tmp_path, cap
     pinned = HUB_REVISIONS["lmms-lab-encoder/RefCOCO"]
     assert metadata["revision"] == pinned
     assert metadata["source"] == "hub:lmms-lab-encoder/RefCOCO"
-    assert metadata["mixture"] == "2 rows of UNC's partition, which papers report, and 3 of Google's"
+    assert metadata["mixture"] == "2 rows of UNC's partition, which papers use, and 3 of Google's"
     assert metadata["mixture"] in capsys.readouterr().err
     row = table.to_pylist()[3]
     assert (row["image_id"], row["ref_id"], row["category_id"]) == (11, None, None)
@@ -129,7 +129,7 @@ def test_rows_that_cannot_all_be_told_apart_are_refused(mixture, refer, fake_hub
     words = ["--tasks", "refcoco_val", "--refer_root", str(refer.root), "--allow_other_counts"]
     assert _run(tmp_path, *words) == 2
     error = capsys.readouterr().err
-    assert "no row is of --refer_root" in error
+    assert "--refer_root has none of its rows" in error
     assert "--allow_other_counts" not in error
     assert not list((tmp_path / "out").glob("*.parquet"))
 
@@ -241,11 +241,12 @@ def test_an_unreachable_hub_is_infrastructure_and_one_sentence(tmp_path, monkeyp
     assert _run(tmp_path, "--tasks", "refcoco_testA", "--revision", "v1") == 3
     error = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("perpo-data: ")]
     assert error[0] == (
-        "error: lmms-lab-encoder/RefCOCO can't be fetched from the hub: ConnectionError: Name or service not known"
+        "error: lmms-lab-encoder/RefCOCO cannot be fetched from the hub: ConnectionError: Name or service not known"
     )
     # perpo-eval says the same, and has no --revision.
     assert error[1] == (
-        "hint: check the network, and that it has the revision v1; perpo-data refer and perpo-data pope need no hub"
+        "hint: check the network, and check that the repository has the revision v1; "
+        "perpo-data refer and perpo-data pope need no hub"
     )
     assert len(error) == 2
 
@@ -286,11 +287,11 @@ def test_what_was_fetched_of_another_commit_is_refused(offline):
         PerpoError, match=f"is of commit {COMMIT}, not {HUB_REVISIONS['lmms-lab-encoder/RefCOCO']}"
     ) as e:
         hub.hub_rows("lmms-lab-encoder/RefCOCO", None, "val")
-    assert (e.value.exit_code, e.value.hint) == (3, "fetch it once with the network")
+    assert (e.value.exit_code, e.value.hint) == (3, "run the command once with a network connection")
 
 
 def test_nothing_fetched_before_is_infrastructure(offline):
-    with pytest.raises(PerpoError, match="can't be fetched from the hub") as caught:
+    with pytest.raises(PerpoError, match="cannot be fetched from the hub") as caught:
         hub.hub_rows("lmms-lab-encoder/RefCOCO", None, "val")
     assert caught.value.exit_code == 3
 
@@ -301,7 +302,10 @@ def test_nothing_fetched_before_is_infrastructure(offline):
         (["--tasks", "refcoco_vl"], "there is no task 'refcoco_vl'"),
         (["--tasks", "refcoco_train"], "there is no task 'refcoco_train'"),
         (["--tasks", "refcoco_val", "refcocog_val", "--revision", "abc"], "the tasks are in 2"),
-        (["--tasks", "refcoco_testA", "--refer_root", "."], "--refer_root serves refcoco_val and refcocog_val only"),
+        (
+            ["--tasks", "refcoco_testA", "--refer_root", "."],
+            "--refer_root can be used only for refcoco_val and refcocog_val",
+        ),
     ],
 )
 def test_wrong_words_are_refused_before_the_hub_is_asked(fake_hub, tmp_path, capsys, words, said):

@@ -116,7 +116,7 @@ def test_pictures_in_texts_are_compared_by_their_content(train, tmp_path, noise,
         assert "in both: 1 images (1 by content, 0 by COCO number)" in capsys.readouterr().out
     train.write_text(json.dumps({"image": text[:-5]}))
     assert _run(train, _evaluation(tmp_path, noise)) == 2
-    assert "row 1: its image can't be read: base64 that is damaged or cut" in capsys.readouterr().err
+    assert "row 1: its image cannot be read: damaged or incomplete base64" in capsys.readouterr().err
 
 
 def test_a_folder_of_files_will_do_and_what_is_disjoint_exits_with_0(train, tmp_path, noise):
@@ -209,7 +209,7 @@ def test_training_data_alone_are_nothing_to_compare_with(benchmarks, capsys):
     train = str(benchmarks / "refcoco_train.parquet")
     assert main(["overlap", "--train", train, "--against", train]) == 2
     error = capsys.readouterr().err
-    assert "error: --against holds no images of an evaluation" in error
+    assert "error: --against holds no images of evaluations" in error
     assert "hint: " in error
 
 
@@ -220,7 +220,7 @@ def test_linked_images_are_hashed_and_lost_ones_are_said(train, tmp_path, noise,
     assert _run(train, tmp_path / "linked.parquet") == 2
     said = capsys.readouterr()
     assert "copy.png = " in said.out
-    assert "1 images of evaluations are only names" in said.err
+    assert "1 images of evaluations have only a name" in said.err
 
 
 def test_missing_training_images_are_counted(train, tmp_path, noise, capsys):
@@ -235,7 +235,7 @@ def test_missing_training_images_are_counted(train, tmp_path, noise, capsys):
     [
         ("clean.parquet", "is written as .jsonl"),
         ("train.jsonl", "is the training file"),
-        ("refuse.jsonl", "exist already"),
+        ("refuse.jsonl", "already exist"),
     ],
 )
 def test_outputs_that_cannot_be_are_refused_first(train, tmp_path, capsys, output, said):
@@ -250,7 +250,7 @@ def test_nothing_left_is_an_error_and_no_file(train, tmp_path, noise, capsys):
     assert _run(train, _evaluation(tmp_path, noise), words=["--output", tmp_path / "clean.jsonl"]) == 2
     error = capsys.readouterr().err
     assert "nothing would be left" in error
-    assert "hint: is it an evaluation's file?" in error
+    assert "hint: check that it is not the file of an evaluation" in error
     assert not (tmp_path / "clean.jsonl").exists()
 
 
@@ -265,7 +265,7 @@ def test_what_holds_no_images_is_refused(train, tmp_path, capsys):
     assert "hint: give what perpo-data or perpo-eval wrote" in error
     (tmp_path / "y.parquet").write_bytes(b"PAR1")
     assert _run(train, tmp_path / "y.parquet") == 2
-    assert "is not Parquet" in capsys.readouterr().err
+    assert "is not a Parquet file" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert _run(train, tmp_path / "empty") == 2
     assert "holds no Parquet files" in capsys.readouterr().err

@@ -125,10 +125,13 @@ def test_what_is_no_true_box_is_refused_before_anything_is_written(run, tmp_path
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"question": " "}, "has neither of a question (`question`, asked as it is) and an expression (`expression`"),
-        ({"expression": ""}, "has neither of a question"),
-        ({"question": None}, "has neither of a question"),
-        ({"question": "Where?", "expression": "it"}, "has both of a question"),
+        (
+            {"question": " "},
+            "has neither of two fields: a question (`question`, asked as it is) and an expression",
+        ),
+        ({"expression": ""}, "has neither of two fields: a question"),
+        ({"question": None}, "has neither of two fields: a question"),
+        ({"question": "Where?", "expression": "it"}, "has both of two fields: a question"),
         ({"expression": ["it"]}, "expected text as `expression`, found ['it']"),
     ],
 )
@@ -143,26 +146,26 @@ def test_the_fields_of_question_and_expression_have_names_of_the_users(run, tmp_
     table = pq.read_table(tmp_path / "out" / "boxes_q.parquet").to_pylist()
     assert [(row["question"], row["answer"]) for row in table] == [("Where?", None), ("", ["it"])]
     assert run([{"answer": "yes"}], "--expression_field", "what", kind="yesno") == 2
-    assert "--kind yesno has no use for --expression_field" in capsys.readouterr().err
+    assert "--expression_field has no effect with --kind yesno" in capsys.readouterr().err
     assert run([{"answer": "yes", "question": " "}], kind="yesno") == 2
-    assert "`question` is empty, which asks nothing" in capsys.readouterr().err
+    assert "`question` is empty, so the row asks nothing" in capsys.readouterr().err
 
 
 def test_a_missing_image_is_refused(run, capsys):
     assert run([{"answer": [1, 1, 9, 9], "image": "nowhere.png"}]) == 2
-    assert "1 of 1 images can't be used" in capsys.readouterr().err
+    assert "1 of 1 images cannot be used" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["yesno", "pages"])
 @pytest.mark.parametrize("words", [["--box_scale", "pixels"], ["--box_order", "xyxy"]])
 def test_flags_of_boxes_are_of_no_use_for_other_kinds(run, capsys, kind, words):
     assert run([{"answer": "yes"}], *words, kind=kind) == 2
-    assert f"--kind {kind} has no use for {words[0]}" in capsys.readouterr().err
+    assert f"{words[0]} has no effect with --kind {kind}" in capsys.readouterr().err
 
 
 def test_boxes_have_no_language(run, capsys):
     assert run([{"answer": [1, 1, 9, 9]}], "--language", "en") == 2
-    assert "--kind grounding has no use for --language" in capsys.readouterr().err
+    assert "--language has no effect with --kind grounding" in capsys.readouterr().err
 
 
 def test_a_box_can_be_read_alone():
@@ -228,7 +231,7 @@ def test_a_picture_in_a_text_is_unpacked_and_a_damaged_one_refused_in_a_sentence
         assert seen_in_box(phone) == ((30, 40), {(200, 0, 0)})
     capsys.readouterr()
     assert run([{"answer": [1, 1, 9, 9], "image": f"data:image/png;base64,{data[:-3]}"}], "--overwrite") == 2
-    assert "row 1: its image can't be read: base64 that is damaged or cut" in (said := capsys.readouterr().err)
+    assert "row 1: its image cannot be read: damaged or incomplete base64" in (said := capsys.readouterr().err)
     assert len(said) < 400
 
 

@@ -111,9 +111,9 @@ def test_orphans_are_counted_on_both_sides(folder, tmp_path, noise, capsys):
     ("change", "said"),
     [
         (lambda folder: (folder / "a.txt").write_text(" \n"), "1 of 3 pages have an empty text"),
-        (lambda folder: (folder / "a.txt").write_bytes(b"\xff\xfe\x00"), "can't be read as UTF-8"),
-        (lambda folder: (folder / "a.JPG").write_bytes(b"no image"), "1 of 3 images can't be used"),
-        (lambda folder: (folder / "a.png").write_bytes(b"x"), "several images of one name"),
+        (lambda folder: (folder / "a.txt").write_bytes(b"\xff\xfe\x00"), "cannot be read as UTF-8"),
+        (lambda folder: (folder / "a.JPG").write_bytes(b"no image"), "1 of 3 images cannot be used"),
+        (lambda folder: (folder / "a.png").write_bytes(b"x"), "several images of the same name"),
         (lambda folder: [path.unlink() for path in folder.iterdir()], "holds no pages"),
     ],
 )
@@ -126,7 +126,7 @@ def test_pages_that_cannot_be_used_are_refused(folder, tmp_path, capsys, change,
 
 def test_names_that_are_no_names_are_refused(folder, tmp_path, capsys):
     assert main(["pages", "--folder", str(folder), "--name", "../x", "--output", str(tmp_path / "out")]) == 2
-    assert "--name '../x' can't be a part of a file's name" in capsys.readouterr().err
+    assert "--name '../x' cannot be part of a file name" in capsys.readouterr().err
 
 
 def _own(tmp_path, rows, *words):
@@ -182,11 +182,11 @@ def test_fields_can_have_other_names_and_pages_need_no_question(image, tmp_path)
         ({"answer": 1}, [], "expected text as `answer`, found 1"),
         ({"answer": " "}, [], "`answer` is empty"),
         ({"question": None}, [], "expected text as `question`, found None"),
-        ({"image": "nowhere.png"}, [], "1 of 2 images can't be used"),
+        ({"image": "nowhere.png"}, [], "1 of 2 images cannot be used"),
         ({"image": "x" * 300}, [], "row 1: 'xxx"),
-        ({"question": "<image><image>Is it?"}, [], "row 1: a question stands for 2 pictures"),
-        ({"question_id": 1}, [], "row 2 has the question_id '1' of row 1"),
-        ({}, ["--language", "en"], "--kind yesno has no use for --language"),
+        ({"question": "<image><image>Is it?"}, [], "row 1: a question holds placeholders of 2 pictures"),
+        ({"question_id": 1}, [], "row 2 has the question_id '1', like row 1"),
+        ({}, ["--language", "en"], "--language has no effect with --kind yesno"),
     ],
 )
 def test_rows_of_ones_own_that_cannot_be_used_are_refused(image, tmp_path, capsys, row, words, said):

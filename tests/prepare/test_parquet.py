@@ -98,7 +98,7 @@ def test_who_reads_the_old_file_goes_on_reading_it(tmp_path):
 
 @pytest.mark.parametrize("announced", [3, 5])
 def test_another_number_of_rows_leaves_nothing(tmp_path, announced):
-    with pytest.raises(PerpoError, match=f"should get {announced} rows, but 4 came"):
+    with pytest.raises(PerpoError, match=f"should have {announced} rows, but 4 were read"):
         write_rows(_file(tmp_path / "a.parquet", announced), _rows(4))
     assert list(tmp_path.iterdir()) == []
 
@@ -140,7 +140,7 @@ def test_other_users_may_read_what_is_written(tmp_path):
 def test_existing_files_are_refused_unless_they_may_be_replaced(tmp_path):
     path = tmp_path / "a.parquet"
     path.write_bytes(b"old")
-    with pytest.raises(PerpoError, match=r"1 of 2 files exist already: .*a\.parquet"):
+    with pytest.raises(PerpoError, match=r"1 of 2 files already exist: .*a\.parquet"):
         check_outputs([path, tmp_path / "b.parquet"], overwrite=False)
     check_outputs([path], overwrite=True)
     with pytest.raises(PerpoError, match="is no folder"):
@@ -148,7 +148,7 @@ def test_existing_files_are_refused_unless_they_may_be_replaced(tmp_path):
 
 
 def test_bad_images_are_all_counted_and_ten_are_named(tmp_path):
-    with pytest.raises(PerpoError, match="12 of 12 images can't be used") as caught:
+    with pytest.raises(PerpoError, match="12 of 12 images cannot be used") as caught:
         check_image_files([tmp_path / f"{number:02d}.png" for number in (*range(12), 3, 4)], "hint")
     assert caught.value.message.count("no such file") == 10
     assert caught.value.message.endswith("and 2 more")

@@ -80,7 +80,7 @@ def test_the_older_random_list_is_accepted_and_said(split, length, good, capsys)
     rows = [{"image": f"{number % 500}.jpg"} for number in range(length)]
     if good:
         assert pope_verdict(split, rows, False) == "as known (the older list of 2910)"
-        assert "older list of 2910 questions, not today's 3000" in capsys.readouterr().err
+        assert "older list of 2910 questions, not today's list of 3000 questions" in capsys.readouterr().err
     else:
         with pytest.raises(Exception, match="expected 3000 questions"):
             pope_verdict(split, rows, False)
@@ -92,8 +92,8 @@ def test_the_older_random_list_is_accepted_and_said(split, length, good, capsys)
         ({"label": "maybe"}, "question 1: expected yes or no as its label, found 'maybe'"),
         ({"label": "Yes"}, "expected yes or no as its label, found 'Yes'"),
         ({"text": None}, "expected text as `text`, found None"),
-        ({"question_id": 2}, "question 2: expected a question_id of its own, found 2"),
-        ({"image": "nowhere.jpg"}, "1 of 3 images can't be used"),
+        ({"question_id": 2}, "question 2: expected a question_id that no other question has, found 2"),
+        ({"image": "nowhere.jpg"}, "1 of 3 images cannot be used"),
     ],
 )
 def test_bad_rows_are_refused(run, lists, tmp_path, capsys, change, said):

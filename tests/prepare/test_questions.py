@@ -67,7 +67,7 @@ def test_what_cannot_be_asked_is_left_out_and_counted(rows, refer, tmp_path, cap
     assert _run(rows, refer.images, tmp_path / "train.jsonl") == 0
     error = capsys.readouterr().err
     assert "1 left out: empty expressions" in error
-    assert "1 left out: boxes that are empty as the family writes them" in error
+    assert "1 left out: boxes that become empty when written as the family writes them" in error
     assert len(read_questions(tmp_path / "train.jsonl")) == sum(len(row["answer"]) for row in table) - 2
 
 
@@ -116,7 +116,7 @@ def test_bad_input_is_refused_before_anything_is_written(rows, refer, tmp_path, 
     for arguments, message in [
         ((tmp_path / "none.parquet", refer.images, output), "there are no rows at"),
         ((other, refer.images, output), "has no column answer"),
-        ((rows, tmp_path / "nowhere", output), "images can't be used"),
+        ((rows, tmp_path / "nowhere", output), "images cannot be used"),
         ((rows, refer.images, output, "--family", "lava"), "'lava' is not in the table of families"),
     ]:
         assert _run(*arguments) == 2

@@ -172,7 +172,7 @@ def test_missing_and_damaged_images_are_counted_before_anything_is_written(refer
     cut.write_bytes(cut.read_bytes()[:-200])
     assert run("--datasets", "refcoco") == 2
     error = capsys.readouterr().err
-    assert "4 of 8 images can't be used" in error  # 1-4 of train (5 and 6 are dropped), 11, 12, 13, 14
+    assert "4 of 8 images cannot be used" in error  # 1-4 of train (5 and 6 are dropped), 11, 12, 13, 14
     assert "COCO_train2014_000000000001.jpg: no such file" in error
     assert "COCO_train2014_000000000013.jpg: " in error
     assert not (tmp_path / "out").exists()

@@ -152,7 +152,7 @@ def test_an_incomplete_wordnet_is_named_and_not_used(tmp_path) -> None:
 def test_a_wordnet_that_others_may_write_is_refused_with_the_reason(tmp_path) -> None:
     write_files(tmp_path / "target" / "corpora" / "wordnet", "lexnames", "index.sense")
     (tmp_path / "target" / "corpora").chmod(0o777)
-    with pytest.warns(RuntimeWarning), pytest.raises(PerpoError, match="others may write") as caught:
+    with pytest.warns(RuntimeWarning), pytest.raises(PerpoError, match="other users may write") as caught:
         wordnet.find_or_fetch(tmp_path / "target")
     assert "chmod -R go-w" in caught.value.hint
 

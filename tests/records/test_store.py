@@ -104,8 +104,12 @@ def test_what_is_no_run_is_named_and_the_hint_says_what_to_give(tmp_path: Path) 
         (made("peft", **adapter, adapter_config__json='{"base_model_name_or_path": "b"}'), "an adapter", "--model b "),
         (made("bare", **adapter), "holds an adapter", f"perpo-eval --model MODEL --adapter {tmp_path}/bare and"),
         (made("whole", model__safetensors="", training__json=training), "holds a model", f"--model {tmp_path}/whole"),
-        (made("begun", training__json=training), "a training that has left no adapter", "--resume_from_checkpoint"),
-        (str(tmp_path / "preferences.jsonl"), "is a file, and a run is a folder", "folder that perpo-eval printed"),
+        (
+            made("begun", training__json=training),
+            "an unfinished training, which has no adapter yet",
+            "--resume_from_checkpoint",
+        ),
+        (str(tmp_path / "preferences.jsonl"), "is a file, but a run is a folder", "folder that perpo-eval printed"),
     ):
         for give in (lambda text=text: store.resolve_run(text, tmp_path), lambda text=text: store.read_run(Path(text))):
             with pytest.raises(PerpoError) as error:

@@ -71,10 +71,10 @@ def test_the_committed_records_of_version_1_are_read(tmp_path):
     ("change", "message", "hint"),
     [
         ({"schema_version": 3}, "has schema version 3; this perpo reads versions 1 to 2", "install a newer perpo"),
-        ({"status": "fine"}, "is damaged: status", "delete the directory"),
-        ({"steps": "2"}, "is damaged: steps", "delete the directory"),
-        ({"speed": 1}, "is damaged: speed", "delete the directory"),
-        ({"model": {"name": "x"}}, "is damaged: model.weights_sha256", "delete the directory"),
+        ({"status": "fine"}, "is damaged: status", "delete the folder"),
+        ({"steps": "2"}, "is damaged: steps", "delete the folder"),
+        ({"speed": 1}, "is damaged: speed", "delete the folder"),
+        ({"model": {"name": "x"}}, "is damaged: model.weights_sha256", "delete the folder"),
     ],
 )
 def test_what_is_not_known_is_refused(output, tmp_path, change, message, hint):

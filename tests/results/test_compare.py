@@ -61,7 +61,7 @@ def test_other_samples_are_refused(make_run) -> None:
     rows = random_rows(5, 0.0)
     less = {task: pairs[:-1] for task, pairs in rows.items()}
     one, other = read_scores(make_run("base", rows)), read_scores(make_run("less", less))
-    with pytest.raises(PerpoError, match="share 59 of 118 and 120 samples"):
+    with pytest.raises(PerpoError, match="have 59 samples in common, of 118 and 120"):
         paired_difference(other, one, "acc@0.5")
 
 
@@ -85,7 +85,7 @@ def test_samples_without_the_score_are_left_out_and_half_missing_ones_refused(ma
     assert found.value == pytest.approx(1 / 3)
     assert found.n == 3
     better["b"][0] = ("x", 1.0)
-    with pytest.raises(PerpoError, match="acc is missing for samples of one run alone"):
+    with pytest.raises(PerpoError, match="acc is missing for samples of one run but not of the other"):
         paired_difference(scores_of(better), one, "acc")
 
 
@@ -106,5 +106,5 @@ def test_a_sample_without_an_answer_in_one_run_is_left_out_of_both() -> None:
     baseline = Scores(keys, tasks, images, {"acc": other}, np.isnan(other))
     found = metric_difference(candidate, baseline, Definition("acc", "acc"))
     assert (found.n, found.value) == (8, pytest.approx(3 / 8))
-    with pytest.raises(PerpoError, match="is missing for samples of one run alone"):
+    with pytest.raises(PerpoError, match="is missing for samples of one run but not of the other"):
         metric_difference(replace(candidate, failed=None), replace(baseline, failed=None), Definition("acc", "acc"))

@@ -46,7 +46,7 @@ def test_a_change_of_data_is_said(make_run) -> None:
 def test_what_is_not_there(make_run) -> None:
     with pytest.raises(PerpoError, match="no measured runs"):
         history([])
-    with pytest.raises(PerpoError, match="no run has the primary metric of 'grouding'") as error:
+    with pytest.raises(PerpoError, match="no run has the primary metric for 'grouding'") as error:
         history(over_time(make_run, 0.5), "grouding")
     assert error.value.hint == "did you mean 'grounding'?"
 
@@ -62,7 +62,7 @@ def test_the_program_draws(make_run, tmp_path, capsys) -> None:
     with Image.open(tmp_path / "t.png") as image:
         assert image.width > 640
     assert main([*flags, "--picture=t.gif"]) == 2
-    assert "neither .svg nor .png" in capsys.readouterr().err
+    assert "ends neither in .svg nor in .png" in capsys.readouterr().err
     assert main([*flags, "--name=nobody"]) == 2
 
 

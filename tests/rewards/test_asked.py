@@ -66,7 +66,9 @@ def test_truths_are_boxes_if_every_row_says_how_it_writes_them(written, read):
 
 @pytest.mark.parametrize("read", [sampled, held_out])
 def test_rows_that_contradict_the_user_are_refused(written, read):
-    with pytest.raises(PerpoError, match="question 1 says that its box has the scale percent, and pixels is declared"):
+    with pytest.raises(
+        PerpoError, match="question 1 says that the scale of its box is percent, but the flag says pixels"
+    ):
         read(written(SAID), reward="own_reward:reward", truth_scale="pixels")
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from perpo.boxes import BoxFormat
 from perpo.errors import PerpoError
-from perpo.rewards import Scored, check_truths, load_reward, score
+from perpo.rewards import Rewarded, check_truths, load_reward, score
 
 LLAVA = BoxFormat("0-1")
 SAMPLE = {"image_size": (400, 200)}
@@ -44,14 +44,14 @@ def test_iou_of_overlapping_squares() -> None:
 
 def test_an_answer_without_a_box_gets_0_and_is_marked() -> None:
     reward = load_reward("iou", LLAVA, LLAVA)
-    assert score(reward, "a cup", "[0.2, 0.2, 0.4, 0.4]", SAMPLE) == Scored(0.0, readable=False)
-    assert score(reward, "[0.9, 0.9, 1.0, 1.0]", "[0.2, 0.2, 0.4, 0.4]", SAMPLE) == Scored(0.0, readable=True)
+    assert score(reward, "a cup", "[0.2, 0.2, 0.4, 0.4]", SAMPLE) == Rewarded(0.0, readable=False)
+    assert score(reward, "[0.9, 0.9, 1.0, 1.0]", "[0.2, 0.2, 0.4, 0.4]", SAMPLE) == Rewarded(0.0, readable=True)
 
 
 def test_iou_reads_the_declared_format() -> None:
     bins = load_reward("iou", *[BoxFormat("bins", "yxyx")] * 2)
     same = "<loc0100><loc0200><loc0300><loc0400>"
-    assert score(bins, same, same, SAMPLE) == Scored(1.0, readable=True)
+    assert score(bins, same, same, SAMPLE) == Rewarded(1.0, readable=True)
     assert not score(bins, "[100, 200, 300, 400]", same, SAMPLE).readable
 
 
@@ -71,8 +71,8 @@ def length(prediction, truth, sample):
 """
     name = users_module(tmp_path, monkeypatch, "rewards_of_length", code)
     reward = load_reward(f"{name}:length", LLAVA, LLAVA)
-    assert score(reward, "ab", "", {"most": 8}) == Scored(0.25, readable=True)
-    assert score(reward, "", "", {"most": 8}) == Scored(0.0, readable=False)
+    assert score(reward, "ab", "", {"most": 8}) == Rewarded(0.25, readable=True)
+    assert score(reward, "", "", {"most": 8}) == Rewarded(0.0, readable=False)
 
 
 @pytest.mark.parametrize("value", [1.5, -0.1, float("nan"), float("inf")])
@@ -98,7 +98,7 @@ def test_a_function_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_module_that_is_missing_or_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(PerpoError, match="'no_such_module' can't be imported"):
+    with pytest.raises(PerpoError, match="the module 'no_such_module' of the reward cannot be imported"):
         load_reward("no_such_module:f", LLAVA, LLAVA)
     name = users_module(tmp_path, monkeypatch, "rewards_broken", "import )\n")
     with pytest.raises(PerpoError, match="SyntaxError"):
@@ -160,7 +160,7 @@ def test_truths_are_read_in_their_own_frame() -> None:
 
 def test_a_truth_that_the_users_function_cannot_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = users_module(tmp_path, monkeypatch, "rewards_of_nothing", "def f(p, t, s):\n    return None\n")
-    with pytest.raises(PerpoError, match="question 1: its truth 'a' cannot be read by the reward"):
+    with pytest.raises(PerpoError, match="question 1: its truth 'a' cannot be read by this reward"):
         check(f"{name}:f", "a", boxes=None)
 
 
@@ -172,8 +172,8 @@ def test_a_thought_is_no_answer_and_no_truth() -> None:
     assert score(reward, "[0.1, 0.1, 0.3, 0.3]", truth, SAMPLE).reward == 0.0
     assert not score(reward, "<think>[0.6, 0.6, 0.8, 0.8]", truth, SAMPLE).readable
     edit = load_reward("edit", None, None)
-    assert score(edit, "<think>hm</think>\na page", "a page", SAMPLE) == Scored(1.0, readable=True)
-    assert score(edit, "<think>a page", "a page", SAMPLE) == Scored(0.0, readable=False)
+    assert score(edit, "<think>hm</think>\na page", "a page", SAMPLE) == Rewarded(1.0, readable=True)
+    assert score(edit, "<think>a page", "a page", SAMPLE) == Rewarded(0.0, readable=False)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import json
@@ -28,7 +29,7 @@ from perpo.cli.sample import main
 from perpo.cli.train import main as train_main
 from perpo.common.arguments import parse_arguments
 from perpo.data import read_preferences
-from perpo.engines.base import Answer
+from perpo.engines.base import Answer, EngineInfo
 from perpo.engines.hf import HfEngine
 from perpo.errors import PerpoError
 from perpo.models.loaded import answers_token_ids, render_prompt
@@ -36,8 +37,9 @@ from perpo.models.loading import load_model
 from perpo.models.logps import repeated_logps
 from perpo.models.lora import add_lora
 from perpo.records.training_record import read_record
+from perpo.rewards.asked import QuestionSet
 from perpo.sample.arguments import SampleArguments
-from perpo.sample.run import run_sampling
+from perpo.sample.run import _journal_key, _provenance, run_sampling
 from perpo.tiny.model import LLAVA15_GEOMETRY, TINY, new_model, new_processor, save_random_model
 from perpo.train.arguments import TrainArguments
 from perpo.train.outputs.saving import save_checkpoint
@@ -310,7 +312,7 @@ def test_the_printed_next_step_runs_as_it_stands_and_trains_what_was_sampled_fro
 def test_with_nothing_to_rank_no_training_is_advised(folder, checkpoint, capfd):
     one = arguments(folder, checkpoint, limit=2, num_candidates=1, output=str(folder / "one.jsonl"))
     assert main(words(one)) == 0
-    assert "one.jsonl written; in no question do two finished answers differ" in capfd.readouterr().err
+    assert "one.jsonl written; in no question do two finished answers have different rewards" in capfd.readouterr().err
 
 
 def test_a_function_of_the_users_gets_prediction_truth_and_sample(folder, checkpoint, monkeypatch):
@@ -402,7 +404,7 @@ def test_boxes_of_answers_and_truths_are_read_as_declared(folder, checkpoint, sc
         setattr(again, flag, flags[flag])
     assert [record.rewards[0] for record in read_preferences(sample(again))] == [1.0] * QUESTIONS
     again.truth_scale, again.output = "0-1", str(folder / "more.jsonl")
-    with pytest.raises(PerpoError, match="question 1 says that its box has the scale pixels, and 0-1 is declared"):
+    with pytest.raises(PerpoError, match="question 1 says that the scale of its box is pixels, but the flag says 0-1"):
         sample(again)
 
 
@@ -433,14 +435,16 @@ def test_answers_in_another_scale_are_warned_of(folder, checkpoint, scripted, ca
     args = arguments(folder, checkpoint, reward="iou", num_candidates=2)
     assert main(words(args)) == 0
     said = capfd.readouterr().err
-    assert "warning: 7 of 7 boxes lie outside of the declared scale 0-1; 7 of 7 answers would have an IoU of" in said
-    assert "more if they were read with --box_scale 0-1000, and 0 have it as declared" in said
+    assert "warning: 7 of 7 boxes lie outside the declared scale 0-1; 7 of 7 answers would have an IoU of" in said
+    assert "more if they were read with --box_scale 0-1000, but only 0 have it as declared" in said
     assert {record.rewards[0] for record in read_preferences(folder / "out.jsonl")} == {0.0}
 
 
 def test_truths_smaller_than_a_pixel_are_of_another_scale(folder, checkpoint):
     args = arguments(folder, checkpoint, reward="iou", box_scale="pixels", box_frame="original")
-    with pytest.raises(PerpoError, match=r"question 1: its truth .* holds a box smaller than a pixel as pixels"):
+    with pytest.raises(
+        PerpoError, match=r"question 1: its truth .* holds a box that is smaller than a pixel in the scale pixels"
+    ):
         sample(args)
 
 
@@ -448,7 +452,7 @@ def test_truths_smaller_than_a_pixel_are_of_another_scale(folder, checkpoint):
 @pytest.mark.parametrize("what", ["box", "truth"])
 def test_a_reward_of_texts_has_no_use_for_boxes(folder, checkpoint, what, part):
     value = {"scale": "pixels", "order": "yxyx", "frame": "padded"}[part]
-    with pytest.raises(PerpoError, match=f"--reward edit has no use for --{what}_{part}"):
+    with pytest.raises(PerpoError, match=f"--{what}_{part} has no effect with --reward edit"):
         sample(arguments(folder, checkpoint, **{f"{what}_{part}": value}))
 
 
@@ -732,12 +736,12 @@ def refused(capsys, args):
         ({"temperature": 0.0}, "--temperature 0 gives the same answer every time"),
         ({"temperature": 0.0, "num_candidates": 1, "top_p": 0.5}, "--temperature 0 gives the same answer every time"),
         ({"reward": "iuo"}, "there is no reward 'iuo'"),
-        ({"reward": "nowhere_to_be_found:reward"}, "can't be imported"),
+        ({"reward": "nowhere_to_be_found:reward"}, "cannot be imported"),
         ({"questions": "/nowhere/questions.jsonl"}, "/nowhere/questions.jsonl"),
         ({"output": "records.csv"}, "--output must end in .jsonl"),
-        ({"adapter": "/nowhere"}, "/nowhere holds no adapter"),
-        ({"model": "/nowhere"}, "there is no model directory /nowhere"),
-        ({"truth_frame": "original"}, "--reward edit has no use for --truth_frame"),
+        ({"adapter": "/nowhere"}, "/nowhere does not hold an adapter"),
+        ({"model": "/nowhere"}, "there is no model folder /nowhere"),
+        ({"truth_frame": "original"}, "--truth_frame has no effect with --reward edit"),
         ({"questions": "tiny", "image_root": "/tmp"}, "the tiny questions come with their images"),
     ],
 )
@@ -771,7 +775,7 @@ def test_a_truth_that_the_reward_cannot_read(folder, checkpoint, no_model, capsy
 def test_an_output_that_this_program_did_not_write_is_left_alone(folder, checkpoint, no_model, capsys):
     args = arguments(folder, checkpoint, output=str(folder / "questions.jsonl"))
     before = (folder / "questions.jsonl").read_bytes()
-    assert "exists, and there is no journal beside it" in refused(capsys, args)
+    assert "exists, but there is no journal beside it" in refused(capsys, args)
     assert (folder / "questions.jsonl").read_bytes() == before
 
 
@@ -782,6 +786,58 @@ def test_the_journal_of_other_settings_is_not_continued(folder, checkpoint, caps
     error = refused(capsys, arguments(folder, checkpoint, limit=1, **changes))
     assert "other settings, another model or other data" in error
     assert (folder / "out.jsonl").read_bytes() == before
+
+
+@dataclasses.dataclass
+class ToldToAnswer(SampleArguments):
+    """As if a flag had been added, and nothing else done."""
+
+    new: int = 0
+
+
+# Changes of every argument that another argument's name, a digest or a row of the journal tells.
+OTHER = {"temperature": 0.5, "top_p": 0.9, "seed": 1, "max_new_tokens": 5, "num_candidates": 2, "dtype": "bfloat16"}
+NO_OTHER = {"image_root": ".", "limit": 1, "batch_size": 1, "device": "meta", "reward": "iou", "min_margin": 0.5}
+NO_OTHER |= {"duplicates": "drop", "output": "other.jsonl", "box_scale": "0-1", "box_order": "yxyx"}
+NO_OTHER |= {"box_frame": "padded", "truth_scale": "0-1", "truth_order": "yxyx", "truth_frame": "padded"}
+DIGESTS = {"model", "adapter", "questions"}  # other tests change what these lead to
+
+
+def test_what_a_journal_is_known_by_holds_every_argument_that_is_not_named_as_no_part_of_it(checkpoint):
+    def key(**changes):
+        args = ToldToAnswer(**{"output": "o.jsonl", "model": str(checkpoint)} | changes)
+        info = EngineInfo(name="hf", model=args.model, by_batch=False, dtype=args.dtype)
+        asked = QuestionSet(asked=[], image_root=Path(), reward=len, reward_name=args.reward, of_file=[])
+        return _journal_key(args, asked, _provenance(args.decoding, info))
+
+    assert {field.name for field in dataclasses.fields(ToldToAnswer)} == OTHER.keys() | NO_OTHER | DIGESTS | {"new"}
+    for name, value in (OTHER | {"new": 1}).items():
+        assert key(**{name: value}) != key(), f"{name} reaches no key: an old answer would be taken for a new one"
+    for name, value in NO_OTHER.items():
+        assert key(**{"reward": "iou"} | {name: value}) == key(), name
+
+
+def other_template(folder, adapter):
+    file = folder / "chat_template.jinja"
+    file.write_text(file.read_text().replace("USER: ", "HUMAN: "))
+
+
+def another_strength(folder, adapter):
+    file = adapter / "adapter_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"lora_alpha": 3 * config["lora_alpha"]}))
+
+
+@pytest.mark.parametrize("change", [other_template, another_strength])
+def test_what_the_same_weights_are_told_otherwise_is_not_continued(
+    folder, checkpoint, adapter, tmp_path, capsys, change
+):
+    model, adapted = (shutil.copytree(each, tmp_path / each.name) for each in (checkpoint, adapter))
+    args = arguments(folder, model, adapter=str(adapted), limit=1)
+    before = sample(args).read_bytes()
+    assert sample(args).read_bytes() == before
+    change(model, adapted)
+    assert "other settings, another model or other data" in refused(capsys, args)
 
 
 def test_another_reward_works_on_the_same_answers(folder, checkpoint, scripted):
@@ -848,7 +904,7 @@ def test_a_prompt_that_leaves_no_room_for_an_answer(folder, checkpoint, capsys, 
     write_rows(folder, rows)
     scripted(lambda index: pytest.fail("sampled before the lengths were checked"))
     error = refused(capsys, arguments(folder, checkpoint))
-    assert "exceed the model's context of 512: 'where is the small red circle small" in error
+    assert "exceed the model's context of 512 tokens. The question: 'where is the small red circle small" in error
 
 
 def test_a_reward_out_of_range(folder, checkpoint, capsys, monkeypatch):

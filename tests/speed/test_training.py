@@ -17,7 +17,7 @@ def train_step(monkeypatch):
     import train_step
 
     monkeypatch.setitem(train_step.SIZES, "small", train_step.Size(64, 1, 128, 4, 512, 32, 2, 4))
-    monkeypatch.setitem(train_step.SHAPES, "llava15", train_step.Shape(1, 20, 3, 10, 1))
+    monkeypatch.setitem(train_step.SHAPES, "llava15", train_step.ListSize(1, 20, 3, 10, 1))
     return train_step
 
 

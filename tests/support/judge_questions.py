@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from perpo.engines.chat import ChatServer
-from perpo_eval.judge.asking import Question, Verdict, ask_judge
+from perpo_eval.judge.asking import JudgeQuestion, Verdict, ask_judge
 from perpo_eval.judge.messages import llava_messages, mmhal_messages
 from perpo_eval.judge.settings import JudgeSettings
 from tests.support.judge_server import JudgeServer
 
 
-def pair(number: int) -> Question:
+def pair(number: int) -> JudgeQuestion:
     """A question of LLaVA-Bench."""
-    return Question(f"pair {number}", llava_messages(f"What is {number}?", "conv", "A 7.", "7", "8"), "llava_bench")
+    return JudgeQuestion(
+        f"pair {number}", llava_messages(f"What is {number}?", "conv", "A 7.", "7", "8"), "llava_bench"
+    )
 
 
-def rating(number: int) -> Question:
+def rating(number: int) -> JudgeQuestion:
     """A question of MMHal-Bench."""
-    return Question(f"rating {number}", mmhal_messages(f"What is {number}?", ["Cat", "Dog"], "A cat.", "A"), "mmhal")
+    return JudgeQuestion(
+        f"rating {number}", mmhal_messages(f"What is {number}?", ["Cat", "Dog"], "A cat.", "A"), "mmhal"
+    )
 
 
 def judge_at(model: str, url: str, votes: int = 1, **server: Any) -> JudgeSettings:
@@ -32,7 +36,11 @@ QUESTIONS = [*map(pair, range(3)), *map(rating, range(3))]
 
 
 def ask(
-    server: JudgeServer, cache: Path, questions: Sequence[Question] = QUESTIONS, key: str | None = None, **settings: Any
+    server: JudgeServer,
+    cache: Path,
+    questions: Sequence[JudgeQuestion] = QUESTIONS,
+    key: str | None = None,
+    **settings: Any,
 ) -> dict[str, list[Verdict]]:
     """The verdicts on questions, by a judge of the given settings."""
     return ask_judge(judge_at("gpt", server.url, **settings), questions, cache, key=key)

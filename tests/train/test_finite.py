@@ -33,8 +33,12 @@ def test_the_run_names_the_record_and_keeps_the_checkpoint_before(words, tmp_pat
     monkeypatch.setattr(FiniteGuard, "check_losses", lambda self, *a: seen.append(list(a[1])) or check(self, *a))
     assert main([*words, "--learning_rate=1e30", "--mm_projector_lr=1e30"]) == 3
     ((_,), (number,)) = seen
-    said = f"the loss of record {number} (image_id {69 + number}) is not finite in step 2; nothing was learnt from it"
-    assert f"error: {said}\nhint: look at them and at --learning_rate, then go on with " in capsys.readouterr().err
+    said = f"the loss of record {number} (image_id {69 + number}) is not finite in step 2"
+    said += "; the model was not updated in this step"
+    assert (
+        f"error: {said}\nhint: check these records and --learning_rate, then run the same command with "
+        in capsys.readouterr().err
+    )
     assert last_checkpoint(tmp_path / "run") == tmp_path / "run" / "checkpoint-1"
     record = read_record(tmp_path / "run")
     assert (record["status"], record["error"]) == ("failed", said)

@@ -156,7 +156,7 @@ def test_a_full_run_in_bfloat16_keeps_float32_of_what_trains(options):
     ],
 )
 def test_what_lora_alone_has_a_use_for_is_refused_without_it(options, changes, said):
-    with pytest.raises(PerpoError, match=f"--lora_enable False has no use for {said}"):
+    with pytest.raises(PerpoError, match=f"{said} has no effect with --lora_enable False"):
         TrainArguments(**(options | FULL | changes))
 
 
@@ -235,5 +235,5 @@ def test_a_full_run_cannot_go_on_without_its_references(options):
     shutil.copytree(whole / "checkpoint-2", cut / "checkpoint-2")
     (cut / "training.json").write_text(json.dumps(read_record(whole) | {"status": "running"}))
     cache_of(options).unlink()
-    with pytest.raises(PerpoError, match="lacks 5 lists, and the weights"):
+    with pytest.raises(PerpoError, match=r"lacks 5 lists\. They cannot be computed any more"):
         run(options, "cut", save_steps=2, resume_from_checkpoint="last", **FULL)

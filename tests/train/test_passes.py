@@ -47,9 +47,9 @@ def test_every_candidate_is_in_one_pass_and_none_is_over_the_budget(lists, spare
     for each in passes:
         assert each.packed["prefix_ids"].numel() + each.packed["answer_ids"].numel() <= budget
         got_prefixes, got_answers = unpack(each.packed)
-        for run, image, prefix, some in zip(each.runs, each.images, got_prefixes, got_answers, strict=True):
-            assert image is images[run.row]
-            assert (prefix, some) == (prefixes[run.row], answers[run.row][run.start : run.stop])
+        for span, image, prefix, some in zip(each.spans, each.images, got_prefixes, got_answers, strict=True):
+            assert image is images[span.row]
+            assert (prefix, some) == (prefixes[span.row], answers[span.row][span.start : span.stop])
         each.put(each.take(number), found)
         each.put(torch.ones_like(each.take(number)), one := torch.zeros_like(number))
         seen += one
@@ -57,8 +57,8 @@ def test_every_candidate_is_in_one_pass_and_none_is_over_the_budget(lists, spare
     assert torch.equal(seen, present.float())
     # no two passes that follow each other would fit into one
     for one, other in itertools.pairwise(passes):
-        tokens = Counter({run.row: sum(map(len, answers[run.row][run.start : run.stop])) for run in one.runs})
-        following = other.runs[0]
+        tokens = Counter({span.row: sum(map(len, answers[span.row][span.start : span.stop])) for span in one.spans})
+        following = other.spans[0]
         tokens[following.row] += len(answers[following.row][following.start])
         assert len(tokens) * (max(len(prefixes[row]) for row in tokens) + max(tokens.values())) > budget
 
@@ -66,8 +66,8 @@ def test_every_candidate_is_in_one_pass_and_none_is_over_the_budget(lists, spare
 def test_candidates_that_share_no_prefix_are_counted_with_theirs():
     """Each takes 10 + 5 tokens where the model's window is 12."""
     packed = pack([ids(10)], [[ids(5)] * 4], 0)
-    assert [len(each.runs) for each in split(packed, [{}], 30, None)] == [1]
-    assert [each.runs[0].stop - each.runs[0].start for each in split(packed, [{}], 30, 12)] == [2, 2]
+    assert [len(each.spans) for each in split(packed, [{}], 30, None)] == [1]
+    assert [each.spans[0].stop - each.spans[0].start for each in split(packed, [{}], 30, 12)] == [2, 2]
 
 
 def test_a_candidate_that_fits_into_no_pass_is_refused():
@@ -77,7 +77,7 @@ def test_a_candidate_that_fits_into_no_pass_is_refused():
         PerpoError, match=r"record 7: image and prompt \(30 tokens\) and its longest answer \(9\)"
     ) as caught:
         check_budget(lists, 38)
-    assert "at least 39" in caught.value.hint
+    assert "--max_tokens_per_pass 39 or more" in caught.value.hint
 
 
 @pytest.fixture

@@ -82,10 +82,10 @@ def test_it_is_told_before_anything_is_read(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"bits": 16, "quant_type": "fp4"}, "--bits 16 has no use for --quant_type"),
-        ({"bits": 16, "double_quant": False}, "--bits 16 has no use for --double_quant"),
+        ({"bits": 16, "quant_type": "fp4"}, "--quant_type has no effect with --bits 16"),
+        ({"bits": 16, "double_quant": False}, "--double_quant has no effect with --bits 16"),
         ({"reference": "recorded"}, "--bits 4 changes the model"),
-        ({"lora_enable": False}, "--lora_enable False has no use for --bits"),
+        ({"lora_enable": False}, "--bits has no effect with --lora_enable False"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options, changes, said):

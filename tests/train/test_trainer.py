@@ -175,7 +175,7 @@ def test_a_new_method_is_a_row_a_loss_and_an_entry(options, tmp_path, monkeypatc
     ]
     assert losses[1][0] == pytest.approx(2 * losses[0][0])
     assert "- Method: twice ([arXiv 1](https://arxiv.org/abs/1)).\n" in (tmp_path / "both" / "README.md").read_text()
-    with pytest.raises(PerpoError, match="--method both has no use for --gamma"):
+    with pytest.raises(PerpoError, match="--gamma has no effect with --method both"):
         run(options, method="both", gamma=0.5)
 
 
@@ -384,7 +384,7 @@ def test_resuming_with_other_arguments_or_data_is_refused(options, data, tmp_pat
     run(options)
     changed = write(tmp_path / "changed.jsonl", make_records(data, candidates=5))
     for change, message in (
-        ({"learning_rate": 2e-2}, "was begun with learning_rate 0.01, not 0.02"),
+        ({"learning_rate": 2e-2}, "started with learning_rate 0.01, not 0.02"),
         ({"data": changed}, "the data has changed"),
     ):
         words = [f"--{name}={value}" for name, value in (options | change).items()]

@@ -167,7 +167,7 @@ def each_program(photographs: Path, folder: Path, model: object, output: object)
         ({"model_type": "llava_llama"}, "is an original LLaVA checkpoint", "convert_llava_weights_to_hf.py"),
         ({"model_type": "llava", "mm_vision_tower": "clip"}, "is an original LLaVA checkpoint", "llava-hf/"),
         ({"model_type": "llava"}, "holds no weights in the safetensors format", "save_pretrained"),
-        (None, "there is no model directory", "a hub id"),
+        (None, "there is no model folder", "a hub id"),
     ],
 )
 def test_every_program_says_what_is_wrong_with_a_model(photographs, tmp_path, capsys, config, said, hint):
@@ -256,5 +256,5 @@ def test_a_run_without_its_base_is_refused_before_it_starts(tiny_model, tmp_path
     recipe = {"name": "r", "model": str(tiny_model), "data": {"d": {"tiny": {"images": 4}}}, "experiments": experiments}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert run_main([str(tmp_path / "recipe.yaml"), f"--output_dir={tmp_path / 'out'}", "--only", "x"]) == 2
-    assert "'base', which all are compared with, has not been run" in capsys.readouterr().err
+    assert "'base' has not been run, but all others are compared with it" in capsys.readouterr().err
     assert not (tmp_path / "out" / "data").exists()

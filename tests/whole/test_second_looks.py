@@ -99,7 +99,7 @@ def test_an_adapter_of_the_vision_tower_is_refused(options, tmp_path, small_mode
     model = load_model(str(small_model)).model
     config = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=targets)
     get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
-    with pytest.raises(PerpoError, match="has LoRA in the vision tower, which is not trained here"):
+    with pytest.raises(PerpoError, match="has LoRA in the vision tower, which perpo-train does not train"):
         run(options, tmp_path / "run", adapter=str(tmp_path / "adapter"), mm_projector_lr=0)
 
 
@@ -127,7 +127,7 @@ def test_images_that_would_lose_their_scale_are_refused(tmp_path, pixels):
         assert len(set(np.asarray(image.convert("RGB")).ravel().tolist())) <= 2  # which is what would be seen of it
     (problem,) = image_problems([file])
     assert problem is not None
-    assert "would lose their scale: convert it to 8 bits" in problem
+    assert "whose scale would be lost: convert it to 8 bits" in problem
 
 
 def test_a_run_goes_on_with_its_own_images_alone(options, tmp_path):

@@ -1,4 +1,4 @@
-"""Where two runs differ: by the size of the box, the length of the question, the truth, the kind. No Streamlit."""
+"""Find where two runs differ: by the size of the box, the length of the question, the truth, the kind. No Streamlit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PAGES = (250, 1000, 2000, 4000)
 
 @dataclass(frozen=True)
 class Labels:
-    """What kind each sample is of.
+    """The kind of each sample.
 
     Attributes:
         names: The kinds, in their order.
@@ -40,7 +40,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Row:
+class KindRow:
     """The samples of one kind.
 
     Attributes:
@@ -58,7 +58,7 @@ class Row:
     difference: Difference
 
 
-def by_kind(pair: Pair, values: NDArray[np.float64], labels: Labels, span: tuple[float, float]) -> list[Row]:
+def by_kind(pair: Pair, values: NDArray[np.float64], labels: Labels, span: tuple[float, float]) -> list[KindRow]:
     """Return means of both runs and their difference for each kind that has samples.
 
     Args:
@@ -76,7 +76,7 @@ def by_kind(pair: Pair, values: NDArray[np.float64], labels: Labels, span: tuple
         ones = np.ones(len(chosen))
         sums = paired_sums((b, ones), (a, ones), pair.clusters[chosen])
         difference = cluster_t(sums, bounds=(-width, width))
-        rows.append(Row(labels.names[code], len(chosen), float(a.mean()), float(b.mean()), difference))
+        rows.append(KindRow(labels.names[code], len(chosen), float(a.mean()), float(b.mean()), difference))
     return rows
 
 

@@ -9,11 +9,11 @@ import altair as alt
 import pandas as pd
 
 from perpo.results.colours import BASELINE, CANDIDATE
-from perpo_dashboard.compare.breakdown import Row
+from perpo_dashboard.compare.breakdown import KindRow
 from perpo_dashboard.shared.gains import with_zero
 
 
-def kinds(rows: Sequence[Row], span: tuple[float, float]) -> alt.LayerChart:
+def kinds(rows: Sequence[KindRow], span: tuple[float, float]) -> alt.LayerChart:
     """B minus A by kind, with 95% intervals; the axis ends where no difference can be.
 
     Args:

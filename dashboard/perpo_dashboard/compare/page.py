@@ -24,7 +24,7 @@ if a is None or b is None:
     st.info("Choose two runs.")
     st.stop()
 if a == b:
-    st.info("A and B are the same run: choose another one to see where they differ.")
+    st.info("A and B are the same run. Choose another run to see differences.")
 
 verdicts = st.container()
 parts.show_outcomes(a, b)
@@ -34,6 +34,6 @@ if differences:
     table = pd.DataFrame(differences, columns=["setting", "A", "B"])
     st.dataframe(table, hide_index=True, alt="Settings in which the two runs differ")
 else:
-    st.caption("None: what was asked, the weights and the programs are the same.")
+    st.caption("No differences: the questions, the weights and the programs are the same.")
 with verdicts.skeleton(height=260):  # last, because many samples take seconds
     parts.show_verdicts(a, b, verdicts)

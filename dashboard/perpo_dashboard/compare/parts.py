@@ -15,7 +15,7 @@ from perpo.benchmarks.table import INFO
 from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run
 from perpo_dashboard.compare import breakdown, charts
-from perpo_dashboard.compare.breakdown import Row
+from perpo_dashboard.compare.breakdown import KindRow
 from perpo_dashboard.shared import outcomes, stored, verdicts
 from perpo_dashboard.shared.links import go, label_of
 from perpo_dashboard.shared.outcomes import OUTCOMES, Pair
@@ -27,24 +27,24 @@ _BOUND: dict[str, Any] = {"bind": "query-params"}
 
 
 def show_verdicts(a: Run, b: Run, place: DeltaGenerator) -> None:
-    """The paired differences of all tasks with their verdicts; why there are none where the runs do not allow it."""
+    """Show the paired differences of all tasks with their verdicts, or why there are none where the runs allow none."""
     common = bool(st.session_state.get("common"))
     try:
         report = stored.difference(a, b, common)
     except PerpoError as error:
         with place:
             verdicts.refused(error)
-            st.toggle("Compare what both have all the same", key="common", **_BOUND)
+            st.toggle("Compare only what both runs have", key="common", **_BOUND)
         return
     with place:
         if common or st.session_state.get("common") is not None:
-            st.toggle("Compare what both have all the same", key="common", **_BOUND)
+            st.toggle("Compare only what both runs have", key="common", **_BOUND)
         order = ["task", "verdict", "gain", "95% interval", "baseline", "candidate", "p (Holm)", "metric"]
         verdicts.show(report, order)
 
 
 def show_outcomes(a: Run, b: Run) -> None:
-    """Who is right where: counts as buttons, the scores of the samples, and kinds of samples."""
+    """Show who is right where: counts as buttons, the scores of the samples, and kinds of samples."""
     st.subheader("Who is right where")
     pair = shared(a, b)
     if pair is None:
@@ -67,7 +67,7 @@ def _scope_of(scopes: dict[str, tuple[str, ...]], members: tuple[str, ...]) -> s
 
 def _benchmark(a: Run, b: Run, pair: Pair, benchmark: str, members: tuple[str, ...], scope: str) -> None:
     if benchmark not in INFO:
-        st.info("When an answer of this benchmark is right is not known here.")
+        st.info("It is not known when an answer of this benchmark is right.")
         return
     rule = INFO[benchmark].right
     mask = pair.among(members)
@@ -123,11 +123,13 @@ def _kinds(a: Run, b: Run, benchmark: str, scope: str, mask: NDArray[np.bool_]) 
         chart = charts.kinds(rows, span)
         st.altair_chart(chart, alt=f"B minus A by {kind}, with 95% intervals")
     else:
-        st.caption(f"No sample can be told by its {kind}.")
+        st.caption(f"No sample has a known {kind}.")
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _rows(asked: tuple[Any, ...], _a: Run, _b: Run, _mask: NDArray[np.bool_], _span: tuple[float, float]) -> list[Row]:
+def _rows(
+    asked: tuple[Any, ...], _a: Run, _b: Run, _mask: NDArray[np.bool_], _span: tuple[float, float]
+) -> list[KindRow]:
     """What `breakdown.by_kind` finds; `asked` holds all that it depends on."""
     *_, benchmark, kind, share = asked
     pair, column = stored.pair(_a, _b), partial(stored.paired_column, _a, _b, 0)

@@ -15,12 +15,12 @@ from perpo.records.run_record import RunRecord
 from perpo.records.store import Run
 from perpo.results.leaderboard import board as leaderboard
 from perpo.results.leaderboard import files, views
-from perpo.results.leaderboard.board import Board, Column, Row
+from perpo.results.leaderboard.board import Board, BoardRow, Column
 from perpo.results.text import cell
 
 NO_JUDGE = "no judge"
 AVERAGES = "averages"
-ORDERS: dict[str, tuple[Callable[[Row], Any] | None, bool]] = {
+ORDERS: dict[str, tuple[Callable[[BoardRow], Any] | None, bool]] = {
     "source, base and method": (None, False),
     "base": (lambda row: row.base, False),
     "method": (lambda row: row.method, False),
@@ -31,8 +31,8 @@ ORDERS: dict[str, tuple[Callable[[Row], Any] | None, bool]] = {
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which runs are meant; what is empty leaves all of them.
+class RunChoice:
+    """A choice of runs; what is empty leaves all of them.
 
     Attributes:
         bases: Ids of models.

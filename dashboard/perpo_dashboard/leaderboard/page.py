@@ -33,12 +33,12 @@ def _difference(one: stored.Stamp, other: stored.Stamp, column: Column, _runs: t
 
 
 def differ(one: Run, other: Run, column: Column) -> Difference | None:
-    """As `perpo.results.leaderboard.board.difference`, taken once."""
+    """Return what `perpo.results.leaderboard.board.difference` gives, taken once."""
     mine, theirs = (stored.stamp(run.path / SAMPLES_FILE) for run in (one, other))
     return _difference(mine, theirs, column, (one, other))
 
 
-def choose(runs: Sequence[Run]) -> boards.Choice:
+def choose(runs: Sequence[Run]) -> boards.RunChoice:
     """Return the filters."""
     methods = {leaderboard.method_of(run.record) for run in runs}
     facets = {
@@ -60,11 +60,11 @@ def choose(runs: Sequence[Run]) -> boards.Choice:
             st.date_input(f"{title} (UTC)", None, key=key, bind="query-params", format="YYYY-MM-DD", width=130)
             for title, key in (("From", "since"), ("To", "until"))
         )
-    return boards.Choice(base, method, judge, source, since, until)
+    return boards.RunChoice(base, method, judge, source, since, until)
 
 
 def ask(all_boards: Sequence[Board]) -> tuple[list[str], str | None, str]:
-    """In which form they are wanted: topics of columns, what differences are taken to, and an order."""
+    """Ask in which form they are wanted: topics of columns, what differences are taken to, and an order."""
     topics = boards.benchmarks(all_boards)
     runs = [label_of(row.run) for board in all_boards for row in board.rows]
     orders = [*boards.ORDERS, *dict.fromkeys(column.title for board in all_boards for column in board.columns)]
@@ -81,7 +81,7 @@ def ask(all_boards: Sequence[Board]) -> tuple[list[str], str | None, str]:
             key="to",
             bind="query-params",
             placeholder="show values",
-            help="How much higher or lower each run is than this one: paired by sample where both were measured.",
+            help="Difference between each run and this one, paired by sample where both were measured.",
             width=232,
         )
         return wanted, to, st.selectbox("Sort by", orders, key="sort", bind="query-params", width=232)
@@ -110,7 +110,7 @@ def table(board: Board, *, early: bool = False) -> list[Run]:
             "source",
             options=["measured", "reported"],
             color=["blue", "gray"],
-            help="measured: from answers that lie in this folder; reported: numbers of others, without intervals",
+            help="measured: from answers in this folder; reported: numbers published by others, without intervals",
         ),
         3: st.column_config.DatetimeColumn("date", format="YYYY-MM-DD", help="Day of the evaluation (UTC)"),
     }
@@ -135,7 +135,7 @@ def table(board: Board, *, early: bool = False) -> list[Run]:
 
 
 def actions(board: Board, chosen: Sequence[Run]) -> None:
-    """Files of what is shown, and where to go with the chosen rows."""
+    """Offer files of what is shown, and ways to go on with the chosen rows."""
     with st.container(horizontal=True, vertical_alignment="center"):
         for name, kind, suffix, mime in (
             ("CSV", "csv", "csv", "text/csv"),
@@ -166,7 +166,7 @@ def actions(board: Board, chosen: Sequence[Run]) -> None:
 
 
 def draw(views: Sequence[Board]) -> None:
-    """Bars with intervals: a picture for each column of a part of a table."""
+    """Draw bars with intervals: a picture for each column of a part of a table."""
     parts: dict[str, list[tuple[Board, Column, str]]] = {}
     for view in views:
         for column, (head, name) in zip(view.columns, tables.headers(view.columns), strict=True):
@@ -208,13 +208,13 @@ def _bars(unit: str, whole: bool) -> dict[str, object]:
 
 
 def show_all(views: Sequence[Board]) -> None:
-    """All tables with what belongs to them."""
+    """Show all tables with what belongs to them."""
     for view in views:
         st.subheader(escape(view.title))
         actions(view, table(view))
         told = files.notes(view)
         if view.baseline is not None and any(row.run.record.source == "measured" for row in view.rows):
-            told.append("Green is better, orange is worse, where the 95% interval leaves out 0.")
+            told.append("Where the 95% interval does not include 0, green is better and orange is worse.")
         st.caption("  \n".join(map(escape, told)))
 
 
@@ -224,7 +224,7 @@ def _compared() -> set[tuple[stored.Stamp, ...]]:
 
 
 def without_marks(all_boards: Sequence[Board]) -> None:
-    """The tables as they are before anything is compared, for which samples must be read."""
+    """Show the tables as they are before anything is compared, for which samples must be read."""
     for view in all_boards:
         st.subheader(escape(view.title))
         table(view, early=True)
@@ -237,7 +237,7 @@ choice = choose(runs)
 held = [run for run in runs if choice.holds(run)]
 if not held:
     empty(
-        "No run is left by these filters.",
+        "No run matches these filters.",
         shlex.join(["perpo-eval", "list", "--results", str(stored.settings().results)]),
     )
 plain = [dataclasses.replace(board, marks={}) for board in leaderboard.boards(held, lambda *_: None)]

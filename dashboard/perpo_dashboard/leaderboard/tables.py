@@ -52,7 +52,7 @@ def _task(column: Column) -> str:
 def help_of(board: Board, column: Column) -> str:
     """Return what a column means: the metric, its unit and direction, and what it was measured on."""
     explanation = meaning(column.benchmark, column.metric)
-    better = {True: "Higher is better.", False: "Lower is better.", None: "Neither way is better."}
+    better = {True: "Higher is better.", False: "Lower is better.", None: "Neither higher nor lower is better."}
     unit = "In percent." if column.unit == "fraction" else f"In {column.unit}."
     words = [f"{title(column.benchmark, column.metric)}: {explanation}.", unit, better[column.higher_is_better]]
     counts = {

@@ -25,7 +25,7 @@ FIRST = 4  # samples that are shown until somebody asks for all
 
 
 def files(report: Report) -> None:
-    """What perpo-report writes."""
+    """Offer the files that perpo-report writes."""
     kinds = (
         ("HTML", "html", "text/html", partial(page.page, report, settings().roots)),
         ("Markdown", "md", "text/markdown", partial(text.markdown, report)),
@@ -42,7 +42,7 @@ def files(report: Report) -> None:
 
 
 def show_report(a: Run, b: Run, threshold: float, common: bool) -> None:
-    """The report of two runs, or why there is none."""
+    """Show the report of two runs, or why there is none."""
     try:
         report = stored.difference(a, b, common, threshold)
     except PerpoError as error:
@@ -75,7 +75,7 @@ def followed(runs: Sequence[Run]) -> dict[str, tuple[str, str, str]]:
 
 
 def show_trend(runs: Sequence[Run]) -> None:
-    """A metric over time: picture and table."""
+    """Show a metric over time: picture and table."""
     options = followed(runs)
     names = sorted({run.record.name for run in runs})
     tell_unknown("names", names)
@@ -110,16 +110,18 @@ with right:
     b = pick_run("B (candidate)", "b", runs, last)
 threshold = narrow.number_input(
     "Threshold, points of 100", 0.1, 100.0, THRESHOLD, 0.1, key="threshold", bind="query-params", format="%.1f",
-    help="Gains and losses below it do not matter. Of ratings, 1 point is a hundredth of their scale.",
+    help="Smaller gains and losses are treated as no change. For ratings, 1 point is a hundredth of their scale.",
 )  # fmt: skip
-common = st.toggle("Compare what both have, where they differ in tasks or samples", key="common", bind="query-params")
+common = st.toggle(
+    "Compare only what both runs have, if they differ in tasks or samples", key="common", bind="query-params"
+)
 place = st.container()
 st.subheader("A metric over time")
 show_trend(runs)
 if a is None or b is None:
     place.info("Choose two runs.")
 elif a == b:
-    place.info("A and B are the same run: choose another one to hold it against.")
+    place.info("A and B are the same run. Choose another run to compare.")
 else:
     with place.skeleton(height=260), place:  # last, because many samples take seconds
         show_report(a, b, threshold, common)

@@ -15,7 +15,7 @@ from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run
 from perpo_dashboard.samples import cards, filter_widgets, filters
 from perpo_dashboard.samples.filters import Filter
-from perpo_dashboard.samples.notes import FILE_NAME, Note, read_notes, write_note
+from perpo_dashboard.samples.notes import NOTES_FILE, Note, read_notes, write_note
 from perpo_dashboard.shared import outcomes, stored
 from perpo_dashboard.shared.outcomes import OUTCOMES, Pair
 from perpo_dashboard.shared.settings import settings
@@ -28,7 +28,7 @@ _STEPS = 470  # pixels that the buttons and the key take, which stay together on
 
 
 def show(a: Run, b: Run, more: list[Run]) -> None:
-    """The page below the choice of runs."""
+    """Show the page below the choice of runs."""
     pair = shared(a, b)
     if pair is None:
         return
@@ -75,7 +75,7 @@ def _walk(pair: Pair, order: NDArray[np.intp]) -> int | None:
     _step("Previous", "Left", pair, order, position - 1, ":material/chevron_left:")
     _step("Next", "Right", pair, order, position + 1, ":material/chevron_right:")
     shown = st.text_input(
-        "Sample key", key="open", width=200, help="The first letters of another sample's key open that one."
+        "Sample key", key="open", width=200, help="Enter the first letters of a sample's key to open that sample."
     )
     st.session_state["seen-key"] = shown
     if shown != asked:
@@ -97,13 +97,13 @@ def _told(pair: Pair, mask: NDArray[np.bool_], order: NDArray[np.intp], place: i
     if position >= 0:
         st.caption(f"**{position + 1:,} of {len(order):,}** · of all {sum(counts.values()):,} in this task: {outcome}")
     elif place is not None:
-        st.info("This sample is not among those that are asked for.")
+        st.info("This sample does not match the filters.")
     elif key:
         st.warning(f"No sample of these runs has a key that begins with {escape(key)}.")
     if not len(order):
-        st.info("No sample is like this.")
+        st.info("No sample matches these filters.")
     if key and len(matches := pair.find(key)) > 1:
-        st.warning(f"{len(matches):,} samples have keys that begin so; this is the first.")
+        st.warning(f"{len(matches):,} samples have keys that begin with these letters; this is the first.")
 
 
 def _step(label: str, shortcut: str, pair: Pair, order: NDArray[np.intp], to: int, icon: str) -> None:
@@ -143,12 +143,12 @@ def _one(pair: Pair, place: int, a: Run, b: Run, more: list[Run], notes: dict[st
 def _known_notes() -> dict[str, Note]:
     folder = settings().results
     try:
-        notes, damaged = _notes(stored.stamp(folder / FILE_NAME), folder)
+        notes, damaged = _notes(stored.stamp(folder / NOTES_FILE), folder)
     except PerpoError as error:
         st.error(reason(error))
         return {}
     if damaged:
-        st.warning(f"{damaged} lines of {FILE_NAME} hold no note.")
+        st.warning(f"{damaged} lines of {NOTES_FILE} are damaged and hold no note.")
     return notes
 
 
@@ -176,7 +176,7 @@ def _remember(key: str, task: str, runs: list[str], note: Note) -> None:
         )  # fmt: skip
         st.text_input(
             "Note", note.text, key=f"note-{short}", on_change=save, args=(note.flagged,),
-            placeholder=f"kept in {FILE_NAME} beside the runs",
+            placeholder=f"kept in {NOTES_FILE} beside the runs",
         )  # fmt: skip
     if failed := st.session_state.pop("note-failed", None):
         st.error(escape(failed))

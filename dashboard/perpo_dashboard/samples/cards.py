@@ -33,8 +33,8 @@ _OWN_OF_VOTE = ("text", "swapped", "vote", "id")
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one run said about the sample that is shown; columns as in `perpo.records.run_record.SAMPLE_COLUMNS`.
+class ShownAnswer:
+    """An answer of one run to the sample that is shown; columns as in `perpo.records.run_record.SAMPLE_COLUMNS`.
 
     Attributes:
         name: A, B and so on.
@@ -59,19 +59,19 @@ class Answer:
 
     @property
     def colour(self) -> str:
-        """What it is drawn in."""
+        """Return the colour that it is drawn in."""
         return COLOURS[NAMES.index(self.name)]
 
 
-def answer(name: str, run: Run, place: int, right: int) -> Answer:
+def answer(name: str, run: Run, place: int, right: int) -> ShownAnswer:
     """Read what a run said."""
     data = stored.sample(run, place, COLUMNS)
     scores = {key: value for key, value in (data["scores"] or {}).items() if value is not None}
-    return Answer(name, run, place, data, scores, right)
+    return ShownAnswer(name, run, place, data, scores, right)
 
 
-def show_sample(answers: Sequence[Answer], benchmark: str) -> None:
-    """Everything about one sample.
+def show_sample(answers: Sequence[ShownAnswer], benchmark: str) -> None:
+    """Show everything about one sample.
 
     Args:
         answers: Of each run, at least one; what they share is read from the first.
@@ -108,13 +108,13 @@ def _truth(truth: Any, *, folded: bool) -> None:
             st.markdown(f":green-badge[{title}]{category}")
         plain(told, height=_height(told), missing="no truth is stored")
     if rest:
-        with st.expander("What the judge is told of the picture", key="told"):
+        with st.expander("Description of the picture for the judge", key="told"):
             for value in rest.values():
                 plain(_readable(value), height=_height(_readable(value)))
 
 
-def show_stored(answers: Sequence[Answer]) -> None:
-    """Every column of the sample, for each run."""
+def show_stored(answers: Sequence[ShownAnswer]) -> None:
+    """Show every column of the sample, for each run."""
     with st.expander("Everything that is stored of this sample", key="stored", on_change="rerun") as opened:
         if not opened.open:
             return
@@ -133,14 +133,14 @@ def _number(value: float | None) -> str | None:
     return None if value is None else f"{value:.4g}"
 
 
-def _cards(answers: Sequence[Answer], benchmark: str, truth: Any) -> None:
+def _cards(answers: Sequence[ShownAnswer], benchmark: str, truth: Any) -> None:
     grid = st.grid(min(len(answers), 2), min_column_width=250)
     for each in answers:
         with grid.cell(), st.container(border=True, height="stretch"):
             _card(each, benchmark, truth)
 
 
-def _card(each: Answer, benchmark: str, truth: Any) -> None:
+def _card(each: ShownAnswer, benchmark: str, truth: Any) -> None:
     verdict = {1: ":green[:material/check:] right", 0: ":red[:material/close:] wrong", -1: "not scored"}[each.right]
     st.markdown(f"{each.mark} **{escape(short(each.run.record.name))}** · {verdict}")
     if line := _score_line(each, benchmark):
@@ -163,7 +163,7 @@ def _card(each: Answer, benchmark: str, truth: Any) -> None:
         _judge(each)
 
 
-def _score_line(each: Answer, benchmark: str) -> str:
+def _score_line(each: ShownAnswer, benchmark: str) -> str:
     """The scores that are told of an answer, in Markdown."""
     if benchmark not in INFO:
         return ""
@@ -175,12 +175,16 @@ def _score_line(each: Answer, benchmark: str) -> str:
     return escape(" · ".join(texts))
 
 
-def _word_differences(each: Answer, truth: str, response: str) -> None:
+def _word_differences(each: ShownAnswer, truth: str, response: str) -> None:
     diff = word_diff.differences(truth, response)
     if not diff.count("truth") and not diff.count("answer"):
-        st.caption("Word for word the truth." if not diff.cut else "The first 10,000 words are the truth's.")
+        st.caption(
+            "The words are the same as those of the truth."
+            if not diff.cut
+            else "The first 10,000 words are the same as those of the truth."
+        )
     else:
-        cut = " Only the first 10,000 words are held against each other." if diff.cut else ""
+        cut = " Only the first 10,000 words are compared." if diff.cut else ""
         st.caption(
             f"{diff.count('truth')} words of the truth are missing (struck out), "
             f"{diff.count('answer')} are not in the truth (underlined).{cut}"
@@ -189,7 +193,7 @@ def _word_differences(each: Answer, truth: str, response: str) -> None:
         st.html(word_diff.as_html(diff, TRUTH, each.colour))
 
 
-def _judge(each: Answer) -> None:
+def _judge(each: ShownAnswer) -> None:
     """The judge's words, vote by vote; a column of another shape is shown as it is."""
     said = _value(each.data["judge"])
     votes = said if isinstance(said, list) else [said]
@@ -221,7 +225,7 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _picture(about: dict[str, Any], answers: Sequence[Answer], benchmark: str) -> None:
+def _picture(about: dict[str, Any], answers: Sequence[ShownAnswer], benchmark: str) -> None:
     image = about["image"] or {}
     file = pictures.find(image)
     boxes = _boxes(about, answers) if answer_kind(benchmark) == "box" else {}
@@ -235,11 +239,11 @@ def _picture(about: dict[str, Any], answers: Sequence[Answer], benchmark: str) -
         zooms = ["fit", *(["boxes"] if boxes else []), "full"]
         zoom = st.segmented_control(
             "Zoom", zooms, default="fit", required=True, key="zoom", bind="query-params",
-            label_visibility="collapsed", help="fit: made smaller; boxes: what is around them; full: all pixels",
+            label_visibility="collapsed", help="fit: made smaller; boxes: the part around the boxes; full: all pixels",
         )  # fmt: skip
     if file is None:
         st.info(
-            "The picture is not in the results, in a --media folder or in perpo's own store.",
+            "The picture was not found in the results, in a --media folder or in the store of perpo.",
             icon=":material/hide_image:",
         )
         return
@@ -258,7 +262,7 @@ def _picture(about: dict[str, Any], answers: Sequence[Answer], benchmark: str) -
     )
 
 
-def _boxes(about: dict[str, Any], answers: Sequence[Answer]) -> dict[str, Box]:
+def _boxes(about: dict[str, Any], answers: Sequence[ShownAnswer]) -> dict[str, Box]:
     texts = [("truth", about["target"], TRUTH), *((e.name, e.data["prediction"], e.colour) for e in answers)]
     boxes = ((name, stored_box(text), colour) for name, text, colour in texts)
     return {name: Box(box, colour, name not in ("truth", "A"), name) for name, box, colour in boxes if box is not None}

@@ -1,4 +1,4 @@
-"""What the samples page is asked for: widgets that keep it in the address, and the filter they make."""
+"""Widgets that ask which samples are meant, keep that in the address, and make a filter of it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _KNOWN |= {"noted": _NOTED, "column": _COLUMNS, "of": ("A", "B")}
 
 
 def restart() -> None:
-    """After another filter the first sample is shown."""
+    """Show the first sample again, after another filter."""
     st.session_state["open"] = ""
 
 
@@ -156,6 +156,6 @@ def _condition() -> Condition | None:
 
 
 def clear_button(wanted: Filter, benchmarks: Mapping[str, str], key: str) -> None:
-    """A button for `clear`."""
+    """Show a button for `clear`."""
     span = span_of({benchmarks[task] for task in wanted.tasks})
     st.button("Clear all filters", on_click=clear, args=(span,), icon=":material/filter_list_off:", key=key)

@@ -1,4 +1,4 @@
-"""Which samples are asked for, and in which order. No Streamlit; arrays, no walk over rows."""
+"""Filter and order samples. No Streamlit; arrays, no walk over rows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Filter:
-    """What is asked for; each part alone narrows it.
+    """A choice of samples; each part alone narrows it.
 
     Attributes:
         tasks: Only samples of these.

@@ -10,12 +10,12 @@ from typing import Any
 
 from perpo_dashboard.shared import json_lines
 
-FILE_NAME = "notes.jsonl"
+NOTES_FILE = "notes.jsonl"
 
 
 @dataclass(frozen=True)
 class Note:
-    """What somebody wants to remember of a sample: a flag, some words, or both."""
+    """A note on a sample, to remember it by: a flag, some words, or both."""
 
     flagged: bool
     text: str
@@ -28,7 +28,7 @@ def read_notes(folder: Path) -> tuple[dict[str, Note], int]:
     Raises:
         PerpoError: The file cannot be read.
     """
-    rows, damaged = json_lines.read(folder / FILE_NAME)
+    rows, damaged = json_lines.read(folder / NOTES_FILE)
     notes: dict[str, Note] = {}
     for row in rows:
         if not _is_note(row):
@@ -53,7 +53,7 @@ def write_note(folder: Path, key: str, note: Note, *, task: str, runs: Sequence[
     """
     what = {"sample_key": key, "flagged": note.flagged, "note": note.text.strip()}
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    json_lines.append(folder / FILE_NAME, what | {"task": task, "runs": list(runs), "utc": when})
+    json_lines.append(folder / NOTES_FILE, what | {"task": task, "runs": list(runs), "utc": when})
 
 
 def _is_note(row: dict[str, Any]) -> bool:

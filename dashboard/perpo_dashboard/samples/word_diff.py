@@ -1,4 +1,4 @@
-"""What an answer says otherwise than the truth, word by word. No Streamlit."""
+"""Compare an answer with the truth, word by word. No Streamlit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST = 10_000
 
 
 @dataclass(frozen=True)
-class Part:
+class Stretch:
     """A stretch of text with the white space behind it: in both, only in the truth, or only in the answer."""
 
     kind: Literal["both", "truth", "answer"]
@@ -32,11 +32,11 @@ class Differences:
         cut: Whether only the first 10,000 words of each were held against each other.
     """
 
-    parts: list[Part]
+    parts: list[Stretch]
     cut: bool
 
     def count(self, kind: str) -> int:
-        """Words of one kind."""
+        """Count the words of one kind."""
         return sum(part.words for part in self.parts if part.kind == kind)
 
 
@@ -61,9 +61,9 @@ def differences(truth: str, answer: str) -> Differences:
 
 def _part(
     kind: Literal["both", "truth", "answer"], text: str, words: list[re.Match[str]], first: int, last: int
-) -> Part:
+) -> Stretch:
     end = words[last].start() if last < len(words) else words[last - 1].end()
-    return Part(kind, text[words[first].start() : end], last - first)
+    return Stretch(kind, text[words[first].start() : end], last - first)
 
 
 def as_html(diff: Differences, truth: str, answer: str) -> str:

@@ -1,1 +1,1 @@
-"""What several pages share: stored runs, two runs side by side, pictures, links, widgets."""
+"""Parts that several pages share: stored runs, two runs side by side, pictures, links, widgets."""

@@ -33,7 +33,9 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
         flush(path.parent)  # the file's name, where it is new
     except OSError as error:
         raise PerpoError(
-            f"{path} cannot be written: {error.strerror}", "make room, or let this user write there", exit_code=3
+            f"{path} cannot be written: {error.strerror}",
+            "free space on the disk, or let this user write there",
+            exit_code=3,
         ) from error
 
 

@@ -76,14 +76,14 @@ def pick(
 
 
 def tell_unknown(key: str, options: Collection[str], why: str = "which is not in this folder") -> None:
-    """Says which values of a bound widget the address names that cannot be chosen: Streamlit drops them silently."""
+    """Say which values of a bound widget the address names that cannot be chosen: Streamlit drops them silently."""
     lost = [value for value in st.query_params.get_all(key) if value not in options]
     if lost:
         st.warning(f"This address names {', '.join(map(escape, lost))} ({escape(key)}), {why}.")
 
 
 def tell_misread(key: str, read: Callable[[str], object], expected: str) -> None:
-    """Says which values of a bound widget the address has that are none, as `tell_unknown` does.
+    """Say which values of a bound widget the address has that are none, as `tell_unknown` does.
 
     Args:
         key: The widget's.

@@ -14,7 +14,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image, ImageDraw, ImageFont
 
-from perpo.common.files import NotWritten, atomic_write_bytes, cache_folder
+from perpo.common.files import atomic_write_bytes, cache_folder
 from perpo.data.embedded import find_image
 from perpo.data.images import PICTURES_VERSION, image_size, open_image, short_name
 from perpo.errors import PerpoError
@@ -62,7 +62,7 @@ def find(image: Mapping[str, Any] | None) -> Path | None:
 
 
 def size(file: Path) -> tuple[int, int]:
-    """Width and height of a picture in pixels, whatever a record says of it.
+    """Return width and height of a picture in pixels, whatever a record says of it.
 
     Raises:
         PerpoError: It cannot be read.
@@ -106,7 +106,7 @@ def with_boxes(
         raise PerpoError(
             f"the run saw {short_name(file.name)} as {seen[0]} x {seen[1]} pixels, upright it has {upright_size[0]} x "
             f"{upright_size[1]}",
-            "evaluate again: pictures are now turned upright",
+            "run the evaluation again: pictures are now turned upright",
         )
     return _drawn(stamp(file), str(image["sha256"]), tuple(boxes), window, whole)
 
@@ -136,7 +136,7 @@ def _told(file: str | Path) -> Iterator[None]:
     except Exception as error:  # damaged files raise many kinds, SyntaxError among them
         told = " ".join(str(error).split()) or type(error).__name__
         raise PerpoError(
-            f"the picture {short_name(str(file))} cannot be read: {told}", "see whether its file is whole"
+            f"the picture {short_name(str(file))} cannot be read: {told}", "check that its file is complete"
         ) from error
 
 
@@ -153,7 +153,7 @@ def _small(file: Stamp, sha256: str) -> bytes:
             picture = open_image(file[0])
         picture.thumbnail((SMALL, SMALL))
         data = _png(picture)
-        with suppress(OSError, NotWritten):  # a cache that cannot be written to costs time only
+        with suppress(OSError, PerpoError):  # a cache that cannot be written to costs time only
             atomic_write_bytes(kept, data)
         return data
     return kept.read_bytes()

@@ -1,4 +1,4 @@
-"""What the dashboard shows: handed from the program to the pages, which run in the same process."""
+"""Settings of the dashboard: handed from the program to the pages, which run in the same process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _VARIABLE = "PERPO_DASHBOARD"
 
 @dataclass(frozen=True)
 class Settings:
-    """Where things lie.
+    """The places where things lie.
 
     Attributes:
         results: The folder of the run records and of whatever else is shown.

@@ -1,4 +1,4 @@
-"""What lies in the results folder, read once and kept until the file changes.
+"""Read what lies in the results folder, once, and keep it until the file changes.
 
 What is kept is keyed on a file's path, time and size, and bounded. It is shared by all who look, never copied, and
 must not be changed. Tables are read by column, and a column is in the order of the sample keys.
@@ -37,7 +37,7 @@ def runs() -> list[Run]:
 
 
 def unreadable() -> list[Unreadable]:
-    """Those that cannot be read, each with its reason."""
+    """Return those that cannot be read, each with its reason."""
     return _runs(_listing(str(settings().results)))[1]
 
 

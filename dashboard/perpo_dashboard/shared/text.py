@@ -1,4 +1,4 @@
-"""How things are shown: pages and links, run pickers, plain text, empty states, one palette."""
+"""Show texts: escaped, letter by letter, errors with their hints, empty pages."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def escape(text: str) -> str:
 
 
 def reason(error: PerpoError) -> str:
-    """Markdown of what was wrong, and of what to do on a line below."""
+    """Return Markdown of what was wrong, and of what to do on a line below."""
     return f"{escape(error.message)}  \n{escape(error.hint)}"
 
 
 def plain(text: str | None, *, height: Any = "content", missing: str = "nothing") -> None:
-    """What a model or a data set wrote, letter by letter: no Markdown, no HTML, no formulas."""
+    """Show what a model or a data set wrote, letter by letter: no Markdown, no HTML, no formulas."""
     if text is None:
         st.caption(missing)
     else:
@@ -43,14 +43,14 @@ def plain(text: str | None, *, height: Any = "content", missing: str = "nothing"
 
 
 def empty(message: str, command: str) -> None:
-    """Says what is missing and what to run for it, and ends the page."""
+    """Say what is missing and what to run for it, and end the page."""
     st.info(message, icon=":material/info:")
     st.code(command, language="bash")
     st.stop()
 
 
 def tell_unreadable(unreadable: Sequence[Unreadable]) -> None:
-    """The records that cannot be read, with their reasons; nothing where all can."""
+    """Show the records that cannot be read, with their reasons; nothing where all can."""
     if not unreadable:
         return
     count = f"{len(unreadable)} run{'s' if len(unreadable) > 1 else ''} cannot be read"

@@ -19,6 +19,6 @@ def shared(a: Run, b: Run) -> Pair | None:
         st.error(reason(error))
         return None
     if not len(pair.keys):
-        st.warning("These runs have no sample of a task in common.")
+        st.warning("These two runs have no sample in common.")
         return None
     return pair

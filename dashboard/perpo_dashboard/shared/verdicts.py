@@ -28,10 +28,12 @@ _COLOURS = {
     "inconclusive": "gray",
 }
 _HELP = {
-    "gain": "Candidate minus baseline, above 0 where the candidate is better; points of 100 if nothing else is said",
-    "95% interval": "Of the gain: paired by sample, clustered by image",
-    "p (Holm)": "Of no difference, adjusted for the number of rows by Holm's method",
-    "threshold": "Gains and losses below it do not matter",
+    "gain": (
+        "Candidate minus baseline; above 0 if the candidate is better. In points of 100, unless another unit is given"
+    ),
+    "95% interval": "95% interval of the gain, paired by sample and clustered by image",
+    "p (Holm)": "p value of no difference, adjusted for the number of rows by Holm's method",
+    "threshold": "Smaller gains and losses are treated as no change",
     "verdict": "regressed or improved: p below 0.05 and beyond the threshold; identical: every response is the same; "
     "unchanged: an interval that allows for what so few images cannot show lies within the threshold; inconclusive: "
     "anything else, with the effect that would have been seen",
@@ -40,12 +42,12 @@ _BADGES = {"truth": "green", "baseline": "blue", "candidate": "orange"}
 
 
 def refused(error: PerpoError) -> None:
-    """Why two runs cannot be compared, and what to do."""
+    """Say why two runs cannot be compared, and what to do."""
     st.warning(reason(error), icon=":material/block:")
 
 
 def show(report: Report, columns: Sequence[str]) -> None:
-    """The verdict and its rows.
+    """Show the verdict and its rows.
 
     Args:
         report: The report.
@@ -73,7 +75,7 @@ def show(report: Report, columns: Sequence[str]) -> None:
 
 
 def show_flips(report: Report, flips: Sequence[Flip]) -> None:
-    """Samples that lost: the picture with the boxes, what was said, and the way to all of the sample."""
+    """Show samples that lost: the picture with the boxes, what was said, and the way to all of the sample."""
     with st.grid("auto", min_column_width=300, border=True):
         for flip in flips:
             with st.container():

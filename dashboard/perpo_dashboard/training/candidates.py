@@ -63,7 +63,9 @@ def read_lists(file: Path, sha256: str) -> Preferences:
         PerpoError: They are not what was trained on any more, or no preference data.
     """
     if data_sha256(file) != sha256:
-        raise PerpoError(f"{file} is not the file that was trained on (sha256)", "sample into a folder of its own")
+        raise PerpoError(
+            f"{file} is not the file that was used for training (its sha256 differs)", "sample into a folder of its own"
+        )
     records = read_preferences(file)
     columns = ["image_path", "question", "answer", "answers_gen", "truncated", "reference_logps"]
     columns += ["box_scale", "box_order", "box_frame", "box_resize"]
@@ -84,7 +86,7 @@ def histogram(rewards: NDArray) -> tuple[NDArray, NDArray]:
 
 @dataclass(frozen=True)
 class BestOf:
-    """What choosing the best of n candidates gives, for n = 1 to N.
+    """The reward that choosing the best of n candidates gives, for n = 1 to N.
 
     Attributes:
         best: (N,) expected reward of the best of n, a mean over the records.
@@ -153,7 +155,7 @@ class Candidate:
 
     @property
     def change(self) -> float | None:
-        """What training added to its log-probability."""
+        """Return what training added to its log-probability."""
         return None if self.after is None or self.before is None else self.after - self.before
 
 

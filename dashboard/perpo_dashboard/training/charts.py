@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from perpo.results.colours import BASELINE, CANDIDATE
 from perpo_dashboard.training.candidates import BestOf, Candidate
-from perpo_dashboard.training.trainings import Metric, smoothed, thinned
+from perpo_dashboard.training.trainings import LoggedMetric, smoothed, thinned
 
 _HEIGHT = 220
 _FEW = 40
@@ -30,7 +30,7 @@ def colours(names: Sequence[str], palette: Sequence[str]) -> alt.Color:
 
 
 def curves(
-    curves_by_training: Mapping[str, Curve], metric: Metric, over: str, weight: float, colour: alt.Color
+    curves_by_training: Mapping[str, Curve], metric: LoggedMetric, over: str, weight: float, colour: alt.Color
 ) -> Layers:
     """Return a metric of several trainings; where it is smoothed, its numbers lie faintly behind."""
     parts, few = [], max(len(places) for places, _ in curves_by_training.values()) <= _FEW

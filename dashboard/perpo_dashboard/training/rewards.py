@@ -30,7 +30,7 @@ _MANY = 24
 
 
 def data(chosen: Trainings) -> None:
-    """How the rewards of the preference data spread, and what choosing the best of n of them would give."""
+    """Show how the rewards of the preference data spread, and what choosing the best of n of them would give."""
     preferences: dict[str, Preferences] = {}
     sharing: dict[str, list[str]] = {}
     st.subheader("Preference data", anchor=False)
@@ -45,7 +45,7 @@ def data(chosen: Trainings) -> None:
             names.append(name)
             preferences.setdefault(names[0], mine)
     if not preferences:
-        st.info("None of these learnt from rewarded candidates, or their files are not here.", icon=":material/info:")
+        st.info("None of these used rewarded candidates, or their files are not here.", icon=":material/info:")
         return
     colour = charts.colours(list(chosen), RUNS)
     users = {names[0]: ", ".join(names) for names in sharing.values()}
@@ -68,8 +68,8 @@ def _charts(preferences: dict[str, Preferences], best: dict[str, BestOf], reward
     with columns[1]:
         st.markdown(
             "**Best of n**",
-            help="Expected reward of the best (line) and the worst (dashed) of n candidates of a list, and the best's "
-            "95% interval, clustered by image.",
+            help="Expected reward of the best (line) and the worst (dashed) of n candidates of a list. "
+            "The 95% interval of the best is clustered by image.",
         )
         st.altair_chart(
             charts.best_of(best, reward, colour),
@@ -99,7 +99,7 @@ def _numbers(preferences: dict[str, Preferences], best: dict[str, BestOf], users
         hide_index=True,
         column_config={name: st.column_config.NumberColumn(format="%.1f%%") for name in shares}
         | {name: st.column_config.NumberColumn(format="%.3f") for name in ("mean reward", "mean spread", "best of n")}
-        | {"n": st.column_config.NumberColumn(help="The most common number of candidates of a list.")},
+        | {"n": st.column_config.NumberColumn(help="The most frequent number of candidates in a list.")},
     )
 
 
@@ -113,7 +113,7 @@ def _file(each: Training) -> tuple[Path, str]:
     file = trainings.inside(trainings.moved(recorded, each), settings().roots)
     if file is None:
         what = f"its data {recorded} are not in a folder that may be read" if recorded else "its data are not named"
-        raise PerpoError(what, "give their folder with --media")
+        raise PerpoError(what, "start perpo-dashboard with --media and their folder")
     return file, each.record["data"]["sha256"]
 
 
@@ -127,7 +127,7 @@ def _preferences(each: Training) -> Preferences | None:
 
 
 def one_list(chosen: Trainings) -> None:
-    """A picture, the candidates ranked, their rewards, and how likely the model finds them before and after."""
+    """Show a picture, the candidates ranked, their rewards, and how likely the model finds them before and after."""
     st.subheader("A list", anchor=False)
     row = st.container(horizontal=True, vertical_alignment="bottom")
     names = {each.folder.relative_to(settings().results).as_posix(): name for name, each in chosen.items()}
@@ -146,7 +146,7 @@ def one_list(chosen: Trainings) -> None:
         return
     numbers = list(range(1, len(known.counts) + 1)) if known else sorted(probed)
     if not numbers:
-        st.info("Neither its data nor its measured log-probabilities are here.", icon=":material/info:")
+        st.info("Neither its data nor its measured log-probabilities were found.", icon=":material/info:")
         return
     with row:
         number = _number(numbers)
@@ -157,7 +157,7 @@ def one_list(chosen: Trainings) -> None:
     _look(each, record or probed[number][0], record, ranking)
     measured = ", ".join(map(str, sorted(probed)[:12])) + (", ..." if len(probed) > 12 else "")
     if number not in probed:
-        st.caption(f"Log-probabilities were measured for the lists {measured or 'none'} (--probe_lists).")
+        st.caption(f"Log-probabilities were measured for these lists: {measured or 'none'} (--probe_lists).")
 
 
 def _known(each: Training) -> tuple[Preferences | None, dict[int, list[dict[str, Any]]]]:
@@ -189,7 +189,7 @@ def _number(numbers: list[int]) -> int | None:
     st.button("Previous", icon=":material/chevron_left:", shortcut="Left", on_click=step, args=(-1,))
     st.button("Next", icon=":material/chevron_right:", shortcut="Right", on_click=step, args=(1,))
     if number not in numbers:
-        st.warning(f"There is no list {number}: this training has {len(numbers)}, the last one is {numbers[-1]}.")
+        st.warning(f"There is no list {number}. This training has {len(numbers)}; the last one is {numbers[-1]}.")
         return None
     return int(number)
 
@@ -206,7 +206,7 @@ def _look(each: Training, row: dict[str, Any], record: dict[str, Any] | None, ra
             order, pairs = candidates.pairs_in_order(ranking)
             if pairs:
                 st.caption(
-                    f"In {order} of {pairs} pairs with different rewards the better answer gained more than the other."
+                    f"In {order} of {pairs} pairs with different rewards, the better answer gained more than the other."
                 )
         else:
             st.caption("No log-probabilities were measured for this list.")

@@ -1,4 +1,4 @@
-"""What trainings left behind, read once."""
+"""Read what trainings left behind, once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from perpo.records.training_record import FILE_NAME as TRAINING_FILE
-from perpo.records.training_record import LOG_NAME
+from perpo.records.training_record import LOG_NAME, TRAINING_FILE
 from perpo_dashboard.shared.settings import settings
 from perpo_dashboard.shared.stored import LOOK_EVERY_S, Stamp, stamp
 from perpo_dashboard.training import candidates

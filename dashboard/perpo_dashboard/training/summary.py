@@ -51,7 +51,7 @@ def choose(folders: dict[str, Path]) -> Trainings:
 
 
 def summary(chosen: Trainings) -> None:
-    """A row for each, which is also the legend of all charts below; and the arguments in which they differ."""
+    """Show a row for each, which is also the legend of all charts below; and the arguments in which they differ."""
     table = pd.DataFrame([_row(name, each) for name, each in chosen.items()]).dropna(axis="columns", how="all")
     colours = [f"color: {RUNS[place]}" for place in range(len(table))]
     st.dataframe(
@@ -61,13 +61,15 @@ def summary(chosen: Trainings) -> None:
         column_config={
             _DOT: st.column_config.TextColumn(width=40, help="The colour of this training in the charts below."),
             "began": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm", help="UTC"),
-            "minutes": st.column_config.NumberColumn(format="%.1f", help="Of the process that ended it."),
-            "lists": st.column_config.NumberColumn(help="Lists of candidates, or answers, that it learnt from."),
-            "loss": st.column_config.NumberColumn(format="%.3f", help="The last one in the log."),
+            "minutes": st.column_config.NumberColumn(format="%.1f", help="Time of the last process of this training."),
+            "lists": st.column_config.NumberColumn(
+                help="Lists of candidates, or answers, that were used for training."
+            ),
+            "loss": st.column_config.NumberColumn(format="%.3f", help="The last value in the log."),
             "pair accuracy": st.column_config.NumberColumn(format="%.1f%%", help=METRICS["pair_accuracy"].help),
-            "KL": st.column_config.NumberColumn(format="%.2f", help="nats an answer, the last one in the log"),
+            "KL": st.column_config.NumberColumn(format="%.2f", help="nats per answer; the last value in the log"),
             "best validation": st.column_config.NumberColumn(
-                format="%.3f", help="The highest mean reward on held-out questions, and what is in best/."
+                format="%.3f", help="The highest mean reward on held-out questions; that model is in best/."
             ),
         },
     )
@@ -111,7 +113,7 @@ def _differences(chosen: Trainings) -> None:
 
 
 def curves(chosen: Trainings) -> None:
-    """Every metric that one of them has, over steps or epochs."""
+    """Show every metric that one of them has, over steps or epochs."""
     st.subheader("Curves", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         over = st.segmented_control(
@@ -119,7 +121,7 @@ def curves(chosen: Trainings) -> None:
         )
         weight = st.slider(
             "Smoothing", 0.0, 0.95, 0.0, 0.05, key="smooth", bind="query-params", width=300,
-            help="Weight of an exponential moving average. The numbers themselves stay behind it, faintly.",
+            help="Weight of an exponential moving average. The exact numbers stay visible as faint lines.",
         )  # fmt: skip
     curves_by_metric = {
         metric: {name: curve for name, each in chosen.items() if len((curve := each.curve(metric, over or "step"))[0])}

@@ -24,7 +24,7 @@ _STAGES = ("adapter", "train")
 """Last folders of a recipe's trainings, which say nothing."""
 
 
-class Metric(NamedTuple):
+class LoggedMetric(NamedTuple):
     """An entry of the log: what people call it, its unit, whether 0 to 1 is its range, and what it means."""
 
     title: str
@@ -33,18 +33,26 @@ class Metric(NamedTuple):
     help: str
 
 
-METRICS: dict[str, Metric] = {
-    "loss": Metric("Loss", "loss", False, "What is minimized, a mean since the entry before."),
-    "pair_accuracy": Metric(
-        "Pair accuracy", "share of the pairs", True, "Weight of the pairs that the policy orders as the rewards do."
+METRICS: dict[str, LoggedMetric] = {
+    "loss": LoggedMetric("Loss", "loss", False, "The loss, as a mean since the entry before."),
+    "pair_accuracy": LoggedMetric(
+        "Pair accuracy",
+        "share of the pairs",
+        True,
+        "Weighted share of the pairs that the policy orders as the rewards do.",
     ),
-    "margin": Metric("Margin", "nats x beta", False, "beta times the weighted mean of s_better - s_worse."),
-    "kl": Metric("KL to the reference", "nats an answer", False, "Estimated on the candidates."),
-    "eval_reward": Metric("Validation: reward", "mean reward", True, "Greedy answers to held-out questions."),
-    "eval_acc_50": Metric("Validation: Acc@0.5", "share of the answers", True, "Share with IoU of 0.5 or more."),
-    "learning_rate": Metric("Learning rate", "rate", False, "As the schedule has it."),
-    "grad_norm": Metric("Gradient norm", "norm", False, "Before it is clipped."),
-    "no_spread": Metric("Lists without spread", "share of the lists", True, "All rewards equal: nothing to learn."),
+    "margin": LoggedMetric("Margin", "nats x beta", False, "beta times the weighted mean of s_better - s_worse."),
+    "kl": LoggedMetric("KL to the reference", "nats an answer", False, "Estimated on the candidates."),
+    "eval_reward": LoggedMetric("Validation: reward", "mean reward", True, "Greedy answers to held-out questions."),
+    "eval_acc_50": LoggedMetric("Validation: Acc@0.5", "share of the answers", True, "Share with IoU of 0.5 or more."),
+    "learning_rate": LoggedMetric("Learning rate", "rate", False, "The learning rate of the schedule."),
+    "grad_norm": LoggedMetric("Gradient norm", "norm", False, "Norm of the gradient before clipping."),
+    "no_spread": LoggedMetric(
+        "Lists without spread",
+        "share of the lists",
+        True,
+        "Lists whose rewards are all equal, so that nothing can be learnt.",
+    ),
 }
 """The curves, in the order in which they are shown."""
 
@@ -88,7 +96,7 @@ class Training:
 
     @property
     def samples(self) -> bool:
-        """Whether it learnt sampled candidates, as any method may that is not known here."""
+        """Return whether it learnt sampled candidates, as any method may that is not known here."""
         method = METHODS.get(self.argument("method"))
         return method is None or method.samples
 
@@ -107,7 +115,7 @@ def read_training(folder: Path) -> Training:
     try:
         record, log = read_record(folder), read_log(folder)
     except OSError as error:
-        raise PerpoError(f"{folder} cannot be read: {error}", "train again, or leave it") from error
+        raise PerpoError(f"{folder} cannot be read: {error}", "train again, or ignore this folder") from error
     if record is None:
         raise PerpoError(f"{folder} holds no training.json", "give a folder that perpo-train wrote to")
     return Training(folder, record, [entry for entry in log if isinstance(entry, dict)])

@@ -20,7 +20,7 @@ from perpo_dashboard.shared.settings import settings
 from perpo_dashboard.shared.stored import Stamp, stamp
 from perpo_dashboard.shared.text import escape, plain, reason
 from perpo_dashboard.vote import votes
-from perpo_dashboard.vote.votes import Ballots, Choice, Opened, Question, Study, Vote
+from perpo_dashboard.vote.votes import AskedSample, Ballots, Choice, Opened, Study, Vote
 
 _BUTTONS: dict[Choice, tuple[str, str]] = {
     "left": ("A is better", "A"),
@@ -37,7 +37,7 @@ _LONG = 900
 
 def file() -> Path:
     """Return where votes are kept: beside the records."""
-    return settings().results / votes.FILE_NAME
+    return settings().results / votes.VOTES_FILE
 
 
 def ballots() -> Ballots:
@@ -57,15 +57,17 @@ def runs_of(study: Study) -> tuple[Run, Run] | None:
 
 
 def seen_here() -> set[str]:
-    """Ids of the studies whose result was opened in this browser's session."""
+    """Return ids of the studies whose result was opened in this browser's session."""
     return st.session_state.setdefault("results-seen", set())
 
 
 def greet(study: Study) -> None:
-    """Asks for the voter's name."""
+    """Ask for the voter's name."""
     st.caption(f"Vote {study.id}: {len(study.questions)} questions of {', '.join(map(escape, study.tasks))}.")
     with st.form("voter", width=480):
-        name = st.text_input("Your name", max_chars=60, help="Tells voters apart. The same name goes on where it was.")
+        name = st.text_input(
+            "Your name", max_chars=60, help="Separates voters. Enter the same name to continue your vote."
+        )
         if st.form_submit_button("Begin", type="primary") and name.strip():
             go("vote", study=study.id, voter=name.strip())
     st.caption("Send others this page's address: each votes under their own name.")
@@ -73,10 +75,14 @@ def greet(study: Study) -> None:
 
 
 def ask(ballots: Ballots, study: Study, voter: str) -> None:
-    """The next question, or the end; `q` in the address is a question that is looked at again, from 1 on."""
+    """Ask the next question, or say that it was the last; `q` in the address is a question that is looked at again,
+    from 1 on.
+    """
     runs = runs_of(study)
     if runs is None:  # without saying which one
-        st.error("A run of this vote is not in this folder any more, or has other samples than when it was set up.")
+        st.error(
+            "A run of this vote is no longer in this folder, or its samples have changed since the vote was set up."
+        )
         return _way_back(study)
     if study.id in seen_here() and (study.id, voter) not in ballots.seen and kept(Opened(study.id, voter, votes.now())):
         st.rerun()
@@ -84,7 +90,7 @@ def ask(ballots: Ballots, study: Study, voter: str) -> None:
     place = _place(len(order), votes.next_question(order, done))
     _progress(study, voter, len(done))
     if (study.id, voter) in ballots.seen:
-        st.warning("You have seen the result of this vote: what you vote from now on is kept, but does not count.")
+        st.warning("You have seen the result of this vote. Your further votes are kept, but they do not count.")
     if place is None:
         _end(study, voter, len(order))
         return
@@ -106,13 +112,15 @@ def _place(count: int, following: int | None) -> int | None:
 def _progress(study: Study, voter: str, done: int) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.progress(done / len(study.questions), f"{done} of {len(study.questions)} answered", width="stretch")
-        st.toggle("All pixels", key="whole", bind="query-params", help="Large pictures are shown smaller otherwise.")
+        st.toggle("All pixels", key="whole", bind="query-params", help="Otherwise large pictures are shown smaller.")
         st.text(f"Voter: {voter}", width="content")
-        if st.button("Pause", icon=":material/pause:", help="Every vote is kept. The same name goes on here."):
+        if st.button(
+            "Pause", icon=":material/pause:", help="Every vote is kept. Enter the same name to continue here."
+        ):
             go("vote")
 
 
-def _answers(question: Question, runs: tuple[Run, Run]) -> None:
+def _answers(question: AskedSample, runs: tuple[Run, Run]) -> None:
     said = [_sample(run, question.sample_key) for run in runs]
     image = said[0]["image"]
     picture = pictures.find(image)
@@ -120,7 +128,7 @@ def _answers(question: Question, runs: tuple[Run, Run]) -> None:
     boxes = [stored_box(each["prediction"]) if each["parse_ok"] and each["box_frame"] else None for each in said]
     framed = any(each["box_frame"] is not None for each in said)
     if picture is None:
-        st.caption("The picture is not in the folders that this dashboard may read (--media).")
+        st.caption("The picture is not in a folder that this dashboard may read (--media).")
     columns = st.columns(2) if framed or picture is None else st.columns([3, 4, 4])
     if picture is not None and not framed:
         with columns[0]:
@@ -157,7 +165,7 @@ def _sample(run: Run, key: str) -> dict[str, Any]:
     return stored.sample(run, place, _SHOWN)
 
 
-def _buttons(study: Study, voter: str, place: int, question: Question, left: str, given: Choice | None) -> None:
+def _buttons(study: Study, voter: str, place: int, question: AskedSample, left: str, given: Choice | None) -> None:
     """In their own place at the bottom, the same for every question; the keys are those on the buttons."""
 
     def cast(choice: Choice) -> None:
@@ -204,7 +212,7 @@ def _way_back(study: Study) -> None:
 
 
 def kept(row: Study | Vote | Opened) -> bool:
-    """Add a line to the file; where that fails, says so and returns False."""
+    """Add a line to the file; where that fails, say so and return False."""
     try:
         votes.add(file(), row)
     except PerpoError as error:

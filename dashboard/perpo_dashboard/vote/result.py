@@ -15,7 +15,7 @@ from perpo_dashboard.shared.links import go, label_of
 from perpo_dashboard.shared.text import escape, reason
 from perpo_dashboard.vote import ballot, tally, votes
 from perpo_dashboard.vote.tally import Share, Tally
-from perpo_dashboard.vote.votes import Ballots, Opened, Outcome, Question, Study
+from perpo_dashboard.vote.votes import AskedSample, Ballots, Opened, Outcome, Study
 
 _ALL = "all questions"
 _COLOURS = (BASELINE, CANDIDATE, PALETTE[6], PALETTE[4])
@@ -23,7 +23,7 @@ _BAR = 16
 
 
 def result(ballots: Ballots, study: Study, voter: str) -> None:
-    """Counts, shares with intervals, agreement, and every question."""
+    """Show counts, shares with intervals, agreement, and every question."""
     if not _may_open(ballots, study, voter):
         return
     ballot.seen_here().add(study.id)
@@ -33,7 +33,9 @@ def result(ballots: Ballots, study: Study, voter: str) -> None:
     st.subheader(f"{escape(names['first'])} against {escape(names['second'])}", anchor=False)
     st.caption(f"Vote {study.id}, set up on {study.day}, seed {study.seed}.{_left_out(ballots, study)}")
     if runs is None:
-        st.warning("A run of this vote is not in this folder any more, or has other samples than when it was set up.")
+        st.warning(
+            "A run of this vote is no longer in this folder, or its samples have changed since the vote was set up."
+        )
     if not voters:
         st.info("Nobody has voted yet.", icon=":material/info:")
         st.code(f"?study={study.id}", language=None)
@@ -57,13 +59,13 @@ def _may_open(ballots: Ballots, study: Study, voter: str) -> bool:
     missing = len(study.questions) - len(ballots.of(study, voter))
     if missing:
         st.warning(
-            f"{missing} of your {len(study.questions)} questions are not answered yet. "
-            "What you vote after you have seen the result does not count."
+            f"{missing} of your {len(study.questions)} questions are not answered yet. Votes that you give after "
+            "you have seen the result do not count."
         )
         go_on, open_it = st.columns([1, 4])
         if go_on.button("Go on voting", type="primary"):
             go("vote", study=study.id, voter=voter)
-        if not open_it.button("Open the result all the same"):
+        if not open_it.button("Open the result anyway"):
             return False
     try:
         votes.add(ballot.file(), Opened(study.id, voter, votes.now()))
@@ -81,9 +83,9 @@ def _names(study: Study, runs: tuple[Run, Run] | None) -> dict[Outcome, str]:
 def _left_out(ballots: Ballots, study: Study) -> str:
     text = ""
     if study.alike:
-        text += f" {study.alike:,} questions of these tasks had the same answer twice and were not asked."
+        text += f" {study.alike:,} questions of these tasks were not asked, because both answers were the same."
     if late := ballots.late[study.id]:
-        text += f" {late} votes came after their voter had seen the result and do not count."
+        text += f" {late} votes do not count, because their voters had seen the result before."
     return text
 
 
@@ -95,9 +97,9 @@ def _headline(names: dict[Outcome, str], overall: Tally, voters: int, questions:
     preferred = overall.preferred
     st.caption(
         f"{overall.shares['tie'].n} of {questions} questions are answered, by {_plural(voters, 'voter')}. "
-        f"Where one was better, it was {escape(names['second'])} in {_percent(preferred.value) or 'none'} "
-        f"{_interval(preferred)} of {preferred.n} questions. Intervals are Wilson's, 95%. A question counts once, with "
-        "what most of its voters say; where they are split, as a tie."
+        f"Where one run was better, it was {escape(names['second'])} in {_percent(preferred.value) or 'none'} "
+        f"{_interval(preferred)} of {preferred.n} questions. Intervals are Wilson's, 95%. Each question counts "
+        "once, with the choice of most of its voters. If the voters are split, it counts as a tie."
     )
 
 
@@ -178,7 +180,7 @@ def _table(names: dict[Outcome, str], tallies: dict[str, Tally]) -> None:
     )
 
 
-def _agreement(names: dict[Outcome, str], voters: dict[str, dict[Question, Outcome]]) -> None:
+def _agreement(names: dict[Outcome, str], voters: dict[str, dict[AskedSample, Outcome]]) -> None:
     st.subheader("Voters", anchor=False)
     columns = st.columns(2)
     columns[0].dataframe(
@@ -211,14 +213,14 @@ def _agreement(names: dict[Outcome, str], voters: dict[str, dict[Question, Outco
     )
     units = {question for said in voters.values() for question in said}
     alpha = tally.krippendorff_alpha([[said[q] for said in voters.values() if q in said] for q in units])
-    value = "undefined: too few shared answers, or all the same" if alpha is None else f"{alpha:.2f}"
+    value = "undefined: too few shared answers, or all are the same" if alpha is None else f"{alpha:.2f}"
     columns[1].caption(f"All voters together, Krippendorff's alpha: {value} (0 is chance, 1 full agreement).")
 
 
 def _every_question(
     names: dict[Outcome, str],
-    voters: dict[str, dict[Question, Outcome]],
-    decided: dict[Question, Outcome],
+    voters: dict[str, dict[AskedSample, Outcome]],
+    decided: dict[AskedSample, Outcome],
     runs: tuple[Run, Run] | None,
 ) -> None:
     rows = []

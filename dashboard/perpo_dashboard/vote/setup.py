@@ -1,4 +1,4 @@
-"""Which blind votes there are, and how a new one is set up: names are shown here, before anybody votes."""
+"""Show the blind votes that there are, and set up a new one: names are shown here, before anybody votes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ _MOST_QUESTIONS = 1000
 
 
 def overview(ballots: Ballots) -> None:
-    """The studies so far, newest first, and a way to a new one."""
-    st.caption("Two answers to one question, side by side. Names stay hidden until the result is opened.")
+    """Show the studies so far, newest first, and a way to a new one."""
+    st.caption(
+        "Compare two answers to one question, side by side. The names of the runs stay hidden until the result "
+        "is opened."
+    )
     if st.button("Set up a vote", icon=":material/add:", type="primary"):
         go("vote", show="new")
     for study in reversed(ballots.studies.values()):
@@ -47,8 +50,8 @@ def set_up(ballots: Ballots) -> None:
     if len(runs) < 2:
         empty("A vote needs two runs with samples in this folder.", "perpo-demo && perpo-dashboard --results runs")
     st.caption(
-        "Choose two runs and how much to ask. Voters then see neither names nor which side is which. "
-        "Answers that are the same text need no vote."
+        "Choose two runs and the number of questions. Voters see neither the names nor which side is which. "
+        "Two answers with the same text need no vote."
     )
     first, last = default_pair(runs)
     columns = st.columns(2)
@@ -84,17 +87,21 @@ def _questions(pool: Pool, runs: tuple[Run, Run]) -> None:
         0,
         key="seed",
         bind="query-params",
-        help="Draws the questions, shuffles their order and sides.",
+        help="Seed for choosing the questions, their order and the sides.",
     )
     ask_alike = st.toggle(
-        "Ask also where both answers are the same text", key="alike", bind="query-params", help="They can only be ties."
+        "Also ask where both answers have the same text",
+        key="alike",
+        bind="query-params",
+        help="They can only be ties.",
     )
     chosen = pool.take(np.isin(pool.tasks, tasks)) if tasks else pool
     alike = int(chosen.alike.sum())
     left = len(chosen.keys) - (0 if ask_alike else alike)
     st.caption(
-        f"{len(chosen.keys):,} questions were answered by both; {alike:,} answers are the same text. "
-        f"{min(left, count):,} of the {left:,} that remain are asked: as many of each task, different images first."
+        f"Both runs answered {len(chosen.keys):,} questions; {alike:,} answers have the same text. "
+        f"{min(left, count):,} of the remaining {left:,} questions are asked: equally many of each task, "
+        "different images first."
     )
     if st.button("Begin the vote", type="primary", icon=":material/how_to_vote:", disabled=left == 0):
         ids = tuple(run.record.run_id for run in runs)

@@ -1,4 +1,4 @@
-"""What votes add up to: shares with Wilson intervals, and how far voters agree. numpy and scipy only."""
+"""Sum up votes: shares with Wilson intervals, and how far voters agree. numpy and scipy only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from perpo_dashboard.vote.votes import OUTCOMES, Outcome, Question, majority
+from perpo_dashboard.vote.votes import OUTCOMES, AskedSample, Outcome, majority
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def share(count: int, n: int) -> Share:
 
 @dataclass(frozen=True)
 class Tally:
-    """What came of some questions.
+    """The outcome of some questions.
 
     Attributes:
         shares: Of the questions, each outcome.
@@ -50,9 +50,9 @@ def tally(outcomes: Sequence[Outcome]) -> Tally:
     return Tally(shares, share(counts["second"], counts["first"] + counts["second"]))
 
 
-def by_question(voters: Mapping[str, Mapping[Question, Outcome]]) -> dict[Question, Outcome]:
+def by_question(voters: Mapping[str, Mapping[AskedSample, Outcome]]) -> dict[AskedSample, Outcome]:
     """Return what the majority of its voters says of each question that has a vote."""
-    said: dict[Question, list[Outcome]] = {}
+    said: dict[AskedSample, list[Outcome]] = {}
     for votes in voters.values():
         for question, outcome in votes.items():
             said.setdefault(question, []).append(outcome)
@@ -60,7 +60,7 @@ def by_question(voters: Mapping[str, Mapping[Question, Outcome]]) -> dict[Questi
 
 
 def cohen_kappa(one: Sequence[Hashable], other: Sequence[Hashable]) -> float | None:
-    """Agreement of two voters beyond chance (Cohen 1960): (p_o - p_e) / (1 - p_e).
+    """Return the agreement of two voters beyond chance (Cohen 1960): (p_o - p_e) / (1 - p_e).
 
     Args:
         one: A voter's answers.
@@ -80,7 +80,7 @@ def cohen_kappa(one: Sequence[Hashable], other: Sequence[Hashable]) -> float | N
 
 
 def krippendorff_alpha(units: Sequence[Sequence[Hashable]]) -> float | None:
-    """Agreement of any number of voters beyond chance, not all of whom need have answered everything.
+    """Return the agreement of any number of voters beyond chance, not all of whom need have answered everything.
 
     Nominal alpha (Krippendorff 2011, "Computing Krippendorff's alpha-reliability"): 1 - D_o / D_e over the questions
     that at least two answered.
@@ -106,7 +106,7 @@ def krippendorff_alpha(units: Sequence[Sequence[Hashable]]) -> float | None:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two voters agree on the questions that both answered; `kappa` is None where it is undefined."""
+    """The agreement of two voters on the questions that both answered; `kappa` is None where it is undefined."""
 
     voters: tuple[str, str]
     questions: int
@@ -114,13 +114,13 @@ class Agreement:
     kappa: float | None
 
 
-def agreements(voters: Mapping[str, Mapping[Question, Outcome]]) -> list[Agreement]:
+def agreements(voters: Mapping[str, Mapping[AskedSample, Outcome]]) -> list[Agreement]:
     """Return every pair of voters."""
     names = list(voters)
     return [_agreement(voters, one, other) for place, one in enumerate(names) for other in names[place + 1 :]]
 
 
-def _agreement(voters: Mapping[str, Mapping[Question, Outcome]], one: str, other: str) -> Agreement:
+def _agreement(voters: Mapping[str, Mapping[AskedSample, Outcome]], one: str, other: str) -> Agreement:
     both = [question for question in voters[one] if question in voters[other]]
     ours, theirs = ([voters[name][question] for question in both] for name in (one, other))
     same = sum(a == b for a, b in zip(ours, theirs, strict=True))

@@ -29,14 +29,14 @@ from perpo.errors import PerpoError
 from perpo.results.samples import Scores
 from perpo_dashboard.shared import json_lines
 
-FILE_NAME = "votes.jsonl"
+VOTES_FILE = "votes.jsonl"
 Choice = Literal["left", "right", "tie", "both bad"]
 Outcome = Literal["first", "second", "tie", "both bad"]
 OUTCOMES: tuple[Outcome, ...] = ("first", "second", "tie", "both bad")
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
-class Question(NamedTuple):
+class AskedSample(NamedTuple):
     """A sample that people are asked about."""
 
     task: str
@@ -50,7 +50,7 @@ def _time(text: str) -> str:
 
 @checked(frozen=True, config=_STRICT)
 class Study:
-    """What is asked.
+    """A blind vote: what is asked.
 
     Attributes:
         id: Names it in addresses; says nothing about the runs.
@@ -67,7 +67,7 @@ class Study:
     seed: int
     runs: tuple[str, str]
     samples_sha256: tuple[str, str]
-    questions: Annotated[tuple[Question, ...], Field(min_length=1)]
+    questions: Annotated[tuple[AskedSample, ...], Field(min_length=1)]
     alike: int
     kind: Literal["study"] = "study"
 
@@ -84,7 +84,7 @@ class Study:
 
 @checked(frozen=True, config=_STRICT)
 class Vote:
-    """What somebody answered to a question; `left` is the id of the run whose answer stood there."""
+    """An answer of somebody to a question; `left` is the id of the run whose answer stood there."""
 
     study: str
     voter: str
@@ -111,7 +111,7 @@ _LINE: TypeAdapter[Study | Vote | Opened] = TypeAdapter(Annotated[Study | Vote |
 
 @dataclass(frozen=True)
 class Ballots:
-    """What a votes.jsonl holds.
+    """The content of a votes.jsonl.
 
     Attributes:
         studies: By id, the oldest first.
@@ -122,16 +122,16 @@ class Ballots:
     """
 
     studies: dict[str, Study]
-    votes: dict[str, dict[str, dict[Question, Vote]]]
+    votes: dict[str, dict[str, dict[AskedSample, Vote]]]
     late: Counter[str]
     seen: set[tuple[str, str]]
     unread: int
 
-    def of(self, study: Study, voter: str) -> dict[Question, Vote]:
+    def of(self, study: Study, voter: str) -> dict[AskedSample, Vote]:
         """Return what somebody voted so far."""
         return self.votes.get(study.id, {}).get(voter, {})
 
-    def outcomes(self, study: Study) -> dict[str, dict[Question, Outcome]]:
+    def outcomes(self, study: Study) -> dict[str, dict[AskedSample, Outcome]]:
         """Per voter, by name, what won each question."""
         votes_by_voter = self.votes.get(study.id, {})
         return {
@@ -148,8 +148,8 @@ def read(path: Path) -> Ballots:
     """
     rows, unread = json_lines.read(path)
     studies: dict[str, Study] = {}
-    asked: dict[str, set[Question]] = {}
-    votes: dict[str, dict[str, dict[Question, Vote]]] = defaultdict(lambda: defaultdict(dict))
+    asked: dict[str, set[AskedSample]] = {}
+    votes: dict[str, dict[str, dict[AskedSample, Vote]]] = defaultdict(lambda: defaultdict(dict))
     late: Counter[str] = Counter()
     seen: set[tuple[str, str]] = set()
     for row in map(_parsed, rows):
@@ -160,14 +160,14 @@ def read(path: Path) -> Ballots:
             seen.add((row.study, row.voter))
         elif (
             row is None
-            or Question(row.task, row.sample_key) not in asked.get(row.study, ())
+            or AskedSample(row.task, row.sample_key) not in asked.get(row.study, ())
             or (row.left not in studies[row.study].runs)
         ):
             unread += 1
         elif (row.study, row.voter) in seen:
             late[row.study] += 1
         else:
-            votes[row.study][row.voter][Question(row.task, row.sample_key)] = row
+            votes[row.study][row.voter][AskedSample(row.task, row.sample_key)] = row
     return Ballots(studies, {study: dict(voters) for study, voters in votes.items()}, late, seen, unread)
 
 
@@ -235,18 +235,18 @@ def pool_of(first: Scores, second: Scores, said: tuple[pa.Array, pa.Array]) -> P
     good = pc.and_(one.is_valid(), other.is_valid()).to_numpy(zero_copy_only=False)
     good &= first.tasks[ours] == second.tasks[theirs]
     if not good.any():
-        raise PerpoError("the two runs answered no sample in common", "choose runs of the same suite and data")
+        raise PerpoError("the two runs have no sample in common", "choose runs of the same suite and data")
     trimmed = [pc.utf8_trim_whitespace(column) for column in (one, other)]
     alike = pc.equal(*trimmed).fill_null(False).to_numpy(zero_copy_only=False)
     return Pool(first.keys[ours], first.tasks[ours], first.clusters[ours], alike).take(good)
 
 
-def draw(pool: Pool, count: int, seed: int) -> tuple[Question, ...]:
-    """`count` questions by chance, or all: as many of each task as of every other, on different images first."""
+def draw(pool: Pool, count: int, seed: int) -> tuple[AskedSample, ...]:
+    """Return `count` questions by chance, or all: as many of each task as of every other, on different images first."""
     order = np.random.default_rng(seed).permutation(len(pool.keys))
     order = order[np.argsort(_turns(pool.clusters[order]), kind="stable")]
     order = order[np.argsort(_turns(pool.tasks[order]), kind="stable")]
-    return tuple(Question(str(pool.tasks[place]), str(pool.keys[place])) for place in order[:count])
+    return tuple(AskedSample(str(pool.tasks[place]), str(pool.keys[place])) for place in order[:count])
 
 
 def _turns(labels: NDArray) -> NDArray:
@@ -283,7 +283,7 @@ def new_study(
     return Study(secrets.token_hex(4), now(), seed, runs, samples_sha256, questions, alike)
 
 
-def ballot(study: Study, voter: str) -> list[tuple[Question, bool]]:
+def ballot(study: Study, voter: str) -> list[tuple[AskedSample, bool]]:
     """Return the questions in a voter's own order, each with whether the first run's answer stands on the left.
 
     It does in half of them, and the same voter always gets the same order.
@@ -294,6 +294,6 @@ def ballot(study: Study, voter: str) -> list[tuple[Question, bool]]:
     return [(study.questions[place], bool(first_left[place])) for place in chance.permutation(len(study.questions))]
 
 
-def next_question(order: Sequence[tuple[Question, bool]], done: dict[Question, Vote]) -> int | None:
+def next_question(order: Sequence[tuple[AskedSample, bool]], done: dict[AskedSample, Vote]) -> int | None:
     """Return the place of the first question that has no vote, or None."""
     return next((place for place, (question, _) in enumerate(order) if question not in done), None)

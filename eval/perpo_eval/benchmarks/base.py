@@ -1,4 +1,4 @@
-"""What a benchmark is: its tasks, its rows, its question, its scores."""
+"""The parts of a benchmark: its tasks, its rows, its question, its scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TINY_TOKENS = 64
 
 @dataclass(frozen=True)
 class Scored:
-    """What became of one answer.
+    """One answer as it was scored.
 
     Attributes:
         prediction: The answer as read (for JSON), or None if it could not be read.
@@ -36,7 +36,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class RowFormat:
-    """How a benchmark's rows are read.
+    """The way in which a benchmark's rows are read.
 
     Attributes:
         name: Whose columns they are, for messages.
@@ -79,12 +79,14 @@ class TaskSpec:
 
     @property
     def group(self) -> str:
-        """What it is averaged with: its benchmark, or nothing but itself (a file of one's own, a language of Fox)."""
+        """Return what it is averaged with: its benchmark, or nothing but itself (a file of one's own, a language of
+        Fox).
+        """
         return self.name if self.dataset in (self.name, "fox_ocr") else self.benchmark
 
     @property
     def tiny(self) -> bool:
-        """Whether the tiny world draws it."""
+        """Return whether the tiny world draws it."""
         return self.dataset.startswith(("refshapes", "tiny"))
 
 
@@ -122,7 +124,7 @@ class Benchmark:
 
     @property
     def has_boxes(self) -> bool:
-        """Whether answers refer to a frame."""
+        """Return whether answers refer to a frame."""
         return self.info.has_boxes
 
     def question(self, query: str, template: str) -> str:

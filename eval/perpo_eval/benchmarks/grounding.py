@@ -33,9 +33,9 @@ def _tasks() -> tuple[TaskSpec, ...]:
 def _problem(row: Row) -> str | None:
     texts, box = row["answer"], row["bbox"]
     if texts is None and not own_question(row):
-        return "it has neither expressions (answer) nor a question"
+        return "it has neither a list of expressions (answer) nor a question"
     if texts is not None and (not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts)):
-        return f"answer is {texts!r}; expected a list of expressions, or null where the question is asked as it is"
+        return f"answer is {texts!r}; expected a list of expressions, or null if the question is asked as it is"
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) <= 0:
         return f"bbox is {box!r:.60}; expected x, y, width, height in pixels"
     return None
@@ -56,8 +56,8 @@ def _samples(row: Row) -> list[tuple[str, str, Any]]:
 def _prompt(family: Family, style: PromptStyle) -> str:
     if style == "lmms_eval" and family.box_format.scale != "0-1":
         raise PerpoError(
-            f"lmms-eval's question asks for numbers from 0 to 1, and boxes of {family.model_type} are read as "
-            f"{family.box_format.scale}",
+            f"the question of lmms-eval asks for numbers from 0 to 1, but boxes of {family.model_type} are read in "
+            f"the scale {family.box_format.scale}",
             "leave --prompt_style out",
         )
     template = family.grounding_prompt if style == "paper" else LMMS_EVAL_GROUNDING

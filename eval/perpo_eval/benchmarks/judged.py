@@ -1,4 +1,4 @@
-"""What the benchmarks that a judge rates have in common."""
+"""Parts that the benchmarks which a judge rates have in common."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from perpo_eval.cli.judge import judge_main
 from perpo_eval.cli.show import show
 
 _DESCRIPTION = (
-    "Evaluate a checkpoint through lmms-eval, print its scores, and store a run record. "
-    "Of stored runs: perpo-eval list, perpo-eval show, perpo-eval export, perpo-eval judge."
+    "Evaluate a model through lmms-eval, print its scores, and store a run record. For stored runs, see "
+    "perpo-eval list, perpo-eval show, perpo-eval export and perpo-eval judge."
 )
 
 

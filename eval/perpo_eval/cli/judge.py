@@ -1,4 +1,4 @@
-"""What a judge is asked with from the command line, and perpo-eval judge: score the answers of a stored run."""
+"""perpo-eval judge: read from the command line how a judge is asked, and score the answers of a stored run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 def judge_main(argv: list[str]) -> int:
     """Score a stored run's answers by a judge; 3 if too many judgements are missing."""
     words = ["--run", *argv] if argv and not argv[0].startswith("-") else argv
-    description = "Let a judge score the answers of a stored run, without the model, and store that as another run."
+    description = (
+        "Let a judge score the answers of a stored run, without the model. The scores are stored as another run."
+    )
     args = parse_arguments(JudgeArguments, words, prog="perpo-eval judge", description=description)
     from perpo_eval.evaluate.rescoring import judge_run
 

@@ -10,42 +10,48 @@ from typing import TYPE_CHECKING, Literal
 
 from perpo.common.arguments import arg, parse_arguments
 from perpo.errors import PerpoError
+from perpo_eval.cli.exports import SampleExports, export_samples, exports_samples
 
 if TYPE_CHECKING:
     from perpo.records.store import Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Which runs of a results folder are meant."""
+class StoredRunFlags:
+    """Flags that say which runs of a results folder are meant."""
 
     results: list[Path] = arg([Path("results")], "results folders")
-    model: str | None = arg(None, "only runs whose name or model holds this text")
+    model: str | None = arg(None, "only runs with this text in their name or model")
     suite: str | None = arg(None, "only runs of this suite")
     source: Literal["measured", "reported"] | None = arg(None, "only these")
     since: str | None = arg(None, "only runs from this day on, such as 2026-11-23 (UTC)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListArguments(Choice):
-    """What perpo-eval list takes."""
+class ListArguments(StoredRunFlags):
+    """The arguments of perpo-eval list."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShowArguments:
-    """What perpo-eval show takes."""
+    """The arguments of perpo-eval show."""
 
-    run: str = arg(help="a run's folder, a folder of runs (its newest), or the id or name of a run in --results")
-    results: Path = arg(Path("results"), "where ids and names are looked up")
-    json: bool = arg(False, "print run.json's content instead of the tables")
+    run: str = arg(
+        help="folder of a run, a folder of runs (its newest is used), or the id or name of a run in --results"
+    )
+    results: Path = arg(Path("results"), "folder in which ids and names of runs are looked up")
+    json: bool = arg(False, "print run.json instead of the tables")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportArguments(Choice):
-    """What perpo-eval export takes."""
+class ExportTableArguments(SampleExports, StoredRunFlags):
+    """The arguments of perpo-eval export."""
 
-    format: Literal["text", "markdown", "csv", "latex", "json"] = arg("text", "what is printed on stdout")
-    card: Path | None = arg(None, "instead, write the newest such run's results into this model card (README.md)")
+    format: Literal["text", "markdown", "csv", "latex", "json"] = arg("text", "format of the leaderboard")
+    card: Path | None = arg(
+        None,
+        "write the results of the newest of these runs into this model card (README.md); no leaderboard is printed",
+    )
 
 
 def list_main(argv: list[str]) -> None:
@@ -64,7 +70,7 @@ def list_main(argv: list[str]) -> None:
 
 def show_main(argv: list[str]) -> None:
     """Print one run's tables."""
-    args = parse_arguments(ShowArguments, argv, prog="perpo-eval show", description="Show a stored run's scores.")
+    args = parse_arguments(ShowArguments, argv, prog="perpo-eval show", description="Show the scores of a stored run.")
     from perpo.records.run_record import to_json
     from perpo.records.store import resolve_run
     from perpo.results.run_tables import run_texts
@@ -87,8 +93,14 @@ def show_main(argv: list[str]) -> None:
 def export_main(argv: list[str]) -> None:
     """Print leaderboards of stored runs."""
     args = parse_arguments(
-        ExportArguments, argv, prog="perpo-eval export", description="Print a leaderboard of stored runs."
+        ExportTableArguments,
+        argv,
+        prog="perpo-eval export",
+        description="Print a leaderboard of stored runs, or write their results or samples for other programs.",
     )
+    if exports_samples(args):
+        export_samples(args, args.results[0])
+        return
     from perpo.results.leaderboard import board as leaderboard
     from perpo.results.leaderboard import files
 
@@ -106,13 +118,13 @@ def export_main(argv: list[str]) -> None:
     elif args.format in ("csv", "json") and len(boards) > 1:
         raise PerpoError(
             f"these runs make {len(boards)} tables: {', '.join(board.title for board in boards)}",
-            "choose the runs of one with --suite or --model",
+            "choose the runs of one table with --suite or --model",
         )
     else:
         print("\n".join(files.render(board, args.format) for board in boards), end="")
 
 
-def _chosen(args: Choice) -> list[Run]:
+def _chosen(args: StoredRunFlags) -> list[Run]:
     """The runs that are meant, the oldest first; what cannot be read is named on stderr."""
     from perpo.records.store import find_runs, oldest_first
 
@@ -126,7 +138,7 @@ def _chosen(args: Choice) -> list[Run]:
     return oldest_first(run for run in runs if _is_meant(run, args, since))
 
 
-def _is_meant(run: Run, args: Choice, since: date) -> bool:
+def _is_meant(run: Run, args: StoredRunFlags, since: date) -> bool:
     record = run.record
     if args.model is not None and not any(
         args.model.lower() in text.lower() for text in (record.name, record.model.id)
@@ -145,4 +157,4 @@ def _day(text: str | None) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        raise PerpoError(f"--since {text} is no day", "such as 2026-11-23") from error
+        raise PerpoError(f"--since {text} is not a day", "such as 2026-11-23") from error

@@ -25,33 +25,33 @@ _DEMO_EXPERIMENTS = ["base", "sft-loose", "dpo", "perpo"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunArguments:
-    """What perpo-run takes besides the recipe."""
+    """The arguments of perpo-run besides the recipe."""
 
-    recipe: str = arg(help="YAML file, or the name of a shipped recipe; may stand first without its name")
-    output_dir: str | None = arg(None, "where all stages write (default: runs/<recipe>-seed<seed>)")
-    seed: Seed32 | None = arg(None, "replaces the recipe's seed; from 0 to 2^32 - 1")
-    only: list[str] = arg([], "experiments to run now (default: all); the leaderboard shows all that are done")
-    json: bool = arg(False, "print the leaderboard as JSON on stdout instead of the table")
-    dry_run: bool = arg(False, "print the stages and which are done, check everything, run nothing")
+    recipe: str = arg(help="YAML file, or the name of a shipped recipe; may be the first word, without --recipe")
+    output_dir: str | None = arg(None, "output folder of all stages (default: runs/<recipe>-seed<seed>)")
+    seed: Seed32 | None = arg(None, "seed, from 0 to 2^32 - 1 (default: the seed of the recipe)")
+    only: list[str] = arg([], "experiments to run now (default: all); the leaderboard shows all finished ones")
+    json: bool = arg(False, "print the leaderboard as JSON instead of the table")
+    dry_run: bool = arg(False, "print the stages and which are done, and check everything, but run nothing")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoArguments:
-    """What perpo-demo takes."""
+    """The arguments of perpo-demo."""
 
-    quick: bool = arg(False, "a smaller version of about a minute: fewer questions, rounds and test rows")
-    output_dir: str | None = arg(None, "where all stages write (default: runs/<recipe>-seed<seed>)")
-    seed: Seed32 | None = arg(None, "replaces the recipe's seed; from 0 to 2^32 - 1")
-    json: bool = arg(False, "print the leaderboard as JSON on stdout instead of the table")
+    quick: bool = arg(False, "a smaller version, about one minute long, with fewer questions, rounds and test rows")
+    output_dir: str | None = arg(None, "output folder of all stages (default: runs/<recipe>-seed<seed>)")
+    seed: Seed32 | None = arg(None, "seed, from 0 to 2^32 - 1 (default: the seed of the recipe)")
+    json: bool = arg(False, "print the leaderboard as JSON instead of the table")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """perpo-run."""
+    """Run perpo-run."""
     return run_program(_main, argv)
 
 
 def demo_main(argv: list[str] | None = None) -> int:
-    """perpo-demo."""
+    """Run perpo-demo."""
     return run_program(_demo, argv)
 
 
@@ -62,8 +62,8 @@ def _main(argv: list[str]) -> None:
             RunArguments,
             words,
             prog="perpo-run",
-            description="Run a whole experiment from one recipe: sample, train, evaluate, leaderboard. "
-            "Run again, it skips what is done and continues what was cut off.",
+            description="Run a whole experiment from one recipe: sample, train, evaluate, leaderboard. Run it again to "
+            "continue: finished stages are skipped.",
         )
     )
 
@@ -73,7 +73,7 @@ def _demo(argv: list[str]) -> None:
         DemoArguments,
         argv,
         prog="perpo-demo",
-        description="See the method work on the embedded tiny world in minutes: perpo-run on the shipped recipe.",
+        description="Run the method on the embedded tiny world in minutes: perpo-run with the shipped recipe.",
     )
     recipe = "tiny-quick" if args.quick else "tiny"
     _run(

@@ -1,4 +1,4 @@
-"""What a run prints when it ends."""
+"""Print what a run has to say when it ends."""
 
 from __future__ import annotations
 

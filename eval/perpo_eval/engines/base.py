@@ -1,9 +1,8 @@
-"""What an engine of perpo-eval is."""
+"""The interface of perpo-eval's engines, and the family by which a model's answers are read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,7 +34,7 @@ class EvalEngine(Protocol):
 
     @property
     def by_batch(self) -> bool:
-        """Whether an answer depends on what else is in its batch, and batches are made anew alike."""
+        """Return whether an answer depends on what else is in its batch, and batches are made anew alike."""
         ...
 
     def stream(
@@ -74,9 +73,3 @@ def family_from(reading: Reading, config: Mapping[str, Any] | None) -> Family | 
     else:
         family = FAMILIES.get(model_type) or unlisted(model_type)
     return with_declared(family, **reading.declared)
-
-
-def processor_files(directory: Path) -> list[Path]:
-    """Return everything that changes what the model reads or how it ends, and is not weights."""
-    endings = (".json", ".jinja", ".txt", ".model")
-    return sorted(path for path in directory.iterdir() if path.suffix in endings and "index" not in path.name)

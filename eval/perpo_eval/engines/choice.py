@@ -1,4 +1,4 @@
-"""What answers: our own model class, or any model that lmms-eval knows."""
+"""Choose the engine that answers: our own model class, or any model that lmms-eval knows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check_engine(wanted: EngineWanted, reading: Reading, *, drawn: bool) -> None
     placed = wanted.dtype is not None or wanted.device is not None
     twice = wanted.model is not None and "pretrained" in wanted.given_to_model
     for flags, given, instead in (
-        ("--adapter is", wanted.adapter is not None, "merge it into its base: perpo-train merge"),
+        ("--adapter is", wanted.adapter is not None, "merge the adapter into its base with perpo-train merge"),
         ("--temperature is", drawn, "an lmms-eval model draws as its tasks say"),
         ("--dtype and --device are", placed, "give them in --model_args"),
         ("--model beside pretrained= is", twice, "give one of the two"),
@@ -58,8 +58,8 @@ def check_engine(wanted: EngineWanted, reading: Reading, *, drawn: bool) -> None
     for key, value in wanted.given_to_model.items():
         if Path(value, "adapter_config.json").is_file():
             raise PerpoError(
-                f"--model_args {key}={value} is an adapter, and nothing would tell whether {name} loads all of it",
-                "merge it into its base (perpo-train merge), and give that as --model",
+                f"--model_args {key}={value} is an adapter, but it could not be checked whether {name} loads all of it",
+                "merge the adapter into its base with perpo-train merge, and give the result as --model",
             )
 
 

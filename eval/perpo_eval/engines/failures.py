@@ -1,4 +1,4 @@
-"""What lmms-eval's models hand back in place of an answer: told apart from answers, and counted. No torch."""
+"""Read what lmms-eval's models hand back: an answer, or a failure in its place. No torch."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ from perpo.common.redact import is_secret, known_secrets, without_secrets
 from perpo.data.images import PICTURES_VERSION
 from perpo.engines.bodies import limit_bodies
 from perpo.errors import PerpoError
-from perpo.models.checkpoints import files_digest, public_name, resolve_model, weights_digest
+from perpo.models.checkpoints import files_digest, processor_files, public_name, resolve_model, weights_digest
 from perpo.models.families import Family
 from perpo.records.run_record import ModelInfo
-from perpo_eval.engines.base import family_from, processor_files
+from perpo_eval.engines.base import family_from
 from perpo_eval.engines.failures import read_answer
 from perpo_eval.engines.responses import Response
 from perpo_eval.wanted import EngineWanted, Reading
@@ -77,7 +77,7 @@ class LmmsEngine:
             if in_vain == _GONE_AFTER:
                 raise PerpoError(
                     f"{self.info.engine} gives no answers: {answers[-1].error}",
-                    "answers so far are kept: see to the model, then run the same command again",
+                    "answers so far are kept: check the model, then run the same command again",
                     exit_code=3,
                 )
 
@@ -99,7 +99,9 @@ def lmms_engine(wanted: EngineWanted, reading: Reading) -> LmmsEngine:
         try:
             kind = get_model(name)
         except ImportError as error:
-            raise PerpoError(f"lmms-eval's {name} cannot be imported: {error}", "install what it needs") from error
+            raise PerpoError(
+                f"lmms-eval's {name} cannot be imported: {error}", "install the packages that it needs"
+            ) from error
         model = kind.create_from_arg_string(text, {"batch_size": batch_size})
     limit_bodies(getattr(model, "client", None))
     named = _named(kind, given) or name
@@ -109,8 +111,9 @@ def lmms_engine(wanted: EngineWanted, reading: Reading) -> LmmsEngine:
     family = family_from(reading, config)
     if family is not None and family.box_format.counts_input:
         raise PerpoError(
-            f"boxes of {family.model_type} count pixels of the picture that {wanted.engine} resizes in its own way",
-            "use --engine perpo, or declare what they are: --box_frame original if they are scaled back",
+            f"boxes of {family.model_type} count pixels of the resized picture, but {wanted.engine} resizes "
+            "pictures in its own way",
+            "use --engine perpo. If the model scales its boxes back, give --box_frame original",
         )
     info = ModelInfo(
         id=public_name(wanted.model or named),
@@ -133,6 +136,7 @@ def lmms_engine(wanted: EngineWanted, reading: Reading) -> LmmsEngine:
         "content": parts,
         "revision": revision,
         "pictures": PICTURES_VERSION,
+        **wanted.besides,
     }
     if revision is None and directory is None:
         identity["served"] = _server(model, named)

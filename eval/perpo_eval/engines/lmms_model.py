@@ -49,7 +49,7 @@ class _Job:
 
 
 class PerpoModel(lmms):
-    """What `perpo.engines.choice.load_engine` gives, asked through lmms-eval's interface.
+    """An engine of `perpo.engines.choice.load_engine`, asked through lmms-eval's interface.
 
     Three things stay here, for perpo's engines know nothing of lmms-eval: its requests with their stop strings, which
     batches are made of them, and that pictures are decoded ahead in threads. The engine reads a picture once for the
@@ -81,14 +81,14 @@ class PerpoModel(lmms):
     ) -> None:
         super().__init__()
         if max_batch_size is not None:
-            raise PerpoError("the model class perpo finds no batch size of its own", "give batch_size alone")
+            raise PerpoError("the model class perpo cannot choose a batch size by itself", "give batch_size alone")
         self.engine: Engine = load_engine(pretrained, adapter, dtype=dtype, device=device)
         self.batch_size = int(batch_size)
         self.limit = BatchLimit(self.batch_size)
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Return where the model is."""
         return torch.device(self.engine.info.device or "cpu")
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
@@ -140,11 +140,11 @@ class PerpoModel(lmms):
         """Called by lmms-eval when all is answered. The model is the caller's; nothing is taken from it."""
 
     def loglikelihood(self, requests: list[Instance]) -> NoReturn:
-        """Not offered: none of our tasks asks for it."""
+        """Refuse: none of our tasks asks for it."""
         raise NotImplementedError("the model class perpo answers generate_until tasks only")
 
     def generate_until_multi_round(self, requests: list[Instance]) -> NoReturn:
-        """Not offered: none of our tasks asks for it."""
+        """Refuse: none of our tasks asks for it."""
         raise NotImplementedError("the model class perpo answers generate_until tasks only")
 
     def _jobs(self, requests: Sequence[Instance]) -> list[_Job]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from perpo.data.images import PICTURES_VERSION
-from perpo.models.checkpoints import files_digest, public_name, resolve_model
+from perpo.models.checkpoints import public_name, resolve_model, settings_digests
 from perpo.models.families import Family, with_declared
 from perpo.records.run_record import ModelInfo
-from perpo_eval.engines.base import family_from, processor_files
+from perpo_eval.engines.base import family_from
 from perpo_eval.engines.responses import Response
 from perpo_eval.wanted import EngineWanted, Reading
 
@@ -57,6 +56,7 @@ def own_engine(wanted: EngineWanted, reading: Reading) -> OwnEngine:
     model = PerpoModel(name, wanted.adapter, wanted.questions_at_once, wanted.dtype, wanted.device or _own_gpu())
     answers = model.engine.info
     directory = local_directory(resolve_model(name))
+    settings = settings_digests(directory, wanted.adapter)
     info = ModelInfo(
         id=public_name(name),
         family=None if answers.family is None else answers.family.model_type,
@@ -66,7 +66,7 @@ def own_engine(wanted: EngineWanted, reading: Reading) -> OwnEngine:
         adapter=None if wanted.adapter is None else public_name(wanted.adapter),
         adapter_sha256=answers.adapter_sha256,
         processor=answers.processor,
-        processor_sha256=files_digest(processor_files(directory)),
+        processor_sha256=settings["processor"],
         dtype=answers.dtype,
         attention=answers.attention,
     )
@@ -74,12 +74,11 @@ def own_engine(wanted: EngineWanted, reading: Reading) -> OwnEngine:
         "engine": info.engine,
         "weights": info.weights_sha256,
         "adapter": info.adapter_sha256,
-        # How strongly its weights act.
-        "adapter_config": wanted.adapter and files_digest([Path(wanted.adapter, "adapter_config.json")]),
-        "processor": info.processor_sha256,
+        **settings,
         "dtype": info.dtype,
         "pictures": PICTURES_VERSION,
         "texts": "marks kept",  # which of an answer's tokens its text holds: see perpo.models.control_tokens
+        **wanted.besides,
     }
     family = answers.family
     if family is None or family.boxes is None:  # its answers are read as the user says

@@ -103,7 +103,7 @@ class ResponseJournal:
 
 
 def read_responses(path: Path) -> dict[str, Response]:
-    """Answers that were made elsewhere.
+    """Read answers that were made elsewhere.
 
     Args:
         path: JSON lines (or a list) with `sample_key` and `response`, and `question` where it is known what was asked.
@@ -119,7 +119,7 @@ def read_responses(path: Path) -> dict[str, Response]:
         key, text = (row.get(name) if isinstance(row, Mapping) else None for name in ("sample_key", "response"))
         if not isinstance(key, str) or not isinstance(text, str):
             raise PerpoError(
-                f"{path}, row {number}: expected sample_key and response, two texts; found {row!r:.80}",
+                f"{path}, row {number}: expected sample_key and response, both texts; found {row!r:.80}",
                 "perpo-eval --questions FILE writes the questions with their sample_key",
             )
         if key in responses:
@@ -127,7 +127,8 @@ def read_responses(path: Path) -> dict[str, Response]:
         question = row.get("question")
         if question is not None and (not isinstance(question, str) or not question.strip()):
             raise PerpoError(
-                f"{path}, row {number}: expected what was asked as question, found {question!r:.40}", "leave it out"
+                f"{path}, row {number}: expected the question that was asked as `question`, found {question!r:.40}",
+                "leave it out",
             )
         responses[key] = Response(text, question=question)
     return responses

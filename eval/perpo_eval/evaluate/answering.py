@@ -29,7 +29,7 @@ Answers = dict[tuple[str, int], Response]
 """By task and document number."""
 
 
-class World:
+class Processes:
     """The processes of this run, as torchrun and accelerate launch tell them."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ def answer_all(
     settings: dict[str, dict[str, Any]],
     limit: int | None,
     journal: ResponseJournal,
-    world: World,
+    processes: Processes,
 ) -> tuple[Answers, set[str]] | None:
     """Answer every question that has no answer in the journal yet.
 
@@ -65,7 +65,7 @@ def answer_all(
         settings: lmms-eval's generation_kwargs of each task.
         limit: Only the first so many documents of each task.
         journal: This process's.
-        world: This process among the others.
+        processes: This process among the others.
 
     Returns:
         The answers, and their keys in the journal; None in all processes but the first.
@@ -76,23 +76,23 @@ def answer_all(
     requests = make_requests(engine, data, templates, settings, limit)
     keys = {id(request): _key(engine, request) for request in requests}
     if engine.by_batch:
-        keys = _with_batches(keys, f"{engine.model.batch_size} {world.size}")
+        keys = _with_batches(keys, f"{engine.model.batch_size} {processes.size}")
     known = {key: response for key, response in journal.answers().items() if response.error is None}
     first = {keys[id(request)]: request for request in reversed(requests)}
-    mine = _share(first, world)
+    mine = _share(first, processes)
     there = {id(request): known[key] for key, request in mine.items() if key in known}
     before = sum(key in known for key in first)
-    if before and world.size == 1:  # of several, the others may have begun already
+    if before and processes.size == 1:  # of several, the others may have begun already
         print(f"continuing: {before:,} of {len(first):,} questions were answered before", file=sys.stderr)
-    shown = progress(len(mine) - len(there), "answering") if world.rank == 0 else contextlib.nullcontext(_silence)
+    shown = progress(len(mine) - len(there), "answering") if processes.rank == 0 else contextlib.nullcontext(_silence)
     with shown as advance:
         for batch in engine.stream(list(mine.values()), there):
             journal.append({keys[id(request)]: response for request, response in batch})
             advance(sum(id(request) not in there for request, _ in batch))
     # Closed before anybody goes on: whoever forgets the answers opens it again.
     journal.close()
-    world.wait()
-    if world.rank > 0:
+    processes.wait()
+    if processes.rank > 0:
         return None
     responses = journal.answers()
     answers = {(str(r.task_name), int(r.doc_id)): responses[keys[id(r)]] for r in requests}
@@ -110,14 +110,14 @@ def _with_batches(keys: dict[int, str], batches: str) -> dict[int, str]:
     return {request: hashlib.sha256(f"{key}\x1f{asked}".encode()).hexdigest() for request, key in keys.items()}
 
 
-def _share(requests: dict[str, Instance], world: World) -> dict[str, Instance]:
+def _share(requests: dict[str, Instance], processes: Processes) -> dict[str, Instance]:
     """This process's part: questions about one image stay together."""
     places: dict[str, int] = {}
     part = {}
     for key, request in requests.items():
         *_, doc_id, task, _ = request.args
         image = request.metadata.get("image", f"{task}/{doc_id}")
-        if places.setdefault(image, len(places)) % world.size == world.rank:
+        if places.setdefault(image, len(places)) % processes.size == processes.rank:
             part[key] = request
     return part
 
@@ -139,7 +139,7 @@ def make_requests(
     settings: dict[str, dict[str, Any]],
     limit: int | None,
 ) -> list[Instance]:
-    """lmms-eval's requests for all tasks; the arguments are those of `answer_all`."""
+    """Make lmms-eval's requests for all tasks; the arguments are those of `answer_all`."""
     with _quiet_lmms_eval() as module:
         # Its task manager makes every configured task a simple one, and loses the names of those without a file.
         kind = module.ConfigurableTask if engine.model.is_simple else module.ConfigurableMessagesTask
@@ -210,7 +210,7 @@ def _warn_of_failures(engine: EvalEngine, answers: Answers) -> None:
     errors = [response.error for response in answers.values() if response.error is not None]
     if errors:
         print(
-            f"warning: {len(errors):,} of {len(answers):,} questions got no answer of {engine.info.engine}, and no "
-            f"score: {errors[0]}",
+            f"warning: {len(errors):,} of {len(answers):,} questions got no answer from {engine.info.engine} and "
+            f"have no score: {errors[0]}",
             file=sys.stderr,
         )

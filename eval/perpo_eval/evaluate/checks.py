@@ -1,4 +1,4 @@
-"""What can be wrong with an evaluation, found before a model is loaded."""
+"""Check all that can be wrong with an evaluation before a model is loaded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_family(family: Family | None, specs: Sequence[TaskSpec]) -> None:
     if boxes and family is None:
         known = ", ".join(FAMILIES)
         raise PerpoError(
-            f"{boxes[0]} needs to know how the model writes boxes",
+            f"{boxes[0]} needs to know how this model writes boxes",
             f"give --family (known: {known}), or --box_scale, and --box_order and --box_frame where they are others",
         )
 
@@ -57,8 +57,9 @@ def check_frame(engine: EngineWanted, reading: Reading, specs: Sequence[TaskSpec
     """
     if not engine.own and reading.frame is None and any(BENCHMARKS[s.benchmark].has_boxes for s in specs):
         raise PerpoError(
-            f"--engine {engine.engine} prepares pictures in its own way, so the frame of its boxes is not known",
-            "declare it: --box_frame cropped for lmms:llava_hf, padded where it pads, original otherwise",
+            f"--engine {engine.engine} prepares pictures in its own way, so it is not known to which frame its "
+            "boxes refer",
+            "give --box_frame cropped for lmms:llava_hf, padded if the model class pads pictures, original otherwise",
         )
 
 
@@ -69,7 +70,7 @@ def check_questions(rows: RowsWanted, reading: Reading, judge: JudgeWanted) -> l
         PerpoError: Data that cannot be used, an unknown family, or a judge's setting that no task has use for.
     """
     if importlib.util.find_spec("lmms_eval") is None:
-        raise PerpoError("lmms-eval, which evaluates, is not installed", "pip install 'perpo[eval]'")
+        raise PerpoError("lmms-eval, which perpo-eval needs, is not installed", "pip install 'perpo[eval]'")
     specs = select_tasks(rows.suite, rows.data, rows.tasks)
     check_swap(judge, {spec.benchmark for spec in specs})
     if reading.family is not None:
@@ -113,9 +114,11 @@ def judge_meant(wanted: JudgeWanted, asks: Literal["model", "none"], suite: str,
     """
     names = wanted.given
     if suite != "judged" and (names or asks != "model"):
-        raise PerpoError(f"--{(names or ['judge'])[0]} is for --suite judged", "no other suite asks a judge")
+        raise PerpoError(
+            f"--{(names or ['judge'])[0]} is for --suite judged", "leave it out: other suites do not ask a judge"
+        )
     if asks == "none" and names:
-        raise PerpoError(f"--{names[0]} has no use with --judge none", "leave one of the two out")
+        raise PerpoError(f"--{names[0]} has no effect with --judge none", "leave one of the two out")
     if suite != "judged" or asks == "none":
         return None
     return judge_of(wanted, output, otherwise=", or --judge none to keep the answers for perpo-eval judge")

@@ -23,9 +23,11 @@ from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.responses import Response
 from perpo_eval.evaluate import numbers, scoring
 from perpo_eval.evaluate.checks import check_family
+from perpo_eval.evaluate.reviewing import expressions_of, reviewed, stored_verdicts, with_note, with_verdicts
 from perpo_eval.evaluate.storing import box_fields, misread
 from perpo_eval.evaluate.versions import SUITE_VERSION, VERSIONS, suite_sha256
 from perpo_eval.judge.from_flags import check_swap, judge_of
+from perpo_eval.rows.label_review import LabelReview, read_reviews
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import TaskSpec, spec_of
 from perpo_eval.wanted import MOST_ERRORS, Reading, RunWanted
@@ -58,9 +60,12 @@ def check_responses(answers: Mapping[str, Response], data: Sequence[TaskData], l
     if missing:
         raise PerpoError(f"{len(missing):,} of {len(known):,} questions have no response, such as {missing[0]}", hint)
     if strange := set(answers) - known:
-        raise PerpoError(f"{len(strange):,} responses are to samples that these tasks do not have", hint)
+        raise PerpoError(f"{len(strange):,} responses have a sample_key that these tasks do not have", hint)
     if any(answer.question is None for answer in answers.values()):
-        print("note: not all responses say what was asked; what perpo-eval asks is recorded for them", file=sys.stderr)
+        print(
+            "note: some responses do not say what was asked; for them the question of perpo-eval is recorded",
+            file=sys.stderr,
+        )
 
 
 def model_elsewhere(name: str, family: str | None) -> ModelInfo:
@@ -69,16 +74,17 @@ def model_elsewhere(name: str, family: str | None) -> ModelInfo:
     return ModelInfo(**unknown | {"id": name, "engine": "elsewhere", "family": family})  # type: ignore[arg-type]
 
 
-def rescored(path: Path, wanted: RunWanted, reading: Reading) -> Path:
+def rescored(path: Path, wanted: RunWanted, reading: Reading, reviewed_labels: str | None = None) -> Path:
     """Score a stored run's responses again, and store that as another run.
 
     Args:
         path: Its folder.
         wanted: The other run.
         reading: How its boxes are read now.
+        reviewed_labels: Where a review of its labels lies; without one, what an earlier review said stays.
 
     Raises:
-        PerpoError: No such run, or boxes of which nobody says how they are written.
+        PerpoError: No such run, boxes of which nobody says how they are written, or no such review.
     """
     check_writable(Path(wanted.output))
     clock = time.perf_counter()
@@ -87,13 +93,32 @@ def rescored(path: Path, wanted: RunWanted, reading: Reading) -> Path:
     named = reading.family or old.model.family
     family = _family(reading, old)
     tables, specs = [], [_known_spec(result.task) for result in old.tasks]
-    for spec in specs:
+    reviews = read_reviews(reviewed_labels, specs)
+    for place, spec in enumerate(specs):
         check_family(family, [spec])
-        tables.append(scoring.rescore(_of_task(samples, spec), spec, family))
+        stored = _of_task(samples, spec)
+        table = scoring.rescore(stored, spec, family)
+        old, table = _reviewed(old, place, stored, table, reviews.get(spec.name))
+        tables.append(table)
     old = dataclasses.replace(
         old, model=dataclasses.replace(old.model, family=named), warnings=misread(tables, specs, family)
     )
     return _store_again(old, wanted, tables, specs, clock, family)
+
+
+def _reviewed(
+    old: RunRecord, place: int, stored: pa.Table, table: pa.Table, review: LabelReview | None
+) -> tuple[RunRecord, pa.Table]:
+    """A task's new rows with what a review says of its labels, and the record that says so."""
+    if review is None:
+        verdicts = stored_verdicts(stored)
+        return old, table if verdicts is None else with_verdicts(table, verdicts)
+    result = old.tasks[place]
+    found = reviewed(result.task, table, review, expressions_of(stored, result.prompt, review))
+    tasks = list(old.tasks)
+    tasks[place] = dataclasses.replace(result, note=with_note(result.note, found.note))
+    reviews = {**old.generation.get("reviewed_labels", {}), result.task: found.about}
+    return dataclasses.replace(old, tasks=tasks, generation=old.generation | {"reviewed_labels": reviews}), found.table
 
 
 def judge_run(args: JudgeArguments) -> Path:
@@ -110,7 +135,7 @@ def judge_run(args: JudgeArguments) -> Path:
     old, samples = run.record, run.samples()
     specs = [_known_spec(result.task) for result in old.tasks]
     if not any(spec.benchmark in JUDGED for spec in specs):
-        raise PerpoError(f"{run.path} holds no task that a judge scores", "give a run of perpo-eval --suite judged")
+        raise PerpoError(f"{run.path} holds no task that needs a judge", "give a run of perpo-eval --suite judged")
     check_swap(judge_wanted, {spec.benchmark for spec in specs})
     family = FAMILIES.get(old.model.family or "")
     # As they are stored: the columns of a task's own scores, and null for all that a judge gives.
@@ -187,5 +212,6 @@ def _known_spec(task: str) -> TaskSpec:
         return spec_of(task)
     except KeyError:
         raise PerpoError(
-            f"the run has the task '{task}', which this perpo does not know", "use the perpo of then"
+            f"the run has the task '{task}', which this version of perpo does not know",
+            "use the version of perpo that stored the run",
         ) from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,6 +38,7 @@ from perpo_eval.evaluate.checks import (
 from perpo_eval.evaluate.rescoring import check_responses, model_elsewhere, rescored
 from perpo_eval.evaluate.storing import RunWriter, generation_of
 from perpo_eval.evaluate.token_limits import token_limits
+from perpo_eval.rows.label_review import LabelReview, read_reviews
 from perpo_eval.rows.loading import TaskData, load_task
 from perpo_eval.rows.suites import TaskSpec
 from perpo_eval.wanted import DecodingWanted
@@ -59,12 +60,13 @@ def evaluate(args: EvalArguments) -> Path | None:
         PerpoError: Bad input, found before the model is loaded where it can be.
     """
     if args.rescore is not None:
-        check_unused(args, ("name", "output", "family", *BOX_FLAGS, "json"))
-        return rescored(args.rescore, args.run_wanted, args.reading)
+        check_unused(args, ("name", "output", "family", *BOX_FLAGS, "json", "reviewed_labels"))
+        return rescored(args.rescore, args.run_wanted, args.reading, args.reviewed_labels)
     specs = check(args)
+    reviews = read_reviews(args.reviewed_labels, specs)
     if args.responses is not None:
-        return _score_responses(args, specs, args.responses)
-    return _ask_and_score(args, specs)
+        return _score_responses(args, specs, args.responses, reviews)
+    return _ask_and_score(args, specs, reviews)
 
 
 def check(args: EvalArguments) -> list[TaskSpec]:
@@ -87,7 +89,7 @@ def check(args: EvalArguments) -> list[TaskSpec]:
     elif args.responses is None:
         check_answering(engine, reading, specs, drawn=decoding.drawn)
     else:
-        check_unused(args, (*asked, "name", "output", "json", *BOX_FLAGS, "judge", *judge.given))
+        check_unused(args, (*asked, "name", "output", "json", *BOX_FLAGS, "judge", *judge.given, "reviewed_labels"))
         check_family(family_from(reading, None), specs)
     check_writable(Path(args.output))
     return specs
@@ -119,7 +121,9 @@ def write_questions(args: EvalArguments) -> int:
     return len(lines)
 
 
-def _score_responses(args: EvalArguments, specs: Sequence[TaskSpec], file: Path) -> Path:
+def _score_responses(
+    args: EvalArguments, specs: Sequence[TaskSpec], file: Path, reviews: Mapping[str, LabelReview]
+) -> Path:
     """Score answers that were made elsewhere."""
     began, clock = datetime.now(UTC), time.perf_counter()
     rows, reading, wanted = args.rows_wanted, args.reading, args.run_wanted
@@ -139,14 +143,15 @@ def _score_responses(args: EvalArguments, specs: Sequence[TaskSpec], file: Path)
         began=began,
         clock=clock,
         judge=judge,
+        reviews=reviews,
     )
     templates = templates_of(reading.prompt_style, specs, family)
     return run.store(data, templates, lambda task: lambda number, key: answers[key])
 
 
-def _ask_and_score(args: EvalArguments, specs: Sequence[TaskSpec]) -> Path | None:
+def _ask_and_score(args: EvalArguments, specs: Sequence[TaskSpec], reviews: Mapping[str, LabelReview]) -> Path | None:
     """Ask the model for answers and score them."""
-    from perpo_eval.evaluate.answering import World, answer_all
+    from perpo_eval.evaluate.answering import Processes, answer_all
 
     began, clock = datetime.now(UTC), time.perf_counter()
     rows, reading, decoding, wanted = args.rows_wanted, args.reading, args.decoding_wanted, args.engine_wanted
@@ -170,11 +175,12 @@ def _ask_and_score(args: EvalArguments, specs: Sequence[TaskSpec]) -> Path | Non
         began=began,
         clock=clock,
         judge=judge_meant(args.judge_wanted, args.judge, rows.suite, args.output),
+        reviews=reviews,
     )
     settings = {task: _settings(decoding, limit) for task, limit in limits.items()}
-    world = World()
-    with closing(ResponseJournal(Path(args.output), engine.identity, world.rank)) as journal:
-        done = answer_all(engine, data, templates, settings, rows.limit, journal, world)
+    processes = Processes()
+    with closing(ResponseJournal(Path(args.output), engine.identity, processes.rank)) as journal:
+        done = answer_all(engine, data, templates, settings, rows.limit, journal, processes)
         if done is None:
             return None
         answers, keys = done
@@ -202,7 +208,9 @@ def _check_shapes(family: Family | None, data: Sequence[TaskData], limit: int | 
     }
     problems = [(name, family.refuses((width, height))) for _, name, width, height in sorted(shown)]
     if bad := [f"{short_name(name)}: {problem}" for name, problem in problems if problem is not None]:
-        raise PerpoError(f"{len(bad)} of {len(shown)} images can't be used:\n  {listing(bad)}", "leave their rows out")
+        raise PerpoError(
+            f"{len(bad)} of {len(shown)} images cannot be used:\n  {listing(bad)}", "remove their rows from the data"
+        )
 
 
 def _settings(decoding: DecodingWanted, limit: int) -> dict[str, Any]:

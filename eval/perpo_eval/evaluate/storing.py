@@ -1,4 +1,4 @@
-"""What becomes of answers: scored, described, and stored as a run."""
+"""Score and describe answers, and store them as a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,9 @@ from perpo.records.store import new_run_id, write_run
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.responses import Response
 from perpo_eval.evaluate import numbers, scoring
+from perpo_eval.evaluate.reviewing import reviewed, with_note
 from perpo_eval.evaluate.versions import SUITE_VERSION, VERSIONS, suite_sha256
+from perpo_eval.rows.label_review import LabelReview
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import TaskSpec
 from perpo_eval.wanted import MOST_ERRORS, DecodingWanted, EngineWanted, Reading, RowsWanted, RunWanted
@@ -49,6 +51,7 @@ class RunWriter:
         began: When.
         clock: `time.perf_counter()` of then.
         judge: Who scores what a judge is to score, or None.
+        reviews: What is known of the labels of some tasks, by task.
     """
 
     wanted: RunWanted
@@ -61,6 +64,7 @@ class RunWriter:
     began: datetime
     clock: float
     judge: Judge | None
+    reviews: Mapping[str, LabelReview] = field(default_factory=dict)
 
     def store(self, data: Sequence[TaskData], templates: dict[str, str], response_of: ResponseOf) -> Path:
         """Score the answers and write the record.
@@ -68,7 +72,7 @@ class RunWriter:
         Raises:
             PerpoError: Where a judge is asked, as `perpo_eval.judge.asking.ask_judge`.
         """
-        tables, abouts = [], []
+        tables, abouts, reviews = [], [], {}
         limits = self.generation["max_new_tokens"] or {}
         for task in data:
             spec, template = task.spec, templates[task.spec.name]
@@ -89,6 +93,10 @@ class RunWriter:
                 "n_total": len(task.docs),
                 "cluster_key": "image sha256",
             }
+            if (review := self.reviews.get(spec.name)) is not None:
+                found = reviewed(spec.name, table, review, task.first(self.rows.limit)["query"])
+                table, reviews[spec.name] = found.table, found.about
+                about["note"] = with_note(task.note, found.note)
             tables.append(table)
             abouts.append(about)
         specs, judge = [task.spec for task in data], None
@@ -96,7 +104,7 @@ class RunWriter:
             tables, judge = scoring.judge(tables, specs, self.judge)
         results = [numbers.task_result(about, table) for about, table in zip(abouts, tables, strict=True)]
         record = RunRecord(
-            **self._circumstances(),
+            **self._circumstances({"reviewed_labels": reviews} if reviews else {}),
             status=numbers.status(tables, specs, self.generation.get("max_error_share", MOST_ERRORS)),
             tasks=results,
             groups=numbers.groups(results, tables),
@@ -109,10 +117,10 @@ class RunWriter:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether the answers were made elsewhere, nobody knows how."""
+        """Return whether the answers were made elsewhere, nobody knows how."""
         return self.model.engine == "elsewhere"
 
-    def _circumstances(self) -> dict[str, Any]:
+    def _circumstances(self, more: Mapping[str, Any]) -> dict[str, Any]:
         info, suite = self.model, self.rows.suite
         name = self.wanted.name or "+".join(filter(None, (info.id, info.adapter)))
         return {
@@ -128,7 +136,7 @@ class RunWriter:
             "model": info,
             "training_run": self.training,
             "suite": {"name": suite, "version": SUITE_VERSION, "sha256": suite_sha256()},
-            "generation": dict(self.generation),
+            "generation": {**self.generation, **more},
         }
 
 
@@ -168,7 +176,7 @@ def box_fields(family: Family | None, has_boxes: bool) -> dict[str, str | None]:
 
 
 def misread(tables: Sequence[pa.Table], specs: Sequence[TaskSpec], family: Family | None) -> list[str] | None:
-    """Warnings of boxes that do not seem to be written as declared, which are said too; None where there are none."""
+    """Warn of boxes that do not seem to be written as declared, and return the warnings; None where there are none."""
     answers = [
         Answered(
             after_prompt(row["prompt"], row["response"]),

@@ -1,4 +1,4 @@
-"""Where answers are cut: one limit for all tasks, or one for each task or kind of task. No torch."""
+"""Limits at which answers are cut: one for all tasks, or one for each task or kind of task. No torch."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def _given(value: int | str | None) -> dict[str, int]:
         name, _, number = part.rpartition("=")
         if not number.strip().removeprefix("-").isdecimal():
             raise PerpoError(
-                f"--max_new_tokens is {value}; expected at least 1, or limits of tasks or benchmarks",
-                "such as 2048, or pope=1024,refcoco_val=512, or 64,pope=1024",
+                f"--max_new_tokens is {value}; expected a number of at least 1, or limits for tasks or benchmarks",
+                "write for example 2048, or pope=1024,refcoco_val=512, or 64,pope=1024",
             )
         if name.strip() in limits:
             raise PerpoError(f"--max_new_tokens gives two limits to {name.strip() or 'all'}", "give one")

@@ -27,7 +27,7 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
-class Question:
+class JudgeQuestion:
     """One thing to be judged.
 
     Attributes:
@@ -43,7 +43,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one vote on one question.
+    """The outcome of one vote on one question.
 
     Attributes:
         id: The question's.
@@ -79,7 +79,7 @@ def _to_stderr(line: str) -> None:
 
 def ask_judge(
     settings: JudgeSettings,
-    questions: Sequence[Question],
+    questions: Sequence[JudgeQuestion],
     cache: Path,
     *,
     key: str | None,
@@ -128,7 +128,7 @@ class _Asked:
         self._errors: dict[tuple[str, int], str] = {}
         self._new: list[Reply] = []
 
-    def add(self, question: Question) -> None:
+    def add(self, question: JudgeQuestion) -> None:
         body = self._body(question)
         for vote in range(self._settings.votes):
             self._calls[_digest(body), vote] = body, question.benchmark
@@ -207,7 +207,7 @@ class _Asked:
     def _rating(self, call: tuple[str, int], reply: Reply) -> Any:
         return None if reply.text is None else JUDGINGS[self._calls[call][1]].parse(reply.text)
 
-    def verdict(self, question: Question, vote: int) -> Verdict:
+    def verdict(self, question: JudgeQuestion, vote: int) -> Verdict:
         call = _digest(self._body(question)), vote
         replies = self._replies(call)
         last = replies[-1] if replies else None
@@ -229,7 +229,7 @@ class _Asked:
             replies[0].text if replies else None,
         )
 
-    def _body(self, question: Question) -> dict[str, Any]:
+    def _body(self, question: JudgeQuestion) -> dict[str, Any]:
         sent = {name: value for name, value in official_settings()[question.benchmark].items() if name != "system"}
         return {
             "model": self._settings.model,

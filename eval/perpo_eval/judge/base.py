@@ -1,4 +1,4 @@
-"""How a judge rates one benchmark: what it is asked, and how what it says is read."""
+"""The way in which a judge rates one benchmark: what it is asked, and how what it says is read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Messages = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Judging:
-    """How a judge rates one benchmark.
+    """The way in which a judge rates one benchmark.
 
     Attributes:
         info: The benchmark.

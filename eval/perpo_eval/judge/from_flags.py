@@ -30,7 +30,7 @@ def judge_of(wanted: JudgeWanted, output: str, *, otherwise: str = "") -> Judge:
 
     if wanted.model is None:
         hint = f"give --judge_model (and --judge_base_url){otherwise}"
-        raise PerpoError("the answers need a judge, and none is named", hint)
+        raise PerpoError("the answers need a judge, but no judge is named", hint)
     settings = JudgeSettings(
         wanted.model,
         ChatServer(wanted.base_url, rps=wanted.rps, concurrency=wanted.concurrency),
@@ -48,4 +48,4 @@ def check_swap(wanted: JudgeWanted, benchmarks: Collection[str]) -> None:
     from perpo_eval.judge.table import JUDGINGS
 
     if wanted.swap and not any(judging.pairs for name, judging in JUDGINGS.items() if name in benchmarks):
-        raise PerpoError("--judge_swap has no use without LLaVA-Bench", "leave --judge_swap out")
+        raise PerpoError("--judge_swap has no effect without LLaVA-Bench", "leave --judge_swap out")

@@ -1,4 +1,4 @@
-"""How LLaVA-Bench's judge is asked and read: it rates the model's answer beside a reference answer."""
+"""Ask LLaVA-Bench's judge and read what it says: it rates the model's answer beside a reference answer."""
 
 from __future__ import annotations
 

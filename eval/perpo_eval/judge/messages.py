@@ -1,4 +1,4 @@
-"""What a judge is asked: the official prompts and settings of prompts/."""
+"""Write what a judge is asked: the official prompts and settings of prompts/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How MMHal-Bench's judge is asked and read: it rates how much of an answer is made up."""
+"""Ask MMHal-Bench's judge and read what it says: it rates how much of an answer is made up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a judged number beside its value: the official script's reading, the judge's own error, its bias."""
+"""Numbers beside a judged number: the official script's reading, the judge's own error, its bias."""
 
 from __future__ import annotations
 

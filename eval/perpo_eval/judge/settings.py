@@ -1,4 +1,4 @@
-"""Which judge is asked, how, and with which key."""
+"""Settings of a judge: which is asked, how, and with which key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY_VARIABLES = ("PERPO_JUDGE_API_KEY", "OPENAI_API_KEY")
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """Which judge, and how it is asked.
+    """Settings of a judge: which one, and how it is asked.
 
     Attributes:
         model: The judge's name at its server.
@@ -54,4 +54,4 @@ def check_key(key: str | None) -> None:
         PerpoError: The key holds a space, a control character or a letter beyond ASCII.
     """
     if key is not None and (not key.isascii() or not key.isprintable() or " " in key):
-        raise PerpoError("the judge's key holds a character that no key has", f"set {KEY_VARIABLES[0]} anew")
+        raise PerpoError("the key of the judge holds a character that no key may have", f"set {KEY_VARIABLES[0]} anew")

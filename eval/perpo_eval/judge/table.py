@@ -1,4 +1,4 @@
-"""How a judge rates the benchmarks that have one."""
+"""The table of benchmarks that a judge rates, each with its way of judging."""
 
 from __future__ import annotations
 

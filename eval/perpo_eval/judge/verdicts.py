@@ -18,7 +18,7 @@ from typing import Any
 
 from perpo.answers import after_prompt, answer_of
 from perpo.benchmarks.table import INFO
-from perpo_eval.judge.asking import Question, Verdict, ask_judge
+from perpo_eval.judge.asking import JudgeQuestion, Verdict, ask_judge
 from perpo_eval.judge.base import Vote
 from perpo_eval.judge.messages import official_settings, prompts_sha256
 from perpo_eval.judge.settings import JudgeSettings, judge_key
@@ -75,12 +75,12 @@ class Judge:
         served = {verdict.judge_model for votes in verdicts.values() for verdict in votes}
         return judged, self._record(name for name in served if name is not None)
 
-    def _questions(self, benchmark: str, row: Row) -> list[Question]:
+    def _questions(self, benchmark: str, row: Row) -> list[JudgeQuestion]:
         target, key, answer = json.loads(row["target"]), row["sample_key"], _answer(row)
         judging = JUDGINGS[benchmark]
         orders = {key: False} | ({key + _SWAPPED: True} if self.swap and judging.pairs else {})
         return [
-            Question(name, judging.messages(row["question"], target, answer, swap), benchmark)
+            JudgeQuestion(name, judging.messages(row["question"], target, answer, swap), benchmark)
             for name, swap in orders.items()
         ]
 

@@ -1,4 +1,4 @@
-"""What a recipe's stages are called with, and what their results depend on."""
+"""Make the arguments that a recipe's stages are called with, and say what their results depend on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from perpo.common.redact import clean
 from perpo.data.images import PICTURES_VERSION
 from perpo.errors import PerpoError
 from perpo.methods import unused_by
-from perpo.models.checkpoints import adapter_digest, local_directory, resolve_model, weights_digest
+from perpo.models.checkpoints import (
+    adapter_digest,
+    local_directory,
+    resolve_model,
+    settings_digests,
+    weights_digest,
+)
 from perpo.sample.arguments import SampleArguments
 from perpo.train.arguments import TrainArguments
 from perpo_eval.arguments import EvalArguments
@@ -58,8 +64,8 @@ def train_arguments(
     arguments = arguments_from_mapping(TrainArguments, values, f"recipe {recipe.name}: train")
     if not arguments.lora_enable:
         raise PerpoError(
-            f"recipe {recipe.name}: train: lora_enable: false leaves no adapter for the stages that follow",
-            "run perpo-train by itself, and give what it leaves to perpo-eval as --model",
+            f"recipe {recipe.name}: train: lora_enable: false writes no adapter, but later stages need one",
+            "run perpo-train alone, and give its result to perpo-eval as --model",
         )
     return arguments
 
@@ -84,8 +90,9 @@ def stage_key(arguments: SampleArguments | TrainArguments | EvalArguments, data:
     """
     values = clean({name: value for name, value in asdict(arguments).items() if name not in _PLACES})
     values |= _precision(arguments)
-    weights = weights_digest(local_directory(resolve_model(arguments.model or "tiny")))
-    adapter = adapter_digest(arguments.adapter) if arguments.adapter else None
+    directory = local_directory(resolve_model(arguments.model or "tiny"))
+    weights, adapter = weights_digest(directory), adapter_digest(arguments.adapter) if arguments.adapter else None
+    values |= settings_digests(directory, arguments.adapter)
     return values | {"model": weights, "adapter": adapter, "data": data, "pictures": PICTURES_VERSION}
 
 

@@ -33,7 +33,7 @@ from perpo_eval.rows.tiny_data import tiny_version
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of a recipe leaves.
+    """The result of a run of a recipe.
 
     Attributes:
         leaderboard: The compared runs.
@@ -105,7 +105,9 @@ class ExperimentRun:
             if first is not None and first.kind != "evaluate":
                 self._check_data(name)
         if self.recipe.base not in names and _first_to_do(self.plan(self.recipe.base)) is not None:
-            raise PerpoError(f"'{self.recipe.base}', which all are compared with, has not been run", "add it to --only")
+            raise PerpoError(
+                f"'{self.recipe.base}' has not been run, but all others are compared with it", "add it to --only"
+            )
 
     def run(self, names: Sequence[str]) -> Outcome:
         """Run the experiments called `names` and compare them with all others that are done here.
@@ -130,7 +132,7 @@ class ExperimentRun:
                 seconds[name] = _seconds(done)
         against = self.recipe.against
         if against is not None and against not in records:
-            say(f"'{against}' has not been run, so nothing is compared with it")
+            say(f"'{against}' has not been run, so no experiment is compared with it")
             against = None
         runs = {name: read_run(path) for name, path in records.items()}
         return Outcome(leaderboard(runs, self.recipe.base, against=against, seconds=seconds), records)
@@ -160,7 +162,7 @@ class ExperimentRun:
             raise PerpoError(
                 f"recipe {self.recipe.name}: {name} needs {needed} {least} at least, and '{experiment.data}' has "
                 f"{count}",
-                "give it more data, or fewer rounds",
+                "add data, or use fewer rounds",
             )
 
     def _questions(self, source: DataFile) -> list[Question]:

@@ -101,7 +101,9 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
         for name, part in _mapping(values["experiments"], f"{where}: experiments").items()
     }
     if not experiments:
-        raise PerpoError(f"{where}: experiments holds none", "such as base: {}, which evaluates the model as it is")
+        raise PerpoError(
+            f"{where}: experiments is empty", "add one, such as base: {}, which evaluates the model as it is"
+        )
     compare = _fields(values["compare"], f"{where}: compare", set(), {"base", "against"})
     recipe = Recipe(
         name=str(values["name"]),
@@ -136,8 +138,8 @@ def _check_sampled(recipe: Recipe, where: str) -> None:
         for label, experiment in recipe.experiments.items():
             if experiment.data == name and experiment.rounds:
                 raise PerpoError(
-                    f"{where}: {label} samples in rounds for '{name}', which is sampled already",
-                    f"give it data: {source.questions}, or no rounds",
+                    f"{where}: {label} samples in rounds for '{name}', but that data is already sampled",
+                    f"give it `data: {source.questions}`, or no rounds",
                 )
 
 
@@ -153,7 +155,7 @@ def _check(recipe: Recipe, where: str) -> None:
             if experiment.data or experiment.rounds:
                 raise PerpoError(f"{where}: {name} has data but no train", "add train: {method: ...}")
         elif experiment.data not in recipe.data:
-            raise PerpoError(f"{where}: {name} is trained on the data '{experiment.data}', which is not there",
+            raise PerpoError(f"{where}: {name} is trained on the data '{experiment.data}', which does not exist",
                              did_you_mean(str(experiment.data), recipe.data))  # fmt: skip
     experiments = recipe.experiments.values()
     trained = [experiment for experiment in experiments if experiment.train is not None]
@@ -164,7 +166,7 @@ def _check(recipe: Recipe, where: str) -> None:
         training = train_arguments(recipe, experiment, nowhere, nowhere, nowhere, None, 1)
         if experiment.rounds and not training.samples:
             raise PerpoError(
-                f"{where}: {training.method} learns the data's own answers, so rounds of sampling serve nothing",
+                f"{where}: {training.method} learns the answers in the data, so rounds of sampling have no effect",
                 "leave rounds out, or use rft, which learns the best of the sampled answers",
             )
     for experiment in sampled or [Experiment()]:
@@ -177,7 +179,7 @@ def _experiment(part: Any, where: str) -> Experiment:
     part = _fields(part, where, set(), {"data", "rounds", "sample", "train"})
     rounds = _whole(part.get("rounds", 0), COUNT_OR_ZERO, f"{where}: rounds")
     if part.get("sample") and not rounds:
-        raise PerpoError(f"{where}: sample without rounds samples nothing", "add rounds: 1")
+        raise PerpoError(f"{where}: sample has no effect without rounds", "add rounds: 1")
     return Experiment(
         None if part.get("data") is None else str(part["data"]),
         rounds,
@@ -197,10 +199,11 @@ def _source(part: Any, where: str, folder: Path) -> DataFile | TinyQuestions | S
     part = _fields(part, where, set(), {"file", "image_root", "tiny", "sampled"})
     if sum(kind in part for kind in ("file", "tiny", "sampled")) != 1:
         raise PerpoError(
-            f"{where} must have one of file, tiny and sampled", "such as {file: train.jsonl, image_root: images}"
+            f"{where} must have exactly one of file, tiny and sampled",
+            "such as {file: train.jsonl, image_root: images}",
         )
     if "image_root" in part and "file" not in part:
-        raise PerpoError(f"{where}: only a file has an image_root", "leave it out")
+        raise PerpoError(f"{where}: image_root has an effect only with file", "leave it out")
     if "sampled" in part:
         return SampledData(str(part["sampled"]))
     if "tiny" in part:
@@ -213,8 +216,8 @@ def _folder_name(name: Any, where: str) -> str:
     """The name of an experiment or of data, each of which has a folder in the output."""
     if slug(str(name)) != str(name) or name in ("data", "results"):
         raise PerpoError(
-            f"{where}: '{name}' cannot be the name of an experiment or of data",
-            "names are of letters, digits, dots, plus signs and hyphens; data and results are taken",
+            f"{where}: '{name}' cannot be used as the name of an experiment or of data",
+            "names may hold letters, digits, dots, plus signs and hyphens; the names data and results are reserved",
         )
     return str(name)
 
@@ -249,5 +252,5 @@ def _fields(value: Any, where: str, required: set[str], optional: set[str]) -> d
         if key not in required | optional:
             raise PerpoError(f"{where}: there is no field '{key}'", did_you_mean(str(key), required | optional))
     for key in sorted(required - set(fields)):
-        raise PerpoError(f"{where}: {key} is missing", "see the recipes that are shipped")
+        raise PerpoError(f"{where}: {key} is missing", "see the shipped recipes for examples")
     return fields

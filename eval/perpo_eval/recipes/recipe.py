@@ -1,4 +1,4 @@
-"""What a recipe is."""
+"""The parts of a recipe: its questions, its data, its experiments."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Stage:
 
     @property
     def folder(self) -> Path:
-        """Where it works."""
+        """Return where it works."""
         return self.output / self.name
 
     def done(self) -> dict[str, Any] | None:
@@ -100,5 +100,5 @@ class Stage:
 
 
 def say(text: str) -> None:
-    """A line about the run's progress, on stderr."""
+    """Print a line about the run's progress, on stderr."""
     print(f"perpo-run: {text}", file=sys.stderr, flush=True)

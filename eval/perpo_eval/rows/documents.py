@@ -138,8 +138,8 @@ def _check(row: Row, form: RowFormat, where: str) -> None:
         raise PerpoError(f"{where}: {problem}", hint)
 
 
-def _refuse_bad_images(found: list[dict[str, Any]], problems: list[str], where: str) -> None:
-    names = {doc["image_file"]: doc["image_path"] for doc in found}
+def _refuse_bad_images(docs: list[dict[str, Any]], problems: list[str], where: str) -> None:
+    names = {doc["image_file"]: doc["image_path"] for doc in docs}
     for name, problem in zip(names.values(), image_problems([Path(file) for file in names]), strict=True):
         if problem is not None:
             problems.append(f"{short_name(name)}: {problem}")

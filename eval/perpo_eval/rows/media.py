@@ -58,5 +58,7 @@ def locate_image(file: Path) -> StoredImage:
 
 @lru_cache(maxsize=32)
 def recent_image(file: str) -> Image.Image:
-    """`perpo.data.images.open_image` of a file; the last few are remembered, since neighbours ask about one image."""
+    """Return `perpo.data.images.open_image` of a file; the last few are remembered, since neighbours ask about one
+    image.
+    """
     return open_image(file)

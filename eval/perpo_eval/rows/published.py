@@ -69,7 +69,7 @@ class Published:
         if absent:
             count, where = len({row["file_name"] for row in absent}), f"{images} or {self.zipped}"
             raise PerpoError(
-                f"{count} images are not in {where if self.zipped else images}, such as {absent[0]['file_name']}",
+                f"{count} images are missing in {where if self.zipped else images}, such as {absent[0]['file_name']}",
                 f"fetch {_IMAGES} of {self.repository} from the hub" + (f", or {self.zipped}" if self.zipped else ""),
             )
         return rows

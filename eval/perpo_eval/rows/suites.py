@@ -1,4 +1,4 @@
-"""Which tasks a suite has, and where their rows come from: the tiny world, a folder, or the hub."""
+"""Suites: the tasks of each, and where their rows come from: the tiny world, a folder, or the hub."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def select_tasks(suite: str, data: str, tasks: Sequence[str]) -> list[TaskSpec]:
         if task not in known:
             raise PerpoError(f"--data {data} has no task '{task}' for --suite {suite}", _missing_hint(task, known))
     if not served:
-        raise PerpoError(f"--data {data} serves no task of --suite {suite}", _builds(wanted))
+        raise PerpoError(f"--data {data} has no task of --suite {suite}", _builds(wanted))
     order = {benchmark: place for place, benchmark in enumerate(SUITES[suite])}
     chosen = [known[task] for task in dict.fromkeys(tasks)] or served
     return sorted(chosen, key=lambda spec: order[spec.benchmark])
@@ -89,7 +89,9 @@ def missing_tasks(suite: str, data: str, specs: Sequence[TaskSpec]) -> str | Non
 
 def _in_folder(data: str, wanted: Sequence[TaskSpec], suite: str) -> list[TaskSpec]:
     if not Path(data).is_dir():
-        raise PerpoError(f"--data is {data}, which is no folder", "give tiny, hub, or a folder of <task>.parquet files")
+        raise PerpoError(
+            f"--data is {data}, which is not a folder", "give tiny, hub, or a folder of <task>.parquet files"
+        )
     specs = [spec for spec in wanted if _sources(data, spec)]
     own = sorted(path.stem for start in _OWN_DATA for path in Path(data).glob(f"{start}?*.parquet"))
     return specs + [spec for spec in map(spec_of, own) if spec.benchmark in SUITES[suite]]

@@ -24,7 +24,7 @@ COCO counts an object with exactly the area of a limit twice; here it is of the 
 
 @dataclass(frozen=True)
 class BoxScore:
-    """What became of one answer.
+    """The score of one answer.
 
     Attributes:
         prediction: The box as read, xyxy in pixels of the original image; None if none could be read.

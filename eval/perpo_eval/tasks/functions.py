@@ -1,4 +1,4 @@
-"""What the task files call. For lmms-eval's own command line: the family is LLaVA's, the prompt the paper's.
+"""Functions that the task files call. For lmms-eval's own command line: the family is LLaVA's, the prompt the paper's.
 
 `perpo-eval` asks and scores with the same functions of `perpo_eval.benchmarks`, with the model's own family.
 """

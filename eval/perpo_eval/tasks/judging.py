@@ -1,4 +1,4 @@
-"""What the task files of judged benchmarks call; lmms-eval's own command line gets the numbers of perpo-eval.
+"""Functions that the task files of judged benchmarks call; lmms-eval's own command line gets the numbers of perpo-eval.
 
 The judge is named by environment variables there: $PERPO_JUDGE_MODEL and $PERPO_JUDGE_BASE_URL, and its key as for
 perpo-eval. Without them the metrics are not a number; the published files are read from the folder that $PERPO_DATA

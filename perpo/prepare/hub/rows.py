@@ -68,17 +68,17 @@ class HubTask:
 
     @property
     def mixture(self) -> str | None:
-        """What two data sets its rows there are of, or None."""
+        """Return a sentence on the two data sets that its rows there are of, or None."""
         google = HUB_GOOGLE_ROWS.get(self.name)
         if google is None:
             return None
         dataset: ReferSet = "refcoco" if self.benchmark == "refcoco" else "refcocog"
         refs, _ = REFER_COUNTS[dataset][self.split]
-        return f"{refs} rows of {PARTITION[dataset].upper()}'s partition, which papers report, and {google} of Google's"
+        return f"{refs} rows of {PARTITION[dataset].upper()}'s partition, which papers use, and {google} of Google's"
 
     @property
     def is_pope(self) -> bool:
-        """Whether the rows are yes/no questions."""
+        """Return whether the rows are yes/no questions."""
         return self.benchmark == "coco_pope"
 
 
@@ -130,11 +130,11 @@ def _selected(args: HubArguments) -> list[HubTask]:
     repositories = {task.repository for task in tasks}
     if args.revision is not None and len(repositories) > 1:
         raise PerpoError(
-            f"--revision is of one repository, but the tasks are in {len(repositories)}",
+            f"--revision belongs to one repository, but the tasks are in {len(repositories)} repositories",
             "fetch the tasks of one repository at a time",
         )
     if args.refer_root is not None and not any(task.name in HUB_GOOGLE_ROWS for task in tasks):
-        raise PerpoError("--refer_root serves refcoco_val and refcocog_val only", "leave it out")
+        raise PerpoError("--refer_root can be used only for refcoco_val and refcocog_val", "leave it out")
     return tasks
 
 
@@ -208,9 +208,9 @@ def _check_commit(data: Dataset, repository: str, commit: str) -> None:
         cached_commit = Path(file["filename"]).parent.name
         if cached_commit != commit and _COMMIT.fullmatch(cached_commit):
             raise PerpoError(
-                f"{repository} can't be fetched from the hub, and what was fetched last is of commit {cached_commit}, "
+                f"{repository} cannot be fetched from the hub, and the copy in the cache is of commit {cached_commit}, "
                 f"not {commit}",
-                "fetch it once with the network",
+                "run the command once with a network connection",
                 exit_code=3,
             )
 
@@ -218,9 +218,9 @@ def _check_commit(data: Dataset, repository: str, commit: str) -> None:
 def _unreachable(repository: str, revision: str | None, error: Exception) -> PerpoError:
     text = " ".join(str(error.__cause__ or error).split())
     return PerpoError(
-        f"{repository} can't be fetched from the hub: {type(error).__name__}: {text}",
-        f"check the network, and that it has the revision {revision or 'main'}; "
-        "perpo-data refer and perpo-data pope need no hub",
+        f"{repository} cannot be fetched from the hub: {type(error).__name__}: {text}",
+        f"check the network, and check that the repository has the revision {revision or 'main'}; perpo-data "
+        "refer and perpo-data pope need no hub",
         exit_code=3,
     )
 
@@ -240,7 +240,7 @@ def _write_pope(args: HubArguments, task: HubTask, commit: str, data: Dataset) -
     if bad := [answer for answer in data["answer"] if answer not in ("yes", "no")]:
         raise PerpoError(
             f"{task.name}: {len(bad)} answers are neither yes nor no, such as {bad[0]!r:.40}",
-            "give an older --revision, or leave it out for the pinned one",
+            "give an older --revision, or leave --revision out to use the pinned one",
         )
     counts = {"rows": len(data), "images": len(set(sources))}
     known = {"rows": POPE_ROWS[task.split][0], "images": POPE_IMAGES}
@@ -259,11 +259,11 @@ def _write_grounding(args: HubArguments, task: HubTask, commit: str, data: Datas
     chosen: dict[int, Ref] = {}
     if paper is not None:
         chosen, other = tell_apart(texts, paper.refs, paper.annotations)
-        say(f"{task.name}: {len(chosen)} of {len(texts)} rows are the papers', {other} of them with other expressions")
+        say(f"{task.name}: {len(chosen)} of {len(texts)} rows are the papers'; {other} of them have other expressions")
         expected, counted = ({"rows of the papers": len(some)} for some in (paper.refs, chosen))
         paper_verdict = compare(task.name, counted, expected, args.allow_other_counts)
         if not chosen:
-            raise PerpoError(f"{task.name}: no row is of --refer_root", "are the refs of the same data set?")
+            raise PerpoError(f"{task.name}: --refer_root has none of its rows", "give the refs of the same data set")
         left_out = len(texts) - len(chosen)
         data = data.select(sorted(chosen))
         texts = [texts[number] for number in sorted(chosen)]
@@ -271,7 +271,7 @@ def _write_grounding(args: HubArguments, task: HubTask, commit: str, data: Datas
         verdict = "; ".join(dict.fromkeys([verdict, paper_verdict, f"{left_out} other rows left out"]))
     elif google:
         more = {"mixture": task.mixture}
-        say(f"{task.name} is a mixture: {task.mixture}; --refer_root tells them apart")
+        say(f"{task.name} is a mixture: {task.mixture}; --refer_root separates them")
         verdict += "; a mixture"
     counts = {
         "rows": len(texts),
@@ -279,7 +279,7 @@ def _write_grounding(args: HubArguments, task: HubTask, commit: str, data: Datas
         "expressions": sum(len(row["answer"]) for row in texts),
     }
     if (chosen or not google) and counts["expressions"] != expressions:
-        say(f"{task.name} has {counts['expressions']} expressions, not the known {expressions}")
+        say(f"{task.name} has {counts['expressions']} expressions instead of the known {expressions}")
     file = _row_file(args, task, commit, counts, verdict, more)
     return write_rows(file, grounding_rows(data, [chosen[number] for number in sorted(chosen)]))
 

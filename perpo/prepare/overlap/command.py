@@ -41,9 +41,9 @@ def check_overlap(args: OverlapArguments) -> None:
     own = [path for path in (args.train, args.output) if path is not None and path.exists()]
     skipped = [skip for path in args.against for skip in _add_evaluation(path, own, index)]
     if skipped:
-        say(f"{len(skipped)} files of --against are training data: not compared\n  {listing(skipped)}")
+        say(f"{len(skipped)} files of --against are training data and are not compared\n  {listing(skipped)}")
     if not index.known:
-        raise PerpoError("--against holds no images of an evaluation", "give what perpo-data or perpo-eval wrote")
+        raise PerpoError("--against holds no images of evaluations", "give what perpo-data or perpo-eval wrote")
     images = _training_images(args.train, root)
     matches = find_matches(dict.fromkeys(images), index)
     leaks = [image in matches for image in images]
@@ -54,7 +54,7 @@ def check_overlap(args: OverlapArguments) -> None:
     elif matches:
         raise PerpoError(
             f"{sum(leaks)} of {len(leaks)} rows of {args.train} show an image that an evaluation asks about",
-            "give --output FILE to write the training data without them",
+            "give --output FILE to write the training data without these rows",
         )
 
 
@@ -83,7 +83,10 @@ def _summary(
     if matches:
         lines.append("  " + listing([f"{match.image} = {match.evaluation}" for match in matches.values()]))
     if index.unknown:
-        say(f"{len(index.unknown)} images of evaluations are only names, such as {min(index.unknown)}: not compared")
+        say(
+            f"{len(index.unknown)} images of evaluations have only a name, such as {min(index.unknown)}, and are "
+            "not compared"
+        )
     return "\n".join(lines)
 
 
@@ -108,18 +111,19 @@ def _training_images(path: Path, root: Path) -> list[ImageIdentity]:
         images.append(known[image])
     if missing:
         raise PerpoError(
-            f"{len(missing)} of {len(known)} images of {path} can't be read:\n  {listing([*map(short_name, missing)])}",
+            f"{len(missing)} of {len(known)} images of {path} cannot be read:\n  "
+            f"{listing([*map(short_name, missing)])}",
             f"paths are relative to the image root '{root}'; give --image_root",
         )
     if not images:
-        raise PerpoError(f"{path} holds no records", "is it the right file?")
+        raise PerpoError(f"{path} holds no records", "check that this is the right file")
     return images
 
 
 def _image_of(row: Any, where: str) -> ImageIdentity | str:
     """A row's image if the row holds it, else its path."""
     if not isinstance(row, dict):
-        raise PerpoError(f"{where}: expected an object with fields, found {row!r:.40}", "one object per line")
+        raise PerpoError(f"{where}: expected an object with named fields, found {row!r:.40}", "one object per line")
     with placed(where):
         row = with_picture(row)
     image = row.get("image_path")
@@ -140,7 +144,7 @@ def _in_text(image: str, where: str) -> bytes | None:
     try:
         return image_in_text(image)
     except ValueError as error:
-        raise PerpoError(f"{where}: its image can't be read: {error}", "mend or drop the row") from error
+        raise PerpoError(f"{where}: its image cannot be read: {error}", "correct or remove the row") from error
 
 
 def _name(row: Row, image: Row) -> str:
@@ -176,7 +180,7 @@ def _add_evaluation(path: Path, own: Sequence[Path], index: ImageIndex) -> list[
     skipped = []
     for name in files:
         if not name.is_file():
-            raise PerpoError(f"expected a Parquet file or a folder at {name}, found neither", "check --against")
+            raise PerpoError(f"expected a Parquet file or a folder at {name}, found nothing there", "check --against")
         file = open_parquet(name)
         reason = "this training file itself" if any(map(name.samefile, own)) else _why_training(name, file)
         if reason is not None:
@@ -194,7 +198,7 @@ def _why_training(path: Path, file: pq.ParquetFile) -> str | None:
         try:
             said = json.loads(written)
         except ValueError as error:
-            raise PerpoError(f"{path}: what perpo-data noted in it is not JSON", "build it again") from error
+            raise PerpoError(f"{path}: the notes of perpo-data in it are not JSON", "build it again") from error
         return "its split is train" if isinstance(said, dict) and said.get("split") == _TRAIN else None
     return "by its name" if path.stem.endswith(f"_{_TRAIN}") else None
 
@@ -224,8 +228,8 @@ def _evaluation_images(path: Path, file: pq.ParquetFile) -> Iterator[ImageIdenti
 def _write_without(train: Path, leaks: Sequence[bool], output: Path) -> None:
     if all(leaks):
         raise PerpoError(
-            f"every row of {train} shows an image of an evaluation: nothing would be left",
-            "is it an evaluation's file? give training data of other images",
+            f"every row of {train} shows an image of an evaluation, so nothing would be left",
+            "check that it is not the file of an evaluation, or give training data with other images",
         )
     if train.suffix == ".parquet":
         _write_parquet_without(train, leaks, output)

@@ -17,7 +17,7 @@ Reason = Literal["content", "COCO number"]
 
 @dataclass(frozen=True)
 class ImageIdentity:
-    """What an image can be recognised by.
+    """The marks by which an image can be recognised.
 
     Attributes:
         name: What it is called in messages, such as its file's name.

@@ -9,7 +9,7 @@ from perpo.data import data_sha256
 from perpo.data.placeholders import without_image
 from perpo.data.rows import read_rows
 from perpo.errors import PerpoError, placed
-from perpo.prepare.pages.rows import Page, page_rows, told_counts
+from perpo.prepare.pages.rows import OcrPage, page_rows, told_counts
 from perpo.prepare.parquet import (
     RowFile,
     Written,
@@ -43,7 +43,7 @@ def build_fox(args: FoxArguments) -> list[Written]:
     }
     check_image_files(
         (page.image for language_pages in pages.values() for page in language_pages),
-        "the archive holds them beside the JSON files",
+        "the archive of Fox holds them beside the JSON files",
     )
     written = []
     for language, language_pages in pages.items():
@@ -61,8 +61,8 @@ def build_fox(args: FoxArguments) -> list[Written]:
     return written
 
 
-def read_fox(root: Path, language: str) -> list[Page]:
-    """Fox's pages of a language ("en" or "cn").
+def read_fox(root: Path, language: str) -> list[OcrPage]:
+    """Read Fox's pages of a language ("en" or "cn").
 
     Raises:
         PerpoError: The file is missing, or an entry is not one image, a human turn and an answer.
@@ -70,12 +70,13 @@ def read_fox(root: Path, language: str) -> list[Page]:
     path = _fox_file(root, language)
     if not path.is_file():
         raise PerpoError(
-            f"expected {path}, found no such file", "give as --root the folder focus_benchmark_test, or --languages"
+            f"expected {path}, found no such file",
+            "give the folder focus_benchmark_test as --root, or only the languages that it has as --languages",
         )
     folder = root / f"{language}_pdf_png"
     pages = [_fox_page(row, folder, f"{path}, page {number}") for number, row in enumerate(read_rows(path), start=1)]
     if not pages:
-        raise PerpoError(f"{path} holds no pages", "is it the right file?")
+        raise PerpoError(f"{path} holds no pages", "check that this is the right file")
     return pages
 
 
@@ -83,7 +84,7 @@ def _fox_file(root: Path, language: str) -> Path:
     return root / f"{language}_page_ocr.json"
 
 
-def _fox_page(row: Any, folder: Path, where: str) -> Page:
+def _fox_page(row: Any, folder: Path, where: str) -> OcrPage:
     turns = row.get("conversations") if isinstance(row, dict) else None
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         turns = []
@@ -93,4 +94,4 @@ def _fox_page(row: Any, folder: Path, where: str) -> Page:
     if not isinstance(name, str) or not all(isinstance(text, str) for text in said):
         raise PerpoError(f"{where}: expected an image's name and two texts, found {row!r:.60}", "fetch the file again")
     with placed(where):
-        return Page(folder / name, without_image(said[0]), said[1])
+        return OcrPage(folder / name, without_image(said[0]), said[1])

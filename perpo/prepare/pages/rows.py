@@ -12,7 +12,7 @@ from perpo.prepare.parquet import image_cell
 
 
 @dataclass(frozen=True)
-class Page:
+class OcrPage:
     """A page's image, what is asked about it ("" for the evaluation's own prompt), and its text."""
 
     image: Path
@@ -24,14 +24,14 @@ def page_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise PerpoError(f"{path} can't be read as UTF-8 text: {error}", "convert it to UTF-8") from error
+        raise PerpoError(f"{path} cannot be read as UTF-8 text: {error}", "convert it to UTF-8") from error
 
 
-def told_counts(pages: Sequence[Page]) -> dict[str, int]:
+def told_counts(pages: Sequence[OcrPage]) -> dict[str, int]:
     return {"rows": len(pages), "images": len({page.image for page in pages})}
 
 
-def page_rows(pages: Sequence[Page], language: str) -> Iterator[Row]:
+def page_rows(pages: Sequence[OcrPage], language: str) -> Iterator[Row]:
     for number, page in enumerate(pages):
         yield {
             "question_id": str(number),

@@ -19,7 +19,7 @@ from perpo.prepare.published_counts import REFER_SPLITS
 from perpo.prepare.refer.pickles import read_plain_pickle
 
 _INTS = ("ref_id", "ann_id", "image_id", "category_id")
-_REFETCH = "is it the right file, and whole?"
+_REFETCH = "check that this is the right file and that it is complete"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Ref:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What instances.json says of the annotations and images that refs need.
+    """The part of instances.json that refs need: annotations and images.
 
     Attributes:
         boxes: x, y, width, height in pixels, by annotation.
@@ -75,16 +75,17 @@ def read_refs(root: Path, dataset: str, partition: str) -> list[Ref]:
     if not path.is_file():
         raise PerpoError(
             f"expected the refs of {dataset} at {path}, found no such file",
-            "give as --root the folder of refcoco, refcoco+ and refcocog in the layout of refer, or some of --datasets",
+            "give as --root the folder with refcoco, refcoco+ and refcocog in the layout of refer, or give fewer "
+            "--datasets",
         )
     content = read_plain_pickle(path)
     if not isinstance(content, list) or not content:
-        raise PerpoError(f"{path}: expected a list of refs, found {content!r:.40}", "is it the right file?")
+        raise PerpoError(f"{path}: expected a list of refs, found {content!r:.40}", "check that this is the right file")
     return [_ref(item, f"{path}, ref {number}") for number, item in enumerate(content, start=1)]
 
 
 def read_annotations(root: Path, dataset: str, refs: Sequence[Ref]) -> Annotations:
-    """Boxes and file names for these refs, through pycocotools.
+    """Read boxes and file names for these refs, through pycocotools.
 
     Raises:
         PerpoError: instances.json is missing or damaged, or lacks what a ref refers to.
@@ -93,7 +94,7 @@ def read_annotations(root: Path, dataset: str, refs: Sequence[Ref]) -> Annotatio
 
     path = root / dataset / "instances.json"
     if not path.is_file():
-        raise PerpoError(f"expected {path}, found no such file", "it comes with the refs, in the same archive")
+        raise PerpoError(f"expected {path}, found no such file", "it is in the same archive as the refs")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it takes
             coco = COCO(str(path))
@@ -127,7 +128,9 @@ def count(refs: Sequence[Ref]) -> dict[str, int]:
 
 def _ref(item: Any, where: str) -> Ref:
     if not isinstance(item, dict):
-        raise PerpoError(f"{where}: expected its fields by name, found {item!r:.40}", "is it the right file?")
+        raise PerpoError(
+            f"{where}: expected its fields by name, found {item!r:.40}", "check that this is the right file"
+        )
     for name in _INTS:
         if not isinstance(item.get(name), int) or isinstance(item[name], bool):
             raise PerpoError(f"{where}: expected a whole number as {name}, found {item.get(name)!r:.40}", _REFETCH)

@@ -20,7 +20,7 @@ class _PlainUnpickler(pickle.Unpickler):
         raise _Refused(f"it asks for {module}.{name}")
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        raise _Refused("it refers to objects outside of it")
+        raise _Refused("it refers to objects outside the file")
 
 
 def read_plain_pickle(path: Path) -> Any:
@@ -40,9 +40,9 @@ def read_plain_pickle(path: Path) -> Any:
             return _PlainUnpickler(file, encoding="latin1").load()
     except _Refused as error:
         raise PerpoError(
-            f"{path} is refused: {error}, and a pickle that names code can run anything",
-            "fetch the file again from where the data set's authors offer it",
+            f"{path} is refused: {error}. A pickle that names code can run anything",
+            "fetch the file again from the authors of the data set",
         ) from error
     except Exception as error:  # damaged pickles raise nearly every kind, MemoryError among them
         text = " ".join(str(error).split()) or type(error).__name__
-        raise PerpoError(f"{path} is no whole pickle: {text}", "fetch it again") from error
+        raise PerpoError(f"{path} is not a complete pickle: {text}", "fetch it again") from error

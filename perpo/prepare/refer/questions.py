@@ -45,7 +45,7 @@ def build(args: QuestionsArguments) -> list[Any]:
     for what, count in left_out.items():
         say(f"{count} left out: {what}")
     if not questions:
-        raise PerpoError("no question is left", "are these the right rows?")
+        raise PerpoError("no question is left", "check that these are the right rows")
     write_jsonl(args.output, questions)
     images = len({question.image_path for question in questions})
     print(f"{args.output}: {len(questions)} questions about {images} images")
@@ -62,7 +62,7 @@ def build(args: QuestionsArguments) -> list[Any]:
 def _family(args: QuestionsArguments) -> Family:
     if (args.family is None) == (args.model is None):
         raise PerpoError(
-            "expected either --family or --model", "--model takes the bounds of resizing from that checkpoint"
+            "expected either --family or --model", "--model uses the bounds of resizing of that checkpoint"
         )
     return family_of(args.family) if args.family is not None else family_at(resolve_model(str(args.model)))
 
@@ -126,7 +126,7 @@ def _questions(
         x, y, width, height = row["bbox"]
         answer = format_box([x, y, x + width, y + height], family.box_format, size)
         if box_problem(answer, family.box_format, size):
-            left_out["boxes that are empty as the family writes them"] += len(row["answer"] or [""])
+            left_out["boxes that become empty when written as the family writes them"] += len(row["answer"] or [""])
             continue
         for asked in _asked(row, family):
             if not asked.strip():

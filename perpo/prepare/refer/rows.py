@@ -48,7 +48,9 @@ def build(args: ReferArguments) -> list[Written]:
     tasks = _tasks(args)
     check_outputs([_output(args, *task) for task in tasks], args.overwrite)
     if not args.images.is_dir():
-        raise PerpoError(f"--images is {args.images}, which is no folder", "give that of COCO's train2014 images")
+        raise PerpoError(
+            f"--images is {args.images}, which is not a folder", "give the folder of COCO's train2014 images"
+        )
     partitions = _read_all(args, tasks)
     trains = any(split == _TRAIN for _, split in tasks)
     evaluations = _evaluation_images(partitions, args) if trains else _Evaluations({}, {}, [])
@@ -61,7 +63,7 @@ def build(args: ReferArguments) -> list[Written]:
     }
     check_image_files(
         (args.images / annotations[plan.dataset].files[ref.image_id] for plan in plans for ref in plan.refs),
-        f"--images is {args.images}; it should hold COCO's train2014 images",
+        f"--images is {args.images}; it should be the folder of COCO's train2014 images",
     )
     _check_sizes(plans, annotations, args.images)
     return [_write(plan, annotations[plan.dataset], args, evaluations) for plan in plans]
@@ -89,8 +91,8 @@ def _check_sizes(plans: Sequence[_Plan], annotations: Mapping[ReferSet, Annotati
             )
     if bad:
         raise PerpoError(
-            f"{len(bad)} of {len(declared)} pictures have another size than their boxes refer to:\n  {listing(bad)}",
-            "give COCO's own train2014 images, neither resized nor turned",
+            f"{len(bad)} of {len(declared)} pictures do not have the size that their boxes refer to:\n  {listing(bad)}",
+            "give COCO's original train2014 images, neither resized nor turned",
         )
 
 
@@ -156,7 +158,7 @@ def _read_all(args: ReferArguments, tasks: Sequence[tuple[ReferSet, str]]) -> di
             say(f"reading {dataset} ({partition.upper()}) ...")
             refs_by_set[dataset] = read_refs(args.root, dataset, partition)
         elif trains:
-            say(f"{dataset} is not under --root: its evaluation images can't be kept out of training files")
+            say(f"{dataset} is not under --root, so the images of its evaluations cannot be kept out of training files")
     return refs_by_set
 
 
@@ -175,7 +177,9 @@ def _plan(
     dropped = len(refs) - len(kept)
     by, left_in = _claims(refs, evaluations.kept_out), _claims(kept, evaluations.left_in)
     if not kept:
-        raise PerpoError(f"every image of {dataset} train is in an evaluation split", "is it the right --root?")
+        raise PerpoError(
+            f"every image of {dataset} train is in an evaluation split", "check that this is the right --root"
+        )
     reason = f", since evaluations use their images ({_listed(by)})" if by else ""
     say(f"{dataset} train: {dropped} of {len(refs)} refs dropped{reason}")
     if left_in:
@@ -213,7 +217,10 @@ def _evaluation_images(partitions: Mapping[ReferSet, list[Ref]], args: ReferArgu
     for dataset, known in GOOGLE_REFS.items():
         name = f"{dataset}:google"
         if not args.keep_out_google and not refs_file(args.root, dataset, "google").is_file():
-            say(f"{dataset} has no refs(google).p: how many training refs show its evaluation images is not known")
+            say(
+                f"{dataset} has no refs(google).p, so it is not known how many training refs show images of Google's "
+                "evaluations"
+            )
             evaluations.absent.append(name)
             continue
         say(f"reading {dataset} (Google) ...")

@@ -58,7 +58,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class BoardRow:
     """One run.
 
     Attributes:
@@ -90,7 +90,7 @@ class Board:
 
     title: str
     columns: list[Column]
-    rows: list[Row]
+    rows: list[BoardRow]
     marks: dict[tuple[int, Column], str]
     baseline: str | None = None
 
@@ -110,7 +110,7 @@ def boards(runs: Sequence[Run], differ: Differ | None = None) -> list[Board]:
         PerpoError: There are none.
     """
     if not runs:
-        raise PerpoError("there are no runs to show", "run perpo-eval, or choose less narrowly")
+        raise PerpoError("there are no runs to show", "run perpo-eval first, or choose runs with fewer conditions")
     kinds: dict[str, list[Run]] = {title: [] for title in (*_BOARDS.values(), _OTHER_BOARD)}
     for run in runs:
         held = {task.benchmark for task in run.record.tasks}
@@ -131,11 +131,11 @@ def _board(title: str, runs: Sequence[Run], differ: Differ) -> Board:
     return Board(title, columns, rows, marks)
 
 
-def _row(run: Run, judge: str, marks: DataMarks) -> Row:
+def _row(run: Run, judge: str, marks: DataMarks) -> BoardRow:
     record = run.record
     data = {name: marks.get((name, digest), "") for name, digest in data_of(record).items()}
     metrics = _metrics(record, f"judge {judge}", data)
-    return Row(run, record.model.id, method_of(record), record.name, metrics)
+    return BoardRow(run, record.model.id, method_of(record), record.name, metrics)
 
 
 def method_of(record: RunRecord) -> str:
@@ -155,7 +155,8 @@ def _metrics(record: RunRecord, judge: str, data: dict[str, str]) -> dict[Column
         metrics |= _chosen(task.task, task.benchmark, task.metrics, names, data[task.task], by)
     for group in record.groups:
         if len(group.tasks) > 1 and group.benchmark in INFO:
-            primary = (INFO[group.benchmark].primary,)
+            info = INFO[group.benchmark]
+            primary = (info.primary, *(name for name in info.shown if name.startswith(f"{info.primary}:")))
             metrics |= _chosen(average_name(group), group.benchmark, group.metrics, primary, data[average_name(group)])
     return metrics
 
@@ -176,7 +177,7 @@ def _chosen(
     return chosen
 
 
-def _place(row: Row) -> tuple[Any, ...]:
+def _place(row: BoardRow) -> tuple[Any, ...]:
     methods = list(_METHODS.values())
     place = methods.index(row.method) if row.method in methods else len(methods)
     record = row.run.record
@@ -190,7 +191,7 @@ def _column_place(column: Column) -> int:
 
 
 def _marks(
-    rows: Sequence[Row], members: Sequence[int], columns: Sequence[Column], differ: Differ
+    rows: Sequence[BoardRow], members: Sequence[int], columns: Sequence[Column], differ: Differ
 ) -> dict[tuple[int, Column], str]:
     """Which of a base's measured runs are best in a column, or not told apart from the best.
 
@@ -213,14 +214,14 @@ def _marks(
     return marks
 
 
-def _held(rows: Sequence[Row], members: Sequence[int], column: Column) -> set[int]:
+def _held(rows: Sequence[BoardRow], members: Sequence[int], column: Column) -> set[int]:
     """The runs that have a number in a column of which one can be better."""
     if _definition(column) is None or column.higher_is_better is None:
         return set()
     return {n for n in members if column in rows[n].metrics and rows[n].metrics[column].value is not None}
 
 
-def _height(rows: Sequence[Row], column: Column, n: int) -> tuple[float, int]:
+def _height(rows: Sequence[BoardRow], column: Column, n: int) -> tuple[float, int]:
     """How good a run is in a column; of equal ones the first row is the best."""
     value = rows[n].metrics[column].value or 0.0
     return (value if column.higher_is_better else -value), -n

@@ -1,4 +1,4 @@
-"""What a leaderboard calls judges, data sets and averages, so that two that differ have two names. No torch."""
+"""Names for judges, data sets and averages on a leaderboard, so that two that differ have two names. No torch."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from perpo.methods import UNTRAINED
 from perpo.records.run_record import Metric
-from perpo.results.leaderboard.board import Board, Column, Differ, Row, difference
+from perpo.results.leaderboard.board import Board, BoardRow, Column, Differ, difference
 
 
 def arranged(board: Board, order: Sequence[int], columns: Sequence[Column]) -> Board:
@@ -36,18 +36,18 @@ def by_column(board: Board, column: Column) -> list[int]:
     return sorted(range(len(board.rows)), key=key)
 
 
-def by(board: Board, what: Callable[[Row], Any], *, last_first: bool = False) -> list[int]:
+def by(board: Board, what: Callable[[BoardRow], Any], *, last_first: bool = False) -> list[int]:
     """Return the numbers of the rows, sorted by something of theirs; equal ones stay as they were."""
     return sorted(range(len(board.rows)), key=lambda n: what(board.rows[n]), reverse=last_first)
 
 
-def own_bases(board: Board) -> list[Row | None]:
+def own_bases(board: Board) -> list[BoardRow | None]:
     """For each row the row of its base model before any training, from the same source; None where there is none."""
     bases = {(row.base, row.run.record.source): row for row in reversed(board.rows) if row.method == UNTRAINED}
     return [bases.get((row.base, row.run.record.source)) for row in board.rows]
 
 
-def against(board: Board, baselines: Sequence[Row | None], name: str, differ: Differ | None = None) -> Board:
+def against(board: Board, baselines: Sequence[BoardRow | None], name: str, differ: Differ | None = None) -> Board:
     """Return the leaderboard with differences in place of values.
 
     Measured runs are paired by sample; of two reported numbers the plain difference is taken, without an interval;
@@ -68,7 +68,7 @@ def against(board: Board, baselines: Sequence[Row | None], name: str, differ: Di
     return dataclasses.replace(board, rows=rows, baseline=name)
 
 
-def _difference(row: Row, baseline: Row, column: Column, differ: Differ) -> Metric | None:
+def _difference(row: BoardRow, baseline: BoardRow, column: Column, differ: Differ) -> Metric | None:
     ours, theirs = row.metrics.get(column), baseline.metrics.get(column)
     if ours is None or theirs is None or ours.value is None or theirs.value is None:
         return None

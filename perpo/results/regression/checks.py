@@ -1,4 +1,4 @@
-"""What a regression report asks of its two runs before it compares them: whole, of one truth, of one code. No torch."""
+"""Check the two runs of a regression report before they are compared: whole, of one truth, of one code. No torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from perpo.results.samples import Scores
 def check_complete(run: Run) -> None:
     """Refuse numbers without samples, and (exit code 3) a run that is not finished."""
     if run.record.source != "measured":
-        raise PerpoError(f"{run.path} holds {run.record.source} numbers and no samples", "give measured runs")
+        raise PerpoError(f"{run.path} holds {run.record.source} numbers, but no samples", "give measured runs")
     if run.record.status != "complete":
         judging = run.record.status == "awaiting judge" or run.record.judge is not None
-        hint = "perpo-eval judge RUN scores it" if judging else "run the same perpo-eval again to finish it"
+        hint = "score it with perpo-eval judge RUN" if judging else "run the same perpo-eval command again to finish it"
         raise PerpoError(f"the run {run.path} is {run.record.status}", hint, exit_code=3)
 
 
@@ -28,7 +28,7 @@ def check_targets(candidate: Run, baseline: Run, shared: Scores) -> None:
         told = dict(zip(table["sample_key"].to_pylist(), table["target"].to_pylist(), strict=True))
         targets.append([told[key] for key in shared.keys.tolist()])
     if changed := sum(new != old for new, old in zip(*targets, strict=True)):
-        raise PerpoError(f"{changed} shared samples have another truth", "evaluate both on the same data")
+        raise PerpoError(f"{changed} samples of both runs have different truths", "evaluate both runs on the same data")
 
 
 def other_code(candidate: Run, baseline: Run, strict: bool) -> list[str]:
@@ -37,14 +37,17 @@ def other_code(candidate: Run, baseline: Run, strict: bool) -> list[str]:
     new, old = (run.record.suite.get("sha256") for run in (candidate, baseline))
     if versions := other_versions(candidate.record, baseline.record):
         more = f" and {len(versions) - 3} more" if len(versions) > 3 else ""
-        said = f"{names} have scores of other versions, whose numbers may differ ({'; '.join(versions[:3])}{more})"
+        said = (
+            f"the scores of {names} have different versions, so their numbers may differ "
+            f"({'; '.join(versions[:3])}{more})"
+        )
     elif new != old and None not in (new, old):
-        said = f"{names} were scored by other code ({new:.8} against {old:.8}), of the same versions"
+        said = f"{names} were scored by different code of the same versions ({new:.8} and {old:.8})"
     else:
         return []
     if strict:
-        raise PerpoError(said, "perpo-eval --rescore RUN scores both by one code; without --strict the report says it")
-    return [f"{said}: perpo-eval --rescore RUN scores both by one code."]
+        raise PerpoError(said, "score both with perpo-eval --rescore RUN, or leave --strict out")
+    return [f"{said}: perpo-eval --rescore RUN scores both with the same code."]
 
 
 def alike(baseline: Run, candidate: Run, shared: Scores) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from perpo.results.regression.report import Report, Row
+from perpo.results.regression.report import Report, ReportRow
 from perpo.results.regression.text import CONTROL, sentence
 
 
@@ -29,5 +29,5 @@ def junit(report: Report) -> str:
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _case(row: Row) -> str:
+def _case(row: ReportRow) -> str:
     return f"{row.task} {row.metric.name}"

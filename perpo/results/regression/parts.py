@@ -1,4 +1,4 @@
-"""Which rows a regression report has: the tasks of a run, and the averages of those that belong together. No torch."""
+"""Choose the rows of a regression report: a run's tasks, and the averages of those that belong together. No torch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from perpo.records.store import Run
 
 
 @dataclass(frozen=True)
-class Part:
-    """What becomes a row: some tasks of one benchmark."""
+class ReportPart:
+    """Some tasks of one benchmark that become a row of the report."""
 
     name: str
     group: str
@@ -19,14 +19,14 @@ class Part:
     tasks: list[str]
 
 
-def parts_of(run: Run, present: set[str]) -> list[Part]:
+def parts_of(run: Run, present: set[str]) -> list[ReportPart]:
     """Return the tasks, and behind those of each group their average."""
     parts = []
     for group in run.record.groups:
         tasks = [task for task in group.tasks if task in present]
-        parts += [Part(task, group.name, group.benchmark, [task]) for task in tasks]
+        parts += [ReportPart(task, group.name, group.benchmark, [task]) for task in tasks]
         if len(tasks) > 1:
-            parts.append(Part(_average_name(group, tasks), group.name, group.benchmark, tasks))
+            parts.append(ReportPart(_average_name(group, tasks), group.name, group.benchmark, tasks))
     return parts
 
 

@@ -29,7 +29,8 @@ from perpo.records.store import Run
 from perpo.results.compare import both_judged, check_comparable, metric_difference, shared_samples
 from perpo.results.regression.checks import alike, check_complete, check_targets, other_code
 from perpo.results.regression.flips import Flip, flips
-from perpo.results.regression.parts import Part, parts_of
+from perpo.results.regression.parts import ReportPart, parts_of
+from perpo.results.regression.reviewed import wrong_label_notes
 from perpo.results.samples import Scores, read_scores
 from perpo.stats import Difference, holm, minimum_detectable_effect
 
@@ -52,7 +53,7 @@ class Waiver:
 
 @dataclass(frozen=True)
 class Pairs:
-    """How many samples both runs had right, one alone, or neither: a description (it ignores clusters)."""
+    """Counts of samples that both runs had right, one alone, or neither: a description (it ignores clusters)."""
 
     both: int
     baseline_only: int
@@ -61,7 +62,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """One task (or average of tasks) in its primary metric.
 
     Attributes:
@@ -107,7 +108,7 @@ class Report:
 
     baseline: Run
     candidate: Run
-    rows: list[Row]
+    rows: list[ReportRow]
     flips: list[Flip]
     samples: int
     notes: list[str]
@@ -120,7 +121,7 @@ class Report:
         return next((verdict for verdict in order if verdict in verdicts), "identical")
 
     @property
-    def waived(self) -> list[Row]:
+    def waived(self) -> list[ReportRow]:
         """The rows whose regression a waiver lets pass."""
         return [row for row in self.rows if row.waiver is not None]
 
@@ -167,12 +168,14 @@ def compare_runs(
         ):
             notes.append(f"Not compared, because one run lacks it: {', '.join(absent)}.")
     elif len(ours.keys) != len(theirs.keys) or (ours.keys != theirs.keys).any():
-        raise PerpoError("the runs hold other samples", "give --common to compare those that both have")
+        raise PerpoError(
+            "the two runs hold different samples", "give --common to compare only the samples that both runs have"
+        )
     parts, numbered = parts_of(baseline, set(ours.tasks)), (_numbered(ours), _numbered(theirs))
     rows = [_row(part, *numbered, thresholds or {}) for part in parts]
     _check_names(thresholds or {}, waivers, rows)
     rows = _decided(rows, alike(baseline, candidate, ours))
-    notes += _unjudged(rows, ours)
+    notes += _unjudged(rows, ours) + wrong_label_notes(parts, ours, theirs)
     rows, more = _waived(rows, waivers, today)
     notes += more
     regressed = {task for row in rows if row.verdict == "regressed" for task in row.tasks}
@@ -185,7 +188,7 @@ def _numbered(scores: Scores) -> Scores:
     return replace(scores, clusters=np.unique(scores.clusters, return_inverse=True)[1])
 
 
-def _row(part: Part, ours: Scores, theirs: Scores, thresholds: Mapping[str, float]) -> Row:
+def _row(part: ReportPart, ours: Scores, theirs: Scores, thresholds: Mapping[str, float]) -> ReportRow:
     info = INFO[part.benchmark]
     metric = info.by_name[info.primary]
     chosen = np.isin(theirs.tasks, part.tasks)
@@ -200,7 +203,9 @@ def _row(part: Part, ours: Scores, theirs: Scores, thresholds: Mapping[str, floa
     counted = metric.higher_is_better and not metric.judged  # ratings are not right or wrong
     pairs = _pairs(candidate, baseline, info.flip_scores[0]) if counted else None
     threshold = points / 100 * metric.scale
-    return Row(part.name, part.tasks, part.benchmark, metric, values[0], values[1], difference, threshold, pairs=pairs)
+    return ReportRow(
+        part.name, part.tasks, part.benchmark, metric, values[0], values[1], difference, threshold, pairs=pairs
+    )
 
 
 def _pairs(candidate: Scores, baseline: Scores, score: str) -> Pairs | None:
@@ -211,18 +216,20 @@ def _pairs(candidate: Scores, baseline: Scores, score: str) -> Pairs | None:
     return Pairs(int((new & old).sum()), int((old & ~new).sum()), int((new & ~old).sum()), int((~new & ~old).sum()))
 
 
-def _unjudged(rows: Sequence[Row], scores: Scores) -> list[str]:
+def _unjudged(rows: Sequence[ReportRow], scores: Scores) -> list[str]:
     """How many samples lack a judgement or an answer in one of the runs, by row."""
     sentences = []
     for row in rows:
         count = int(np.isin(scores.tasks, row.tasks).sum()) - row.difference.n
         wanted = "judgement" if row.metric.judged else "answer"
         if count and row.difference.n:
-            sentences.append(f"{row.task}: {count} samples are left out, whose {wanted} is missing in one of the runs.")
+            sentences.append(
+                f"{row.task}: {count} samples are left out because their {wanted} is missing in one of the runs."
+            )
     return sentences
 
 
-def _decided(rows: Sequence[Row], alike: set[str]) -> list[Row]:
+def _decided(rows: Sequence[ReportRow], alike: set[str]) -> list[ReportRow]:
     """The rows with their adjusted p-values, verdicts and smallest detectable effects."""
     tested = [row for row in rows if row.difference.p_value is not None]
     adjusted = dict(zip(map(id, tested), holm([row.difference.p_value or 0.0 for row in tested]), strict=True))
@@ -236,7 +243,7 @@ def _decided(rows: Sequence[Row], alike: set[str]) -> list[Row]:
     return decided_rows
 
 
-def _verdict(row: Row, p: float | None) -> Verdict:
+def _verdict(row: ReportRow, p: float | None) -> Verdict:
     gain, within = row.gain, row.difference.equivalence
     if gain is None or p is None:
         return "inconclusive"
@@ -247,7 +254,7 @@ def _verdict(row: Row, p: float | None) -> Verdict:
     return "inconclusive"
 
 
-def _check_names(thresholds: Mapping[str, float], waivers: Sequence[Waiver], rows: Sequence[Row]) -> None:
+def _check_names(thresholds: Mapping[str, float], waivers: Sequence[Waiver], rows: Sequence[ReportRow]) -> None:
     known = {row.task for row in rows}
     for waiver in waivers:
         if waiver.task not in known:
@@ -262,7 +269,9 @@ def _check_names(thresholds: Mapping[str, float], waivers: Sequence[Waiver], row
             raise PerpoError(f"--threshold {name}={points:g} is not between 0 and 100 points", "such as 0.5")
 
 
-def _waived(rows: Sequence[Row], waivers: Sequence[Waiver], today: date | None) -> tuple[list[Row], list[str]]:
+def _waived(
+    rows: Sequence[ReportRow], waivers: Sequence[Waiver], today: date | None
+) -> tuple[list[ReportRow], list[str]]:
     """The rows with the waivers that let their losses pass, and what is to be said of those that do not."""
     now, notes, live = today or datetime.now(UTC).date(), [], {}
     regressed = {row.task: row for row in rows if row.verdict == "regressed"}

@@ -12,7 +12,7 @@ from typing import Any
 
 from perpo.boxes import stored_box
 from perpo.results.regression.flips import Flip
-from perpo.results.regression.report import ALPHA, Report, Row
+from perpo.results.regression.report import ALPHA, Report, ReportRow
 from perpo.results.text import FRACTION, TINY_NOTE, Text, is_tiny, judge_note, literal, number, with_unit
 from perpo.stats import Difference
 
@@ -153,7 +153,7 @@ def _code(text: str, longest: int = 400) -> str:
     return f"{fence} {text} {fence}"
 
 
-def sentence(row: Row) -> str:
+def sentence(row: ReportRow) -> str:
     gain = _points(row, row.gain, signed=True) or "undefined"
     return (
         f"{row.verdict}: {row.task} {row.metric.title} {_points(row, row.baseline)} -> "
@@ -191,11 +191,11 @@ def as_json(report: Report) -> dict[str, Any]:
     )
 
 
-def _points(row: Row, value: float | None, *, signed: bool = False) -> str:
+def _points(row: ReportRow, value: float | None, *, signed: bool = False) -> str:
     return "" if value is None else number(value, row.metric.unit, signed=signed)
 
 
-def _interval(row: Row) -> str:
+def _interval(row: ReportRow) -> str:
     ends = _gained(row.difference, row.metric.higher_is_better)
     return "" if ends is None else f"[{_points(row, ends[0], signed=True)}, {_points(row, ends[1], signed=True)}]"
 

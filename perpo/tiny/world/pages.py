@@ -58,7 +58,7 @@ WORDS = tuple(_WORDS.split())
 
 @dataclass(frozen=True)
 class Page:
-    """What is written on one page, and where.
+    """One page: what is written on it, and where.
 
     Attributes:
         split: "train", "val" or "test".

@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from perpo.benchmarks.prompts import GROUNDING
-from perpo.common.files import atomic_write_text, disk_errors
+from perpo.common.files import atomic_write_text, disk_errors, make_folder
 from perpo.tiny.world.expressions import FLAVOURS, expressions
 from perpo.tiny.world.scenes import ROUND_KINDS, SIDE, WORLD_VERSION, Scene, Shape, draw, make_scene, scene_rng
 
@@ -111,7 +111,7 @@ def write_parquet(rows: Iterable[Mapping[str, Any]], path: Path) -> Path:
         {**row, "image": {"bytes": _png(row["image"]), "path": row.get("file_name") or f"{row['image_source']}.png"}}
         for row in rows
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     pq.write_table(pa.Table.from_pylist(stored), path)
     return path
 
@@ -133,7 +133,7 @@ def write_questions(directory: Path, *, images: int, seed: int = 0, per_image: i
         The path of the file, one JSON object per line: image_path, question, answer, image_id.
     """
     with disk_errors(directory):
-        (directory / "images").mkdir(parents=True, exist_ok=True)
+        make_folder(directory / "images")
     lines = []
     for index in range(QUESTIONS_START + seed * 50_000, QUESTIONS_START + seed * 50_000 + images):
         scene = make_scene("train", index)

@@ -60,7 +60,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in one picture, and where; `draw` makes the picture."""
+    """One picture: what is in it, and where; `draw` makes the picture."""
 
     split: str
     index: int

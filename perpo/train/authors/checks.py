@@ -41,10 +41,10 @@ def check_seed_flags(args: TrainArguments, checks: Mapping[str, str]) -> None:
     for name, value in checks.items():
         if name in _RUN_CHECKS:
             said = _RUN_CHECKS[name](value, args)
-            hint = "leave out the one that is not meant"
+            hint = "leave one of them out"
         else:
             said = _MODEL_CHECKS[name](value, model)
-            hint = f"leave --{name} out, or give the model that it describes"
+            hint = f"leave --{name} out, or give the model that it belongs to"
         if said is not None:
             raise PerpoError(f"--{name} {value} contradicts {said}", hint)
 
@@ -76,7 +76,8 @@ class _Model:
             return AutoProcessor.from_pretrained(self.folder, trust_remote_code=False)
         except Exception as error:  # the library raises many kinds for damaged files
             raise PerpoError(
-                f"the processor of {self.name} cannot be loaded: {first_line(error)}", "is the download complete?"
+                f"the processor of {self.name} cannot be loaded: {first_line(error)}",
+                "check that the download is complete",
             ) from error
 
     @cached_property
@@ -106,7 +107,7 @@ def _config(folder: Path, name: str) -> Any:
 
 def _version(value: str, model: _Model) -> str | None:
     if value not in _VERSIONS:
-        raise PerpoError(f"the conversation --version {value} is not known", did_you_mean(value, _VERSIONS))
+        raise PerpoError(f"--version {value} is not a conversation that is known", did_you_mean(value, _VERSIONS))
     if all(mark in model.prompt for mark in _VERSIONS[value]):
         return None
     return f"the chat template of {model.name}, which writes {model.prompt!r}"
@@ -122,8 +123,8 @@ def _vision_tower(value: str, model: _Model) -> str | None:
         numbers = re.search(r"patch(\d+)(?:-(\d+))?", Path(value).name)
         if numbers is None:
             raise PerpoError(
-                f"--vision_tower {value} is no directory with a config.json, and its name says no patch size",
-                "leave it out: the tower is in the model",
+                f"--vision_tower {value} is not a folder with a config.json, and its name does not give a patch size",
+                "leave --vision_tower out: the tower is part of the model",
             )
         said = {"patch_size": int(numbers[1]), "image_size": numbers[2] and int(numbers[2])}
     for key, size in said.items():

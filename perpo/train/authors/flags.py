@@ -13,7 +13,7 @@ from perpo.errors import PerpoError
 
 @dataclass(frozen=True)
 class SeedFlag:
-    """What a flag is here.
+    """A flag of the authors' code as it is called here.
 
     Attributes:
         means: What it does, in a line of Markdown.
@@ -176,7 +176,7 @@ def translate(argv: Sequence[str]) -> SeedWords:
             translation.notes.append(_about_stray_v(last=position == len(given_flags) - 1))
             each.words.pop()
         if flag.idle(values):
-            translation.notes.append(f"{' '.join(each.words)} is left out: there is nothing that it could act on")
+            translation.notes.append(f"{' '.join(each.words)} is left out, because it has no effect here")
             continue
         words = each.words if flag.argument == (each.name or None) else _translated(each, flag, translation)
         translation.words += words
@@ -208,14 +208,14 @@ def _flags(argv: Sequence[str]) -> list[_Given]:
     return given_flags
 
 
-def _translated(given: _Given, flag: SeedFlag, found: SeedWords) -> list[str]:
-    """What a flag becomes in our words; a check is taken down in `found`."""
+def _translated(given: _Given, flag: SeedFlag, translation: SeedWords) -> list[str]:
+    """What a flag becomes in our words; a check is taken down in `translation`."""
     if not given.values and not (flag.values and "true" in flag.values):
         raise PerpoError(f"--{given.name} expects a value", "see docs/training.md")
     value, *surplus = given.values or ["True"]
     ours = _ours(given.name, flag, value)
     if flag.checked:
-        found.checks[given.name] = value
+        translation.checks[given.name] = value
     return [*([] if ours is None else [f"--{flag.argument}={ours}"]), *surplus]  # what is too much is refused later
 
 
@@ -231,7 +231,7 @@ def _ours(name: str, flag: SeedFlag, value: str) -> str | None:
 
 
 def _about_stray_v(*, last: bool) -> str:
-    slip = r"'v' after --bf16 is the \v of the authors' README, where \ at the end of the line was meant"
+    slip = "'v' after --bf16 comes from the \\v in the authors' README, where \\ at the end of the line was intended"
     if last:
         raise PerpoError(f"{slip}; the shell ended the command there", r"put \ in place of \v")
     return f"{slip}; it is left out"

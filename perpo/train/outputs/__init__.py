@@ -1,1 +1,1 @@
-"""What a training leaves: weights, a model card, one merged checkpoint, and copies at services."""
+"""Outputs of a training: weights, a model card, one merged checkpoint, and copies at services."""

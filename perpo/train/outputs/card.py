@@ -13,7 +13,7 @@ from perpo.records.training_record import ADAPTER_WEIGHTS, public_record
 from perpo.train.arguments import TrainArguments
 from perpo.train.resuming import FREE
 
-FILE_NAME = "README.md"
+MODEL_CARD_FILE = "README.md"
 _METRICS = {
     "reward": ("mean_reward", "mean reward"),
     "acc_50": ("accuracy", "share of boxes with IoU >= 0.5"),
@@ -43,7 +43,7 @@ def write_card(directory: str | Path, record: Mapping[str, Any], step: int) -> N
         eval_results=_results(public["validation"], score) if score else None,
     )
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(public, name, step, score, is_adapter)}").save(
-        Path(directory) / FILE_NAME
+        Path(directory) / MODEL_CARD_FILE
     )
 
 

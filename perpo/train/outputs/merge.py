@@ -25,21 +25,23 @@ from perpo.models.checkpoints import (
 from perpo.records.provenance import code_version, package_versions
 from perpo.records.training_record import public_record, read_record
 
-FILE_NAME = "merge.json"
+MERGE_RECORD_FILE = "merge.json"
 SCHEMA_VERSION = 1
 DESCRIPTION = (
-    "Put an adapter's weights into its base and write a checkpoint that loads without PEFT. "
-    "It is computed in float32 and rounded once."
+    "Merge an adapter into its base and write a checkpoint that loads without PEFT. The sum is computed in "
+    "float32 and rounded once."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class MergeArguments:
-    """What `perpo-train merge` takes."""
+    """The arguments of `perpo-train merge`."""
 
-    model: str = arg(help="the base: tiny, a directory in the Hugging Face layout, or a hub id")
-    adapter: str = arg(help="the adapter that was trained on it")
-    output: str = arg(help="directory to write, which must not exist")
+    model: str = arg(
+        help="base that the adapter was trained on: tiny, a folder in the Hugging Face layout, or a hub id"
+    )
+    adapter: str = arg(help="folder of the adapter")
+    output: str = arg(help="folder to write, which must not exist yet")
     dtype: Literal["base", "float32", "bfloat16", "float16"] = arg("base", "type of the written weights")
 
 
@@ -90,7 +92,7 @@ def _write(args: MergeArguments, base: Path, folder: Path) -> None:
         "code": code_version(),
         "packages": package_versions(),
     }
-    atomic_write_text(folder / FILE_NAME, json.dumps(record, indent=2) + "\n")
+    atomic_write_text(folder / MERGE_RECORD_FILE, json.dumps(record, indent=2) + "\n")
     if training is not None and training["steps"] is not None:
         from perpo.train.outputs.card import write_card
 

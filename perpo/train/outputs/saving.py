@@ -1,4 +1,4 @@
-"""What a training run leaves: an adapter with its processor, or a whole checkpoint where all weights were trained."""
+"""Save what a training made: an adapter with its processor, or a whole checkpoint where all weights were trained."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import first_line
-from perpo.records.training_record import FILE_NAME, public_record
+from perpo.records.training_record import TRAINING_FILE, public_record
 from perpo.train.arguments import TrainArguments
 
-_NOT_UPLOADED = {FILE_NAME, "probe.parquet"}  # the first goes without its paths; the second holds training data
+_NOT_UPLOADED = {TRAINING_FILE, "probe.parquet"}  # the first goes without its paths; the second holds training data
 
 
 def check_services(args: TrainArguments) -> None:
@@ -59,12 +59,12 @@ def push(args: TrainArguments, record: Mapping[str, Any]) -> None:
         if path.name not in _NOT_UPLOADED
     ]
     text = json.dumps(public_record(record), indent=2) + "\n"
-    operations.append(CommitOperationAdd(path_in_repo=FILE_NAME, path_or_fileobj=text.encode()))
+    operations.append(CommitOperationAdd(path_in_repo=TRAINING_FILE, path_or_fileobj=text.encode()))
     try:
         _hub().create_commit(str(args.hub_model_id), operations, commit_message="Upload a perpo-train run")
     except Exception as error:  # the library raises many kinds
         raise PerpoError(
-            f"the training is complete in {output}, but the hub did not take it: {first_line(error)}",
+            f"the training in {output} is complete, but the upload to the hub failed: {first_line(error)}",
             "run the same command with --resume_from_checkpoint last to upload it again",
             exit_code=3,
         ) from error
@@ -79,20 +79,23 @@ def _check_wandb() -> None:
 
     if not wandb.api.api_key:
         raise PerpoError(
-            "--report_to wandb needs a key, and there is none",
+            "--report_to wandb needs a key of W&B, and none was found",
             "set WANDB_API_KEY, or WANDB_MODE=offline",
         )
 
 
 def _check_hub(repository: str) -> None:
     if not os.environ.get("HF_TOKEN"):
-        raise PerpoError("--push_to_hub needs a token of the hub in HF_TOKEN", "make one that may write, and export it")
+        raise PerpoError(
+            "--push_to_hub needs a token of the hub in HF_TOKEN",
+            "make a token that may write, and export it as HF_TOKEN",
+        )
     try:
         _hub().create_repo(repository, private=True, exist_ok=True)
     except Exception as error:  # the library raises many kinds
         raise PerpoError(
             f"nothing can be uploaded to {repository}: {first_line(error)}",
-            "check --hub_model_id, that the token may write, and the network",
+            "check --hub_model_id, the network, and that the token may write",
         ) from error
 
 

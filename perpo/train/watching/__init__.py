@@ -1,1 +1,1 @@
-"""What is looked at while a model trains: held-out answers, and a probe of one list."""
+"""Watch a model while it trains: held-out answers, and a probe of one list."""

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 from transformers import TrainerCallback
 
 from perpo.common.files import atomic_write_bytes
-from perpo.train.lists import Choice
+from perpo.train.lists import ChosenAnswers
 
 if TYPE_CHECKING:
     from perpo.train.trainer import PreferenceTrainer
 
-FILE_NAME = "probe.parquet"
+PROBE_FILE = "probe.parquet"
 COLUMNS: dict[str, str] = {
     "record": "the record's number in the training data, from 1 on",
     "image_path": "its image, as the data name it",
@@ -61,7 +61,7 @@ class Probe(TrainerCallback):
     def __init__(
         self,
         trainer: PreferenceTrainer,
-        choices: Sequence[Choice],
+        choices: Sequence[ChosenAnswers],
         count: int,
         record: dict[str, Any],
         earlier: Path | None,
@@ -69,14 +69,14 @@ class Probe(TrainerCallback):
         self.trainer = trainer
         self.choices = choices[:count]
         self.lists = trainer.dataset.lists[:count]
-        self.path = Path(trainer.arguments.output_dir, FILE_NAME)
-        self.before = None if earlier is None else _read(earlier / FILE_NAME)
+        self.path = Path(trainer.arguments.output_dir, PROBE_FILE)
+        self.before = None if earlier is None else _read(earlier / PROBE_FILE)
         rows = sum(len(choice.answers) for choice in self.choices)
-        record["probe"] = {"path": FILE_NAME, "lists": len(self.choices), "rows": rows}
+        record["probe"] = {"path": PROBE_FILE, "lists": len(self.choices), "rows": rows}
         self.rows: list[dict[str, Any]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Also a run that goes on writes its file anew, maybe into another directory."""
+        """Write the file anew, also for a run that goes on, maybe into another directory."""
         self.rows = self._rows()
         if state.global_step == 0:
             for row, (policy, reference) in zip(self.rows, self._logps(), strict=True):

@@ -22,6 +22,7 @@ from perpo.models.checkpoints import digests_of, grounding_prompt
 from perpo.records.training_record import Score, ValidationInfo, write_record
 from perpo.rewards import score
 from perpo.rewards.asked import QuestionSet, read_asked
+from perpo.rewards.table import REWARDS, named
 from perpo.train.arguments import TrainArguments
 from perpo.train.outputs.card import write_card
 from perpo.train.resuming import BEST, best_step, step_of
@@ -68,11 +69,11 @@ def _said_by(records: Sequence[Question]) -> dict[str, Any]:
 
 def _reward_of(records: Sequence[Question]) -> str:
     names = {record.reward_name if isinstance(record, PreferenceRecord) else None for record in records}
-    if len(names) == 1 and (name := names.pop()) in ("iou", "edit"):
+    if len(names) == 1 and (name := names.pop()) in REWARDS:
         return name
     raise PerpoError(
         "the training data do not say what reward the held-out answers are to be given",
-        "give --eval_reward iou, edit or module:function",
+        f"give --eval_reward {named()}",
     )
 
 
@@ -122,7 +123,7 @@ class Validation(TrainerCallback):
         record["validation"] = self.info
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A run that goes on has its earlier scores in the checkpoint's log."""
+        """Take a continued run's earlier scores from the checkpoint's log."""
         if state.is_world_process_zero:
             recover_folder(self._best)
             if self.checkpoint is None:
@@ -179,11 +180,11 @@ class Validation(TrainerCallback):
         self.model.eval()
         rows = self._answered()
         rewards, readable, truncated = zip(*rows, strict=True)
-        count = len(rows)
+        count, row = len(rows), REWARDS.get(self.held_out.reward_name)
         accurate = sum(reward >= _ACCURATE for reward in rewards) / count
         return {
             "reward": sum(rewards) / count,
-            "acc_50": accurate if self.held_out.reward_name == "iou" else None,
+            "acc_50": accurate if row is not None and row.acc_50 else None,
             "unreadable": readable.count(False) / count,
             "truncated": truncated.count(True) / count,
         }

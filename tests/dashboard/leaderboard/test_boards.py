@@ -40,19 +40,19 @@ def test_every_metric_has_a_meaning() -> None:
 
 
 def test_a_choice_leaves_what_it_names(runs) -> None:
-    chosen = boards.Choice(methods=["PerPO"], sources=["reported"])
+    chosen = boards.RunChoice(methods=["PerPO"], sources=["reported"])
     left = [run for run in runs if chosen.holds(run)]
     assert {run.record.training_run["arguments"]["method"] for run in left} == {"perpo"}
     assert len(left) == 5  # one for each base of the paper's two tables
     day = date.fromisoformat(runs[0].record.created_utc[:10])
-    assert boards.Choice(since=day, until=day).holds(runs[0])
-    assert not boards.Choice(since=date(day.year + 1, 1, 1)).holds(runs[0])
-    assert not boards.Choice(until=date(day.year - 1, 1, 1)).holds(runs[0])
+    assert boards.RunChoice(since=day, until=day).holds(runs[0])
+    assert not boards.RunChoice(since=date(day.year + 1, 1, 1)).holds(runs[0])
+    assert not boards.RunChoice(until=date(day.year - 1, 1, 1)).holds(runs[0])
     judged = dataclasses.replace(runs[0], record=dataclasses.replace(runs[0].record, judge={"id": "gpt-4-0613"}))
     assert boards.judge_of(judged.record) == "gpt-4-0613"
-    assert boards.Choice(judges=["gpt-4-0613"]).holds(judged)
-    assert boards.Choice(judges=[boards.NO_JUDGE]).holds(runs[0])
-    assert not boards.Choice(bases=["another"]).holds(runs[0])
+    assert boards.RunChoice(judges=["gpt-4-0613"]).holds(judged)
+    assert boards.RunChoice(judges=[boards.NO_JUDGE]).holds(runs[0])
+    assert not boards.RunChoice(bases=["another"]).holds(runs[0])
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_a_choice_leaves_what_it_names(runs) -> None:
 )
 def test_days_are_those_of_utc(runs, when, day) -> None:
     run = dataclasses.replace(runs[0], record=dataclasses.replace(runs[0].record, created_utc=when))
-    assert boards.Choice(since=day, until=day).holds(run)
-    assert not boards.Choice(until=day - timedelta(days=1)).holds(run)
-    assert not boards.Choice(since=day + timedelta(days=1)).holds(run)
+    assert boards.RunChoice(since=day, until=day).holds(run)
+    assert not boards.RunChoice(until=day - timedelta(days=1)).holds(run)
+    assert not boards.RunChoice(since=day + timedelta(days=1)).holds(run)
 
 
 def test_rows_without_a_common_column_are_tables_of_their_own(found) -> None:

@@ -2,7 +2,7 @@
 
 import json
 
-from perpo_dashboard.samples.notes import FILE_NAME, Note, read_notes, write_note
+from perpo_dashboard.samples.notes import NOTES_FILE, Note, read_notes, write_note
 
 
 def write(folder, key, flagged, text):
@@ -15,7 +15,7 @@ def test_the_last_note_on_a_sample_counts(tmp_path):
     write(tmp_path, "k1", True, "a box of another thing")
     expected = {"k1": Note(True, "a box of another thing"), "k2": Note(False, "two\nlines </script>")}
     assert read_notes(tmp_path) == (expected, 0)
-    rows = [json.loads(line) for line in (tmp_path / FILE_NAME).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / NOTES_FILE).read_text().splitlines()]
     assert [row["sample_key"] for row in rows] == ["k1", "k2", "k1"]
     assert (rows[0]["task"], rows[0]["runs"]) == ("boxes", ["run-a", "run-b"])
     assert rows[0]["utc"].endswith("+00:00")
@@ -28,7 +28,7 @@ def test_an_empty_note_clears_what_was(tmp_path):
 
 
 def test_lines_of_others_are_counted_and_lose_nothing(tmp_path):
-    (tmp_path / FILE_NAME).write_text('{"sample_key": 7, "flagged": true, "note": ""}\nnot JSON\n')
+    (tmp_path / NOTES_FILE).write_text('{"sample_key": 7, "flagged": true, "note": ""}\nnot JSON\n')
     write(tmp_path, "k1", True, "")
     assert read_notes(tmp_path) == ({"k1": Note(True, "")}, 2)
 

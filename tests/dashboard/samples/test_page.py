@@ -14,7 +14,7 @@ from streamlit.util import calc_hash
 from perpo.errors import PerpoError
 from perpo.results.samples import read_scores
 from perpo_dashboard.samples import cards
-from perpo_dashboard.samples.notes import FILE_NAME, read_notes
+from perpo_dashboard.samples.notes import NOTES_FILE, read_notes
 from perpo_dashboard.shared import stored
 from perpo_dashboard.shared.links import label_of
 from perpo_dashboard.shared.outcomes import OUTCOMES
@@ -66,7 +66,7 @@ def test_an_outcome_in_the_address_shows_its_samples(made, open_page, outcome, s
     test = open_page(task="refcoco_val", outcome=outcome)
     assert not test.exception
     if not expected:
-        assert "No sample is like this" in said(test, "info")
+        assert "No sample matches these filters" in said(test, "info")
         return
     assert f"**1 of {len(expected)}**" in said(test, "caption")
     assert test.text_input(key="open").value in [key[:16] for key in expected]
@@ -104,7 +104,7 @@ def test_a_sample_that_is_not_asked_for_is_shown_all_the_same(made, open_page):
     scores = read_scores(a)
     key = scores.keys[scores.tasks == "fox_ocr_en"][0]
     test = open_page(task="refcoco_val", key=key[:16])
-    assert "not among those that are asked for" in said(test, "info")
+    assert "This sample does not match the filters" in said(test, "info")
     assert test.text_input(key="open").value == key[:16]
     test = test.selectbox(key="sort").set_value("key").run()
     assert test.text_input(key="open").value != key[:16]
@@ -143,13 +143,13 @@ def test_flags_and_notes_are_kept_and_can_be_asked_for(made, open_page):
     notes, damaged = read_notes(folder)
     assert damaged == 0
     assert {key[:16]: (note.flagged, note.text) for key, note in notes.items()} == {short: (True, "look *again*")}
-    rows = [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / NOTES_FILE).read_text().splitlines()]
     assert {tuple(row["runs"]) for row in rows} == {(a.record.run_id, b.record.run_id)}
     test = open_page(noted="flagged")
     assert "**1 of 1**" in said(test, "caption")
     test = test.button(key=f"flag-{short}").click().run()
     assert not read_notes(folder)[0][next(iter(notes))].flagged
-    (folder / FILE_NAME).unlink()
+    (folder / NOTES_FILE).unlink()
 
 
 @pytest.mark.parametrize(
@@ -175,12 +175,12 @@ def test_any_column_can_be_asked_for(made, open_page, state, expected):
     test = open_page(**state)
     assert not test.exception
     text = said(test, "caption") + said(test, "info")
-    assert (f"**1 of {expected:,}**" if expected else "No sample is like this") in text
+    assert (f"**1 of {expected:,}**" if expected else "No sample matches these filters") in text
 
 
 def test_everything_is_asked_for_again_at_once(open_page):
     test = open_page(outcome="only A", q="no such words", unreadable="A", ra="0.2", column="error", holds="x")
-    assert "No sample is like this" in said(test, "info")
+    assert "No sample matches these filters" in said(test, "info")
     test = test.button(key="clear-too").click().run()
     assert "**1 of 1,000**" in said(test, "caption")
 

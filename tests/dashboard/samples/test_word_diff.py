@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpo_dashboard.samples.word_diff import Part, as_html, differences
+from perpo_dashboard.samples.word_diff import Stretch, as_html, differences
 
 
 def told(truth, answer):
@@ -22,7 +22,7 @@ def test_changed_added_and_dropped_words_are_told_apart():
 
 
 def test_white_space_alone_is_no_difference():
-    assert differences("CLOUD I\nUNCLE", " CLOUD  I UNCLE ").parts == [Part("both", "CLOUD  I UNCLE", 3)]
+    assert differences("CLOUD I\nUNCLE", " CLOUD  I UNCLE ").parts == [Stretch("both", "CLOUD  I UNCLE", 3)]
 
 
 def test_each_chinese_character_is_a_word():

@@ -77,7 +77,7 @@ def test_records_keep_their_own_rewards(tmp_path):
 
 def test_other_data_than_were_trained_on_are_refused(tmp_path):
     file = _file(tmp_path, [[0.1, 0.3]])
-    with pytest.raises(PerpoError, match="is not the file that was trained on"):
+    with pytest.raises(PerpoError, match="is not the file that was used for training"):
         lists.read_lists(file, "0" * 64)
 
 

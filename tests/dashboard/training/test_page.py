@@ -93,9 +93,9 @@ def test_stepping_ends_with_the_lists(trained):
     for _ in range(4):
         next(button for button in page.button if button.label == "Next").click().run()
     assert page.number_input[0].value == 3
-    assert "Log-probabilities were measured for the lists 1, 2 " in texts(page)
+    assert "Log-probabilities were measured for these lists: 1, 2 " in texts(page)
     page.number_input[0].set_value(9).run()
-    assert "There is no list 9: this training has 3" in texts(page)
+    assert "There is no list 9. This training has 3" in texts(page)
     next(button for button in page.button if button.label == "Previous").click().run()
     assert page.number_input[0].value == 3
 
@@ -130,7 +130,7 @@ def test_data_that_changed_are_not_shown_but_what_was_measured_is(trained):
     with open(trained / "exp" / "perpo" / "adapter" / "preferences.jsonl", "a") as file:
         file.write("\n")
     page = look(t="exp/perpo/adapter")
-    assert "is not the file that was trained on" in texts(page)
+    assert "is not the file that was used for training" in texts(page)
     assert len(page.dataframe[-1].value) == 4  # the probe's first list
     assert page.dataframe[-1].value["change"].notna().all()
 
@@ -172,7 +172,7 @@ def test_a_damaged_picture_breaks_nothing(trained):
 def test_sft_has_no_rewards_but_its_answers_are_looked_at(trained, tmp_path, write_training):
     write_training(trained / "exp" / "sft" / "adapter", tmp_path, method="sft")
     page = look(t="exp/sft/adapter")
-    assert "None of these learnt from rewarded candidates" in texts(page)
+    assert "None of these used rewarded candidates" in texts(page)
     assert len(page.dataframe[-1].value) == 4
 
 

@@ -29,7 +29,7 @@ def studied(made_runs, announce, tmp_path):
     ids = tuple(run.record.run_id for run in runs)
     digests = tuple(run.record.samples.sha256 for run in runs)
     study = votes.new_study(ids, digests, pool, count=4, seed=0, ask_alike=False)
-    votes.add(folder / votes.FILE_NAME, study)
+    votes.add(folder / votes.VOTES_FILE, study)
     return folder, runs, study
 
 
@@ -56,7 +56,7 @@ def cast(folder, study, voter, choices):
         side = {"first": "left" if first_left else "right", "second": "right" if first_left else "left"}
         left = study.runs[0 if first_left else 1]
         vote = Vote(study.id, voter, *question, left, side.get(choice, choice), votes.now())
-        votes.add(folder / votes.FILE_NAME, vote)
+        votes.add(folder / votes.VOTES_FILE, vote)
 
 
 def test_one_run_is_not_enough(announce, tmp_path):
@@ -76,7 +76,7 @@ def test_what_has_changed_is_not_voted_on_and_not_named(studied):
     file = runs[1].path / "run.json"
     file.write_text(file.read_text().replace(study.samples_sha256[1], "0" * 64))
     page = look(study=study.id, voter="ann")
-    assert "has other samples than when it was set up" in said(page)
+    assert "its samples have changed since the vote was set up" in said(page)
     assert not any(name in said(page) for name in NAMES)
 
 
@@ -91,7 +91,7 @@ def test_damaged_samples_stop_the_vote_without_a_name(studied):
 
 def test_lines_without_sense_are_counted(studied):
     folder, _, study = studied
-    with open(folder / votes.FILE_NAME, "a") as file:
+    with open(folder / votes.VOTES_FILE, "a") as file:
         file.write('{"half": \n')
     assert "1 line makes no sense" in said(look(study=study.id, voter="ann"))
 
@@ -99,7 +99,7 @@ def test_lines_without_sense_are_counted(studied):
 def test_a_vote_on_nothing_makes_no_sense(studied):
     folder, _, study = studied
     row = asdict(study) | {"id": "f00d", "questions": []}
-    with open(folder / votes.FILE_NAME, "a") as file:
+    with open(folder / votes.VOTES_FILE, "a") as file:
         file.write(json.dumps(row) + "\n")
     told = said(look())
     assert "1 line makes no sense" in told
@@ -109,8 +109,8 @@ def test_a_vote_on_nothing_makes_no_sense(studied):
 def test_a_question_that_the_runs_do_not_have_is_not_shown_as_another(studied):
     folder, _, study = studied
     for place, key in enumerate(("0", "g")):  # before and after all keys
-        other = replace(study, id=f"other{place}", questions=(votes.Question("refcoco_val", key),))
-        votes.add(folder / votes.FILE_NAME, other)
+        other = replace(study, id=f"other{place}", questions=(votes.AskedSample("refcoco_val", key),))
+        votes.add(folder / votes.VOTES_FILE, other)
         told = said(look(study=other.id, voter="ann"))
         assert "are missing or damaged" in told
         assert not any(name in told for name in NAMES)
@@ -130,20 +130,20 @@ def test_a_new_vote_begins_with_two_runs_that_can_be_compared(studied):
 
 def test_a_file_that_cannot_be_read_is_said(announce, tmp_path):
     announce(tmp_path)
-    (tmp_path / votes.FILE_NAME).mkdir()
+    (tmp_path / votes.VOTES_FILE).mkdir()
     assert "cannot be read" in said(look())
 
 
 def test_a_vote_that_cannot_be_kept_is_said_and_not_counted(studied):
     folder, _, study = studied
     page = look(study=study.id, voter="ann")
-    kept = (folder / votes.FILE_NAME).read_bytes()
-    (folder / votes.FILE_NAME).unlink()
-    (folder / votes.FILE_NAME).symlink_to(folder / "nowhere" / "votes.jsonl")  # also root cannot write there
+    kept = (folder / votes.VOTES_FILE).read_bytes()
+    (folder / votes.VOTES_FILE).unlink()
+    (folder / votes.VOTES_FILE).symlink_to(folder / "nowhere" / "votes.jsonl")  # also root cannot write there
     next(button for button in page.button if button.label == "Tie").click().run()
     assert "cannot be written" in said(page)
-    (folder / votes.FILE_NAME).unlink()
-    (folder / votes.FILE_NAME).write_bytes(kept)
+    (folder / votes.VOTES_FILE).unlink()
+    (folder / votes.VOTES_FILE).write_bytes(kept)
     assert "0 of 4 answered" in [each.text for each in look(study=study.id, voter="ann").get("progress")]
 
 
@@ -172,8 +172,8 @@ def test_a_result_counts_each_question_once(studied):
 def test_votes_after_the_names_were_seen_are_told_apart(studied):
     folder, _, study = studied
     cast(folder, study, "ann", ["first"])
-    votes.add(folder / votes.FILE_NAME, Opened(study.id, "ann", votes.now()))
+    votes.add(folder / votes.VOTES_FILE, Opened(study.id, "ann", votes.now()))
     cast(folder, study, "ann", ["second", "second"])
     page = look(study=study.id, show="result")
-    assert "2 votes came after their voter had seen the result" in said(page)
+    assert "2 votes do not count, because their voters had seen the result before" in said(page)
     assert page.dataframe[0].value["answered"].iloc[0] == 1

@@ -7,7 +7,7 @@ import pytest
 from statsmodels.stats.inter_rater import aggregate_raters, cohens_kappa, fleiss_kappa
 
 from perpo_dashboard.vote.tally import agreements, by_question, cohen_kappa, krippendorff_alpha, share, tally
-from perpo_dashboard.vote.votes import Question
+from perpo_dashboard.vote.votes import AskedSample
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 7), (7, 7), (3, 10), (61, 100)])
@@ -36,7 +36,7 @@ def test_tally_counts_each_outcome_and_what_was_decided():
 
 
 def test_a_question_counts_once_with_what_most_say():
-    q = [Question("t", str(n)) for n in range(3)]
+    q = [AskedSample("t", str(n)) for n in range(3)]
     voters = {
         "ann": {q[0]: "first", q[1]: "first", q[2]: "both bad"},
         "bob": {q[0]: "first", q[1]: "second"},
@@ -83,7 +83,7 @@ def test_agreement_that_is_undefined_is_unknown():
 
 
 def test_pairs_are_compared_where_both_voted():
-    q = [Question("t", str(n)) for n in range(4)]
+    q = [AskedSample("t", str(n)) for n in range(4)]
     voters = {
         "ann": dict(zip(q, ["first", "first", "second", "tie"], strict=True)),
         "bob": dict(zip(q[:3], ["first", "second", "second"], strict=True)),

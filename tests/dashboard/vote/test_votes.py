@@ -12,9 +12,9 @@ from perpo.errors import PerpoError
 from perpo.results.samples import Scores
 from perpo_dashboard.vote import votes
 from perpo_dashboard.vote.votes import (
+    AskedSample,
     Opened,
     Pool,
-    Question,
     Study,
     Vote,
     ballot,
@@ -33,7 +33,7 @@ def _pool(tasks, clusters, alike=None):
 
 
 def _study(count=8, runs=("one", "two")):
-    questions = tuple(Question("t", f"{place:064x}") for place in range(count))
+    questions = tuple(AskedSample("t", f"{place:064x}") for place in range(count))
     return Study("ab12cd34", "2026-01-01T00:00:00+00:00", 3, runs, ("1" * 64, "2" * 64), questions, 0)
 
 
@@ -163,7 +163,7 @@ def test_votes_after_the_names_were_seen_do_not_count(tmp_path):
 def test_lines_that_make_no_sense_are_counted_and_spoil_nothing(tmp_path):
     file, study = tmp_path / "votes.jsonl", _study()
     votes.add(file, study)
-    stranger = Question("t", "f" * 64)
+    stranger = AskedSample("t", "f" * 64)
     for row in (
         {"kind": "vote"},
         {"kind": "riot"},

@@ -114,10 +114,10 @@ def test_limits_by_task_and_benchmark(given: int | str | None, limits: list[int]
     [
         ("popee=9", "names 'popee', which is not run", "pope"),
         ("ocr=9,mmhal=9", "names 'mmhal', which is not run", ""),
-        ("pope=x", "max_new_tokens is pope=x; expected at least 1", ""),
+        ("pope=x", "max_new_tokens is pope=x; expected a number of at least 1", ""),
         ("pope=0", "--max_new_tokens must be at least 1, got 0", ""),
         (0, "--max_new_tokens must be at least 1, got 0", ""),
-        ("", "expected at least 1", ""),
+        ("", "expected a number of at least 1", ""),
         ("pope=1,pope=2", "gives two limits to pope", ""),
         ("1,2", "gives two limits to all", ""),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections.abc import Callable
@@ -207,6 +208,25 @@ def test_every_file_of_a_folder_that_a_model_is_given_counts(checkpoint, tmp_pat
     assert load_engine(*parts).identity != before
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WantedAnew(EngineWanted):
+    """As if a flag had been added, and nothing else done."""
+
+    new: int = 0
+
+
+@pytest.mark.parametrize("engine", ["perpo", "lmms:scripted"])
+def test_an_identity_holds_every_flag_that_is_not_named_as_no_part_of_it(engine, checkpoint) -> None:
+    wanted, reading = engine_and_reading(engine=engine, model=str(checkpoint), box_frame="cropped")
+    known = vars(wanted)
+    plain, one, other = (
+        load_engine(each, reading).identity for each in (wanted, WantedAnew(**known), WantedAnew(**known, new=1))
+    )
+    assert (one, other) == (plain | {"new": 0}, plain | {"new": 1})
+    unknown = EngineWanted(**known | {"batch_size": 3, "max_error_share": 0.5, "device": None})
+    assert unknown.besides == wanted.besides == {}
+
+
 @pytest.mark.parametrize("model", ["scripted", "chatting"])
 def test_a_model_of_lmms_evals_is_asked_and_scored(model, ask, checkpoint, tmp_path) -> None:
     kind = {"scripted": Scripted, "chatting": Chatting}[model]
@@ -264,7 +284,7 @@ def test_an_empty_answer_is_an_error_and_no_wrong_answer(ask, capsys, tmp_path) 
     assert {metric.n for metric in run.record.tasks[0].metrics if ":" not in metric.name} == {8}
     assert run.record.status == "partial"  # a fifth, and one in a hundred is allowed
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-    assert [line[:58] for line in said] == ["warning: 4 of 20 questions got no answer of lmms:silent, a"]
+    assert [line[:58] for line in said] == ["warning: 4 of 20 questions got no answer from lmms:silent "]
     assert show(run.path, JudgeFlags(), as_json=False) == 3
     assert "error: partial: 4 of 20 questions have no answer" in capsys.readouterr().err
     Silent.asked.clear()
@@ -356,7 +376,7 @@ def test_a_model_whose_library_is_absent_is_one_sentence(
     error, *rest = lines
     assert error.startswith("error: lmms-eval's llava_hf cannot be imported: ")
     assert "decord" in error
-    assert rest == ["hint: install what it needs"]
+    assert rest == ["hint: install the packages that it needs"]
 
 
 @pytest.mark.parametrize(
@@ -371,7 +391,11 @@ def test_a_model_whose_library_is_absent_is_one_sentence(
         (["--engine", "lmms:scripted", "--dtype", "bfloat16"], "--dtype and --device are for", "--model_args"),
         (["--engine", "lmms:scripted", "--device", "cpu"], "--dtype and --device are for", "--model_args"),
         (["--engine", "lmms:scripted", "--model_args", "pretrained=x"], "--model beside pretrained=", "one of the two"),
-        (["--engine", "lmms:scripted"], "the frame of its boxes is not known", "--box_frame cropped for lmms:llava_hf"),
+        (
+            ["--engine", "lmms:scripted"],
+            "it is not known to which frame its boxes refer",
+            "--box_frame cropped for lmms:llava_hf",
+        ),
         (["--max_error_share", "0.5"], "--max_error_share is for --engine lmms:<model>", "ends the run"),
         (["--engine", "lmms:scripted", "--max_error_share", "2"], "--max_error_share must be from 0 to 1, got 2.0", ""),
         (["--family", "llava"], "--family is for --engine lmms:<model>", "a checkpoint says its own"),
@@ -392,7 +416,7 @@ def test_wrong_engines_are_refused_at_once(words, said, hint, checkpoint, tmp_pa
 def test_boxes_of_a_family_that_nobody_knows_are_refused(ask, checkpoint, tmp_path, refcoco_folder) -> None:
     """A model by its hub id, say: the family is asked for, not guessed."""
     settings = {"engine": "lmms:scripted", "model": "some/model"}
-    with pytest.raises(PerpoError, match="refcoco_val needs to know how the model writes boxes") as caught:
+    with pytest.raises(PerpoError, match="refcoco_val needs to know how this model writes boxes") as caught:
         ask(**settings)
     assert "--family" in caught.value.hint
     assert Scripted.asked == []
@@ -406,6 +430,8 @@ def test_an_adapter_that_nobody_here_loads_is_refused(checkpoint, tmp_path) -> N
     (tmp_path / "adapter_config.json").write_text("{}")
     for key in ("peft", "pretrained"):
         parts = engine_and_reading(engine="lmms:scripted", model_args=f"{key}={tmp_path}", family="llava")
-        with pytest.raises(PerpoError, match="is an adapter, and nothing would tell whether scripted loads") as caught:
+        with pytest.raises(
+            PerpoError, match="is an adapter, but it could not be checked whether scripted loads"
+        ) as caught:
             check_engine(*parts, drawn=False)
         assert "perpo-train merge" in caught.value.hint

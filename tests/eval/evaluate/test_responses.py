@@ -156,11 +156,11 @@ def test_our_own_answers_score_as_they_did(run, score) -> None:
     [
         (lambda rows: rows.pop(3), "1 of 35 questions have no response, such as refcoco_val 101/1"),
         (lambda rows: rows.append(rows[0]), "row 36: a second response to sample"),
-        (lambda rows: rows.append({"sample_key": "0" * 64, "response": "x"}), "1 responses are to samples that"),
-        (lambda rows: rows[4].update(response=None), "row 5: expected sample_key and response, two texts"),
-        (lambda rows: rows[4].update(response=["a"]), "row 5: expected sample_key and response, two texts"),
-        (lambda rows: rows[4].pop("sample_key"), "row 5: expected sample_key and response, two texts"),
-        (lambda rows: rows.insert(4, "yes"), "row 5: expected sample_key and response, two texts"),
+        (lambda rows: rows.append({"sample_key": "0" * 64, "response": "x"}), "1 responses have a sample_key that"),
+        (lambda rows: rows[4].update(response=None), "row 5: expected sample_key and response, both texts"),
+        (lambda rows: rows[4].update(response=["a"]), "row 5: expected sample_key and response, both texts"),
+        (lambda rows: rows[4].pop("sample_key"), "row 5: expected sample_key and response, both texts"),
+        (lambda rows: rows.insert(4, "yes"), "row 5: expected sample_key and response, both texts"),
         (lambda rows: rows.clear(), "35 of 35 questions have no response"),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_limit_asks_and_expects_the_same(questions, score) -> None:
     rows = [{"sample_key": q["sample_key"], "response": "yes"} for q in first]
     settings = {"tasks": ["yesno_own"], "limit": 4}
     assert score(rows, **settings).record.samples.rows == 4
-    with pytest.raises(PerpoError, match="1 responses are to samples"):
+    with pytest.raises(PerpoError, match="1 responses have a sample_key"):
         score(rows, **settings | {"limit": 3})
 
 
@@ -228,7 +228,9 @@ def test_boxes_that_are_written_otherwise_are_warned_of_and_scored_as_declared(n
     assert {metric.name: metric.value for metric in run.record.groups[0].metrics}["acc@0.5"] == 0.0
     (warning,) = run.record.warnings
     named = " ".join(f"--{flag} {value}" for flag, value in flags.items() if flag != "box_frame")
-    assert f"10 of 10 answers would have an IoU of 0.5 or more if they were read with {named}, and 0 have" in warning
+    assert (
+        f"10 of 10 answers would have an IoU of 0.5 or more if they were read with {named}, but only 0 have" in warning
+    )
     assert f"warning: {warning}\n" in capsys.readouterr().err
     # Declared when they are scored again, they are right; what was declared then is kept by another rescoring.
     first = evaluate(EvalArguments(rescore=run.path, output=str(tmp_path / "1"), **flags))  # type: ignore[arg-type]
@@ -258,8 +260,8 @@ def test_what_was_asked_elsewhere_is_kept(questions, score, capsys) -> None:
     run = score(rows, **settings)
     assert run.samples(["question"])["question"].to_pylist() == [q["question"] for q in questions[:10]]
     assert run.record.tasks[0].prompt == FAMILIES["llava"].grounding_prompt.replace("{expression}", "{query}")
-    assert "note: not all responses say what was asked" in capsys.readouterr().err
-    with pytest.raises(PerpoError, match="row 1: expected what was asked as question, found ''"):
+    assert "note: some responses do not say what was asked" in capsys.readouterr().err
+    with pytest.raises(PerpoError, match="row 1: expected the question that was asked as `question`, found ''"):
         score([rows[0] | {"question": ""}], **settings)
 
 
@@ -326,10 +328,10 @@ def test_damaged_samples_are_refused(stored, tmp_path) -> None:
 JUDGE = {"judge": "none", "judge_model": "x", "judge_base_url": "http://x", "judge_votes": 3, "judge_swap": True}
 JUDGE |= {"judge_rps": 3.0, "judge_concurrency": 3}
 BOXES = {"family", "box_scale", "box_order", "box_frame"}
-ANSWERS = {"suite", "data", "tasks", "limit", "prompt_style", "name", "output", "json"} | BOXES
+ANSWERS = {"suite", "data", "tasks", "limit", "prompt_style", "name", "output", "json", "reviewed_labels"} | BOXES
 USED = {
     "responses": ANSWERS | set(JUDGE),
-    "rescore": {"name", "output", "json"} | BOXES,
+    "rescore": {"name", "output", "json", "reviewed_labels"} | BOXES,
 }
 OTHER = {"suite": "pope", "model": "x", "adapter": "x", "data": "x", "tasks": ["x"], "limit": 3, "batch_size": 3}
 OTHER |= {"max_new_tokens": 3, "temperature": 0.5, "top_p": 0.5, "seed": 1, "prompt_style": "lmms_eval"}
@@ -344,7 +346,7 @@ def test_arguments_that_would_be_ignored_are_refused(mode, name, stored, tmp_pat
     file = tmp_path / "answers.jsonl"
     file.write_text("")
     given = {mode: stored.path if mode == "rescore" else file, "output": str(tmp_path / "x"), name: OTHER[name]}
-    with pytest.raises(PerpoError, match=f"--{name} has no use with --{mode}"):
+    with pytest.raises(PerpoError, match=f"--{name} has no effect with --{mode}"):
         evaluate(EvalArguments(**given))
 
 
@@ -404,7 +406,7 @@ def test_too_little_memory_for_one_question_is_one_sentence(folder, checkpoint, 
     words = ["--suite", "pope", "--model", str(checkpoint), "--data", str(folder), "--output", str(tmp_path / "out")]
     assert main([*words, "--batch_size", "4", "--device", "cpu"]) == 3
     error, hint = capsys.readouterr().err.splitlines()[-2:]
-    assert error == "error: there is not enough memory for one question"
+    assert error == "error: there is not enough memory even for one question"
     assert "--dtype" in hint
     assert tried == [4, 2, 1]
 

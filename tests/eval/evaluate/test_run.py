@@ -159,7 +159,7 @@ def test_shapes_that_the_family_refuses_are_named_before_the_model_is_loaded(
     monkeypatch.setattr(runner, "family_from", lambda *args: wide)
     monkeypatch.setattr(runner, "load_engine", lambda *args: pytest.fail("the model is loaded"))
     monkeypatch.setattr(runner, "templates_of", lambda *args: {})
-    with pytest.raises(PerpoError, match=r"images can't be used:\n  COCO_0.jpg: 160 x 120 pixels") as error:
+    with pytest.raises(PerpoError, match=r"images cannot be used:\n  COCO_0.jpg: 160 x 120 pixels") as error:
         run_on(refcoco_folder, checkpoint, tmp_path)
     assert error.value.exit_code == 2
 
@@ -196,8 +196,8 @@ def test_a_failing_scorer_fails_with_its_own_error(refcoco_folder, checkpoint, t
         (["--limit", "0"], "--limit must be at least 1, got 0", ""),
         (["--batch_size", "many"], "batch_size", ""),
         (["--model", "no/such/folder"], "no/such/folder", ""),
-        (["--adapter", "no/such"], "holds no adapter", "perpo-train"),
-        (["--data", "no/such"], "which is no folder", ""),
+        (["--adapter", "no/such"], "does not hold an adapter", "perpo-train"),
+        (["--data", "no/such"], "which is not a folder", ""),
         (["--output", "/dev/null/x"], "cannot be written", "another folder"),
         (["--modell", "x"], "--modell", "--model"),
     ],
@@ -281,7 +281,7 @@ def test_without_lmms_eval_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "lmms_eval", None)
     assert main(["--limit", "1"]) == 2
     err = capsys.readouterr().err
-    assert "lmms-eval, which evaluates, is not installed" in err
+    assert "lmms-eval, which perpo-eval needs, is not installed" in err
     assert "hint: pip install 'perpo[eval]'" in err
 
 

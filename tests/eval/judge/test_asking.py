@@ -15,7 +15,7 @@ from email.utils import format_datetime
 import pytest
 
 from perpo.errors import PerpoError
-from perpo_eval.judge.asking import Question, Verdict, ask_judge
+from perpo_eval.judge.asking import JudgeQuestion, Verdict, ask_judge
 from perpo_eval.judge.messages import llava_messages, mmhal_messages, prompts_sha256
 from perpo_eval.judge.settings import judge_key
 from tests.support import ROOT, SHARED
@@ -41,7 +41,7 @@ def test_answers_are_read_and_counted(tmp_path) -> None:
 
 def test_the_official_request_is_sent(tmp_path) -> None:
     caption = "A photo."
-    question = Question("1", llava_messages("Where?", "detail", caption, "Here.", "There."), "llava_bench")
+    question = JudgeQuestion("1", llava_messages("Where?", "detail", caption, "Here.", "There."), "llava_bench")
     with judge_server() as server:
         ask(server, tmp_path, [question, rating(1)], key=KEY)
     sent = {call.body["temperature"]: call for call in server.calls}
@@ -102,7 +102,7 @@ def test_a_wrong_key_costs_no_more_than_the_open_calls(tmp_path) -> None:
         with pytest.raises(PerpoError, match="status 401") as raised:
             ask(server, tmp_path, questions, concurrency=4)
         assert len(server.calls) <= 4
-    assert (raised.value.exit_code, raised.value.hint) == (2, "set PERPO_JUDGE_API_KEY to this judge's key")
+    assert (raised.value.exit_code, raised.value.hint) == (2, "set PERPO_JUDGE_API_KEY to the key of this judge")
 
 
 def test_one_bad_request_ends_all_only_while_no_other_was_answered(tmp_path) -> None:
@@ -180,7 +180,7 @@ def test_votes_are_calls_of_their_own_and_are_kept(tmp_path) -> None:
 
 
 def test_another_judge_or_prompt_is_asked_anew_and_equal_requests_once(tmp_path) -> None:
-    twin = Question("twin", pair(0).messages, "llava_bench")
+    twin = JudgeQuestion("twin", pair(0).messages, "llava_bench")
     with judge_server() as server:
         answers = ask(server, tmp_path, [pair(0), twin])
         assert len(server.calls) == 1
@@ -238,13 +238,13 @@ def test_a_key_that_no_header_can_hold_is_refused_unsaid(key, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"url": "http://me:secret@host/v1"}, "must hold no user"),
-        ({"url": "http://host/v1?key=secret"}, "must hold no user"),
-        ({"url": "127.0.0.1:8000/v1"}, "expected the judge's address"),
-        ({"url": "ftp://host/v1"}, "expected the judge's address"),
-        ({"url": ""}, "expected the judge's address"),
-        ({"url": "http://me:secret@host:port/v1"}, "no URL"),
-        ({"url": "http://[::1/v1"}, "no URL"),
+        ({"url": "http://me:secret@host/v1"}, "must not hold a user"),
+        ({"url": "http://host/v1?key=secret"}, "must not hold a user"),
+        ({"url": "127.0.0.1:8000/v1"}, "as the address of the judge"),
+        ({"url": "ftp://host/v1"}, "as the address of the judge"),
+        ({"url": ""}, "as the address of the judge"),
+        ({"url": "http://me:secret@host:port/v1"}, "not a URL"),
+        ({"url": "http://[::1/v1"}, "not a URL"),
         ({"model": ""}, "has no name"),
         ({"votes": 0}, "votes"),
         ({"rps": 0.0}, "rps"),

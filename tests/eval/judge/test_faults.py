@@ -176,11 +176,11 @@ import sys
 from pathlib import Path
 from perpo.common.program import run_program
 from perpo.engines.chat import ChatServer
-from perpo_eval.judge.asking import Question, ask_judge
+from perpo_eval.judge.asking import JudgeQuestion, ask_judge
 from perpo_eval.judge.messages import mmhal_messages
 from perpo_eval.judge.settings import JudgeSettings
 def main(words):
-    questions = [Question(str(n), mmhal_messages(f"What is {n}?", [], "g", "a"), "mmhal") for n in range(20)]
+    questions = [JudgeQuestion(str(n), mmhal_messages(f"What is {n}?", [], "g", "a"), "mmhal") for n in range(20)]
     ask_judge(JudgeSettings("gpt", ChatServer(words[0], concurrency=3)), questions, Path(words[1]), key=None)
 sys.exit(run_program(main))
 """

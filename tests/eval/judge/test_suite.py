@@ -166,7 +166,7 @@ def test_without_a_judge_the_answers_are_kept_and_judged_later(judged, folder, a
     assert "awaiting judge" in capsys.readouterr().out
     with pytest.raises(PerpoError, match="is awaiting judge") as error:
         compare_runs(waiting, waiting)
-    assert (error.value.exit_code, error.value.hint) == (3, "perpo-eval judge RUN scores it")
+    assert (error.value.exit_code, error.value.hint) == (3, "score it with perpo-eval judge RUN")
 
     with judge_server() as server:
         at_once = judged(server)
@@ -247,14 +247,14 @@ def test_too_many_missing_make_the_run_partial(folder, answers, tmp_path, capsys
     assert read_run(Path(args.run)).record.status == "partial"
     shown_lines = " ".join(shown.out.split())
     assert "as the official script counts what the judge wrote" in shown_lines
-    assert "The run is partial: more than a twentieth of its judgements are missing." in shown_lines
+    assert "The run is partial: more than 5% of its judgements are missing." in shown_lines
     (path,) = tmp_path.glob("*/*/run.json")
     run = read_run(path)
     assert run.record.status == "partial"
     with pytest.raises(PerpoError, match="is partial") as error:
         compare_runs(run, run)
     assert error.value.exit_code == 3
-    with pytest.raises(PerpoError, match="no complete measured run"):
+    with pytest.raises(PerpoError, match="is not a complete measured run"):
         update_card(tmp_path / "README.md", run)
 
 
@@ -342,7 +342,7 @@ def test_runs_of_one_judge_are_compared_on_what_both_have(judged, tmp_path) -> N
     both = [row["scores"]["score"] for row in task_rows(base, "mmhal_bench")]
     held = [score for number, score in enumerate(both) if number not in (14 - 12, 20 - 12)]
     assert mmhal.baseline == pytest.approx(fmean(held))
-    assert "mmhal_bench: 2 samples are left out, whose judgement is missing in one of the runs." in report.notes
+    assert "mmhal_bench: 2 samples are left out because their judgement is missing in one of the runs." in report.notes
     assert {flip.task for flip in report.flips} == {"llava_bench_wild", "mmhal_bench"}
     assert report.flips[0].loss == pytest.approx(4 / 6)  # it comes before 2 of 10
     text = markdown(report)
@@ -403,18 +403,21 @@ def test_the_key_is_in_no_file_and_no_line(judged, folder, answers, tmp_path, mo
     [
         (["--suite", "judged"], "or --judge none to keep the answers"),
         (["judge", "somewhere"], "give --judge_model (and --judge_base_url)\n"),
-        (["--suite", "judged", "--judge", "none", "--judge_votes", "2"], "--judge_votes has no use with --judge none"),
+        (
+            ["--suite", "judged", "--judge", "none", "--judge_votes", "2"],
+            "--judge_votes has no effect with --judge none",
+        ),
         (["--suite", "pope", "--judge_model", "gpt"], "--judge_model is for --suite judged"),
         (["--suite", "pope", "--judge", "none"], "--judge is for --suite judged"),
-        (["--suite", "judged", "--judge_model", "gpt", "--judge_base_url", "ftp://x"], "expected the judge's address"),
-        (["--suite", "judged", "--judge_model", "g", "--judge_base_url", "http://u:p@x/v1"], "must hold no user"),
+        (["--suite", "judged", "--judge_model", "gpt", "--judge_base_url", "ftp://x"], "as the address of the judge"),
+        (["--suite", "judged", "--judge_model", "g", "--judge_base_url", "http://u:p@x/v1"], "must not hold a user"),
         (
             ["--suite", "judged", "--judge_model", "gpt", "--judge_votes", "0"],
             "--judge_votes must be at least 1",
         ),
         (
             ["--suite", "judged", "--judge_model", "gpt", "--judge_swap", "--tasks", "tinymmhal_test"],
-            "--judge_swap has no use without LLaVA-Bench",
+            "--judge_swap has no effect without LLaVA-Bench",
         ),
     ],
 )
@@ -431,7 +434,7 @@ def test_only_runs_with_judged_tasks_are_judged(refcoco_folder, tmp_path) -> Non
     questions.write_text("".join(json.dumps(line) + "\n" for line in lines))
     given = EvalArguments(data=str(refcoco_folder), responses=questions, family="llava", output=str(tmp_path))
     path = evaluate(given)
-    with pytest.raises(PerpoError, match="holds no task that a judge scores"):
+    with pytest.raises(PerpoError, match="holds no task that needs a judge"):
         judge_run(JudgeArguments(run=str(path), judge_model="gpt", output=str(tmp_path)))
 
 

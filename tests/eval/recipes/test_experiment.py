@@ -206,6 +206,7 @@ def test_a_stage_that_was_made_of_something_else_is_refused(finished, tmp_path, 
     for file, folder, what in [
         ("perpo/round-1/sample/preferences.jsonl", "perpo/round-1/adapter", "data"),
         ("perpo/round-1/adapter/adapter_model.safetensors", "perpo/round-2/sample", "adapter"),
+        ("perpo/round-1/adapter/adapter_config.json", "perpo/round-2/sample", "adapter_config"),
         ("data/exact/questions.jsonl", "sft/train", "data"),
     ]:
         content = (tmp_path / "out" / file).read_bytes()
@@ -214,17 +215,20 @@ def test_a_stage_that_was_made_of_something_else_is_refused(finished, tmp_path, 
         (tmp_path / "out" / file).write_bytes(content)
 
 
-def test_other_weights_under_the_same_name_are_refused(tmp_path, capsys):
+def test_another_model_under_the_same_name_is_refused(tmp_path, capsys):
     shutil.copytree(checkpoint_dir(), tmp_path / "model")
     recipe = RECIPE | {"model": str(tmp_path / "model"), "experiments": {"base": {}}, "compare": {}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     words = [str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path / "out")]
     assert main(words) == 0
-    with (tmp_path / "model" / "model.safetensors").open("ab") as file:
-        file.write(b"\n")
-    capsys.readouterr()
-    assert main(words) == 2
-    assert "out/base/evaluate was made with another model than" in capsys.readouterr().err
+    for name, what in (("model.safetensors", "model"), ("chat_template.jinja", "processor")):
+        file = tmp_path / "model" / name
+        content = file.read_bytes()
+        file.write_bytes(content + b"\n")
+        capsys.readouterr()
+        assert main(words) == 2
+        assert f"out/base/evaluate was made with another {what} than" in capsys.readouterr().err
+        file.write_bytes(content)
 
 
 def test_another_seed_is_refused(finished, capsys):
@@ -247,7 +251,7 @@ def test_that_the_second_reference_was_not_run_is_said(finished, tmp_path, capsy
     shutil.rmtree(tmp_path / "out/sft")
     assert finished("--only", "base") == 0
     err = capsys.readouterr().err
-    assert "'sft' has not been run, so nothing is compared with it" in err
+    assert "'sft' has not been run, so no experiment is compared with it" in err
     assert "--only sft " in err
     board = json.loads((tmp_path / "out/leaderboard.json").read_text())
     assert board["against"] is None

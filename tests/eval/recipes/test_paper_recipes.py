@@ -63,7 +63,7 @@ def test_a_dry_run_checks_every_stage(path, tmp_path, capsys):
     words = [str(place), "--output_dir", str(tmp_path / "out"), "--dry_run"]
     assert main(words) == 2
     out, err = capsys.readouterr()
-    assert f"--data is {tmp_path}/recipes/../data/benchmarks, which is no folder" in err
+    assert f"--data is {tmp_path}/recipes/../data/benchmarks, which is not a folder" in err
     plan = ["base: evaluate", *(f"{method}: data/pairs, train, evaluate" for method in METHODS)]
     assert out.splitlines() == plan
 

@@ -49,7 +49,7 @@ def test_the_test_splits_are_not_what_settings_were_chosen_on():
     [
         ({"experimants": {}}, "there is no field 'experimants'"),
         ({"experiments": {"base": {"trian": {}}}}, "there is no field 'trian'"),
-        ({"experiments": {"x": {"data": "exat", "train": {"method": "sft"}}}}, "'exat', which is not there"),
+        ({"experiments": {"x": {"data": "exat", "train": {"method": "sft"}}}}, "'exat', which does not exist"),
         ({"experiments": {"x": {"data": "exact", "train": {"methud": "sft"}}}}, "no argument 'methud'"),
         ({"experiments": {"x": {"data": "exact", "train": {"method": "sfd"}}}}, "'sfd'"),
         ({"experiments": {"x": {"data": "exact", "rounds": -1, "train": {"method": "rft"}}}}, "rounds must be"),
@@ -58,7 +58,7 @@ def test_the_test_splits_are_not_what_settings_were_chosen_on():
         ({"sample": {"temprature": 1.0}}, "no argument 'temprature'"),
         ({"evaluate": {"suite": "groundign"}}, "'groundign'"),
         ({"data": {"exact": {"file": "nowhere.jsonl"}}}, "nowhere.jsonl, found no such file"),
-        ({"data": {"exact": {}}}, "must have one of file, tiny and sampled"),
+        ({"data": {"exact": {}}}, "must have exactly one of file, tiny and sampled"),
         ({"data": {"exact": {"sampled": "x"}}}, "is sampled for 'x', which is no data with questions"),
         (
             {
@@ -67,27 +67,27 @@ def test_the_test_splits_are_not_what_settings_were_chosen_on():
             },
             "samples in rounds for 'pairs'",
         ),
-        ({"data": {"exact": {"tiny": {"images": 6}, "image_root": "x"}}}, "only a file has an image_root"),
+        ({"data": {"exact": {"tiny": {"images": 6}, "image_root": "x"}}}, "image_root has an effect only with file"),
         ({"data": {"exact": {"tiny": {"images": 0}}}}, "exact: images must be at least 1, got 0"),
         ({"data": {"exact": {"tiny": {"images": 6, "per_image": 0}}}}, "exact: per_image must be at least 1, got 0"),
         ({"data": {"exact": {"tiny": {"images": 6, "loose": 1.5}}}}, "exact: loose must be from 0 to 1, got 1.5"),
         ({"data": {"exact": {"tiny": {"images": 2}}}}, "perpo needs 3 images at least, and 'exact' has 2"),
-        ({"data": {"results": {"tiny": {"images": 6}}}}, "'results' cannot be the name"),
+        ({"data": {"results": {"tiny": {"images": 6}}}}, "'results' cannot be used as the name"),
         ({"compare": {"base": "bose"}}, "'bose', no experiment"),
         ({"compare": {"against": 5}}, "'5', no experiment"),
-        ({"experiments": {}}, "experiments holds none"),
-        ({"experiments": {"data": {}}}, "'data' cannot be the name"),
-        ({"experiments": {"../x": {}}}, "'../x' cannot be the name"),
+        ({"experiments": {}}, "experiments is empty"),
+        ({"experiments": {"data": {}}}, "'data' cannot be used as the name"),
+        ({"experiments": {"../x": {}}}, "'../x' cannot be used as the name"),
         ({"experiments": {"x": {"data": "exact", "rounds": 1, "train": {"method": "sft"}}}}, "rounds of sampling"),
         ({"seed": "abc"}, "seed must be a whole number from 0, found 'abc'"),
         ({"seed": -1}, "seed must be from 0 to 2^32 - 1, got -1"),
-        ({"model": "/nowhere"}, "there is no model directory /nowhere"),
+        ({"model": "/nowhere"}, "there is no model folder /nowhere"),
         ({"train": {"resume_from_checkpoint": "x"}}, "resume_from_checkpoint is set by the run itself"),
         ({"sample": {"reward": "iuo"}}, "there is no reward 'iuo'"),
         ({"evaluate": {"batch_size": 0}}, "evaluate: batch_size must be at least 1, got 0"),
         ({"evaluate": {"limit": -3}}, "evaluate: limit must be at least 1, got -3"),
         ({"evaluate": {"tasks": ["bad"]}}, "no task 'bad'"),
-        ({"evaluate": {"data": "/none"}}, "/none, which is no folder"),
+        ({"evaluate": {"data": "/none"}}, "/none, which is not a folder"),
         ({"experiments": {"base": {}}, "sample": {"num_candidats": 3}}, "no argument 'num_candidats'"),
         (
             {"experiments": {"base": {}}, "sample": {"num_candidates": 0}},
@@ -160,7 +160,7 @@ def test_a_dry_run_shows_the_stages_and_writes_nothing(tmp_path, capsys):
         "sft: data/exact, train, evaluate",
     ]
     assert main([*words, "--only", "sft"]) == 2
-    assert "'base', which all are compared with, has not been run" in capsys.readouterr().err
+    assert "'base' has not been run, but all others are compared with it" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -184,5 +184,5 @@ def test_demo_refuses_unknown_flags(capsys):
 def test_training_all_weights_is_refused_before_anything_runs(tmp_path, capsys):
     """The stages of a recipe hand on adapters."""
     assert main([str(_write(tmp_path, train={"lora_enable": False}))]) == 2
-    assert "leaves no adapter for the stages that follow" in capsys.readouterr().err
+    assert "writes no adapter, but later stages need one" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

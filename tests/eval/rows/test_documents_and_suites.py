@@ -88,7 +88,7 @@ def test_an_image_of_many_rows_is_kept_once(rows: list[dict], cache: Path) -> No
         ({"bbox": [1.0, 2.0, "3", 5.0]}, "row 1: bbox is [1.0, 2.0, '3', 5.0]"),
         ({"bbox": [1.0, 2.0, None, 5.0]}, "row 1: bbox is"),
         ({"bbox": None}, "row 1: bbox is None"),
-        ({"answer": ["<image> or <image>"]}, "row 1: a question stands for 2 pictures"),
+        ({"answer": ["<image> or <image>"]}, "row 1: a question holds placeholders of 2 pictures"),
         ({"image": None}, "row 1: image is None; expected its bytes or its path"),
         ({"image": "a.png"}, "row 1: image is 'a.png'; expected"),
         ({"image": {"bytes": None, "path": None}}, "row 1: image is {'bytes': None, 'path': None}; expected"),
@@ -138,7 +138,7 @@ def test_hub_rows_give_the_documents_of_the_parquet_file(rows: list[dict], tmp_p
         ("tiny", ["refshapes_vall"], "no task 'refshapes_vall'", "did you mean 'refshapes_val'?"),
         ("tiny", ["refcoco_val"], "no task 'refcoco_val'", "perpo-data refer"),
         ("hub", ["refshapes_val"], "no task 'refshapes_val'", "refcoco"),
-        ("no/such/folder", [], "which is no folder", "give tiny, hub, or"),
+        ("no/such/folder", [], "which is not a folder", "give tiny, hub, or"),
     ],
 )
 def test_tasks_that_the_data_do_not_serve(data: str, tasks: list[str], said: str, hint: str) -> None:
@@ -155,7 +155,7 @@ def test_tasks_of_a_folder(refcoco_folder: Path, tmp_path: Path) -> None:
     assert names("grounding", str(refcoco_folder), []) == ["refcoco_val", "refcocog_val"]
     assert names("grounding", "hub", ["refcocog_test", "refcocog_test"]) == ["refcocog_test"]
     assert names("paper", str(refcoco_folder), []) == ["refcoco_val", "refcocog_val"]
-    with pytest.raises(PerpoError, match="serves no task of --suite grounding") as error:
+    with pytest.raises(PerpoError, match="has no task of --suite grounding") as error:
         suites.select_tasks("grounding", str(tmp_path), [])
     assert "perpo-data refer --output" in error.value.hint
     with pytest.raises(PerpoError, match="no task 'refcoco_testA'") as error:
@@ -233,7 +233,7 @@ def test_a_question_of_ones_own_is_asked_as_it_is_and_an_expression_in_the_famil
     assert asked[0] == f"Locate {rows[0]['answer'][0]}, output its bbox coordinates using JSON format."
     assert asked[2:] == ["Where is the bench?"]
     assert [doc["source_id"] for doc in data.docs][2:] == ["own/0"]
-    with pytest.raises(PerpoError, match="row 0: it has neither expressions"):
+    with pytest.raises(PerpoError, match="row 0: it has neither a list of expressions"):
         documents([own | {"question": " "}], GROUNDING.rows, "file")
 
 
@@ -290,14 +290,14 @@ def test_no_hub(monkeypatch) -> None:
         raise RuntimeError("Name or service not known")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    with pytest.raises(PerpoError, match=r"can't be fetched from the hub: .* not known") as error:
+    with pytest.raises(PerpoError, match=r"cannot be fetched from the hub: .* not known") as error:
         loading.load_task(suites.spec_of("refcoco_val"), "hub")
     assert error.value.exit_code == 3
 
 
 def test_no_parquet(tmp_path: Path) -> None:
     (tmp_path / "refcoco_val.parquet").write_bytes(b"PAR1 something")
-    with pytest.raises(PerpoError, match="not Parquet"):
+    with pytest.raises(PerpoError, match="not a Parquet file"):
         loading.load_task(suites.spec_of("refcoco_val"), str(tmp_path))
 
 

@@ -118,17 +118,19 @@ def test_a_zip_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, monkeypa
             load_task(spec_of("mmhal_bench"), str(folder))
     with zipfile.ZipFile(folder / "test_data.zip", "w") as archive:
         archive.writestr("images/0_o.jpg", b"x")
-    with pytest.raises(PerpoError, match=r"15 images are not in .*images or test_data\.zip, such as 1_o\.jpg"):
+    with pytest.raises(PerpoError, match=r"15 images are missing in .*images or test_data\.zip, such as 1_o\.jpg"):
         load_task(spec_of("mmhal_bench"), str(folder))
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PerpoError, match="serves no task of --suite judged") as error:
+    with pytest.raises(PerpoError, match="has no task of --suite judged") as error:
         select_tasks("judged", str(tmp_path), [])
     assert "liuhaotian/llava-bench-in-the-wild and Shengcao1006/MMHal-Bench" in error.value.hint
     folder = published_files.both(tmp_path)
     (folder / "mmhal" / "images" / "3_o.jpg").unlink()
-    with pytest.raises(PerpoError, match=r"1 images are not in .*images or test_data.zip, such as 3_o\.jpg") as error:
+    with pytest.raises(
+        PerpoError, match=r"1 images are missing in .*images or test_data.zip, such as 3_o\.jpg"
+    ) as error:
         load_task(spec_of("mmhal_bench"), str(folder))
     assert error.value.hint == "fetch images of Shengcao1006/MMHal-Bench from the hub, or test_data.zip"
     wild = folder / "llava_bench_wild"
@@ -194,7 +196,7 @@ def test_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    with pytest.raises(PerpoError, match="can't be fetched from the hub: OSError: Name or service") as error:
+    with pytest.raises(PerpoError, match="cannot be fetched from the hub: OSError: Name or service") as error:
         load_task(spec_of("llava_bench_wild"), "hub")
     assert error.value.exit_code == 3
 

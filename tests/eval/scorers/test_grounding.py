@@ -142,7 +142,7 @@ def test_frames_of_a_square_picture_and_of_pixels() -> None:
 
 
 def test_frames_that_cannot_be_read_are_refused() -> None:
-    with pytest.raises(PerpoError, match="resized image need its size"):
+    with pytest.raises(PerpoError, match="resized image need the size of that image"):
         score_box("[1, 2, 3, 4]", [1.0, 2.0, 3.0, 4.0], (10, 10), BoxFormat("pixels"), ["resized"])
     with pytest.raises(PerpoError, match="no box frame 'paded'"):
         score_box("[1, 2, 3, 4]", [1.0, 2.0, 3.0, 4.0], (10, 10), UNIT, ["paded"])  # type: ignore[list-item]

@@ -22,7 +22,7 @@ from perpo.results.leaderboard.board import boards
 from perpo.results.leaderboard.files import frame, render, text
 from perpo.results.samples import read_scores
 from perpo_eval.cli.eval import main
-from perpo_eval.cli.results import ExportArguments
+from perpo_eval.cli.results import ExportTableArguments
 from tests.support import ROOT
 
 PAPER = ROOT / "results" / "paper"
@@ -106,7 +106,7 @@ def test_reported_and_measured_rows_are_told_apart(make_run) -> None:
 
 def test_a_format_of_the_command_line_is_one_that_is_written(make_run) -> None:
     (board,) = boards([make_run("a", rows(2, 0.0))])
-    formats = set(get_args(get_type_hints(ExportArguments)["format"])) - {"text"}
+    formats = set(get_args(get_type_hints(ExportTableArguments)["format"])) - {"text"}
     assert len({render(board, kind) for kind in formats}) == len(formats) == 4
     with pytest.raises(KeyError):
         render(board, "excel")
@@ -187,7 +187,7 @@ def test_list_tells_days_and_times_in_utc_and_sorts_by_them_across_folders(make_
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["list", "--since", "soon"], "--since soon is no day"),
+        (["list", "--since", "soon"], "--since soon is not a day"),
         (["export", "--format", "pdf"], "--format expects one of"),
         (["show"], "run is required"),
         (["list", "--results", "nowhere"], "there is no results folder nowhere"),

@@ -110,9 +110,11 @@ def test_runs_that_other_code_scored_are_said_or_refused(make_run, tmp_path, cap
     later = write_run(new.path.parents[1], record, new.samples())
     flags = [f"--baseline={base.path}", f"--candidate={later.path}"]
     assert main(flags) == 0
-    assert "were scored by other code (ffffffff against" in " ".join(capsys.readouterr().out.split())
+    assert "were scored by different code of the same versions (ffffffff and" in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert main([*flags, "--strict"]) == 2
-    assert "hint: perpo-eval --rescore RUN scores both by one code" in capsys.readouterr().err
+    assert "hint: score both with perpo-eval --rescore RUN" in capsys.readouterr().err
     assert main([f"--baseline={base.path}", f"--candidate={new.path}", "--strict"]) == 0
     tasks = [dataclasses.replace(task, task_version="2") for task in new.record.tasks]
     newer = dataclasses.replace(new.record, tasks=tasks, run_id="newer", samples=None)
@@ -327,9 +329,9 @@ def test_a_run_that_is_not_complete_is_not_judged(make_run, tmp_path, capsys) ->
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--threshold", "x=y"], "--threshold x=y is not points"),
-        (["--threshold", "0"], "--threshold 0 is not points"),
-        (["--threshold", "200"], "--threshold 200 is not points"),
+        (["--threshold", "x=y"], "--threshold x=y is not a number of points"),
+        (["--threshold", "0"], "--threshold 0 is not a number of points"),
+        (["--threshold", "200"], "--threshold 200 is not a number of points"),
         (["--waivers", "w.yaml"], "w.yaml"),
         (["--fail_on", "improved"], "--fail_on expects one of regressed, inconclusive"),
     ],
@@ -384,14 +386,17 @@ def test_common_is_of_the_same_tasks_images_and_truths(make_run) -> None:
     one = make_run("base", base)
     lacking = compare_runs(one, make_run("a", {"a": run["a"]}), common=True)
     assert "Not compared, because one run lacks it: b." in lacking.notes
-    with pytest.raises(PerpoError, match="no sample of a task in common"):
+    with pytest.raises(PerpoError, match="no sample in common"):
         compare_runs(one, make_run("c", {"c": run["a"]}), common=True)
     moved = make_run("moved", {"a": run["a"], "b": run["b"]})
-    for column, said in (("cluster_id", "are about other images"), ("target", "have another truth")):
+    for column, said in (
+        ("cluster_id", "samples of both runs have different images"),
+        ("target", "samples of both runs have different truths"),
+    ):
         table = moved.samples()
         changed = table.set_column(table.schema.get_field_index(column), column, pa.array(["x"] * table.num_rows))
         record = dataclasses.replace(moved.record, run_id=f"moved-{column}", samples=None)
-        with pytest.raises(PerpoError, match=f"{2 * SIZE} shared samples {said}"):
+        with pytest.raises(PerpoError, match=f"{2 * SIZE} {said}"):
             compare_runs(one, write_run(one.path.parents[1], record, changed), common=True)
 
 

@@ -125,7 +125,7 @@ def test_wrong_pairs_and_an_existing_output_are_refused(options, adapter, small_
     (tmp_path / "there").mkdir()
     for change, message in (
         ({"model": other}, "was trained on another model"),
-        ({"adapter": tmp_path}, "holds no adapter"),
+        ({"adapter": tmp_path}, "does not hold an adapter"),
         ({"model": adapter}, "is an adapter, not a model"),
         ({"output": tmp_path / "there"}, "there exists"),
         ({"output": tmp_path / "taken"}, "taken is in use by another merge, process"),

@@ -235,7 +235,7 @@ def test_an_upload_that_failed_can_be_repeated(options, tmp_path, monkeypatch, c
     monkeypatch.setattr(services, "_hub", Hub)
     command = words(options, tmp_path, push_to_hub=True, hub_model_id="me/mine")
     assert main(command) == 3
-    assert "the training is complete in" in capsys.readouterr().err
+    assert "is complete, but the upload to the hub failed" in capsys.readouterr().err
     assert read_record(tmp_path / "run")["status"] == "complete"
     assert main([*command, "--resume_from_checkpoint=last"]) == 0
     assert done == ["me/mine", "me/mine"]

@@ -166,6 +166,23 @@ def test_a_resumed_run_has_the_scores_of_an_uninterrupted_one(validated, options
     assert {path.name for path in cut.glob(".best*")} == set()
 
 
+def test_a_run_does_not_go_on_with_other_held_out_questions(validated, options, data, tmp_path):
+    """Else scores on one file and on another would choose the best adapter together."""
+    held_out, cut = tmp_path / "held-out.jsonl", tmp_path / "run"
+    shutil.copytree(validated / "checkpoint-2", cut / "checkpoint-2")
+    changed = options | {"eval_data": str(held_out), "eval_image_root": str(data), "resume_from_checkpoint": "last"}
+    record = read_record(validated) | {"status": "running"}
+    record["arguments"] |= {"eval_data": str(held_out), "eval_image_root": str(data)}
+    (cut / "training.json").write_text(json.dumps(record))
+    questions = (data / "held-out.jsonl").read_text().splitlines(keepends=True)
+    held_out.write_text("".join(questions[1:]))
+    with pytest.raises(PerpoError, match="the questions of --eval_data have changed since the training in"):
+        train(TrainArguments(**changed, output_dir=str(cut)))
+    held_out.write_text("".join(questions))
+    train(TrainArguments(**changed, output_dir=str(cut)))
+    assert read_record(cut)["validation"]["scores"] == read_record(validated)["validation"]["scores"]
+
+
 def test_boxes_have_an_accuracy(options, data, tmp_path, monkeypatch):
     """A box on the truth, one beside it, one away from it, and an answer that holds none."""
     said = iter(["[0.2, 0.2, 0.6, 0.6]", "[0.4, 0.2, 0.8, 0.6]", "[0.7, 0.7, 0.9, 0.9]", "no box"])
@@ -208,7 +225,7 @@ def test_pixels_of_pictures_of_another_size_are_not_trained_on(options, data, tm
     resize = {"factor": 28, "min_pixels": 3136, "max_pixels": 12845056}
     rows = [json.loads(line) | {"box_resize": resize} for line in Path(options["data"]).read_text().splitlines()]
     changes = {"data": lines(data / "pixels.jsonl", rows), "image_root": str(data)}
-    with pytest.raises(PerpoError, match="record 1 counts pixels of pictures of 3136 to 12845056 pixels"):
+    with pytest.raises(PerpoError, match="record 1 counts pixels of pictures with 3136 to 12845056 pixels"):
         train(TrainArguments(**options | changes, output_dir=str(tmp_path / "run")))
 
 
@@ -220,8 +237,11 @@ def test_pixels_of_pictures_of_another_size_are_not_trained_on(options, data, tm
         ({"eval_reward": "iou"}, "question 1: its truth 'abc' holds no box"),
         ({"eval_max_new_tokens": 1000}, "exceed the model's context"),
         ({"eval_steps": 0}, "--eval_steps must be at least 1"),
-        ({"eval_reward": "edit", "eval_truth_frame": "padded"}, "has no use for --eval_truth_frame"),
-        ({"eval_reward": "edit", "eval_box_scale": "0-1"}, "has no use for --eval_box_scale"),
+        (
+            {"eval_reward": "edit", "eval_truth_frame": "padded"},
+            "--eval_truth_frame has no effect with --eval_reward edit",
+        ),
+        ({"eval_reward": "edit", "eval_box_scale": "0-1"}, "--eval_box_scale has no effect with --eval_reward edit"),
     ],
 )
 def test_bad_questions_are_refused_before_training(options, tmp_path, capsys, changes, message):
@@ -255,5 +275,5 @@ def test_what_belongs_to_validation_is_refused_without_it(options, name):
     texts = {"eval_image_root": "x", "eval_reward": "iou", "eval_truth_frame": "padded"}
     value = texts.get(name, 7)
     plain = {key: kept for key, kept in options.items() if "eval" not in key}
-    with pytest.raises(PerpoError, match=f"--{name} is of no use without --eval_data"):
+    with pytest.raises(PerpoError, match=f"--{name} has no effect without --eval_data"):
         TrainArguments(**plain, output_dir="run", **{name: value})

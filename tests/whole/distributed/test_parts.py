@@ -98,7 +98,7 @@ def test_all_that_is_shipped_is_named_in_help(capsys):
     ("content", "said"),
     [
         ("{", "is not JSON"),
-        ("[]", "holds no object"),
+        ("[]", "does not hold a JSON object"),
         (json.dumps({"optimizer": {"type": "Adam"}}), "has its own optimizer"),
         (json.dumps({"scheduler": {"type": "WarmupLR"}}), "has its own scheduler"),
     ],

@@ -55,7 +55,7 @@ def test_a_training_of_two_processes_goes_on_to_the_same_weights(launch, mode):
     whole = launch(f"whole-{mode}", **options)
     cut = launch(f"cut-{mode}", expect=1, terminate=3, **options)
     assert last_checkpoint(cut).name == "checkpoint-3"
-    assert launch.stderr.count("terminated; run again with --resume_from_checkpoint last") == 2
+    assert launch.stderr.count("terminated; run the same command with --resume_from_checkpoint last") == 2
     launch(f"cut-{mode}", resume_from_checkpoint="last", **options)
     ours, theirs = (load_file(path / "adapter_model.safetensors") for path in (cut, whole))
     assert ours.keys() == theirs.keys()

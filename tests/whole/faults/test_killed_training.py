@@ -16,7 +16,7 @@ from perpo.records.training_record import read_log, read_record
 from perpo.train.resuming import damage, last_checkpoint, rotate, seal
 
 LAST = "--resume_from_checkpoint=last"
-GO_ON = "run again with --resume_from_checkpoint last to go on from the last checkpoint"
+GO_ON = "run the same command with --resume_from_checkpoint last to continue from the last checkpoint"
 
 
 def log_steps(output):
@@ -56,10 +56,10 @@ def test_killed_after_a_step_it_ends_with_the_weights_of_an_uninterrupted_run(ru
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
-        ("save:2:adapter_model.safetensors", "it was not written to its end"),
-        pytest.param("save:2:optimizer.pt", "it was not written to its end", marks=slow),
-        pytest.param("save:2:trainer_state.json", "it was not written to its end", marks=slow),
-        ("seal:2", "it was not written to its end"),
+        ("save:2:adapter_model.safetensors", "it was not written completely"),
+        pytest.param("save:2:optimizer.pt", "it was not written completely", marks=slow),
+        pytest.param("save:2:trainer_state.json", "it was not written completely", marks=slow),
+        ("seal:2", "it was not written completely"),
     ],
 )
 def test_killed_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(
@@ -70,7 +70,7 @@ def test_killed_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(
     assert last_checkpoint(output) == output / "checkpoint-2"  # not deleted before the new one is whole
     code, err = runs(words(output, LAST))
     assert code == 0
-    assert f"warning: checkpoint-4 cannot be used: {reason}; going on from checkpoint-2\n" in err
+    assert f"warning: checkpoint-4 cannot be used: {reason}; continuing from checkpoint-2\n" in err
     assert same_end(output)
 
 
@@ -119,7 +119,7 @@ def test_a_torn_checkpoint_is_passed_over(runs, words, same_end, cut, name, tear
     code, err = runs(words(cut, LAST))
     assert code == 0
     assert f"warning: checkpoint-4 cannot be used: {reason}" in err
-    assert "; going on from checkpoint-2\n" in err
+    assert "; continuing from checkpoint-2\n" in err
     assert same_end(cut)
     assert damage(cut / "checkpoint-4") is None  # it was written again
 
@@ -131,7 +131,7 @@ def test_without_a_whole_checkpoint_it_begins_again_and_says_so(runs, words, sam
     assert code == 0
     assert "checkpoint-4 cannot be used: optimizer.pt has " in err
     assert "checkpoint-2 cannot be used: optimizer.pt has " in err
-    assert "; there is none before it, and training begins again\n" in err
+    assert "; there is no earlier checkpoint, so training starts again\n" in err
     assert same_end(cut)
 
 
@@ -139,7 +139,7 @@ def test_a_torn_checkpoint_that_is_asked_for_by_its_path_is_refused(runs, words,
     truncate(cut / "checkpoint-4" / "optimizer.pt")
     code, err = runs(words(cut, f"--resume_from_checkpoint={cut / 'checkpoint-4'}"))
     assert code == 2
-    assert "checkpoint-4 is no checkpoint of a run: optimizer.pt has " in err
+    assert "checkpoint-4 is not a checkpoint of a run: optimizer.pt has " in err
 
 
 def test_a_run_is_not_continued_by_another_number_of_processes(runs, words, cut):
@@ -147,7 +147,7 @@ def test_a_run_is_not_continued_by_another_number_of_processes(runs, words, cut)
     (cut / "training.json").write_text(json.dumps(record))
     code, err = runs(words(cut, LAST))
     assert code == 2
-    assert "was begun with 2 processes, not 1" in err
+    assert "started with 2 processes, not 1" in err
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_a_full_disk_is_said_and_earlier_checkpoints_stay(runs, words, same_end,
         assert f"error: {output}" in err
         assert " could not be written: " in err
         assert " (0.0 MiB left)" in err
-        assert "\nhint: make room; run again with --resume_from_checkpoint last" in err
+        assert "\nhint: make room; run the same command with --resume_from_checkpoint last" in err
         assert "Traceback" not in err
         assert last_checkpoint(output) == output / "checkpoint-2"
     assert runs(words(output, LAST))[0] == 0
