@@ -42,7 +42,7 @@ def exports_samples(args: SampleExports) -> bool:
     for name, used_by in _USES.items():
         if getattr(args, name) and not set(kinds) & set(used_by):
             flags = " or ".join(f"--{kind}" for kind in used_by)
-            raise PerpoError(f"--{name} has no use without {flags}", f"leave --{name} out")
+            raise PerpoError(f"--{name} has no effect without {flags}", f"leave --{name} out")
     if kinds and args.output is None:
         what = "a .jsonl file" if kinds == ["lost"] else "a folder"
         raise PerpoError(f"--{kinds[0]} needs --output", f"give {what} to write")

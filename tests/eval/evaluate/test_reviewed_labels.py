@@ -298,7 +298,7 @@ def test_what_is_missing_is_refused_before_answers_are_read(score, review, data,
     assert main(["--data", str(data), "--reviewed_labels", str(review), "--tasks", "refcoco_val"]) == 2
     assert "is not JSON" in capsys.readouterr().err
     assert main(["--data", str(data), "--reviewed_labels", str(review), "--questions", str(tmp_path / "q")]) == 2
-    assert "--reviewed_labels has no use with --questions" in capsys.readouterr().err
+    assert "--reviewed_labels has no effect with --questions" in capsys.readouterr().err
 
 
 def test_the_hub_is_asked_for_its_folder(review, monkeypatch) -> None:

@@ -255,9 +255,9 @@ def test_without_pictures_the_data_sets_paths_stay(score, cache, tmp_path, capsy
     ("words", "said"),
     [
         (["--lost", "x", "--coco", "y"], "--lost and --coco are two files"),
-        (["--against", "x"], "--against has no use without --lost"),
-        (["--output", "x"], "--output has no use without --lost or --coco or --fiftyone"),
-        (["--coco", "x", "--images", "y", "--output", "z"], "--images has no use without --lost or --fiftyone"),
+        (["--against", "x"], "--against has no effect without --lost"),
+        (["--output", "x"], "--output has no effect without --lost or --coco or --fiftyone"),
+        (["--coco", "x", "--images", "y", "--output", "z"], "--images has no effect without --lost or --fiftyone"),
         (["--coco", "x"], "--coco needs --output"),
         (["--coco", "nothing", "--output", "x"], "there is no run nothing"),
     ],
