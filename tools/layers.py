@@ -35,7 +35,7 @@ LINES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("rows",),
         ("tasks", "arguments"),
         ("evaluate",),
-        ("recipes",),
+        ("recipes", "imports"),
         ("cli",),
     ),
     "perpo_dashboard": (

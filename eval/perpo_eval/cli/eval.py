@@ -7,11 +7,13 @@ import sys
 from perpo.common.arguments import parse_arguments
 from perpo.common.program import quiet_libraries, run_program
 from perpo_eval.arguments import EvalArguments
+from perpo_eval.cli.imports import import_main
 from perpo_eval.cli.judge import judge_main
 from perpo_eval.cli.show import show
 
 _DESCRIPTION = (
     "Evaluate a checkpoint through lmms-eval, print its scores, and store a run record. "
+    "Of answers made elsewhere: perpo-eval import. "
     "Of stored runs: perpo-eval list, perpo-eval show, perpo-eval export, perpo-eval judge."
 )
 
@@ -30,6 +32,8 @@ def _main(argv: list[str]) -> int:
         return 0
     if argv and argv[0] == "judge":
         return judge_main(argv[1:])
+    if argv and argv[0] == "import":
+        return import_main(argv[1:])
     args = parse_arguments(EvalArguments, argv, prog="perpo-eval", description=_DESCRIPTION)
     quiet_libraries()
     from perpo_eval.evaluate.run import evaluate, write_questions

@@ -49,6 +49,7 @@ class RunWriter:
         began: When.
         clock: `time.perf_counter()` of then.
         judge: Who scores what a judge is to score, or None.
+        imported: Where answers came from that were made elsewhere, or None.
     """
 
     wanted: RunWanted
@@ -61,6 +62,7 @@ class RunWriter:
     began: datetime
     clock: float
     judge: Judge | None
+    imported: dict[str, Any] | None = None
 
     def store(self, data: Sequence[TaskData], templates: dict[str, str], response_of: ResponseOf) -> Path:
         """Score the answers and write the record.
@@ -87,7 +89,7 @@ class RunWriter:
                 **box_fields(self.family, BENCHMARKS[spec.benchmark].has_boxes),
                 "note": task.note,
                 "n_total": len(task.docs),
-                "cluster_key": "image sha256",
+                "cluster_key": task.cluster_key,
             }
             tables.append(table)
             abouts.append(about)
@@ -104,6 +106,7 @@ class RunWriter:
             samples=None,
             source="measured",
             warnings=misread(tables, specs, self.family),
+            imported=self.imported,
         )
         return write_run(Path(self.wanted.output), record, scoring.join(tables)).path
 
@@ -178,7 +181,7 @@ def misread(tables: Sequence[pa.Table], specs: Sequence[TaskSpec], family: Famil
         for table, spec in zip(tables, specs, strict=True)
         if BENCHMARKS[spec.benchmark].has_boxes
         for row in table.select(["prompt", "response", "target", "image"]).to_pylist()
-        if row["response"] is not None
+        if row["response"] is not None and row["image"]["width"] is not None
     ]
     warning = other_reading(answers, family.box_format) if family is not None and answers else None
     if warning is None:
