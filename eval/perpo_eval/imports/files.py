@@ -128,7 +128,7 @@ def _rows(path: Path) -> Iterator[Any]:
     second = next(rows, None)
     if second is None and isinstance(first, dict):
         return iter(_innermost(first, path))
-    return (row for part in ([first, second], rows) for row in part)
+    return (row for part in ([first, second] if second is not None else [], rows) for row in part)
 
 
 def _innermost(whole: dict[str, Any], path: Path) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import Literal, NoReturn
 from perpo.data.images import listing, short_name
 from perpo.errors import PerpoError
 from perpo_eval.imports.files import Prediction, task_named
-from perpo_eval.imports.samples import Sample, asks_same, image_names, true_same, words_of
+from perpo_eval.imports.samples import Sample, asks_same, image_names, numbered_by_llava, true_same, words_of
 
 Way = Literal["sample_key", "id", "number", "image", "question", "truth", "position"]
 
@@ -243,8 +243,11 @@ def _finder(
     if way == "question":
         return _by_question(samples)
     index: dict[str, list[Sample]] = defaultdict(list)
+    names_of = _NAMES[way]
+    if way == "id" and numbered_by_llava(each.id for each in predictions):
+        names_of = _NAMES["llava id"]
     for sample in samples:
-        for name in _NAMES[way](sample):
+        for name in names_of(sample):
             index[name].append(sample)
     if way == "image":
         return lambda each: _of_picture(each, index)
@@ -256,6 +259,7 @@ def _finder(
 _NAMES: dict[str, Callable[[Sample], list[str]]] = {
     "sample_key": lambda sample: [sample.key],
     "id": lambda sample: sample.ids,
+    "llava id": lambda sample: sample.llava_ids,
     "number": lambda sample: [str(sample.number)],
     "image": lambda sample: [sample.image_sha256, *image_names(sample.image)],
     "truth": lambda sample: [" ".join(str(json.loads(sample.target)).split())],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -60,11 +60,15 @@ class Sample:
 
     @property
     def ids(self) -> list[str]:
-        """What a file may call it: its name, that of its row, and the number of LLaVA's list."""
-        names = [self.source_id, self.source_id.partition("/")[0]]
-        if self.task in _LLAVA_POPE and self.source_id.isdecimal():
-            names.append(str(_LLAVA_POPE[self.task] + int(self.source_id)))
-        return list(dict.fromkeys(names))
+        """What a file may call it: its name, and that of its row."""
+        return list(dict.fromkeys([self.source_id, self.source_id.partition("/")[0]]))
+
+    @property
+    def llava_ids(self) -> list[str]:
+        """What a file may call it that numbers POPE's three lists as LLaVA's question file does."""
+        if self.task not in _LLAVA_POPE or not self.source_id.isdecimal():
+            return self.ids
+        return [str(_LLAVA_POPE[self.task] + int(self.source_id))]
 
     @property
     def same(self) -> tuple[str, str, str]:
@@ -100,6 +104,12 @@ def samples_of(data: Sequence[TaskData], templates: dict[str, str]) -> list[Samp
     return found
 
 
+def numbered_by_llava(ids: Iterable[str | None]) -> bool:
+    """Return whether a file numbers POPE's lists on from each other, as LLaVA's does."""
+    least = min(start for start in _LLAVA_POPE.values() if start)
+    return any(name is not None and name.isdecimal() and int(name) > least for name in ids)
+
+
 def words_of(text: str) -> str:
     """Return a text as its words alone, in small letters; the text itself where it has none."""
     words = [_MISPRINTS.get(word, word) for word in _WORDS.findall(text.casefold())]
@@ -121,7 +131,7 @@ def asks_same(sample: Sample, question: str) -> bool | None:
     asked, query = words_of(question), words_of(sample.query)
     if asked in (query, words_of(sample.asked)) or f" {query} " in f" {asked} ":
         return True
-    return sample.query in question
+    return not sample.query.isascii() and sample.query in question  # a script without spaces between its words
 
 
 def true_same(sample: Sample, truth: Any) -> bool | None:

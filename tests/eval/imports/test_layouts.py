@@ -99,7 +99,14 @@ def test_lines_by_id(pope, imported, tmp_path):
     file = lines(
         tmp_path / "own.jsonl",
         [
-            {"qid": int(doc["source_id"]), "q": doc["query"], "gt": doc["truth"], "said": doc["answer"], "n": 7, "ms": 1.5}
+            {
+                "qid": int(doc["source_id"]),
+                "q": doc["query"],
+                "gt": doc["truth"],
+                "said": doc["answer"],
+                "n": 7,
+                "ms": 1.5,
+            }
             for doc in reversed(pope)
         ],
     )
@@ -198,7 +205,13 @@ def test_vlmevalkit(pope, imported, tmp_path):
 def test_llava_and_the_judged(imported, tmp_path):
     docs = docs_of("tinywild_test")
     rows = [
-        {"question_id": doc["source_id"], "prompt": doc["query"], "text": f"It is {n}.", "answer_id": "a", "model_id": "m"}
+        {
+            "question_id": doc["source_id"],
+            "prompt": doc["query"],
+            "text": f"It is {n}.",
+            "answer_id": "a",
+            "model_id": "m",
+        }
         | {"metadata": {}}
         for n, doc in enumerate(docs)
     ]
@@ -239,7 +252,7 @@ def test_fox(imported, tmp_path):
 
 
 def test_vlm_r1(boxes, imported, tmp_path):
-    said = "<think>Not [0, 0, 9, 9].</think><answer>```json\n[{{\"bbox_2d\": {}}}]\n```</answer>"
+    said = '<think>Not [0, 0, 9, 9].</think><answer>```json\n[{{"bbox_2d": {}}}]\n```</answer>'
     results = [
         {"image": doc["image_path"], "question": PROMPT + doc["query"], "ground_truth": doc["truth"]}
         | {"model_output": said.format(doc["box"]), "extracted_answer": doc["box"], "correct": 1}
