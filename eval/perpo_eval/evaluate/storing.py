@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -172,16 +173,22 @@ def box_fields(family: Family | None, has_boxes: bool) -> dict[str, str | None]:
 
 def misread(tables: Sequence[pa.Table], specs: Sequence[TaskSpec], family: Family | None) -> list[str] | None:
     """Warnings of boxes that do not seem to be written as declared, which are said too; None where there are none."""
-    answers = [
-        Answered(
-            after_prompt(row["prompt"], row["response"]),
-            json.loads(row["target"]),
-            (row["image"]["width"], row["image"]["height"]),
-        )
+    rows = [
+        row | {"target": json.loads(row["target"])}
         for table, spec in zip(tables, specs, strict=True)
         if BENCHMARKS[spec.benchmark].has_boxes
         for row in table.select(["prompt", "response", "target", "image"]).to_pylist()
-        if row["response"] is not None and row["image"]["width"] is not None
+        if row["response"] is not None
+    ]
+    # Of boxes that were imported without sizes: a picture that all of them lie within.
+    sides = [math.ceil(max(row["target"][side] for row in rows)) if rows else 1 for side in (2, 3)]
+    answers = [
+        Answered(
+            after_prompt(row["prompt"], row["response"]),
+            row["target"],
+            (row["image"]["width"] or max(1, sides[0]), row["image"]["height"] or max(1, sides[1])),
+        )
+        for row in rows
     ]
     warning = other_reading(answers, family.box_format) if family is not None and answers else None
     if warning is None:

@@ -26,6 +26,10 @@ class ImportArguments:
     match: Literal["sample_key", "id", "number", "image", "question", "truth", "position"] | None = arg(
         None, "what samples are found by (default: the surest that the file has; by position only where asked)"
     )
+    question_file: Path | None = arg(
+        None,
+        "the questions that were asked (question_id, image, text), where files have only their numbers or order",
+    )
     suite: Literal["grounding", "pope", "ocr", "paper", "judged"] | None = arg(
         None, "the benchmark (default: that of --tasks)"
     )
@@ -81,7 +85,10 @@ class ImportArguments:
         theirs: tuple[str, ...] = ("truth_scale", "truth_order", "image_root")
         where = "--truths"
         if self.truths is not None:
-            theirs, where = ("suite", "tasks", "limit", "match", "partial"), "a benchmark, not for --truths"
+            theirs, where = (
+                ("suite", "tasks", "limit", "match", "partial", "question_file"),
+                "a benchmark, not for --truths",
+            )
             theirs += () if self.data == "tiny" else ("data",)
         if unused := [name for name in theirs if getattr(self, name)]:
             raise PerpoError(f"--{unused[0]} is for {where}", f"leave --{unused[0]} out")

@@ -21,7 +21,9 @@ from perpo_eval.evaluate.rescoring import model_elsewhere
 from perpo_eval.evaluate.storing import RunWriter, generation_of
 from perpo_eval.imports.arguments import ImportArguments
 from perpo_eval.imports.files import Prediction, ReadFile, read_files
-from perpo_eval.imports.matching import WAYS, Matched, choose_way, match
+from perpo_eval.imports.finding import WAYS
+from perpo_eval.imports.matching import Matched, choose_way, match
+from perpo_eval.imports.questions import with_questions
 from perpo_eval.imports.samples import samples_of
 from perpo_eval.imports.truths import own_spec, own_task
 from perpo_eval.rows.loading import TaskData, load_task
@@ -45,6 +47,8 @@ def import_predictions(args: ImportArguments) -> Path:
     check_family(family, specs)
     files = read_files(args.files, args.layout, args.named)
     predictions = [each for file in files for each in file.predictions]
+    if args.question_file is not None:
+        predictions = with_questions(predictions, args.question_file)
     templates = templates_of("paper", specs, family)
     about = _about(files, args)
     if args.truths is None:
@@ -122,9 +126,9 @@ def _matched(
     found = match(predictions, samples, way, wanted, hint)
     if not found.answers:
         told = f":\n  {listing(found.unmatched)}"
-        raise PerpoError(f"no prediction is about these tasks (by {WAYS[way]}){told}", _advice(found, samples, hint))
+        raise PerpoError(f"no prediction is about these tasks (by {WAYS[way]}){told}", _advice(args, samples, hint))
     if not args.partial:
-        _check_whole(found, len(wanted), _advice(found, samples, hint))
+        _check_whole(found, len(wanted), _advice(args, samples, hint))
     _list(found)
     counts = {
         "matched_by": WAYS[way],
@@ -138,8 +142,8 @@ def _matched(
     return found.answers, counts
 
 
-def _advice(found: Matched, samples: Sequence[Any], hint: str) -> str:
-    such = f"these tasks have such as {samples[0].source_id!r:.40} about {samples[0].image!r:.60}"
+def _advice(args: ImportArguments, samples: Sequence[Any], hint: str) -> str:
+    such = f"--data {args.data} has such as {samples[0].source_id!r:.40} about {samples[0].image!r:.60}"
     return f"{such}; {hint}" if hint else f"{such}; --match, --columns and --tasks say otherwise"
 
 
@@ -182,6 +186,7 @@ def _about(files: Sequence[ReadFile], args: ImportArguments) -> dict[str, Any]:
         "files": [{"name": file.name, "sha256": file.sha256, "rows": len(file.predictions)} for file in files],
         "layout": files[0].layout.name,
         "columns": args.named,
+        **({} if args.question_file is None else {"question_file": args.question_file.name}),
     }
 
 

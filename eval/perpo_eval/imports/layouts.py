@@ -124,13 +124,14 @@ LAYOUTS: dict[str, Layout] = {
             {"id": "question_id", "answer": "text"},
             {"question": "prompt"},
             marks=("answer_id", "model_id"),
+            hint="--question_file FILE: the questions that were asked, whose numbers these are, with their pictures",
         ),
         Layout(
             "pope",
             "POPE's answers",
             {"question": "question", "answer": "answer"},
             others=False,
-            hint="POPE's answer files are in the order of the question file: --match position",
+            hint="POPE's answers are in the order of its questions: --match position, or --question_file FILE",
         ),
         Layout(
             "mmhal",
@@ -191,7 +192,7 @@ def layout_of(columns: Sequence[str], name: str | None, named: Mapping[str, str]
             raise PerpoError(
                 f"the layout is {f'{known}: not one alone' if known else 'not a known one'}: {seen}",
                 "say what its columns hold: --columns answer=COLUMN id=COLUMN image=COLUMN question=COLUMN "
-                f"truth=COLUMN (also: {', '.join(list(FIELDS)[6:])}); or --layout {', '.join(LAYOUTS)}",
+                f"truth=COLUMN (also: {', '.join(list(FIELDS)[7:])}); or --layout {', '.join(LAYOUTS)}",
             )
         layout = fitting[0]
     else:

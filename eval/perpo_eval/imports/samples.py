@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -21,8 +21,6 @@ from perpo_eval.rows.loading import TaskData
 _WORDS = re.compile(r"\w+")
 # POPE's older lists ask for some things "in the imange"; answers to these are answers to today's questions.
 _MISPRINTS = {"imange": "image"}
-# The question file that LLaVA's evaluation comes with numbers POPE's three lists so.
-_LLAVA_POPE = {"coco_pope_adversarial": 0, "coco_pope_random": 10_000_000, "coco_pope_popular": 20_000_000}
 _CLOSE = 0.01  # how far a truth in a file may be from the benchmark's, as a share of the picture's side
 
 
@@ -64,13 +62,6 @@ class Sample:
         return list(dict.fromkeys([self.source_id, self.source_id.partition("/")[0]]))
 
     @property
-    def llava_ids(self) -> list[str]:
-        """What a file may call it that numbers POPE's three lists as LLaVA's question file does."""
-        if self.task not in _LLAVA_POPE or not self.source_id.isdecimal():
-            return self.ids
-        return [str(_LLAVA_POPE[self.task] + int(self.source_id))]
-
-    @property
     def same(self) -> tuple[str, str, str]:
         """What two samples share that ask the same of one picture."""
         return self.image_sha256, self.query, self.target
@@ -102,12 +93,6 @@ def samples_of(data: Sequence[TaskData], templates: dict[str, str]) -> list[Samp
                 )
             )
     return found
-
-
-def numbered_by_llava(ids: Iterable[str | None]) -> bool:
-    """Return whether a file numbers POPE's lists on from each other, as LLaVA's does."""
-    least = min(start for start in _LLAVA_POPE.values() if start)
-    return any(name is not None and name.isdecimal() and int(name) > least for name in ids)
 
 
 def words_of(text: str) -> str:

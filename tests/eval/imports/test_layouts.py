@@ -335,3 +335,17 @@ def test_own_pages(imported, tmp_path):
     run = imported(lines(tmp_path / "own.jsonl", rows), *words)
     assert value(run, "edit_distance") == pytest.approx((0 + 1 / 4) / 2)
     assert metric_of(run.record.tasks[0].metrics, "edit_distance").n_clusters == 1
+
+
+@pytest.mark.parametrize("scale", ["pixels", "0-1"])
+def test_boxes_in_another_order_are_warned_of_without_sizes(scale, boxes, imported, tmp_path, capsys):
+    """Answers with width and height, declared as corners: low scores, and a sentence that says why."""
+    rows = []
+    for doc in boxes[:300]:
+        x1, y1, x2, y2 = (number / (96 if scale == "0-1" else 1) for number in doc["truth"])
+        rows.append({"q": doc["query"], "box": [x1, y1, x2, y2], "said": str([x1, y1, x2 - x1, y2 - y1])})
+    words = ["--truths", "boxes_shelf", "--truth_scale", scale, "--box_scale", scale]
+    run = imported(lines(tmp_path / "own.jsonl", rows), *words, "--columns", "question=q", "truth=box", "answer=said")
+    (warning,) = run.record.warnings
+    assert "if they were read with --box_order xywh" in warning
+    assert "warning: " in capsys.readouterr().err

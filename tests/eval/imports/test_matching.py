@@ -289,31 +289,80 @@ def test_boxes_without_sizes_are_rescored_as_they_are(stored, tmp_path, capsys):
     assert "imported without the pictures' sizes" in capsys.readouterr().err
 
 
-# ---- LLaVA's numbering of POPE ----
+# ---- through the questions that were asked ----
+
+
+def asked(rows: list[dict[str, Any]], start: int) -> list[dict[str, Any]]:
+    """A question file with numbers of its own."""
+    return [
+        {"question_id": start + n, "image": f"{row['img']}.jpg", "text": row["q"]} | {"category": row["split"]}
+        for n, row in enumerate(rows)
+    ]
+
+
+def test_numbers_of_a_question_file(tmp_path, stored, refused):
+    """Splits that share questions, differing answers, and numbers that are others in the data set."""
+    rows = [row | {"split": split, "said": split} for split in ("random", "popular") for row in pope_rows(split)[::-1]]
+    questions = asked(rows, 500)
+    file = write(tmp_path / "questions.jsonl", questions)
+    answers = [
+        {
+            "question_id": each["question_id"],
+            "prompt": each["text"],
+            "text": row["said"],
+            "answer_id": 1,
+            "model_id": "m",
+        }
+        for each, row in zip(questions, rows, strict=True)
+    ]
+    words = ["--tasks", "tinypope_random", "tinypope_popular", "--question_file", str(file)]
+    wrong = [*answers[:-1], answers[-1] | {"prompt": answers[-2]["prompt"]}]
+    assert "1 predictions have another question than questions.jsonl" in refused(wrong, *words)
+    assert "1 predictions have an id that questions.jsonl lacks" in refused([answers[0] | {"question_id": 1}], *words)
+    run, _ = stored(answers[::-1], *words)
+    assert run.record.imported["question_file"] == "questions.jsonl"
+    for row in run.samples(["task", "response"]).to_pylist():
+        assert row["task"] == f"tinypope_{row['response']}"
+
+
+def test_the_order_of_a_question_file(tmp_path, stored, refused):
+    rows = [row | {"split": "random"} for row in pope_rows("random")[::-1]]
+    file = write(tmp_path / "questions.jsonl", asked(rows, 0))
+    answers = [{"question": row["q"], "answer": row["said"]} for row in rows]
+    words = [*RANDOM, "--question_file", str(file)]
+    assert "719 rows without an id" in refused(answers[1:], *words)
+    assert "another question than questions.jsonl" in refused([*answers[1:], answers[0]], *words)
+    run, _ = stored(answers, *words)
+    expected = sum(row["said"] == row["gt"] for row in rows) / len(rows)
+    assert metric_of(run.record.tasks[0].metrics, "accuracy").value == pytest.approx(expected)
 
 
 @pytest.mark.skipif(not POPE_LISTS.is_dir(), reason="POPE's lists are not at hand")
-def test_llavas_numbers_of_popes_lists(tmp_path, stored):
-    """LLaVA counts the three lists on from 0, 10 and 20 millions; its prompts misprint "image" as older lists do."""
+def test_popes_lists_as_llava_numbers_them(tmp_path, stored):
+    """One file for the three lists, of which random lacks 90; prompts misprint "image" as older lists do."""
     from PIL import Image
+
+    from perpo.cli.data import main as perpo_data
 
     images, data = tmp_path / "images", tmp_path / "data"
     images.mkdir()
     rows = {split: [json.loads(line) for line in (POPE_LISTS / f"coco_pope_{split}.json").open()] for split in SPLITS}
     for name in {row["image"] for part in rows.values() for row in part}:
         Image.new("RGB", (8, 8), f"#{int(name[-10:-4]):06d}").save(images / name)
-    from perpo.cli.data import main as perpo_data
-
     assert perpo_data(["pope", "--questions", str(POPE_LISTS), "--images", str(images), "--output", str(data)]) == 0
-    start = {"adversarial": 0, "random": 10_000_000, "popular": 20_000_000}
-    theirs = [
-        {"question_id": start[split] + row["question_id"], "answer_id": "a", "model_id": "m", "metadata": {}}
-        | {"prompt": row["text"].replace("umbrella in the image", "umbrella in the imange") + "\nAnswer in one word."}
-        | {"text": {"random": row["label"], "popular": "yes", "adversarial": "no"}[split]}
-        for split in ("adversarial", "random", "popular")
-        for row in rows[split]
-    ]
-    run, _ = stored(theirs, "--suite", "pope", "--data", str(data))
+    rows["random"] = rows["random"][90:]
+    questions, answers = [], []
+    for place, split in enumerate(("adversarial", "random", "popular")):
+        for n, row in enumerate(rows[split], start=1):
+            text = row["text"].replace("umbrella in the image", "umbrella in the imange") + "\nAnswer in one word."
+            about = {"question_id": place * 10_000_000 + n}
+            questions.append(about | {"image": row["image"], "text": text, "category": split})
+            said = {"random": row["label"], "popular": "yes", "adversarial": "no"}[split]
+            answers.append(about | {"prompt": text, "text": said, "answer_id": "a", "model_id": "m", "metadata": {}})
+    file = write(tmp_path / "questions.jsonl", questions)
+    words = ["--suite", "pope", "--data", str(data), "--question_file", str(file), "--partial"]
+    run, _ = stored(answers, *words)
     accuracies = {task.split: metric_of(task.metrics, "accuracy").value for task in run.record.tasks}
     assert accuracies == {"random": 1.0, "popular": 0.5, "adversarial": 0.5}
-    assert run.record.imported["verified"]["question"] == 9000
+    assert [task.n_error for task in run.record.tasks] == [90, 0, 0]
+    assert run.record.imported["verified"]["question"] == 8910
