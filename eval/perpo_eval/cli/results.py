@@ -63,7 +63,7 @@ def list_main(argv: list[str]) -> None:
     rows = []
     for run in runs:
         record = run.record
-        state = record.source if record.status == "complete" else record.status
+        state = record.origin if record.status == "complete" else record.status
         rows.append([record.name, str(record.suite.get("name")), f"{record.when:%Y-%m-%d %H:%M}", state, record.run_id])
     Text(f"{len(runs)} runs", ["name", "suite", "when (UTC)", "source", "run"], rows, []).show()
 

@@ -121,8 +121,9 @@ def runs_markdown(report: Report) -> str:
     for label, run in (("baseline", report.baseline), ("candidate", report.candidate)):
         record = run.record
         adapter = f", adapter `{(record.model.adapter_sha256 or '')[:12]}`" if record.model.adapter_sha256 else ""
+        imported = ", imported from " + literal(record.imported["files"][0]["name"]) if record.imported else ""
         weights = f"`{(record.model.weights_sha256 or 'unknown')[:12]}`"
-        lines.append(f"- {label}: `{record.run_id}`, {record.created_utc}, weights {weights}{adapter}")
+        lines.append(f"- {label}: `{record.run_id}`, {record.created_utc}, weights {weights}{adapter}{imported}")
     return "\n".join(lines) + "\n"
 
 
