@@ -209,7 +209,7 @@ class RunRecord:
 
     @property
     def origin(self) -> str:
-        """Return where its numbers are from, as tables say it: measured, imported (answers made elsewhere), reported."""
+        """Return where its numbers are from: measured, imported (answers made elsewhere) or reported."""
         return self.source if self.imported is None else "imported"
 
     def group(self, name: str) -> GroupResult | None:

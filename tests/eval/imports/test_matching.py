@@ -224,7 +224,7 @@ def test_a_word_within_a_word_is_not_asked(refused):
             "a judge's reviews",
             "perpo-eval judge",
         ),
-        ("version https://git-lfs.github.com/spec/v1\n", [], "a pointer of Git LFS", "git lfs pull"),
+        ("version https://git-lfs.github.com/spec/v1\n", [], "a Git LFS pointer", "git lfs pull"),
     ],
 )
 def test_unreadable_files(content, words, sentence, hint, refused, tmp_path):
@@ -257,7 +257,7 @@ OWN = ["--truths", "boxes_own", "--columns", "question=q", "truth=box", "answer=
 @pytest.mark.parametrize(
     ("rows", "words", "sentence", "hint"),
     [
-        ([BOX], OWN, "boxes_own needs to know how the model writes boxes", "--box_scale"),
+        ([BOX], OWN, "boxes_own needs to know how this model writes boxes", "--box_scale"),
         ([BOX], [*OWN, "--box_scale", "0-1"], "row 1: it has no size", "width=COLUMN"),
         ([BOX], [*OWN, "--box_scale", "pixels", "--box_frame", "padded"], "row 1: it has no size", "--image_root"),
         ([BOX | {"box": [30, 2, 1, 40]}], [*OWN, "--box_scale", "pixels"], "an empty or inverted box", "--truth_order"),
