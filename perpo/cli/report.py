@@ -14,10 +14,12 @@ from perpo.common.program import run_program
 from perpo.errors import PerpoError
 
 if TYPE_CHECKING:
-    from perpo.results.regression.report import Report, Waiver
+    from perpo.results.regression.entries import Entry
+    from perpo.results.regression.report import Report
+    from perpo.results.regression.rows import Waiver
 
 DESCRIPTION = (
-    "Compare a candidate run with a baseline run, sample by sample. Exit code 1: it regressed. "
+    "Compare candidate runs with a baseline run, sample by sample. Exit code 1: one regressed. "
     "perpo-report trend follows a metric over time."
 )
 
@@ -26,10 +28,27 @@ DESCRIPTION = (
 class ReportArguments:
     """What perpo-report takes."""
 
-    baseline: str = arg(help="a run's folder, a folder of runs (its newest), or the id or name of a run in --results")
-    candidate: str = arg(help="the same, of the run in question")
+    baseline: str = arg(
+        help="a run's folder, a folder of runs (its newest), or the id or name of a run in --results; several runs of "
+        "one configuration that differ in the seed alone, joined by commas, count as one: the mean of them"
+    )
+    candidate: list[str] = arg(
+        help="the same, of the run in question; several candidates, apart by blanks, are adjusted for together"
+    )
     results: Path = arg(Path("results"), "where ids and names are looked up")
-    threshold: list[str] = arg([], "points that matter: 1.0, or by task or benchmark grounding=1.0 (default: 0.5)")
+    threshold: list[str] = arg(
+        [],
+        "points that matter: 1.0, by task or benchmark grounding=1.0, or by metric pope.yes_ratio=2.0, which then "
+        "gates (default: 0.5)",
+    )
+    metrics: Literal["primary", "losses", "all"] = arg(
+        "losses",
+        "which metrics gate besides those that --threshold names: the primary one of each task; that, and a rise of "
+        "unreadable or cut answers; or all that have a better direction. The others are only told",
+    )
+    slices: Literal["none", "tell", "gate"] = arg(
+        "none", "tell the primary metric by kinds of samples too (box size, length, type, truth), or gate on each kind"
+    )
     common: bool = arg(False, "compare the tasks and samples that both have, rather than refuse")
     strict: bool = arg(False, "refuse runs that were scored by other code, rather than say so")
     waivers: Path | None = arg(None, "YAML: a list of task, reason, expires (a date) and max_loss (points)")
@@ -79,31 +98,46 @@ def _main(argv: list[str]) -> int:
     args = parse_arguments(ReportArguments, argv, prog="perpo-report", description=DESCRIPTION)
     thresholds = _thresholds(args.threshold)
     waivers = _waivers(args.waivers)
-    from perpo.records.store import resolve_run
-    from perpo.results.regression.report import compare_runs
-    from perpo.results.regression.text import headline, table
+    from perpo.results.regression import many
+    from perpo.results.regression.report import compare_entries
+    from perpo.results.regression.rows import Wanted
 
-    baseline, candidate = (resolve_run(text, args.results) for text in (args.baseline, args.candidate))
-    report = compare_runs(
-        baseline, candidate, thresholds=thresholds, common=args.common, strict=args.strict, waivers=waivers
+    entries = [_entry(text, args.results) for text in (args.baseline, *args.candidate)]
+    reports = compare_entries(
+        entries[0],
+        entries[1:],
+        Wanted(thresholds, args.metrics, args.slices),
+        common=args.common,
+        strict=args.strict,
+        waivers=waivers,
     )
-    _write(args, report)
-    table(report).show()
-    closed = {"regressed"} if args.fail_on == "regressed" else {"regressed", "inconclusive"}
-    print(headline(report), file=sys.stderr)
-    return int(report.verdict in closed)
+    _write(args, reports)
+    many.show(reports)
+    print(many.headline(reports), file=sys.stderr)
+    closed = many.FAILURES if args.fail_on == "regressed" else (*many.FAILURES, "inconclusive")
+    return int(any(report.verdict in closed for report in reports))
 
 
-def _write(args: ReportArguments, report: Report) -> None:
+def _entry(text: str, results: Path) -> Entry:
+    """The runs that somebody joined by commas; a folder's name may hold some itself."""
+    from perpo.records.store import resolve_run
+    from perpo.results.regression.entries import Entry
+
+    words = [text] if Path(text).exists() else [word for word in text.split(",") if word]
+    return Entry(tuple(resolve_run(word, results) for word in words or [text]))
+
+
+def _write(args: ReportArguments, reports: list[Report]) -> None:
     from perpo.common.files import atomic_write_text
-    from perpo.results.regression import junit, page
-    from perpo.results.regression import text as report_files
+    from perpo.results.regression import many
+    from perpo.results.regression.junit import junit
+    from perpo.results.regression.page import page
 
     outputs: dict[Path | None, Any] = {
-        args.markdown: lambda: report_files.markdown(report),
-        args.junit: lambda: junit.junit(report),
-        args.html: lambda: page.page(report, [args.images] if args.images else []),
-        args.json: lambda: json.dumps(report_files.as_json(report), indent=1, ensure_ascii=False) + "\n",
+        args.markdown: lambda: many.markdown(reports),
+        args.junit: lambda: junit(*reports),
+        args.html: lambda: page(reports, [args.images] if args.images else []),
+        args.json: lambda: json.dumps(many.as_json(reports), indent=1, ensure_ascii=False) + "\n",
     }
     for path, render in outputs.items():
         if path is not None:
@@ -128,7 +162,7 @@ def _thresholds(words: list[str]) -> dict[str, float]:
 def _waivers(path: Path | None) -> list[Waiver]:
     import yaml
 
-    from perpo.results.regression.report import Waiver
+    from perpo.results.regression.rows import Waiver
 
     if path is None:
         return []
