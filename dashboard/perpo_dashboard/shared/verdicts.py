@@ -72,7 +72,7 @@ def show(report: Report, columns: Sequence[str]) -> None:
     )
     if report.others:
         others = others_table(report)
-        with st.expander(f"{len(report.others)} other metrics, which gate nothing"):
+        with st.expander(f"{len(report.others)} other metrics, only told"):
             st.dataframe(
                 pd.DataFrame(others.rows, columns=others.header),
                 hide_index=True,

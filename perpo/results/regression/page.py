@@ -58,7 +58,7 @@ def _section(report: Report, images: Sequence[Path], more: str) -> str:
     if others.rows:
         folded = _table(others, [row.verdict for row in report.others])
         said = "".join(f"<p class=note>{_text(note)}</p>" for note in others.notes)
-        section += f"<details><summary>{len(others.rows)} other metrics, which gate nothing</summary>{folded}{said}"
+        section += f"<details><summary>{len(others.rows)} other metrics, only told</summary>{folded}{said}"
         section += "</details>"
     return (
         f"<h1 class={report.verdict}>{MARKS[report.verdict]} {_text(headline(report))}</h1><ul>{listed}</ul>"

@@ -24,6 +24,8 @@ COMMENT_LIMIT = 65_000
 MARKS = {"regressed": "▼", "changed": "◆", "improved": "▲", "unchanged": "=", "identical": "≡", "inconclusive": "?"}
 HEADER = ["task", "metric", "baseline", "candidate", "gain", "95% interval", "p (Holm)", "threshold", "verdict"]
 _OTHERS = (
+    "They fail nothing. Unreadable and cut answers (truncated) stand here where no sample differs in them, and gate "
+    "elsewhere if --metrics is not primary. "
     "Their p-values are adjusted over all rows, as if all gated; ratios are linearised. --threshold NAME=POINTS makes "
     "a metric gate (NAME as in the first column, or BENCHMARK.METRIC), and so does --metrics all."
 )
@@ -63,7 +65,7 @@ def table(report: Report) -> Text:
 def others_table(report: Report, *, telling: bool = False) -> Text:
     """Return the rows that are only told; with `telling`, those of them that got better, worse or other."""
     rows = [row for row in report.others if not telling or row.verdict in (*FAILURES, "improved")]
-    return Text("Other metrics, which gate nothing", HEADER, _cells(rows), [_OTHERS])
+    return Text("Other metrics, only told", HEADER, _cells(rows), [_OTHERS])
 
 
 def _cells(rows: Sequence[Row]) -> list[list[str]]:
@@ -151,7 +153,7 @@ def _others_markdown(report: Report, limit: int, used: int) -> str:
             return ""
         rows, left = [[literal(cell) for cell in row] for row in told.rows], len(report.others) - len(told.rows)
         cut = f"{left} more are left out: this text may have {limit:,} bytes"
-        title = f"{len(rows)} other metrics, which gate nothing" + (f"; {cut}" if left else "")
+        title = f"{len(rows)} other metrics, only told" + (f"; {cut}" if left else "")
         folded = dataclasses.replace(told, title=title, rows=rows).markdown()
         text = f"\n<details><summary>{title}</summary>\n\n{folded}\n</details>\n"
         if used + len(text.encode()) <= limit:
