@@ -65,7 +65,7 @@ def false_alarms(images: int, runs: int, wanted: Wanted, trials: int) -> tuple[f
     rng, found, failed, rows = np.random.default_rng(images + runs), 0, 0, 0
     for _ in range(trials):
         scored, slices = runs_of_one_quality(rng, images, 2 * runs)
-        sides = numbered(Sides(scored[:runs], scored[runs:]))
+        sides = numbered(Sides(scored[:runs], scored[runs:]), np.unique(scored[0].clusters))
         made = [row for part in PARTS for row in rows_of(part, sides, wanted, slices)]
         gating = [row for row in decided(made, [False] * len(made)) if row.role != "told"]
         found += any(row.p_adjusted is not None and row.p_adjusted < 0.05 for row in gating)
@@ -111,6 +111,22 @@ def covered(images: int, share: float, runs: tuple[int, int], trials: int) -> fl
             told += 1
             held += found.interval[0] <= true <= found.interval[1]
     return held / max(told, 1)
+
+
+def called_unchanged(images: int, runs: int, loss: float, trials: int, threshold: float = 0.005) -> float:
+    """How often several seeds a side are called unchanged, of which one side's lose `loss` more on average."""
+    rng, called = np.random.default_rng(images + runs), 0
+    for _ in range(trials):
+        image = np.repeat(np.arange(images), rng.integers(1, 5, images))
+        ones, common = np.ones(len(image)), rng.random(len(image))
+        sides = []
+        for more in (loss, 0.0):
+            wrong = np.maximum(0.01 + more + rng.normal(0, 0.001, runs), 0)
+            luck = np.where(rng.random((runs, len(image))) < 0.95, common, rng.random((runs, len(image))))
+            sides.append([((luck[run] >= wrong[run]).astype(float), ones) for run in range(runs)])
+        within = crossed_t(*sides, image).equivalence
+        called += within is not None and -threshold < within[0] and within[1] < threshold
+    return called / trials
 
 
 def covered_alone(images: int, share: float, trials: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from perpo.records.run_record import RunRecord
 from perpo.records.store import Run
 from perpo.results.samples import Scores
 from perpo.stats import Difference, Estimate, cluster_bootstrap, cluster_t, crossed_t, paired_sums
+from perpo.stats.discordance import contributions
 
 
 def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = False) -> list[str]:
@@ -110,7 +112,12 @@ def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -
 
 
 def mean_difference(
-    candidates: Sequence[Scores], baselines: Sequence[Scores], metric: Definition, *, draw: bool = True
+    candidates: Sequence[Scores],
+    baselines: Sequence[Scores],
+    metric: Definition,
+    *,
+    draw: bool = True,
+    parts: bool = False,
 ) -> Difference:
     """Candidates' mean minus baselines' mean in one metric over the same samples, every task weighing the same.
 
@@ -123,6 +130,7 @@ def mean_difference(
         metric: The metric. Samples that lack one of its scores in all runs are left out, and those that got no
             answer in any; of a judged one, samples that lack it in any.
         draw: Whether ratios are bootstrapped; else they are linearised, which is quicker.
+        parts: Whether a difference of one run a side comes with what each cluster adds to it.
 
     Raises:
         PerpoError: They hold different samples, or a score is missing in some of them alone.
@@ -152,7 +160,9 @@ def mean_difference(
     if len(sums) > 2:
         return crossed_t(ours, theirs, clusters, tasks, bounds=bounds)
     paired = paired_sums(ours[0], theirs[0], clusters, tasks)
-    return (cluster_bootstrap if metric.bottom and draw else cluster_t)(paired, bounds=bounds)
+    found = (cluster_bootstrap if metric.bottom and draw else cluster_t)(paired, bounds=bounds)
+    told = found.p_value is not None and parts
+    return replace(found, parts=(np.unique(clusters), contributions(paired.above, paired.below))) if told else found
 
 
 def both_judged(runs: Sequence[Scores], metric: Definition) -> list[Scores]:

@@ -21,6 +21,7 @@ from perpo.stats.paired import (
     paired_sums,
 )
 from perpo.stats.power import POWER, holm, minimum_detectable_effect, predicted_power
+from perpo.stats.stepdown import joint_holm
 
 __all__ = [
     "DRAWS",
@@ -39,6 +40,7 @@ __all__ = [
     "crossed_t",
     "freedom",
     "holm",
+    "joint_holm",
     "minimum_detectable_effect",
     "paired_sums",
     "predicted_power",

@@ -13,7 +13,7 @@ hard for both runs (Miller 2024, arXiv 2411.00640, section 4).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,6 +47,8 @@ class Difference:
             "undefined".
         df: Degrees of freedom of the t interval where they are not G - 1.
         between_runs: The part of the standard error that comes from runs of one configuration that differ.
+        parts: Labels of the clusters, and what each adds to the difference, where somebody asked for it; see
+            `perpo.stats.stepdown`.
     """
 
     value: float | None
@@ -59,6 +61,7 @@ class Difference:
     method: str
     df: float | None = None
     between_runs: float | None = None
+    parts: tuple[NDArray, NDArray[np.float64]] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from perpo_dashboard.shared.pick import number, pick, pick_run, tell_misread, te
 from perpo_dashboard.shared.settings import settings
 from perpo_dashboard.shared.text import empty, escape
 
-COLUMNS = ("task", "verdict", "gain", "95% interval", "baseline", "candidate", "p (Holm)", "threshold", "metric")
+COLUMNS = ("task", "verdict", "gain", "95% interval", "baseline", "candidate", "p (adjusted)", "threshold", "metric")
 FIRST = 4  # samples that are shown until somebody asks for all
 
 

@@ -31,7 +31,7 @@ _COLOURS = {
 _HELP = {
     "gain": "Candidate minus baseline, above 0 where the candidate is better; points of 100 if nothing else is said",
     "95% interval": "Of the gain: paired by sample, clustered by image",
-    "p (Holm)": "Of no difference, adjusted for the number of rows by Holm's method",
+    "p (adjusted)": "Of no difference, adjusted for all rows together (Westfall and Young, Holm)",
     "threshold": "Gains and losses below it do not matter",
     "verdict": "regressed or improved (changed, where neither is better): p below 0.05 and beyond the threshold; "
     "identical: every response is the same; "

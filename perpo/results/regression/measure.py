@@ -39,11 +39,15 @@ class Sides:
         return self.of([run.take(places) for run in self.runs])
 
 
-def numbered(sides: Sides) -> Sides:
+def numbered(sides: Sides, labels: np.ndarray) -> Sides:
     """Return the scores with a number for each cluster, which is told from others far quicker than a name, and with the
     answers that were cut as a score like others.
+
+    Args:
+        sides: The scores.
+        labels: The clusters of the whole baseline in their order, so that numbers are the same for every candidate.
     """
-    clusters = np.unique(sides.theirs[0].clusters, return_inverse=True)[1]
+    clusters = np.searchsorted(labels, sides.theirs[0].clusters)
     return sides.of([replace(run, clusters=clusters, values=run.values | _cut(run)) for run in sides.runs])
 
 
@@ -95,7 +99,7 @@ def _row(part: Part, sides: Sides, asked: Asked) -> Row | None:
     ours, theirs = (_mean(runs, metric) for runs in (compared.ours, compared.theirs))
     if not asked.primary and None in (ours, theirs):
         return None
-    difference = mean_difference(compared.ours, compared.theirs, metric, draw=asked.role != "told")
+    difference = mean_difference(compared.ours, compared.theirs, metric, draw=asked.role != "told", parts=True)
     counted = asked.primary and metric.higher_is_better and not metric.judged  # ratings are not right or wrong
     pairs = _pairs(compared, decisive) if counted and len(compared.runs) == 2 else None
     threshold, left_out = asked.points / 100 * metric.scale, count - difference.n

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
+import numpy as np
+
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.records.store import Run
@@ -152,7 +154,7 @@ def _draft(
     ours, theirs, said = aligned(candidate, baseline, read, common=common, strict=strict)
     first = theirs[0]
     slices = slices_of(baseline.runs[0], first) if wanted.slices != "none" else []
-    sides = numbered(Sides(ours, theirs))
+    sides = numbered(Sides(ours, theirs), np.unique(read(baseline.runs[0]).clusters))
     parts = parts_of(baseline.runs[0], set(first.tasks))
     rows = [row for part in parts for row in rows_of(part, sides, wanted, slices)]
     others = [*candidate.runs, *baseline.runs[1:]]

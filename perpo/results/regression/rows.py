@@ -71,7 +71,7 @@ class Row:
         candidate: The candidate's.
         difference: Candidate minus baseline.
         threshold: In the metric's unit, above 0.
-        p_adjusted: Holm's, over all rows of all candidates that are tested; None where there is no p-value.
+        p_adjusted: Over all rows of all candidates that are tested; None where there is no p-value.
         verdict: See `perpo.results.regression.verdicts`.
         mde: The smallest effect found with a power of 80%, or None.
         pairs: For scores that are 0 or 1, of one run a side.

@@ -22,7 +22,7 @@ COMMENT_LIMIT = 65_000
 """Bytes of Markdown: a comment on a pull request takes 65,536 characters, a step summary 1 MiB."""
 
 MARKS = {"regressed": "▼", "changed": "◆", "improved": "▲", "unchanged": "=", "identical": "≡", "inconclusive": "?"}
-HEADER = ["task", "metric", "baseline", "candidate", "gain", "95% interval", "p (Holm)", "threshold", "verdict"]
+HEADER = ["task", "metric", "baseline", "candidate", "gain", "95% interval", "p (adjusted)", "threshold", "verdict"]
 _OTHERS = (
     "They fail nothing. Unreadable and cut answers (truncated) stand here where no sample differs in them, and gate "
     "elsewhere if --metrics is not primary. "
@@ -259,7 +259,10 @@ def _row_json(row: Row) -> dict[str, Any]:
         "max_loss": row.waiver.max_loss,
     }
     about = {"metric": row.metric.name, "unit": row.metric.unit, "higher_is_better": row.metric.higher_is_better}
-    return dataclasses.asdict(row) | about | {"gain": row.gain, "waiver": waiver, "name": row.name}
+    plain = dataclasses.replace(row, difference=dataclasses.replace(row.difference, parts=None))
+    told = dataclasses.asdict(plain) | about | {"gain": row.gain, "waiver": waiver, "name": row.name}
+    del told["difference"]["parts"]
+    return told
 
 
 def _points(row: Row, value: float | None, *, signed: bool = False) -> str:

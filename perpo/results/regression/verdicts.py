@@ -1,7 +1,8 @@
 """What rows say: p-values adjusted over all of them, verdicts, waivers. No torch.
 
 The gain g of a row is the difference of the two runs in the better direction, d its threshold. Over the rows that
-gate, of all candidates together, p-values are adjusted by Holm's method:
+gate, of all candidates together, p-values are adjusted (`perpo.stats.stepdown`: Holm's method, sharpened by what the
+rows have in common):
 
     regressed     adjusted p < 0.05 and g <= -d
     improved      adjusted p < 0.05 and g >= d
@@ -23,7 +24,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 
 from perpo.results.regression.rows import ALPHA, FAILURES, Row, Verdict, Waiver
-from perpo.stats import holm, minimum_detectable_effect
+from perpo.stats import joint_holm, minimum_detectable_effect
 
 
 def decided(rows: Sequence[Row], alike: Sequence[bool]) -> list[Row]:
@@ -50,7 +51,10 @@ def decided(rows: Sequence[Row], alike: Sequence[bool]) -> list[Row]:
 
 
 def _adjusted(rows: Sequence[Row]) -> dict[int, float]:
-    return dict(zip(map(id, rows), holm([row.difference.p_value or 0.0 for row in rows]), strict=True))
+    p_values = [row.difference.p_value or 0.0 for row in rows]
+    freedoms = [row.difference.n_clusters - 1.0 for row in rows]
+    adjusted = joint_holm(p_values, freedoms, [row.difference.parts for row in rows])
+    return dict(zip(map(id, rows), adjusted, strict=True))
 
 
 def _verdict(row: Row, p: float | None) -> Verdict:
