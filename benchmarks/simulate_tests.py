@@ -167,9 +167,8 @@ def intervals(trials: int) -> None:
 def equivalence(trials: int) -> None:
     """Print how often runs are called unchanged, of one run and of several a side."""
     losses = (0, 0.005, 0.01, 0.02)
-    worlds = [
-        (n, most, churn) for n, most in ((60, 1), (300, 8), (1000, 1), (1000, 8), (3000, 1)) for churn in (0, 0.01)
-    ]
+    sizes = ((60, 1), (300, 8), (1000, 1), (1000, 8), (3000, 1))
+    worlds = [(n, most, churn) for n, most in sizes for churn in (0, 0.01)]
     told = parallel(called_unchanged, [(n, most, loss, churn, trials) for n, most, churn in worlds for loss in losses])
     rows = [
         [str(n), f"1 to {most}", f"{100 * churn:g}", *percent(told[4 * place : 4 * place + 4])]

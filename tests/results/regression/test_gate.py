@@ -289,8 +289,12 @@ def test_many_candidates_are_adjusted_together(base, tmp_path, capsys) -> None:
     runs = [with_scores(base, f"c{place}", acc=scores(3, loss)) for place, loss in enumerate((0.0, 0.01, 0.05))]
     reports = compare_entries(Entry((base,)), [Entry((run,)) for run in runs], Wanted({"": 2.0}))
     rows = [report.rows[0] for report in reports]
-    adjusted = multipletests([row.difference.p_value for row in rows], method="holm")[1]
-    assert [row.p_adjusted for row in rows] == pytest.approx(list(adjusted))
+    # The second loses in some of the samples in which the third does. Its adjusted p-value is at least that of the
+    # signs of its K losses alone, 2^(1 - K), and at most Holm's with one other that differs.
+    alone = [row.difference.p_value for row in rows]
+    count = round(-rows[1].difference.value * SIZE)
+    assert 2.0 ** (1 - count) * 0.5 < rows[1].p_adjusted <= 2 * alone[1]
+    assert rows[2].p_adjusted == pytest.approx(3 * alone[2])  # below what draws can tell: Holm's
     assert [report.verdict for report in reports] == ["identical", "unchanged", "regressed"]
     assert many.worst(reports) is reports[2]
 
