@@ -24,6 +24,7 @@ from perpo.sample.arguments import SampleArguments
 from perpo.train.arguments import TrainArguments
 from perpo.train.outputs.merge import MergeArguments
 from perpo_eval.arguments import EvalArguments, JudgeArguments
+from perpo_eval.imports.arguments import ImportArguments
 from tests.support import ROOT
 
 Main = Callable[[list[str]], int]
@@ -35,6 +36,7 @@ PROGRAMS: dict[str, tuple[type[Any], Main, list[str]]] = {
     "perpo-report": (perpo.cli.report.ReportArguments, perpo.cli.report.main, []),
     "perpo-report trend": (perpo.cli.report.TrendArguments, perpo.cli.report.main, ["trend"]),
     "perpo-eval": (EvalArguments, EVAL, ["--model", "none"]),
+    "perpo-eval import": (ImportArguments, EVAL, ["import", "none.jsonl", "--name", "none"]),
     "perpo-eval judge": (JudgeArguments, EVAL, ["judge", "--run", "none"]),
     "perpo-eval list": (perpo_eval.cli.results.ListArguments, EVAL, ["list"]),
     "perpo-eval show": (perpo_eval.cli.results.ShowArguments, EVAL, ["show"]),
