@@ -33,7 +33,7 @@ LINES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("scorers", "wanted"),
         ("benchmarks", "judge", "engines"),
         ("rows",),
-        ("tasks", "arguments"),
+        ("tasks", "arguments", "harness"),
         ("evaluate",),
         ("recipes",),
         ("cli",),

@@ -23,6 +23,7 @@ from perpo_eval.wanted import (
     RunWanted,
 )
 
+USUAL_SUITE = "grounding"
 BOX_FLAGS = ("box_scale", "box_order", "box_frame")
 
 
@@ -30,11 +31,16 @@ BOX_FLAGS = ("box_scale", "box_order", "box_frame")
 class AnswerFlags:
     """What is asked, of whom, and what becomes of it."""
 
-    suite: Literal["grounding", "pope", "ocr", "paper", "judged"] = arg("grounding", "which tasks and scores")
+    suite: Literal["grounding", "pope", "ocr", "paper", "judged"] = arg(USUAL_SUITE, "which tasks and scores")
     model: str | None = arg(None, "tiny (the embedded checkpoint; default), a Hugging Face folder, or a hub id")
     adapter: str | None = arg(None, "folder of an adapter that perpo-train wrote")
     data: str = arg("tiny", "tiny (the embedded world), hub, or a folder: what perpo-data wrote, or published files")
-    tasks: list[str] = arg([], "tasks to run (default: all of the suite that the data serve)")
+    tasks: list[str] = arg(
+        [],
+        "tasks to run, by spaces or commas (default: all of the suite that the data serve); other names are tasks, "
+        "groups and tags of lmms-eval",
+    )
+    include_path: str | None = arg(None, "folder with lmms-eval task files of your own, to be named in --tasks")
     limit: Count | None = arg(None, "only the first so many samples of each task")
     batch_size: Count | None = arg(
         None, "questions in one batch (default: 16; 1 for lmms:<model>); some answers in half precision depend on it"
@@ -71,7 +77,10 @@ class AnswerFlags:
     @property
     def rows_wanted(self) -> RowsWanted:
         """Return which questions are asked."""
-        return RowsWanted(suite=self.suite, data=self.data, tasks=tuple(self.tasks), limit=self.limit)
+        tasks = tuple(name for given in self.tasks for name in given.split(",") if name)
+        return RowsWanted(
+            suite=self.suite, data=self.data, tasks=tasks, limit=self.limit, include_path=self.include_path
+        )
 
     @property
     def engine_wanted(self) -> EngineWanted:

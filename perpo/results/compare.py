@@ -10,8 +10,8 @@ from perpo.benchmarks.base import Definition
 from perpo.errors import PerpoError
 from perpo.records.run_record import RunRecord
 from perpo.records.store import Run
-from perpo.results.samples import Scores
-from perpo.stats import Difference, Estimate, cluster_bootstrap, cluster_t, paired_sums
+from perpo.results.samples import OwnNumber, Scores
+from perpo.stats import Difference, Estimate, cluster_bootstrap, cluster_t, drawn_difference, paired_sums
 
 
 def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = False) -> list[str]:
@@ -106,7 +106,9 @@ def shared_samples(candidate: Scores, baseline: Scores) -> tuple[Scores, Scores]
 def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -> Difference:
     """Candidate minus baseline in one metric over the same samples, every task weighing the same.
 
-    A mean is tested by `perpo.stats.cluster_t`, a ratio such as F1 by `perpo.stats.cluster_bootstrap`.
+    A mean is tested by `perpo.stats.cluster_t`, a ratio such as F1 by `perpo.stats.cluster_bootstrap`, and what a
+    function of the task's own makes of all samples by the draws that both runs hold (`perpo.stats.drawn_difference`):
+    of a part of the samples, or of several tasks, it is not known, and the method is "undefined".
 
     Args:
         candidate: Scores of the run in question.
@@ -130,12 +132,42 @@ def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -
         raise PerpoError(
             f"{metric.name} is missing for samples of one run alone", "score both again: perpo-eval --rescore"
         )
+    if metric.own:
+        return _own_difference(candidate.take(held), baseline.take(held), metric)
     ours, base = ((above[held], below[held]) for above, below in runs)
     sums = paired_sums(ours, base, baseline.clusters[held], baseline.tasks[held])
     reach = metric.reach(ours[1], base[1])
     if metric.judged and not metric.bottom:  # a judge may leave its scale
         reach = max(reach, float(np.abs(ours[0] - base[0]).max(initial=0.0)))
     return (cluster_bootstrap if metric.bottom else cluster_t)(sums, bounds=(-reach, reach))
+
+
+def metric_value(scores: Scores, metric: Definition) -> float | None:
+    """Return a metric over some samples of a run, every task weighing the same; None where that is not defined.
+
+    What a function of the task's own makes of all samples is known of all samples alone.
+    """
+    if not metric.own:
+        return metric.estimate(scores.values, scores.clusters, scores.tasks).value
+    number = _own_number(scores.take(~np.isnan(scores.values[metric.name])), metric)
+    return None if number is None else number.value
+
+
+def _own_number(scores: Scores, metric: Definition) -> OwnNumber | None:
+    """The number of these samples, which all have the metric; None where they are not all that it was made of."""
+    tasks = np.unique(scores.tasks).tolist()
+    number = scores.own.get((tasks[0], metric.name)) if len(tasks) == 1 else None
+    return number if number is not None and number.n == len(scores.keys) else None
+
+
+def _own_difference(candidate: Scores, baseline: Scores, metric: Definition) -> Difference:
+    ours, theirs = _own_number(candidate, metric), _own_number(baseline, metric)
+    n, clusters = len(candidate.keys), len(np.unique(candidate.clusters))
+    if ours is None or theirs is None or ours.clusters != theirs.clusters or len(ours.draws) != len(theirs.draws):
+        return Difference(None, None, None, None, None, n, clusters, "undefined")
+    other = candidate.values[metric.name] != baseline.values[metric.name]
+    differing = len(np.unique(candidate.clusters[other]))
+    return drawn_difference((ours.value, theirs.value), (ours.draws, theirs.draws), n, clusters, differing)
 
 
 def both_judged(candidate: Scores, baseline: Scores, metric: Definition) -> tuple[Scores, Scores]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from perpo.benchmarks.table import info_of
+from perpo.benchmarks.declared import info_in
 from perpo.common.files import atomic_write_text
 from perpo.errors import PerpoError
 from perpo.records.run_record import RunRecord, TaskResult, metric_of
@@ -62,7 +62,7 @@ def _place(result: EvalResult) -> tuple[str | None, ...]:
 
 
 def _result(record: RunRecord, task: TaskResult) -> EvalResult | None:
-    info = info_of(task.benchmark)
+    info = info_in([task], task.benchmark)
     primary = metric_of(task.metrics, info.primary)
     if primary is None or primary.value is None:
         return None

@@ -1,5 +1,6 @@
 """Intervals and paired tests that respect clusters. numpy and scipy only."""
 
+from perpo.stats.drawn import OWN_DRAWS, draw_clusters, drawn_difference, drawn_estimate
 from perpo.stats.intervals import (
     Estimate,
     bootstrap_ratio,
@@ -26,6 +27,7 @@ from perpo.stats.paired import (
 
 __all__ = [
     "DRAWS",
+    "OWN_DRAWS",
     "POWER",
     "Difference",
     "Estimate",
@@ -38,6 +40,9 @@ __all__ = [
     "clustered_mean",
     "clustered_ratio",
     "constant_interval",
+    "draw_clusters",
+    "drawn_difference",
+    "drawn_estimate",
     "freedom",
     "holm",
     "minimum_detectable_effect",

@@ -17,7 +17,7 @@ from perpo.common.files import check_writable
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES, Family, family_of, unlisted, with_declared
 from perpo.records import provenance
-from perpo.records.run_record import ModelInfo, RunRecord, sample_key
+from perpo.records.run_record import ModelInfo, RunRecord, TaskResult, sample_key
 from perpo.records.store import new_run_id, read_run, resolve_run, write_run
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.responses import Response
@@ -86,7 +86,7 @@ def rescored(path: Path, wanted: RunWanted, reading: Reading) -> Path:
     old, samples = run.record, run.samples()
     named = reading.family or old.model.family
     family = _family(reading, old)
-    tables, specs = [], [_known_spec(result.task) for result in old.tasks]
+    tables, specs = [], [_known_spec(result) for result in old.tasks]
     for spec in specs:
         check_family(family, [spec])
         tables.append(scoring.rescore(_of_task(samples, spec), spec, family))
@@ -108,7 +108,7 @@ def judge_run(args: JudgeArguments) -> Path:
     clock = time.perf_counter()
     run = resolve_run(args.run, Path(wanted.output))
     old, samples = run.record, run.samples()
-    specs = [_known_spec(result.task) for result in old.tasks]
+    specs = [_known_spec(result) for result in old.tasks]
     if not any(spec.benchmark in JUDGED for spec in specs):
         raise PerpoError(f"{run.path} holds no task that a judge scores", "give a run of perpo-eval --suite judged")
     check_swap(judge_wanted, {spec.benchmark for spec in specs})
@@ -182,10 +182,15 @@ def _family(reading: Reading, record: RunRecord) -> Family | None:
     return with_declared(family, **said)
 
 
-def _known_spec(task: str) -> TaskSpec:
+def _known_spec(result: TaskResult) -> TaskSpec:
+    if result.declared is not None:
+        raise PerpoError(
+            f"the task '{result.task}' is scored by its own task file with its own rows, which a run does not hold",
+            "run the same perpo-eval again; with perpo-eval --responses it scores answers that are there",
+        )
     try:
-        return spec_of(task)
+        return spec_of(result.task)
     except KeyError:
         raise PerpoError(
-            f"the run has the task '{task}', which this perpo does not know", "use the perpo of then"
+            f"the run has the task '{result.task}', which this perpo does not know", "use the perpo of then"
         ) from None

@@ -37,6 +37,11 @@ class TaskData:
     data_sha256: str
     note: str | None = None
 
+    @property
+    def n_total(self) -> int:
+        """How many samples the task has, also those that a limit leaves out."""
+        return len(self.docs)
+
     def first(self, limit: int | None) -> Dataset:
         """Return its first so many documents; all without a limit."""
         return self.docs if limit is None else self.docs.select(range(min(limit, len(self.docs))))

@@ -21,12 +21,12 @@ from typing import Literal
 
 import numpy as np
 
-from perpo.benchmarks.base import Definition
-from perpo.benchmarks.table import INFO
+from perpo.benchmarks.base import BenchmarkInfo, Definition
+from perpo.benchmarks.declared import info_in
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.records.store import Run
-from perpo.results.compare import both_judged, check_comparable, metric_difference, shared_samples
+from perpo.results.compare import both_judged, check_comparable, metric_difference, metric_value, shared_samples
 from perpo.results.regression.checks import alike, check_complete, check_targets, other_code
 from perpo.results.regression.flips import Flip, flips
 from perpo.results.regression.parts import Part, parts_of
@@ -67,7 +67,7 @@ class Row:
     Attributes:
         task: The task's name, or the group's.
         tasks: The tasks that it is made of.
-        benchmark: A key of `perpo.benchmarks.table.INFO`.
+        benchmark: A key of `perpo.benchmarks.table.INFO`, or one that the runs declare.
         metric: What is compared.
         baseline: The baseline's value over the compared samples, or None.
         candidate: The candidate's.
@@ -169,7 +169,7 @@ def compare_runs(
     elif len(ours.keys) != len(theirs.keys) or (ours.keys != theirs.keys).any():
         raise PerpoError("the runs hold other samples", "give --common to compare those that both have")
     parts, numbered = parts_of(baseline, set(ours.tasks)), (_numbered(ours), _numbered(theirs))
-    rows = [_row(part, *numbered, thresholds or {}) for part in parts]
+    rows = [_row(part, info_in(baseline.record.tasks, part.benchmark), *numbered, thresholds or {}) for part in parts]
     _check_names(thresholds or {}, waivers, rows)
     rows = _decided(rows, alike(baseline, candidate, ours))
     notes += _unjudged(rows, ours)
@@ -185,14 +185,13 @@ def _numbered(scores: Scores) -> Scores:
     return replace(scores, clusters=np.unique(scores.clusters, return_inverse=True)[1])
 
 
-def _row(part: Part, ours: Scores, theirs: Scores, thresholds: Mapping[str, float]) -> Row:
-    info = INFO[part.benchmark]
+def _row(part: Part, info: BenchmarkInfo, ours: Scores, theirs: Scores, thresholds: Mapping[str, float]) -> Row:
     metric = info.by_name[info.primary]
     chosen = np.isin(theirs.tasks, part.tasks)
     needed = {*metric.needs(), info.flip_scores[0]}
     new, old = (replace(run, values={n: run.values[n] for n in needed}).take(chosen) for run in (ours, theirs))
     candidate, baseline = both_judged(new, old, metric)
-    values = [metric.estimate(run.values, run.clusters, run.tasks).value for run in (baseline, candidate)]
+    values = [metric_value(run, metric) for run in (baseline, candidate)]
     points = next(
         (thresholds[key] for key in (part.name, part.group, part.benchmark, "") if key in thresholds), THRESHOLD
     )
