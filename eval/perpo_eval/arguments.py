@@ -23,7 +23,6 @@ from perpo_eval.wanted import (
     RunWanted,
 )
 
-USUAL_SUITE = "grounding"
 BOX_FLAGS = ("box_scale", "box_order", "box_frame")
 
 
@@ -31,7 +30,7 @@ BOX_FLAGS = ("box_scale", "box_order", "box_frame")
 class AnswerFlags:
     """What is asked, of whom, and what becomes of it."""
 
-    suite: Literal["grounding", "pope", "ocr", "paper", "judged"] = arg(USUAL_SUITE, "which tasks and scores")
+    suite: Literal["grounding", "pope", "ocr", "paper", "judged"] = arg("grounding", "which tasks and scores")
     model: str | None = arg(None, "tiny (the embedded checkpoint; default), a Hugging Face folder, or a hub id")
     adapter: str | None = arg(None, "folder of an adapter that perpo-train wrote")
     data: str = arg("tiny", "tiny (the embedded world), hub, or a folder: what perpo-data wrote, or published files")
@@ -164,6 +163,17 @@ def check_unused(args: EvalArguments, used: Sequence[str]) -> None:
         default = default_of(field)
         if field.name not in (*used, mode) and getattr(args, field.name) != default:
             raise PerpoError(f"--{field.name} has no use with --{mode}", f"leave --{field.name} out")
+
+
+def check_foreign(args: EvalArguments) -> None:
+    """Refuse arguments that tasks of lmms-eval have no use for: they ask and score as their files say."""
+    for field in fields(args):
+        unused = field.name in ("suite", "prompt_style", "family", *BOX_FLAGS)
+        if unused and getattr(args, field.name) != default_of(field):
+            raise PerpoError(
+                f"--{field.name} has no use with tasks of lmms-eval, which ask and score as their files say",
+                f"leave --{field.name} out",
+            )
 
 
 def _command(args: EvalArguments | JudgeArguments, *subcommand: str) -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from perpo.benchmarks.table import INFO
+from perpo.benchmarks.base import BenchmarkInfo
 from perpo.records.run_record import RunRecord
 from perpo.stats import Difference, cluster_t, paired_sums
 from perpo_dashboard.shared.outcomes import Pair
@@ -89,19 +89,19 @@ Column = Callable[[str], pa.Array]
 """A column of the pair's samples, as A holds them, by its name."""
 
 
-def kinds(benchmark: str, scores: Sequence[str]) -> list[str]:
+def kinds(info: BenchmarkInfo, scores: Sequence[str]) -> list[str]:
     """By what the samples of a benchmark can be told apart.
 
     Args:
-        benchmark: A key of `perpo.benchmarks.table.INFO`.
+        info: The benchmark.
         scores: Names of the scores that the run has.
     """
-    return [*(["question type"] if _types(benchmark, scores) else []), *INFO[benchmark].kinds, "task"]
+    return [*(["question type"] if _types(info, scores) else []), *info.kinds, "task"]
 
 
 def labels(
     kind: str,
-    benchmark: str,
+    info: BenchmarkInfo,
     pair: Pair,
     mask: NDArray[np.bool_],
     record: RunRecord,
@@ -112,7 +112,7 @@ def labels(
 
     Args:
         kind: One of `kinds`.
-        benchmark: A benchmark.
+        info: The benchmark.
         pair: The samples.
         mask: (n,) which of them are asked for, all of the benchmark; others are of no kind.
         record: A's record.
@@ -132,7 +132,7 @@ def labels(
     elif kind == "truth":
         all_labels = _truths(column("target"), mask)
     else:
-        all_labels = _typed(pair, _types(benchmark, scores), scores)
+        all_labels = _typed(pair, _types(info, scores), scores)
     return Labels(all_labels.names, np.where(mask, all_labels.codes, -1))
 
 
@@ -149,9 +149,9 @@ def _typed(pair: Pair, types: Mapping[str, str], scores: Mapping[str, NDArray]) 
     return Labels(list(types), codes)
 
 
-def _types(benchmark: str, scores: Any) -> dict[str, str]:
+def _types(info: BenchmarkInfo, scores: Any) -> dict[str, str]:
     """The scores that only the questions of one type have, by that type."""
-    prefix = f"{INFO[benchmark].right.measure}:"
+    prefix = f"{info.right.measure}:"
     return {name.removeprefix(prefix): name for name in scores if name.startswith(prefix)}
 
 

@@ -14,7 +14,6 @@ from perpo.records.training_record import read_record
 from perpo_eval.benchmarks.table import BENCHMARKS, has_boxes
 from perpo_eval.engines.base import config_of, family_from
 from perpo_eval.engines.choice import check_engine
-from perpo_eval.evaluate.harnessed import check_harness
 from perpo_eval.harness.loading import harness_specs
 from perpo_eval.judge.from_flags import check_swap, judge_of
 from perpo_eval.rows.suites import TaskSpec, missing_tasks, select_tasks
@@ -73,7 +72,6 @@ def check_questions(rows: RowsWanted, reading: Reading, judge: JudgeWanted) -> S
     if importlib.util.find_spec("lmms_eval") is None:
         raise PerpoError("lmms-eval, which evaluates, is not installed", "pip install 'perpo[eval]'")
     if harness := harness_specs(rows):
-        check_harness(rows, reading)
         return harness
     specs = select_tasks(rows.suite, rows.data, rows.tasks)
     check_swap(judge, {spec.benchmark for spec in specs})

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from perpo.errors import PerpoError
-from perpo_eval.arguments import USUAL_SUITE
 from perpo_eval.benchmarks.base import TaskSpec
 from perpo_eval.engines.responses import Response
 from perpo_eval.evaluate import scoring
@@ -16,29 +14,13 @@ from perpo_eval.harness.numbers import Measured, measure
 from perpo_eval.harness.quiet import quiet_lmms_eval
 from perpo_eval.harness.scoring import limits_of, process
 from perpo_eval.rows.loading import TaskData
-from perpo_eval.wanted import DecodingWanted, EngineWanted, Reading, RowsWanted
+from perpo_eval.wanted import DecodingWanted, EngineWanted, RowsWanted
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from lmms_eval.api.instance import Instance
 
     from perpo_eval.engines.base import EvalEngine
-
-
-def check_harness(rows: RowsWanted, reading: Reading) -> None:
-    """Refuse what has no use with tasks of lmms-eval.
-
-    Raises:
-        PerpoError: A suite, or how boxes are asked for or read.
-    """
-    given = {"suite": rows.suite != USUAL_SUITE, "prompt_style": reading.prompt_style != "paper"}
-    given |= {"family": reading.family is not None}
-    given |= {f"box_{part}": value is not None for part, value in reading.declared.items()}
-    if used := next((name for name, is_given in given.items() if is_given), None):
-        raise PerpoError(
-            f"--{used} has no use with tasks of lmms-eval, which ask and score as their files say",
-            f"leave --{used} out",
-        )
 
 
 def read_harness(spec: HarnessSpec, rows: RowsWanted, engine: EngineWanted | None) -> HarnessData:

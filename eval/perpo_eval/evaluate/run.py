@@ -23,7 +23,7 @@ from perpo.models.families import Family, family_of
 from perpo.records import provenance
 from perpo.records.run_record import sample_key
 from perpo.records.training_record import read_record
-from perpo_eval.arguments import BOX_FLAGS, check_unused
+from perpo_eval.arguments import BOX_FLAGS, check_foreign, check_unused
 from perpo_eval.benchmarks.table import BENCHMARKS, has_boxes
 from perpo_eval.engines.base import config_of, family_from
 from perpo_eval.engines.choice import load_engine
@@ -88,6 +88,8 @@ def check(args: EvalArguments) -> Sequence[TaskSpec]:
     if args.questions is None:
         judge_meant(judge, args.judge, rows.suite, args.output)
     specs = check_questions(rows, reading, judge)
+    if _rows(args, specs).suite == TASKS_SUITE:
+        check_foreign(args)
     token_limits(decoding.max_new_tokens, specs, embedded=engine.embedded)
     note_missing(_rows(args, specs), specs)
     asked = ("suite", "data", "tasks", "include_path", "limit", "prompt_style", "family")

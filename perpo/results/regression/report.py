@@ -214,7 +214,10 @@ def _unjudged(rows: Sequence[Row], scores: Scores) -> list[str]:
     """How many samples lack a judgement or an answer in one of the runs, by row."""
     sentences = []
     for row in rows:
-        count = int(np.isin(scores.tasks, row.tasks).sum()) - row.difference.n
+        above, below = row.metric.sums(scores.values)
+        failed = np.zeros(len(scores.keys), dtype=bool) if scores.failed is None else scores.failed
+        apart = np.isnan(above + below) & ~failed & (not row.metric.judged)  # samples that the metric is not about
+        count = int((np.isin(scores.tasks, row.tasks) & ~apart).sum()) - row.difference.n
         wanted = "judgement" if row.metric.judged else "answer"
         if count and row.difference.n:
             sentences.append(f"{row.task}: {count} samples are left out, whose {wanted} is missing in one of the runs.")
