@@ -73,7 +73,7 @@ def info_in(tasks: Iterable[Declares], benchmark: str) -> BenchmarkInfo:
 
 def _info(benchmark: str, declared: Mapping[str, Any]) -> BenchmarkInfo:
     try:
-        metrics = tuple(_definition(each) for each in declared["metrics"])
+        metrics = tuple(_definition(benchmark, each) for each in declared["metrics"])
         names = [metric.name for metric in metrics]
         primary = metrics[names.index(declared["primary"])]
         right, span = declared["right"], tuple(map(float, declared["span"]))
@@ -106,12 +106,13 @@ def _info(benchmark: str, declared: Mapping[str, Any]) -> BenchmarkInfo:
         ) from error
 
 
-def _definition(metric: Mapping[str, Any]) -> Definition:
+def _definition(benchmark: str, metric: Mapping[str, Any]) -> Definition:
+    task = benchmark.partition(":")[2]  # tables name it beside the metric
     low, high = map(float, metric["bounds"])
     aggregate = str(metric["aggregate"])
     return Definition(
         name=metric["name"],
-        title=metric["name"].replace("_", " "),
+        title=metric["name"].removeprefix(f"{task}_").replace("_", " "),
         higher_is_better=metric["higher_is_better"],
         unit=metric["unit"],
         scale=float(metric["scale"]),

@@ -192,8 +192,10 @@ def _place(row: Row) -> tuple[Any, ...]:
 
 
 def _column_place(column: Column) -> int:
-    """Benchmarks in the papers' order; within one as the records have them."""
+    """Benchmarks in the papers' order, and behind them those of others; within one as the records have them."""
     starts = (*(start for info in INFO.values() for start in info.leading_tasks), "")
+    if column.benchmark not in INFO:
+        return len(starts)
     return next(n for n, start in enumerate(starts) if column.task.startswith(start))
 
 
