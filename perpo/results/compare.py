@@ -137,7 +137,7 @@ def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -
     ours, base = ((above[held], below[held]) for above, below in runs)
     sums = paired_sums(ours, base, baseline.clusters[held], baseline.tasks[held])
     reach = metric.reach(ours[1], base[1])
-    if metric.judged and not metric.bottom:  # a judge may leave its scale
+    if not metric.bottom:  # a judge may leave its scale, and a task of lmms-eval's has none that is known
         reach = max(reach, float(np.abs(ours[0] - base[0]).max(initial=0.0)))
     return (cluster_bootstrap if metric.bottom else cluster_t)(sums, bounds=(-reach, reach))
 

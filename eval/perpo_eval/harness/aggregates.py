@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import io
 import math
+import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ class Aggregation:
     function: Callable[..., Any]
     failed: str | None = None
     _state: list[tuple[Any, Any]] = field(default_factory=list)
+    _changes: bool | None = None  # whether it changes what it is given: seen at its first call
 
     def __post_init__(self) -> None:
         from loguru import logger
@@ -72,8 +74,7 @@ class Aggregation:
             if "args" in inspect.signature(self.function).parameters:
                 more["args"] = SimpleNamespace(output_path=folder, model="perpo", tasks=None, log_samples=False)
             try:
-                # It may change what it is given.
-                found = self.function(copy.deepcopy(list(payloads)), **more)
+                found = self._called(payloads, more)
             except Exception as error:  # any code of the task's
                 self.failed = f"{type(error).__name__}: {' '.join(str(error).split()):.160}"
                 return None
@@ -85,6 +86,16 @@ class Aggregation:
             return float(found)
         self.failed = f"it gives {found!r:.60}"
         return None
+
+    def _called(self, payloads: Sequence[Any], more: Mapping[str, Any]) -> Any:
+        """What it gives for payloads that stay as they are."""
+        if self._changes is False:  # to copy all of them a thousand times would take most of the time
+            return self.function(list(payloads), **more)
+        handed = copy.deepcopy(list(payloads))
+        found = self.function(handed, **more)
+        if self._changes is None:
+            self._changes = not _alike(handed, copy.deepcopy(list(payloads)))
+        return found
 
     def _restore(self) -> None:
         for held, was in self._state:
@@ -99,6 +110,13 @@ class Aggregation:
             else:
                 held.clear()
                 held |= fresh
+
+
+def _alike(one: Any, other: Any) -> bool:
+    try:
+        return pickle.dumps(one) == pickle.dumps(other)
+    except Exception:  # what cannot be written is copied each time
+        return False
 
 
 def _tables(function: Callable[..., Any]) -> list[Any]:
@@ -164,28 +182,40 @@ def drawn(aggregation: Aggregation, payloads: Sequence[Any], clusters: NDArray[n
         draws: How many times.
     """
     names, places = np.unique(clusters, return_inverse=True)
-    members: list[list[int]] = [np.flatnonzero(places == place).tolist() for place in range(len(names))]
-    values = []
-    for chosen in draw_clusters(len(names), draws, SEED):
+    members = [
+        [payloads[place] for place in np.flatnonzero(places == cluster).tolist()] for cluster in range(len(names))
+    ]
+    digest = hashlib.sha256("\n".join(names.tolist()).encode()).hexdigest()
+    values = [aggregation(sample) for sample in _samples(members, draws, rename=True)]
+    if not any(value is not None for value in values):  # a function may look ids up
+        values = [aggregation(sample) for sample in _samples(members, draws, rename=False)]
+    return {"seed": SEED, "n_clusters": len(names), "clusters_sha256": digest, "values": values}
+
+
+def _samples(members: Sequence[list[Any]], draws: int, *, rename: bool) -> Iterator[list[Any]]:
+    """What the samples of drawn clusters have; with `rename`, a cluster that is drawn again has other ids."""
+    renamed: dict[tuple[int, int], list[Any]] = {}
+    for chosen in draw_clusters(len(members), draws, SEED):
         times: dict[int, int] = {}
         sample: list[Any] = []
         for place in chosen.tolist():
             again = times[place] = times.get(place, -1) + 1
-            sample += [_renamed(payloads[member], again) for member in members[place]]
-        values.append(aggregation(sample))
-    digest = hashlib.sha256("\n".join(names.tolist()).encode()).hexdigest()
-    return {"seed": SEED, "n_clusters": len(names), "clusters_sha256": digest, "values": values}
+            if rename and again and (place, again) not in renamed:
+                renamed[place, again] = [_renamed(each, again) for each in members[place]]
+            sample += renamed[place, again] if rename and again else members[place]
+        yield sample
 
 
 def _renamed(payload: Any, again: int) -> Any:
     """A payload of a cluster that was drawn before: what names its sample is another name."""
-    if not again or not isinstance(payload, Mapping):
+    if not isinstance(payload, Mapping):
         return payload
     return {name: _other(value, again) if _is_id(str(name)) else value for name, value in payload.items()}
 
 
 def _is_id(name: str) -> bool:
-    return name.lower().split("_")[-1] in ("id", "idx", "index", "key", "uid", "qid")
+    last = name.lower().split("_")[-1]
+    return last in ("id", "idx", "index", "key", "uid", "qid") or name.endswith(("Id", "ID"))
 
 
 def _other(value: Any, again: int) -> Any:

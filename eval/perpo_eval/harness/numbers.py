@@ -143,12 +143,14 @@ def _measured(
     else:
         draws = drawn(aggregation, column.payloads, own_clusters, OWN_DRAWS) if value is not None else None
         values = draws["values"] if draws else []
+        if values and all(each is None for each in values):
+            failed = f"no interval, for drawn clusters fail: {aggregation.failed}"
         best = aggregation(column.rights) if len(column.rights) == len(column.payloads) and column.rights else None
         unit, scale = _unit(max(1.0, best or 0.0), [each for each in [value, *values] if each is not None])
         estimate = drawn_estimate(value, values, len(column.payloads), len(np.unique(own_clusters)))
         about |= {"aggregate": f"{OWN_FUNCTION}{aggregation.name}", "draws": draws}
     metric = Metric(column.name, **asdict(estimate), higher_is_better=better, unit=unit)
-    return metric, about | {"unit": unit, "scale": scale}, failed if value is None else None
+    return metric, about | {"unit": unit, "scale": scale}, failed
 
 
 def _unit(most: float, seen: Sequence[float]) -> tuple[str, float]:
