@@ -6,6 +6,7 @@ lmms-eval's own index reads two thousand files. Here only files that hold the na
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
+from perpo_eval.rows.suites import TASKS
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,6 @@ def find_tasks(names: Sequence[str], include_path: str | None) -> list[TaskFile]
     return list(found.values())
 
 
-def known_names(include_path: str | None) -> list[str]:
-    """Return the names of task files, for hints: those of lmms-eval and of one's own folder, by their files' names."""
-    roots = [_shipped(), *([] if include_path is None else [Path(include_path)])]
-    return [path.stem for root in roots for path in _files(root)]
-
-
 def _shipped() -> Path:
     import importlib.util
 
@@ -83,10 +78,9 @@ def _tasks(name: str, roots: Sequence[Path], above: tuple[str, ...]) -> Iterator
     entries = [entry for root in roots for entry in _entries(name, root)]
     if not entries:
         inside = f" (in {above[-1]})" if above else ""
-        raise PerpoError(
-            f"neither perpo nor lmms-eval has a task '{name}'{inside}",
-            did_you_mean(name, known_names(str(roots[1]) if len(roots) > 1 else None)),
-        )
+        near = difflib.get_close_matches(name, [*TASKS, *(path.stem for root in roots for path in _files(root))], n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "lmms-eval's names: python -m lmms_eval --tasks list"
+        raise PerpoError(f"lmms-eval has no task '{name}'{inside}, and perpo has none", hint)
     plain = [entry for entry in entries if entry.members is None]
     if len({entry.path for entry in plain}) > 1:
         where = " and ".join(str(entry.path) for entry in plain[:2])

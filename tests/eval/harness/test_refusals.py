@@ -38,7 +38,7 @@ def task_folder(folder: Path, task: str = OWN_TASK, functions: str = OWN_FUNCTIO
         ("hellaswag", "compares the likelihoods of its choices"),
         ("live_bench_2406", "asks a judge or another service"),
         ("gsm8k", "through 2 filters"),
-        ("no_such_task_at_all", "neither perpo nor lmms-eval has a task 'no_such_task_at_all'"),
+        ("no_such_task_at_all", "lmms-eval has no task 'no_such_task_at_all', and perpo has none"),
     ],
 )
 def test_tasks_that_cannot_be_run_are_refused_by_name(task, why, no_model, tmp_path) -> None:
@@ -61,6 +61,13 @@ def test_tasks_that_cannot_be_run_are_refused_by_name(task, why, no_model, tmp_p
 def test_settings_without_use_are_refused(flags, why, no_model, tmp_path) -> None:
     with pytest.raises(PerpoError, match=why):
         evaluate(EvalArguments(output=str(tmp_path), **flags))
+
+
+def test_a_slip_in_a_name_of_either_kind_is_guessed(no_model, tmp_path) -> None:
+    for name, meant in (("refshapes_vla", "refshapes_val"), ("ocrbnech", "ocrbench")):
+        with pytest.raises(PerpoError) as error:
+            evaluate(EvalArguments(tasks=[name], output=str(tmp_path)))
+        assert meant in error.value.hint
 
 
 def test_a_group_stands_for_its_tasks_and_a_tag_for_those_that_bear_it(tmp_path) -> None:
