@@ -36,7 +36,12 @@ class AnswerFlags:
     )
     adapter: str | None = arg(None, "folder of an adapter that perpo-train wrote")
     data: str = arg("tiny", "tiny (the embedded world), hub, or a folder with files of perpo-data or published files")
-    tasks: list[str] = arg([], "tasks to run (default: all tasks of the suite that the data hold)")
+    tasks: list[str] = arg(
+        [],
+        "tasks to run, separated by spaces or commas (default: all tasks of the suite that the data hold). Other names "
+        "are tasks, groups and tags of lmms-eval",
+    )
+    include_path: str | None = arg(None, "folder with lmms-eval task files of your own, to be named in --tasks")
     limit: Count | None = arg(None, "use only the first N samples of each task")
     batch_size: Count | None = arg(
         None, "questions per batch (default: 16; 1 for lmms:<model>). In half precision some answers depend on it"
@@ -96,7 +101,10 @@ class AnswerFlags:
     @property
     def rows_wanted(self) -> RowsWanted:
         """Return which questions are asked."""
-        return RowsWanted(suite=self.suite, data=self.data, tasks=tuple(self.tasks), limit=self.limit)
+        tasks = tuple(name for given in self.tasks for name in given.split(",") if name)
+        return RowsWanted(
+            suite=self.suite, data=self.data, tasks=tasks, limit=self.limit, include_path=self.include_path
+        )
 
     @property
     def engine_wanted(self) -> EngineWanted:
@@ -182,6 +190,17 @@ def check_unused(args: EvalArguments, used: Sequence[str]) -> None:
         default = default_of(field)
         if field.name not in (*used, mode) and getattr(args, field.name) != default:
             raise PerpoError(f"--{field.name} has no effect with --{mode}", f"leave --{field.name} out")
+
+
+def check_foreign(args: EvalArguments) -> None:
+    """Refuse arguments that tasks of lmms-eval have no use for: they ask and score as their files say."""
+    for field in fields(args):
+        unused = field.name in ("suite", "prompt_style", "family", *BOX_FLAGS)
+        if unused and getattr(args, field.name) != default_of(field):
+            raise PerpoError(
+                f"--{field.name} has no use with tasks of lmms-eval, which ask and score as their files say",
+                f"leave --{field.name} out",
+            )
 
 
 def _command(args: EvalArguments | JudgeArguments, *subcommand: str) -> str:

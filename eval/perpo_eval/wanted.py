@@ -26,16 +26,18 @@ class RowsWanted:
     """The questions that are asked.
 
     Attributes:
-        suite: A key of `perpo_eval.rows.suites.SUITES`.
+        suite: A key of `perpo_eval.rows.suites.SUITES`, or `perpo.benchmarks.declared.TASKS_SUITE`.
         data: "tiny", "hub", or a folder.
         tasks: The tasks to run; empty for all of the suite that the data serve.
         limit: Only the first so many questions of each task; None for all.
+        include_path: A folder of task files of one's own; None for none.
     """
 
     suite: str
     data: str
     tasks: tuple[str, ...]
     limit: int | None
+    include_path: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,8 @@ class Definition:
         top_bounds: Where the scores below the line are no counts: what those above it can be for one sample.
         judged: Whether a judge gave the scores, or failed to. Its intervals are bootstrapped, and a sample whose
             judgement is missing in one of two runs is left out when they are compared.
+        own: Name of the function of its task that makes the number, where it is no ratio of sums; "" where it is one.
+            Then `bounds` are those of a sample's score alone, and the number and its draws stand in the record.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Definition:
     bounds: tuple[float, float] = (0.0, 1.0)
     top_bounds: tuple[float, float] | None = None
     judged: bool = False
+    own: str = ""
 
     def needs(self) -> set[str]:
         """Return names of the scores that it is made of."""
@@ -78,11 +81,12 @@ class Definition:
         Args:
             columns: The scores.
             clusters: (n,) labels of what the samples share, such as an image.
-            strata: (n,) labels of the tasks. If one of them has no sample with these scores, the value is None.
+            strata: (n,) labels of the tasks. If one of them has no sample with these scores, the value is None, and so
+                it is where a function of the task's own makes it.
         """
         above, below = self.sums(columns)
         held = ~np.isnan(above) & ~np.isnan(below)
-        if len(np.unique(strata[held])) < len(np.unique(strata)):
+        if self.own or len(np.unique(strata[held])) < len(np.unique(strata)):
             return Estimate(None, None, None, None, int(held.sum()), 0, "undefined")
         # Of few pictures with rare low ratings, draws hold too few of these: a mean has the linearised interval.
         ratio = bootstrap_ratio if self.judged and self.bottom else clustered_ratio
@@ -202,6 +206,16 @@ class BenchmarkInfo:
     def score_names(self) -> list[str]:
         """Return the names of the scores that the metrics are made of, in the order of the metrics."""
         return list(dict.fromkeys(score for metric in self.metrics for score in sorted(metric.needs())))
+
+    def share(self, score: str) -> float:
+        """Return what one unit of a score by which samples are held against each other is worth, as a share of its
+        scale; below 0 where less is better.
+        """
+        metric = self.by_name.get(score)
+        if metric is None or metric.own:  # no metric's scale is that of a sample
+            low, high = self.right.span
+            return (1 if self.right.higher_is_better else -1) / (high - low)
+        return (1 if metric.higher_is_better else -1) / metric.scale
 
     def title(self, metric: str) -> str:
         """Return what a metric is called; its name where it is none of the benchmark's."""

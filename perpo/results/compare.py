@@ -12,8 +12,16 @@ from perpo.benchmarks.base import Definition
 from perpo.errors import PerpoError
 from perpo.records.run_record import RunRecord
 from perpo.records.store import Run
-from perpo.results.samples import Scores
-from perpo.stats import Difference, Estimate, cluster_bootstrap, cluster_t, crossed_t, paired_sums
+from perpo.results.samples import OwnNumber, Scores
+from perpo.stats import (
+    Difference,
+    Estimate,
+    cluster_bootstrap,
+    cluster_t,
+    crossed_t,
+    drawn_difference,
+    paired_sums,
+)
 from perpo.stats.discordance import contributions
 
 
@@ -128,7 +136,9 @@ def mean_difference(
     """Candidates' mean minus baselines' mean in one metric over the same samples, every task weighing the same.
 
     Of one run a side a mean is tested by `perpo.stats.cluster_t`, a ratio such as F1 by
-    `perpo.stats.cluster_bootstrap`; of more runs both by `perpo.stats.crossed_t`.
+    `perpo.stats.cluster_bootstrap`; of more runs both by `perpo.stats.crossed_t`. What a function of the task's own
+    makes of all samples is tested by the draws that one run a side holds (`perpo.stats.drawn_difference`). Of a part of
+    the samples, of several tasks, or of more runs, it is not known, and the method is "undefined".
 
     Args:
         candidates: Scores of the runs in question, all of one configuration.
@@ -157,10 +167,12 @@ def mean_difference(
             f"{metric.name} is missing for samples of one run but not of the other",
             "score both runs again: perpo-eval --rescore RUN",
         )
+    if metric.own:
+        return _own_difference([run.take(held[0]) for run in runs], metric)
     sums = [(above[held[0]], below[held[0]]) for above, below in sums]
     clusters, tasks = runs[-1].clusters[held[0]], runs[-1].tasks[held[0]]
     reach = metric.reach(*(below for _, below in sums))
-    if metric.judged and not metric.bottom:  # a judge may leave its scale
+    if not metric.bottom:  # a judge may leave its scale, and a task of lmms-eval's has none that is known
         each = np.stack([above for above, _ in sums])
         reach = max(reach, float((each.max(0) - each.min(0)).max(initial=0.0)))
     ours, theirs, bounds = sums[: len(candidates)], sums[len(candidates) :], (-reach, reach)
@@ -170,6 +182,41 @@ def mean_difference(
     found = (cluster_bootstrap if metric.bottom and draw else cluster_t)(paired, bounds=bounds)
     told = found.p_value is not None and parts
     return replace(found, parts=(np.unique(clusters), contributions(paired.above, paired.below))) if told else found
+
+
+def metric_value(scores: Scores, metric: Definition) -> float | None:
+    """Return a metric over some samples of a run, every task weighing the same; None where that is not defined.
+
+    What a function of the task's own makes of all samples is known of all samples alone.
+    """
+    if not metric.own:
+        return metric.estimate(scores.values, scores.clusters, scores.tasks).value
+    number = _own_number(scores.take(~np.isnan(scores.values[metric.name])), metric)
+    return None if number is None else number.value
+
+
+def _own_number(scores: Scores, metric: Definition) -> OwnNumber | None:
+    """The number of these samples, which all have the metric; None where they are not all that it was made of."""
+    tasks = np.unique(scores.tasks).tolist()
+    number = scores.own.get((tasks[0], metric.name)) if len(tasks) == 1 else None
+    return number if number is not None and number.n == len(scores.keys) else None
+
+
+def _own_difference(runs: Sequence[Scores], metric: Definition) -> Difference:
+    candidate, baseline = runs[0], runs[-1]
+    ours, theirs = _own_number(candidate, metric), _own_number(baseline, metric)
+    n, clusters = len(candidate.keys), len(np.unique(candidate.clusters))
+    if (
+        len(runs) > 2
+        or ours is None
+        or theirs is None
+        or ours.clusters != theirs.clusters
+        or len(ours.draws) != len(theirs.draws)
+    ):
+        return Difference(None, None, None, None, None, n, clusters, "undefined")
+    other = candidate.values[metric.name] != baseline.values[metric.name]
+    differing = len(np.unique(candidate.clusters[other]))
+    return drawn_difference((ours.value, theirs.value), (ours.draws, theirs.draws), n, clusters, differing)
 
 
 def both_judged(runs: Sequence[Scores], metric: Definition) -> list[Scores]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from perpo.benchmarks.table import INFO
+from perpo.benchmarks.base import BenchmarkInfo
 from perpo.records.run_record import RunRecord
 
 _NUMBER = r"-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?"
@@ -41,19 +41,19 @@ Score = Callable[[str], NDArray[np.float64]]
 """A score of the samples by its name; NaN where it does not apply."""
 
 
-def kinds(benchmark: str, scores: Sequence[str]) -> list[str]:
+def kinds(info: BenchmarkInfo, scores: Sequence[str]) -> list[str]:
     """By what the samples of a benchmark can be told apart.
 
     Args:
-        benchmark: A key of `perpo.benchmarks.table.INFO`.
+        info: The benchmark.
         scores: Names of the scores that the samples have.
     """
-    return [*(["question type"] if _types(benchmark, scores) else []), *INFO[benchmark].kinds]
+    return [*(["question type"] if _types(info, scores) else []), *info.kinds]
 
 
 def labels(
     kind: str,
-    benchmark: str,
+    info: BenchmarkInfo,
     tasks: tuple[Sequence[str], NDArray[np.intp]],
     mask: NDArray[np.bool_],
     record: RunRecord,
@@ -65,7 +65,7 @@ def labels(
 
     Args:
         kind: One of `kinds`.
-        benchmark: A benchmark.
+        info: The benchmark.
         tasks: Names of the tasks, and (n,) which of them each sample belongs to.
         mask: (n,) which samples are asked for, all of the benchmark; others are of no kind.
         record: The record of the run that says what they are.
@@ -84,7 +84,7 @@ def labels(
     elif kind == "truth":
         all_labels = _truths(column("target"), mask)
     else:
-        all_labels = _typed(_types(benchmark, names), score, len(mask))
+        all_labels = _typed(_types(info, names), score, len(mask))
     return Labels(all_labels.names, np.where(mask, all_labels.codes, -1))
 
 
@@ -101,9 +101,9 @@ def _typed(types: Mapping[str, str], score: Score, count: int) -> Labels:
     return Labels(list(types), codes)
 
 
-def _types(benchmark: str, scores: Sequence[str]) -> dict[str, str]:
+def _types(info: BenchmarkInfo, scores: Sequence[str]) -> dict[str, str]:
     """The scores that only the questions of one type have, by that type."""
-    prefix = f"{INFO[benchmark].right.measure}:"
+    prefix = f"{info.right.measure}:"
     return {name.removeprefix(prefix): name for name in scores if name.startswith(prefix)}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from perpo.benchmarks.table import info_of
+from perpo.benchmarks.declared import info_in
 from perpo.common.files import atomic_write_text
 from perpo.errors import PerpoError
 from perpo.records.run_record import Metric, RunRecord, TaskResult, metric_of
@@ -66,7 +66,7 @@ def _place(result: EvalResult) -> tuple[str | None, ...]:
 
 def _results(record: RunRecord, task: TaskResult) -> list[EvalResult]:
     """The metrics of a task under the names that its benchmark gives them, but for readings that tables do not show."""
-    info = info_of(task.benchmark)
+    info = info_in([task], task.benchmark)
     named = [name for name in info.by_name if ":" not in name or name in info.shown]
     names = sorted(named, key=lambda name: name != info.primary)
     metrics = [metric for name in names if (metric := metric_of(task.metrics, name)) is not None]
@@ -74,7 +74,7 @@ def _results(record: RunRecord, task: TaskResult) -> list[EvalResult]:
 
 
 def _result(record: RunRecord, task: TaskResult, metric: Metric) -> EvalResult:
-    info = info_of(task.benchmark)
+    info = info_in([task], task.benchmark)
     title = info.title(metric.name)
     if record.judge is not None and info.judged:
         title += f", judged by {record.judge['id']}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perpo.benchmarks.base import BenchmarkInfo
+from perpo.benchmarks.declared import info_in
 from perpo.benchmarks.grounding import RIGHT_LABELS, WRONG_LABELS
 from perpo.benchmarks.metrics import JUDGE_READINGS
-from perpo.benchmarks.table import info_of
 from perpo.records.run_record import GroupResult, Metric, RunRecord, TaskResult, metric_of
 from perpo.results.text import FRACTION, INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, with_unit
 
@@ -29,10 +30,10 @@ def run_texts(record: RunRecord) -> list[Text]:
     """
     texts = []
     for group in record.groups:
-        info = info_of(group.benchmark)
+        info = info_in(record.tasks, group.benchmark)
         reviewed = [metric.name for metric in group.metrics if metric.name in (RIGHT_LABELS, WRONG_LABELS)]
         plain = [metric.name for metric in group.metrics if ":" not in metric.name] + reviewed
-        notes = [INTERVAL_NOTE, *_notes(group)]
+        notes = [INTERVAL_NOTE, *_notes(group, info)]
         notes += [f"{task.task}: {task.note}." for task in record.tasks if task.note and task.task in group.tasks]
         notes += _failed_notes(record, group)
         notes += [note for task in record.tasks if task.task in group.tasks for note in answer_notes(task)]
@@ -70,7 +71,7 @@ def answer_notes(task: TaskResult) -> list[str]:
 
 
 def _text(record: RunRecord, group: GroupResult, title: str, names: Sequence[str], notes: list[str]) -> Text:
-    known = info_of(group.benchmark).by_name
+    known = info_in(record.tasks, group.benchmark).by_name
     rows = []
     per_task = [(task, record.task(task).metrics) for task in group.tasks]
     average = [("average", group.metrics)] if len(per_task) > 1 else []
@@ -87,7 +88,7 @@ def _failed_notes(record: RunRecord, group: GroupResult) -> list[str]:
     failed, asked = (
         sum(count or 0 for count in counts) for counts in ([t.n_error for t in tasks], [t.n_scored for t in tasks])
     )
-    if info_of(group.benchmark).judged or not failed:
+    if info_in(record.tasks, group.benchmark).judged or not failed:
         return []
     return [
         (
@@ -108,7 +109,7 @@ def _imported_notes(record: RunRecord) -> list[str]:
 
 
 def _judge(record: RunRecord, group: GroupResult) -> str:
-    if not info_of(group.benchmark).judged:
+    if not info_in(record.tasks, group.benchmark).judged:
         return ""
     return "; awaiting judge" if record.judge is None else f"; judge {record.judge['id']}"
 
@@ -131,7 +132,7 @@ def _judged_notes(record: RunRecord, group: GroupResult) -> list[str]:
 def _by_category(record: RunRecord, group: GroupResult) -> Text:
     """A judged benchmark's metrics by the kind of question, kinds as rows."""
     metric_by_name = {metric.name: metric for metric in group.metrics}
-    known = info_of(group.benchmark).by_name
+    known = info_in(record.tasks, group.benchmark).by_name
     parted = [name for name in known if ":" in name]
     names = list(dict.fromkeys(name.partition(":")[0] for name in parted))
     rows = []
@@ -148,8 +149,7 @@ def _frames_differ(metrics: list[Metric]) -> bool:
     return len(values) > 1
 
 
-def _notes(group: GroupResult) -> list[str]:
-    info = info_of(group.benchmark)
+def _notes(group: GroupResult, info: BenchmarkInfo) -> list[str]:
     if info.note_splits and {name.rpartition("_")[2] for name in group.tasks} != set(info.note_splits):
         return []
     return [info.note] if info.note else []

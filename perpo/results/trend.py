@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from perpo.benchmarks.metrics import JUDGED, METRICS, PRIMARY
+from perpo.benchmarks.declared import infos
+from perpo.benchmarks.metrics import JUDGED
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.records.run_record import Metric, RunRecord, metric_of
@@ -67,7 +68,10 @@ def history(runs: Sequence[Run], task: str | None = None, metric: str | None = N
 def _metric(record: RunRecord, task: str, name: str | None) -> Metric | None:
     group = record.group(task)
     part = group or next((each for each in record.tasks if each.task == task), None)
-    return None if part is None else metric_of(part.metrics, name or PRIMARY.get(part.benchmark, ""))
+    if part is None or name is not None:
+        return None if part is None else metric_of(part.metrics, name or "")
+    info = infos(record.tasks).get(part.benchmark)
+    return None if info is None else metric_of(part.metrics, info.primary)
 
 
 def _data(record: RunRecord, task: str) -> str:
@@ -117,8 +121,10 @@ def title_of(task: str, metric: str | None, runs: Sequence[Run]) -> str:
     for run in reversed(runs):
         measurement = _metric(run.record, task, metric)
         if measurement is not None:
-            titles = {each.name: each.title for metrics in METRICS.values() for each in metrics}
-            return f"{task}: {titles.get(measurement.name, measurement.name)}"
+            record = run.record
+            part = record.group(task) or record.task(task)
+            info = infos(record.tasks).get(part.benchmark)
+            return f"{task}: {measurement.name if info is None else info.title(measurement.name)}"
     return task
 
 

@@ -1,6 +1,7 @@
 """Intervals and paired tests that respect clusters. numpy and scipy only."""
 
 from perpo.stats.crossed import crossed_t
+from perpo.stats.drawn import OWN_DRAWS, draw_clusters, drawn_difference, drawn_estimate
 from perpo.stats.intervals import (
     Estimate,
     bootstrap_ratio,
@@ -25,6 +26,7 @@ from perpo.stats.stepdown import joint_holm
 
 __all__ = [
     "DRAWS",
+    "OWN_DRAWS",
     "POWER",
     "Difference",
     "Estimate",
@@ -38,6 +40,9 @@ __all__ = [
     "clustered_ratio",
     "constant_interval",
     "crossed_t",
+    "draw_clusters",
+    "drawn_difference",
+    "drawn_estimate",
     "freedom",
     "holm",
     "joint_holm",

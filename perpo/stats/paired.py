@@ -25,7 +25,9 @@ Sums = tuple[ArrayLike, ArrayLike]
 """(n,) what each sample adds above and below the line, as `perpo.benchmarks.metrics.Definition.sums` gives."""
 
 DRAWS = 10_000
-_FEWEST = 50  # clusters that a bootstrap needs: with 10, 8 of 100 equal pairs would be called different
+FEWEST_OF_A_BOOTSTRAP = 50
+"""Clusters that a bootstrap needs: with 10, 8 of 100 equal pairs would be called different."""
+
 _NO_SPREAD = 1e-12  # below it a standard error is rounding
 _CHUNK = 64  # draws that are multiplied at once
 
@@ -239,7 +241,7 @@ def cluster_bootstrap(
         seed: Of the random numbers; the same seed gives the same result.
     """
     value, groups = sums.difference(), sums.clusters
-    if np.isnan(value) or groups < _FEWEST or sums.shift is not None:
+    if np.isnan(value) or groups < FEWEST_OF_A_BOOTSTRAP or sums.shift is not None:
         return cluster_t(sums, bounds=bounds)
     drawn = _draw(sums, draws, np.random.default_rng(seed))
     drawn = drawn[np.isfinite(drawn)]

@@ -12,7 +12,7 @@ FLAGS |= {"max_new_tokens": "pope=5", "temperature": 0.5, "top_p": 0.6, "seed": 
 FLAGS |= {"engine": "lmms:e", "model_args": "x=y,z=1=2", "max_error_share": 0.25, "dtype": "float16", "device": "cpu"}
 FLAGS |= {"family": "f", "box_scale": "pixels", "box_order": "yxyx", "box_frame": "padded"}
 FLAGS |= {"judge_model": "j", "judge_base_url": "http://j", "judge_votes": 8, "judge_swap": True, "judge_rps": 9.0}
-FLAGS |= {"judge_concurrency": 10, "name": "n", "output": "o"}
+FLAGS |= {"include_path": "i", "judge_concurrency": 10, "name": "n", "output": "o"}
 AT_THE_HEAD = {"questions", "responses", "rescore", "json", "judge", "reviewed_labels"}
 """What becomes of the answers is decided there; `judge` says whether one is asked at all."""
 

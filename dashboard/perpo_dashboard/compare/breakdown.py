@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perpo.benchmarks.base import BenchmarkInfo
 from perpo.records.run_record import RunRecord
 from perpo.results import kinds as shared
 from perpo.results.kinds import Column, Labels
@@ -64,14 +65,14 @@ def right_share(pair: Pair) -> NDArray[np.float64]:
     return np.where(pair.right < 0, np.nan, pair.right)
 
 
-def kinds(benchmark: str, scores: Sequence[str]) -> list[str]:
+def kinds(info: BenchmarkInfo, scores: Sequence[str]) -> list[str]:
     """By what the samples of a benchmark can be told apart, their task among it; see `perpo.results.kinds.kinds`."""
-    return [*shared.kinds(benchmark, scores), "task"]
+    return [*shared.kinds(info, scores), "task"]
 
 
 def labels(
     kind: str,
-    benchmark: str,
+    info: BenchmarkInfo,
     pair: Pair,
     mask: NDArray[np.bool_],
     record: RunRecord,
@@ -82,7 +83,7 @@ def labels(
 
     Args:
         kind: One of `kinds`.
-        benchmark: A benchmark.
+        info: The benchmark.
         pair: The samples.
         mask: (n,) which of them are asked for, all of the benchmark; others are of no kind.
         record: A's record.
@@ -92,7 +93,7 @@ def labels(
     if kind == "task":
         return Labels(pair.names, np.where(mask, pair.tasks, -1))
     tasks, names = (pair.names, pair.tasks), list(scores)
-    return shared.labels(kind, benchmark, tasks, mask, record, column, names, lambda name: scores[name][pair.places[0]])
+    return shared.labels(kind, info, tasks, mask, record, column, names, lambda name: scores[name][pair.places[0]])
 
 
 def plane(pair: Pair, mask: NDArray[np.bool_], span: tuple[float, float]) -> dict[str, NDArray[Any]]:

@@ -10,8 +10,8 @@ import streamlit as st
 from numpy.typing import NDArray
 from streamlit.delta_generator import DeltaGenerator
 
-from perpo.benchmarks.base import Rule
-from perpo.benchmarks.table import INFO
+from perpo.benchmarks.base import BenchmarkInfo, Rule
+from perpo.benchmarks.declared import infos
 from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run
 from perpo_dashboard.compare import breakdown, charts
@@ -66,10 +66,11 @@ def _scope_of(scopes: dict[str, tuple[str, ...]], members: tuple[str, ...]) -> s
 
 
 def _benchmark(a: Run, b: Run, pair: Pair, benchmark: str, members: tuple[str, ...], scope: str) -> None:
-    if benchmark not in INFO:
+    info = infos(a.record.tasks).get(benchmark)
+    if info is None:
         st.info("It is not known when an answer of this benchmark is right.")
         return
-    rule = INFO[benchmark].right
+    rule = info.right
     mask = pair.among(members)
     measured = _measured(rule)
     grid = st.grid(3, min_column_width=300)
@@ -84,7 +85,7 @@ def _benchmark(a: Run, b: Run, pair: Pair, benchmark: str, members: tuple[str, .
             charts.heights(breakdown.heights(pair, mask, rule.span), rule.title),
             alt=f"How many samples of each run have which {rule.title}",
         )
-    _kinds(a, b, benchmark, scope, mask)
+    _kinds(a, b, info, scope, mask)
 
 
 def _measured(rule: Rule) -> bool:
@@ -104,8 +105,9 @@ def _square(a: Run, b: Run, counts: dict[str, int], scope: str, says: str) -> No
     st.caption(f"Right: {escape(says)}. A button opens its samples.{missing}")
 
 
-def _kinds(a: Run, b: Run, benchmark: str, scope: str, mask: NDArray[np.bool_]) -> None:
-    rule, kinds = INFO[benchmark].right, breakdown.kinds(benchmark, list(stored.scores(a).values))
+def _kinds(a: Run, b: Run, info: BenchmarkInfo, scope: str, mask: NDArray[np.bool_]) -> None:
+    benchmark, rule = info.name, info.right
+    kinds = breakdown.kinds(info, list(stored.scores(a).values))
     values = ["share right", f"mean {rule.title}"]
     segments = partial(pick, why="which is none", segments=True)
     with st.container(horizontal=True):
@@ -118,7 +120,7 @@ def _kinds(a: Run, b: Run, benchmark: str, scope: str, mask: NDArray[np.bool_]) 
     share = value == values[0]
     span = (0.0, 1.0) if share else rule.span
     stamps = tuple(stored.stamp(run.path / SAMPLES_FILE) for run in (a, b))
-    rows = _rows((*stamps, scope, benchmark, kind, share), a, b, mask, span)
+    rows = _rows((*stamps, scope, benchmark, kind, share), info, a, b, mask, span)
     if rows:
         chart = charts.kinds(rows, span)
         st.altair_chart(chart, alt=f"B minus A by {kind}, with 95% intervals")
@@ -128,10 +130,15 @@ def _kinds(a: Run, b: Run, benchmark: str, scope: str, mask: NDArray[np.bool_]) 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _rows(
-    asked: tuple[Any, ...], _a: Run, _b: Run, _mask: NDArray[np.bool_], _span: tuple[float, float]
+    asked: tuple[Any, ...],
+    _info: BenchmarkInfo,
+    _a: Run,
+    _b: Run,
+    _mask: NDArray[np.bool_],
+    _span: tuple[float, float],
 ) -> list[KindRow]:
     """What `breakdown.by_kind` finds; `asked` holds all that it depends on."""
-    *_, benchmark, kind, share = asked
+    *_, kind, share = asked
     pair, column = stored.pair(_a, _b), partial(stored.paired_column, _a, _b, 0)
-    labels = breakdown.labels(kind, benchmark, pair, _mask, _a.record, column, stored.scores(_a).values)
+    labels = breakdown.labels(kind, _info, pair, _mask, _a.record, column, stored.scores(_a).values)
     return breakdown.by_kind(pair, breakdown.right_share(pair) if share else pair.measure, labels, _span)

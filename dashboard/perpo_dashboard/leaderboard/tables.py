@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from perpo.benchmarks.table import meaning, title
+from perpo.benchmarks.declared import infos
+from perpo.benchmarks.table import title
 from perpo.records.run_record import Metric
 from perpo.results.colours import BETTER, WORSE
 from perpo.results.leaderboard import files
@@ -51,10 +52,13 @@ def _task(column: Column) -> str:
 
 def help_of(board: Board, column: Column) -> str:
     """Return what a column means: the metric, its unit and direction, and what it was measured on."""
-    explanation = meaning(column.benchmark, column.metric)
+    info = infos(task for row in board.rows for task in row.run.record.tasks).get(column.benchmark)
+    name, explanation = (
+        (column.metric, column.metric) if info is None else (info.title(column.metric), info.meaning(column.metric))
+    )
     better = {True: "Higher is better.", False: "Lower is better.", None: "Neither higher nor lower is better."}
     unit = "In percent." if column.unit == "fraction" else f"In {column.unit}."
-    words = [f"{title(column.benchmark, column.metric)}: {explanation}.", unit, better[column.higher_is_better]]
+    words = [f"{name}: {explanation}.", unit, better[column.higher_is_better]]
     counts = {
         (metric.n, metric.n_clusters)
         for row in board.rows

@@ -7,7 +7,8 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from perpo.benchmarks.table import INFO, meaning, title
+from perpo.benchmarks.base import BenchmarkInfo
+from perpo.benchmarks.declared import infos
 from perpo.errors import PerpoError
 from perpo.records.store import Run
 from perpo.results import trend
@@ -59,20 +60,24 @@ def show_report(a: Run, b: Run, threshold: float, common: bool) -> None:
     verdicts.show_flips(report, report.flips if more else report.flips[:FIRST])
 
 
-def followed(runs: Sequence[Run]) -> dict[str, tuple[str, str, str]]:
+def followed(runs: Sequence[Run]) -> dict[str, tuple[str, BenchmarkInfo, str]]:
     """Return what can be followed: task or group, benchmark and metric, by what it is called; averages and main ones
     first.
     """
-    choices: dict[str, tuple[str, str, str]] = {}
+    choices: dict[str, tuple[str, BenchmarkInfo, str]] = {}
     for run in reversed(runs):
+        known = infos(run.record.tasks)
         parts = [(group.name, group.benchmark, group.metrics) for group in run.record.groups]
         parts += [(task.task, task.benchmark, task.metrics) for task in run.record.tasks]
         for name, benchmark, metrics in parts:
-            for metric in metrics if benchmark in INFO else []:
-                metric_title = metric.name if ":" in metric.name else title(benchmark, metric.name)
+            info = known.get(benchmark)
+            if info is None:
+                continue
+            for metric in metrics:
+                metric_title = metric.name if ":" in metric.name else info.title(metric.name)
                 if metric.value is not None:
-                    choices.setdefault(f"{name} · {metric_title}", (name, benchmark, metric.name))
-    return dict(sorted(choices.items(), key=lambda item: item[1][2] != INFO[item[1][1]].primary))
+                    choices.setdefault(f"{name} · {metric_title}", (name, info, metric.name))
+    return dict(sorted(choices.items(), key=lambda item: item[1][2] != item[1][1].primary))
 
 
 def show_trend(runs: Sequence[Run]) -> None:
@@ -85,7 +90,7 @@ def show_trend(runs: Sequence[Run]) -> None:
         wanted = st.multiselect("Runs named", names, key="names", bind="query-params", placeholder="all", width=420)
     if chosen is None:
         return
-    task, benchmark, metric = options[chosen]
+    task, info, metric = options[chosen]
     try:
         history = trend.history([run for run in runs if not wanted or run.record.name in wanted], task, metric)
     except PerpoError as error:
@@ -93,7 +98,7 @@ def show_trend(runs: Sequence[Run]) -> None:
         return
     st.altair_chart(trend.picture(history, chosen).properties(height=320), alt=f"{chosen} over time")
     told = trend.text(history, chosen)
-    st.caption("  \n".join(escape(note) for note in [f"{chosen}: {meaning(benchmark, metric)}.", *told.notes]))
+    st.caption("  \n".join(escape(note) for note in [f"{chosen}: {info.meaning(metric)}.", *told.notes]))
     st.dataframe(
         pd.DataFrame(told.rows[::-1], columns=told.header), hide_index=True, alt=f"{chosen} over time, the newest first"
     )

@@ -11,6 +11,8 @@ import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
+from perpo.benchmarks.base import BenchmarkInfo
+from perpo.benchmarks.declared import infos
 from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run
 from perpo_dashboard.samples import cards, filter_widgets, filters
@@ -33,7 +35,7 @@ def show(a: Run, b: Run, more: list[Run]) -> None:
     if pair is None:
         return
     scopes = outcomes.scopes(a.record, pair.names)
-    notes, benchmarks = _known_notes(), outcomes.benchmarks_of(a.record)
+    notes, benchmarks = _known_notes(), _infos(a)
     splits = {result.task: result.split for result in a.record.tasks}
     task, sort, wanted = filter_widgets.which(scopes, splits)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -48,6 +50,12 @@ def show(a: Run, b: Run, more: list[Run]) -> None:
     if place is not None:
         _one(pair, place, a, b, more, notes)
     _list(pair, order, place, a, b)
+
+
+def _infos(run: Run) -> dict[str, BenchmarkInfo]:
+    """What is known of the benchmarks of a run's tasks, by task."""
+    known = infos(run.record.tasks)
+    return {task.task: known[task.benchmark] for task in run.record.tasks if task.benchmark in known}
 
 
 def _stamp(run: Run) -> stored.Stamp:
@@ -118,7 +126,6 @@ def _open(key: str) -> None:
 
 def _one(pair: Pair, place: int, a: Run, b: Run, more: list[Run], notes: dict[str, Note]) -> None:
     task = pair.names[pair.tasks[place]]
-    benchmark = outcomes.benchmarks_of(a.record)[task]
     answers = [
         cards.answer("A", a, int(pair.places[0, place]), int(pair.right[0, place])),
         *([cards.answer("B", b, int(pair.places[1, place]), int(pair.right[1, place]))] if b != a else []),
@@ -134,7 +141,7 @@ def _one(pair: Pair, place: int, a: Run, b: Run, more: list[Run], notes: dict[st
                 st.caption(f"{name}, {escape(run.record.name)}, has no such sample.")
         except PerpoError as error:
             st.warning(f"{name}: {reason(error)}")
-    cards.show_sample(answers, benchmark)
+    cards.show_sample(answers, _infos(a).get(task))
     key = str(pair.keys[place])
     _remember(key, task, [each.run.record.run_id for each in answers], notes.get(key, Note(False, "")))
     cards.show_stored(answers)

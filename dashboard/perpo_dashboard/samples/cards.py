@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from perpo.benchmarks.table import INFO, answer_kind
+from perpo.benchmarks.base import BenchmarkInfo
 from perpo.boxes import stored_box
 from perpo.errors import PerpoError
 from perpo.records.run_record import SAMPLE_COLUMNS
@@ -70,28 +70,28 @@ def answer(name: str, run: Run, place: int, right: int) -> ShownAnswer:
     return ShownAnswer(name, run, place, data, scores, right)
 
 
-def show_sample(answers: Sequence[ShownAnswer], benchmark: str) -> None:
+def show_sample(answers: Sequence[ShownAnswer], info: BenchmarkInfo | None) -> None:
     """Show everything about one sample.
 
     Args:
         answers: Of each run, at least one; what they share is read from the first.
-        benchmark: What decides how it is shown.
+        info: Its benchmark, which decides how it is shown; None where nothing is known of it.
     """
     first = answers[0]
     about = first.data
     truth = _value(about["target"])
-    kind = answer_kind(benchmark)
+    kind = None if info is None else info.answer
     left, right = st.columns((4, 7) if kind == "page" else (5, 6), gap="medium")
     with left:
-        _picture(about, answers, benchmark)
+        _picture(about, answers, boxes=kind == "box")
     with right:
         st.caption("Question")
         plain(about["question"], height=_height(about["question"]))
         _truth(truth, folded=kind == "page")
         if kind != "open":
-            _cards(answers, benchmark, truth)
+            _cards(answers, info, truth)
     if kind == "open":  # too wide for a place beside the picture
-        _cards(answers, benchmark, truth)
+        _cards(answers, info, truth)
 
 
 def _truth(truth: Any, *, folded: bool) -> None:
@@ -133,17 +133,17 @@ def _number(value: float | None) -> str | None:
     return None if value is None else f"{value:.4g}"
 
 
-def _cards(answers: Sequence[ShownAnswer], benchmark: str, truth: Any) -> None:
+def _cards(answers: Sequence[ShownAnswer], info: BenchmarkInfo | None, truth: Any) -> None:
     grid = st.grid(min(len(answers), 2), min_column_width=250)
     for each in answers:
         with grid.cell(), st.container(border=True, height="stretch"):
-            _card(each, benchmark, truth)
+            _card(each, info, truth)
 
 
-def _card(each: ShownAnswer, benchmark: str, truth: Any) -> None:
+def _card(each: ShownAnswer, info: BenchmarkInfo | None, truth: Any) -> None:
     verdict = {1: ":green[:material/check:] right", 0: ":red[:material/close:] wrong", -1: "not scored"}[each.right]
     st.markdown(f"{each.mark} **{escape(short(each.run.record.name))}** · {verdict}")
-    if line := _score_line(each, benchmark):
+    if line := _score_line(each, info):
         st.caption(line)
     if each.data["error"]:
         st.error("This sample failed.", icon=":material/error:")
@@ -153,7 +153,7 @@ def _card(each: ShownAnswer, benchmark: str, truth: Any) -> None:
     if each.data["finish_reason"] == "length":
         st.markdown(":orange-badge[cut at the token limit]")
     said = each.data["response"]
-    if answer_kind(benchmark) == "page" and isinstance(truth, str) and said is not None:
+    if info is not None and info.answer == "page" and isinstance(truth, str) and said is not None:
         _word_differences(each, truth, str(_value(each.data["prediction"]) or said))
         with st.expander("Raw response", key=f"raw-{each.name}"):
             plain(said, height=_height(said))
@@ -163,11 +163,10 @@ def _card(each: ShownAnswer, benchmark: str, truth: Any) -> None:
         _judge(each)
 
 
-def _score_line(each: ShownAnswer, benchmark: str) -> str:
+def _score_line(each: ShownAnswer, info: BenchmarkInfo | None) -> str:
     """The scores that are told of an answer, in Markdown."""
-    if benchmark not in INFO:
+    if info is None:
         return ""
-    info = INFO[benchmark]
     if info.answer == "yes_no":
         return f"read as {escape(str(_value(each.data['prediction'])))}" if each.data["prediction"] else ""
     titles = {name: info.title(name) for name in info.told_scores} | {info.right.measure: info.right.title}
@@ -225,18 +224,18 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _picture(about: dict[str, Any], answers: Sequence[ShownAnswer], benchmark: str) -> None:
+def _picture(about: dict[str, Any], answers: Sequence[ShownAnswer], *, boxes: bool) -> None:
     image = about["image"] or {}
     file = pictures.find(image)
-    boxes = _boxes(about, answers) if answer_kind(benchmark) == "box" else {}
+    drawable = _boxes(about, answers) if boxes else {}
     shown: list[str] = []
     with st.container(horizontal=True, vertical_alignment="center"):
-        if boxes:
+        if drawable:
             shown = st.pills(
                 "Boxes", ["truth", *NAMES[: len(answers)]], selection_mode="multi", key="boxes",
                 default=["truth", *NAMES[: len(answers)]], bind="query-params", label_visibility="collapsed",
             )  # fmt: skip
-        zooms = ["fit", *(["boxes"] if boxes else []), "full"]
+        zooms = ["fit", *(["boxes"] if drawable else []), "full"]
         zoom = st.segmented_control(
             "Zoom", zooms, default="fit", required=True, key="zoom", bind="query-params",
             label_visibility="collapsed", help="fit: made smaller; boxes: the part around the boxes; full: all pixels",
@@ -247,10 +246,10 @@ def _picture(about: dict[str, Any], answers: Sequence[ShownAnswer], benchmark: s
             icon=":material/hide_image:",
         )
         return
-    drawn = [box for name, box in boxes.items() if name in shown]
+    drawn = [box for name, box in drawable.items() if name in shown]
     try:
         width, height = pictures.size(file)
-        window = pictures.around(list(boxes.values()), (width, height)) if zoom == "boxes" and boxes else None
+        window = pictures.around(list(drawable.values()), (width, height)) if zoom == "boxes" and drawable else None
         data = pictures.with_boxes(file, image, drawn, window=window, whole=zoom == "full")
     except PerpoError as error:
         st.warning(escape(error.message), icon=":material/broken_image:")

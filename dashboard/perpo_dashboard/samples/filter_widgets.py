@@ -8,6 +8,7 @@ from typing import Any
 
 import streamlit as st
 
+from perpo.benchmarks.base import BenchmarkInfo
 from perpo.benchmarks.table import INFO
 from perpo.records.run_record import SAMPLE_COLUMNS
 from perpo_dashboard.samples import filters
@@ -78,19 +79,19 @@ def which(scopes: Mapping[str, tuple[str, ...]], splits: Mapping[str, str]) -> t
 
 
 def narrowed(
-    wanted: Filter, benchmarks: Mapping[str, str], splits: Mapping[str, str], notes: Mapping[str, Note]
+    wanted: Filter, benchmarks: Mapping[str, BenchmarkInfo], splits: Mapping[str, str], notes: Mapping[str, Note]
 ) -> Filter:
     """Return the second row: the outcome, and what is asked for more rarely.
 
     Args:
         wanted: What the first row asks for.
-        benchmarks: The benchmark of each task.
+        benchmarks: The benchmark of each task, where it is known.
         splits: The split of each task.
         notes: The notes by sample key.
     """
     outcome = st.segmented_control("Outcome", ["all", *OUTCOMES], default="all", required=True, key="outcome", **_BOUND)
     wanted = replace(wanted, outcome=outcome)
-    present = {benchmarks[task] for task in wanted.tasks}
+    present = _present(wanted, benchmarks)
     active = sum(name in st.query_params for name in (*_SELDOM, *_range_keys(span_of(present))))
     title = f"More filters ({active})" if active else "More filters"
     with st.popover(title, icon=":material/filter_list:", key="more-filters", width="content"):
@@ -111,9 +112,13 @@ def narrowed(
     return replace(wanted, tasks=tasks, unreadable=unreadable, a=ranges[0], b=ranges[1], keys=keys, condition=condition)
 
 
-def span_of(benchmarks: Collection[str]) -> tuple[float, float]:
+def _present(wanted: Filter, benchmarks: Mapping[str, BenchmarkInfo]) -> list[BenchmarkInfo]:
+    return [benchmarks[task] for task in wanted.tasks if task in benchmarks]
+
+
+def span_of(benchmarks: Collection[BenchmarkInfo]) -> tuple[float, float]:
     """Return what the measures of some benchmarks can be at least and at most."""
-    spans = [INFO[name].right.span for name in benchmarks if name in INFO] or [(0.0, 1.0)]
+    spans = [info.right.span for info in benchmarks] or [(0.0, 1.0)]
     return float(min(low for low, _ in spans)), float(max(high for _, high in spans))
 
 
@@ -123,9 +128,9 @@ def _range_keys(span: tuple[float, float]) -> tuple[str, str]:
     return f"ra{scale}", f"rb{scale}"
 
 
-def _ranges(benchmarks: Collection[str]) -> list[tuple[float, float] | None]:
+def _ranges(benchmarks: Collection[BenchmarkInfo]) -> list[tuple[float, float] | None]:
     """Of the measure of A and of B, each over what the benchmarks' measures can be."""
-    titles = {INFO[name].right.title for name in benchmarks if name in INFO}
+    titles = {info.right.title for info in benchmarks}
     title = titles.pop() if len(titles) == 1 else "score"
     low, high = span = span_of(benchmarks)
     ranges = []
@@ -155,7 +160,7 @@ def _condition() -> Condition | None:
     return Condition("AB".index(run), column, low, high) if (low, high) != (None, None) else None
 
 
-def clear_button(wanted: Filter, benchmarks: Mapping[str, str], key: str) -> None:
+def clear_button(wanted: Filter, benchmarks: Mapping[str, BenchmarkInfo], key: str) -> None:
     """Show a button for `clear`."""
-    span = span_of({benchmarks[task] for task in wanted.tasks})
+    span = span_of(_present(wanted, benchmarks))
     st.button("Clear all filters", on_click=clear, args=(span,), icon=":material/filter_list_off:", key=key)

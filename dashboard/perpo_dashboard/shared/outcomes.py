@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from perpo.benchmarks.base import Rule
+from perpo.benchmarks.base import BenchmarkInfo, Rule
 from perpo.benchmarks.table import INFO
 from perpo.records.run_record import RunRecord
 from perpo.records.store import Run
@@ -76,13 +76,14 @@ class Pair:
         return np.arange(low, high)
 
 
-def pair(a: Scores, b: Scores, benchmarks: Mapping[str, str]) -> Pair:
+def pair(a: Scores, b: Scores, benchmarks: Mapping[str, str], known: Mapping[str, BenchmarkInfo] = INFO) -> Pair:
     """Lay two runs side by side.
 
     Args:
         a: The scores of the one, in the order of the keys.
         b: Those of the other.
         benchmarks: The benchmark of each task.
+        known: What is known of benchmarks, by name.
     """
     if len(a.keys) == len(b.keys) and (a.keys == b.keys).all():
         places = np.tile(np.arange(len(a.keys)), (2, 1))
@@ -91,8 +92,8 @@ def pair(a: Scores, b: Scores, benchmarks: Mapping[str, str]) -> Pair:
     same = a.tasks[places[0]] == b.tasks[places[1]]
     places = places[:, same]
     names, tasks = _numbered(a.tasks[places[0]])
-    known = [INFO.get(benchmarks.get(name, "")) for name in names]
-    rules = [None if info is None else info.right for info in known]
+    held = [known.get(benchmarks.get(name, "")) for name in names]
+    rules = [None if info is None else info.right for info in held]
     judged = [_judged(run, here, tasks, rules) for run, here in ((a, places[0]), (b, places[1]))]
     measure, right = (np.stack(columns) for columns in zip(*judged, strict=True))
     signs = np.array([0.0 if r is None else (1 if r.higher_is_better else -1) / (r.span[1] - r.span[0]) for r in rules])
@@ -111,10 +112,12 @@ def _judged(
 ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
     measure, right = np.full(len(places), np.nan), np.full(len(places), -1, dtype=np.int8)
     for number, rule in enumerate(rules):
-        if rule is None or not {rule.measure, rule.score} <= set(run.values):
+        if rule is None or not {rule.measure, *([rule.score] if rule.score else [])} <= set(run.values):
             continue
         chosen = np.flatnonzero(tasks == number)
         measure[chosen] = run.values[rule.measure][places[chosen]]
+        if not rule.score:  # no score says whether an answer is right
+            continue
         decides = run.values[rule.score][places[chosen]]
         if rule.rival is not None:
             decides = decides - run.values[rule.rival][places[chosen]]

@@ -17,6 +17,7 @@ import pyarrow as pa
 import streamlit as st
 from numpy.typing import NDArray
 
+from perpo.benchmarks.declared import infos
 from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run, Unreadable, oldest_first, read_run, run_files
 from perpo.results.regression.report import Report, compare_runs
@@ -174,7 +175,8 @@ def _damaged() -> dict[Path, tuple[Stamp, str]]:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _pair(a: Stamp, b: Stamp, _a: Run, _b: Run) -> Pair:
-    return outcomes.pair(scores(_a), scores(_b), outcomes.benchmarks_of(_b.record) | outcomes.benchmarks_of(_a.record))
+    names = outcomes.benchmarks_of(_b.record) | outcomes.benchmarks_of(_a.record)
+    return outcomes.pair(scores(_a), scores(_b), names, infos([*_a.record.tasks, *_b.record.tasks]))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

@@ -211,7 +211,11 @@ def _response(prompt: str, answer: Answer, stops: Sequence[str], latency: float)
 
 
 def image_key(model: lmms, request: Instance) -> str:
-    """Return what tells images apart: their digest where the task's documents have it, else the document."""
+    """Return what tells images apart: what the request says, their digest where the task's documents have it, else the
+    document.
+    """
+    if "image" in request.metadata:
+        return str(request.metadata["image"])
     *_, doc_id, task, split = request.args
     docs = model.task_dict[task][split]
     return docs[doc_id]["image_sha256"] if "image_sha256" in docs.column_names else f"{task}/{doc_id}"

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 from perpo.common.progress import progress
 from perpo_eval.engines.base import EvalEngine
 from perpo_eval.engines.responses import Response, ResponseJournal, response_key
+from perpo_eval.evaluate.harnessed import harness_requests
+from perpo_eval.harness.loading import HarnessData
+from perpo_eval.harness.quiet import quiet_lmms_eval
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import TASKS_FOLDER
 
@@ -140,12 +143,15 @@ def make_requests(
     limit: int | None,
 ) -> list[Instance]:
     """Make lmms-eval's requests for all tasks; the arguments are those of `answer_all`."""
-    with _quiet_lmms_eval() as module:
+    with _own_errors() as module:
         # Its task manager makes every configured task a simple one, and loses the names of those without a file.
         kind = module.ConfigurableTask if engine.model.is_simple else module.ConfigurableMessagesTask
         requests: list[Instance] = []
         for part in data:
             name = part.spec.name
+            if isinstance(part, HarnessData):
+                requests += harness_requests(engine, part, settings[name])
+                continue
             task = kind(config=_task_config(part, templates[name], settings[name]))
             engine.model.task_dict[name] = task.dataset
             task.set_config(key="num_fewshot", value=0)
@@ -181,29 +187,16 @@ def _doc_to_text(asked: Any, template: str, doc: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_lmms_eval() -> Iterator[Any]:
-    """The module of lmms-eval's tasks; no bars, no log, no prints on stdout."""
+def _own_errors() -> Iterator[Any]:
+    """The module of lmms-eval's tasks, quiet, with the errors that it hides."""
     from tenacity import RetryError
 
-    with contextlib.redirect_stdout(sys.stderr):
-        from loguru import logger
-
-        logger.disable("lmms_eval")
-        import lmms_eval.api.metrics  # which makes its metrics known
-        import lmms_eval.api.task
-        from PIL import ImageFile
-
-        module: Any = lmms_eval.api.task
-        bar = module.tqdm
-        module.tqdm = lambda *words, **options: bar(*words, **options | {"disable": True})
+    with quiet_lmms_eval() as module:
         try:
             yield module
         except RetryError as error:
             # lmms-eval tries loading five times and hides what went wrong.
             raise error.last_attempt.exception() or error from error
-        finally:
-            module.tqdm = bar
-            ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing lmms-eval sets it
 
 
 def _warn_of_failures(engine: EvalEngine, answers: Answers) -> None:

@@ -11,9 +11,10 @@ from perpo.benchmarks.prompts import asking_of
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES, Family, family_of
 from perpo.records.training_record import read_record
-from perpo_eval.benchmarks.table import BENCHMARKS
+from perpo_eval.benchmarks.table import BENCHMARKS, has_boxes
 from perpo_eval.engines.base import config_of, family_from
 from perpo_eval.engines.choice import check_engine
+from perpo_eval.harness.loading import harness_specs
 from perpo_eval.judge.from_flags import check_swap, judge_of
 from perpo_eval.rows.suites import TaskSpec, missing_tasks, select_tasks
 from perpo_eval.wanted import EngineWanted, JudgeWanted, Reading, RowsWanted
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def templates_of(prompt_style: PromptStyle, specs: Sequence[TaskSpec], family: Family | None) -> dict[str, str]:
     """Return the prompt of each task, with {query} in it; questions of one's own are asked as they are written."""
-    boxes = {spec.name: BENCHMARKS[spec.benchmark] for spec in specs if BENCHMARKS[spec.benchmark].has_boxes}
+    boxes = {spec.name: BENCHMARKS[spec.benchmark] for spec in specs if has_boxes(spec.benchmark)}
     # Yes/no questions and pages are asked alike of every family.
     asked = family or FAMILIES["llava"]
     return {
@@ -40,7 +41,7 @@ def check_family(family: Family | None, specs: Sequence[TaskSpec]) -> None:
     Raises:
         PerpoError: A task needs a family, and there is none.
     """
-    boxes = [spec.name for spec in specs if BENCHMARKS[spec.benchmark].has_boxes]
+    boxes = [spec.name for spec in specs if has_boxes(spec.benchmark)]
     if boxes and family is None:
         known = ", ".join(FAMILIES)
         raise PerpoError(
@@ -55,7 +56,7 @@ def check_frame(engine: EngineWanted, reading: Reading, specs: Sequence[TaskSpec
     Raises:
         PerpoError: It is not declared.
     """
-    if not engine.own and reading.frame is None and any(BENCHMARKS[s.benchmark].has_boxes for s in specs):
+    if not engine.own and reading.frame is None and any(has_boxes(spec.benchmark) for spec in specs):
         raise PerpoError(
             f"--engine {engine.engine} prepares pictures in its own way, so it is not known to which frame its "
             "boxes refer",
@@ -63,7 +64,7 @@ def check_frame(engine: EngineWanted, reading: Reading, specs: Sequence[TaskSpec
         )
 
 
-def check_questions(rows: RowsWanted, reading: Reading, judge: JudgeWanted) -> list[TaskSpec]:
+def check_questions(rows: RowsWanted, reading: Reading, judge: JudgeWanted) -> Sequence[TaskSpec]:
     """Refuse what cannot be asked; returns the tasks.
 
     Raises:
@@ -71,6 +72,8 @@ def check_questions(rows: RowsWanted, reading: Reading, judge: JudgeWanted) -> l
     """
     if importlib.util.find_spec("lmms_eval") is None:
         raise PerpoError("lmms-eval, which perpo-eval needs, is not installed", "pip install 'perpo[eval]'")
+    if harness := harness_specs(rows):
+        return harness
     specs = select_tasks(rows.suite, rows.data, rows.tasks)
     check_swap(judge, {spec.benchmark for spec in specs})
     if reading.family is not None:

@@ -47,20 +47,23 @@ def _judging_status(
     return "partial" if missing_scores.mean() > verdicts.MOST_MISSING else "complete"
 
 
-def task_result(data_of: Mapping[str, Any], samples: pa.Table) -> TaskResult:
+def task_result(data_of: Mapping[str, Any], samples: pa.Table, measured: list[Metric] | None = None) -> TaskResult:
     """Return the numbers of one task, from its rows.
 
     Args:
         data_of: The other fields of the result.
         samples: The rows.
+        measured: The metrics, where the task itself makes them.
     """
     benchmark = data_of["benchmark"]
+    if measured is None:
+        measured = metrics(benchmark, [samples], data_of["box_frame"])
     return TaskResult(
         **data_of,
         n_scored=samples.num_rows,
         n_parse_fail=samples["parse_ok"].to_pylist().count(False),
         n_error=samples.num_rows - samples["error"].null_count,
-        metrics=metrics(benchmark, [samples], data_of["box_frame"]),
+        metrics=measured,
         n_truncated=_truncated(samples["finish_reason"].to_pylist()),
     )
 
@@ -74,9 +77,12 @@ def groups(results: Sequence[TaskResult], tables: Sequence[pa.Table]) -> list[Gr
     """Return the metrics of every benchmark over its tasks; a task that stands alone is a group of its own."""
     members: dict[str, list[int]] = {}
     for place, result in enumerate(results):
-        members.setdefault(spec_of(result.task).group, []).append(place)
+        members.setdefault(result.task if result.declared else spec_of(result.task).group, []).append(place)
     group_results = []
     for name, mine in members.items():
+        if results[mine[0]].declared:  # a task of lmms-eval's stands alone
+            group_results.append(GroupResult(name, results[mine[0]].benchmark, [name], results[mine[0]].metrics))
+            continue
         benchmark, tasks = results[mine[0]].benchmark, [results[place].task for place in mine]
         frame = results[mine[0]].box_frame
         group_results.append(GroupResult(name, benchmark, tasks, metrics(benchmark, [tables[k] for k in mine], frame)))

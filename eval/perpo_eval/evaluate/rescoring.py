@@ -92,7 +92,7 @@ def rescored(path: Path, wanted: RunWanted, reading: Reading, reviewed_labels: s
     old, samples = run.record, run.samples()
     named = reading.family or old.model.family
     family = _family(reading, old)
-    tables, specs = [], [_known_spec(result.task) for result in old.tasks]
+    tables, specs = [], [_known_spec(result) for result in old.tasks]
     reviews = read_reviews(reviewed_labels, specs)
     for place, (spec, result) in enumerate(zip(specs, old.tasks, strict=True)):
         check_family(family, [spec])
@@ -134,7 +134,7 @@ def judge_run(args: JudgeArguments) -> Path:
     clock = time.perf_counter()
     run = resolve_run(args.run, Path(wanted.output))
     old, samples = run.record, run.samples()
-    specs = [_known_spec(result.task) for result in old.tasks]
+    specs = [_known_spec(result) for result in old.tasks]
     if not any(spec.benchmark in JUDGED for spec in specs):
         raise PerpoError(f"{run.path} holds no task that needs a judge", "give a run of perpo-eval --suite judged")
     check_swap(judge_wanted, {spec.benchmark for spec in specs})
@@ -227,11 +227,16 @@ def _check_sizes(samples: pa.Table, then: TaskResult, family: Family | None) -> 
         )
 
 
-def _known_spec(task: str) -> TaskSpec:
+def _known_spec(result: TaskResult) -> TaskSpec:
+    if result.declared is not None:
+        raise PerpoError(
+            f"the task '{result.task}' is scored by its own task file with its own rows, which a run does not hold",
+            "run the same perpo-eval again; with perpo-eval --responses it scores answers that are there",
+        )
     try:
-        return spec_of(task)
+        return spec_of(result.task)
     except KeyError:
         raise PerpoError(
-            f"the run has the task '{task}', which this version of perpo does not know",
+            f"the run has the task '{result.task}', which this version of perpo does not know",
             "use the version of perpo that stored the run",
         ) from None

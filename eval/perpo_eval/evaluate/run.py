@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perpo.benchmarks.declared import TASKS_SUITE
 from perpo.common.files import atomic_write_text, check_writable
 from perpo.common.numbers import check_numbers
 from perpo.data.images import listing, short_name
@@ -22,8 +23,8 @@ from perpo.models.families import Family, family_of
 from perpo.records import provenance
 from perpo.records.run_record import sample_key
 from perpo.records.training_record import read_record
-from perpo_eval.arguments import BOX_FLAGS, check_unused
-from perpo_eval.benchmarks.table import BENCHMARKS
+from perpo_eval.arguments import BOX_FLAGS, check_foreign, check_unused
+from perpo_eval.benchmarks.table import BENCHMARKS, has_boxes
 from perpo_eval.engines.base import config_of, family_from
 from perpo_eval.engines.choice import load_engine
 from perpo_eval.engines.responses import ResponseJournal, read_responses
@@ -35,13 +36,15 @@ from perpo_eval.evaluate.checks import (
     note_missing,
     templates_of,
 )
+from perpo_eval.evaluate.harnessed import prompt_of, read_data, settings_of
 from perpo_eval.evaluate.rescoring import check_responses, model_elsewhere, rescored
 from perpo_eval.evaluate.storing import RunWriter, generation_of
 from perpo_eval.evaluate.token_limits import token_limits
+from perpo_eval.harness.loading import HarnessData, HarnessSpec
 from perpo_eval.rows.label_review import LabelReview, read_reviews
 from perpo_eval.rows.loading import TaskData, load_task
 from perpo_eval.rows.suites import TaskSpec
-from perpo_eval.wanted import DecodingWanted
+from perpo_eval.wanted import DecodingWanted, RowsWanted
 
 if TYPE_CHECKING:
     from perpo_eval.arguments import EvalArguments
@@ -69,7 +72,13 @@ def evaluate(args: EvalArguments) -> Path | None:
     return _ask_and_score(args, specs, reviews)
 
 
-def check(args: EvalArguments) -> list[TaskSpec]:
+def _rows(args: EvalArguments, specs: Sequence[TaskSpec]) -> RowsWanted:
+    """Which questions are asked; tasks of lmms-eval's are a suite of their own."""
+    foreign = any(isinstance(spec, HarnessSpec) for spec in specs)
+    return replace(args.rows_wanted, suite=TASKS_SUITE) if foreign else args.rows_wanted
+
+
+def check(args: EvalArguments) -> Sequence[TaskSpec]:
     """Refuse what can be refused at once; returns the tasks.
 
     Raises:
@@ -81,9 +90,11 @@ def check(args: EvalArguments) -> list[TaskSpec]:
     if args.questions is None:
         judge_meant(judge, args.judge, rows.suite, args.output)
     specs = check_questions(rows, reading, judge)
+    if _rows(args, specs).suite == TASKS_SUITE:
+        check_foreign(args)
     token_limits(decoding.max_new_tokens, specs, embedded=engine.embedded)
-    note_missing(rows, specs)
-    asked = ("suite", "data", "tasks", "limit", "prompt_style", "family")
+    note_missing(_rows(args, specs), specs)
+    asked = ("suite", "data", "tasks", "include_path", "limit", "prompt_style", "family")
     if args.questions is not None:
         check_unused(args, (*asked, "model"))
     elif args.responses is None:
@@ -102,18 +113,19 @@ def write_questions(args: EvalArguments) -> int:
         PerpoError: As `evaluate`.
     """
     specs = check(args)
-    rows, reading = args.rows_wanted, args.reading
+    rows, reading = _rows(args, specs), args.reading
     family = family_of(reading.family) if reading.family else None
-    if family is None and any(BENCHMARKS[spec.benchmark].has_boxes for spec in specs):
+    if family is None and any(has_boxes(spec.benchmark) for spec in specs):
         family = family_from(reading, config_of(args.engine_wanted))
     check_family(family, specs)
     templates = templates_of(reading.prompt_style, specs, family)
     lines = []
-    for spec in specs:
-        data, benchmark = load_task(spec, rows.data), BENCHMARKS[spec.benchmark]
+    for data in read_data(specs, rows, None, load_task):
+        spec = data.spec
         for doc in data.first(rows.limit):
             key = sample_key(data.dataset, data.revision, spec.split, doc["source_id"], doc["query"])
-            question = benchmark.asked(doc, templates[spec.name])
+            known = BENCHMARKS.get(spec.benchmark)
+            question = doc["query"] if known is None else known.asked(doc, templates[spec.name])
             row = {"sample_key": key, "task": spec.name, "source_id": doc["source_id"], "question": question}
             lines.append(json.dumps(row | {"image": doc["image_file"]}, ensure_ascii=False))
     assert args.questions is not None
@@ -126,10 +138,10 @@ def _score_responses(
 ) -> Path:
     """Score answers that were made elsewhere."""
     began, clock = datetime.now(UTC), time.perf_counter()
-    rows, reading, wanted = args.rows_wanted, args.reading, args.run_wanted
+    rows, reading, wanted = _rows(args, specs), args.reading, args.run_wanted
     judge = judge_meant(args.judge_wanted, args.judge, rows.suite, wanted.output)
     answers = read_responses(file)
-    data = [load_task(spec, rows.data) for spec in specs]
+    data = read_data(specs, rows, None, load_task)
     check_responses(answers, data, rows.limit)
     family = family_from(reading, None)
     run = RunWriter(
@@ -145,7 +157,7 @@ def _score_responses(
         judge=judge,
         reviews=reviews,
     )
-    templates = templates_of(reading.prompt_style, specs, family)
+    templates = templates_of(reading.prompt_style, specs, family) | _asked_by_harness(data)
     return run.store(data, templates, lambda task: lambda number, key: answers[key])
 
 
@@ -154,14 +166,15 @@ def _ask_and_score(args: EvalArguments, specs: Sequence[TaskSpec], reviews: Mapp
     from perpo_eval.evaluate.answering import Processes, answer_all
 
     began, clock = datetime.now(UTC), time.perf_counter()
-    rows, reading, decoding, wanted = args.rows_wanted, args.reading, args.decoding_wanted, args.engine_wanted
+    rows, reading, decoding, wanted = _rows(args, specs), args.reading, args.decoding_wanted, args.engine_wanted
     training = read_record(wanted.adapter) if wanted.adapter else None
-    data = [load_task(spec, rows.data) for spec in specs]
+    data = read_data(specs, rows, wanted, load_task)
     _check_shapes(family_from(reading, config_of(wanted)), data, rows.limit)
     engine = load_engine(wanted, reading)
     check_family(engine.family, specs)
-    templates = templates_of(reading.prompt_style, specs, engine.family)
+    templates = templates_of(reading.prompt_style, specs, engine.family) | _asked_by_harness(data)
     limits = token_limits(decoding.max_new_tokens, specs, embedded=wanted.embedded)
+    settings = _settings_of(data, decoding, limits)
     # What is behind a server has no device here, whatever its client says.
     device = None if "served" in engine.identity else getattr(engine.model, "device", None)
     run = RunWriter(
@@ -176,8 +189,8 @@ def _ask_and_score(args: EvalArguments, specs: Sequence[TaskSpec], reviews: Mapp
         clock=clock,
         judge=judge_meant(args.judge_wanted, args.judge, rows.suite, args.output),
         reviews=reviews,
+        settings=settings,
     )
-    settings = {task: _settings(decoding, limit) for task, limit in limits.items()}
     processes = Processes()
     with closing(ResponseJournal(Path(args.output), engine.identity, processes.rank)) as journal:
         done = answer_all(engine, data, templates, settings, rows.limit, journal, processes)
@@ -205,12 +218,32 @@ def _check_shapes(family: Family | None, data: Sequence[TaskData], limit: int | 
         (doc["image_sha256"], doc["image_path"], doc["width"], doc["height"])
         for task in data
         for doc in task.first(limit)
+        if doc["image_file"] is not None
     }
     problems = [(name, family.refuses((width, height))) for _, name, width, height in sorted(shown)]
     if bad := [f"{short_name(name)}: {problem}" for name, problem in problems if problem is not None]:
         raise PerpoError(
             f"{len(bad)} of {len(shown)} images cannot be used:\n  {listing(bad)}", "remove their rows from the data"
         )
+
+
+def _asked_by_harness(data: Sequence[TaskData]) -> dict[str, str]:
+    """What is asked in tasks of lmms-eval's, by their names."""
+    return {task.spec.name: prompt_of(task) for task in data if isinstance(task, HarnessData)}
+
+
+def _settings_of(
+    data: Sequence[TaskData], decoding: DecodingWanted, limits: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
+    """lmms-eval's generation_kwargs of each task."""
+    settings = {}
+    for task in data:
+        name = task.spec.name
+        if isinstance(task, HarnessData):
+            settings[name] = settings_of(task, decoding, limits[name])
+        else:
+            settings[name] = _settings(decoding, limits[name])
+    return settings
 
 
 def _settings(decoding: DecodingWanted, limit: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from perpo.records.run_record import sample_key
 from perpo_eval.benchmarks.base import Benchmark
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.responses import Response
+from perpo_eval.harness.loading import HarnessData
 from perpo_eval.judge import verdicts
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import TaskSpec
@@ -63,6 +64,34 @@ def score_task(
             yield about | _scored(benchmark, response, json.loads(doc["target"]), size, family, names)
 
     return _table(rows(), names)
+
+
+def harness_table(
+    data: HarnessData, responses: Sequence[Response], scores: Sequence[dict[str, float | None]]
+) -> pa.Table:
+    """Return the rows of a task of lmms-eval's, which scored the answers itself.
+
+    Args:
+        data: The task with its documents.
+        responses: The answers, in their order.
+        scores: What each has by metric.
+    """
+    names = list(scores[0])
+
+    def rows() -> Iterator[Row]:
+        for doc, key, response, numbers in zip(data.docs, sample_keys(data), responses, scores, strict=True):
+            about = _about(data, doc, key, response.question or doc["query"], response)
+            about |= {"image": None} if doc["image_file"] is None else {}
+            read = {"parse_ok": True if response.error is None else None, "prediction": None, "box_frame": None}
+            yield about | read | {"scores": numbers}
+
+    return _table(rows(), names)
+
+
+def sample_keys(data: TaskData) -> list[str]:
+    """Return the keys of a task's documents, in their order."""
+    about = (data.dataset, data.revision, data.spec.split)
+    return [sample_key(*about, doc["source_id"], doc["query"]) for doc in data.docs]
 
 
 def rescore(samples: pa.Table, spec: TaskSpec, family: Family | None) -> pa.Table:

@@ -16,13 +16,14 @@ from perpo.answers import after_prompt
 from perpo.boxes.readings import Answered, other_reading
 from perpo.models.families import Family
 from perpo.records import provenance
-from perpo.records.run_record import SCHEMA_VERSION, ModelInfo, RunRecord
+from perpo.records.run_record import SCHEMA_VERSION, Metric, ModelInfo, RunRecord
 from perpo.records.store import new_run_id, write_run
-from perpo_eval.benchmarks.table import BENCHMARKS
+from perpo_eval.benchmarks.table import BENCHMARKS, has_boxes
 from perpo_eval.engines.responses import Response
-from perpo_eval.evaluate import numbers, scoring
+from perpo_eval.evaluate import harnessed, numbers, scoring
 from perpo_eval.evaluate.reviewing import reviewed, with_note
-from perpo_eval.evaluate.versions import SUITE_VERSION, VERSIONS, suite_sha256
+from perpo_eval.evaluate.versions import SUITE_VERSION, suite_sha256, version_of
+from perpo_eval.harness.loading import HarnessData
 from perpo_eval.rows.label_review import LabelReview
 from perpo_eval.rows.loading import TaskData
 from perpo_eval.rows.suites import TaskSpec
@@ -35,6 +36,23 @@ if TYPE_CHECKING:
 
 ResponseOf = Callable[[str], Callable[[int, str], Response]]
 """For a task, the answer by document number and sample key."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One task of a run.
+
+    Attributes:
+        table: Its rows.
+        about: What its result says beside the numbers.
+        metrics: The numbers, where the task makes them.
+        review: What the record says of a review of its labels, or None.
+    """
+
+    table: pa.Table
+    about: dict[str, Any]
+    metrics: list[Metric] | None
+    review: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,7 @@ class RunWriter:
         judge: Who scores what a judge is to score, or None.
         reviews: What is known of the labels of some tasks, by task.
         imported: Where answers came from that were made elsewhere, or None.
+        settings: lmms-eval's generation_kwargs of each task; empty where nobody knows.
     """
 
     wanted: RunWanted
@@ -68,6 +87,7 @@ class RunWriter:
     judge: Judge | None
     reviews: Mapping[str, LabelReview] = field(default_factory=dict)
     imported: dict[str, Any] | None = None
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def store(self, data: Sequence[TaskData], templates: dict[str, str], response_of: ResponseOf) -> Path:
         """Score the answers and write the record.
@@ -75,39 +95,17 @@ class RunWriter:
         Raises:
             PerpoError: Where a judge is asked, as `perpo_eval.judge.asking.ask_judge`.
         """
-        tables, abouts, reviews = [], [], {}
-        limits = self.generation["max_new_tokens"] or {}
-        for task in data:
-            spec, template = task.spec, templates[task.spec.name]
-            table = scoring.score_task(task, template, self.family, response_of(spec.name), self.rows.limit)
-            about = {
-                "task": spec.name,
-                "benchmark": spec.benchmark,
-                "task_version": VERSIONS[spec.benchmark],
-                "dataset": task.dataset,
-                "revision": task.revision,
-                "data_sha256": task.data_sha256,
-                "split": spec.split,
-                "prompt": _prompt(task, template, table["question"].to_pylist() if self.elsewhere else None),
-                "max_new_tokens": limits.get(spec.name),
-                "box_frame": table["box_frame"][0].as_py() if table.num_rows else None,
-                **box_fields(self.family, BENCHMARKS[spec.benchmark].has_boxes),
-                "note": task.note,
-                "n_total": len(task.docs),
-                "cluster_key": task.cluster_key,
-            }
-            if (review := self.reviews.get(spec.name)) is not None:
-                found = reviewed(spec.name, table, review, task.first(self.rows.limit)["query"])
-                table, reviews[spec.name] = found.table, found.about
-                about["note"] = with_note(task.note, found.note)
-            tables.append(table)
-            abouts.append(about)
+        parts = [self._part(task, templates[task.spec.name], response_of(task.spec.name)) for task in data]
+        tables = [part.table for part in parts]
         specs, judge = [task.spec for task in data], None
         if self.judge is not None:
             tables, judge = scoring.judge(tables, specs, self.judge)
-        results = [numbers.task_result(about, table) for about, table in zip(abouts, tables, strict=True)]
+        results = [
+            numbers.task_result(part.about, table, part.metrics) for part, table in zip(parts, tables, strict=True)
+        ]
+        reviews = {part.about["task"]: part.review for part in parts if part.review is not None}
         record = RunRecord(
-            **self._circumstances({"reviewed_labels": reviews} if reviews else {}),
+            **self._circumstances(specs, {"reviewed_labels": reviews} if reviews else {}),
             status=numbers.status(tables, specs, self.generation.get("max_error_share", MOST_ERRORS)),
             tasks=results,
             groups=numbers.groups(results, tables),
@@ -119,12 +117,44 @@ class RunWriter:
         )
         return write_run(Path(self.wanted.output), record, scoring.join(tables)).path
 
+    def _part(self, task: TaskData, template: str, response_of: Callable[[int, str], Response]) -> _Part:
+        """Score the answers to one task."""
+        spec, own = task.spec, None
+        if isinstance(task, HarnessData):
+            table, own = harnessed.scored(task, response_of, self.settings.get(spec.name, {}))
+        else:
+            table = scoring.score_task(task, template, self.family, response_of, self.rows.limit)
+        asked = table["question"].to_pylist() if self.elsewhere else None
+        about = {
+            "task": spec.name,
+            "benchmark": spec.benchmark,
+            "task_version": version_of(spec),
+            "dataset": task.dataset,
+            "revision": task.revision,
+            "data_sha256": task.data_sha256,
+            "split": spec.split,
+            "prompt": template if isinstance(task, HarnessData) else _prompt(task, template, asked),
+            "max_new_tokens": (self.generation["max_new_tokens"] or {}).get(spec.name),
+            "box_frame": table["box_frame"][0].as_py() if table.num_rows else None,
+            **box_fields(self.family, has_boxes(spec.benchmark)),
+            "note": "; ".join(filter(None, [task.note, None if own is None else own.note])) or None,
+            "n_total": task.n_total,
+            "cluster_key": task.cluster_key,
+        }
+        if (review := self.reviews.get(spec.name)) is not None:
+            found = reviewed(spec.name, table, review, task.first(self.rows.limit)["query"])
+            return _Part(found.table, about | {"note": with_note(task.note, found.note)}, None, found.about)
+        if own is None:
+            return _Part(table, about, None)
+        clusters = "image sha256" if all(task.docs["image_file"]) else "image sha256, or the row"
+        return _Part(table, about | {"cluster_key": clusters, "declared": own.declared}, own.metrics)
+
     @property
     def elsewhere(self) -> bool:
         """Return whether the answers were made elsewhere, nobody knows how."""
         return self.model.engine == "elsewhere"
 
-    def _circumstances(self, more: Mapping[str, Any]) -> dict[str, Any]:
+    def _circumstances(self, specs: Sequence[TaskSpec], more: Mapping[str, Any]) -> dict[str, Any]:
         info, suite = self.model, self.rows.suite
         name = self.wanted.name or "+".join(filter(None, (info.id, info.adapter)))
         return {
@@ -139,7 +169,7 @@ class RunWriter:
             "hardware": self.hardware,
             "model": info,
             "training_run": self.training,
-            "suite": {"name": suite, "version": SUITE_VERSION, "sha256": suite_sha256()},
+            "suite": {"name": suite, "version": SUITE_VERSION, "sha256": suite_sha256(specs)},
             "generation": {**self.generation, **more},
         }
 
@@ -184,7 +214,7 @@ def misread(tables: Sequence[pa.Table], specs: Sequence[TaskSpec], family: Famil
     rows = [
         row | {"target": json.loads(row["target"])}
         for table, spec in zip(tables, specs, strict=True)
-        if BENCHMARKS[spec.benchmark].has_boxes
+        if has_boxes(spec.benchmark)
         for row in table.select(["prompt", "response", "target", "image"]).to_pylist()
         if row["response"] is not None
     ]

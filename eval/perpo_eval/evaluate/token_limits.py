@@ -8,7 +8,7 @@ from perpo.benchmarks.metrics import JUDGED
 from perpo.common.hints import did_you_mean
 from perpo.common.numbers import COUNT
 from perpo.errors import PerpoError
-from perpo_eval.rows.suites import TaskSpec
+from perpo_eval.rows.suites import TaskSpec, is_ours
 
 _EMBEDDED_TOKENS = 64
 
@@ -16,8 +16,8 @@ _EMBEDDED_TOKENS = 64
 def token_limits(max_new_tokens: int | str | None, specs: Sequence[TaskSpec], *, embedded: bool) -> dict[str, int]:
     """Return the limit of each task, by name: the task's own if one is given, else its benchmark's, else that of all.
 
-    The embedded model's context is too short for the open answers that judged benchmarks allow for, and it was not
-    taught to give any: by default they are cut where those to its own questions are.
+    The embedded model's context is too short for the open answers that judged benchmarks and tasks of lmms-eval allow
+    for, and it was not taught to give any: by default they are cut where those to its own questions are.
 
     Args:
         max_new_tokens: A number, or text such as "2048", "pope=1024,refcoco_val=512" or "64,pope=1024".
@@ -34,7 +34,9 @@ def token_limits(max_new_tokens: int | str | None, specs: Sequence[TaskSpec], *,
             raise PerpoError(f"--max_new_tokens names '{name}', which is not run", did_you_mean(name, known))
 
     def limit(spec: TaskSpec) -> int:
-        usual = _EMBEDDED_TOKENS if embedded and spec.benchmark in JUDGED else spec.max_new_tokens
+        usual = spec.max_new_tokens
+        if embedded and (spec.benchmark in JUDGED or not is_ours(spec.name)):
+            usual = min(usual, _EMBEDDED_TOKENS)
         return next((given[name] for name in (spec.name, spec.benchmark, "") if name in given), usual)
 
     return {spec.name: limit(spec) for spec in specs}

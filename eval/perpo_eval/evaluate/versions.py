@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 from perpo.benchmarks.table import INFO
 from perpo.common.code_digest import code_digest, module_file
+from perpo_eval.benchmarks.base import TaskSpec
 from perpo_eval.benchmarks.table import BENCHMARKS
+from perpo_eval.harness.loading import HarnessSpec
 
 VERSIONS = {name: benchmark.version for name, benchmark in BENCHMARKS.items()}
 
@@ -63,12 +66,26 @@ def _digest(files: Mapping[str, Path], benchmarks: Iterable[str]) -> str:
 
 def digests() -> dict[str, dict[str, str]]:
     """Return the version of each benchmark, and the digest of its code as it is now."""
-    return {name: {"version": version, "sha256": scorer_digest(name)} for name, version in VERSIONS.items()}
+    return {name: {"version": each, "sha256": scorer_digest(name)} for name, each in VERSIONS.items()}
 
 
-def suite_sha256() -> str:
-    """Return the digest of what is asked and how answers are scored."""
+def version_of(spec: TaskSpec) -> str:
+    """Return the version of a task's scores; of one of lmms-eval's, its version and the task file's digest."""
+    if isinstance(spec, HarnessSpec):
+        return f"{version('lmms_eval')} {spec.file.sha256[:12]}"
+    return VERSIONS[spec.benchmark]
+
+
+def suite_sha256(specs: Sequence[TaskSpec] = ()) -> str:
+    """Return the digest of what is asked and how answers are scored.
+
+    Args:
+        specs: What is run. Tasks of lmms-eval's are made by their files, and by what calls them here.
+    """
     here = Path(__file__).parents[1]
+    if harness := [spec for spec in specs if isinstance(spec, HarnessSpec)]:
+        calls = {path.name: path for path in sorted((here / "harness").glob("*.py"))}
+        return hashlib.sha256(repr([code_digest(calls), *map(version_of, harness)]).encode()).hexdigest()
     files = {
         f"{job}/{path.relative_to(here / folder).as_posix()}": path
         for job, folder in (

@@ -39,6 +39,11 @@ class TaskData:
     note: str | None = None
     cluster_key: str = "image sha256"
 
+    @property
+    def n_total(self) -> int:
+        """Return how many samples the task has, also those that a limit leaves out."""
+        return len(self.docs)
+
     def first(self, limit: int | None) -> Dataset:
         """Return its first so many documents; all without a limit."""
         return self.docs if limit is None else self.docs.select(range(min(limit, len(self.docs))))

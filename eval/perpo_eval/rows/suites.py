@@ -42,6 +42,11 @@ def spec_of(name: str) -> TaskSpec:
     return TASKS[name]
 
 
+def is_ours(name: str) -> bool:
+    """Return whether a task is perpo's own: one of its tasks, or a file of one's own by the beginning of its name."""
+    return name in TASKS or any(name.startswith(start) for start in _OWN_DATA)
+
+
 def select_tasks(suite: str, data: str, tasks: Sequence[str]) -> list[TaskSpec]:
     """Return the tasks to run, before anything is read.
 

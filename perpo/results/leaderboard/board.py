@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from perpo.benchmarks.base import Definition
+from perpo.benchmarks.base import BenchmarkInfo, Definition
+from perpo.benchmarks.declared import infos
 from perpo.benchmarks.table import INFO
 from perpo.errors import PerpoError
 from perpo.methods import METHODS, UNTRAINED
@@ -148,23 +149,30 @@ def method_of(record: RunRecord) -> str:
 def _metrics(record: RunRecord, judge: str, data: dict[str, str]) -> dict[Column, Metric]:
     """The primary metric of each task, more of some, and the averages of groups of several tasks."""
     metrics: dict[Column, Metric] = {}
+    known = infos(record.tasks)
     for task in record.tasks:
-        info = INFO.get(task.benchmark)
+        info = known.get(task.benchmark)
         names = tuple(metric.name for metric in task.metrics) if info is None else info.shown
         by = judge if info is not None and info.judged else ""
-        metrics |= _chosen(task.task, task.benchmark, task.metrics, names, data[task.task], by)
+        metrics |= _chosen(task.task, task.benchmark, info, task.metrics, names, data[task.task], by)
     for group in record.groups:
-        if len(group.tasks) > 1 and group.benchmark in INFO:
-            info = INFO[group.benchmark]
-            primary = (info.primary, *(name for name in info.shown if name.startswith(f"{info.primary}:")))
-            metrics |= _chosen(average_name(group), group.benchmark, group.metrics, primary, data[average_name(group)])
+        info = known.get(group.benchmark)
+        if len(group.tasks) > 1 and info is not None:
+            name = average_name(group)
+            primary = (info.primary, *(shown for shown in info.shown if shown.startswith(f"{info.primary}:")))
+            metrics |= _chosen(name, group.benchmark, info, group.metrics, primary, data[name])
     return metrics
 
 
 def _chosen(
-    task: str, benchmark: str, metrics: list[Metric], names: Sequence[str], data: str, judge: str = ""
+    task: str,
+    benchmark: str,
+    info: BenchmarkInfo | None,
+    metrics: list[Metric],
+    names: Sequence[str],
+    data: str,
+    judge: str = "",
 ) -> dict[Column, Metric]:
-    info = INFO.get(benchmark)
     chosen = {}
     for name in names:
         metric = metric_of(metrics, name)
@@ -185,8 +193,10 @@ def _place(row: BoardRow) -> tuple[Any, ...]:
 
 
 def _column_place(column: Column) -> int:
-    """Benchmarks in the papers' order; within one as the records have them."""
+    """Benchmarks in the papers' order, and behind them those of others; within one as the records have them."""
     starts = (*(start for info in INFO.values() for start in info.leading_tasks), "")
+    if column.benchmark not in INFO:
+        return len(starts)
     return next(n for n, start in enumerate(starts) if column.task.startswith(start))
 
 
@@ -216,9 +226,10 @@ def _marks(
 
 def _held(rows: Sequence[BoardRow], members: Sequence[int], column: Column) -> set[int]:
     """The runs that have a number in a column of which one can be better."""
-    if _definition(column) is None or column.higher_is_better is None:
+    if column.higher_is_better is None:
         return set()
-    return {n for n in members if column in rows[n].metrics and rows[n].metrics[column].value is not None}
+    held = {n for n in members if column in rows[n].metrics and rows[n].metrics[column].value is not None}
+    return {n for n in held if _definition(rows[n].run.record, column) is not None}
 
 
 def _height(rows: Sequence[BoardRow], column: Column, n: int) -> tuple[float, int]:
@@ -227,8 +238,8 @@ def _height(rows: Sequence[BoardRow], column: Column, n: int) -> tuple[float, in
     return (value if column.higher_is_better else -value), -n
 
 
-def _definition(column: Column) -> Definition | None:
-    info = INFO.get(column.benchmark)
+def _definition(record: RunRecord, column: Column) -> Definition | None:
+    info = infos(record.tasks).get(column.benchmark)
     return None if info is None else info.by_name.get(column.metric)
 
 
@@ -244,7 +255,7 @@ def difference(one: Run, other: Run, column: Column, read: Callable[[Run], Score
     Returns:
         None where the two were not measured on the same samples, or those are not at hand.
     """
-    definition = _definition(column)
+    definition = _definition(one.record, column)
     records = one.record, other.record
     if definition is None or mismatches(*records, common=True) or other_versions(*records):
         return None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from perpo.benchmarks.table import INFO
+from perpo.benchmarks.declared import info_in
 from perpo.records.store import Run
 from perpo.results.samples import Scores
 
@@ -48,10 +48,9 @@ def flips(baseline: Run, candidate: Run, ours: Scores, theirs: Scores, regressed
     losses = np.zeros((2, len(ours.keys)))
     for task in np.unique(ours.tasks).tolist():
         chosen = ours.tasks == task
-        info = INFO[baseline.record.task(task).benchmark]
+        info = info_in(baseline.record.tasks, baseline.record.task(task).benchmark)
         for place, name in enumerate((info.flip_scores[0], info.flip_scores[-1])):
-            metric = info.by_name[name]
-            share = (1 if metric.higher_is_better else -1) / metric.scale
+            share = info.share(name)
             losses[place][chosen] = np.nan_to_num(share * (theirs.values[name] - ours.values[name])[chosen])
     order = np.lexsort((ours.keys, -losses[1], -losses[0], ~np.isin(ours.tasks, sorted(regressed))))
     worst = [place for place in order if losses[0][place] > 0][:_FLIPS]

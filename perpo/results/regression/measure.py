@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from perpo.benchmarks.base import Definition
-from perpo.results.compare import both_judged, mean_difference
+from perpo.results.compare import both_judged, mean_difference, metric_value
 from perpo.results.regression.parts import CUT, AskedMetric, ReportPart, asked_of, decisive_score, slice_metric
 from perpo.results.regression.rows import Pairs, ReportRow, Role, Wanted
 from perpo.results.regression.slices import Slice
@@ -91,7 +91,7 @@ def _few(row: ReportRow) -> ReportRow:
 def _row(part: ReportPart, sides: Sides, asked: AskedMetric) -> ReportRow | None:
     metric, decisive = asked.metric, decisive_score(part)
     needed = {*metric.needs(), decisive} if asked.primary else metric.needs()
-    count = len(sides.theirs[0].keys)
+    count = len(sides.theirs[0].keys) - _apart(sides.runs, metric)
     known = [replace(run, values={name: run.values[name] for name in needed}) for run in sides.runs]
     if not asked.primary:
         known, count = _known(known, metric)
@@ -116,8 +116,17 @@ def _known(runs: Sequence[Scores], metric: Definition) -> tuple[list[Scores], in
     return [run.take(places) for run in runs], int(np.any(held, axis=0).sum())
 
 
+def _apart(runs: Sequence[Scores], metric: Definition) -> int:
+    """How many samples a metric is not about, such as MME's questions of another kind: no run has it, and none failed."""
+    if metric.judged:
+        return 0
+    lacking = np.all([np.isnan(np.sum(metric.sums(run.values), axis=0)) for run in runs], axis=0)
+    failed = [run.failed for run in runs if run.failed is not None]
+    return int((lacking & ~np.any(failed, axis=0)).sum()) if failed else int(lacking.sum())
+
+
 def _mean(runs: Sequence[Scores], metric: Definition) -> float | None:
-    values = [metric.estimate(run.values, run.clusters, run.tasks).value for run in runs]
+    values = [metric_value(run, metric) for run in runs]
     told = [value for value in values if value is not None]
     return float(np.mean(told)) if len(told) == len(values) else None
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perpo.benchmarks.base import Definition
+from perpo.benchmarks.base import BenchmarkInfo, Definition
+from perpo.benchmarks.declared import info_in
 from perpo.benchmarks.grounding import IN_FRAMES
-from perpo.benchmarks.table import INFO
 from perpo.records.run_record import GroupResult
 from perpo.records.store import Run
 from perpo.results.regression.rows import THRESHOLD, Role, Wanted
@@ -25,8 +25,13 @@ class ReportPart:
 
     name: str
     group: str
-    benchmark: str
+    info: BenchmarkInfo
     tasks: list[str]
+
+    @property
+    def benchmark(self) -> str:
+        """Return the benchmark's name."""
+        return self.info.name
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,10 @@ def parts_of(run: Run, present: set[str]) -> list[ReportPart]:
     parts = []
     for group in run.record.groups:
         tasks = [task for task in group.tasks if task in present]
-        parts += [ReportPart(task, group.name, group.benchmark, [task]) for task in tasks]
+        info = info_in(run.record.tasks, group.benchmark)
+        parts += [ReportPart(task, group.name, info, [task]) for task in tasks]
         if len(tasks) > 1:
-            parts.append(ReportPart(_average_name(group, tasks), group.name, group.benchmark, tasks))
+            parts.append(ReportPart(_average_name(group, tasks), group.name, info, tasks))
     return parts
 
 
@@ -60,7 +66,7 @@ def metrics_of(part: ReportPart, scores: set[str]) -> tuple[Definition, list[Def
     Accuracies with the answers read in other frames than the declared one say nothing of quality and are no metrics
     here. A benchmark's own share of cut answers stands before that of the engine.
     """
-    info = INFO[part.benchmark]
+    info = part.info
     primary = info.by_name[info.primary]
     others = [metric for metric in info.metrics if metric is not primary and metric.name not in IN_FRAMES]
     if not any(metric.name == CUT.name for metric in others):
@@ -72,14 +78,14 @@ def slice_metric(part: ReportPart) -> str:
     """Return the metric that kinds of a part's samples are told by: the primary one, and where that is a ratio, which
     may say nothing within one kind (F1 among questions whose answer is no), the share of right answers.
     """
-    info = INFO[part.benchmark]
+    info = part.info
     ratio, right = bool(info.by_name[info.primary].bottom), info.right.score
     return right if ratio and right in info.by_name else info.primary
 
 
 def decisive_score(part: ReportPart) -> str:
     """Return the score of a part's benchmark by which a sample is said to have been lost."""
-    return INFO[part.benchmark].flip_scores[0]
+    return part.info.flip_scores[0]
 
 
 def asked_of(part: ReportPart, scores: set[str], wanted: Wanted) -> list[AskedMetric]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perpo.benchmarks.declared import info_in
 from perpo.records.store import Run
 from perpo.results.kinds import kinds, labels
 from perpo.results.samples import Scores
@@ -41,12 +42,12 @@ def slices_of(run: Run, scores: Scores) -> list[Slice]:
     names, tasks = np.unique(scores.tasks, return_inverse=True)
     found = []
     for result in run.record.tasks:
-        mask = scores.tasks == result.task
+        mask, info = scores.tasks == result.task, info_in(run.record.tasks, result.benchmark)
         held = [name for name, values in scores.values.items() if not np.isnan(values[mask]).all()]
-        for kind in kinds(result.benchmark, held) if mask.any() else []:
+        for kind in kinds(info, held) if mask.any() else []:
             told = labels(
                 kind,
-                result.benchmark,
+                info,
                 (names.tolist(), tasks),
                 mask,
                 run.record,

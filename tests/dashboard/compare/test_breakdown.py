@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
+from perpo.benchmarks.table import INFO
 from perpo_dashboard.compare.breakdown import Labels, by_kind, heights, kinds, labels, plane, right_share
 from perpo_dashboard.shared.outcomes import Pair
 
@@ -50,7 +51,7 @@ def test_boxes_are_told_by_their_part_of_the_picture():
     image = {"sha256": "", "path": "", "width": 200, "height": 100}
     boxes = [[0, 0, 10, 10], [0.0, 0.0, 40, 20.5], [-1e-05, 0, 200, 100], "yes, no, not, sure", None, [1, 2]]
     told = columns(target=[None if box is None else json.dumps(box) for box in boxes], image=[image] * len(boxes))
-    found = labels("box size", "grounding", made(np.zeros((2, 6))), np.ones(6, dtype=bool), None, told, {})
+    found = labels("box size", INFO["grounding"], made(np.zeros((2, 6))), np.ones(6, dtype=bool), None, told, {})
     assert [found.names[code] if code >= 0 else None for code in found.codes] == [
         "below 1% of the picture", "4% to 10%", "from 25%", None, None, None,
     ]  # fmt: skip
@@ -66,7 +67,7 @@ def test_expressions_are_counted_without_the_tasks_own_words():
     told = columns(question=["Where is: the ring", "Where is: the red ring there", "one two three"])
     found = labels(
         "expression length",
-        "grounding",
+        INFO["grounding"],
         pair,
         np.ones(3, dtype=bool),
         _Record(a="Where is: {expression}", b=None),
@@ -79,7 +80,7 @@ def test_expressions_are_counted_without_the_tasks_own_words():
 def test_truths_and_types_are_told_as_the_records_tell_them():
     pair = made(np.zeros((2, 3)))
     found = labels(
-        "truth", "pope", pair, np.array([True, True, False]), None, columns(target=['"yes"', '"no"', '"x"']), {}
+        "truth", INFO["pope"], pair, np.array([True, True, False]), None, columns(target=['"yes"', '"no"', '"x"']), {}
     )
     assert [found.names[code] if code >= 0 else None for code in found.codes] == ["yes", "no", None]
     assert found.names == ["yes", "no"]
@@ -88,9 +89,9 @@ def test_truths_and_types_are_told_as_the_records_tell_them():
         "score:counting": np.array([np.nan, 1.0, np.nan]),
         "score:other": np.array([5.0, np.nan, np.nan]),
     }
-    assert "question type" in kinds("mmhal", list(scores))
-    assert "question type" not in kinds("mmhal", ["score"])
-    found = labels("question type", "mmhal", pair, np.ones(3, dtype=bool), None, columns(), scores)
+    assert "question type" in kinds(INFO["mmhal"], list(scores))
+    assert "question type" not in kinds(INFO["mmhal"], ["score"])
+    found = labels("question type", INFO["mmhal"], pair, np.ones(3, dtype=bool), None, columns(), scores)
     assert [found.names[code] if code >= 0 else None for code in found.codes] == ["other", "counting", None]
 
 

@@ -328,12 +328,14 @@ def test_damaged_samples_are_refused(stored, tmp_path) -> None:
 JUDGE = {"judge": "none", "judge_model": "x", "judge_base_url": "http://x", "judge_votes": 3, "judge_swap": True}
 JUDGE |= {"judge_rps": 3.0, "judge_concurrency": 3}
 BOXES = {"family", "box_scale", "box_order", "box_frame"}
-ANSWERS = {"suite", "data", "tasks", "limit", "prompt_style", "name", "output", "json", "reviewed_labels"} | BOXES
+ANSWERS = {"suite", "data", "tasks", "include_path", "limit", "prompt_style", "name", "output", "json"} | BOXES
+ANSWERS |= {"reviewed_labels"}
 USED = {
     "responses": ANSWERS | set(JUDGE),
     "rescore": {"name", "output", "json", "reviewed_labels"} | BOXES,
 }
 OTHER = {"suite": "pope", "model": "x", "adapter": "x", "data": "x", "tasks": ["x"], "limit": 3, "batch_size": 3}
+OTHER |= {"include_path": "x"}
 OTHER |= {"max_new_tokens": 3, "temperature": 0.5, "top_p": 0.5, "seed": 1, "prompt_style": "lmms_eval"}
 OTHER |= {"max_error_share": 0.5, "engine": "lmms:x", "model_args": "x=y", "dtype": "bfloat16", "device": "cpu"} | JUDGE
 
