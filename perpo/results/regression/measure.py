@@ -117,7 +117,7 @@ def _known(runs: Sequence[Scores], metric: Definition) -> tuple[list[Scores], in
 
 
 def _apart(runs: Sequence[Scores], metric: Definition) -> int:
-    """How many samples a metric is not about, such as MME's questions of another kind: no run has it, and none failed."""
+    """How many samples a metric is not about, as MME's questions of another kind: no run has it, and none failed."""
     if metric.judged:
         return 0
     lacking = np.all([np.isnan(np.sum(metric.sums(run.values), axis=0)) for run in runs], axis=0)
