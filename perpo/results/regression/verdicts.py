@@ -27,17 +27,18 @@ from perpo.results.regression.rows import ALPHA, FAILURES, ReportRow, Verdict, W
 from perpo.stats import joint_holm, minimum_detectable_effect
 
 
-def decided(rows: Sequence[ReportRow], alike: Sequence[bool]) -> list[ReportRow]:
+def decided(rows: Sequence[ReportRow], alike: Sequence[bool], *, draws: int = 10_000) -> list[ReportRow]:
     """Return the rows with their adjusted p-values, verdicts and smallest detectable effects.
 
     Args:
         rows: Those of all candidates; one that guards where nothing differs comes back as only told.
         alike: For each, whether every response is the same in both runs.
+        draws: As for `perpo.stats.joint_holm`.
     """
     rows = [replace(row, role="told") if row.role == "guards" and not row.differs else row for row in rows]
     tested = [row for row in rows if row.difference.p_value is not None]
-    counted = _adjusted([row for row in tested if row.role != "told"])
-    told = _adjusted(tested)
+    counted = _adjusted([row for row in tested if row.role != "told"], draws)
+    told = _adjusted(tested, draws)
     decided_rows = []
     for row, same_words in zip(rows, alike, strict=True):
         family = told if row.role == "told" else counted
@@ -50,10 +51,10 @@ def decided(rows: Sequence[ReportRow], alike: Sequence[bool]) -> list[ReportRow]
     return decided_rows
 
 
-def _adjusted(rows: Sequence[ReportRow]) -> dict[int, float]:
+def _adjusted(rows: Sequence[ReportRow], draws: int) -> dict[int, float]:
     p_values = [row.difference.p_value or 0.0 for row in rows]
     freedoms = [row.difference.n_clusters - 1.0 for row in rows]
-    adjusted = joint_holm(p_values, freedoms, [row.difference.parts for row in rows])
+    adjusted = joint_holm(p_values, freedoms, [row.difference.parts for row in rows], draws=draws)
     return dict(zip(map(id, rows), adjusted, strict=True))
 
 
