@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from perpo.cli.gating import pin_main
 from perpo.common.arguments import arg, parse_arguments
 from perpo.common.program import run_program
 from perpo.errors import PerpoError
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = (
     "Compare a candidate run with a baseline run, sample by sample. The exit code is 1 if the candidate "
-    "regressed. perpo-report trend follows a metric over time."
+    "regressed. perpo-report trend follows a metric over time, perpo-report pin names samples that may never be lost."
 )
 
 
@@ -42,6 +44,10 @@ class ReportArguments:
     strict: bool = arg(False, "refuse runs that were scored by different code; otherwise the report only says so")
     waivers: Path | None = arg(
         None, "YAML file with accepted losses: a list of task, reason, expires (a date) and max_loss (points)"
+    )
+    pinned: Path | None = arg(
+        None,
+        "YAML file with samples that may never be lost: a list of key and reason; perpo-report pin adds to it",
     )
     fail_on: Literal["regressed", "inconclusive"] = arg("regressed", "mildest verdict that gives exit code 1")
     images: Path | None = arg(None, "folder of the pictures, for the small pictures in --html")
@@ -86,9 +92,15 @@ def _trend(argv: list[str]) -> int:
 def _main(argv: list[str]) -> int:
     if argv and argv[0] == "trend":
         return _trend(argv[1:])
+    if argv and argv[0] == "pin":
+        return pin_main(argv[1:])
     args = parse_arguments(ReportArguments, argv, prog="perpo-report", description=DESCRIPTION)
     thresholds = _thresholds(args.threshold)
     waivers = _waivers(args.waivers)
+    from perpo.results.regression.extras import extras_of, tables
+    from perpo.results.regression.pinned import read_pins
+
+    pins = [] if args.pinned is None else read_pins(args.pinned)
     from perpo.records.store import resolve_run
     from perpo.results.regression.report import compare_runs
     from perpo.results.regression.text import headline, table
@@ -97,8 +109,11 @@ def _main(argv: list[str]) -> int:
     report = compare_runs(
         baseline, candidate, thresholds=thresholds, common=args.common, strict=args.strict, waivers=waivers
     )
+    extras = extras_of([report.baseline], [report.candidate], pins=pins)
+    report = dataclasses.replace(report, extras=extras)
     _write(args, report)
-    table(report).show()
+    for text in [table(report), *tables(extras)]:
+        text.show()
     closed = {"regressed"} if args.fail_on == "regressed" else {"regressed", "inconclusive"}
     print(headline(report), file=sys.stderr)
     return int(report.verdict in closed)

@@ -103,11 +103,7 @@ def _won(run: Run, baseline: Run) -> set[str]:
 
 def _right(record: RunRecord, row: Mapping[str, Any]) -> bool | None:
     """Whether a sample was answered rightly, by its benchmark's rule; None where it was not answered."""
-    info = _info(record.task(row["task"]))
-    value = row["scores"].get(info.right.score)
-    if value is None:
-        return None
-    return bool(value >= info.right.least if info.right.higher_is_better else value <= info.right.least)
+    return _info(record.task(row["task"])).right.holds(row["scores"])
 
 
 def _info(task: TaskResult) -> BenchmarkInfo:

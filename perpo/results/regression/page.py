@@ -13,6 +13,7 @@ from perpo.boxes import stored_box
 from perpo.data.embedded import find_image
 from perpo.data.images import open_image
 from perpo.results.colours import BASELINE, CANDIDATE, TRUTH
+from perpo.results.regression import extras
 from perpo.results.regression.flips import Flip
 from perpo.results.regression.report import Report
 from perpo.results.regression.text import CONTROL, MARKS, headline, runs_markdown, table, truth_of
@@ -40,15 +41,29 @@ def page(report: Report, images: Sequence[Path] = (), beside: Sequence[str] = ()
     listed = "".join(f"<li>{_text(line.removeprefix('- '))}</li>" for line in runs)
     flips = "".join(_flip_html(flip, images) for flip in report.flips)
     links = ", ".join(f'<a href="{_text(name)}">{_text(name)}</a>' for name in beside)
-    more = f"<p class=note>Beside this page: {links}</p>" if links else ""
+    more = f"<p class=note>Extras this page: {links}</p>" if links else ""
     section = f"<h2>Samples that lost most</h2>{_LEGEND}<div class=flips>{flips}</div>" if flips else ""
     return (
         f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{_text(headline(report))}</title>"
         "<meta name=viewport content='width=device-width'>"
         f"<style>{_STYLE}</style></head><body><h1 class={report.verdict}>"
         f"{MARKS[report.verdict]} {_text(headline(report))}</h1><ul>{listed}</ul><div class=scroll><table><thead><tr>"
-        f"{head}</tr></thead><tbody>{body}</tbody></table></div>{notes}{more}{section}</body></html>\n"
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div>{notes}{more}{_extras(report, images)}{section}"
+        "</body></html>\n"
     )
+
+
+def _extras(report: Report, images: Sequence[Path]) -> str:
+    """What is told beside the rows: its tables, and the pinned cases that fail as samples."""
+    parts = []
+    for told in extras.tables(report.extras):
+        head = "".join(f"<th>{_text(name)}</th>" for name in told.header)
+        body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>" for cells in told.rows)
+        notes = "".join(f"<p class=note>{_text(note)}</p>" for note in told.notes)
+        table_html = f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        parts.append(f"<h2>{_text(told.title)}</h2>{table_html}{notes}")
+    failed = "".join(_flip_html(case.sample, images) for case in report.extras.fails)
+    return "".join(parts) + (f"{_LEGEND}<div class=flips>{failed}</div>" if failed else "")
 
 
 def _flip_html(flip: Flip, images: Sequence[Path]) -> str:
@@ -58,7 +73,8 @@ def _flip_html(flip: Flip, images: Sequence[Path]) -> str:
         for name, text in texts.items()
     )
     picture = _picture(flip, images)
-    words = f"<h3>{_text(flip.task)}</h3><p>{_text(flip.question)}</p><dl>{said}</dl>"
+    key = f"<code>{_text(flip.sample_key[:12])}</code>"
+    words = f"<h3>{_text(flip.task)} {key}</h3><p>{_text(flip.question)}</p><dl>{said}</dl>"
     return f"<article>{picture}<div>{words}</div></article>"
 
 

@@ -15,7 +15,7 @@ threshold d:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Literal
 
@@ -28,6 +28,7 @@ from perpo.errors import PerpoError
 from perpo.records.store import Run
 from perpo.results.compare import both_judged, check_comparable, metric_difference, shared_samples
 from perpo.results.regression.checks import alike, check_complete, check_targets, other_code
+from perpo.results.regression.extras import Extras
 from perpo.results.regression.flips import Flip, flips
 from perpo.results.regression.parts import ReportPart, parts_of
 from perpo.results.regression.reviewed import wrong_label_notes
@@ -112,10 +113,13 @@ class Report:
     flips: list[Flip]
     samples: int
     notes: list[str]
+    extras: Extras = field(default_factory=Extras)
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of the rows; a loss that is waived counts as "unchanged"."""
+        """The worst of the rows, "regressed" where a pinned case fails; a loss that is waived counts as "unchanged"."""
+        if self.extras.fails:
+            return "regressed"
         verdicts = {row.verdict if row.waiver is None else "unchanged" for row in self.rows}
         order: tuple[Verdict, ...] = ("regressed", "inconclusive", "improved", "unchanged")
         return next((verdict for verdict in order if verdict in verdicts), "identical")

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from perpo.boxes import stored_box
+from perpo.results.regression import extras
 from perpo.results.regression.flips import Flip
 from perpo.results.regression.report import ALPHA, Report, ReportRow
 from perpo.results.text import FRACTION, TINY_NOTE, Text, is_tiny, judge_note, literal, number, with_unit
@@ -32,7 +33,11 @@ def headline(report: Report) -> str:
     detail = f" ({told}{more} points)" if told and report.verdict in ("regressed", "improved") else ""
     waived = ", ".join(f"{row.task} {_points(row, row.gain, signed=True)}" for row in report.waived[:8])
     waived += f" and {len(report.waived) - 8} more" if len(report.waived) > 8 else ""
-    return f"{report.verdict}: {names}{detail}" + (f"; losses that are waived: {waived} points" if waived else "")
+    return (
+        f"{report.verdict}: {names}{detail}"
+        + (f"; losses that are waived: {waived} points" if waived else "")
+        + extras.headline_part(report.extras)
+    )
 
 
 def short(name: str) -> str:
@@ -111,9 +116,25 @@ def _head_markdown(report: Report, limit: int) -> str:
         notes = [literal(note[:2000]) for note in [*told.notes[:40], *([left] if count < len(order) else [])]]
         title = f"{MARKS[report.verdict]} {literal(told.title)}"
         text = dataclasses.replace(told, title=title, rows=rows, notes=notes).markdown() + "\n" + runs_markdown(report)
+        text += extras_markdown(report, limit // 3)
         if len(text.encode()) <= limit - 300 or count <= 1:
             return text
         count = count * 3 // 4
+
+
+def extras_markdown(report: Report, limit: int) -> str:
+    """Return what is told beside the rows: its tables, and the pinned cases that fail, cut to `limit` bytes."""
+    text = ""
+    for told in extras.tables(report.extras):
+        rows = [[literal(cell[:400]) for cell in row] for row in told.rows[:40]]
+        notes = [f"{len(told.rows) - 40} more rows are left out."] if len(told.rows) > 40 else []
+        text += (
+            "\n" + dataclasses.replace(told, title=literal(told.title), rows=rows, notes=told.notes + notes).markdown()
+        )
+    parts = [_flip_markdown(case.sample) for case in report.extras.fails]
+    while len((text + "".join(parts)).encode()) > limit and parts:
+        parts.pop()
+    return text + "\n" * bool(parts) + "".join(parts)
 
 
 def runs_markdown(report: Report) -> str:
@@ -187,6 +208,7 @@ def as_json(report: Report) -> dict[str, Any]:
         | {
             "rows": rows,
             "flips": flips,
+            **extras.as_json(report.extras),
         }
     )
 
