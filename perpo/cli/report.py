@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from perpo.cli.gating import pin_main
+from perpo.cli.gating import approve_main, pin_main
 from perpo.common.arguments import arg, parse_arguments
 from perpo.common.program import run_program
 from perpo.errors import PerpoError
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = (
     "Compare a candidate run with a baseline run, sample by sample. The exit code is 1 if the candidate "
-    "regressed. perpo-report trend follows a metric over time, perpo-report pin names samples that may never be lost."
+    "regressed. perpo-report trend follows a metric over time, perpo-report pin names samples that may never be lost, "
+    "perpo-report approve takes a run as a baseline."
 )
 
 
@@ -48,6 +49,12 @@ class ReportArguments:
     pinned: Path | None = arg(
         None,
         "YAML file with samples that may never be lost: a list of key and reason; perpo-report pin adds to it",
+    )
+    need_approved: bool = arg(
+        False, "refuse a baseline that nobody approved with perpo-report approve; otherwise the report only says so"
+    )
+    price_per_hour: str | None = arg(
+        None, 'price of an hour of the machine, such as "USD 2.50", for money per right answer in the table of costs'
     )
     fail_on: Literal["regressed", "inconclusive"] = arg("regressed", "mildest verdict that gives exit code 1")
     images: Path | None = arg(None, "folder of the pictures, for the small pictures in --html")
@@ -92,24 +99,28 @@ def _trend(argv: list[str]) -> int:
 def _main(argv: list[str]) -> int:
     if argv and argv[0] == "trend":
         return _trend(argv[1:])
-    if argv and argv[0] == "pin":
-        return pin_main(argv[1:])
+    if argv and argv[0] in ("pin", "approve"):
+        return {"pin": pin_main, "approve": approve_main}[argv[0]](argv[1:])
     args = parse_arguments(ReportArguments, argv, prog="perpo-report", description=DESCRIPTION)
     thresholds = _thresholds(args.threshold)
     waivers = _waivers(args.waivers)
-    from perpo.results.regression.extras import extras_of, tables
+    from perpo.results.regression.costs import read_price
+    from perpo.results.regression.extras import extras_of, require_approved, tables
     from perpo.results.regression.pinned import read_pins
 
     pins = [] if args.pinned is None else read_pins(args.pinned)
+    price = None if args.price_per_hour is None else read_price(args.price_per_hour)
     from perpo.records.store import resolve_run
     from perpo.results.regression.report import compare_runs
     from perpo.results.regression.text import headline, table
 
     baseline, candidate = (resolve_run(text, args.results) for text in (args.baseline, args.candidate))
+    if args.need_approved:
+        require_approved([baseline])
     report = compare_runs(
         baseline, candidate, thresholds=thresholds, common=args.common, strict=args.strict, waivers=waivers
     )
-    extras = extras_of([report.baseline], [report.candidate], pins=pins)
+    extras = extras_of([report.baseline], [report.candidate], pins=pins, price=price)
     report = dataclasses.replace(report, extras=extras)
     _write(args, report)
     for text in [table(report), *tables(extras)]:

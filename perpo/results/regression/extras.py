@@ -1,13 +1,20 @@
-"""All that a report tells beside its rows: pinned cases. Tables and sentences for every format. No torch."""
+"""All that a report tells beside its rows: pinned cases, the baseline's approval, what answers cost. No torch.
+
+Tables and sentences, which every format renders.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from perpo.errors import PerpoError
+from perpo.records.approval import Standing, standing_of
 from perpo.records.store import Run
+from perpo.results.regression.costs import Price, TaskCost, cost_table, costs_of
 from perpo.results.regression.pinned import Pin, PinnedCase, pinned_cases
 from perpo.results.text import Text
 
@@ -24,9 +31,17 @@ class Extras:
 
     Attributes:
         pinned: The cases that may not be lost, those that fail first.
+        standing: Of each run of the baseline, whether it is approved.
+        costs: What answers cost, task by task.
+        price: What an hour of the machine costs, where that is declared.
+        same_machine: Whether all runs name the same hardware.
     """
 
     pinned: list[PinnedCase] = field(default_factory=list)
+    standing: list[Standing] = field(default_factory=list)
+    costs: list[TaskCost] = field(default_factory=list)
+    price: Price | None = None
+    same_machine: bool = True
 
     @property
     def fails(self) -> list[PinnedCase]:
@@ -34,9 +49,44 @@ class Extras:
         return [case for case in self.pinned if case.fails]
 
 
-def extras_of(baseline: Sequence[Run], candidate: Sequence[Run], *, pins: Sequence[Pin] = ()) -> Extras:
-    """Return what is to be told of two runs, or of runs of two configurations, beside their metrics."""
-    return Extras(pinned_cases(pins, baseline, candidate))
+def extras_of(
+    baseline: Sequence[Run], candidate: Sequence[Run], *, pins: Sequence[Pin] = (), price: Price | None = None
+) -> Extras:
+    """Return what is to be told of two runs, or of runs of two configurations, beside their metrics.
+
+    Args:
+        baseline: The run that was, or runs of one configuration.
+        candidate: The run in question, or such runs.
+        pins: Samples that may never be lost.
+        price: What an hour of the machine costs.
+    """
+    machines = [run.record.hardware for run in (*baseline, *candidate)]
+    return Extras(
+        pinned_cases(pins, baseline, candidate),
+        [standing_of(run) for run in baseline],
+        costs_of(baseline, candidate, price),
+        price,
+        all(machine == machines[0] for machine in machines),
+    )
+
+
+def require_approved(baseline: Sequence[Run]) -> None:
+    """Refuse a baseline that nobody approved, or that was changed since."""
+    for run in baseline:
+        if (standing := standing_of(run)).state != "approved":
+            raise PerpoError(
+                f"the baseline {run.record.name} ({run.path}) is not approved: {standing.said}",
+                f"look at it, then run {shlex.join(['perpo-report', 'approve', str(run.path), '--why', 'REASON'])}",
+            )
+
+
+def notes(extras: Extras) -> list[str]:
+    """Return what is to be said of the baseline's approval; nothing where nobody looked for one."""
+    said = [
+        f"The baseline is {'' if standing.state == 'approved' else 'not approved: '}{standing.said}."
+        for standing in extras.standing
+    ]
+    return list(dict.fromkeys(said))
 
 
 def headline_part(extras: Extras) -> str:
@@ -48,18 +98,28 @@ def headline_part(extras: Extras) -> str:
 
 def tables(extras: Extras) -> list[Text]:
     """Return what is told as tables."""
-    if not extras.pinned:
-        return []
+    told = [_pinned_table(extras)] if extras.pinned else []
+    if extras.costs:
+        told.append(cost_table(extras.costs, extras.price, same_machine=extras.same_machine))
+    return told
+
+
+def _pinned_table(extras: Extras) -> Text:
     rows = [[_name(case), "▼ failed" if case.fails else "held", case.said, case.reason] for case in extras.pinned]
     failed = len(extras.fails)
     title = f"Pinned cases: {failed} of {len(rows)} failed" if failed else f"Pinned cases: all {len(rows)} held"
-    return [Text(title, ["pinned case", "gate", "candidate", "reason"], rows, [_PINNED_NOTE])]
+    return Text(title, ["pinned case", "gate", "candidate", "reason"], rows, [_PINNED_NOTE])
 
 
 def as_json(extras: Extras) -> dict[str, Any]:
     """Return it for the report's JSON."""
     pinned = [dataclasses.asdict(case) | {"fails": case.fails} for case in extras.pinned]
-    return {"pinned": pinned}
+    return {
+        "pinned": pinned,
+        "approval": [dataclasses.asdict(standing) for standing in extras.standing],
+        "costs": [dataclasses.asdict(cost) for cost in extras.costs],
+        "price": None if extras.price is None else dataclasses.asdict(extras.price),
+    }
 
 
 def pinned_sentence(case: PinnedCase) -> str:

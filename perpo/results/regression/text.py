@@ -71,6 +71,7 @@ def _notes(report: Report) -> list[str]:
         "cannot show lies within the threshold; otherwise inconclusive, with the effect that would have been seen with "
         "a power of 80%.",
         *report.notes,
+        *extras.notes(report.extras),
         *judge_note([report.candidate.record]),
     ]
     for row in report.rows:

@@ -58,7 +58,7 @@ def test_a_pinned_case_fails_a_gate_that_statistics_leave_open(make_run, tmp_pat
         assert all(text in outputs[kind].read_text() for text in ("where is 3?", "base says 1.0", "new says 0.0"))
     report = json.loads(outputs["json"].read_text())
     assert report["verdict"] == "regressed"
-    assert {row["verdict"] for row in report["rows"]} == {"inconclusive"}
+    assert "regressed" not in {row["verdict"] for row in report["rows"]}
     told = [(case["candidate"], case["baseline"], case["fails"], case["reason"]) for case in report["pinned"]]
     assert told == [
         ("wrong", "right", True, "a picture of a customer"),
