@@ -125,17 +125,26 @@ def _head_markdown(report: Report, limit: int) -> str:
 
 def extras_markdown(report: Report, limit: int) -> str:
     """Return what is told beside the rows: its tables, and the pinned cases that fail, cut to `limit` bytes."""
-    text = ""
-    for told in extras.tables(report.extras):
-        rows = [[literal(cell[:400]) for cell in row] for row in told.rows[:40]]
-        notes = [f"{len(told.rows) - 40} more rows are left out."] if len(told.rows) > 40 else []
-        text += (
-            "\n" + dataclasses.replace(told, title=literal(told.title), rows=rows, notes=told.notes + notes).markdown()
-        )
+    text = "".join(_cut_markdown(told, limit // 3) for told in extras.tables(report.extras))
     parts = [_flip_markdown(case.sample) for case in report.extras.fails]
-    while len((text + "".join(parts)).encode()) > limit and parts:
+    count = len(parts)
+    while parts and len((text + "".join(parts)).encode()) > limit:
         parts.pop()
-    return text + "\n" * bool(parts) + "".join(parts)
+    left = f"{count - len(parts)} more pinned cases that failed are left out.\n" if len(parts) < count else ""
+    return text + "\n" * bool(count) + "".join(parts) + left
+
+
+def _cut_markdown(told: Text, limit: int) -> str:
+    """A table whose first rows stand, as many as fit."""
+    count = len(told.rows)
+    while True:
+        rows = [[literal(cell[:400]) for cell in row] for row in told.rows[:count]]
+        left = [f"{len(told.rows) - count} more rows are left out."] if count < len(told.rows) else []
+        notes = [literal(note) for note in told.notes] + left
+        text = "\n" + dataclasses.replace(told, title=literal(told.title), rows=rows, notes=notes).markdown()
+        if len(text.encode()) <= limit or count <= 1:
+            return text
+        count = count * 3 // 4
 
 
 def runs_markdown(report: Report) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pyarrow as pa
@@ -13,7 +14,10 @@ from perpo.benchmarks.table import INFO
 from perpo.cli.report import main
 from perpo.errors import PerpoError
 from perpo.records.store import write_run
+from perpo.results.regression.extras import extras_of
 from perpo.results.regression.pinned import Pin, add_pins, pinned_cases, read_pins
+from perpo.results.regression.report import compare_runs
+from perpo.results.regression.text import COMMENT_LIMIT, markdown
 
 SIZE = 1000
 HOSTILE = "</script>`[x](http://x)`<b>&\n\x07|"
@@ -186,3 +190,15 @@ def test_a_rule_tells_right_from_wrong_by_either_direction_and_by_a_rival() -> N
     pairs = [(7.0, 7.0), (6.0, 7.0), (6.0, None), (None, 7.0)]
     told = [open_ended.holds({"model": model, "reference": other}) for model, other in pairs]
     assert told == [True, False, None, None]
+
+
+def test_markdown_stays_within_its_limit_and_says_what_is_left_out(make_run) -> None:
+    base, worse = make_run("base", scores()), make_run("worse", scores(*range(300)))
+    pins = [Pin(key, "long " * 70) for key in keys_of(base)[:300]]
+    report = replace(compare_runs(base, worse), extras=extras_of([base], [worse], pins=pins))
+    for limit in (COMMENT_LIMIT, 12_000):
+        text = markdown(report, limit)
+        assert len(text.encode()) <= limit
+        shown = text.count("base says 1.0") - text.split("samples that lost most")[-1].count("base says 1.0")
+        assert f"{300 - shown} more pinned cases that failed are left out." in text
+        assert "more rows are left out." in text
