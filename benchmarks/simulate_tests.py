@@ -1,9 +1,10 @@
 """Do the tests and intervals of perpo.stats.paired and perpo.stats keep their promises, on simulated clusters?
 
-    python benchmarks/simulate_tests.py [--trials 2000]
+    python benchmarks/simulate_tests.py [--trials 2000] [--part gate]
 
-Three tables: type-I error, coverage and power of a difference; coverage of one run's interval near the ends of the
-scale; and how often two runs of which one has lost are called unchanged.
+Tables: type-I error, coverage and power of a difference; coverage of one run's interval near the ends of the
+scale; how often two runs of which one has lost are called unchanged; false alarms of a whole gate; and coverage from 20
+to 10,000 images with several seeds a side (both from `simulated_gates.py`). Two processes share the work.
 
 Images have 1 to 8 samples that share a difficulty, runs share most of it, and two of three splits stand on the
 same images. Each line is one kind of metric at one number of images; the plain t test over samples, which
@@ -14,13 +15,18 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import simulated_gates as gates
 from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
+from simulated_gates import parallel
 
 from perpo.benchmarks.metrics import METRICS
+from perpo.results.regression.rows import Wanted
+from perpo.results.text import Text
 from perpo.stats import (
     Difference,
     Estimate,
@@ -31,6 +37,12 @@ from perpo.stats import (
     paired_sums,
     predicted_power,
 )
+
+
+def percent(shares: Sequence[float]) -> list[str]:
+    """Return shares in percent."""
+    return [f"{100 * share:.1f}" for share in shares]
+
 
 F1 = next(metric for metric in METRICS["pope"] if metric.name == "f1")
 
@@ -132,33 +144,82 @@ def called_unchanged(images: int, most: int, loss: float, churn: float, trials: 
     return called / trials
 
 
-def main() -> None:
-    """Print the tables, and how long the largest comparison takes."""
-    from perpo.results.text import Text
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=2000)
-    args = parser.parse_args()
+def differences(trials: int) -> None:
+    """Print the table of tests of two runs."""
     header = ["metric", "images", "type-I error", "coverage", "type-I, unclustered", "power", "predicted power"]
-    rows = [line(kind, images, args.trials) for kind in ("mean", "F1") for images in (50, 200, 800)]
-    notes = [f"Percent of {args.trials:,} trials; alpha is 5, intervals are meant to cover 95."]
+    rows = parallel(line, [(kind, images, trials) for kind in ("mean", "F1") for images in (50, 200, 800)])
+    notes = [f"Percent of {trials:,} trials; alpha is 5, intervals are meant to cover 95."]
     Text("Simulated comparisons", header, rows, notes).show()
-    rows = [
-        coverage(kind, images, most, quality, args.trials)
+
+
+def intervals(trials: int) -> None:
+    """Print the table of one run's intervals near the ends of the scale."""
+    settings = [
+        (kind, images, most, quality, trials)
         for kind in ("mean", "mean of shares", "F1")
         for images, most in ((30, 1), (30, 8), (100, 1), (100, 8))
         for quality in (0.7, 0.9, 0.95, 0.98)
     ]
     header = ["metric", "images", "samples each", "true value", "coverage", "half of the width"]
-    Text("One run's interval", header, rows, ["Percent; 95 is meant."]).show()
+    Text("One run's interval", header, parallel(coverage, settings), ["Percent; 95 is meant."]).show()
+
+
+def equivalence(trials: int) -> None:
+    """Print how often runs are called unchanged, of one run and of several a side."""
+    losses = (0, 0.005, 0.01, 0.02)
+    sizes = ((60, 1), (300, 8), (1000, 1), (1000, 8), (3000, 1))
+    worlds = [(n, most, churn) for n, most in sizes for churn in (0, 0.01)]
+    told = parallel(called_unchanged, [(n, most, loss, churn, trials) for n, most, churn in worlds for loss in losses])
     rows = [
-        [str(images), f"1 to {most}", f"{100 * churn:g}"]
-        + [f"{100 * called_unchanged(images, most, loss, churn, args.trials):.1f}" for loss in (0, 0.005, 0.01, 0.02)]
-        for images, most in ((60, 1), (300, 8), (1000, 1), (1000, 8), (3000, 1))
-        for churn in (0.0, 0.01)
+        [str(n), f"1 to {most}", f"{100 * churn:g}", *percent(told[4 * place : 4 * place + 4])]
+        for place, (n, most, churn) in enumerate(worlds)
     ]
     header = ["images", "samples each", "churn", "no loss", "0.5 (the threshold)", "1", "2 points lost"]
     Text("How often a run is called unchanged", header, rows, ["Percent of the trials; threshold 0.5 points."]).show()
+    seeds = [(n, runs) for n in (1000, 4000, 10_000) for runs in (2, 3)]
+    fewer = max(trials // 4, 1)
+    told = parallel(gates.called_unchanged, [(n, runs, loss, fewer) for n, runs in seeds for loss in (0, 0.005, 0.01)])
+    rows = [[str(n), str(runs), *percent(told[3 * k : 3 * k + 3])] for k, (n, runs) in enumerate(seeds)]
+    header = ["images", "runs a side", "no loss", "0.5 (the threshold)", "1 point lost"]
+    notes = [f"Percent of {fewer:,} trials; threshold 0.5 points, 1 to 4 samples an image; seeds differ by 0.1 points."]
+    Text("How often several seeds are called unchanged", header, rows, notes).show()
+
+
+def gate(trials: int) -> None:
+    """Print the false alarms of whole reports."""
+    asked = [("primary", "none"), ("losses", "none"), ("losses", "gate"), ("all", "gate")]
+    settings = [(n, 1, metrics, slices) for n in (100, 400) for metrics, slices in asked]
+    settings += [(100, 2, "losses", "gate"), (100, 3, "losses", "gate")]
+    wanted = [(n, runs, Wanted({}, metrics, slices), trials) for n, runs, metrics, slices in settings]
+    rows = [
+        [str(n), str(runs), metrics, slices, f"{tests:.0f}", *percent((found, failed))]
+        for (n, runs, metrics, slices), (found, failed, tests) in zip(
+            settings, parallel(gates.false_alarms, wanted), strict=True
+        )
+    ]
+    header = ["images", "runs a side", "--metrics", "--slices", "rows", "any difference found", "gate fails"]
+    notes = [f"Percent of {trials:,} comparisons of equally good runs; 5 is meant of the differences found."]
+    Text("False alarms of a gate over metrics and kinds of samples", header, rows, notes).show()
+
+
+def seeds(trials: int) -> None:
+    """Print the coverage of intervals from 20 to 10,000 images, of one run, of two, and of several a side."""
+    sides = ((1, 1), (2, 1), (2, 2), (3, 2), (3, 3))
+    worlds = [(n, share) for n in (20, 50, 100, 1000, 10_000) for share in (0.02, 0.1, 0.5, 0.9, 0.98)]
+    fewer = {n: max(trials // (8 if n == 10_000 else 1), 1) for n, _ in worlds}
+    alone = parallel(gates.covered_alone, [(n, share, fewer[n]) for n, share in worlds])
+    both = parallel(gates.covered, [(n, share, side, fewer[n]) for n, share in worlds for side in sides])
+    rows = [
+        [f"{n:,}", f"{share:g}", *percent((alone[k], *both[k * len(sides) : (k + 1) * len(sides)]))]
+        for k, (n, share) in enumerate(worlds)
+    ]
+    header = ["images", "share right", "one run", *(f"{ours} against {theirs}" for ours, theirs in sides)]
+    notes = [f"Percent of {trials:,} trials, of {fewer[10_000]:,} with 10,000 images; 95 is meant."]
+    Text("Coverage, with several seeds a side", header, rows, notes).show()
+
+
+def speed(_: int) -> None:
+    """Print how long the largest comparison takes."""
     rng, n = np.random.default_rng(1), 100_000
     for groups in (5_000, n):
         image = rng.integers(groups, size=n)
@@ -166,6 +227,20 @@ def main() -> None:
         start = time.perf_counter()
         cluster_bootstrap(paired_sums((one, ones), (other, ones), image))
         print(f"{n:,} samples of {groups:,} images, 10,000 draws: {time.perf_counter() - start:.1f} s")
+
+
+PARTS = {part.__name__: part for part in (differences, intervals, equivalence, gate, seeds, speed)}
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--part", choices=[*PARTS, "all"], default="all", help="one table, or all")
+    args = parser.parse_args()
+    for name, part in PARTS.items():
+        if args.part in (name, "all"):
+            part(args.trials)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ LINES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("rows",),
         ("tasks", "arguments"),
         ("evaluate",),
-        ("recipes",),
+        ("recipes", "imports"),
         ("cli",),
     ),
     "perpo_dashboard": (
@@ -56,7 +56,7 @@ TORCH_FREE = (
     *("perpo.engines.base", "perpo.engines.choice", "perpo.sample"),
     *(f"perpo.train.{name}" for name in ("arguments", "recording", "resuming", "samplers", "authors")),
     *(f"perpo.train.outputs.{name}" for name in ("card", "merge", "services")),
-    *(f"perpo_eval.{name}" for name in ("scorers", "benchmarks", "judge", "rows", "recipes", "cli")),
+    *(f"perpo_eval.{name}" for name in ("scorers", "benchmarks", "judge", "rows", "recipes", "imports", "cli")),
     *("perpo_eval.wanted", "perpo_eval.arguments", "perpo_eval.engines.failures"),
     *("perpo_eval.evaluate.scoring", "perpo_eval.evaluate.numbers"),
     *("perpo_dashboard.shared", "perpo_dashboard.leaderboard", "perpo_dashboard.compare", "perpo_dashboard.samples"),

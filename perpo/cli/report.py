@@ -16,10 +16,12 @@ from perpo.common.program import run_program
 from perpo.errors import PerpoError
 
 if TYPE_CHECKING:
-    from perpo.results.regression.report import Report, Waiver
+    from perpo.results.regression.entries import Entry
+    from perpo.results.regression.report import Report
+    from perpo.results.regression.rows import Waiver
 
 DESCRIPTION = (
-    "Compare a candidate run with a baseline run, sample by sample. The exit code is 1 if the candidate "
+    "Compare candidate runs with a baseline run, sample by sample. The exit code is 1 if a candidate "
     "regressed. perpo-report trend follows a metric over time, perpo-report pin names samples that may never be lost, "
     "perpo-report approve takes a run as a baseline."
 )
@@ -30,14 +32,28 @@ class ReportArguments:
     """The arguments of perpo-report."""
 
     baseline: str = arg(
-        help="folder of a run, a folder of runs (its newest is used), or the id or name of a run in --results"
+        help="folder of a run, a folder of runs (its newest is used), or the id or name of a run in --results. Several "
+        "runs of one configuration that differ only in the seed, joined by commas, count as one: their mean"
     )
-    candidate: str = arg(help="the run to check, given in the same way")
+    candidate: list[str] = arg(
+        help="the run to check, given in the same way; several candidates are separated by spaces and adjusted together"
+    )
     results: Path = arg(Path("results"), "folder in which ids and names of runs are looked up")
     threshold: list[str] = arg(
         [],
-        "smallest difference that matters, in points of 100: one number for all, or one for a task or "
-        "benchmark, such as grounding=1.0 (default: 0.5)",
+        "smallest difference that matters, in points of 100: one number for all, one for a task or benchmark, such as "
+        "grounding=1.0, or one for a metric, such as pope.yes_ratio=2.0, which then gates (default: 0.5)",
+    )
+    metrics: Literal["primary", "losses", "all"] = arg(
+        "losses",
+        "metrics that gate, besides those that --threshold names. primary: the primary metric of each task. losses: "
+        "these, and a rise of unreadable or cut answers. all: every metric with a better direction. The others are "
+        "only reported",
+    )
+    slices: Literal["none", "tell", "gate"] = arg(
+        "none",
+        "kinds of samples (box size, length, type, truth). tell: report the primary metric of each kind. gate: gate on "
+        "each kind too",
     )
     common: bool = arg(
         False, "compare only the tasks and samples that both runs have; otherwise runs that differ in them are refused"
@@ -104,42 +120,59 @@ def _main(argv: list[str]) -> int:
     args = parse_arguments(ReportArguments, argv, prog="perpo-report", description=DESCRIPTION)
     thresholds = _thresholds(args.threshold)
     waivers = _waivers(args.waivers)
+    from perpo.results.regression import many
     from perpo.results.regression.costs import read_price
-    from perpo.results.regression.extras import extras_of, require_approved, tables
+    from perpo.results.regression.extras import extras_of, require_approved
     from perpo.results.regression.pinned import read_pins
+    from perpo.results.regression.report import compare_entries
+    from perpo.results.regression.rows import Wanted
 
     pins = [] if args.pinned is None else read_pins(args.pinned)
     price = None if args.price_per_hour is None else read_price(args.price_per_hour)
-    from perpo.records.store import resolve_run
-    from perpo.results.regression.report import compare_runs
-    from perpo.results.regression.text import headline, table
-
-    baseline, candidate = (resolve_run(text, args.results) for text in (args.baseline, args.candidate))
+    entries = [_entry(text, args.results) for text in (args.baseline, *args.candidate)]
     if args.need_approved:
-        require_approved([baseline])
-    report = compare_runs(
-        baseline, candidate, thresholds=thresholds, common=args.common, strict=args.strict, waivers=waivers
+        require_approved(entries[0].runs)
+    reports = compare_entries(
+        entries[0],
+        entries[1:],
+        Wanted(thresholds, args.metrics, args.slices),
+        common=args.common,
+        strict=args.strict,
+        waivers=waivers,
     )
-    extras = extras_of([report.baseline], [report.candidate], pins=pins, price=price)
-    report = dataclasses.replace(report, extras=extras)
-    _write(args, report)
-    for text in [table(report), *tables(extras)]:
-        text.show()
-    closed = {"regressed"} if args.fail_on == "regressed" else {"regressed", "inconclusive"}
-    print(headline(report), file=sys.stderr)
-    return int(report.verdict in closed)
+    reports = [
+        dataclasses.replace(
+            report, extras=extras_of(report.baseline_entry.runs, report.candidate_entry.runs, pins=pins, price=price)
+        )
+        for report in reports
+    ]
+    _write(args, reports)
+    many.show(reports)
+    print(many.headline(reports), file=sys.stderr)
+    closed = many.FAILURES if args.fail_on == "regressed" else (*many.FAILURES, "inconclusive")
+    return int(any(report.verdict in closed for report in reports))
 
 
-def _write(args: ReportArguments, report: Report) -> None:
+def _entry(text: str, results: Path) -> Entry:
+    """The runs that somebody joined by commas; a folder's name may hold some itself."""
+    from perpo.records.store import resolve_run
+    from perpo.results.regression.entries import Entry
+
+    words = [text] if Path(text).exists() else [word for word in text.split(",") if word]
+    return Entry(tuple(resolve_run(word, results) for word in words or [text]))
+
+
+def _write(args: ReportArguments, reports: list[Report]) -> None:
     from perpo.common.files import atomic_write_text
-    from perpo.results.regression import junit, page
-    from perpo.results.regression import text as report_files
+    from perpo.results.regression import many
+    from perpo.results.regression.junit import junit
+    from perpo.results.regression.page import page
 
     outputs: dict[Path | None, Any] = {
-        args.markdown: lambda: report_files.markdown(report),
-        args.junit: lambda: junit.junit(report),
-        args.html: lambda: page.page(report, [args.images] if args.images else []),
-        args.json: lambda: json.dumps(report_files.as_json(report), indent=1, ensure_ascii=False) + "\n",
+        args.markdown: lambda: many.markdown(reports),
+        args.junit: lambda: junit(*reports),
+        args.html: lambda: page(reports, [args.images] if args.images else []),
+        args.json: lambda: json.dumps(many.as_json(reports), indent=1, ensure_ascii=False) + "\n",
     }
     for path, render in outputs.items():
         if path is not None:
@@ -166,7 +199,7 @@ def _thresholds(words: list[str]) -> dict[str, float]:
 def _waivers(path: Path | None) -> list[Waiver]:
     import yaml
 
-    from perpo.results.regression.report import Waiver
+    from perpo.results.regression.rows import Waiver
 
     if path is None:
         return []

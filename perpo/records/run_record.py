@@ -207,6 +207,11 @@ class RunRecord:
         """`created_utc` as a time that can be compared: UTC, also where it names no zone."""
         return in_utc(self.created_utc)
 
+    @property
+    def origin(self) -> str:
+        """Return where its numbers are from: measured, imported (answers made elsewhere) or reported."""
+        return self.source if self.imported is None else "imported"
+
     def group(self, name: str) -> GroupResult | None:
         """Return the group of that name, or None."""
         return next((group for group in self.groups if group.name == name), None)

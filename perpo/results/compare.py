@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ from perpo.errors import PerpoError
 from perpo.records.run_record import RunRecord
 from perpo.records.store import Run
 from perpo.results.samples import Scores
-from perpo.stats import Difference, Estimate, cluster_bootstrap, cluster_t, paired_sums
+from perpo.stats import Difference, Estimate, cluster_bootstrap, cluster_t, crossed_t, paired_sums
+from perpo.stats.discordance import contributions
 
 
 def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = False) -> list[str]:
@@ -31,7 +34,7 @@ def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = Fals
         if only := sorted(set(ours) ^ set(theirs)):
             differences.append(f"only one of them has the tasks {', '.join(only)}")
     for field in ("temperature", "top_p"):
-        differences += _differ(field, candidate.generation.get(field), baseline.generation.get(field))
+        differences += differ(field, candidate.generation.get(field), baseline.generation.get(field))
     differences += _other_judges(candidate.judge, baseline.judge)
     for name in sorted(set(ours) & set(theirs)):
         if ours[name].box_frame != theirs[name].box_frame:
@@ -39,11 +42,11 @@ def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = Fals
     fields = ["prompt", "max_new_tokens", *([] if common else ["data_sha256", "n_scored"])]
     for name in sorted(set(ours) & set(theirs)):
         for field in fields:
-            differences += _differ(f"{name}: {field}", getattr(ours[name], field), getattr(theirs[name], field))
+            differences += differ(f"{name}: {field}", getattr(ours[name], field), getattr(theirs[name], field))
     reviews = [record.generation.get("reviewed_labels") or {} for record in (candidate, baseline)]
     for name in sorted(set(reviews[0]) & set(reviews[1])):
         digests = (f"{review[name]['sha256']:.8}" for review in reviews)
-        differences += _differ(f"{name}: reviewed labels", *digests)
+        differences += differ(f"{name}: reviewed labels", *digests)
     return differences
 
 
@@ -54,7 +57,7 @@ def other_versions(candidate: RunRecord, baseline: RunRecord) -> list[str]:
         said
         for task in candidate.tasks
         if task.task in theirs
-        for said in _differ(f"{task.task}: version", task.task_version, theirs[task.task].task_version)
+        for said in differ(f"{task.task}: version", task.task_version, theirs[task.task].task_version)
     ]
 
 
@@ -70,7 +73,7 @@ def _other_judges(one: dict[str, Any] | None, other: dict[str, Any] | None) -> l
     return [f"judge {one['id']}: {name} {parts[0].get(name)} against {parts[1].get(name)}" for name in differing]
 
 
-def _differ(what: str, one: object, other: object) -> list[str]:
+def differ(what: str, one: object, other: object) -> list[str]:
     return (
         [] if one == other or None in (one, other) else [f"{what} {one!s:.60} against {other!s:.60}"]
     )  # None: unknown
@@ -110,52 +113,76 @@ def shared_samples(candidate: Scores, baseline: Scores) -> tuple[Scores, Scores]
 
 
 def metric_difference(candidate: Scores, baseline: Scores, metric: Definition) -> Difference:
-    """Candidate minus baseline in one metric over the same samples, every task weighing the same.
+    """Return candidate minus baseline in one metric, as `mean_difference` of one run a side."""
+    return mean_difference([candidate], [baseline], metric)
 
-    A mean is tested by `perpo.stats.cluster_t`, a ratio such as F1 by `perpo.stats.cluster_bootstrap`.
+
+def mean_difference(
+    candidates: Sequence[Scores],
+    baselines: Sequence[Scores],
+    metric: Definition,
+    *,
+    draw: bool = True,
+    parts: bool = False,
+) -> Difference:
+    """Candidates' mean minus baselines' mean in one metric over the same samples, every task weighing the same.
+
+    Of one run a side a mean is tested by `perpo.stats.cluster_t`, a ratio such as F1 by
+    `perpo.stats.cluster_bootstrap`; of more runs both by `perpo.stats.crossed_t`.
 
     Args:
-        candidate: Scores of the run in question.
-        baseline: Scores of the run it is held against.
-        metric: The metric. Samples that lack one of its scores in both runs are left out, and those that got no
-            answer in either; of a judged one, samples that lack it in either.
+        candidates: Scores of the runs in question, all of one configuration.
+        baselines: Scores of the runs that they are held against.
+        metric: The metric. Samples that lack one of its scores in all runs are left out, and those that got no
+            answer in any; of a judged one, samples that lack it in any.
+        draw: Whether ratios are bootstrapped; else they are linearised, which is quicker.
+        parts: Whether a difference of one run a side comes with what each cluster adds to it.
 
     Raises:
-        PerpoError: The two hold different samples, or a score is missing in one of them alone.
+        PerpoError: They hold different samples, or a score is missing in some of them alone.
     """
-    if len(candidate.keys) != len(baseline.keys) or (candidate.keys != baseline.keys).any():
-        shared = len(np.intersect1d(candidate.keys, baseline.keys))
-        raise PerpoError(
-            f"the two runs have {shared} samples in common, of {len(candidate.keys)} and {len(baseline.keys)}",
-            "evaluate both runs on the same data with the same limit",
-        )
-    candidate, baseline = both_judged(candidate, baseline, metric)
-    runs = [metric.sums(scores.values) for scores in (candidate, baseline)]
-    held, theirs = (~np.isnan(above) & ~np.isnan(below) for above, below in runs)
-    if (held != theirs).any():
+    baseline = baselines[0]
+    for run in (*candidates, *baselines[1:]):
+        if len(run.keys) != len(baseline.keys) or (run.keys != baseline.keys).any():
+            shared = len(np.intersect1d(run.keys, baseline.keys))
+            raise PerpoError(
+                f"the two runs have {shared} samples in common, of {len(run.keys)} and {len(baseline.keys)}",
+                "evaluate both runs on the same data with the same limit",
+            )
+    runs = both_judged([*candidates, *baselines], metric)
+    sums = [metric.sums(run.values) for run in runs]
+    held = [~np.isnan(above) & ~np.isnan(below) for above, below in sums]
+    if any((other != held[0]).any() for other in held[1:]):
         raise PerpoError(
             f"{metric.name} is missing for samples of one run but not of the other",
             "score both runs again: perpo-eval --rescore RUN",
         )
-    ours, base = ((above[held], below[held]) for above, below in runs)
-    sums = paired_sums(ours, base, baseline.clusters[held], baseline.tasks[held])
-    reach = metric.reach(ours[1], base[1])
+    sums = [(above[held[0]], below[held[0]]) for above, below in sums]
+    clusters, tasks = runs[-1].clusters[held[0]], runs[-1].tasks[held[0]]
+    reach = metric.reach(*(below for _, below in sums))
     if metric.judged and not metric.bottom:  # a judge may leave its scale
-        reach = max(reach, float(np.abs(ours[0] - base[0]).max(initial=0.0)))
-    return (cluster_bootstrap if metric.bottom else cluster_t)(sums, bounds=(-reach, reach))
+        each = np.stack([above for above, _ in sums])
+        reach = max(reach, float((each.max(0) - each.min(0)).max(initial=0.0)))
+    ours, theirs, bounds = sums[: len(candidates)], sums[len(candidates) :], (-reach, reach)
+    if len(sums) > 2:
+        return crossed_t(ours, theirs, clusters, tasks, bounds=bounds)
+    paired = paired_sums(ours[0], theirs[0], clusters, tasks)
+    found = (cluster_bootstrap if metric.bottom and draw else cluster_t)(paired, bounds=bounds)
+    told = found.p_value is not None and parts
+    return replace(found, parts=(np.unique(clusters), contributions(paired.above, paired.below))) if told else found
 
 
-def both_judged(candidate: Scores, baseline: Scores, metric: Definition) -> tuple[Scores, Scores]:
-    """Return the samples that two runs are compared on: those that are answered, of a judged metric scored, in both."""
+def both_judged(runs: Sequence[Scores], metric: Definition) -> list[Scores]:
+    """Return the samples that runs are compared on: those that are answered, of a judged metric scored, in all."""
     if not metric.judged:
-        absent = [run.failed for run in (candidate, baseline) if run.failed is not None and run.failed.any()]
+        absent = [run.failed for run in runs if run.failed is not None and run.failed.any()]
         if not absent:
-            return candidate, baseline
+            return list(runs)
         answered = ~np.any(absent, axis=0)
-        return candidate.take(answered), baseline.take(answered)
-    sums = [part for scores in (candidate, baseline) for part in metric.sums(scores.values)]
+        return [run.take(answered) for run in runs]
+    sums = [part for run in runs for part in metric.sums(run.values)]
     held = ~np.isnan(np.sum(sums, axis=0))
-    return candidate.take(held), baseline.take(held)
+    return [run.take(held) for run in runs]
 
 
 def paired_difference(candidate: Scores, baseline: Scores, score: str) -> Estimate:

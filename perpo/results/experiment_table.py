@@ -21,7 +21,7 @@ _METRIC = GROUNDING.primary
 
 
 @dataclass(frozen=True)
-class Entry:
+class ExperimentRow:
     """One run of a leaderboard.
 
     Attributes:
@@ -56,7 +56,7 @@ class Leaderboard:
     tiny: bool
     n: int
     n_clusters: int
-    entries: list[Entry]
+    entries: list[ExperimentRow]
 
     def text(self) -> Text:
         """Return the rows and columns, in percent."""
@@ -118,7 +118,7 @@ def leaderboard(
     for label, run in runs.items():
         record = run.record
         entries.append(
-            Entry(
+            ExperimentRow(
                 label=label,
                 run_id=record.run_id,
                 tasks={result.task: _metric(result.metrics, _METRIC) for result in record.tasks},

@@ -37,6 +37,7 @@ def run_texts(record: RunRecord) -> list[Text]:
         notes += _failed_notes(record, group)
         notes += [note for task in record.tasks if task.task in group.tasks for note in answer_notes(task)]
         notes += [f"Warning: {text}." for text in record.warnings or [] if info.has_boxes]
+        notes += _imported_notes(record)
         notes += [METEOR_NOTE] if _lacks(group.metrics, "meteor") else []
         title = f"{record.name} on {group.name} (%{_judge(record, group)})"
         texts.append(_text(record, group, title, plain, notes))
@@ -94,6 +95,16 @@ def _failed_notes(record: RunRecord, group: GroupResult) -> list[str]:
             "samples.parquet says why."
         )
     ]
+
+
+def _imported_notes(record: RunRecord) -> list[str]:
+    """Where answers came from that were made elsewhere."""
+    if record.imported is None:
+        return []
+    names = [file["name"] for file in record.imported["files"]]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    about = f"{record.imported['layout']}, matched by {record.imported['matched_by']}"
+    return [f"Imported: {', '.join(names[:3])}{more} ({about})."]
 
 
 def _judge(record: RunRecord, group: GroupResult) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perpo.records.store import Run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,8 @@ class Scores:
         clusters: (n,) cluster labels.
         values: For each score, (n,) numbers; NaN where it does not apply or could not be had.
         failed: (n,) whether a sample got no answer, or no judgement; None stands for no such sample.
+        cut: (n,) 1 where the token limit cut the answer, 0 where it did not, NaN where that is not known; None where it
+            is known of no sample.
     """
 
     keys: NDArray
@@ -27,12 +33,14 @@ class Scores:
     clusters: NDArray
     values: dict[str, NDArray]
     failed: NDArray[np.bool_] | None = None
+    cut: NDArray[np.float64] | None = None
 
     def take(self, places: NDArray) -> Scores:
         """Return some of the samples, by their places or as a mask."""
         values = {name: column[places] for name, column in self.values.items()}
         failed = None if self.failed is None else self.failed[places]
-        return Scores(self.keys[places], self.tasks[places], self.clusters[places], values, failed)
+        cut = None if self.cut is None else self.cut[places]
+        return Scores(self.keys[places], self.tasks[places], self.clusters[places], values, failed, cut)
 
 
 def read_scores(run: Run) -> Scores:
@@ -42,7 +50,9 @@ def read_scores(run: Run) -> Scores:
         PerpoError: The samples are missing or damaged.
     """
     some_failed = any(task.n_error for task in run.record.tasks)
-    columns = ["sample_key", "task", "cluster_id", "scores", *(["error"] if some_failed else [])]
+    cuts_known = any(task.n_truncated is not None for task in run.record.tasks)
+    columns = ["sample_key", "task", "cluster_id", "scores"]
+    columns += [*(["error"] if some_failed else []), *(["finish_reason"] if cuts_known else [])]
     table = run.samples(columns).sort_by("sample_key")
     failed = table["error"].is_valid().to_numpy() if some_failed else None
     keys, tasks, clusters = (table[name].to_numpy() for name in ("sample_key", "task", "cluster_id"))
@@ -51,4 +61,12 @@ def read_scores(run: Run) -> Scores:
     values = {
         name: column.to_numpy(zero_copy_only=False).astype(float) for name, column in zip(names, fields, strict=True)
     }
-    return Scores(keys.astype(str), tasks.astype(str), clusters.astype(str), values, failed)
+    cut = _cut(table["finish_reason"]) if cuts_known else None
+    return Scores(keys.astype(str), tasks.astype(str), clusters.astype(str), values, failed, cut)
+
+
+def _cut(reasons: pa.ChunkedArray) -> NDArray[np.float64]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.equal(reasons, "length").cast(pa.float64()).to_numpy(zero_copy_only=False).astype(float)

@@ -1,5 +1,6 @@
 """Intervals and paired tests that respect clusters. numpy and scipy only."""
 
+from perpo.stats.crossed import crossed_t
 from perpo.stats.intervals import (
     Estimate,
     bootstrap_ratio,
@@ -12,17 +13,15 @@ from perpo.stats.intervals import (
 )
 from perpo.stats.paired import (
     DRAWS,
-    POWER,
     Difference,
     PairedSums,
     Sums,
     cluster_bootstrap,
     cluster_t,
-    holm,
-    minimum_detectable_effect,
     paired_sums,
-    predicted_power,
 )
+from perpo.stats.power import POWER, holm, minimum_detectable_effect, predicted_power
+from perpo.stats.stepdown import joint_holm
 
 __all__ = [
     "DRAWS",
@@ -38,8 +37,10 @@ __all__ = [
     "clustered_mean",
     "clustered_ratio",
     "constant_interval",
+    "crossed_t",
     "freedom",
     "holm",
+    "joint_holm",
     "minimum_detectable_effect",
     "paired_sums",
     "predicted_power",

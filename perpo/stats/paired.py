@@ -13,7 +13,7 @@ hard for both runs (Miller 2024, arXiv 2411.00640, section 4).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +25,6 @@ Sums = tuple[ArrayLike, ArrayLike]
 """(n,) what each sample adds above and below the line, as `perpo.benchmarks.metrics.Definition.sums` gives."""
 
 DRAWS = 10_000
-POWER = 0.8
 _FEWEST = 50  # clusters that a bootstrap needs: with 10, 8 of 100 equal pairs would be called different
 _NO_SPREAD = 1e-12  # below it a standard error is rounding
 _CHUNK = 64  # draws that are multiplied at once
@@ -44,7 +43,12 @@ class Difference:
         p_value: Two-sided, of no difference.
         n: Number of samples.
         n_clusters: Number of clusters.
-        method: "cluster-t", "cluster-bootstrap", "cluster-exact" or "undefined".
+        method: "cluster-t", "cluster-bootstrap", "cluster-exact", "crossed-t" (see `perpo.stats.crossed`) or
+            "undefined".
+        df: Degrees of freedom of the t interval where they are not G - 1.
+        between_runs: The part of the standard error that comes from runs of one configuration that differ.
+        parts: Labels of the clusters, and what each adds to the difference, where somebody asked for it; see
+            `perpo.stats.stepdown`.
     """
 
     value: float | None
@@ -55,6 +59,9 @@ class Difference:
     n: int
     n_clusters: int
     method: str
+    df: float | None = None
+    between_runs: float | None = None
+    parts: tuple[NDArray, NDArray[np.float64]] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -100,18 +107,24 @@ def paired_sums(
         ValueError: As `perpo.stats.clustered_ratio`.
     """
     runs = [checked_sums(*run, clusters, strata) for run in (candidate, baseline)]
-    n = len(runs[0][0])
+    return PairedSums(*cluster_sums(runs, clusters, strata), len(runs[0][0]), _shift(runs))
+
+
+def cluster_sums(
+    runs: Sequence[Sums], clusters: Sequence[str] | NDArray, strata: Sequence[str] | NDArray | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (R, G, T) numerators and denominators of R runs by cluster and stratum; arguments as `paired_sums`."""
+    arrays = [checked_sums(*run, clusters, strata) for run in runs]
     label = np.unique(np.asarray(clusters), return_inverse=True)[1]
-    stratum = np.zeros(n, dtype=int) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
+    named = np.zeros(len(label)) if strata is None else np.asarray(strata)
+    stratum = np.unique(named, return_inverse=True)[1]
     shape = (int(label.max(initial=-1)) + 1, int(stratum.max(initial=-1)) + 1)
     place = label * shape[1] + stratum
 
     def summed(values: NDArray) -> NDArray:
         return np.bincount(place, weights=values, minlength=shape[0] * shape[1]).reshape(shape)
 
-    above = np.stack([summed(a) for a, _ in runs])
-    below = np.stack([summed(b) for _, b in runs])
-    return PairedSums(above, below, n, _shift(runs))
+    return np.stack([summed(a) for a, _ in arrays]), np.stack([summed(b) for _, b in arrays])
 
 
 def _shift(runs: list[tuple[NDArray, NDArray]]) -> float | None:
@@ -148,47 +161,61 @@ def cluster_t(sums: PairedSums, *, bounds: tuple[float, float] = (-1.0, 1.0)) ->
     if groups < 2:
         return Difference(value, None, None, None, None, sums.n, groups, "undefined")
     if sums.shift is not None:
-        return _constant(value, sums.n, groups, bounds)
-    u = _influence(sums)
+        return constant_difference(value, sums.n, groups, bounds)
+    each = influences(sums.above, sums.below)
+    u = each[0] - each[1]
     stderr = float(np.sqrt(groups / (groups - 1) * np.square(u).sum()))
     if stderr < _NO_SPREAD and abs(value) < _NO_SPREAD:
         return Difference(value, None, None, None, None, sums.n, groups, "undefined")
     if stderr < _NO_SPREAD:
-        return _constant(value, sums.n, groups, bounds)
+        return constant_difference(value, sums.n, groups, bounds)
     half = float(stdtrit(groups - 1, 0.975)) * stderr
-    ends = _widened(sums, (value - half, value + half), bounds)
+    ends = widened(contributions(sums.above, sums.below), (value - half, value + half), bounds)
     p = float(2 * stdtr(groups - 1, -abs(value) / stderr))
     return Difference(value, stderr, *ends, p, sums.n, groups, "cluster-t")
 
 
-def _widened(
-    sums: PairedSums, ends: tuple[float, float], bounds: tuple[float, float]
+def widened(
+    parts: NDArray[np.float64], ends: tuple[float, float], bounds: tuple[float, float], between: float = 0.0
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The interval, and that of equivalence, from one that is right where many clusters tell the runs apart."""
-    parts = contributions(sums.above, sums.below)
+    """Return the interval, and that of equivalence, from one that is right where many clusters tell the runs apart.
+
+    Args:
+        parts: What `perpo.stats.discordance.contributions` gave.
+        ends: The interval.
+        bounds: As for `cluster_t`.
+        between: Half the width that the spread between runs of one configuration asks for by itself; `ends` has it, and
+            the distances of the other intervals' ends from the difference take it in as the root of the sum of squares
+            (Zou and Donner 2008, as in `perpo.stats.discordance`).
+    """
+    value = float(parts.sum())
 
     def hull(*others: tuple[float, float]) -> tuple[float, float]:
-        every = (ends, *others)
-        return max(min(low for low, _ in every), bounds[0]), min(max(high for _, high in every), bounds[1])
+        if between:
+            others = tuple(
+                (value - float(np.hypot(value - low, between)), value + float(np.hypot(high - value, between)))
+                for low, high in others
+            )
+        lows, highs = zip(ends, *others, strict=True)
+        return max(min(lows), bounds[0]), min(max(highs), bounds[1])
 
     seen = discordant_interval(parts, bounds[1], unseen=False)
     interval = hull(seen) if effective(parts) < FEW else hull()
     return interval, hull(seen, discordant_interval(parts, bounds[1], unseen=True))
 
 
-def _constant(value: float, n: int, groups: int, bounds: tuple[float, float]) -> Difference:
+def constant_difference(value: float, n: int, groups: int, bounds: tuple[float, float]) -> Difference:
+    """Return the difference that all samples have, whose spread cannot be seen; see `cluster_t`."""
     ends = constant_interval(value, groups, bounds, 0.95)
     end = bounds[0] if value > 0 else bounds[1]
     p = min(1.0, 2 * (1 - value / (value - end)) ** groups) if value else 1.0
     return Difference(value, None, ends, ends, p, n, groups, "cluster-exact")
 
 
-def _influence(sums: PairedSums) -> NDArray[np.float64]:
-    """(G,) u_c of the formula above."""
-    above, below = sums.above, sums.below
+def influences(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(R, G) what each cluster adds to each run's value: its ratios linearised, as above; a run's sum to 0."""
     totals = below.sum(1, keepdims=True)
-    per_run = ((above - above.sum(1, keepdims=True) / totals * below) / totals).mean(2)
-    return per_run[0] - per_run[1]
+    return ((above - above.sum(1, keepdims=True) / totals * below) / totals).mean(2)
 
 
 def cluster_bootstrap(
@@ -222,7 +249,7 @@ def cluster_bootstrap(
     low, high = (float(end) for end in np.percentile(drawn, (2.5, 97.5)))
     extreme = int((np.abs(drawn - value) >= abs(value)).sum())
     p = (1 + extreme) / (len(drawn) + 1)
-    ends = _widened(sums, (low, high), bounds)
+    ends = widened(contributions(sums.above, sums.below), (low, high), bounds)
     return Difference(value, stderr, *ends, p, sums.n, groups, "cluster-bootstrap")
 
 
@@ -241,40 +268,3 @@ def _draw(sums: PairedSums, draws: int, rng: np.random.Generator) -> NDArray[np.
             ratios = (totals[:, :2] / totals[:, 2:]).mean(2)
         differences[start : start + size] = ratios[:, 0] - ratios[:, 1]
     return differences
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (1979, "A simple sequentially rejective multiple test procedure").
-
-    The k-th smallest of m p-values is multiplied by m - k + 1, at most 1 and never below the one before.
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    order = p.argsort(kind="stable")
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
-    return adjusted.tolist()
-
-
-def minimum_detectable_effect(stderr: float, clusters: int, *, alpha: float = 0.05, power: float = POWER) -> float:
-    """Return the smallest true difference that a two-sided test finds with the given power.
-
-    (t_{1 - alpha / 2} + t_power) times the standard error, G - 1 degrees of freedom (Bloom 1995, "Minimum
-    Detectable Effects").
-
-    Args:
-        stderr: Clustered standard error of the difference.
-        clusters: G, at least 2.
-        alpha: Level of the test.
-        power: Chance that it finds the effect.
-    """
-    from scipy.special import stdtrit
-
-    return float((stdtrit(clusters - 1, 1 - alpha / 2) + stdtrit(clusters - 1, power)) * stderr)
-
-
-def predicted_power(effect: float, stderr: float, clusters: int, *, alpha: float = 0.05) -> float:
-    """Return the chance that a two-sided t test finds a true difference, by the noncentral t distribution."""
-    from scipy.stats import nct, t
-
-    critical, shift = t.ppf(1 - alpha / 2, clusters - 1), effect / stderr
-    return float(nct.sf(critical, clusters - 1, shift) + nct.cdf(-critical, clusters - 1, shift))

@@ -25,6 +25,7 @@ from perpo.sample.arguments import SampleArguments
 from perpo.train.arguments import TrainArguments
 from perpo.train.outputs.merge import MergeArguments
 from perpo_eval.arguments import EvalArguments, JudgeArguments
+from perpo_eval.imports.arguments import ImportArguments
 from tests.support import ROOT
 
 Main = Callable[[list[str]], int]
@@ -38,6 +39,7 @@ PROGRAMS: dict[str, tuple[type[Any], Main, list[str]]] = {
     "perpo-report approve": (perpo.cli.gating.ApproveArguments, perpo.cli.report.main, ["approve"]),
     "perpo-report trend": (perpo.cli.report.TrendArguments, perpo.cli.report.main, ["trend"]),
     "perpo-eval": (EvalArguments, EVAL, ["--model", "none"]),
+    "perpo-eval import": (ImportArguments, EVAL, ["import", "none.jsonl", "--name", "none"]),
     "perpo-eval judge": (JudgeArguments, EVAL, ["judge", "--run", "none"]),
     "perpo-eval list": (perpo_eval.cli.results.ListArguments, EVAL, ["list"]),
     "perpo-eval show": (perpo_eval.cli.results.ShowArguments, EVAL, ["show"]),

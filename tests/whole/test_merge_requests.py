@@ -191,7 +191,10 @@ def _named(story: dict[str, str], branch: str, printed: str, report: Path, summa
     pinned = f"boxes_own {story['key'][:12]}"
     loss = "boxes_own acc@0.5"
     expected = {"main": set(), "slight": {pinned}, "heavy": {pinned, loss}}[branch]
-    assert failed == expected
+    if branch == "heavy":  # whose answers cannot be read and do not end, which gates too
+        assert failed >= expected
+    else:
+        assert failed == expected
     headline = re.compile(
         r"(\w+): \w+ against tiny(?: \((.*?) points\))?(?:; pinned cases failed: (\S+ \S+) \((.*?)\))?"
     )
@@ -200,7 +203,7 @@ def _named(story: dict[str, str], branch: str, printed: str, report: Path, summa
         assert found is not None
         assert (found[1] == "regressed") == bool(expected)
         assert (found[3], found[4]) == ((pinned, REASON) if pinned in expected else (None, None))
-        assert (found[2] or "").startswith("boxes_own -") == (loss in expected)
+        assert ("boxes_own -" in (found[2] or "")) == (loss in expected)
     assert "The baseline is approved by " in summary
     assert "tokens an answer" in summary
 

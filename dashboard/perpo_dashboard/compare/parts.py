@@ -39,7 +39,7 @@ def show_verdicts(a: Run, b: Run, place: DeltaGenerator) -> None:
     with place:
         if common or st.session_state.get("common") is not None:
             st.toggle("Compare only what both runs have", key="common", **_BOUND)
-        order = ["task", "verdict", "gain", "95% interval", "baseline", "candidate", "p (Holm)", "metric"]
+        order = ["task", "verdict", "gain", "95% interval", "baseline", "candidate", "p (adjusted)", "metric"]
         verdicts.show(report, order)
 
 

@@ -112,7 +112,7 @@ def styled(board: Board) -> tuple[Styler, int]:
     records = [row.run.record for row in board.rows]
     about: dict[str, Any] = {
         "run": files.names(board),
-        "source": [[record.source] for record in records],
+        "source": [[record.origin] for record in records],
         "date": pd.to_datetime([record.when for record in records], utc=True),
     }
     if any(record.judge for record in records):

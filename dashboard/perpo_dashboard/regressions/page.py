@@ -15,7 +15,8 @@ from perpo.records.store import Run
 from perpo.results import trend
 from perpo.results.regression import extras, junit, page, text
 from perpo.results.regression.extras import Extras
-from perpo.results.regression.report import THRESHOLD, Report
+from perpo.results.regression.report import Report
+from perpo.results.regression.rows import THRESHOLD
 from perpo_dashboard.shared import stored, verdicts
 from perpo_dashboard.shared.links import go, label_of
 from perpo_dashboard.shared.outcomes import default_pair
@@ -23,7 +24,7 @@ from perpo_dashboard.shared.pick import number, pick, pick_run, tell_misread, te
 from perpo_dashboard.shared.settings import settings
 from perpo_dashboard.shared.text import empty, escape
 
-COLUMNS = ("task", "verdict", "gain", "95% interval", "baseline", "candidate", "p (Holm)", "threshold", "metric")
+COLUMNS = ("task", "verdict", "gain", "95% interval", "baseline", "candidate", "p (adjusted)", "threshold", "metric")
 FIRST = 4  # samples that are shown until somebody asks for all
 
 

@@ -9,9 +9,11 @@ import pandas as pd
 
 from perpo.results.colours import PALETTE
 from perpo.results.regression.report import Report
+from perpo.results.regression.rows import directed
 
 _VERDICTS = {
     "regressed": PALETTE[1],
+    "changed": PALETTE[4],
     "improved": PALETTE[2],
     "unchanged": PALETTE[5],
     "identical": PALETTE[5],
@@ -26,12 +28,10 @@ def gains(report: Report) -> alt.LayerChart:
     for row in report.rows:
         if row.gain is None:
             continue
-        low, high = row.difference.interval or (None, None)
-        sign = 1 if row.metric.higher_is_better else -1
-        ends = sorted(sign * end for end in (low, high) if end is not None)
+        ends = directed(row, row.difference.interval)
         scale = 100 / getattr(row.metric, "scale", 1.0)
         rows.append(
-            {"task": row.task, "metric": row.metric.title, "gain": scale * row.gain, "verdict": row.verdict}
+            {"task": row.name, "metric": row.metric.title, "gain": scale * row.gain, "verdict": row.verdict}
             | {"threshold": scale * row.threshold, "negative": -scale * row.threshold}
             | ({"low": scale * ends[0], "high": scale * ends[1]} if ends else {"low": None, "high": None})
         )

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run, Unreadable, oldest_first, read_run, run_files
-from perpo.results.regression.report import THRESHOLD, Report, compare_runs
+from perpo.results.regression.report import Report, compare_runs
+from perpo.results.regression.rows import THRESHOLD
 from perpo.results.samples import Scores, read_scores
 from perpo_dashboard.shared import outcomes
 from perpo_dashboard.shared.outcomes import Pair

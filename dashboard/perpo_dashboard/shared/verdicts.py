@@ -14,7 +14,7 @@ from perpo.errors import PerpoError
 from perpo.results.colours import BASELINE, CANDIDATE, TRUTH
 from perpo.results.regression.flips import Flip
 from perpo.results.regression.report import Report
-from perpo.results.regression.text import short, table, truth_of
+from perpo.results.regression.text import others_table, short, table, truth_of
 from perpo_dashboard.shared import gains, pictures
 from perpo_dashboard.shared.links import PAGES, label_of
 from perpo_dashboard.shared.pictures import Box
@@ -22,6 +22,7 @@ from perpo_dashboard.shared.text import escape, plain, reason
 
 _COLOURS = {
     "regressed": "orange",
+    "changed": "violet",
     "improved": "green",
     "unchanged": "blue",
     "identical": "blue",
@@ -32,9 +33,10 @@ _HELP = {
         "Candidate minus baseline; above 0 if the candidate is better. In points of 100, unless another unit is given"
     ),
     "95% interval": "95% interval of the gain, paired by sample and clustered by image",
-    "p (Holm)": "p value of no difference, adjusted for the number of rows by Holm's method",
+    "p (adjusted)": "p value of no difference, adjusted for all rows together (Westfall and Young, Holm)",
     "threshold": "Smaller gains and losses are treated as no change",
-    "verdict": "regressed or improved: p below 0.05 and beyond the threshold; identical: every response is the same; "
+    "verdict": "regressed or improved (changed, if neither direction is better): p below 0.05, beyond the threshold; "
+    "identical: every response is the same; "
     "unchanged: an interval that allows for what so few images cannot show lies within the threshold; inconclusive: "
     "anything else, with the effect that would have been seen",
 }
@@ -53,7 +55,8 @@ def show(report: Report, columns: Sequence[str]) -> None:
         report: The report.
         columns: Which columns of `perpo.results.regression.text.table` are shown, in this order.
     """
-    names = " against ".join(escape(short(run.record.name)) for run in (report.candidate, report.baseline))
+    entries = (report.candidate_entry, report.baseline_entry)
+    names = " against ".join(escape(short(entry.name)) for entry in entries)
     st.subheader(f":{_COLOURS[report.verdict]}[{report.verdict}]: {names}")
     counts = Counter(row.verdict for row in report.rows)
     st.markdown(" ".join(f":{_COLOURS[verdict]}-badge[{count} {verdict}]" for verdict, count in counts.items()))
@@ -69,6 +72,16 @@ def show(report: Report, columns: Sequence[str]) -> None:
         column_config=config | {"task": st.column_config.TextColumn(pinned=True)},
         alt="Paired differences by task",
     )
+    if report.others:
+        others = others_table(report)
+        with st.expander(f"{len(report.others)} other metrics, only told"):
+            st.dataframe(
+                pd.DataFrame(others.rows, columns=others.header),
+                hide_index=True,
+                column_order=columns,
+                column_config=config | {"task": st.column_config.TextColumn(pinned=True)},
+                alt="Paired differences in other metrics",
+            )
     with st.expander("How to read this"):
         for note in told.notes:
             st.text(note)

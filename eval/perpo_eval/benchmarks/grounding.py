@@ -12,7 +12,7 @@ from perpo.errors import PerpoError
 from perpo.models.families import Family
 from perpo.prepare.hub.rows import hub_tasks
 from perpo_eval.benchmarks.base import Benchmark, PromptStyle, Row, RowFormat, Scored, TaskSpec, own_question
-from perpo_eval.scorers.grounding import score_box
+from perpo_eval.scorers.grounding import SIZES, score_box
 
 _INFO = grounding.GROUNDING
 _SPLITS = {"": ("val", "testA", "testB"), "+": ("val", "testA", "testB"), "g": ("val", "test")}
@@ -66,6 +66,11 @@ def _prompt(family: Family, style: PromptStyle) -> str:
 
 def _score(response: str, target: Any, size: ImageSize, family: Family) -> Scored:
     frames = (family.box_format.frame, *family.other_frames)
+    if None in size:  # truths of one's own without pictures: both boxes count pixels, or both are shares of the sides
+        scored = score_box(response, target, (1, 1), family.box_format, frames)
+        unknown = [*family.other_frames, *(SIZES if family.box_format.scale != "pixels" else ())]
+        scores = scored.scores | dict.fromkeys(f"acc@0.5:{name}" for name in unknown)
+        return Scored(scored.prediction, scores, scored.prediction is not None)
     scored = score_box(response, target, size, family.box_format, frames)
     return Scored(scored.prediction, scored.scores, scored.prediction is not None)
 

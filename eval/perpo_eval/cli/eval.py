@@ -7,12 +7,13 @@ import sys
 from perpo.common.arguments import parse_arguments
 from perpo.common.program import quiet_libraries, run_program
 from perpo_eval.arguments import EvalArguments
+from perpo_eval.cli.imports import import_main
 from perpo_eval.cli.judge import judge_main
 from perpo_eval.cli.show import show
 
 _DESCRIPTION = (
-    "Evaluate a model through lmms-eval, print its scores, and store a run record. For stored runs, see "
-    "perpo-eval list, perpo-eval show, perpo-eval export and perpo-eval judge."
+    "Evaluate a model through lmms-eval, print its scores, and store a run record. For answers made elsewhere, see "
+    "perpo-eval import. For stored runs, see perpo-eval list, perpo-eval show, perpo-eval export and perpo-eval judge."
 )
 
 
@@ -30,6 +31,8 @@ def _main(argv: list[str]) -> int:
         return 0
     if argv and argv[0] == "judge":
         return judge_main(argv[1:])
+    if argv and argv[0] == "import":
+        return import_main(argv[1:])
     args = parse_arguments(EvalArguments, argv, prog="perpo-eval", description=_DESCRIPTION)
     quiet_libraries()
     from perpo_eval.evaluate.run import evaluate, write_questions

@@ -64,7 +64,7 @@ def list_main(argv: list[str]) -> None:
     rows = []
     for run in runs:
         record = run.record
-        state: str = record.source if record.status == "complete" else record.status
+        state = record.origin if record.status == "complete" else record.status
         standing = standing_of(run).state
         state += "" if standing == "not approved" else ", approved" if standing == "approved" else ", approval void"
         rows.append([record.name, str(record.suite.get("name")), f"{record.when:%Y-%m-%d %H:%M}", state, record.run_id])

@@ -55,6 +55,8 @@ def show(path: Path, flags: JudgeFlags, *, as_json: bool) -> int:
 
 def _asked_again(record: RunRecord) -> str:
     """What asks again for answers that a run lacks; a run that was scored again asked nobody."""
+    if record.imported is not None:
+        return "import files that hold them"
     if record.rescored_from is not None:
         return f"the command of {record.rescored_from} asks again for those"
     return "the same command asks again for those"

@@ -17,7 +17,7 @@ from perpo.common.files import check_writable
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES, Family, family_of, unlisted, with_declared
 from perpo.records import provenance
-from perpo.records.run_record import ModelInfo, RunRecord, sample_key
+from perpo.records.run_record import ModelInfo, RunRecord, TaskResult, sample_key
 from perpo.records.store import new_run_id, read_run, resolve_run, write_run
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.responses import Response
@@ -94,9 +94,10 @@ def rescored(path: Path, wanted: RunWanted, reading: Reading, reviewed_labels: s
     family = _family(reading, old)
     tables, specs = [], [_known_spec(result.task) for result in old.tasks]
     reviews = read_reviews(reviewed_labels, specs)
-    for place, spec in enumerate(specs):
+    for place, (spec, result) in enumerate(zip(specs, old.tasks, strict=True)):
         check_family(family, [spec])
         stored = _of_task(samples, spec)
+        _check_sizes(stored, result, family)
         table = scoring.rescore(stored, spec, family)
         old, table = _reviewed(old, place, stored, table, reviews.get(spec.name))
         tables.append(table)
@@ -205,6 +206,25 @@ def _family(reading: Reading, record: RunRecord) -> Family | None:
     if family.boxes is not None and family.boxes.resize is not None and (sizes := record.generation.get("box_resize")):
         family = dataclasses.replace(family, boxes=dataclasses.replace(family.boxes, resize=Resize(**sizes)))
     return with_declared(family, **said)
+
+
+def _check_sizes(samples: pa.Table, then: TaskResult, family: Family | None) -> None:
+    """Refuse another kind of boxes where no sizes are known: truths are in pixels or in shares as those then were.
+
+    Raises:
+        PerpoError: They can't be read in this way.
+    """
+    import pyarrow.compute as pc
+
+    if then.box_scale is None or family is None or pc.struct_field(samples["image"], "width").null_count == 0:
+        return
+    boxes = family.box_format
+    if boxes.frame != "original" or (boxes.scale == "pixels") != (then.box_scale == "pixels"):
+        raise PerpoError(
+            f"{then.task} was imported without the pictures' sizes, so its boxes can't be read in {boxes.scale} of the "
+            f"{boxes.frame} picture",
+            "import it again with width and height",
+        )
 
 
 def _known_spec(task: str) -> TaskSpec:

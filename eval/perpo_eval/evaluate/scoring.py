@@ -126,7 +126,7 @@ def _about(data: TaskData, doc: Mapping[str, Any], key: str, question: str, resp
     return {
         "sample_key": key,
         "task": data.spec.name,
-        "cluster_id": doc["image_sha256"],
+        "cluster_id": doc.get("cluster_id") or doc["image_sha256"],
         "image": {
             "sha256": doc["image_sha256"],
             "path": doc["image_path"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,7 @@ class RunWriter:
         clock: `time.perf_counter()` of then.
         judge: Who scores what a judge is to score, or None.
         reviews: What is known of the labels of some tasks, by task.
+        imported: Where answers came from that were made elsewhere, or None.
     """
 
     wanted: RunWanted
@@ -65,6 +67,7 @@ class RunWriter:
     clock: float
     judge: Judge | None
     reviews: Mapping[str, LabelReview] = field(default_factory=dict)
+    imported: dict[str, Any] | None = None
 
     def store(self, data: Sequence[TaskData], templates: dict[str, str], response_of: ResponseOf) -> Path:
         """Score the answers and write the record.
@@ -91,7 +94,7 @@ class RunWriter:
                 **box_fields(self.family, BENCHMARKS[spec.benchmark].has_boxes),
                 "note": task.note,
                 "n_total": len(task.docs),
-                "cluster_key": "image sha256",
+                "cluster_key": task.cluster_key,
             }
             if (review := self.reviews.get(spec.name)) is not None:
                 found = reviewed(spec.name, table, review, task.first(self.rows.limit)["query"])
@@ -112,6 +115,7 @@ class RunWriter:
             samples=None,
             source="measured",
             warnings=misread(tables, specs, self.family),
+            imported=self.imported,
         )
         return write_run(Path(self.wanted.output), record, scoring.join(tables)).path
 
@@ -177,16 +181,22 @@ def box_fields(family: Family | None, has_boxes: bool) -> dict[str, str | None]:
 
 def misread(tables: Sequence[pa.Table], specs: Sequence[TaskSpec], family: Family | None) -> list[str] | None:
     """Warn of boxes that do not seem to be written as declared, and return the warnings; None where there are none."""
-    answers = [
-        Answered(
-            after_prompt(row["prompt"], row["response"]),
-            json.loads(row["target"]),
-            (row["image"]["width"], row["image"]["height"]),
-        )
+    rows = [
+        row | {"target": json.loads(row["target"])}
         for table, spec in zip(tables, specs, strict=True)
         if BENCHMARKS[spec.benchmark].has_boxes
         for row in table.select(["prompt", "response", "target", "image"]).to_pylist()
         if row["response"] is not None
+    ]
+    # Of boxes that were imported without sizes: a picture that all of them lie within.
+    sides = [math.ceil(max(row["target"][side] for row in rows)) if rows else 1 for side in (2, 3)]
+    answers = [
+        Answered(
+            after_prompt(row["prompt"], row["response"]),
+            row["target"],
+            (row["image"]["width"] or max(1, sides[0]), row["image"]["height"] or max(1, sides[1])),
+        )
+        for row in rows
     ]
     warning = other_reading(answers, family.box_format) if family is not None and answers else None
     if warning is None:

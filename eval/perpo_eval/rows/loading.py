@@ -28,6 +28,7 @@ class TaskData:
         docs: One document per sample; see `perpo_eval.rows.documents`.
         data_sha256: Digest of what the documents say and of their images, in their order.
         note: What a reader of the numbers must know of these rows, or None.
+        cluster_key: What intervals cluster by.
     """
 
     spec: TaskSpec
@@ -36,6 +37,7 @@ class TaskData:
     docs: Dataset
     data_sha256: str
     note: str | None = None
+    cluster_key: str = "image sha256"
 
     def first(self, limit: int | None) -> Dataset:
         """Return its first so many documents; all without a limit."""

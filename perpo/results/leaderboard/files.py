@@ -19,7 +19,7 @@ def frame(board: Board) -> pd.DataFrame:
     lines = []
     for row in board.rows:
         record = row.run.record
-        line: dict[str, Any] = {"base": row.base, "method": row.method, "name": row.label, "source": record.source}
+        line: dict[str, Any] = {"base": row.base, "method": row.method, "name": row.label, "source": record.origin}
         line |= {"judge": (record.judge or {}).get("id"), "created_utc": record.created_utc, "run_id": record.run_id}
         for column in board.columns:
             metric = row.metrics.get(column)
@@ -80,7 +80,7 @@ def _rendered(board: Board, best: str, tied: str, plain: str, escape: Any = str)
     header = ["run", "source", *(_with_unit(column) for column in board.columns)]
     rows = []
     for n, (row, name) in enumerate(zip(board.rows, names(board), strict=True)):
-        cells = [escape(name), row.run.record.source]
+        cells = [escape(name), row.run.record.origin]
         for column in board.columns:
             form = {"best": best, "tied": tied}.get(board.marks.get((n, column), ""), plain)
             value = escape(cell(row.metrics.get(column), signed=board.baseline is not None))
@@ -91,7 +91,7 @@ def _rendered(board: Board, best: str, tied: str, plain: str, escape: Any = str)
 
 def names(board: Board) -> list[str]:
     """Return what each row is called: its base and method, and its run's name where several have both."""
-    known = [(row.base, row.method, row.run.record.source) for row in board.rows]
+    known = [(row.base, row.method, row.run.record.origin) for row in board.rows]
     return [
         (row.base if row.method == UNTRAINED else f"{row.base} + {row.method}")
         + (f" ({row.label})" if known.count(kind) > 1 else "")

@@ -91,7 +91,7 @@ def notes(extras: Extras) -> list[str]:
 
 def headline_part(extras: Extras) -> str:
     """Return what a headline says of pinned cases that fail, "" where none does."""
-    named = [f"{_name(case)} ({case.reason[:80]})" for case in extras.fails]
+    named = [f"{pinned_name(case)} ({case.reason[:80]})" for case in extras.fails]
     more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
     return f"; pinned cases failed: {', '.join(named[:_NAMED])}{more}" if named else ""
 
@@ -105,7 +105,7 @@ def tables(extras: Extras) -> list[Text]:
 
 
 def _pinned_table(extras: Extras) -> Text:
-    rows = [[_name(case), "▼ failed" if case.fails else "held", case.said, case.reason] for case in extras.pinned]
+    rows = [[pinned_name(case), "▼ failed" if case.fails else "held", case.said, case.reason] for case in extras.pinned]
     failed = len(extras.fails)
     title = f"Pinned cases: {failed} of {len(rows)} failed" if failed else f"Pinned cases: all {len(rows)} held"
     return Text(title, ["pinned case", "gate", "candidate", "reason"], rows, [_PINNED_NOTE])
@@ -128,8 +128,9 @@ def pinned_sentence(case: PinnedCase) -> str:
     told = (
         f"question {sample.question}; truth {sample.target}; baseline {sample.baseline}; candidate {sample.candidate}"
     )
-    return f"pinned case {_name(case)}: {case.said} (pinned because: {case.reason}); {told}"
+    return f"pinned case {pinned_name(case)}: {case.said} (pinned because: {case.reason}); {told}"
 
 
-def _name(case: PinnedCase) -> str:
+def pinned_name(case: PinnedCase) -> str:
+    """Return what a pinned case is called: its task and how its key begins."""
     return f"{case.sample.task} {case.sample.sample_key[:12]}"

@@ -13,55 +13,74 @@ from perpo.boxes import stored_box
 from perpo.data.embedded import find_image
 from perpo.data.images import open_image
 from perpo.results.colours import BASELINE, CANDIDATE, TRUTH
-from perpo.results.regression import extras
+from perpo.results.regression import extras, many
 from perpo.results.regression.flips import Flip
 from perpo.results.regression.report import Report
-from perpo.results.regression.text import CONTROL, MARKS, headline, runs_markdown, table, truth_of
+from perpo.results.regression.text import CONTROL, MARKS, headline, others_table, runs_markdown, table, truth_of
+from perpo.results.text import Text
 
 _THUMBNAIL = 320  # pixels
 _COLOURS = {"truth": TRUTH, "baseline": BASELINE, "candidate": CANDIDATE}
 
 
-def page(report: Report, images: Sequence[Path] = (), beside: Sequence[str] = ()) -> str:
+def page(reports: Report | Sequence[Report], images: Sequence[Path] = (), beside: Sequence[str] = ()) -> str:
     """Return one HTML page that needs nothing else.
 
     Args:
-        report: The report.
+        reports: The report, or one of each candidate.
         images: Folders to look for the pictures in.
         beside: Names of files in the page's folder that it links to.
     """
-    told = table(report)
-    head = "".join(f"<th>{_text(name)}</th>" for name in told.header)
-    body = "".join(
-        f'<tr class="{row.verdict}">' + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>"
-        for row, cells in zip(report.rows, told.rows, strict=True)
+    reports = [reports] if isinstance(reports, Report) else reports
+    links = ", ".join(f'<a href="{_text(name)}">{_text(name)}</a>' for name in beside)
+    more = f"<p class=note>Beside this page: {links}</p>" if links else ""
+    title, overview = many.headline(reports), ""
+    if len(reports) > 1:
+        told = many.overview(reports)
+        overview = f"<h1>{_text(told.title)}</h1>{_table(told, [report.verdict for report in reports])}"
+        overview += "".join(f"<p class=note>{_text(note)}</p>" for note in told.notes)
+    sections = "".join(_section(report, images, more if len(reports) == 1 else "") for report in reports)
+    return (
+        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{_text(title)}</title>"
+        "<meta name=viewport content='width=device-width'>"
+        f"<style>{_STYLE}</style></head><body>{overview}{sections}</body></html>\n"
     )
+
+
+def _section(report: Report, images: Sequence[Path], more: str) -> str:
+    """A candidate's verdict, rows, notes and the samples that it lost."""
+    told, others = table(report), others_table(report)
     notes = "".join(f"<p class=note>{_text(note)}</p>" for note in told.notes)
     runs = runs_markdown(report).replace("`", "").strip().splitlines()
     listed = "".join(f"<li>{_text(line.removeprefix('- '))}</li>" for line in runs)
     flips = "".join(_flip_html(flip, images) for flip in report.flips)
-    links = ", ".join(f'<a href="{_text(name)}">{_text(name)}</a>' for name in beside)
-    more = f"<p class=note>Extras this page: {links}</p>" if links else ""
     section = f"<h2>Samples that lost most</h2>{_LEGEND}<div class=flips>{flips}</div>" if flips else ""
+    if others.rows:
+        folded = _table(others, [row.verdict for row in report.others])
+        said = "".join(f"<p class=note>{_text(note)}</p>" for note in others.notes)
+        section += f"<details><summary>{len(others.rows)} other metrics, only told</summary>{folded}{said}"
+        section += "</details>"
     return (
-        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{_text(headline(report))}</title>"
-        "<meta name=viewport content='width=device-width'>"
-        f"<style>{_STYLE}</style></head><body><h1 class={report.verdict}>"
-        f"{MARKS[report.verdict]} {_text(headline(report))}</h1><ul>{listed}</ul><div class=scroll><table><thead><tr>"
-        f"{head}</tr></thead><tbody>{body}</tbody></table></div>{notes}{more}{_extras(report, images)}{section}"
-        "</body></html>\n"
+        f"<h1 class={report.verdict}>{MARKS[report.verdict]} {_text(headline(report))}</h1><ul>{listed}</ul>"
+        f"{_table(told, [row.verdict for row in report.rows])}{notes}{more}{_extras(report, images)}{section}"
     )
+
+
+def _table(told: Text, verdicts: Sequence[str]) -> str:
+    head = "".join(f"<th>{_text(name)}</th>" for name in told.header)
+    body = "".join(
+        f'<tr class="{verdict}">' + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>"
+        for verdict, cells in zip(verdicts, told.rows, strict=True)
+    )
+    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _extras(report: Report, images: Sequence[Path]) -> str:
     """What is told beside the rows: its tables, and the pinned cases that fail as samples."""
     parts = []
     for told in extras.tables(report.extras):
-        head = "".join(f"<th>{_text(name)}</th>" for name in told.header)
-        body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>" for cells in told.rows)
         notes = "".join(f"<p class=note>{_text(note)}</p>" for note in told.notes)
-        table_html = f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        parts.append(f"<h2>{_text(told.title)}</h2>{table_html}{notes}")
+        parts.append(f"<h2>{_text(told.title)}</h2>{_table(told, [''] * len(told.rows))}{notes}")
     failed = "".join(_flip_html(case.sample, images) for case in report.extras.fails)
     return "".join(parts) + (f"{_LEGEND}<div class=flips>{failed}</div>" if failed else "")
 
@@ -127,12 +146,14 @@ _LEGEND = "<p class=note>" + " ".join(f'<span style="color:{c}">■</span> {n}' 
 _STYLE = """
 :root{color-scheme:light dark;--line:#8884}
 body{font:15px/1.45 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.4rem}h1.regressed{color:#d55e00}h1.improved{color:#009e73}
+h1{font-size:1.4rem}h1.regressed,h1.changed{color:#d55e00}h1.improved{color:#009e73}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:.3rem .7rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th:first-child,td:first-child,th:last-child,td:last-child{text-align:left}
-tr.regressed td:last-child{color:#d55e00;font-weight:600}tr.improved td:last-child{color:#009e73;font-weight:600}
+tr.regressed td:last-child,tr.changed td:last-child{color:#d55e00;font-weight:600}
+tr.improved td:last-child{color:#009e73;font-weight:600}
 .note,ul{opacity:.8;font-size:.87rem}.flips{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,minmax(330px,1fr))}
+details{margin-top:1rem}
 article{border:1px solid var(--line);border-radius:8px;padding:.8rem}svg{max-width:100%;height:auto;background:#8882}
 h3{margin:.4rem 0}dl{margin:0}dt{font-size:.8rem;opacity:.8}
 dd{margin:0 0 .4rem;white-space:pre-wrap;overflow-wrap:anywhere;font-family:monospace;max-height:12rem;overflow-y:auto}

@@ -8,36 +8,48 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from perpo.boxes import stored_box
 from perpo.results.regression import extras
+from perpo.results.regression.entries import Entry
 from perpo.results.regression.flips import Flip
-from perpo.results.regression.report import ALPHA, Report, ReportRow
+from perpo.results.regression.report import Report
+from perpo.results.regression.rows import ALPHA, FAILURES, ReportRow, directed
 from perpo.results.text import FRACTION, TINY_NOTE, Text, is_tiny, judge_note, literal, number, with_unit
-from perpo.stats import Difference
 
 COMMENT_LIMIT = 65_000
 """Bytes of Markdown: a comment on a pull request takes 65,536 characters, a step summary 1 MiB."""
 
-MARKS = {"regressed": "▼", "improved": "▲", "unchanged": "=", "identical": "≡", "inconclusive": "?"}
+MARKS = {"regressed": "▼", "changed": "◆", "improved": "▲", "unchanged": "=", "identical": "≡", "inconclusive": "?"}
+HEADER = ["task", "metric", "baseline", "candidate", "gain", "95% interval", "p (adjusted)", "threshold", "verdict"]
+_OTHERS = (
+    "They fail nothing. Unreadable and cut answers (truncated) stand here where no sample differs in them, and gate "
+    "elsewhere if --metrics is not primary. "
+    "Their p-values are adjusted over all rows, as if all gated; ratios are linearised. --threshold NAME=POINTS makes "
+    "a metric gate (NAME as in the first column, or BENCHMARK.METRIC), and so does --metrics all."
+)
 CONTROL = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 cannot hold
 
 
 def headline(report: Report) -> str:
     """Return the verdict and what it rests on, one line."""
-    names = " against ".join(short(run.record.name) for run in (report.candidate, report.baseline))
+    names = " against ".join(short(entry.name) for entry in (report.candidate_entry, report.baseline_entry))
     rows = [row for row in report.rows if row.verdict == report.verdict and row.waiver is None]
-    told = ", ".join(f"{row.task} {_points(row, row.gain, signed=True)}" for row in rows[:8] if row.gain is not None)
-    more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
-    detail = f" ({told}{more} points)" if told and report.verdict in ("regressed", "improved") else ""
-    waived = ", ".join(f"{row.task} {_points(row, row.gain, signed=True)}" for row in report.waived[:8])
-    waived += f" and {len(report.waived) - 8} more" if len(report.waived) > 8 else ""
-    return (
-        f"{report.verdict}: {names}{detail}"
-        + (f"; losses that are waived: {waived} points" if waived else "")
-        + extras.headline_part(report.extras)
-    )
+    detail = f" ({_gains(rows)} points)" if rows and report.verdict in (*FAILURES, "improved") else ""
+    waived = f"; losses that are waived: {_gains(report.waived)} points" if report.waived else ""
+    return f"{report.verdict}: {names}{detail}{waived}{extras.headline_part(report.extras)}"
+
+
+def _gains(rows: Sequence[ReportRow]) -> str:
+    told = ", ".join(f"{row.name} {_points(row, row.gain, signed=True)}" for row in rows[:8] if row.gain is not None)
+    return told + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+
+
+def gain(row: ReportRow) -> str:
+    """Return a row's gain in its metric's unit, with its sign; "undefined" where there is none."""
+    return _points(row, row.gain, signed=True) or "undefined"
 
 
 def short(name: str) -> str:
@@ -47,10 +59,19 @@ def short(name: str) -> str:
 
 
 def table(report: Report) -> Text:
-    """Return the rows, each in its metric's unit: points of 100 where nothing else is said."""
-    header = ["task", "metric", "baseline", "candidate", "gain", "95% interval", "p (Holm)", "threshold", "verdict"]
-    rows = []
-    for row in report.rows:
+    """Return the rows that gate, each in its metric's unit: points of 100 where nothing else is said."""
+    return Text(headline(report), HEADER, _cells(report.rows), _notes(report))
+
+
+def others_table(report: Report, *, telling: bool = False) -> Text:
+    """Return the rows that are only told; with `telling`, those of them that got better, worse or other."""
+    rows = [row for row in report.others if not telling or row.verdict in (*FAILURES, "improved")]
+    return Text("Other metrics, only told", HEADER, _cells(rows), [_OTHERS])
+
+
+def _cells(rows: Sequence[ReportRow]) -> list[list[str]]:
+    cells = []
+    for row in rows:
         verdict = f"{MARKS[row.verdict]} {row.verdict}" + (" (waived)" if row.waiver else "")
         if row.verdict == "inconclusive" and row.mde is not None:
             verdict += f", would see {_points(row, row.mde)}"
@@ -58,8 +79,8 @@ def table(report: Report) -> Text:
         values.append(_interval(row))
         p = "" if row.p_adjusted is None else f"{row.p_adjusted:.3f}" if row.p_adjusted >= 0.001 else "<0.001"
         name = with_unit(row.metric.title, row.metric.unit)
-        rows.append([short(row.task), name, *values, p, _points(row, row.threshold), verdict])
-    return Text(headline(report), header, rows, _notes(report))
+        cells.append([short(row.name), name, *values, p, _points(row, row.threshold), verdict])
+    return cells
 
 
 def _notes(report: Report) -> list[str]:
@@ -70,6 +91,7 @@ def _notes(report: Report) -> list[str]:
         "threshold; identical: every response is the same; unchanged: an interval that allows for what so few images "
         "cannot show lies within the threshold; otherwise inconclusive, with the effect that would have been seen with "
         "a power of 80%.",
+        *_changes(report),
         *report.notes,
         *extras.notes(report.extras),
         *judge_note([report.candidate.record]),
@@ -78,13 +100,34 @@ def _notes(report: Report) -> list[str]:
         if row.waiver:
             waiver = row.waiver
             upto = f"until {waiver.expires}, up to {waiver.max_loss:g} points"
-            notes.append(f"Waived {upto}: {row.task} ({waiver.reason}).")
+            notes.append(f"Waived {upto}: {row.name} ({waiver.reason}).")
     if any(row.difference.method == "cluster-exact" and not row.difference.value for row in report.rows):
         notes.append(
             "Where no sample's score differs there is no spread to test by: the interval is what so few images leave "
             "open."
         )
     return [*notes, TINY_NOTE] if is_tiny(report.candidate.record) else notes
+
+
+def _changes(report: Report) -> list[str]:
+    """What is to be said only where rows ask for it: metrics without a direction, several runs, guards."""
+    notes = []
+    if any(row.metric.higher_is_better is None for row in report.rows):
+        notes.append("Changed: as regressed or improved, of a metric of which neither more nor less is better.")
+    if any(row.role == "guards" for row in report.rows):
+        notes.append(
+            "Rows of unreadable answers, of cut answers (truncated) and of kinds of samples guard: they fail the gate "
+            "where they regressed, and count for nothing else. Those in which no sample differs are not tested."
+        )
+    entries = [entry for entry in (report.baseline_entry, report.candidate_entry) if len(entry.runs) > 1]
+    if entries:
+        counts = " and ".join(f"{len(entry.runs)} runs of {short(entry.name)}" for entry in entries)
+        notes.append(
+            f"Values are means over {counts}; images and runs are crossed random effects, so that intervals hold what "
+            "another seed would change. Samples that lost most are told by their mean loss, with the answers of the "
+            "first runs."
+        )
+    return notes
 
 
 def markdown(report: Report, limit: int = COMMENT_LIMIT) -> str:
@@ -96,19 +139,36 @@ def markdown(report: Report, limit: int = COMMENT_LIMIT) -> str:
         if len((text + "".join(shown) + part).encode()) > limit - 300:
             break
         shown.append(part)
-    if not report.flips:
-        return text
-    left = len(report.flips) - len(shown)
-    cut = f"\n{left} more are left out: this text may have {limit:,} bytes.\n" if left else ""
-    title = f"The {len(report.flips)} samples that lost most"
-    return text + f"\n<details><summary>{title}</summary>\n\n" + "".join(shown) + cut + "\n</details>\n"
+    if report.flips:
+        left = len(report.flips) - len(shown)
+        cut = f"\n{left} more are left out: this text may have {limit:,} bytes.\n" if left else ""
+        title = f"The {len(report.flips)} samples that lost most"
+        text += f"\n<details><summary>{title}</summary>\n\n" + "".join(shown) + cut + "\n</details>\n"
+    return text + _others_markdown(report, limit, len(text.encode()))
+
+
+def _others_markdown(report: Report, limit: int, used: int) -> str:
+    """The rows that are only told, folded; where there is no room for all of them, those that tell something."""
+    for telling in (False, True):
+        told = others_table(report, telling=telling)
+        if not report.others:
+            return ""
+        rows, left = [[literal(cell) for cell in row] for row in told.rows], len(report.others) - len(told.rows)
+        cut = f"{left} more are left out: this text may have {limit:,} bytes"
+        title = f"{len(rows)} other metrics, only told" + (f"; {cut}" if left else "")
+        folded = dataclasses.replace(told, title=title, rows=rows).markdown()
+        text = f"\n<details><summary>{title}</summary>\n\n{folded}\n</details>\n"
+        if used + len(text.encode()) <= limit:
+            return text
+    said = f"\n{len(report.others)} rows more are left out: this text may have {limit:,} bytes.\n"
+    return said if used + len(said.encode()) <= limit else ""
 
 
 def _head_markdown(report: Report, limit: int) -> str:
     """Verdict, table, notes and runs; of a table that is too long the worst rows."""
     told = table(report)
-    severity = {"regressed": 0, "inconclusive": 1, "improved": 2, "unchanged": 3, "identical": 4}
-    order = sorted(range(len(report.rows)), key=lambda n: severity[report.rows[n].verdict])
+    severity = [*FAILURES, "inconclusive", "improved", "unchanged", "identical"]
+    order = sorted(range(len(report.rows)), key=lambda n: severity.index(report.rows[n].verdict))
     count = len(order)
     while True:
         kept = [told.rows[n] for n in sorted(order[:count])]
@@ -148,12 +208,18 @@ def _cut_markdown(told: Text, limit: int) -> str:
 
 
 def runs_markdown(report: Report) -> str:
+    return runs_list("baseline", report.baseline_entry) + runs_list("candidate", report.candidate_entry)
+
+
+def runs_list(label: str, entry: Entry) -> str:
+    """Return an entry's runs as lines of Markdown."""
     lines = []
-    for label, run in (("baseline", report.baseline), ("candidate", report.candidate)):
+    for run in entry.runs:
         record = run.record
         adapter = f", adapter `{(record.model.adapter_sha256 or '')[:12]}`" if record.model.adapter_sha256 else ""
+        imported = ", imported from " + literal(record.imported["files"][0]["name"]) if record.imported else ""
         weights = f"`{(record.model.weights_sha256 or 'unknown')[:12]}`"
-        lines.append(f"- {label}: `{record.run_id}`, {record.created_utc}, weights {weights}{adapter}")
+        lines.append(f"- {label}: `{record.run_id}`, {record.created_utc}, weights {weights}{adapter}{imported}")
     return "\n".join(lines) + "\n"
 
 
@@ -185,42 +251,47 @@ def _code(text: str, longest: int = 400) -> str:
 
 
 def sentence(row: ReportRow) -> str:
-    gain = _points(row, row.gain, signed=True) or "undefined"
     return (
-        f"{row.verdict}: {row.task} {row.metric.title} {_points(row, row.baseline)} -> "
-        f"{_points(row, row.candidate)}, gain {gain} {_interval(row)}, threshold {_points(row, row.threshold)}"
+        f"{row.verdict}: {row.name} {row.metric.title} {_points(row, row.baseline)} -> "
+        f"{_points(row, row.candidate)}, gain {gain(row)} {_interval(row)}, threshold {_points(row, row.threshold)}"
     )
+
+
+JSON_SCHEMA = 2
+"""Version of the JSON: 2 added `schema`, `others`, `runs`, `pinned`, `approval`, `costs`, `price`, and of each row
+`name`, `role`, `kind`, `primary`, `left_out`; in a row's difference `df` and `between_runs`. Nothing of 1 changed."""
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """Return everything with full precision, in the metrics' units."""
-    rows = []
-    for row in report.rows:
-        data = dataclasses.asdict(row)
-        data |= {
-            "metric": row.metric.name,
-            "unit": row.metric.unit,
-            "higher_is_better": row.metric.higher_is_better,
-            "gain": row.gain,
-        }
-        data["waiver"] = row.waiver and {
-            "reason": row.waiver.reason,
-            "expires": row.waiver.expires.isoformat(),
-            "max_loss": row.waiver.max_loss,
-        }
-        rows.append(data)
-    runs = {name: run.record.run_id for name, run in (("baseline", report.baseline), ("candidate", report.candidate))}
-    flips = [dataclasses.asdict(flip) for flip in report.flips]
-    about = {"verdict": report.verdict, **runs, "judge": report.candidate.record.judge}
-    return (
-        about
-        | {"samples": report.samples, "notes": report.notes}
-        | {
-            "rows": rows,
-            "flips": flips,
-            **extras.as_json(report.extras),
-        }
-    )
+    entries = {"baseline": report.baseline_entry, "candidate": report.candidate_entry}
+    return {
+        "schema": JSON_SCHEMA,
+        "verdict": report.verdict,
+        "baseline": report.baseline.record.run_id,
+        "candidate": report.candidate.record.run_id,
+        "runs": {name: [run.record.run_id for run in entry.runs] for name, entry in entries.items()},
+        "judge": report.candidate.record.judge,
+        "samples": report.samples,
+        "notes": report.notes,
+        "rows": [_row_json(row) for row in report.rows],
+        "others": [_row_json(row) for row in report.others],
+        "flips": [dataclasses.asdict(flip) for flip in report.flips],
+        **extras.as_json(report.extras),
+    }
+
+
+def _row_json(row: ReportRow) -> dict[str, Any]:
+    waiver = row.waiver and {
+        "reason": row.waiver.reason,
+        "expires": row.waiver.expires.isoformat(),
+        "max_loss": row.waiver.max_loss,
+    }
+    about = {"metric": row.metric.name, "unit": row.metric.unit, "higher_is_better": row.metric.higher_is_better}
+    plain = dataclasses.replace(row, difference=dataclasses.replace(row.difference, parts=None))
+    told = dataclasses.asdict(plain) | about | {"gain": row.gain, "waiver": waiver, "name": row.name}
+    del told["difference"]["parts"]
+    return told
 
 
 def _points(row: ReportRow, value: float | None, *, signed: bool = False) -> str:
@@ -228,12 +299,5 @@ def _points(row: ReportRow, value: float | None, *, signed: bool = False) -> str
 
 
 def _interval(row: ReportRow) -> str:
-    ends = _gained(row.difference, row.metric.higher_is_better)
+    ends = directed(row, row.difference.interval)
     return "" if ends is None else f"[{_points(row, ends[0], signed=True)}, {_points(row, ends[1], signed=True)}]"
-
-
-def _gained(difference: Difference, higher: bool | None) -> tuple[float, float] | None:
-    if difference.interval is None:
-        return None
-    low, high = difference.interval
-    return (low, high) if higher else (-high, -low)

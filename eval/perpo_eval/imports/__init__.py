@@ -1,0 +1,1 @@
+"""perpo-eval import: from anybody's predictions to a stored run record."""

@@ -1,0 +1,281 @@
+"""Prediction files become predictions: rows of many formats, and what each says of its sample."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perpo.data import data_sha256
+from perpo.data.rows import read_rows
+from perpo.errors import PerpoError, placed
+from perpo_eval.imports.layouts import Layout, layout_of
+
+_SAMPLES = re.compile(r"(?:^|_)samples_(?P<task>.+)\.jsonl$")
+_ENDS = {"stop": "stop", "length": "length", "eos": "stop", "end_turn": "stop", "max_tokens": "length"}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row of a prediction file; what the file does not say is None.
+
+    Attributes:
+        place: The file and the row, for messages.
+        file: The file's name.
+        answer: What the model said; None where it gave no answer.
+        sample_key: perpo's own name of the sample.
+        id: The data set's name of it.
+        number: Its place in its task, from 0.
+        image: The picture, as the file names it.
+        question: What was asked.
+        truth: The true answer, as the file writes it.
+        split: The task, or its split.
+        width: Of the picture, in pixels.
+        height: Of the picture, in pixels.
+        tokens: Generated tokens.
+        latency_ms: Milliseconds that the answer took.
+        finish: "stop" or "length".
+    """
+
+    place: str
+    file: str
+    answer: str | None
+    sample_key: str | None = None
+    id: str | None = None
+    number: int | None = None
+    image: str | None = None
+    question: str | None = None
+    truth: Any = None
+    split: str | None = None
+    width: int | None = None
+    height: int | None = None
+    tokens: int | None = None
+    latency_ms: float | None = None
+    finish: str | None = None
+
+
+@dataclass(frozen=True)
+class ReadFile:
+    """A prediction file, read.
+
+    Attributes:
+        name: Its name, without the folder.
+        sha256: Digest of its bytes.
+        layout: How it is written.
+        predictions: Its rows.
+    """
+
+    name: str
+    sha256: str
+    layout: Layout
+    predictions: list[Prediction]
+
+
+def read_files(paths: Sequence[Path], layout: str | None, columns: Mapping[str, str]) -> list[ReadFile]:
+    """Return prediction files, all of one layout.
+
+    Args:
+        paths: The files.
+        layout: What --layout says; None to recognise it.
+        columns: What --columns says.
+
+    Raises:
+        PerpoError: A file that can't be read, of no known layout, or of another one than the first.
+    """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise PerpoError("a file is given twice", "give each file once")
+    files: list[ReadFile] = []
+    for path in paths:
+        files.append(_read(path, layout, columns))
+        if files[-1].layout != files[0].layout:
+            titles = f"{files[0].layout.title} and {files[-1].layout.title}"
+            raise PerpoError(f"{files[0].name} and {path.name} are of two layouts: {titles}", "import them one by one")
+    return files
+
+
+def task_named(file: str) -> str | None:
+    """Return the task that lmms-eval names in a file of samples, or None."""
+    match = _SAMPLES.search(file)
+    return match and match["task"]
+
+
+def _read(path: Path, name: str | None, columns: Mapping[str, str]) -> ReadFile:
+    rows = list(_rows(path))
+    if not rows:
+        raise PerpoError(f"{path} holds no rows", "is it the right file?")
+    if bad := next((number for number, row in enumerate(rows, 1) if not isinstance(row, dict)), None):
+        raise PerpoError(f"{path}, row {bad}: expected an object with fields, found {rows[bad - 1]!r:.40}", "mend it")
+    seen = list(dict.fromkeys(column for row in rows for column in row))
+    with placed(str(path)):
+        layout = layout_of(seen, name, columns)
+    predictions = []
+    for number, row in enumerate(rows, start=1):
+        place = f"{path.name}, row {number}"
+        with placed(place):
+            predictions.append(_prediction(row, layout, place, path.name))
+    return ReadFile(path.name, data_sha256(path), layout, predictions)
+
+
+def _rows(path: Path) -> Iterator[Any]:
+    if path.suffix.lower() == ".xlsx" and path.is_file():
+        return _sheet_rows(path)
+    rows = iter(read_rows(path))
+    first = next(rows, None)
+    second = next(rows, None)
+    if second is None and isinstance(first, dict):
+        return iter(_innermost(first, path))
+    return (row for part in ([first, second] if second is not None else [], rows) for row in part)
+
+
+def _innermost(whole: dict[str, Any], path: Path) -> list[Any]:
+    """The rows of an object of objects, as REC-Eval writes them: by data set and model; else the object itself."""
+    found: list[tuple[str, list[Any]]] = []
+    waiting: list[tuple[str, Any]] = [("", whole)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, dict) and value and all(isinstance(each, dict | list) for each in value.values()):
+            waiting += [(f"{name}/{key}", each) for key, each in value.items()]
+        elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+            found.append((name[1:], value))
+        else:
+            return [whole]
+    if len(found) > 1:
+        names = ", ".join(sorted(name for name, _ in found))
+        raise PerpoError(
+            f"{path} holds several lists of predictions: {names[:200]}", "write each into a file of its own"
+        )
+    return found[0][1] if found else [whole]
+
+
+def _sheet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise PerpoError(
+            f"{path} is an Excel sheet, and openpyxl, which reads these, is not installed",
+            "pip install 'perpo[eval]', or save the sheet as CSV",
+        ) from error
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        rows = list(book.worksheets[0].iter_rows(values_only=True))
+        book.close()
+    except Exception as error:  # a damaged sheet raises many kinds
+        raise PerpoError(f"{path} can't be read as an Excel sheet: {error}", "save it again, or as CSV") from error
+    names = [None if name is None else str(name) for name in (rows[0] if rows else ())]
+    while names and names[-1] is None:
+        names.pop()
+    if not names or None in names or len(set(names)) < len(names):
+        raise PerpoError(f"{path}: the first line must name each column, once", "save it with a line of names")
+    for row in rows[1:]:
+        if any(value is not None for value in row):
+            yield dict(zip([str(name) for name in names], row, strict=False))
+
+
+def _prediction(row: Mapping[str, Any], layout: Layout, place: str, file: str) -> Prediction:
+    lacking = [theirs for theirs in layout.needs.values() if theirs not in row and theirs != layout.needs["answer"]]
+    if lacking:
+        raise PerpoError(f"it lacks {', '.join(lacking)}", "each row has the same columns")
+    said: dict[str, Any] = {}
+    for ours, theirs in {**layout.may, **layout.needs}.items():
+        if theirs and ours != "answer" and row.get(theirs) is not None:
+            said[ours] = _READ[ours](row[theirs], theirs)
+    for ours, value in (layout.also(row) if layout.also is not None else {}).items():
+        if value is not None and ours not in said:
+            said[ours] = _READ[ours](value, ours)
+    column = layout.needs["answer"]
+    held = layout.answer(row) if layout.answer is not None else row.get(column)
+    return Prediction(place, file, _answer(held, column), **said)
+
+
+def _answer(value: Any, column: str) -> str | None:
+    """An answer as a text; what is a number or a box is written as JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError as error:
+        raise PerpoError(f"{column} is {value!r:.40}, which is no answer", "expected a text") from error
+
+
+def _name(value: Any, column: str) -> str:
+    """A name of a sample, a picture or a split: a text, or a whole number as a table writes it."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, Mapping) and isinstance(value.get("path"), str):
+        value = value["path"]
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise PerpoError(f"{column} is {value!r:.40}", "expected a text or a whole number")
+    return str(value).strip()
+
+
+def _question(value: Any, column: str) -> str:
+    value = value.get("problem", value.get("question")) if isinstance(value, Mapping) else value
+    if isinstance(value, list) and len(value) == 1:
+        (value,) = value
+    if not isinstance(value, str):
+        raise PerpoError(f"{column} is {value!r:.40}", "expected what was asked, as a text")
+    return value
+
+
+def _whole(value: Any, column: str) -> int:
+    try:
+        number = float(value)
+        if isinstance(value, bool) or not number.is_integer() or number < 0:
+            raise ValueError
+        return int(number)
+    except (TypeError, ValueError, OverflowError):
+        raise PerpoError(f"{column} is {value!r:.40}", "expected a whole number") from None
+
+
+def _side(value: Any, column: str) -> int:
+    side = _whole(value, column)
+    if side < 1:
+        raise PerpoError(f"{column} is {side}", "expected pixels")
+    return side
+
+
+def _tokens(value: Any, column: str) -> int | None:
+    """A count, or lmms-eval's counts of each request."""
+    if isinstance(value, list):
+        value = value[0] if len(value) == 1 else None
+    if isinstance(value, Mapping):
+        value = value.get("output_tokens")
+    return None if value is None else _whole(value, column)
+
+
+def _milliseconds(value: Any, column: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not number >= 0 or math.isinf(number):
+        raise PerpoError(f"{column} is {value!r:.40}", "expected milliseconds")
+    return number
+
+
+def _finish(value: Any, column: str) -> str:
+    if value not in _ENDS:
+        raise PerpoError(f"{column} is {value!r:.40}", f"expected one of {', '.join(_ENDS)}")
+    return _ENDS[value]
+
+
+_READ = {
+    "sample_key": _name,
+    "id": _name,
+    "number": _whole,
+    "image": _name,
+    "question": _question,
+    "truth": lambda value, column: value,
+    "split": _name,
+    "width": _side,
+    "height": _side,
+    "tokens": _tokens,
+    "latency_ms": _milliseconds,
+    "finish": _finish,
+}

@@ -1,0 +1,63 @@
+"""Kinds of samples that get a row of their own: small boxes, long questions, the truth yes. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perpo.records.store import Run
+from perpo.results.kinds import kinds, labels
+from perpo.results.samples import Scores
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Samples of one kind.
+
+    Attributes:
+        task: The task that they belong to.
+        kind: By what they are told apart and which they are, such as ("box size", "below 1% of the picture").
+        keys: Their sample keys.
+    """
+
+    task: str
+    kind: tuple[str, str]
+    keys: list[str]
+
+
+def slices_of(run: Run, scores: Scores) -> list[Slice]:
+    """Return the kinds of samples of each task; a kind that all samples of a task are of is left out.
+
+    Args:
+        run: The run that says what the samples are.
+        scores: Its scores of those samples that are compared.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = run.samples(["sample_key", "question", "target", "image"]).sort_by("sample_key")
+    table = table.filter(pc.is_in(table["sample_key"], value_set=pa.array(scores.keys.tolist(), pa.string())))
+    names, tasks = np.unique(scores.tasks, return_inverse=True)
+    found = []
+    for result in run.record.tasks:
+        mask = scores.tasks == result.task
+        held = [name for name, values in scores.values.items() if not np.isnan(values[mask]).all()]
+        for kind in kinds(result.benchmark, held) if mask.any() else []:
+            told = labels(
+                kind,
+                result.benchmark,
+                (names.tolist(), tasks),
+                mask,
+                run.record,
+                lambda name: table[name].combine_chunks(),
+                held,
+                scores.values.__getitem__,
+            )
+            codes = told.codes[mask]
+            for code in np.unique(codes[codes >= 0]).tolist():
+                if (codes == code).all():
+                    continue
+                keys = scores.keys[mask][codes == code].tolist()
+                found.append(Slice(result.task, (kind, told.names[code]), keys))
+    return found
