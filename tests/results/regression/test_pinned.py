@@ -202,3 +202,18 @@ def test_markdown_stays_within_its_limit_and_says_what_is_left_out(make_run) -> 
         shown = text.count("base says 1.0") - text.split("samples that lost most")[-1].count("base says 1.0")
         assert f"{300 - shown} more pinned cases that failed are left out." in text
         assert "more rows are left out." in text
+
+
+def test_of_several_candidates_the_one_that_lost_a_pinned_case_fails(make_run, tmp_path, capsys) -> None:
+    base, new, lost = make_run("base", scores()), make_run("new", scores(5)), make_run("lost", scores(3))
+    pins = pin_file(tmp_path, (keys_of(base)[3], "a picture of a customer"))
+    words = ["--baseline", str(base.path), "--pinned", str(pins), "--candidate", str(new.path)]
+    assert main(words) == 0
+    capsys.readouterr()
+    junit = tmp_path / "junit.xml"
+    assert main([*words, str(lost.path), "--junit", str(junit)]) == 1
+    said = capsys.readouterr()
+    assert f"regressed: lost against base; pinned cases failed: a {keys_of(base)[3][:12]}" in said.err
+    assert f"pinned case a {keys_of(base)[3][:12]}" in said.out
+    suites = list(ElementTree.parse(junit).getroot())
+    assert [suite.attrib["failures"] for suite in suites] == ["0", "1"]
