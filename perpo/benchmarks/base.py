@@ -135,6 +135,13 @@ class Rule:
     higher_is_better: bool = True
     rival: str | None = None
 
+    def holds(self, scores: Mapping[str, float | None]) -> bool | None:
+        """Return whether a sample with these scores is right; None where one that decides is missing."""
+        value, least = scores.get(self.score), self.least if self.rival is None else scores.get(self.rival)
+        if value is None or least is None:
+            return None
+        return bool(value >= least if self.higher_is_better else value <= least)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkInfo:

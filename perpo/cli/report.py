@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from perpo.cli.gating import approve_main, pin_main
 from perpo.common.arguments import arg, parse_arguments
 from perpo.common.program import run_program
 from perpo.errors import PerpoError
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = (
     "Compare candidate runs with a baseline run, sample by sample. The exit code is 1 if a candidate "
-    "regressed. perpo-report trend follows a metric over time."
+    "regressed. perpo-report trend follows a metric over time, perpo-report pin names samples that may never be lost, "
+    "perpo-report approve takes a run as a baseline."
 )
 
 
@@ -58,6 +61,16 @@ class ReportArguments:
     strict: bool = arg(False, "refuse runs that were scored by different code; otherwise the report only says so")
     waivers: Path | None = arg(
         None, "YAML file with accepted losses: a list of task, reason, expires (a date) and max_loss (points)"
+    )
+    pinned: Path | None = arg(
+        None,
+        "YAML file with samples that may never be lost: a list of key and reason; perpo-report pin adds to it",
+    )
+    need_approved: bool = arg(
+        False, "refuse a baseline that nobody approved with perpo-report approve; otherwise the report only says so"
+    )
+    price_per_hour: str | None = arg(
+        None, 'price of an hour of the machine, such as "USD 2.50", for money per right answer in the table of costs'
     )
     fail_on: Literal["regressed", "inconclusive"] = arg("regressed", "mildest verdict that gives exit code 1")
     images: Path | None = arg(None, "folder of the pictures, for the small pictures in --html")
@@ -102,14 +115,23 @@ def _trend(argv: list[str]) -> int:
 def _main(argv: list[str]) -> int:
     if argv and argv[0] == "trend":
         return _trend(argv[1:])
+    if argv and argv[0] in ("pin", "approve"):
+        return {"pin": pin_main, "approve": approve_main}[argv[0]](argv[1:])
     args = parse_arguments(ReportArguments, argv, prog="perpo-report", description=DESCRIPTION)
     thresholds = _thresholds(args.threshold)
     waivers = _waivers(args.waivers)
     from perpo.results.regression import many
+    from perpo.results.regression.costs import read_price
+    from perpo.results.regression.extras import extras_of, require_approved
+    from perpo.results.regression.pinned import read_pins
     from perpo.results.regression.report import compare_entries
     from perpo.results.regression.rows import Wanted
 
+    pins = [] if args.pinned is None else read_pins(args.pinned)
+    price = None if args.price_per_hour is None else read_price(args.price_per_hour)
     entries = [_entry(text, args.results) for text in (args.baseline, *args.candidate)]
+    if args.need_approved:
+        require_approved(entries[0].runs)
     reports = compare_entries(
         entries[0],
         entries[1:],
@@ -118,6 +140,12 @@ def _main(argv: list[str]) -> int:
         strict=args.strict,
         waivers=waivers,
     )
+    reports = [
+        dataclasses.replace(
+            report, extras=extras_of(report.baseline_entry.runs, report.candidate_entry.runs, pins=pins, price=price)
+        )
+        for report in reports
+    ]
     _write(args, reports)
     many.show(reports)
     print(many.headline(reports), file=sys.stderr)

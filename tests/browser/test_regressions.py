@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
+from perpo.records.approval import standing_of
 from perpo.records.store import find_runs, resolve_run
+from perpo.results.regression.extras import Extras
 from perpo.results.regression.report import compare_runs
 from perpo.results.regression.text import as_json, table
 from perpo_dashboard.cli import main
@@ -24,7 +27,8 @@ def test_any_two_runs_are_judged_as_perpo_report_does(serve, visit, tiny_results
     a, b = _pair(tiny_results, "sft-exact", "perpo")
     visitor = visit(serve(tiny_results))
     page = visitor.open("regressions", a=label_of(a), b=label_of(b), threshold="1.5")
-    report = compare_runs(a, b, thresholds={"": 1.5})
+    report = replace(compare_runs(a, b, thresholds={"": 1.5}), extras=Extras(standing=[standing_of(a)]))
+    expect(page.get_by_role("paragraph").filter(has_text="The baseline is not approved: nobody")).to_be_visible()
     assert {row.verdict for row in report.rows} == {"regressed", "inconclusive"}
     expect(page.get_by_role("heading", name="regressed: perpo against sft-exact")).to_be_visible()
     for verdict, count in Counter(row.verdict for row in report.rows).items():

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import perpo.cli.data
+import perpo.cli.gating
 import perpo.cli.report
 import perpo.cli.sample
 import perpo.cli.train
@@ -34,6 +35,8 @@ PROGRAMS: dict[str, tuple[type[Any], Main, list[str]]] = {
     "perpo-train": (TrainArguments, TRAIN, ["--model", "none", "--data", "none", "--output_dir", "out"]),
     "perpo-train merge": (MergeArguments, TRAIN, ["merge"]),
     "perpo-report": (perpo.cli.report.ReportArguments, perpo.cli.report.main, []),
+    "perpo-report pin": (perpo.cli.gating.PinArguments, perpo.cli.report.main, ["pin"]),
+    "perpo-report approve": (perpo.cli.gating.ApproveArguments, perpo.cli.report.main, ["approve"]),
     "perpo-report trend": (perpo.cli.report.TrendArguments, perpo.cli.report.main, ["trend"]),
     "perpo-eval": (EvalArguments, EVAL, ["--model", "none"]),
     "perpo-eval import": (ImportArguments, EVAL, ["import", "none.jsonl", "--name", "none"]),

@@ -1,8 +1,7 @@
-"""The CI examples: their YAML is what it should be, and their shell lines run."""
+"""The CI examples: their YAML is what it should be, and their shell lines run; `test_merge_requests.py` runs all."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -13,81 +12,62 @@ import pytest
 import yaml
 
 from perpo.records.store import find_runs
-from tests.support import ROOT
+from tests.support.services import ACTION, GITLAB, WORKFLOW, bash, clean_environment, run_action, run_gitlab
 
-CI = ROOT / "docs" / "ci"
-ACTION = yaml.safe_load((CI / "github" / "perpo-gate" / "action.yml").read_text())
-WORKFLOW = yaml.safe_load((CI / "github" / "workflow.yml").read_text())
-GITLAB = yaml.safe_load((CI / "gitlab" / "gitlab-ci.yml").read_text())
+PROGRAMS = {"perpo-eval": "perpo_eval.cli", "perpo-report": "perpo.cli.report", "perpo-data": "perpo.cli.data"}
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory) -> str:
-    """A folder with the programs of this very code, for PATH; like them, they look for nothing where they are run."""
+def environment(tmp_path_factory) -> dict[str, str]:
+    """The programs of this very code on the PATH; like installed ones, they look for nothing where they are run."""
     folder = tmp_path_factory.mktemp("bin")
-    for name, module in (("perpo-eval", "perpo_eval.cli"), ("perpo-report", "perpo.cli.report")):
+    for name, module in PROGRAMS.items():
         (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m {module} "$@"\n')
         (folder / name).chmod(0o755)
-    return f"{folder}:{os.environ['PATH']}"
+    path = {"PYTHONPATH": ":".join(filter(None, sys.path))}
+    return clean_environment(str(folder)) | path
 
 
 @pytest.fixture(scope="module")
-def repository(programs, tmp_path_factory) -> Path:
+def repository(environment, tmp_path_factory) -> Path:
     """A git repository whose branch `main` holds a baseline of twelve samples a task."""
     folder = tmp_path_factory.mktemp("repository")
-    words = "perpo-eval --model tiny --suite grounding --data tiny --limit 12 --output results/baselines"
-    _run(words, folder, {"PATH": programs})
     for words in (
+        "perpo-eval --model tiny --suite grounding --data tiny --limit 12 --output results/baselines",
+        "perpo-report approve results/baselines --why 'the first' --who Ada",
         "git init -q -b main",
         "git add -A",
         "git -c user.name=a -c user.email=a@b commit -qm baseline",
         "git remote add origin .",
     ):
-        _run(words, folder, {})
+        code, printed = bash(words, folder, environment)
+        assert code == 0, printed
     return folder
-
-
-def _run(script: str, folder: Path, env: dict[str, str], *, code: int = 0) -> str:
-    done = subprocess.run(
-        ["bash", "-eo", "pipefail", "-c", script],
-        cwd=folder,
-        env=os.environ | env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout
 
 
 def _expressions(node: object) -> list[str]:
     return re.findall(r"\$\{\{.*?\}\}", yaml.safe_dump(node))
 
 
-def test_the_action_runs_and_says_what_it_found(repository, programs, tmp_path) -> None:
-    env = {"PATH": programs, "RUNNER_TEMP": str(tmp_path)}
-    env |= {name: str(tmp_path / name) for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
-    inputs = {name: str(value.get("default", "")) for name, value in ACTION["inputs"].items()}
-    inputs |= {"model": "tiny", "limit": "12", "baseline": str(repository / "results" / "baselines")}
-    evaluate, compare = ACTION["runs"]["steps"]
-    for step in (evaluate, compare):
-        values = {name: inputs[re.sub(r"[${} ]|inputs\.", "", text)] for name, text in step["env"].items()}
-        _run(step["run"], tmp_path, env | values)
-    assert (tmp_path / "GITHUB_STEP_SUMMARY").read_text().startswith("**≡ identical: tiny against tiny**")
-    report = Path((tmp_path / "GITHUB_OUTPUT").read_text().strip().removeprefix("report="))
-    assert {path.name for path in report.iterdir()} == {f"report.{kind}" for kind in ("md", "xml", "html", "json")}
+def test_the_action_runs_and_says_what_it_found(repository, environment, tmp_path) -> None:
+    inputs = {"install": "", "model": "tiny", "limit": "12", "baseline": str(repository / "results" / "baselines")}
+    done = run_action(repository, tmp_path, environment, inputs | {"need_approved": "true"})
+    assert done.code == 0, done.printed
+    assert done.summary.startswith("**≡ identical: tiny against tiny**")
+    assert "The baseline is approved by Ada" in done.summary
+    assert {path.name for path in done.report.iterdir()} == {f"report.{kind}" for kind in ("md", "xml", "html", "json")}
 
-    # Other data: refused with code 2, and nothing pretends to be a report.
-    (tmp_path / "GITHUB_STEP_SUMMARY").unlink()
-    values = {"BASELINE": str(tmp_path / "nowhere"), "THRESHOLD": "0.5", "FAIL_ON": "regressed"}
+    # A run that is there is not made again. Other data: refused with code 2, and nothing pretends to be a report.
     again = tmp_path / "again"
-    (again / "perpo").mkdir(parents=True)
-    (again / "perpo" / "results").symlink_to(tmp_path / "perpo" / "results")
-    _run(compare["run"], tmp_path, env | values | {"RUNNER_TEMP": str(again)}, code=2)
-    assert not (tmp_path / "GITHUB_STEP_SUMMARY").exists()
+    again.mkdir()
+    inputs |= {"candidate": str(tmp_path / "perpo" / "results"), "model": "there is none"}
+    assert run_action(repository, again, environment, inputs).code == 0
+    (again / "GITHUB_STEP_SUMMARY").unlink()
+    done = run_action(repository, again, environment, inputs | {"baseline": str(tmp_path / "nowhere")})
+    assert (done.code, done.summary) == (2, "")
 
 
-def test_no_input_is_ever_part_of_a_script(repository) -> None:
+def test_no_input_is_ever_part_of_a_script() -> None:
     """What a pull request can set reaches the shell as a variable, not as text of the script."""
     steps = [*ACTION["runs"]["steps"], *WORKFLOW["jobs"]["gate"]["steps"]]
     assert all("${{" not in step.get("run", "") for step in steps)
@@ -95,7 +75,17 @@ def test_no_input_is_ever_part_of_a_script(repository) -> None:
     assert used == set(ACTION["inputs"])
 
 
-def test_the_workflow_may_only_read(repository) -> None:
+def test_an_input_that_is_shell_stays_a_word(environment, tmp_path) -> None:
+    (tmp_path / "x").mkdir()
+    hostile = f'"; touch {tmp_path}/x/gone; $(touch {tmp_path}/x/gone) `touch {tmp_path}/x/gone` #'
+    inputs = dict.fromkeys(ACTION["inputs"], hostile)
+    for given in (inputs, inputs | {"install": "", "rows": ""}, inputs | {"install": "", "rows": "", "candidate": ""}):
+        assert run_action(tmp_path, tmp_path, environment | {"PIP_NO_INDEX": "1"}, given).code != 0
+    assert run_gitlab(tmp_path, environment | {"PIP_NO_INDEX": "1"}, hostile, {"INSTALL": hostile}).code != 0
+    assert list((tmp_path / "x").iterdir()) == []
+
+
+def test_the_workflow_may_only_read() -> None:
     assert WORKFLOW["permissions"] == {"contents": "read"}
     assert set(WORKFLOW[True]) == {"pull_request"}  # YAML 1.1 reads `on` as true
     gate = next(step for step in WORKFLOW["jobs"]["gate"]["steps"] if step.get("id") == "gate")
@@ -103,17 +93,33 @@ def test_the_workflow_may_only_read(repository) -> None:
     assert {name for name, value in ACTION["inputs"].items() if value.get("required")} <= set(gate["with"])
 
 
-def test_the_base_branchs_record_is_fetched(repository, tmp_path) -> None:
+def test_what_holds_a_candidate_comes_from_the_base_branch() -> None:
+    gate = next(step for step in WORKFLOW["jobs"]["gate"]["steps"] if step.get("id") == "gate")
+    base = "${{ runner.temp }}/base/results/baselines"
+    assert (gate["with"]["baseline"], gate["with"]["pinned"]) == (base, f"{base}/pinned.yaml")
+    assert GITLAB["perpo-gate"]["variables"]["PINNED"] == "perpo-gate/base/results/baselines/pinned.yaml"
+
+
+def test_the_base_branchs_record_is_fetched(repository, environment, tmp_path) -> None:
     (step,) = [s for s in WORKFLOW["jobs"]["gate"]["steps"] if "base branch" in s.get("name", "")]
-    _run(step["run"], repository, {"RUNNER_TEMP": str(tmp_path), "BASE": "main"})
+    code, printed = bash(step["run"], repository, environment | {"RUNNER_TEMP": str(tmp_path), "BASE": "main"})
+    assert code == 0, printed
     assert len(find_runs(tmp_path / "base" / "results" / "baselines")[0]) == 1
 
 
-def test_gitlabs_script_runs(repository, programs) -> None:
+def test_gitlabs_script_runs(repository, environment) -> None:
     job = GITLAB["perpo-gate"]
-    env = {"PATH": programs, "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main"}
-    env |= {name: str(value) for name, value in job["variables"].items()} | {"LIMIT": "12"}
-    _run("\n".join(job["script"]), repository, env)
+    env = environment | {name: str(value) for name, value in job["variables"].items()}
+    env |= {"CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main", "LIMIT": "12", "ROWS": "", "PINNED": ""}
+    code, printed = bash("\n".join(job["script"]), repository, env)
+    assert code == 0, printed
     for path in [*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"]]:
         assert (repository / path).is_file()
     assert ElementTree.parse(repository / job["artifacts"]["reports"]["junit"]).getroot().attrib["failures"] == "0"
+
+
+def test_the_scripts_of_both_are_shell_without_faults(tmp_path) -> None:
+    scripts = [step["run"] for step in (*ACTION["runs"]["steps"], *WORKFLOW["jobs"]["gate"]["steps"]) if "run" in step]
+    scripts.append("\n".join([*GITLAB["perpo-gate"]["before_script"], *GITLAB["perpo-gate"]["script"]]))
+    for script in scripts:
+        subprocess.run(["bash", "-n", "-c", script], check=True)

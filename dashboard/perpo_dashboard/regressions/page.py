@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -10,9 +11,11 @@ import streamlit as st
 from perpo.benchmarks.base import BenchmarkInfo
 from perpo.benchmarks.declared import infos
 from perpo.errors import PerpoError
+from perpo.records.approval import standing_of
 from perpo.records.store import Run
 from perpo.results import trend
-from perpo.results.regression import junit, page, text
+from perpo.results.regression import extras, junit, page, text
+from perpo.results.regression.extras import Extras
 from perpo.results.regression.report import Report
 from perpo.results.regression.rows import THRESHOLD
 from perpo_dashboard.shared import stored, verdicts
@@ -50,7 +53,10 @@ def show_report(a: Run, b: Run, threshold: float, common: bool) -> None:
     except PerpoError as error:
         verdicts.refused(error)
         return
+    report = replace(report, extras=Extras(standing=[standing_of(a)]))  # not kept: an approval changes no samples
     verdicts.show(report, COLUMNS)
+    for note in extras.notes(report.extras):
+        st.caption(escape(note))
     files(report)
     if not report.flips:
         st.caption("No sample lost anything.")

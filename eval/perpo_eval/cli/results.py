@@ -57,6 +57,7 @@ class ExportTableArguments(SampleExports, StoredRunFlags):
 def list_main(argv: list[str]) -> None:
     """Print a line for each run."""
     args = parse_arguments(ListArguments, argv, prog="perpo-eval list", description="List stored runs.")
+    from perpo.records.approval import standing_of
     from perpo.results.text import Text
 
     runs = _chosen(args)
@@ -64,6 +65,8 @@ def list_main(argv: list[str]) -> None:
     for run in runs:
         record = run.record
         state = record.origin if record.status == "complete" else record.status
+        standing = standing_of(run).state
+        state += "" if standing == "not approved" else ", approved" if standing == "approved" else ", approval void"
         rows.append([record.name, str(record.suite.get("name")), f"{record.when:%Y-%m-%d %H:%M}", state, record.run_id])
     Text(f"{len(runs)} runs", ["name", "suite", "when (UTC)", "source", "run"], rows, []).show()
 
@@ -87,6 +90,10 @@ def show_main(argv: list[str]) -> None:
         texts = [files.text(board) for board in leaderboard.boards([run])]
     for text in texts:
         text.show()
+    from perpo.records.approval import standing_of
+
+    if (standing := standing_of(run)).state != "not approved":
+        print(f"approval: {standing.said}", file=sys.stderr)
     print(f"run record: {run.path}", file=sys.stderr)
 
 

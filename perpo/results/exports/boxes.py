@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from perpo.benchmarks.table import info_of
+from perpo.benchmarks.declared import info_in
 from perpo.boxes import stored_box
 from perpo.errors import PerpoError
 from perpo.records.store import Run
@@ -47,7 +47,7 @@ def box_samples(run: Run) -> Iterator[BoxSample]:
     Raises:
         PerpoError: It has no such task, or no samples.
     """
-    tasks = {task.task for task in run.record.tasks if info_of(task.benchmark).has_boxes}
+    tasks = {task.task for task in run.record.tasks if info_in([task], task.benchmark).has_boxes}
     if not tasks:
         raise PerpoError(f"{run.path} holds no boxes", "give a run of perpo-eval --suite grounding")
     columns = ["sample_key", "task", "image", "question", "target", "prediction", "scores"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from perpo.benchmarks.base import BenchmarkInfo
-from perpo.benchmarks.table import info_of
+from perpo.benchmarks.declared import info_in
 from perpo.boxes import BoxFormat, Resize, box_problem, format_box
 from perpo.data import Question
 from perpo.data.embedded import find_image
@@ -90,7 +90,7 @@ def lost_questions(run: Run, baseline: Run | None, images: Path | None, *, allow
 
 def _own(task: TaskResult) -> bool:
     """Whether a task's questions may be trained on: a file of one's own, or a split for training."""
-    own = info_of(task.benchmark).own_files
+    own = info_in([task], task.benchmark).own_files
     return task.split == "train" or bool(own and task.task.startswith(own))
 
 
@@ -103,15 +103,11 @@ def _won(run: Run, baseline: Run) -> set[str]:
 
 def _right(record: RunRecord, row: Mapping[str, Any]) -> bool | None:
     """Whether a sample was answered rightly, by its benchmark's rule; None where it was not answered."""
-    info = _info(record.task(row["task"]))
-    value = row["scores"].get(info.right.score)
-    if value is None:
-        return None
-    return bool(value >= info.right.least if info.right.higher_is_better else value <= info.right.least)
+    return _info(record.task(row["task"])).right.holds(row["scores"])
 
 
 def _info(task: TaskResult) -> BenchmarkInfo:
-    info = info_of(task.benchmark)
+    info = info_in([task], task.benchmark)
     if info.answer not in _ASKED:
         raise PerpoError(
             f"{task.task} asks open questions, to which no truth is known that answers could be rewarded by",
@@ -136,7 +132,7 @@ def _question(record: RunRecord, row: Mapping[str, Any], file: Path) -> Question
     """A sample as a question; None where its model cannot write its box."""
     task, target = record.task(row["task"]), json.loads(row["target"])
     image_id = str(row["image"]["path"])
-    if info_of(task.benchmark).answer != "box":
+    if info_in([task], task.benchmark).answer != "box":
         return Question(image_path=str(file), question=row["question"], answer=str(target), image_id=image_id)
     boxes, size = _format(record, task), (row["image"]["width"], row["image"]["height"])
     answer = format_box(target, boxes, size)

@@ -54,10 +54,17 @@ def flips(baseline: Run, candidate: Run, ours: Scores, theirs: Scores, regressed
             losses[place][chosen] = np.nan_to_num(share * (theirs.values[name] - ours.values[name])[chosen])
     order = np.lexsort((ours.keys, -losses[1], -losses[0], ~np.isin(ours.tasks, sorted(regressed))))
     worst = [place for place in order if losses[0][place] > 0][:_FLIPS]
-    return _described(baseline, candidate, [(str(ours.keys[place]), float(losses[0][place])) for place in worst])
+    return described(baseline, candidate, [(str(ours.keys[place]), float(losses[0][place])) for place in worst])
 
 
-def _described(baseline: Run, candidate: Run, worst: Sequence[tuple[str, float]]) -> list[Flip]:
+def described(baseline: Run, candidate: Run, worst: Sequence[tuple[str, float]]) -> list[Flip]:
+    """Return samples with their question, truth and answers.
+
+    Args:
+        baseline: The run that was.
+        candidate: The run in question.
+        worst: Keys of samples that both have, each with what the candidate lost on it.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 

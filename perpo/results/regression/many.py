@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from perpo.results.regression import text
+from perpo.results.regression import extras, text
 from perpo.results.regression.report import Report
 from perpo.results.regression.rows import FAILURES
 from perpo.results.text import Text, literal
@@ -33,6 +33,7 @@ def overview(reports: Sequence[Report]) -> Text:
     rows = []
     for report in reports:
         failing = [f"{row.name} {text.gain(row)}" for row in report.rows if row.fails]
+        failing += [f"pinned case {extras.pinned_name(case)}" for case in report.extras.fails]
         more = f" and {len(failing) - 5} more" if len(failing) > 5 else ""
         verdict = f"{text.MARKS[report.verdict]} {report.verdict}"
         rows.append([text.short(report.candidate_entry.name), verdict, ", ".join(failing[:5]) + more])
@@ -44,6 +45,8 @@ def show(reports: Sequence[Report]) -> None:
     """Print the tables of every candidate, and what of the other metrics got better, worse or other."""
     for report in reports:
         text.table(report).show()
+        for told in extras.tables(report.extras):
+            told.show()
         if (told := text.others_table(report, telling=True)).rows:
             told.show()
     if len(reports) > 1:

@@ -13,7 +13,7 @@ from perpo.boxes import stored_box
 from perpo.data.embedded import find_image
 from perpo.data.images import open_image
 from perpo.results.colours import BASELINE, CANDIDATE, TRUTH
-from perpo.results.regression import many
+from perpo.results.regression import extras, many
 from perpo.results.regression.flips import Flip
 from perpo.results.regression.report import Report
 from perpo.results.regression.text import CONTROL, MARKS, headline, others_table, runs_markdown, table, truth_of
@@ -62,7 +62,7 @@ def _section(report: Report, images: Sequence[Path], more: str) -> str:
         section += "</details>"
     return (
         f"<h1 class={report.verdict}>{MARKS[report.verdict]} {_text(headline(report))}</h1><ul>{listed}</ul>"
-        f"{_table(told, [row.verdict for row in report.rows])}{notes}{more}{section}"
+        f"{_table(told, [row.verdict for row in report.rows])}{notes}{more}{_extras(report, images)}{section}"
     )
 
 
@@ -75,6 +75,16 @@ def _table(told: Text, verdicts: Sequence[str]) -> str:
     return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
+def _extras(report: Report, images: Sequence[Path]) -> str:
+    """What is told beside the rows: its tables, and the pinned cases that fail as samples."""
+    parts = []
+    for told in extras.tables(report.extras):
+        notes = "".join(f"<p class=note>{_text(note)}</p>" for note in told.notes)
+        parts.append(f"<h2>{_text(told.title)}</h2>{_table(told, [''] * len(told.rows))}{notes}")
+    failed = "".join(_flip_html(case.sample, images) for case in report.extras.fails)
+    return "".join(parts) + (f"{_LEGEND}<div class=flips>{failed}</div>" if failed else "")
+
+
 def _flip_html(flip: Flip, images: Sequence[Path]) -> str:
     texts = {"truth": truth_of(flip), "baseline": flip.baseline, "candidate": flip.candidate}
     said = "".join(
@@ -82,7 +92,8 @@ def _flip_html(flip: Flip, images: Sequence[Path]) -> str:
         for name, text in texts.items()
     )
     picture = _picture(flip, images)
-    words = f"<h3>{_text(flip.task)}</h3><p>{_text(flip.question)}</p><dl>{said}</dl>"
+    key = f"<code>{_text(flip.sample_key[:12])}</code>"
+    words = f"<h3>{_text(flip.task)} {key}</h3><p>{_text(flip.question)}</p><dl>{said}</dl>"
     return f"<article>{picture}<div>{words}</div></article>"
 
 

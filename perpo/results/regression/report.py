@@ -6,7 +6,7 @@ What verdicts mean is told in `perpo.results.regression.verdicts`, what rows the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 
@@ -17,6 +17,7 @@ from perpo.errors import PerpoError
 from perpo.records.store import Run
 from perpo.results.regression.checks import alike
 from perpo.results.regression.entries import Entry, aligned, check_entry, mean_scores
+from perpo.results.regression.extras import Extras
 from perpo.results.regression.flips import Flip, flips
 from perpo.results.regression.measure import Sides, held_scores, numbered, rows_of
 from perpo.results.regression.parts import parts_of, threshold_names
@@ -39,6 +40,7 @@ class Report:
         flips: The samples that lost most.
         samples: How many were compared.
         notes: What is to be said.
+        extras: What is told beside the rows: pinned cases, which decide too, approvals and cost.
     """
 
     baseline_entry: Entry
@@ -48,6 +50,7 @@ class Report:
     flips: list[Flip]
     samples: int
     notes: list[str]
+    extras: Extras = field(default_factory=Extras)
 
     @property
     def baseline(self) -> Run:
@@ -61,9 +64,12 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of the rows that decide, and of those that guard and fail; a loss that is waived counts as
-        "unchanged".
+        """The worst of the rows that decide, and of those that guard and fail; "regressed" where a pinned case fails.
+
+        A loss that is waived counts as "unchanged".
         """
+        if self.extras.fails:
+            return "regressed"
         rows = [row for row in self.rows if row.role == "decides" or row.verdict in FAILURES]
         verdicts = {row.verdict if row.waiver is None else "unchanged" for row in rows}
         order: tuple[Verdict, ...] = (*FAILURES, "inconclusive", "improved", "unchanged")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perpo.boxes import stored_box
+from perpo.results.regression import extras
 from perpo.results.regression.entries import Entry
 from perpo.results.regression.flips import Flip
 from perpo.results.regression.report import Report
@@ -38,7 +39,7 @@ def headline(report: Report) -> str:
     rows = [row for row in report.rows if row.verdict == report.verdict and row.waiver is None]
     detail = f" ({_gains(rows)} points)" if rows and report.verdict in (*FAILURES, "improved") else ""
     waived = f"; losses that are waived: {_gains(report.waived)} points" if report.waived else ""
-    return f"{report.verdict}: {names}{detail}{waived}"
+    return f"{report.verdict}: {names}{detail}{waived}{extras.headline_part(report.extras)}"
 
 
 def _gains(rows: Sequence[ReportRow]) -> str:
@@ -92,6 +93,7 @@ def _notes(report: Report) -> list[str]:
         "a power of 80%.",
         *_changes(report),
         *report.notes,
+        *extras.notes(report.extras),
         *judge_note([report.candidate.record]),
     ]
     for row in report.rows:
@@ -175,7 +177,32 @@ def _head_markdown(report: Report, limit: int) -> str:
         notes = [literal(note[:2000]) for note in [*told.notes[:40], *([left] if count < len(order) else [])]]
         title = f"{MARKS[report.verdict]} {literal(told.title)}"
         text = dataclasses.replace(told, title=title, rows=rows, notes=notes).markdown() + "\n" + runs_markdown(report)
+        text += extras_markdown(report, limit // 3)
         if len(text.encode()) <= limit - 300 or count <= 1:
+            return text
+        count = count * 3 // 4
+
+
+def extras_markdown(report: Report, limit: int) -> str:
+    """Return what is told beside the rows: its tables, and the pinned cases that fail, cut to `limit` bytes."""
+    text = "".join(_cut_markdown(told, limit // 3) for told in extras.tables(report.extras))
+    parts = [_flip_markdown(case.sample) for case in report.extras.fails]
+    count = len(parts)
+    while parts and len((text + "".join(parts)).encode()) > limit:
+        parts.pop()
+    left = f"{count - len(parts)} more pinned cases that failed are left out.\n" if len(parts) < count else ""
+    return text + "\n" * bool(count) + "".join(parts) + left
+
+
+def _cut_markdown(told: Text, limit: int) -> str:
+    """A table whose first rows stand, as many as fit."""
+    count = len(told.rows)
+    while True:
+        rows = [[literal(cell[:400]) for cell in row] for row in told.rows[:count]]
+        left = [f"{len(told.rows) - count} more rows are left out."] if count < len(told.rows) else []
+        notes = [literal(note) for note in told.notes] + left
+        text = "\n" + dataclasses.replace(told, title=literal(told.title), rows=rows, notes=notes).markdown()
+        if len(text.encode()) <= limit or count <= 1:
             return text
         count = count * 3 // 4
 
@@ -231,8 +258,8 @@ def sentence(row: ReportRow) -> str:
 
 
 JSON_SCHEMA = 2
-"""Version of the JSON: 2 added `schema`, `others`, `runs`, and of each row `name`, `role`, `kind`, `primary`,
-`left_out`; in a row's difference `df` and `between_runs`. Nothing of 1 changed."""
+"""Version of the JSON: 2 added `schema`, `others`, `runs`, `pinned`, `approval`, `costs`, `price`, and of each row
+`name`, `role`, `kind`, `primary`, `left_out`; in a row's difference `df` and `between_runs`. Nothing of 1 changed."""
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -250,6 +277,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "rows": [_row_json(row) for row in report.rows],
         "others": [_row_json(row) for row in report.others],
         "flips": [dataclasses.asdict(flip) for flip in report.flips],
+        **extras.as_json(report.extras),
     }
 
 

@@ -329,7 +329,7 @@ def test_runs_joined_by_commas_are_one_entry_on_the_command_line(base, tmp_path,
 def test_the_single_report_has_the_keys_of_its_first_layout(base) -> None:
     told = as_json(compare_runs(base, with_scores(base, "worse", acc=scores(3, 0.05))))
     first = {"verdict", "baseline", "candidate", "judge", "samples", "notes", "rows", "flips"}
-    assert set(told) == first | {"schema", "runs", "others"}
+    assert set(told) == first | {"schema", "runs", "others", "pinned", "approval", "costs", "price"}
     row = {"task", "tasks", "benchmark", "metric", "baseline", "candidate", "difference", "threshold", "p_adjusted"}
     row |= {"verdict", "mde", "pairs", "waiver", "unit", "higher_is_better", "gain"}
     assert set(told["rows"][0]) == row | {"name", "role", "kind", "primary", "left_out"}
