@@ -10,7 +10,7 @@ from perpo.common.files import atomic_write_text
 from perpo.errors import PerpoError
 from perpo.results.leaderboard import board as leaderboard
 from perpo.results.leaderboard import files as leaderboard_files
-from perpo.results.regression import page
+from perpo.results.regression import page, report_json
 from perpo.results.regression import text as report_files
 from perpo.results.regression.report import Report
 
@@ -34,7 +34,7 @@ def write(report: Report, folder: Path, roots: Sequence[Path]) -> Path:
     boards = leaderboard.boards([report.baseline, report.candidate])
     files = {
         "report.md": report_files.markdown(report),
-        "report.json": json.dumps(report_files.as_json(report), indent=1, ensure_ascii=False) + "\n",
+        "report.json": json.dumps(report_json.as_json(report), indent=1, ensure_ascii=False) + "\n",
         "leaderboard.md": "\n".join(leaderboard_files.render(board, "markdown") for board in boards),
     }
     for number, board in enumerate(boards, 1):

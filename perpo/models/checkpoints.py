@@ -48,9 +48,7 @@ def resolve_model(name: str) -> str:
 
 
 def public_name(name: str) -> str:
-    """Return what a model or adapter is called in what others read: a directory's own name, without its path or
-    secrets.
-    """
+    """Return what others read as the name of a model or adapter: a folder's own name, no path, no secrets."""
     return Path(name).resolve().name if Path(name).is_dir() else without_secrets(name)
 
 

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 from perpo.common.files import disk_errors, make_folder
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.records.run_record import RunRecord, SamplesFile, from_json, to_json
+from perpo.records.run_json import from_json, to_json
+from perpo.records.run_record import RunRecord, SamplesFile
 from perpo.records.training_record import ADAPTER_WEIGHTS, TRAINING_FILE
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 
 from perpo.errors import PerpoError
-from perpo.records.run_record import Metric, RunRecord, from_json, json_schema, metric_of, sample_key, to_json
+from perpo.records.run_json import from_json, json_schema, to_json
+from perpo.records.run_record import Metric, RunRecord, metric_of, sample_key
 from tests.support import ROOT
 
 

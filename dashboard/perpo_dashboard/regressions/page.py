@@ -14,7 +14,7 @@ from perpo.errors import PerpoError
 from perpo.records.approval import standing_of
 from perpo.records.store import Run
 from perpo.results import trend
-from perpo.results.regression import extras, junit, page, text
+from perpo.results.regression import extras, junit, page, report_json, text
 from perpo.results.regression.extras import Extras
 from perpo.results.regression.report import Report
 from perpo.results.regression.rows import THRESHOLD
@@ -35,7 +35,7 @@ def files(report: Report) -> None:
         ("HTML", "html", "text/html", partial(page.page, report, settings().roots)),
         ("Markdown", "md", "text/markdown", partial(text.markdown, report)),
         ("JUnit", "xml", "application/xml", partial(junit.junit, report)),
-        ("JSON", "json", "application/json", lambda: json.dumps(text.as_json(report), indent=1)),
+        ("JSON", "json", "application/json", lambda: json.dumps(report_json.as_json(report), indent=1)),
     )
     with st.container(horizontal=True, vertical_alignment="center"):
         for name, suffix, mime, made in kinds:

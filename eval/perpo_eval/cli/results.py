@@ -74,7 +74,7 @@ def list_main(argv: list[str]) -> None:
 def show_main(argv: list[str]) -> None:
     """Print one run's tables."""
     args = parse_arguments(ShowArguments, argv, prog="perpo-eval show", description="Show the scores of a stored run.")
-    from perpo.records.run_record import to_json
+    from perpo.records.run_json import to_json
     from perpo.records.store import resolve_run
     from perpo.results.run_tables import run_texts
 

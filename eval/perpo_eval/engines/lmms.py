@@ -88,20 +88,13 @@ def lmms_engine(wanted: EngineWanted, reading: Reading) -> LmmsEngine:
     Raises:
         PerpoError: It cannot be loaded.
     """
-    from lmms_eval.models import get_model
-
     name, given = lmms_name(wanted.engine), wanted.given_to_model
     if wanted.model is not None:
         given["pretrained"] = resolve_model(wanted.model)
     text = ",".join(f"{key}={value}" for key, value in given.items())
     batch_size = wanted.questions_at_once
     with contextlib.redirect_stdout(sys.stderr):
-        try:
-            kind = get_model(name)
-        except ImportError as error:
-            raise PerpoError(
-                f"lmms-eval's {name} cannot be imported: {error}", "install the packages that it needs"
-            ) from error
+        kind = _model_class(name)
         model = kind.create_from_arg_string(text, {"batch_size": batch_size})
     limit_bodies(getattr(model, "client", None))
     named = _named(kind, given) or name
@@ -143,6 +136,17 @@ def lmms_engine(wanted: EngineWanted, reading: Reading) -> LmmsEngine:
     else:
         identity["batch_size"] = batch_size
     return LmmsEngine(model, info, family, identity, batch_size, known_secrets(given))
+
+
+def _model_class(name: str) -> Any:
+    from lmms_eval.models import get_model
+
+    try:
+        return get_model(name)
+    except ImportError as error:
+        raise PerpoError(
+            f"lmms-eval's {name} cannot be imported: {error}", "install the packages that it needs"
+        ) from error
 
 
 def _named(kind: Any, given: Mapping[str, str]) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from perpo.results.regression import extras, text
+from perpo.results.regression import extras, report_json, text
 from perpo.results.regression.report import Report
 from perpo.results.regression.rows import FAILURES
 from perpo.results.text import Text, literal
@@ -67,10 +67,10 @@ def markdown(reports: Sequence[Report], limit: int = text.COMMENT_LIMIT) -> str:
 def as_json(reports: Sequence[Report]) -> dict[str, Any]:
     """Return everything with full precision; of several candidates the report of each in a list."""
     if len(reports) == 1:
-        return text.as_json(reports[0])
+        return report_json.as_json(reports[0])
     return {
-        "schema": text.JSON_SCHEMA,
+        "schema": report_json.JSON_SCHEMA,
         "verdict": worst(reports).verdict,
         "baseline": reports[0].baseline.record.run_id,
-        "candidates": [text.as_json(report) for report in reports],
+        "candidates": [report_json.as_json(report) for report in reports],
     }

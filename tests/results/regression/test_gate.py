@@ -19,8 +19,9 @@ from perpo.results.regression import many
 from perpo.results.regression.entries import Entry
 from perpo.results.regression.page import page
 from perpo.results.regression.report import compare_entries, compare_runs
+from perpo.results.regression.report_json import as_json
 from perpo.results.regression.rows import Waiver, Wanted
-from perpo.results.regression.text import as_json, headline, markdown
+from perpo.results.regression.text import headline, markdown
 from perpo.stats import crossed_t
 
 SIZE = 1000

@@ -22,7 +22,8 @@ from perpo.records.store import read_run, write_run
 from perpo.results.regression.junit import junit
 from perpo.results.regression.page import page
 from perpo.results.regression.report import Waiver, compare_runs
-from perpo.results.regression.text import as_json, headline, markdown
+from perpo.results.regression.report_json import as_json
+from perpo.results.regression.text import headline, markdown
 
 SIZE = 1000  # with fewer images a loss of half a point may show in none of them
 
