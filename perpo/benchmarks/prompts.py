@@ -2,7 +2,7 @@
 
 Sources: the short grounding prompt is LLaVA-1.5's (haotian-liu/LLaVA, Apache-2.0); the long one is that of
 lmms-eval's RefCOCO tasks (EvolvingLMMs-Lab/lmms-eval, MIT and Apache-2.0); the ending of yes/no questions is
-LLaVA's for POPE. Pages of Fox bring their own question; the one here is for pages without.
+LLaVA's for POPE. Pages of Fox and OCRBench v2 bring their own question; the one here is for pages without.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ AS_WRITTEN = Asking()
 PAGE = Asking(usual=OCR)
 POPE = Asking(YES_NO.replace("{question}", "{query}"))
 
-_BY_NAME = {"pages_": PAGE, "fox_ocr_": PAGE, "tinypages_": PAGE, "coco_pope_": POPE, "tinypope_": POPE}
+_PAGES = ("pages_", "fox_ocr_", "tinypages_", "ocrbench_v2_")
+_BY_NAME = dict.fromkeys(_PAGES, PAGE) | {"coco_pope_": POPE, "tinypope_": POPE}
 
 
 def asking_of(name: str) -> Asking:

@@ -116,6 +116,26 @@ class FoxArguments(CountingArguments):
 
 
 @dataclass(kw_only=True)
+class OcrbenchArguments(WritingArguments):
+    """Arguments of perpo-data ocrbench."""
+
+    name_of_command: ClassVar[str] = "ocrbench"
+
+    data: str = arg("hub", "hub, or a folder: OCRBench_v2.json with its images, or the Parquet files of the hub")
+    languages: list[FoxLanguage] = arg([], "en, cn or both (default: both)")
+    revision: str | None = arg(None, "commit or tag on the hub (default: the newest, which is recorded)")
+
+    def __post_init__(self) -> None:
+        """Refuse a revision of a folder.
+
+        Raises:
+            PerpoError: As said.
+        """
+        if self.revision is not None and self.data != "hub":
+            raise PerpoError("--revision can be used only with --data hub", "leave it out")
+
+
+@dataclass(kw_only=True)
 class PagesArguments(WritingArguments):
     """Arguments of perpo-data pages."""
 

@@ -40,16 +40,19 @@ def _score(response: str, target: Any, size: ImageSize, family: Family) -> Score
     return Scored(None if answer is None else text, scores, answer is not None)
 
 
+PAGE_ROWS = RowFormat(
+    "a page",
+    ("question_id", "image", "question", "answer", "file_name"),
+    "file_name",
+    _problem,
+    lambda row: [(str(row["question_id"]), row["question"].strip(), row["answer"])],
+)
+"""The rows of every benchmark of pages."""
+
 OCR_PAGES = Benchmark(
     info=_INFO,
     tasks=_tasks(),
-    rows=RowFormat(
-        "a page",
-        ("question_id", "image", "question", "answer", "file_name"),
-        "file_name",
-        _problem,
-        lambda row: [(str(row["question_id"]), row["question"].strip(), row["answer"])],
-    ),
+    rows=PAGE_ROWS,
     prompt=lambda family, style: prompts.PAGE.template,
     default_query=prompts.PAGE.usual,
     score=_score,

@@ -16,9 +16,11 @@ from perpo.models.families import FAMILIES
 from perpo_eval.benchmarks.base import Benchmark
 from perpo_eval.benchmarks.grounding import GROUNDING
 from perpo_eval.benchmarks.ocr import OCR_PAGES
+from perpo_eval.benchmarks.ocrbench_v2 import OCRBENCH_V2
 from perpo_eval.benchmarks.pope import POPE
 from perpo_eval.rows.documents import hub_documents, parquet_documents
 from perpo_eval.rows.media import recent_image
+from perpo_eval.rows.suites import TASKS
 from perpo_eval.rows.tiny_data import tiny_parquet
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def _results(benchmark: Benchmark) -> Callable[[Doc, list[str]], dict[str, Any]]
 grounding_text, grounding_results = _texts(GROUNDING), _results(GROUNDING)
 pope_text, pope_results = _texts(POPE), _results(POPE)
 ocr_text, ocr_results = _texts(OCR_PAGES), _results(OCR_PAGES)
+ocrbench_text, ocrbench_results = _texts(OCRBENCH_V2), _results(OCRBENCH_V2)
 
 
 def mean(scores: Sequence[float | None]) -> float:
@@ -118,7 +121,7 @@ def folder_ocr(pointer: Dataset) -> Dataset:
     if folder is None or not file.is_file():
         raise PerpoError(
             f"{file.name} is not in the folder that ${DATA_FOLDER} names ({folder or 'not set'})",
-            "build it with perpo-data fox, and set the variable to its --output",
+            f"build it with {TASKS[file.stem].build}, and set the variable to its --output",
         )
     return parquet_documents(file, OCR_PAGES.rows)
 
