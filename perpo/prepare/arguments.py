@@ -136,6 +136,28 @@ class OcrbenchArguments(WritingArguments):
 
 
 @dataclass(kw_only=True)
+class OlmocrArguments(WritingArguments):
+    """Arguments of perpo-data olmocr."""
+
+    name_of_command: ClassVar[str] = "olmocr"
+
+    data: str = arg("hub", "hub, or the folder bench_data of the benchmark: files of tests, and PDFs in pdfs")
+    longest_side: int = arg(2048, "pixels of the longer side of a page's picture (default: as the official program)")
+    revision: str | None = arg(None, "commit or tag on the hub (default: the newest, which is recorded)")
+
+    def __post_init__(self) -> None:
+        """Refuse a revision of a folder, and pictures of no size.
+
+        Raises:
+            PerpoError: As said.
+        """
+        if self.revision is not None and self.data != "hub":
+            raise PerpoError("--revision can be used only with --data hub", "leave it out")
+        if not 64 <= self.longest_side <= 10_000:
+            raise PerpoError(f"--longest_side {self.longest_side} is not from 64 to 10000", "such as 1288 or 2048")
+
+
+@dataclass(kw_only=True)
 class PagesArguments(WritingArguments):
     """Arguments of perpo-data pages."""
 

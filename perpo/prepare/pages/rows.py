@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def told_counts(pages: Sequence[OcrPage]) -> dict[str, int]:
     return {"rows": len(pages), "images": len({page.image for page in pages})}
 
 
-def page_rows(pages: Sequence[OcrPage], language: str) -> Iterator[Row]:
+def page_rows(pages: Iterable[OcrPage], language: str) -> Iterator[Row]:
     for number, page in enumerate(pages):
         yield {
             "question_id": page.name or str(number),
