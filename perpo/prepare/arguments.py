@@ -111,8 +111,18 @@ class FoxArguments(CountingArguments):
 
     name_of_command: ClassVar[str] = "fox"
 
-    root: Path = arg(help="the folder focus_benchmark_test of Fox")
+    root: Path | None = arg(None, "the folder focus_benchmark_test of Fox")
+    tsv: Path | None = arg(None, "instead of --root: the file fox_benchmark_data.tsv of EasonFan/fox_benchmark.tsv")
     languages: list[FoxLanguage] = arg([], "en, cn or both (default: both)")
+
+    def __post_init__(self) -> None:
+        """Refuse no source, and two.
+
+        Raises:
+            PerpoError: As said.
+        """
+        if (self.root is None) == (self.tsv is None):
+            raise PerpoError("Fox is read from one place", "give --root or --tsv, and not both")
 
 
 @dataclass(kw_only=True)

@@ -147,7 +147,7 @@ def stated_again(text: str, test: dict[str, Any]) -> bool:
     def alike(part: str) -> str:
         part = part.replace("<br>", " ").replace("<b>", "").replace("</b>", "")
         part = re.sub(r"\*\*([^\n]*?)\*\*", r"\1", part)
-        part = " ".join(re.sub(r"_([^\n]*?)_", r"\1", part).split())
+        part = re.sub(" +", " ", re.sub(r"_([^\n]*?)_", r"\1", part))
         for fancy, plain in (("“", '"'), ("”", '"'), ("–", "-")):
             part = part.replace(fancy, plain)
         return unicodedata.normalize("NFC", part)

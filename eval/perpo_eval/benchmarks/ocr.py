@@ -8,8 +8,9 @@ from perpo.answers import answer_of
 from perpo.benchmarks import ocr, prompts
 from perpo.boxes import ImageSize
 from perpo.models.families import Family
+from perpo.texts.normal import normal
 from perpo_eval.benchmarks.base import TINY_TOKENS, Benchmark, Row, RowFormat, Scored, TaskSpec
-from perpo_eval.scorers.ocr import score_page
+from perpo_eval.scorers.ocr import edit_distance, score_page
 
 _INFO = ocr.OCR_PAGES
 
@@ -37,6 +38,7 @@ def _score(response: str, target: Any, size: ImageSize, family: Family) -> Score
     page, swapped = score_page(text, truth), score_page(text, truth, swapped=True)
     scores = {name: getattr(page, name) for name in ("edit_distance", "f1", "precision", "recall", "bleu", "meteor")}
     scores |= {f"{name}:swapped": getattr(swapped, name) for name in ("precision", "recall", "bleu", "meteor")}
+    scores[ocr.NORMALISED] = edit_distance(normal(text), normal(truth))
     return Scored(None if answer is None else text, scores, answer is not None)
 
 
@@ -57,5 +59,5 @@ OCR_PAGES = Benchmark(
     default_query=prompts.PAGE.usual,
     score=_score,
     example="a",
-    sources={"scorer": "perpo_eval.scorers.ocr"},
+    sources={"scorer": "perpo_eval.scorers.ocr", "normal form": "perpo.texts.normal"},
 )
