@@ -49,7 +49,7 @@ OLMOCR_NO_MATH = BenchmarkInfo(
     },
     leading_tasks=("olmocr",),
     note=(
-        "olmOCR-Bench without mathematics: the average is over six files of tests. Published averages have two files "
-        "of mathematics more and cannot be compared with it; the numbers of single files can."
+        "olmOCR-Bench without mathematics: the average is over at most six files of tests. Published averages have two "
+        "files of mathematics more and cannot be compared with it; the numbers of single files can."
     ),
 )

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from perpo.errors import PerpoError
+
 _MOST_SPANNED = 1000
 """A broken answer may claim millions of rows. Browsers stop there too, for columns."""
 
@@ -70,12 +72,20 @@ def markdown_tables(text: str) -> list[Table]:
 
 
 def html_tables(text: str) -> list[Table]:
-    """Return the tables in HTML. Cells of `th` and of `thead` are headings."""
+    """Return the tables in HTML. Cells of `th` and of `thead` are headings.
+
+    Raises:
+        PerpoError: Beautiful Soup is not installed.
+    """
+    # Before a text without tables is left alone: what is missing is said at the first one.
+    try:
+        from bs4 import BeautifulSoup
+        from bs4.exceptions import ParserRejectedMarkup
+    except ImportError as error:
+        raise PerpoError("tables in HTML need beautifulsoup4", "pip install 'perpo[pages]'") from error
+
     if "<table" not in text.lower():
         return []
-    from bs4 import BeautifulSoup
-    from bs4.exceptions import ParserRejectedMarkup
-
     try:
         soup = BeautifulSoup(text, "html.parser")
     except ParserRejectedMarkup:  # such as a declaration that never ends

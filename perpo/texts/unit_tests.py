@@ -15,6 +15,7 @@ from typing import Any
 
 from rapidfuzz import fuzz
 
+from perpo.errors import PerpoError
 from perpo.texts.tables import Cell, Table, html_tables, tables
 
 UnitTest = Mapping[str, Any]
@@ -138,7 +139,10 @@ def _at_least(found: float, wanted: str, test: UnitTest, least: float = float("-
 
 
 def _in_order(page: TestedPage, test: UnitTest) -> bool:
-    from fuzzysearch import find_near_matches
+    try:
+        from fuzzysearch import find_near_matches
+    except ImportError as error:
+        raise PerpoError("unit tests of order need fuzzysearch", "pip install 'perpo[pages]'") from error
 
     before, after = (
         [match.start for match in find_near_matches(comparable(test[name]), page.comparable, max_l_dist=most)]

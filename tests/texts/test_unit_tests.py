@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import sys
 import unicodedata
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from fuzzysearch import find_near_matches
 from rapidfuzz.fuzz import partial_ratio
 
+from perpo.errors import PerpoError
 from perpo.texts.unit_tests import TestedPage, comparable, problem, read_tests, share_passed
 
 
@@ -183,3 +185,14 @@ def test_600_made_answers_have_the_verdicts_of_the_rules_stated_again() -> None:
         min(verdicts.get((kind, verdict), 0) for kind in ("present", "absent", "order") for verdict in (True, False))
         > 20
     )
+
+
+@pytest.mark.parametrize(
+    ("package", "test"),
+    [("fuzzysearch", {"type": "order", "before": "a", "after": "b"}), ("bs4", {"type": "table", "cell": "a"})],
+)
+def test_what_is_not_installed_is_said(package: str, test: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(PerpoError) as caught:
+        TestedPage("any text").passes(test)
+    assert caught.value.hint == "pip install 'perpo[pages]'"
