@@ -7,10 +7,11 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from perpo.boxes import Order, Scale
 from perpo.common.arguments import arg
+from perpo.common.numbers import Range, check_numbers
 from perpo.errors import PerpoError
 from perpo.prepare.published_counts import FoxLanguage, ReferSet
 
@@ -152,19 +153,20 @@ class OlmocrArguments(WritingArguments):
     name_of_command: ClassVar[str] = "olmocr"
 
     data: str = arg("hub", "hub, or the folder bench_data of the benchmark: files of tests, and PDFs in pdfs")
-    longest_side: int = arg(2048, "pixels of the longer side of a page's picture (default: as the official program)")
+    longest_side: Annotated[int, Range(64, 10_000)] = arg(
+        2048, "pixels of the longer side of a page's picture (default: as the official program)"
+    )
     revision: str | None = arg(None, "commit or tag on the hub (default: the newest, which is recorded)")
 
     def __post_init__(self) -> None:
-        """Refuse a revision of a folder, and pictures of no size.
+        """Refuse a revision of a folder, and pictures of a size that is none.
 
         Raises:
             PerpoError: As said.
         """
+        check_numbers(self)
         if self.revision is not None and self.data != "hub":
             raise PerpoError("--revision can be used only with --data hub", "leave it out")
-        if not 64 <= self.longest_side <= 10_000:
-            raise PerpoError(f"--longest_side {self.longest_side} is not from 64 to 10000", "such as 1288 or 2048")
 
 
 @dataclass(kw_only=True)

@@ -194,13 +194,12 @@ def hub_folder(repository: str, patterns: Sequence[str], revision: str | None = 
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    commit = revision or HUB_REVISIONS.get(repository)
+    named = revision or HUB_REVISIONS.get(repository, "main")
     try:
-        if commit is None or not _COMMIT.fullmatch(commit):
-            commit = str(HfApi().dataset_info(repository, revision=commit).sha)
+        commit = named if _COMMIT.fullmatch(named) else str(HfApi().dataset_info(repository, revision=named).sha)
         folder = snapshot_download(repository, repo_type="dataset", revision=commit, allow_patterns=list(patterns))
     except Exception as error:  # of many kinds: no network, no such commit, a file that was cut
-        raise _unreachable(repository, commit, error) from error
+        raise _unreachable(repository, named, error) from error
     return Path(folder), commit
 
 
