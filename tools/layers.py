@@ -18,7 +18,7 @@ LINES: dict[str, tuple[tuple[str, ...], ...]] = {
     "perpo": (
         ("errors", "answers", "stats", "losses", "methods"),
         ("common",),
-        ("boxes",),
+        ("boxes", "texts"),
         ("benchmarks",),
         ("data",),
         ("records",),
@@ -50,7 +50,8 @@ SOURCES = {"perpo": "perpo", "perpo_eval": "eval/perpo_eval", "perpo_dashboard":
 MAY_IMPORT = {"perpo": set(), "perpo_eval": {"perpo"}, "perpo_dashboard": {"perpo"}}
 
 TORCH_FREE = (
-    *(f"perpo.{name}" for name in ("errors", "answers", "stats", "common", "boxes", "benchmarks", "data", "records")),
+    *(f"perpo.{name}" for name in ("errors", "answers", "stats", "common", "boxes", "texts")),
+    *(f"perpo.{name}" for name in ("benchmarks", "data", "records")),
     *("perpo.methods", "perpo.rewards", "perpo.results", "perpo.prepare", "perpo.cli", "perpo.tiny.world"),
     *(f"perpo.models.{name}" for name in ("families", "checkpoints", "answer_format", "control_tokens")),
     *("perpo.engines.base", "perpo.engines.choice", "perpo.sample"),

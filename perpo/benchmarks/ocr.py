@@ -6,6 +6,9 @@ from perpo.benchmarks.base import BenchmarkInfo, Definition, Rule
 
 _MAIN = ("edit_distance", "f1", "precision", "recall", "bleu", "meteor")
 
+NORMALISED = "edit_distance:normalised"
+"""The edit distance of both texts in their normal form (`perpo.texts.normal`), which tables of one's own pages show."""
+
 OCR_PAGES = BenchmarkInfo(
     name="ocr",
     answer="page",
@@ -16,6 +19,7 @@ OCR_PAGES = BenchmarkInfo(
         Definition("recall", "recall"),
         Definition("bleu", "BLEU"),
         Definition("meteor", "METEOR"),
+        Definition(NORMALISED, "edit distance, normalised", False),
         Definition("precision:swapped", "swapped precision"),
         Definition("recall:swapped", "swapped recall"),
         Definition("bleu:swapped", "swapped BLEU"),
@@ -33,7 +37,10 @@ OCR_PAGES = BenchmarkInfo(
         "meteor": "METEOR of the read text against the true one",
         "truncated": "share of answers that were cut off at the token limit",
     },
-    readings={"swapped": "answer and truth exchanged, as Fox's own script has them"},
+    readings={
+        "swapped": "answer and truth exchanged, as Fox's own script has them",
+        "normalised": "both texts in NFC, without ligatures, soft hyphens and characters of no width",
+    },
     right=Rule("edit distance of at most 0.1", "edit_distance", 0.1, "edit_distance", "edit distance", (0, 1), False),
     flip_scores=("edit_distance",),
     told_scores=_MAIN,

@@ -2,7 +2,8 @@
 
 Sources: the short grounding prompt is LLaVA-1.5's (haotian-liu/LLaVA, Apache-2.0); the long one is that of
 lmms-eval's RefCOCO tasks (EvolvingLMMs-Lab/lmms-eval, MIT and Apache-2.0); the ending of yes/no questions is
-LLaVA's for POPE. Pages of Fox bring their own question; the one here is for pages without.
+LLaVA's for POPE. Pages of Fox and OCRBench v2 bring their own question; the one here is for pages without. The one
+that asks for Markdown is the basic one of olmOCR-Bench (allenai/olmocr, Apache-2.0).
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ LMMS_EVAL_GROUNDING = (
 YES_NO = "{question}\nAnswer the question using a single word or phrase."
 
 OCR = "OCR this image:"
+
+OLMOCR = (
+    "Please provide a natural, plain text representation of the document, formatted in Markdown. Skip any headers and "
+    "footers. For ALL mathematical expressions, use LaTeX notation with \\( and \\) for inline equations and \\[ and "
+    "\\] for display equations. Convert any tables into Markdown format."
+)
 
 
 @dataclass(frozen=True)
@@ -40,9 +47,11 @@ class Asking:
 
 AS_WRITTEN = Asking()
 PAGE = Asking(usual=OCR)
+MARKDOWN_PAGE = Asking(usual=OLMOCR)
 POPE = Asking(YES_NO.replace("{question}", "{query}"))
 
-_BY_NAME = {"pages_": PAGE, "fox_ocr_": PAGE, "tinypages_": PAGE, "coco_pope_": POPE, "tinypope_": POPE}
+_PAGES = ("pages_", "fox_ocr_", "tinypages_", "ocrbench_v2_")
+_BY_NAME = dict.fromkeys(_PAGES, PAGE) | {"olmocr_": MARKDOWN_PAGE, "coco_pope_": POPE, "tinypope_": POPE}
 
 
 def asking_of(name: str) -> Asking:

@@ -55,6 +55,16 @@ _COMMANDS = {
         "perpo.prepare.pages.fox:build_fox",
         "Fox's English and Chinese pages from its folder focus_benchmark_test",
     ),
+    "ocrbench": _Command(
+        arguments.OcrbenchArguments,
+        "perpo.prepare.pages.ocrbench:build_ocrbench",
+        "OCRBench v2's full pages, English and Chinese, from the hub or a folder",
+    ),
+    "olmocr": _Command(
+        arguments.OlmocrArguments,
+        "perpo.prepare.pages.olmocr:build_olmocr",
+        "olmOCR-Bench's pages with their unit tests, without mathematics, from the hub or a folder",
+    ),
     "pages": _Command(
         arguments.PagesArguments,
         "perpo.prepare.pages.folder:build_folder",

@@ -7,10 +7,11 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from perpo.boxes import Order, Scale
 from perpo.common.arguments import arg
+from perpo.common.numbers import Range, check_numbers
 from perpo.errors import PerpoError
 from perpo.prepare.published_counts import FoxLanguage, ReferSet
 
@@ -111,8 +112,61 @@ class FoxArguments(CountingArguments):
 
     name_of_command: ClassVar[str] = "fox"
 
-    root: Path = arg(help="the folder focus_benchmark_test of Fox")
+    root: Path | None = arg(None, "the folder focus_benchmark_test of Fox")
+    tsv: Path | None = arg(None, "instead of --root: the file fox_benchmark_data.tsv of EasonFan/fox_benchmark.tsv")
     languages: list[FoxLanguage] = arg([], "en, cn or both (default: both)")
+
+    def __post_init__(self) -> None:
+        """Refuse no source, and two.
+
+        Raises:
+            PerpoError: As said.
+        """
+        if (self.root is None) == (self.tsv is None):
+            raise PerpoError("Fox is read from one place", "give --root or --tsv, and not both")
+
+
+@dataclass(kw_only=True)
+class OcrbenchArguments(WritingArguments):
+    """Arguments of perpo-data ocrbench."""
+
+    name_of_command: ClassVar[str] = "ocrbench"
+
+    data: str = arg("hub", "hub, or a folder: OCRBench_v2.json with its images, or the Parquet files of the hub")
+    languages: list[FoxLanguage] = arg([], "en, cn or both (default: both)")
+    revision: str | None = arg(None, "commit or tag on the hub (default: the newest, which is recorded)")
+
+    def __post_init__(self) -> None:
+        """Refuse a revision of a folder.
+
+        Raises:
+            PerpoError: As said.
+        """
+        if self.revision is not None and self.data != "hub":
+            raise PerpoError("--revision can be used only with --data hub", "leave it out")
+
+
+@dataclass(kw_only=True)
+class OlmocrArguments(WritingArguments):
+    """Arguments of perpo-data olmocr."""
+
+    name_of_command: ClassVar[str] = "olmocr"
+
+    data: str = arg("hub", "hub, or the folder bench_data of the benchmark: files of tests, and PDFs in pdfs")
+    longest_side: Annotated[int, Range(64, 10_000)] = arg(
+        2048, "pixels of the longer side of a page's picture (default: as the official program)"
+    )
+    revision: str | None = arg(None, "commit or tag on the hub (default: the newest, which is recorded)")
+
+    def __post_init__(self) -> None:
+        """Refuse a revision of a folder, and pictures of a size that is none.
+
+        Raises:
+            PerpoError: As said.
+        """
+        check_numbers(self)
+        if self.revision is not None and self.data != "hub":
+            raise PerpoError("--revision can be used only with --data hub", "leave it out")
 
 
 @dataclass(kw_only=True)

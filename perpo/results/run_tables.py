@@ -8,6 +8,7 @@ from perpo.benchmarks.base import BenchmarkInfo
 from perpo.benchmarks.declared import info_in
 from perpo.benchmarks.grounding import RIGHT_LABELS, WRONG_LABELS
 from perpo.benchmarks.metrics import JUDGE_READINGS
+from perpo.benchmarks.ocr import NORMALISED
 from perpo.records.run_record import GroupResult, Metric, RunRecord, TaskResult, metric_of
 from perpo.results.text import FRACTION, INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, judge_note, with_unit
 
@@ -32,7 +33,9 @@ def run_texts(record: RunRecord) -> list[Text]:
     for group in record.groups:
         info = info_in(record.tasks, group.benchmark)
         reviewed = [metric.name for metric in group.metrics if metric.name in (RIGHT_LABELS, WRONG_LABELS)]
-        plain = [metric.name for metric in group.metrics if ":" not in metric.name] + reviewed
+        own = bool(info.own_files) and group.name.startswith(info.own_files)
+        plain = [name for name in (m.name for m in group.metrics) if ":" not in name or (own and name == NORMALISED)]
+        plain += reviewed
         notes = [INTERVAL_NOTE, *_notes(group, info)]
         notes += [f"{task.task}: {task.note}." for task in record.tasks if task.note and task.task in group.tasks]
         notes += _failed_notes(record, group)

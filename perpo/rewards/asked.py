@@ -14,7 +14,7 @@ from perpo.data.truths import check_formats, says_format
 from perpo.models.answer_format import answer_format, usual_resize
 from perpo.models.checkpoints import refused_pictures
 from perpo.rewards.functions import check_truths, load_reward
-from perpo.rewards.table import RewardFunction, truth_of
+from perpo.rewards.table import RewardFunction, truth_of, without_boxes
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def read_asked(
     truths = declared(answers, **truth_parts)
     reward = load_reward(reward_name, answers, truths)
     questions, image_root = read()
-    if truth_of(reward_name) != "text" and answers is not None:
+    if not without_boxes(reward_name) and answers is not None:
         are_boxes = are_boxes or all(says_format(vars(question)) for question in questions)
     wanted = questions[:limit]
     if truths is not None and are_boxes:

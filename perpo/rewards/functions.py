@@ -37,7 +37,7 @@ def load_reward(spec: str, answers: BoxFormat | None, truths: BoxFormat | None) 
     Raises:
         PerpoError: There is no such reward, or its module can't be imported.
     """
-    usable = [row.name for row in REWARDS.values() if row.truth == "text" or (answers and truths)]
+    usable = [row.name for row in REWARDS.values() if row.truth != "box" or (answers and truths)]
     if spec in usable:
         return REWARDS[spec].function(answers, truths)
     module, colon, function = spec.partition(":")

@@ -1,6 +1,6 @@
 """The rewards: all that is known of each one that has a name, a row each. Needs no torch.
 
-A new reward is a row here and the function that it names: of two boxes, or of two texts.
+A new reward is a row here and the function that it names: of two boxes, of two texts, or of a text and unit tests.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from rapidfuzz.distance import Levenshtein
 from perpo.answers import answer_of
 from perpo.boxes import Box, BoxFormat, iou, parse_box
 from perpo.data.truths import row_format
+from perpo.texts.unit_tests import read_tests, share_passed
 
 RewardFunction = Callable[[str, str, Mapping[str, Any]], float | None]
 """(prediction, truth, sample) -> a number in [0, 1], or None for an answer that can't be read.
@@ -23,7 +24,7 @@ the user's may call too) and cannot read a response whose thought never ends.
 `sample` holds the question's fields (`image_path`, `question`, `answer`, `image_id`) and the image's
 `image_size`, (width, height) in pixels.
 """
-Truth = Literal["box", "text"]
+Truth = Literal["box", "text", "tests"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,10 @@ class Reward:
     Attributes:
         name: What `--reward`, `--eval_reward` and records call it.
         truth: What it compares. Truths of "box" must be boxes, and the model's way to write them must be known; "text"
-            takes truths as they are, and whatever is said of how boxes are written has no meaning for it.
+            takes truths as they are, and whatever is said of how boxes are written has no meaning for it. "tests" takes
+            a JSON list of unit tests of a page (`perpo.texts.unit_tests`), and boxes have no meaning for it either.
         compare: Gives how good an answer is: (said, wanted) -> a number in [0, 1], or None if one of them can't be
-            read. Boxes come in pixels of the original image, texts without thoughts and marks.
+            read. Boxes come in pixels of the original image, texts without thoughts and marks, unit tests as a list.
         explained: What it is, in a few words for `--help`; "" where its name says it.
         acc_50: Whether a validation tells `acc_50` too, the share of rewards of 0.5 and more.
     """
@@ -58,8 +60,15 @@ class Reward:
             said, wanted = answer_of(prediction, "text"), answer_of(truth, "text")
             return None if said is None or wanted is None else self.compare(said, wanted)
 
-        if self.truth == "text":
-            return of_texts
+        def of_tests(prediction: str, truth: str, sample: Mapping[str, Any]) -> float | None:
+            said = answer_of(prediction, "text")
+            try:
+                return None if said is None else self.compare(said.strip(), read_tests(truth))
+            except ValueError:
+                return None
+
+        if self.truth != "box":
+            return of_texts if self.truth == "text" else of_tests
         assert answers is not None
         assert truths is not None
 
@@ -84,6 +93,7 @@ def _likeness(said: str, wanted: str) -> float:
 _ROWS = (
     Reward("iou", "box", _overlap, acc_50=True),
     Reward("edit", "text", _likeness, explained="1 - normalised edit distance"),
+    Reward("unit_tests", "tests", share_passed, explained="share of unit tests passed"),
 )
 REWARDS = {row.name: row for row in _ROWS}
 """The rewards by name, in the order of help texts."""
@@ -92,6 +102,11 @@ REWARDS = {row.name: row for row in _ROWS}
 def truth_of(reward: str) -> Truth | None:
     """Return what a reward compares; None for one of the user's, of which nothing is known."""
     return REWARDS[reward].truth if reward in REWARDS else None
+
+
+def without_boxes(reward: str) -> bool:
+    """Return whether a reward is known to compare no boxes; one of the user's may."""
+    return truth_of(reward) not in ("box", None)
 
 
 def named(*, explained: bool = False) -> str:

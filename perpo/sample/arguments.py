@@ -10,7 +10,7 @@ from perpo.common.arguments import arg
 from perpo.common.numbers import Count, Seed64, Share, ShareAboveZero, ZeroOrMore, check_numbers
 from perpo.engines.base import Decoding
 from perpo.errors import PerpoError
-from perpo.rewards.table import box_rewards, named, truth_of
+from perpo.rewards.table import box_rewards, named, without_boxes
 
 
 @dataclass(kw_only=True)
@@ -69,7 +69,7 @@ class SampleArguments:
         check_numbers(self)
         decoding = self.decoding
         for part in ("box_scale", "box_order", "box_frame", "truth_scale", "truth_order", "truth_frame"):
-            if getattr(self, part) is not None and truth_of(self.reward) == "text":
+            if getattr(self, part) is not None and without_boxes(self.reward):
                 hint = f"leave --{part} out, or choose {box_rewards()}"
                 raise PerpoError(f"--{part} has no effect with --reward {self.reward}", hint)
         if decoding.temperature == 0 and (decoding.num_candidates > 1 or decoding.top_p < 1):

@@ -13,7 +13,7 @@ from perpo.data.truths import format_fields, row_format
 from perpo.errors import PerpoError
 from perpo.rewards import score
 from perpo.rewards.asked import Asked, QuestionSet
-from perpo.rewards.table import truth_of
+from perpo.rewards.table import without_boxes
 from perpo.sample.candidates import AnswerSet
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def record_of(questions: QuestionSet, answers: AnswerSet, provenance: dict[str, 
         written = row_format(vars(question), questions.truth_format)
         truth = same_box(question.answer, written, questions.answer_format, size)
         question = dataclasses.replace(question, answer=truth)
-    if truth_of(questions.reward_name) == "text" or _is_text(questions, asked):
+    if without_boxes(questions.reward_name) or _is_text(questions, asked):
         said = {name: value if name == "box_frame" else None for name, value in said.items()}
     return PreferenceRecord(
         **vars(question) | said,

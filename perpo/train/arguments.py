@@ -14,7 +14,7 @@ from perpo.common.arguments import arg
 from perpo.common.numbers import AboveZero, Count, CountOrZero, Range, Seed32, ShareBelowOne, ZeroOrMore, check_numbers
 from perpo.errors import PerpoError
 from perpo.methods import METHODS, MethodName, unused_by, which
-from perpo.rewards.table import box_rewards, named, truth_of
+from perpo.rewards.table import box_rewards, named, without_boxes
 
 _MaxSteps = Annotated[int, Range(-1)]
 _OF_LORA = ("adapter", "lora_r", "lora_alpha", "lora_dropout", "bits", "projector_only")
@@ -213,7 +213,7 @@ class TrainArguments:
         if self.push_to_hub and self.hub_model_id is None:
             raise PerpoError("--push_to_hub needs --hub_model_id", "such as me/my-model")
         for name in (f"eval_{what}_{part}" for what in ("box", "truth") for part in ("scale", "order", "frame")):
-            if truth_of(self.eval_reward or "") == "text" and getattr(self, name) is not None:
+            if without_boxes(self.eval_reward or "") and getattr(self, name) is not None:
                 hint = f"leave it out, or choose {box_rewards()}"
                 raise PerpoError(f"--{name} has no effect with --eval_reward {self.eval_reward}", hint)
 

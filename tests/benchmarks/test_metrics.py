@@ -13,6 +13,8 @@ from perpo.benchmarks.base import Definition
 from perpo.benchmarks.grounding import SIZES
 from perpo.benchmarks.metrics import METRICS, PRIMARY, metrics_of
 from perpo.benchmarks.mmhal import MMHAL_TYPES
+from perpo.benchmarks.ocr import NORMALISED
+from perpo.texts.unit_tests import TYPES
 
 NAN = float("nan")
 F1 = Definition("f1", "F1", True, {"tp": 2.0}, {"tp": 2.0, "fp": 1.0, "fn": 1.0})
@@ -126,7 +128,7 @@ def test_each_benchmark_has_distinct_names_and_the_one_that_stands_for_it() -> N
     assert set(PRIMARY) == set(METRICS)
     lower = {metric.name for metrics in METRICS.values() for metric in metrics if metric.higher_is_better is False}
     rates = {f"hallucination_rate{suffix}" for suffix in ("", *(f":{kind}" for kind in MMHAL_TYPES))}
-    assert lower == {"parse_fail", "edit_distance", "truncated", "missing", *rates}
+    assert lower == {"parse_fail", "edit_distance", NORMALISED, "truncated", "missing", *rates}
 
 
 def plain(benchmark: str, name: str, rows: list[dict[str, float]]) -> float | None:
@@ -144,6 +146,10 @@ def plain(benchmark: str, name: str, rows: list[dict[str, float]]) -> float | No
     if name.startswith("relative_score"):
         suffix = name.removeprefix("relative_score")
         return count(f"model{suffix}") / count(f"reference{suffix}")
+    if name.startswith("pass_rate"):
+        suffix = name.removeprefix("pass_rate")
+        held = [row for row in rows if not math.isnan(row[f"tests{suffix}"])]
+        return sum(row[f"passed{suffix}"] for row in held) / sum(row[f"tests{suffix}"] for row in held)
     score = "yes" if name == "yes_ratio" else name
     held = [row[score] for row in rows if not math.isnan(row[score])]
     return sum(held) / len(held) if held else None
@@ -171,6 +177,12 @@ def table(benchmark: str, rng: np.random.Generator, rows: int) -> list[dict[str,
             row |= {f"acc@0.5:{other}": NAN for other in SIZES if other != size}
         if benchmark == "llava_bench":  # ratings are 1 to 10
             row = {name: value if name == "missing" else 1 + 9 * value for name, value in row.items()}
+        if benchmark == "olmocr_no_math":  # some pages have no test of a type
+            for suffix in ("", *(f":{kind}" for kind in TYPES)):
+                tests = float(rng.integers(1, 6))
+                row |= {f"tests{suffix}": tests, f"passed{suffix}": float(rng.integers(0, tests + 1))}
+                if suffix and number % 3 == 0:
+                    row |= {f"tests{suffix}": NAN, f"passed{suffix}": NAN}
         if benchmark == "ocr" and number % 4 == 0:
             row |= {"truncated": NAN}
         found.append(row)

@@ -50,7 +50,7 @@ PROGRAMS: dict[str, tuple[type[Any], Main, list[str]]] = {
     "perpo-dashboard export": (perpo_dashboard.cli.ExportPageArguments, perpo_dashboard.cli.main, ["export"]),
     "perpo.tiny.build": (perpo.tiny.build.BuildArguments, perpo.tiny.build.main, ["--out", "out"]),
 } | {
-    f"perpo-data {name}": (command.arguments, perpo.cli.data.main, [name])
+    f"perpo-data {name}": (command.arguments, perpo.cli.data.main, [name, "--output", "out"])
     for name, command in perpo.cli.data._COMMANDS.items()
 }
 

@@ -14,6 +14,7 @@ from perpo.cli.data import main
 from perpo.errors import PerpoError
 from perpo.prepare import published_counts
 from perpo.prepare.hub import rows as hub
+from perpo.prepare.hub.rows import hub_folder
 from perpo.prepare.parquet import METADATA_KEY
 from perpo.prepare.published_counts import HUB_REVISIONS
 from perpo.prepare.refer.google_split import tell_apart
@@ -319,3 +320,22 @@ def test_the_papers_columns_and_popes_lists_can_be_fetched():
         "refcoco_val", "refcoco_testA", "refcoco_testB", "refcoco+_val", "refcoco+_testA", "refcoco+_testB",
         "refcocog_val", "refcocog_test", "coco_pope_random", "coco_pope_popular", "coco_pope_adversarial",
     ]  # fmt: skip
+
+
+def test_files_of_a_repository_that_is_not_pinned_are_of_a_commit_that_is_looked_up(tmp_path, monkeypatch):
+    asked = []
+
+    class Looked:
+        def dataset_info(self, repository, revision):
+            asked.append((repository, revision))
+            return type("Info", (), {"sha": "d" * 40})
+
+    def download(repository, revision, **options):
+        asked.append((repository, revision))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Looked)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert hub_folder("allenai/olmOCR-bench", ["*"]) == (tmp_path, "d" * 40)
+    assert hub_folder("allenai/olmOCR-bench", ["*"], "c" * 40) == (tmp_path, "c" * 40)
+    assert asked == [(("allenai/olmOCR-bench"), name) for name in ("main", "d" * 40, "c" * 40)]

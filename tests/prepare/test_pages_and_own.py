@@ -1,5 +1,7 @@
 """Pages of Fox and of one's own, and JSON lines of one's own."""
 
+import base64
+import csv
 import json
 
 import pyarrow as pa
@@ -70,6 +72,61 @@ def test_a_missing_language_is_said(fox, tmp_path, capsys):
     assert main(words) == 2
     assert "cn_page_ocr.json, found no such file" in capsys.readouterr().err
     assert main([*words, "--languages", "en"]) == 0
+
+
+def write_tsv(path, fox, change=None):
+    """Fox's pages and a question of another task, as the hub's file has them; the last one names another's image."""
+    rows = [("index", "image", "question", "answer", "sub_task")]
+    for language, count in (("en", 2), ("cn", 1)):
+        for number, entry in enumerate(json.loads((fox / f"{language}_page_ocr.json").read_text())[:count]):
+            image = base64.b64encode((fox / f"{language}_pdf_png" / entry["image"]).read_bytes()).decode()
+            asked, said = (turn["value"].removeprefix("<image>\n") for turn in entry["conversations"])
+            rows.append((f"{language}{number}", image, asked, said, f"{language}_page_ocr"))
+    rows += [("box", "en0", "OCR the box.", "x", "en_box_ocr"), ("again", "en0", "Again.", "y", "en_page_ocr")]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t").writerows(change(row) if change else row for row in rows)
+
+
+def test_foxs_file_on_the_hub_gives_the_pages_of_its_folder(fox, tmp_path, monkeypatch):
+    monkeypatch.setitem(published_counts.FOX_PAGES, "en", 3)
+    write_tsv(tmp_path / "fox.tsv", fox)
+    assert main(["fox", "--tsv", str(tmp_path / "fox.tsv"), "--output", str(tmp_path / "out")]) == 0
+    english, chinese = (
+        pq.read_table(tmp_path / "out" / f"fox_ocr_{lang}.parquet").to_pylist() for lang in ("en", "cn")
+    )
+    assert [(row["question"], row["answer"]) for row in english] == [
+        ("OCR this page.", "First page."),
+        ("OCR this page.", "Second\npage."),
+        ("Again.", "y"),
+    ]
+    pictures = [(fox / "en_pdf_png" / f"en_{number}.png").read_bytes() for number in (0, 1, 0)]
+    assert [row["image"]["bytes"] for row in english] == pictures
+    assert [(row["answer"], row["language"]) for row in chinese] == [("一页中文。", "zh")]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda row: row[:4], "lacks sub_task"),
+        (
+            lambda row: [*row[:4], row[4].replace("page", "line")],
+            "has no page_ocr of en or cn, only cn_line_ocr, en_box_ocr",
+        ),
+        (lambda row: [row[0], row[1].replace("iVBOR", "XXXXX"), *row[2:]], "row 1: its image is no base64"),
+    ],
+)
+def test_other_tables_are_refused(fox, tmp_path, capsys, change, said):
+    write_tsv(tmp_path / "fox.tsv", fox, change)
+    assert main(["fox", "--tsv", str(tmp_path / "fox.tsv"), "--output", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_fox_is_read_from_one_place(fox, tmp_path, capsys):
+    for words in ([], ["--root", str(fox), "--tsv", "x.tsv"]):
+        assert main(["fox", *words, "--output", str(tmp_path / "out")]) == 2
+        assert "give --root or --tsv" in capsys.readouterr().err
+    assert main(["fox", "--tsv", str(tmp_path / "none.tsv"), "--output", str(tmp_path / "out")]) == 2
+    assert "cannot be read as a table" in capsys.readouterr().err
 
 
 @pytest.fixture

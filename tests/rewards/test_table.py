@@ -7,7 +7,8 @@ import pytest
 from perpo.boxes import BoxFormat
 from perpo.errors import PerpoError
 from perpo.rewards import Rewarded, load_reward, score
-from perpo.rewards.table import REWARDS, box_rewards, named, truth_of
+from perpo.rewards.functions import check_truths
+from perpo.rewards.table import REWARDS, box_rewards, named, truth_of, without_boxes
 from perpo.sample.arguments import SampleArguments
 from perpo.train.arguments import TrainArguments
 from tests.support import ROOT
@@ -19,6 +20,7 @@ SAMPLE = {"image_size": (400, 200)}
 EXAMPLES = {
     "iou": ("[0.1, 0.1, 0.3, 0.3]", "[0.2, 0.2, 0.4, 0.4]", 1 / 7),  # 2 x 2 tenths each, 1 x 1 in common
     "edit": ("kitten", "sitting", 1 - 3 / 7),  # three changes, seven letters
+    "unit_tests": ("A kitten", '[{"type": "present", "text": "kitten"}, {"type": "present", "text": "sat"}]', 1 / 2),
 }
 
 
@@ -43,7 +45,7 @@ def test_its_number(name):
 
 def test_of_a_reward_of_ones_own_nothing_is_known():
     assert truth_of("module:function") is None
-    assert {truth_of(name) for name in REWARDS} == {"box", "text"}
+    assert {truth_of(name) for name in REWARDS} == {"box", "text", "tests"}
 
 
 @pytest.mark.parametrize("name", REWARDS)
@@ -68,8 +70,9 @@ def test_what_is_said_of_boxes_is_refused_by_texts_alone(name):
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_without_a_way_to_write_boxes_there_are_no_rewards_of_boxes(name):
-    if truth_of(name) == "text":
-        assert score(load_reward(name, None, None), "7", "7", SAMPLE).reward == 1.0
+    if without_boxes(name):
+        truth = EXAMPLES[name][1]
+        assert score(load_reward(name, None, None), truth, truth, SAMPLE).reward == 1.0
         return
     with pytest.raises(PerpoError, match=f"no reward '{name}'") as caught:
         load_reward(name, None, None)
@@ -80,3 +83,9 @@ def test_no_code_asks_for_a_reward_by_its_name():
     """Scores of answers, which are not rewards, may be called like one."""
     scores = compared_by_name("scores", REWARDS)
     assert [place for place in compared_by_name("", REWARDS) if place not in scores] == []
+
+
+@pytest.mark.parametrize("truth", ["no JSON", "[]", "{}", '[{"type": "math", "math": "x"}]', '[{"type": "present"}]'])
+def test_truths_that_are_no_unit_tests_are_refused_before_anything_is_sampled(truth):
+    with pytest.raises(PerpoError, match=r"question 1: its truth .* cannot be read by this reward"):
+        check_truths(load_reward("unit_tests", None, None), [SAMPLE | {"answer": truth}], None)

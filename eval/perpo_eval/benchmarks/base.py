@@ -79,10 +79,8 @@ class TaskSpec:
 
     @property
     def group(self) -> str:
-        """Return what it is averaged with: its benchmark, or nothing but itself (a file of one's own, a language of
-        Fox).
-        """
-        return self.name if self.dataset in (self.name, "fox_ocr") else self.benchmark
+        """Return what it is averaged with: its benchmark, or nothing but itself (a file of one's own, a language)."""
+        return self.name if self.dataset in (self.name, "fox_ocr", "ocrbench_v2") else self.benchmark
 
     @property
     def tiny(self) -> bool:

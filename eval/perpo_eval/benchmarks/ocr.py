@@ -8,8 +8,9 @@ from perpo.answers import answer_of
 from perpo.benchmarks import ocr, prompts
 from perpo.boxes import ImageSize
 from perpo.models.families import Family
+from perpo.texts.normal import normal
 from perpo_eval.benchmarks.base import TINY_TOKENS, Benchmark, Row, RowFormat, Scored, TaskSpec
-from perpo_eval.scorers.ocr import score_page
+from perpo_eval.scorers.ocr import edit_distance, score_page
 
 _INFO = ocr.OCR_PAGES
 
@@ -37,22 +38,26 @@ def _score(response: str, target: Any, size: ImageSize, family: Family) -> Score
     page, swapped = score_page(text, truth), score_page(text, truth, swapped=True)
     scores = {name: getattr(page, name) for name in ("edit_distance", "f1", "precision", "recall", "bleu", "meteor")}
     scores |= {f"{name}:swapped": getattr(swapped, name) for name in ("precision", "recall", "bleu", "meteor")}
+    scores[ocr.NORMALISED] = edit_distance(normal(text), normal(truth))
     return Scored(None if answer is None else text, scores, answer is not None)
 
+
+PAGE_ROWS = RowFormat(
+    "a page",
+    ("question_id", "image", "question", "answer", "file_name"),
+    "file_name",
+    _problem,
+    lambda row: [(str(row["question_id"]), row["question"].strip(), row["answer"])],
+)
+"""The rows of every benchmark of pages."""
 
 OCR_PAGES = Benchmark(
     info=_INFO,
     tasks=_tasks(),
-    rows=RowFormat(
-        "a page",
-        ("question_id", "image", "question", "answer", "file_name"),
-        "file_name",
-        _problem,
-        lambda row: [(str(row["question_id"]), row["question"].strip(), row["answer"])],
-    ),
+    rows=PAGE_ROWS,
     prompt=lambda family, style: prompts.PAGE.template,
     default_query=prompts.PAGE.usual,
     score=_score,
     example="a",
-    sources={"scorer": "perpo_eval.scorers.ocr"},
+    sources={"scorer": "perpo_eval.scorers.ocr", "normal form": "perpo.texts.normal"},
 )

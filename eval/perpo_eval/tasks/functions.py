@@ -16,9 +16,13 @@ from perpo.models.families import FAMILIES
 from perpo_eval.benchmarks.base import Benchmark
 from perpo_eval.benchmarks.grounding import GROUNDING
 from perpo_eval.benchmarks.ocr import OCR_PAGES
+from perpo_eval.benchmarks.ocrbench_v2 import OCRBENCH_V2
+from perpo_eval.benchmarks.olmocr_no_math import OLMOCR_NO_MATH
 from perpo_eval.benchmarks.pope import POPE
+from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.rows.documents import hub_documents, parquet_documents
 from perpo_eval.rows.media import recent_image
+from perpo_eval.rows.suites import TASKS
 from perpo_eval.rows.tiny_data import tiny_parquet
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
 _LLAVA = FAMILIES["llava"]
 DATA_FOLDER = "PERPO_DATA"
 """The environment variable that names the folder of what the hub does not have as rows."""
+
+_PARTS = ("acc@0.5:", "pass_rate:")
 
 Doc = Mapping[str, Any]
 
@@ -45,8 +51,8 @@ def _texts(benchmark: Benchmark) -> Callable[[Doc], str]:
 
 
 def _results(benchmark: Benchmark) -> Callable[[Doc, list[str]], dict[str, Any]]:
-    # By size and in other frames perpo-eval alone reports; lmms-eval has no place for what applies to some samples.
-    metrics = [metric for metric in benchmark.info.metrics if not metric.name.startswith("acc@0.5:")]
+    # By size, frame and type of test perpo-eval alone reports; lmms-eval has no place for what applies to some samples.
+    metrics = [metric for metric in benchmark.info.metrics if not metric.name.startswith(_PARTS)]
 
     def process_results(doc: Doc, results: list[str]) -> dict[str, Any]:
         size = (doc["width"], doc["height"])
@@ -61,6 +67,8 @@ def _results(benchmark: Benchmark) -> Callable[[Doc, list[str]], dict[str, Any]]
 grounding_text, grounding_results = _texts(GROUNDING), _results(GROUNDING)
 pope_text, pope_results = _texts(POPE), _results(POPE)
 ocr_text, ocr_results = _texts(OCR_PAGES), _results(OCR_PAGES)
+olmocr_text, olmocr_results = _texts(OLMOCR_NO_MATH), _results(OLMOCR_NO_MATH)
+ocrbench_text, ocrbench_results = _texts(OCRBENCH_V2), _results(OCRBENCH_V2)
 
 
 def mean(scores: Sequence[float | None]) -> float:
@@ -84,6 +92,8 @@ def _ratio(benchmark: Benchmark, name: str) -> Callable[[Sequence[Mapping[str, f
 
 pope_precision, pope_recall, pope_f1 = (_ratio(POPE, name) for name in ("precision", "recall", "f1"))
 pope_yes_ratio, pope_f1_strict = _ratio(POPE, "yes_ratio"), _ratio(POPE, "f1:strict")
+
+olmocr_pass_rate = _ratio(OLMOCR_NO_MATH, "pass_rate")
 
 
 def hub_grounding(dataset: Dataset) -> Dataset:
@@ -113,14 +123,15 @@ def tiny_ocr(pointer: Dataset) -> Dataset:
 
 def folder_ocr(pointer: Dataset) -> Dataset:
     """Return the documents of pages that lie in the folder named by $PERPO_DATA (process_docs)."""
+    task = _task(pointer)
     folder = os.environ.get(DATA_FOLDER)
-    file = Path(folder or ".") / f"{_task(pointer)}.parquet"
+    file = Path(folder or ".") / f"{task}.parquet"
     if folder is None or not file.is_file():
         raise PerpoError(
             f"{file.name} is not in the folder that ${DATA_FOLDER} names ({folder or 'not set'})",
-            "build it with perpo-data fox, and set the variable to its --output",
+            f"build it with {TASKS[task].build}, and set the variable to its --output",
         )
-    return parquet_documents(file, OCR_PAGES.rows)
+    return parquet_documents(file, BENCHMARKS[TASKS[task].benchmark].rows)
 
 
 def _task(pointer: Dataset) -> str:

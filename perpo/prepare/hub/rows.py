@@ -182,23 +182,24 @@ def hub_rows(repository: str, config: str | None, split: str, revision: str | No
     return data, commit
 
 
-def hub_folder(repository: str, patterns: Sequence[str]) -> tuple[Path, str]:
-    """Return a data set's files as its repository holds them at the pinned commit, and that commit.
+def hub_folder(repository: str, patterns: Sequence[str], revision: str | None = None) -> tuple[Path, str]:
+    """Return a data set's files as its repository holds them at a commit, and that commit.
 
     Args:
-        repository: The data set's id on the hub, a key of `known.HUB_REVISIONS`.
+        repository, revision: As for `hub_rows`.
         patterns: Which files, such as "images/*".
 
     Raises:
         PerpoError: They can't be fetched, and are not at hand either (exit code 3).
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
-    commit = HUB_REVISIONS[repository]
+    named = revision or HUB_REVISIONS.get(repository, "main")
     try:
+        commit = named if _COMMIT.fullmatch(named) else str(HfApi().dataset_info(repository, revision=named).sha)
         folder = snapshot_download(repository, repo_type="dataset", revision=commit, allow_patterns=list(patterns))
     except Exception as error:  # of many kinds: no network, no such commit, a file that was cut
-        raise _unreachable(repository, commit, error) from error
+        raise _unreachable(repository, named, error) from error
     return Path(folder), commit
 
 

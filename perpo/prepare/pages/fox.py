@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.data import data_sha256
+from perpo.data.embedded import image_in_text
+from perpo.data.images import image_format
 from perpo.data.placeholders import without_image
 from perpo.data.rows import read_rows
 from perpo.errors import PerpoError, placed
@@ -17,11 +21,12 @@ from perpo.prepare.parquet import (
     check_outputs,
     write_rows,
 )
-from perpo.prepare.published_counts import FOX_PAGES, compare
+from perpo.prepare.published_counts import FOX_PAGES, FoxLanguage, compare
 
 if TYPE_CHECKING:
     from perpo.prepare.arguments import FoxArguments
 
+_LONGEST_INDEX = 64
 _LABELS = {"en": "en", "cn": "zh"}
 
 
@@ -34,7 +39,11 @@ def build_fox(args: FoxArguments) -> list[Written]:
     languages = list(dict.fromkeys(args.languages)) or list(FOX_PAGES)
     outputs = {language: args.output / f"fox_ocr_{language}.parquet" for language in languages}
     check_outputs(list(outputs.values()), args.overwrite)
-    pages = {language: read_fox(args.root, language) for language in languages}
+    if args.tsv is not None:
+        pages = read_fox_tsv(args.tsv, languages)
+    else:
+        assert args.root is not None
+        pages = {language: read_fox(args.root, language) for language in languages}
     verdicts = {
         language: compare(
             f"Fox {language}", {"pages": len(language_pages)}, {"pages": FOX_PAGES[language]}, args.allow_other_counts
@@ -42,7 +51,7 @@ def build_fox(args: FoxArguments) -> list[Written]:
         for language, language_pages in pages.items()
     }
     check_image_files(
-        (page.image for language_pages in pages.values() for page in language_pages),
+        (page.image for language_pages in pages.values() for page in language_pages if page.content is None),
         "the archive of Fox holds them beside the JSON files",
     )
     written = []
@@ -55,7 +64,7 @@ def build_fox(args: FoxArguments) -> list[Written]:
             command=args.command(),
             counts=told_counts(language_pages),
             verdict=verdicts[language],
-            more={"source_sha256": data_sha256(_fox_file(args.root, language))},
+            more={"source_sha256": data_sha256(args.tsv or _fox_file(args.root, language))},
         )
         written.append(write_rows(file, page_rows(language_pages, _LABELS[language])))
     return written
@@ -80,7 +89,59 @@ def read_fox(root: Path, language: str) -> list[OcrPage]:
     return pages
 
 
-def _fox_file(root: Path, language: str) -> Path:
+def read_fox_tsv(path: Path, languages: Sequence[FoxLanguage]) -> dict[FoxLanguage, list[OcrPage]]:
+    """Read Fox's pages of some languages from the hub's file for VLMEvalKit, which holds its other tasks too.
+
+    Raises:
+        PerpoError: The file is none, lacks a column, or has no pages of a language, or an image is none.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:  # pandas' errors of a file's form are ValueErrors
+        raise PerpoError(f"{path} cannot be read as a table: {error}", "fetch it again") from error
+    if missing := sorted({"index", "image", "question", "answer", "sub_task"} - set(table.columns)):
+        raise PerpoError(f"{path} lacks {', '.join(missing)}", "check that this is Fox's TSV")
+    images = dict(zip(table["index"], table["image"], strict=True))
+    pages: dict[FoxLanguage, list[OcrPage]] = {language: [] for language in languages}
+    for number, row in enumerate(table.to_dict("records"), start=1):
+        language = _language_of(row["sub_task"])
+        if language in pages:
+            # Rows about one image may name the row that holds it.
+            text = images.get(row["image"], "") if len(row["image"]) <= _LONGEST_INDEX else row["image"]
+            with placed(f"{path}, row {number}"):
+                content, question = _decoded(text), without_image(row["question"])
+            name = Path(f"{language}_{row['index']}.png")
+            pages[language].append(OcrPage(name, question, row["answer"], content=content))
+    if absent := [language for language, found in pages.items() if not found]:
+        known = ", ".join(sorted(set(table["sub_task"])))
+        raise PerpoError(f"{path} has no page_ocr of {' or '.join(absent)}, only {known:.300}", "check --languages")
+    return pages
+
+
+def _language_of(sub_task: str) -> FoxLanguage | None:
+    """The language of a task that is one of whole pages' text, such as en_page_ocr; None of any other."""
+    words = re.split("[^a-z]+", sub_task.lower())
+    if "page" not in words or "ocr" not in words or len(words) != 3:
+        return None
+    return "en" if "en" in words else "cn" if "cn" in words else None
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        content = image_in_text(text)
+        if content is not None:
+            image_format(content)
+    except (ValueError, OSError) as error:
+        raise PerpoError(f"its image cannot be read: {error}", "fetch the file again") from error
+    if content is None:
+        raise PerpoError("its image is no base64", "fetch the file again")
+    return content
+
+
+def _fox_file(root: Path | None, language: str) -> Path:
+    assert root is not None
     return root / f"{language}_page_ocr.json"
 
 

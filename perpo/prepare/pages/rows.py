@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from perpo.data.rows import Row
 from perpo.errors import PerpoError
@@ -13,11 +14,21 @@ from perpo.prepare.parquet import image_cell
 
 @dataclass(frozen=True)
 class OcrPage:
-    """A page's image, what is asked about it ("" for the evaluation's own prompt), and its text."""
+    """A page.
+
+    Attributes:
+        image: Its image's file, or the name of `content`.
+        question: What is asked about it; "" for the evaluation's own prompt.
+        text: Its text, or what else an answer is scored against.
+        content: The bytes of its image, where it is in no file of its own.
+        name: What the data set calls it; by default its number.
+    """
 
     image: Path
     question: str
     text: str
+    content: bytes | None = None
+    name: str = ""
 
 
 def page_text(path: Path) -> str:
@@ -31,13 +42,17 @@ def told_counts(pages: Sequence[OcrPage]) -> dict[str, int]:
     return {"rows": len(pages), "images": len({page.image for page in pages})}
 
 
-def page_rows(pages: Sequence[OcrPage], language: str) -> Iterator[Row]:
+def page_rows(pages: Iterable[OcrPage], language: str) -> Iterator[Row]:
     for number, page in enumerate(pages):
         yield {
-            "question_id": str(number),
-            "image": image_cell(page.image),
+            "question_id": page.name or str(number),
+            "image": image_cell(page.image) if page.content is None else _cell(page.image, page.content),
             "question": page.question,
             "answer": page.text,
             "language": language,
             "file_name": page.image.name,
         }
+
+
+def _cell(name: Path, content: bytes) -> dict[str, Any]:
+    return {"bytes": content, "path": name.name}

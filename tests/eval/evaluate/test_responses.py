@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
 from perpo.records.run_record import sample_key
 from perpo.records.store import Run, read_run
+from perpo.results.run_tables import run_texts
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.benchmarks import pope
 from perpo_eval.cli.eval import main
@@ -137,6 +139,16 @@ def test_perfect_answers_are_perfect(questions, score, folder) -> None:
     }.items():
         found = {metric.name: metric.value for metric in record.group(group).metrics}
         assert {name: found[name] for name in best} == pytest.approx(best)
+
+
+def test_tables_of_pages_of_ones_own_show_the_edit_distance_of_normal_forms(questions, score, folder) -> None:
+    right = perfect(folder)
+    rows = [{"sample_key": q["sample_key"], "response": right[q["task"], q["source_id"]]} for q in questions]
+    record = score(rows).record
+    fox = replace(record, groups=[replace(group, name=f"fox of {group.name}") for group in record.groups])
+    for each, shown in ((record, True), (fox, False)):
+        headers = [text.header for text in run_texts(each) if "pages_own" in text.title]
+        assert [("edit distance, normalised" in header) for header in headers] == [shown]
 
 
 def test_our_own_answers_score_as_they_did(run, score) -> None:

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from nltk.metrics import f_measure, precision, recall
 from nltk.translate.meteor_score import meteor_score
 
+from perpo.models.families import FAMILIES
 from perpo.prepare import wordnet
+from perpo_eval.benchmarks.ocr import OCR_PAGES
 from perpo_eval.scorers import ocr
 from perpo_eval.scorers.ocr import PageScores, score_page, wordnet_found
 from tests.support import ROOT
@@ -215,6 +217,13 @@ def test_the_real_wordnet(no_wordnet, monkeypatch) -> None:
     for said, true in PAIRS:
         assert asdict(score_page(said, true)) == pytest.approx(fox(said, true), abs=1e-12)
     assert len(nltk.corpus.wordnet.synsets("dog")) > 5
+
+
+def test_the_edit_distance_of_normal_forms_stands_beside_the_raw_one(small_wordnet) -> None:
+    scores = OCR_PAGES.score("ﬁne cafe\u0301", "fine café", (2, 2), FAMILIES["llava"]).scores
+    # Of ten characters, ﬁ for two letters and e with its accent for one: four changes, two of them insertions.
+    assert scores["edit_distance"] == pytest.approx(4 / 9)
+    assert scores["edit_distance:normalised"] == 0
 
 
 def test_jieba_leaves_no_file_and_keeps_its_own_words(tmp_path, monkeypatch, capfd) -> None:

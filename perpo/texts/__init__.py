@@ -1,0 +1,1 @@
+"""Texts of pages: their normal form, the tables in them, and unit tests of them. No torch."""
