@@ -1,0 +1,171 @@
+"""Processes that read PDF files. A file is hostile: the renderer may crash, hang, or take all memory, and the job
+goes on.
+
+pdfium is not safe in threads, so each worker is a process of its own that reads one document at a time. What a worker
+says comes as JSON, for it may have been taken over by a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import resource
+import signal
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from perpo.common.files import disk_error
+from perpo.errors import PerpoError
+from perpo.prepare.pdf.document import PageSettings, read_document
+
+MEMORY = 4 * 2**30
+"""Bytes that a worker may take."""
+
+_START_S = 60.0  # in which a worker must have started, beside what the first page takes
+
+
+@dataclass(frozen=True)
+class DocumentTask:
+    """A document to be read: its file, and what the names of its pictures begin with."""
+
+    path: Path
+    stem: str
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What workers are told at the start: the folder for pictures, the settings, and how long a page may take."""
+
+    images: Path
+    pages: PageSettings
+    page_seconds: float
+
+
+def read_documents(
+    tasks: Iterable[DocumentTask], settings: WorkerSettings, workers: int
+) -> Iterator[tuple[DocumentTask, dict[str, Any]]]:
+    """Yield each task with what `read_document` returns, as they come.
+
+    Raises:
+        PerpoError: The disk does not take the pictures.
+    """
+    left = deque(tasks)
+    running = [_Worker(settings) for _ in range(min(workers, len(left)))]
+    try:
+        while left or any(worker.task for worker in running):
+            for number, worker in enumerate(running):
+                if worker.task is None and left:
+                    if not worker.process.is_alive():
+                        running[number] = worker = _Worker(settings)
+                    worker.give(left.popleft())
+            yield from _heard([worker for worker in running if worker.task])
+    finally:
+        for worker in running:
+            worker.end()
+
+
+def _heard(busy: list[_Worker]) -> Iterator[tuple[DocumentTask, dict[str, Any]]]:
+    """Wait for the next words of any worker, or for the end of its time."""
+    patience = max(min(worker.deadline for worker in busy) - time.monotonic(), 0)
+    ready = wait([worker.pipe for worker in busy], timeout=patience)
+    for worker in busy:
+        if worker.pipe in ready:
+            said = worker.hear()
+        elif time.monotonic() > worker.deadline and not worker.pipe.poll():
+            worker.end()
+            said = {"reason": "too_slow", "detail": worker.where()}
+        else:
+            continue
+        if said is not None and worker.task is not None:
+            task, worker.task = worker.task, None
+            yield task, said
+
+
+class _Worker:
+    """A process, and what it is doing."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would hold other workers' pipes open
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(target=_work, args=(other, settings), daemon=True)
+        self.process.start()
+        other.close()
+        self.task: DocumentTask | None = None
+        self.deadline = 0.0
+        self._page_seconds = settings.page_seconds
+        self._page = -1
+        self._started = False
+
+    def give(self, task: DocumentTask) -> None:
+        self.task, self._page = task, -1
+        self.deadline = time.monotonic() + self._page_seconds + (0 if self._started else _START_S)
+        with contextlib.suppress(OSError):  # it has died, which is heard next
+            _send(self.pipe, {"path": str(task.path), "stem": task.stem})
+
+    def hear(self) -> dict[str, Any] | None:
+        """Return what a document holds, or how the worker died; None where there is more to wait for."""
+        try:
+            said = json.loads(self.pipe.recv_bytes())
+        except (EOFError, OSError, ValueError):
+            self.end()
+            return {"reason": "crash", "detail": f"{self.where()}, {_ending(self.process.exitcode)}"}
+        self._started = True
+        if "done" in said:
+            self._page = said["done"]
+            self.deadline = time.monotonic() + self._page_seconds
+            return None
+        if "not_written" in said:
+            raise PerpoError(*said["not_written"], exit_code=3)
+        return dict(said["found"])
+
+    def where(self) -> str:
+        """Return what the worker was doing, in words."""
+        return "while it was opened" if self._page < 0 else f"at page {self._page + 1}"
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _ending(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-exit_code).name
+    return f"exit code {exit_code}"
+
+
+def _send(pipe: Connection, said: dict[str, Any]) -> None:
+    pipe.send_bytes(json.dumps(said).encode())
+
+
+def _work(pipe: Connection, settings: WorkerSettings) -> None:
+    """Read documents until nobody asks for more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program that started this one ends it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            task = json.loads(pipe.recv_bytes())
+            _send(pipe, _answer(pipe, Path(task["path"]), task["stem"], settings))
+
+
+def _answer(pipe: Connection, path: Path, stem: str, settings: WorkerSettings) -> dict[str, Any]:
+    try:
+        found = read_document(
+            path, stem, settings.images, settings.pages, lambda page: _send(pipe, {"done": page})
+        )
+    except Exception as error:
+        not_written = disk_error(error)
+        if not_written is not None:
+            return {"not_written": [not_written.message, not_written.hint]}
+        return {"found": {"reason": "failed", "detail": f"{type(error).__name__}: {error}"[:300]}}
+    return {"found": found}
