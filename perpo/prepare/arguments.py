@@ -184,7 +184,9 @@ class PdfArguments(WritingArguments):
 
     def number_of_workers(self) -> int:
         """Return how many processes read documents."""
-        return self.workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        return self.workers or (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        )
 
     def page_settings(self) -> PageSettings:
         """Return what a page's picture and text depend on; loads the renderer."""

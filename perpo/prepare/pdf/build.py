@@ -177,10 +177,12 @@ def _write(documents: Sequence[ReadDocument], args: PdfArguments, rows: Path, qu
         written = [write_rows(file, page_rows(pages, args.language))]
     else:
         rows.unlink(missing_ok=True)
-        say(f"no document fell to evaluation: give another --seed, or a larger --eval_share than {args.eval_share}")
+        if args.eval_share:
+            say(f"no document fell to evaluation: give another --seed, or a larger --eval_share than {args.eval_share}")
     write_jsonl(questions, asked)
     if not asked:
-        say(f"no document fell to training: give another --seed, or a smaller --eval_share than {args.eval_share}")
+        if args.eval_share < 1:
+            say(f"no document fell to training: give another --seed, or a smaller --eval_share than {args.eval_share}")
         return written
     print(f"{questions}: {len(asked)} questions about {len(asked)} images")
     sample = SampleArguments(

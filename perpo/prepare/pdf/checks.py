@@ -27,6 +27,7 @@ _CONTRAST = 32  # of 255: what differs less from its surroundings is not seen
 _BODY = 0.2  # of a piece's height at its top and bottom that is not looked at, for it may hold other lines' ink
 _AROUND = 0.3  # of a piece's height around it in which ink is its own
 
+
 @dataclass(frozen=True)
 class Limits:
     """The limits that a user gives."""
@@ -64,7 +65,9 @@ def check_characters(characters: Sequence[Character], size: tuple[int, int], lim
     outside = {id(character) for character in letters if _is_outside(character.box, size)}
     _check_share("outside", len(outside), len(letters), OUTSIDE_SHARE)
     _check_share("rotated", sum(letter.rotated for letter in letters), len(letters), ROTATED_SHARE)
-    leftwards = sum(unicodedata.bidirectional(letter.text) in ("R", "AL") for letter in letters)
+    leftwards = sum(
+        letter.text > "\u0590" and unicodedata.bidirectional(letter.text) in ("R", "AL") for letter in letters
+    )
     _check_share("right_to_left", leftwards, len(letters), 0)
     _check_share("unmapped", sum(letter.unmapped for letter in letters), len(letters), UNMAPPED_SHARE)
     height = float(np.median([letter.box[3] - letter.box[1] for letter in letters]))
@@ -78,9 +81,7 @@ def check_characters(characters: Sequence[Character], size: tuple[int, int], lim
     ]
 
 
-def check_pieces(
-    pieces: Sequence[Piece], pixels: np.ndarray[Any, Any], pictures: Sequence[Placed]
-) -> list[Piece]:
+def check_pieces(pieces: Sequence[Piece], pixels: np.ndarray[Any, Any], pictures: Sequence[Placed]) -> list[Piece]:
     """Return the pieces of lines that are seen on the picture: those that are not, being few, are left out.
 
     Args:
@@ -108,6 +109,10 @@ def check_pieces(
 def _check_share(reason: str, count: int, total: int, most: float) -> None:
     if count > most * total:
         raise LeftOut(reason, f"{count} of {total} characters")
+
+
+def _is_leftwards(text: str) -> bool:
+    return text > "\u0590" and unicodedata.bidirectional(text) in ("R", "AL")
 
 
 def _is_outside(box: tuple[float, float, float, float], size: tuple[int, int]) -> bool:
@@ -140,7 +145,7 @@ def _check_other_ink(pieces: Sequence[Piece], pixels: np.ndarray[Any, Any], pict
     height, width = pixels.shape
     covered = np.zeros(pixels.shape, dtype=bool)
     for picture in pictures:
-        x0, y0, x1, y1 = (max(int(round(side)), 0) for side in picture.box)
+        x0, y0, x1, y1 = (max(round(side), 0) for side in picture.box)
         covered[y0:y1, x0:x1] = True
     share = float(covered.sum()) / (height * width)
     if share > PICTURE_SHARE:

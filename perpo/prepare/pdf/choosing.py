@@ -11,11 +11,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class KeptPage:
-    """A page that stays: its number in the document, its picture's file name, and its text."""
+    """A page that stays: its number in the document, its picture's file name, its text, and how many letters of the
+    text layer are not in that.
+    """
 
     number: int
     image: str
     text: str
+    lost: int
 
 
 @dataclass
@@ -72,7 +75,7 @@ def choose_pages(documents: Sequence[tuple[str, str, dict[str, Any]]]) -> list[R
                 continue
             for _, known, key in same:
                 known[key] = f"{name}, page {number}", sha256
-            document.pages.append(KeptPage(number, page["image"], page["text"]))
+            document.pages.append(KeptPage(number, page["image"], page["text"], page["lost"]))
     return chosen
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +15,8 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 from PIL import Image
 
-from perpo.common.files import disk_errors
-from perpo.prepare.pdf.characters import ToPixels, pictures_of, read_characters
+from perpo.common.files import disk_error, disk_errors
+from perpo.prepare.pdf.characters import Character, ToPixels, pictures_of, read_characters
 from perpo.prepare.pdf.checks import Limits, check_characters, check_pieces, check_size
 from perpo.prepare.pdf.reading_order import pieces_of, read_lines
 from perpo.prepare.pdf.reasons import LeftOut
@@ -65,7 +65,8 @@ def read_document(
 
     Returns:
         `reason` and `detail` of a document that is left out, or `pages`: for each its `page`, and `reason` and
-        `detail`, or `image`, `bytes`, `pixels` (a digest), `size` and `text`.
+        `detail`, or `image`, `bytes`, `pixels` (a digest), `size`, `text` and how many
+        letters of its text layer are not in it (`lost`).
     """
     try:
         document = _opened(path)
@@ -84,6 +85,10 @@ def read_document(
                 found = _read_page(document, number, f"{stem}-{number:04d}", images, settings)
             except LeftOut as left_out:
                 found = {"reason": left_out.reason, "detail": left_out.detail}
+            except Exception as error:  # whatever a file leads to
+                if disk_error(error) is not None:
+                    raise
+                found = {"reason": "page_broken", "detail": f"{type(error).__name__}: {error}"[:200]}
             pages.append({"page": number, **found})
             done(number)
         return {"pages": pages}
@@ -110,13 +115,13 @@ def _read_page(document: Any, number: int, stem: str, images: Path, settings: Pa
         width, height, scale = _size(page, settings)
         to_pixels = ToPixels(page, width, height)
         most = _WITH_SPACES * settings.limits.max_characters
-        characters = check_characters(read_characters(page, to_pixels, most), (width, height), settings.limits)
+        found = read_characters(page, to_pixels, most)
+        characters = check_characters(found, (width, height), settings.limits)
         picture = _rendered(page, scale)
         grey = np.asarray(picture.convert("L"))
-        pieces = check_pieces(pieces_of(characters), grey, list(pictures_of(page, to_pixels)))
+        pieces = check_pieces(pieces_of(characters), grey, pictures_of(page, to_pixels))
+        lost = _letters(found) - sum(_letters(piece.characters) for piece in pieces)
         text = page_text(read_lines(pieces), settings.line_ends)
-    except pypdfium2.PdfiumError as error:
-        raise LeftOut("page_broken", str(error)[:200]) from error
     finally:
         page.close()
     kind, options = _SAVED[settings.image_format]
@@ -131,7 +136,12 @@ def _read_page(document: Any, number: int, stem: str, images: Path, settings: Pa
         "pixels": hashlib.sha256(picture.tobytes()).hexdigest(),
         "size": [picture.width, picture.height],
         "text": text,
+        "lost": lost,
     }
+
+
+def _letters(characters: Iterable[Character]) -> int:
+    return sum(not character.is_space for character in characters)
 
 
 def _size(page: Any, settings: PageSettings) -> tuple[int, int, float]:

@@ -13,6 +13,7 @@ The rules are simple on purpose, and hold for text that runs from left to right:
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -110,9 +111,7 @@ def _extend(piece: Piece, character: Character, space: Character | None) -> None
 
 def read_lines(pieces: Sequence[Piece]) -> list[Line]:
     """Return a page's lines in the order in which they are read."""
-    return [
-        line for number, column in enumerate(read_columns(list(pieces))) for line in _lines(column, number)
-    ]
+    return [line for number, column in enumerate(read_columns(list(pieces))) for line in _lines(column, number)]
 
 
 def read_columns(pieces: list[Piece]) -> list[list[Piece]]:
@@ -169,7 +168,7 @@ def find_gutter(pieces: Sequence[Piece]) -> float | None:
 def _beginnings(pieces: Sequence[Piece], height: float) -> list[float]:
     """Places where several pieces begin: the leftmost of each group."""
     starts = sorted(piece.x0 for piece in pieces)
-    found = []
+    found: list[float] = []
     for number, start in enumerate(starts):
         if found and start - found[-1] <= _ALIGNED * height:
             continue
@@ -214,7 +213,7 @@ def _same_line(one: Piece, other: Piece) -> bool:
 
 def _line(row: Sequence[Piece], column: int) -> Line:
     text = row[0].text
-    for before, piece in zip(row, row[1:], strict=False):
+    for before, piece in itertools.pairwise(row):
         touching = piece.x0 - before.x1 < _TOUCHING * max(before.height, piece.height)
         text += ("" if touching else " ") + piece.text
     return Line(

@@ -15,31 +15,31 @@ REASONS = {
     "not_readable": "the file cannot be read",
     "broken": "no PDF, or too damaged to be opened",
     "encrypted": "a password is needed",
-    "same_file": "has the bytes of an earlier document",
+    "same_file": "the bytes of an earlier document",
     "no_pages": "has no pages",
     "too_many_pages": "more pages than --max_pages",
     "crash": "the renderer crashed",
-    "too_slow": "opening it, or one of its pages, took longer than --page_seconds",
+    "too_slow": "a page took longer than --page_seconds",
     "failed": "the renderer gave an error",
     "page_broken": "the page is damaged, or has no size",
-    "too_large": "more than --max_pixels pixels",
+    "too_large": "more pixels than --max_pixels",
     "too_narrow": f"a side of less than {LEAST_SIDE} pixels",
     "no_text": "no text layer",
     "too_little_text": "fewer characters than --min_characters",
     "too_much_text": "more characters than --max_characters",
-    "outside": f"more than {OUTSIDE_SHARE:.0%} of the characters lie outside of the page",
-    "rotated": f"more than {ROTATED_SHARE:.0%} of the characters are rotated",
-    "right_to_left": "text from right to left, whose order a PDF does not tell",
-    "unmapped": f"more than {UNMAPPED_SHARE:.0%} of the characters are unknown or of private use",
-    "small": "characters are lower than --min_height pixels",
-    "vertical": f"more than {STACKED_SHARE:.0%} of the ideographs are written from top to bottom",
-    "invisible": f"more than {UNSEEN_SHARE:.0%} of the characters are not painted (as under a scan)",
-    "covered": f"more than {UNSEEN_SHARE:.0%} of the characters lie under a picture",
-    "no_ink": f"more than {UNSEEN_SHARE:.0%} of the characters leave no ink (white, clipped or painted over)",
-    "mostly_picture": f"pictures on more than {PICTURE_SHARE:.0%} of the page",
-    "other_ink": f"more than {OTHER_INK_SHARE:.0%} of the ink belongs to no text",
-    "same_text": "the text of an earlier page, but for digits, spaces and capitals",
-    "same_picture": "the picture of an earlier page",
+    "outside": f"over {OUTSIDE_SHARE:.0%} of letters lie outside of the page",
+    "rotated": f"over {ROTATED_SHARE:.0%} of letters are rotated",
+    "right_to_left": "letters that are written from the right",
+    "unmapped": f"over {UNMAPPED_SHARE:.0%} of letters are of no known code",
+    "small": "letters are lower than --min_height",
+    "vertical": f"over {STACKED_SHARE:.0%} of ideographs stand in columns",
+    "invisible": f"over {UNSEEN_SHARE:.0%} of letters are not painted",
+    "covered": f"over {UNSEEN_SHARE:.0%} of letters lie under a picture",
+    "no_ink": f"over {UNSEEN_SHARE:.0%} of letters leave no ink",
+    "mostly_picture": f"pictures on over {PICTURE_SHARE:.0%} of the page",
+    "other_ink": f"over {OTHER_INK_SHARE:.0%} of the ink belongs to no text",
+    "same_text": "an earlier page's text, but for digits",
+    "same_picture": "an earlier page's picture",
 }
 """What a document (up to `failed`) or a page can be left out for, in the order of the checks: the first one counts."""
 
@@ -56,5 +56,3 @@ class LeftOut(Exception):
         super().__init__(reason)
         self.reason = reason
         self.detail = detail
-
-

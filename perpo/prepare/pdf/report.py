@@ -11,6 +11,7 @@ from perpo.prepare.pdf.reasons import REASONS
 
 _WIDTH = 80
 _NAMED = 20
+_PARTS = (("training", "train"), ("evaluation", "eval"))
 
 
 def report_of(documents: Sequence[ReadDocument], settings: dict[str, Any]) -> dict[str, Any]:
@@ -31,10 +32,13 @@ def report_of(documents: Sequence[ReadDocument], settings: dict[str, Any]) -> di
 
 
 def _counts(documents: Iterable[ReadDocument]) -> dict[str, int]:
-    counts = Counter(documents=0, pages=0, train_documents=0, train_pages=0, eval_documents=0, eval_pages=0)
+    counts = Counter(
+        documents=0, pages=0, train_documents=0, train_pages=0, eval_documents=0, eval_pages=0, lossy_pages=0
+    )
     for document in documents:
         counts["documents"] += 1
         counts["pages"] += len(document.pages) + len(document.left_out)
+        counts["lossy_pages"] += sum(page.lost > 0 for page in document.pages)
         if document.pages:
             part = "eval" if document.evaluation else "train"
             counts[f"{part}_documents"] += 1
@@ -56,7 +60,9 @@ def _document(document: ReadDocument) -> dict[str, Any]:
         for page, reason, detail in document.left_out
     ]
     split = ("eval" if document.evaluation else "train") if document.pages else None
-    return said | {"split": split, "pages": [page.number for page in document.pages], "left_out": left_out}
+    pages = [page.number for page in document.pages]
+    lost = {str(page.number): page.lost for page in document.pages if page.lost}
+    return said | {"split": split, "pages": pages, "lost_letters": lost, "left_out": left_out}
 
 
 def report_table(report: dict[str, Any]) -> str:
@@ -70,6 +76,11 @@ def report_table(report: dict[str, Any]) -> str:
         if any(found):
             rows.append((f"  {reason}", *found, sentence))
     lines = [_line(*row) for row in rows]
+    if counts["lossy_pages"]:
+        lines += [
+            "",
+            f"{counts['lossy_pages']} pages stay without a few letters that are not seen; the report names them",
+        ]
     named = [one for one in report["documents"] if "reason" in one]
     if named:
         lines += ["", "documents that were left out:"]
@@ -77,9 +88,6 @@ def report_table(report: dict[str, Any]) -> str:
     if len(named) > _NAMED:
         lines.append(f"  and {len(named) - _NAMED} more, in the report")
     return "\n".join(lines)
-
-
-_PARTS = (("training", "train"), ("evaluation", "eval"))
 
 
 def _line(name: str, documents: object, pages: object, sentence: str = "") -> str:

@@ -8,26 +8,25 @@ says comes as JSON, for it may have been taken over by a file.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
-import multiprocessing
-import resource
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from perpo.common.files import disk_error
 from perpo.errors import PerpoError
-from perpo.prepare.pdf.document import PageSettings, read_document
+from perpo.prepare.pdf.document import PageSettings
 
-MEMORY = 4 * 2**30
-"""Bytes that a worker may take."""
-
-_START_S = 60.0  # in which a worker must have started, beside what the first page takes
+_START_S = 120.0  # in which a worker must have started
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def read_documents(
         while left or any(worker.task for worker in running):
             for number, worker in enumerate(running):
                 if worker.task is None and left:
-                    if not worker.process.is_alive():
+                    if not worker.is_alive():
                         running[number] = worker = _Worker(settings)
                     worker.give(left.popleft())
             yield from _heard([worker for worker in running if worker.task])
@@ -88,23 +87,42 @@ def _heard(busy: list[_Worker]) -> Iterator[tuple[DocumentTask, dict[str, Any]]]
 
 
 class _Worker:
-    """A process, and what it is doing."""
+    """A process (`perpo.prepare.pdf.reader`), and what it is doing."""
 
     def __init__(self, settings: WorkerSettings) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would hold other workers' pipes open
-        self.pipe, other = context.Pipe()
-        self.process = context.Process(target=_work, args=(other, settings), daemon=True)
-        self.process.start()
+        self.pipe, other = Pipe()
+        # Neither a fork, which would hold other workers' pipes open, nor a spawn, which would run the user's own
+        # script again where that calls this without a guard.
+        words = [sys.executable, "-m", "perpo.prepare.pdf.reader", str(other.fileno())]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            words, pass_fds=[other.fileno()], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+        )
         other.close()
         self.task: DocumentTask | None = None
         self.deadline = 0.0
         self._page_seconds = settings.page_seconds
         self._page = -1
-        self._started = False
+        told = {"images": str(settings.images), "pages": dataclasses.asdict(settings.pages)}
+        with contextlib.suppress(OSError):  # it has died, which is heard next
+            _send(self.pipe, told)
+        if not self.pipe.poll(_START_S) or not self._is_ready():
+            self.end()
+            raise PerpoError(
+                f"a process that reads PDF files did not start ({_ending(self.process.returncode)})",
+                f"see what {' '.join(words[:3])} says",
+                exit_code=3,
+            )
+
+    def _is_ready(self) -> bool:
+        try:
+            return bool(self.pipe.recv_bytes())
+        except (EOFError, OSError):
+            return False
 
     def give(self, task: DocumentTask) -> None:
         self.task, self._page = task, -1
-        self.deadline = time.monotonic() + self._page_seconds + (0 if self._started else _START_S)
+        self.deadline = time.monotonic() + self._page_seconds
         with contextlib.suppress(OSError):  # it has died, which is heard next
             _send(self.pipe, {"path": str(task.path), "stem": task.stem})
 
@@ -114,8 +132,7 @@ class _Worker:
             said = json.loads(self.pipe.recv_bytes())
         except (EOFError, OSError, ValueError):
             self.end()
-            return {"reason": "crash", "detail": f"{self.where()}, {_ending(self.process.exitcode)}"}
-        self._started = True
+            return {"reason": "crash", "detail": f"{self.where()}, {_ending(self.process.returncode)}"}
         if "done" in said:
             self._page = said["done"]
             self.deadline = time.monotonic() + self._page_seconds
@@ -124,13 +141,16 @@ class _Worker:
             raise PerpoError(*said["not_written"], exit_code=3)
         return dict(said["found"])
 
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
     def where(self) -> str:
         """Return what the worker was doing, in words."""
         return "while it was opened" if self._page < 0 else f"at page {self._page + 1}"
 
     def end(self) -> None:
         self.process.kill()
-        self.process.join()
+        self.process.wait()
         self.pipe.close()
 
 
@@ -143,29 +163,3 @@ def _ending(exit_code: int | None) -> str:
 
 def _send(pipe: Connection, said: dict[str, Any]) -> None:
     pipe.send_bytes(json.dumps(said).encode())
-
-
-def _work(pipe: Connection, settings: WorkerSettings) -> None:
-    """Read documents until nobody asks for more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program that started this one ends it
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            task = json.loads(pipe.recv_bytes())
-            _send(pipe, _answer(pipe, Path(task["path"]), task["stem"], settings))
-
-
-def _answer(pipe: Connection, path: Path, stem: str, settings: WorkerSettings) -> dict[str, Any]:
-    try:
-        found = read_document(
-            path, stem, settings.images, settings.pages, lambda page: _send(pipe, {"done": page})
-        )
-    except Exception as error:
-        not_written = disk_error(error)
-        if not_written is not None:
-            return {"not_written": [not_written.message, not_written.hint]}
-        return {"found": {"reason": "failed", "detail": f"{type(error).__name__}: {error}"[:300]}}
-    return {"found": found}
