@@ -58,14 +58,13 @@ def build(args: PdfArguments) -> list[Written]:
         said = report_of(documents, told)
         print(report_table(said))
         print()
-        if not any(document.pages for document in documents):
-            atomic_write_text(report, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
-            journal.path.unlink()
-            raise PerpoError(f"no page of {len(paths)} documents is left", f"{report} says why of each")
-        written = _write(documents, args, rows, questions)
+        any_left = any(document.pages for document in documents)
+        written = _write(documents, args, rows, questions) if any_left else []
         atomic_write_text(report, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
         _clean(documents, output / "images")
         journal.path.unlink()
+    if not any_left:
+        raise PerpoError(f"no page of {len(paths)} documents is left", f"{report} says why of each")
     return written
 
 
