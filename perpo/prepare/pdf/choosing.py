@@ -1,4 +1,4 @@
-"""Which pages stay: each is there once, and all pages of a document are for training or all for evaluation."""
+"""Choose the pages that stay: each is there once, and all of a document are for training or all for evaluation."""
 
 from __future__ import annotations
 

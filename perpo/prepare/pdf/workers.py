@@ -39,7 +39,7 @@ class DocumentTask:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What workers are told at the start: the folder for pictures, the settings, and how long a page may take."""
+    """The settings that workers start with: the folder for pictures, those of pages, how long a page may take."""
 
     images: Path
     pages: PageSettings
