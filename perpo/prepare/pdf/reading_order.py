@@ -8,6 +8,8 @@ The rules are simple on purpose, and hold for text that runs from left to right:
   `PROSE` characters or more, and no side is narrower than `LEAST_SHARE` of both.
 - Pieces that lie across a gutter (a title, a wide figure's caption) part the page. What is above them is read first;
   in each part the left column comes before the right one. Columns are looked for within columns.
+- So do lines on one side alone at the top or the bottom of a part, with more than `ALONE` heights between them and the
+  next line of either side: page numbers and short headings.
 - What is left is read line by line from top to bottom, each from left to right.
 """
 
@@ -27,6 +29,7 @@ GUTTER = 0.8
 LEAST_LINES = 4
 LEAST_SHARE = 0.2
 PROSE = 12
+ALONE = 1.0
 _SAME_LINE = 0.4  # of the smaller height: what overlaps by more stands on one line
 _TOUCHING = 0.12  # heights: pieces that are nearer than this are parts of one word
 _ALIGNED = 0.5  # heights: pieces that begin within this begin at one place
@@ -128,18 +131,38 @@ def read_columns(pieces: list[Piece]) -> list[list[Piece]]:
     for cut in [*across, None]:
         below = cut.middle if cut else float("inf")
         part = [piece for piece in beside if above <= piece.middle < below]
+        alone, part, rest = _parted(part, edge)
+        wide += alone
         left = [piece for piece in part if piece.x0 < edge]
         right = [piece for piece in part if piece.x0 >= edge]
         if left and right:
             columns += [wide] if wide else []
             columns += read_columns(left) + read_columns(right)
-            wide = []
+            wide = rest
         else:  # the last, short line of what lies across
-            wide += part
+            wide += part + rest
         if cut:
             wide.append(cut)
             above = below
     return columns + ([wide] if wide else [])
+
+
+def _parted(part: list[Piece], edge: float) -> tuple[list[Piece], list[Piece], list[Piece]]:
+    """What stands alone above columns, the columns, and what stands alone below them."""
+    rows = _rows(part)
+    first, last = 0, len(rows)
+    while last - first > 1 and _stands_alone(rows[first], rows[first + 1], edge):
+        first += 1
+    while last - first > 1 and _stands_alone(rows[last - 1], rows[last - 2], edge):
+        last -= 1
+    above, between, below = ([*itertools.chain(*some)] for some in (rows[:first], rows[first:last], rows[last:]))
+    return above, between, below
+
+
+def _stands_alone(row: list[Piece], next_row: list[Piece], edge: float) -> bool:
+    height = max(piece.height for piece in row)
+    gap = max(row[0].y0 - next_row[0].y1, next_row[0].y0 - row[0].y1)
+    return len({piece.x0 < edge for piece in row}) == 1 and gap > ALONE * height
 
 
 def _is_across(piece: Piece, edge: float, pieces: Sequence[Piece]) -> bool:
@@ -197,13 +220,17 @@ def _length(piece: Piece) -> int:
 
 
 def _lines(pieces: Iterable[Piece], column: int) -> list[Line]:
+    return [_line(sorted(row, key=lambda piece: piece.x0), column) for row in _rows(pieces)]
+
+
+def _rows(pieces: Iterable[Piece]) -> list[list[Piece]]:
     rows: list[list[Piece]] = []
     for piece in sorted(pieces, key=lambda piece: (piece.middle, piece.x0)):
         if rows and _same_line(rows[-1][0], piece):
             rows[-1].append(piece)
         else:
             rows.append([piece])
-    return [_line(sorted(row, key=lambda piece: piece.x0), column) for row in rows]
+    return rows
 
 
 def _same_line(one: Piece, other: Piece) -> bool:

@@ -54,6 +54,15 @@ def test_the_last_short_line_of_what_lies_across_stays_with_it():
     assert _named(pieces) == "w0 w1 w2 w3 w4 w5 a6 a7 a8 a9 b6 b7 b8 b9"
 
 
+def test_page_numbers_and_short_headings_stand_alone():
+    pieces = [_piece("33", 430, 0, 20), _piece("heading", 0, 2, 100), _piece("foot", 430, 12, 20)]
+    pieces += _column("a", 0, range(4, 10)) + _column("b", 250, range(4, 10))
+    assert _named(pieces) == "33 heading a4 a5 a6 a7 a8 a9 b4 b5 b6 b7 b8 b9 foot"
+    # Columns that begin and end at other places are none of these.
+    pieces = _column("a", 0, range(2, 10)) + _column("b", 250, range(0, 8))
+    assert _named(pieces) == "a2 a3 a4 a5 a6 a7 a8 a9 b0 b1 b2 b3 b4 b5 b6 b7"
+
+
 @pytest.mark.parametrize(
     "right",
     [
