@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from perpo.boxes import Order, Scale
 from perpo.common.arguments import arg
 from perpo.common.numbers import AboveZero, Count, CountOrZero, Share, ZeroOrMore
+from perpo.data.placeholders import without_image
 from perpo.errors import PerpoError
 from perpo.prepare.published_counts import FoxLanguage, ReferSet
 
@@ -173,6 +174,7 @@ class PdfArguments(WritingArguments):
             PerpoError: As said.
         """
         check_name(self.name)
+        without_image(self.question)  # refuses what no question may hold
         if self.dpi is not None and self.longest_side is not None:
             raise PerpoError("expected --longest_side or --dpi, found both", "leave one out")
         if self.min_characters > self.max_characters:

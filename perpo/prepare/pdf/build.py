@@ -52,7 +52,7 @@ def build(args: PdfArguments) -> list[Written]:
     make_folder(output / "images")
     settings = args.page_settings()
     told = _told(args, settings)
-    with Journal(output / JOURNAL, _key(told)) as journal:
+    with Journal(output / JOURNAL, _key(told, args.name)) as journal:
         documents = _read_all(paths, journal, args, settings)
         split_documents(documents, args.eval_share, args.seed)
         said = report_of(documents, told)
@@ -76,10 +76,10 @@ def _told(args: PdfArguments, settings: PageSettings) -> dict[str, Any]:
     return {**dataclasses.asdict(settings), "normalisation": NORMALISATION, **split, **renderer}
 
 
-def _key(told: dict[str, Any]) -> str:
+def _key(told: dict[str, Any], name: str) -> str:
     # How documents are shared out is decided when all are read, and may change between two calls.
     pages = {name: value for name, value in told.items() if name not in ("eval_share", "seed")}
-    return hashlib.sha256(json.dumps([_VERSION, pages], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_VERSION, name, pages], sort_keys=True).encode()).hexdigest()
 
 
 def _documents(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from perpo.data.placeholders import media_mark
 from perpo.prepare.pdf.characters import Character, Placed
 from perpo.prepare.pdf.reading_order import Piece
 from perpo.prepare.pdf.reasons import (
@@ -26,6 +28,10 @@ from perpo.prepare.pdf.reasons import (
 _CONTRAST = 32  # of 255: what differs less from its surroundings is not seen
 _BODY = 0.2  # of a piece's height at its top and bottom that is not looked at, for it may hold other lines' ink
 _AROUND = 0.3  # of a piece's height around it in which ink is its own
+
+_CONTROL = re.compile(
+    r"<\|[^<>|\s]+\|>|</?s>|<(?:pad|unk|bos|eos|mask|end_of_utterance|(?:start|end)_of_turn)>|\[/?INST\]", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,17 @@ def check_pieces(pieces: Sequence[Piece], pixels: np.ndarray[Any, Any], pictures
     _check_share("no_ink", sum(len(piece.text) for piece in pieces if id(piece) in no_ink), total, UNSEEN_SHARE)
     _check_other_ink(pieces, pixels, pictures)
     return [piece for piece in pieces if id(piece) not in covered | no_ink]
+
+
+def check_text(text: str) -> None:
+    """Refuse a text that spells what stands for a picture, or ends a turn, in a model's prompt: papers about models do.
+
+    Raises:
+        LeftOut: It does. Programs that read the questions would refuse them all because of it.
+    """
+    mark = media_mark(text) or next((match[0] for match in _CONTROL.finditer(text)), None)
+    if mark is not None:
+        raise LeftOut("mark", mark[:40])
 
 
 def _check_share(reason: str, count: int, total: int, most: float) -> None:

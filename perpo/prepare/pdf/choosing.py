@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+FEW_DIGITS = 0.05
+"""Share of a page's letters up to which digits are dates and running numbers."""
+
 
 @dataclass(frozen=True)
 class KeptPage:
@@ -49,7 +52,7 @@ class ReadDocument:
 def choose_pages(documents: Sequence[tuple[str, str, dict[str, Any]]]) -> list[ReadDocument]:
     """Return the documents with the pages that stay: of pages with one text or one picture the first.
 
-    Texts are one if they differ only in digits, spaces and capitals, as forms and running numbers do.
+    Texts are one by `text_key`: forms and running numbers do not make another page.
 
     Args:
         documents: Of each its name, its digest, and what was found (`read_document`), in the order that decides which
@@ -80,8 +83,11 @@ def choose_pages(documents: Sequence[tuple[str, str, dict[str, Any]]]) -> list[R
 
 
 def text_key(text: str) -> str:
-    """Return a digest that texts share which differ only in digits, spaces and capitals."""
-    letters = "".join(one for one in text.casefold() if not one.isspace() and unicodedata.category(one) != "Nd")
+    """Return a digest that texts share which differ only in spaces, capitals, and digits if those are few."""
+    letters = "".join(text.casefold().split())
+    digits = {one for one in letters if unicodedata.category(one) == "Nd"}
+    if sum(map(letters.count, digits)) <= FEW_DIGITS * len(letters):  # else they are what a table says
+        letters = letters.translate(dict.fromkeys(map(ord, digits)))
     return hashlib.sha256(letters.encode()).hexdigest()
 
 

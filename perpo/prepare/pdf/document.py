@@ -17,7 +17,7 @@ from PIL import Image
 
 from perpo.common.files import disk_error, disk_errors
 from perpo.prepare.pdf.characters import Character, ToPixels, pictures_of, read_characters
-from perpo.prepare.pdf.checks import Limits, check_characters, check_pieces, check_size
+from perpo.prepare.pdf.checks import Limits, check_characters, check_pieces, check_size, check_text
 from perpo.prepare.pdf.reading_order import pieces_of, read_lines
 from perpo.prepare.pdf.reasons import LeftOut
 from perpo.prepare.pdf.text import LineEnds, page_text
@@ -122,6 +122,7 @@ def _read_page(document: Any, number: int, stem: str, images: Path, settings: Pa
         pieces = check_pieces(pieces_of(characters), grey, pictures_of(page, to_pixels))
         lost = _letters(found) - sum(_letters(piece.characters) for piece in pieces)
         text = page_text(read_lines(pieces), settings.line_ends)
+        check_text(text)
     finally:
         page.close()
     kind, options = _SAVED[settings.image_format]

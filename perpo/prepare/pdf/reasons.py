@@ -38,6 +38,7 @@ REASONS = {
     "no_ink": f"over {UNSEEN_SHARE:.0%} of letters leave no ink",
     "mostly_picture": f"pictures on over {PICTURE_SHARE:.0%} of the page",
     "other_ink": f"over {OTHER_INK_SHARE:.0%} of the ink belongs to no text",
+    "mark": "words that models take for their own marks",
     "same_text": "an earlier page's text, but for digits",
     "same_picture": "an earlier page's picture",
 }

@@ -95,6 +95,20 @@ def test_processes_that_do_not_start_are_no_fault_of_the_documents(made_pdfs, pd
     assert "a process that reads PDF files did not start (exit code 7)" in capfd.readouterr().err
 
 
+def test_a_full_disk_is_no_fault_of_the_documents(made_pdfs, pdf, tmp_path, monkeypatch, capfd):
+    _write(made_pdfs, tmp_path / "in", "a", "b")
+    (tmp_path / "site").mkdir()
+    full = "import errno, pathlib\ndef full(*_):\n    raise OSError(errno.ENOSPC, 'No space left on device')\n"
+    (tmp_path / "site" / "sitecustomize.py").write_text(f"{full}pathlib.Path.write_bytes = full\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "path", [str(tmp_path / "site"), *sys.path])
+        assert pdf("--eval_share", "0").code == 3
+    error = capfd.readouterr().err
+    assert "could not be written: No space left on device" in error
+    assert "make room" in error
+    assert len(pdf("--eval_share", "0").questions) == 4
+
+
 def _start(tmp_path, *words):
     command = [sys.executable, "-m", "perpo.cli.data", "pdf", "--pdf", str(tmp_path / "in"), "--eval_share", "0"]
     command += ["--output", str(tmp_path / "out"), "--workers", "2", *words]

@@ -112,6 +112,19 @@ def test_a_few_letters_that_are_not_seen_are_left_out_and_counted(made_pdfs, pdf
     assert done.report["counts"]["lossy_pages"] == 1
 
 
+@pytest.mark.parametrize("mark", ["<image>", "</s>", "<|im_end|>", "<img>a.png</img>"])
+def test_pages_that_spell_the_marks_of_models_are_left_out(made_pdfs, pdf, tmp_path, mark):
+    sheet = made_pdfs._Sheet()
+    sheet.lines([f"The prompt of the model holds {mark} at this place."])
+    sheet.end_page()
+    sheet.lines(["A page with a < b > c and <nothing> that stands for a picture."])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "one.pdf").write_bytes(sheet.data())
+    done = pdf("--eval_share", "0")
+    assert done.report["documents"][0]["left_out"] == [{"page": 1, "reason": "mark", "detail": mark}]
+    assert len(read_questions(tmp_path / "out" / "questions.jsonl")) == 1
+
+
 def test_wrong_arguments_are_refused_before_anything_is_written(made_pdfs, tmp_path, capsys):
     made_pdfs.write_folder(tmp_path / "in", 1)
     where = ["pdf", "--pdf", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
@@ -119,6 +132,7 @@ def test_wrong_arguments_are_refused_before_anything_is_written(made_pdfs, tmp_p
         (["--dpi", "100", "--longest_side", "1000"], "expected --longest_side or --dpi, found both"),
         (["--name", "a/b"], "cannot be part of a file name"),
         (["--min_characters", "9", "--max_characters", "8"], "--min_characters is above --max_characters"),
+        (["--question", "<image> and <image>"], "placeholders of 2 pictures"),
         (["--eval_share", "2"], "must be from 0 to 1"),
     ]:
         assert main([*where, *words]) == 2
