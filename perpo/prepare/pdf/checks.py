@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from perpo.answers import answer_of
 from perpo.data.placeholders import media_mark
 from perpo.prepare.pdf.characters import Character, Placed
 from perpo.prepare.pdf.reading_order import Piece
@@ -26,11 +27,13 @@ from perpo.prepare.pdf.reasons import (
 )
 
 _CONTRAST = 32  # of 255: what differs less from its surroundings is not seen
-_BODY = 0.2  # of a piece's height at its top and bottom that is not looked at, for it may hold other lines' ink
+_STACKED = 8  # fewer single ideographs are no page
+_BODY = 0.2  # of a letter's height at its top and bottom that is not looked at, for it may hold other lines' ink
 _AROUND = 0.3  # of a piece's height around it in which ink is its own
 
 _CONTROL = re.compile(
-    r"<\|[^<>|\s]+\|>|</?s>|<(?:pad|unk|bos|eos|mask|end_of_utterance|(?:start|end)_of_turn)>|\[/?INST\]", re.IGNORECASE
+    r"<\|[^<>|\s]+\|>|</?s>|<(?:pad|unk|bos|eos|mask|end_of_utterance|(?:start|end)_of_turn)>|\[/?INST\]",
+    re.IGNORECASE,
 )
 
 
@@ -87,38 +90,88 @@ def check_characters(characters: Sequence[Character], size: tuple[int, int], lim
     ]
 
 
-def check_pieces(pieces: Sequence[Piece], pixels: np.ndarray[Any, Any], pictures: Sequence[Placed]) -> list[Piece]:
-    """Return the pieces of lines that are seen on the picture: those that are not, being few, are left out.
+def check_seen(
+    characters: Sequence[Character], pixels: np.ndarray[Any, Any], pictures: Sequence[Placed]
+) -> list[Character]:
+    """Return the characters without those under pictures and the letters that leave no ink, both being few.
+
+    A font that is not in the file and not on this machine draws nothing, and no more does white text. Signs are
+    not looked at for ink: a full stop has its ink below the others'.
 
     Args:
-        pieces: Of the characters that are to be read.
+        characters: Those that are to be read.
         pixels: The picture in grey.
-        pictures: What lies on the page beside text.
+        pictures: Those that lie on the page.
 
     Raises:
-        LeftOut: What is seen is not what the text says.
+        LeftOut: They are too many.
     """
-    total = sum(len(piece.text) for piece in pieces)
+    letters = [character for character in characters if not character.is_space]
+    if not letters:
+        return list(characters)
+    boxes = np.array([letter.box for letter in letters])
+    covered = _covered(boxes, np.array([letter.place for letter in letters]), pictures)
+    _check_share("covered", int(covered.sum()), len(letters), UNSEEN_SHARE)
+    signs = np.array([not letter.text.isalnum() for letter in letters])
+    no_ink = (_edges_within(boxes, pixels.astype(np.int16)) == 0) & ~signs
+    _check_share("no_ink", int(no_ink.sum()), len(letters) - int(signs.sum()), UNSEEN_SHARE)
+    unseen = {id(letter) for letter, is_unseen in zip(letters, covered | no_ink, strict=True) if is_unseen}
+    return [character for character in characters if id(character) not in unseen]
+
+
+def _covered(
+    boxes: np.ndarray[Any, Any], places: np.ndarray[Any, Any], pictures: Sequence[Placed]
+) -> np.ndarray[Any, Any]:
+    """Say of each letter whether the middle of its box lies under a picture that is drawn later."""
+    x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+    covered = np.zeros(len(boxes), dtype=bool)
+    for picture in pictures:
+        x0, y0, x1, y1 = picture.box
+        covered |= (places >= 0) & (places < picture.place) & (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
+    return covered
+
+
+def _edges_within(boxes: np.ndarray[Any, Any], pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """How many pixels in the middle of each box differ from the one before or above."""
+    height, width = pixels.shape
+    edges = np.zeros(pixels.shape, dtype=bool)
+    edges[:, 1:] |= np.abs(np.diff(pixels, axis=1)) > _CONTRAST
+    edges[1:] |= np.abs(np.diff(pixels, axis=0)) > _CONTRAST
+    before = np.zeros((height + 1, width + 1), dtype=np.int32)  # of each place, how many are above and left of it
+    np.cumsum(np.cumsum(edges, axis=0, dtype=np.int32), axis=1, out=before[1:, 1:])
+    x0, y0, x1, y1 = boxes.T
+    margin = _BODY * (y1 - y0)
+    top, bottom = (np.clip(side, 0, height).astype(int) for side in (y0 + margin, np.ceil(y1 - margin)))
+    left, right = (np.clip(side, 0, width).astype(int) for side in (x0, np.ceil(x1)))
+    return before[bottom, right] - before[top, right] - before[bottom, left] + before[top, left]
+
+
+def check_layout(pieces: Sequence[Piece], pixels: np.ndarray[Any, Any], pictures: Sequence[Placed]) -> None:
+    """Refuse pages that are written from top to bottom, or whose ink is not that of text.
+
+    Raises:
+        LeftOut: They are.
+    """
     ideographs = [piece for piece in pieces if unicodedata.east_asian_width(piece.text[0]) in "WF"]
     stacked = sum(len(piece.text) == 1 for piece in ideographs)
     # A short piece of a line is a single ideograph at times; a page of them is written from top to bottom.
-    if stacked >= 8:
+    if stacked >= _STACKED:
         _check_share("vertical", stacked, sum(len(piece.text) for piece in ideographs), STACKED_SHARE)
-    covered = {id(piece) for piece in pieces if any(_covers(picture, piece) for picture in pictures)}
-    _check_share("covered", sum(len(piece.text) for piece in pieces if id(piece) in covered), total, UNSEEN_SHARE)
-    no_ink = {id(piece) for piece in pieces if not _has_ink(piece, pixels)}
-    _check_share("no_ink", sum(len(piece.text) for piece in pieces if id(piece) in no_ink), total, UNSEEN_SHARE)
     _check_other_ink(pieces, pixels, pictures)
-    return [piece for piece in pieces if id(piece) not in covered | no_ink]
 
 
 def check_text(text: str) -> None:
-    """Refuse a text that spells what stands for a picture, or ends a turn, in a model's prompt: papers about models do.
+    """Refuse a text that spells marks of models, as papers about models do.
+
+    Such a mark stands for a picture, ends a turn, or ends a thought. Other programs would refuse all questions
+    because of it, or would take only what is behind it for the truth.
 
     Raises:
-        LeftOut: It does. Programs that read the questions would refuse them all because of it.
+        LeftOut: It does.
     """
     mark = media_mark(text) or next((match[0] for match in _CONTROL.finditer(text)), None)
+    if mark is None and answer_of(text, "text") != text:
+        mark = "marks of a thought or an answer"
     if mark is not None:
         raise LeftOut("mark", mark[:40])
 
@@ -135,20 +188,6 @@ def _is_leftwards(text: str) -> bool:
 def _is_outside(box: tuple[float, float, float, float], size: tuple[int, int]) -> bool:
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return not (0 <= x <= size[0] and 0 <= y <= size[1])
-
-
-def _covers(picture: Placed, piece: Piece) -> bool:
-    place = piece.characters[0].place
-    x0, y0, x1, y1 = picture.box
-    return 0 <= place < picture.place and x0 <= (piece.x0 + piece.x1) / 2 <= x1 and y0 <= piece.middle <= y1
-
-
-def _has_ink(piece: Piece, pixels: np.ndarray[Any, Any]) -> bool:
-    if not any(map(str.isalnum, piece.text)):
-        return True  # a full stop has its ink below what is looked at
-    rows, columns = _part(piece, pixels.shape, -_BODY * piece.height, 0)
-    body = pixels[rows, columns]
-    return body.size == 0 or int(body.max()) - int(body.min()) > _CONTRAST
 
 
 def _part(piece: Piece, shape: tuple[int, ...], above: float, beside: float) -> tuple[slice, slice]:

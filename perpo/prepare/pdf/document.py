@@ -17,7 +17,7 @@ from PIL import Image
 
 from perpo.common.files import disk_error, disk_errors
 from perpo.prepare.pdf.characters import Character, ToPixels, pictures_of, read_characters
-from perpo.prepare.pdf.checks import Limits, check_characters, check_pieces, check_size, check_text
+from perpo.prepare.pdf.checks import Limits, check_characters, check_layout, check_seen, check_size, check_text
 from perpo.prepare.pdf.reading_order import pieces_of, read_lines
 from perpo.prepare.pdf.reasons import LeftOut
 from perpo.prepare.pdf.text import LineEnds, page_text
@@ -119,7 +119,9 @@ def _read_page(document: Any, number: int, stem: str, images: Path, settings: Pa
         characters = check_characters(found, (width, height), settings.limits)
         picture = _rendered(page, scale)
         grey = np.asarray(picture.convert("L"))
-        pieces = check_pieces(pieces_of(characters), grey, pictures_of(page, to_pixels))
+        pictures = pictures_of(page, to_pixels)
+        pieces = pieces_of(check_seen(characters, grey, pictures))
+        check_layout(pieces, grey, pictures)
         lost = _letters(found) - sum(_letters(piece.characters) for piece in pieces)
         text = page_text(read_lines(pieces), settings.line_ends)
         check_text(text)
