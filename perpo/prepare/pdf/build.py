@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import re
 from collections.abc import Sequence
@@ -42,8 +41,10 @@ def build(args: PdfArguments) -> list[Written]:
         PerpoError: There are no documents, files exist, or no page is left.
     """
     args.check()
-    if importlib.util.find_spec("pypdfium2") is None:
-        raise PerpoError("pypdfium2, which reads PDF files, is not installed", "pip install 'perpo[pdf]'")
+    try:
+        import pypdfium2  # noqa: F401
+    except ImportError:
+        raise PerpoError("pypdfium2, which reads PDF files, is not installed", "pip install 'perpo[pdf]'") from None
     output = args.output
     rows, questions, report = output / f"pages_{args.name}.parquet", output / "questions.jsonl", output / "report.json"
     # Unfinished work of this command wrote what is there.

@@ -6,13 +6,13 @@ import ctypes
 import math
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pypdfium2.raw as pdfium
 
+from perpo.prepare.pdf.parts import Character, Placed
 from perpo.prepare.pdf.reasons import LeftOut
 
 _UNITS = 1_000_000  # into so many parts a page's sides are divided, for pdfium gives places as whole numbers
@@ -23,41 +23,6 @@ _UPRIGHT = math.radians(5)
 _UNSEEN_MODES = (pdfium.FPDF_TEXTRENDERMODE_INVISIBLE, pdfium.FPDF_TEXTRENDERMODE_CLIP)
 _NO_CHARACTERS = ("Cc", "Cn", "Co", "Cs")  # controls, none at all, private use, halves of surrogates
 _REPLACEMENT = "\ufffd"
-
-
-@dataclass(slots=True)  # and not frozen, for a page has thousands and those are made slowly
-class Character:
-    """One character.
-
-    Attributes:
-        text: The character; "\\n" where a line ends and " " between words.
-        box: Left, top, right, bottom in pixels of the picture, from its upper left corner.
-        added: Whether pdfium added it, as a space where there is only a gap.
-        rotated: Whether it does not stand upright in the picture.
-        unseen: Whether the PDF says that it is not to be painted.
-        unmapped: Whether its code stands for no known character.
-        place: Where in the page's order of things it is drawn; -1 where that is not known.
-    """
-
-    text: str
-    box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    added: bool = False
-    rotated: bool = False
-    unseen: bool = False
-    unmapped: bool = False
-    place: int = -1
-
-    @property
-    def is_space(self) -> bool:
-        return self.text in " \n"
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A picture on a page: its box in pixels, and where in the page's order of things it is drawn."""
-
-    box: tuple[float, float, float, float]
-    place: int
 
 
 class ToPixels:

@@ -12,7 +12,7 @@ import numpy as np
 
 from perpo.answers import answer_of
 from perpo.data.placeholders import media_mark
-from perpo.prepare.pdf.characters import Character, Placed
+from perpo.prepare.pdf.parts import Character, Placed
 from perpo.prepare.pdf.reading_order import Piece
 from perpo.prepare.pdf.reasons import (
     LEAST_SIDE,

@@ -16,8 +16,9 @@ import pypdfium2.raw as pdfium
 from PIL import Image
 
 from perpo.common.files import disk_error, disk_errors
-from perpo.prepare.pdf.characters import Character, ToPixels, pictures_of, read_characters
+from perpo.prepare.pdf.characters import ToPixels, pictures_of, read_characters
 from perpo.prepare.pdf.checks import Limits, check_characters, check_layout, check_seen, check_size, check_text
+from perpo.prepare.pdf.parts import Character
 from perpo.prepare.pdf.reading_order import pieces_of, read_lines
 from perpo.prepare.pdf.reasons import LeftOut
 from perpo.prepare.pdf.text import LineEnds, page_text

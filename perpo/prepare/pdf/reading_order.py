@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from perpo.prepare.pdf.characters import Character
+from perpo.prepare.pdf.parts import Character
 
 GAP = 1.0
 GUTTER = 0.8

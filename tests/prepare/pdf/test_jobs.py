@@ -95,6 +95,20 @@ def test_processes_that_do_not_start_are_no_fault_of_the_documents(made_pdfs, pd
     assert "a process that reads PDF files did not start (exit code 7)" in capfd.readouterr().err
 
 
+def test_without_the_renderer_one_sentence_says_what_to_install(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.pdf").write_bytes(b"%PDF-1.4")
+    code = "import sys; sys.modules['pypdfium2'] = None; from perpo.cli.data import main; sys.exit(main(sys.argv[1:]))"
+    words = ["pdf", "--pdf", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    job = subprocess.run([sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True)
+    assert job.returncode == 2
+    assert job.stderr.splitlines() == [
+        "error: pypdfium2, which reads PDF files, is not installed",
+        "hint: pip install 'perpo[pdf]'",
+    ]
+
+
 def test_a_full_disk_is_no_fault_of_the_documents(made_pdfs, pdf, tmp_path, monkeypatch, capfd):
     _write(made_pdfs, tmp_path / "in", "a", "b")
     (tmp_path / "site").mkdir()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from perpo.prepare.pdf.characters import Character
+from perpo.prepare.pdf.parts import Character
 from perpo.prepare.pdf.reading_order import Line, Piece, find_gutter, pieces_of, read_lines
 from perpo.prepare.pdf.text import normalise, page_text
 
