@@ -113,7 +113,7 @@ def check_seen(
     covered = _covered(boxes, np.array([letter.place for letter in letters]), pictures)
     _check_share("covered", int(covered.sum()), len(letters), UNSEEN_SHARE)
     signs = np.array([not letter.text.isalnum() for letter in letters])
-    no_ink = (_edges_within(boxes, pixels.astype(np.int16)) == 0) & ~signs
+    no_ink = (_edges_within(boxes, pixels) == 0) & ~signs
     _check_share("no_ink", int(no_ink.sum()), len(letters) - int(signs.sum()), UNSEEN_SHARE)
     unseen = {id(letter) for letter, is_unseen in zip(letters, covered | no_ink, strict=True) if is_unseen}
     return [character for character in characters if id(character) not in unseen]
@@ -135,15 +135,21 @@ def _edges_within(boxes: np.ndarray[Any, Any], pixels: np.ndarray[Any, Any]) -> 
     """How many pixels in the middle of each box differ from the one before or above."""
     height, width = pixels.shape
     edges = np.zeros(pixels.shape, dtype=bool)
-    edges[:, 1:] |= np.abs(np.diff(pixels, axis=1)) > _CONTRAST
-    edges[1:] |= np.abs(np.diff(pixels, axis=0)) > _CONTRAST
+    edges[:, 1:] |= _apart(pixels[:, 1:], pixels[:, :-1]) > _CONTRAST
+    edges[1:] |= _apart(pixels[1:], pixels[:-1]) > _CONTRAST
     before = np.zeros((height + 1, width + 1), dtype=np.int32)  # of each place, how many are above and left of it
-    np.cumsum(np.cumsum(edges, axis=0, dtype=np.int32), axis=1, out=before[1:, 1:])
+    np.cumsum(edges, axis=1, dtype=np.int32, out=before[1:, 1:])
+    for row in range(2, height + 1):  # twice as fast as NumPy's own sum over rows
+        before[row] += before[row - 1]
     x0, y0, x1, y1 = boxes.T
     margin = _BODY * (y1 - y0)
     top, bottom = (np.clip(side, 0, height).astype(int) for side in (y0 + margin, np.ceil(y1 - margin)))
     left, right = (np.clip(side, 0, width).astype(int) for side in (x0, np.ceil(x1)))
     return before[bottom, right] - before[top, right] - before[bottom, left] + before[top, left]
+
+
+def _apart(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.maximum(one, other) - np.minimum(one, other)  # without a sign, so that bytes do
 
 
 def check_layout(pieces: Sequence[Piece], pixels: np.ndarray[Any, Any], pictures: Sequence[Placed]) -> None:
