@@ -70,6 +70,11 @@ _COMMANDS = {
         "perpo.prepare.pages.folder:build_folder",
         "your own pages: a folder of images, each with its text in a .txt file of the same name",
     ),
+    "pdf": _Command(
+        arguments.PdfArguments,
+        "perpo.prepare.pdf.build:build",
+        "your own PDF files: pictures and texts of their pages, as questions for training and rows for evaluation",
+    ),
     "jsonl": _Command(
         arguments.JsonlArguments,
         "perpo.prepare.own_rows:build",

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from perpo.boxes import Order, Scale
 from perpo.common.arguments import arg
-from perpo.common.numbers import Range, check_numbers
+from perpo.common.numbers import AboveZero, Count, CountOrZero, Range, Share, ZeroOrMore, check_numbers
+from perpo.data.placeholders import without_image
 from perpo.errors import PerpoError
 from perpo.prepare.published_counts import FoxLanguage, ReferSet
 
+if TYPE_CHECKING:
+    from perpo.prepare.pdf.document import PageSettings
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+_LONGEST_SIDE = 1400
 _OVERWRITE = "replace files that exist"
 _LANGUAGE = "language of the text (default: not stated)"
 Language = Literal["en", "zh", ""]
@@ -186,6 +192,71 @@ class PagesArguments(WritingArguments):
             PerpoError: It holds other characters than letters, digits, dot, plus and hyphen.
         """
         check_name(self.name)
+
+
+@dataclass(kw_only=True)
+class PdfArguments(WritingArguments):
+    """Arguments of perpo-data pdf."""
+
+    name_of_command: ClassVar[str] = "pdf"
+
+    pdf: Path = arg(help="folder of PDF files with a text layer; folders in it are looked into")
+    name: str = arg("pdf", "name of the pages for evaluation; the file is pages_NAME.parquet")
+    language: Language = arg("", _LANGUAGE)
+    question: str = arg("", "what is asked about each page (default: what perpo-eval asks about pages)")
+    longest_side: Count | None = arg(None, "pixels of a picture's longer side (default: 1400, without --dpi)")
+    dpi: AboveZero | None = arg(None, "instead: pixels an inch of the page")
+    max_pixels: Count = arg(20_000_000, "pages of more pixels are left out")
+    image_format: Literal["png", "jpeg"] = arg("png", "format of the pictures; jpeg has quality 90")
+    line_ends: Literal["keep", "join"] = arg(
+        "keep", "keep: the text has the lines of the page, with their hyphens. join: a paragraph is a line"
+    )
+    min_characters: Count = arg(30, "pages of fewer characters are left out; spaces don't count")
+    max_characters: Count = arg(10_000, "pages of more characters are left out")
+    min_height: ZeroOrMore = arg(6.0, "pages whose characters (the middle one) are lower in pixels are left out")
+    max_pages: Count = arg(5_000, "documents of more pages are left out")
+    page_seconds: AboveZero = arg(20.0, "a document is left out if opening it, or a page of it, takes longer")
+    eval_share: Share = arg(0.1, "share of the documents whose pages are for evaluation")
+    seed: CountOrZero = arg(0, "another one shares out the documents in another way")
+    workers: Count | None = arg(None, "processes that read documents; the result is the same (default: one a core)")
+
+    def check(self) -> None:
+        """Refuse a name that can't be one, and flags that contradict each other.
+
+        Raises:
+            PerpoError: As said.
+        """
+        check_name(self.name)
+        without_image(self.question)  # refuses what no question may hold
+        if self.dpi is not None and self.longest_side is not None:
+            raise PerpoError("expected --longest_side or --dpi, found both", "leave one out")
+        if self.min_characters > self.max_characters:
+            raise PerpoError("--min_characters is above --max_characters", "make it smaller")
+
+    def command(self) -> str:
+        """Return the command line as for others, and without --workers: the result does not depend on it."""
+        return super(PdfArguments, dataclasses.replace(self, workers=None)).command()
+
+    def number_of_workers(self) -> int:
+        """Return how many processes read documents."""
+        return self.workers or (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        )
+
+    def page_settings(self) -> PageSettings:
+        """Return what a page's picture and text depend on; loads the renderer."""
+        from perpo.prepare.pdf.checks import Limits
+        from perpo.prepare.pdf.document import PageSettings
+
+        return PageSettings(
+            longest_side=self.longest_side or (None if self.dpi else _LONGEST_SIDE),
+            dpi=self.dpi,
+            max_pixels=self.max_pixels,
+            max_pages=self.max_pages,
+            image_format=self.image_format,
+            line_ends=self.line_ends,
+            limits=Limits(self.min_characters, self.max_characters, self.min_height),
+        )
 
 
 @dataclass(kw_only=True)

@@ -30,6 +30,7 @@ from tests.support import ROOT
 
 Main = Callable[[list[str]], int]
 EVAL, TRAIN = perpo_eval.cli.eval.main, perpo.cli.train.main
+DATA = {"pdf": ["--pdf", "none", "--output", "out"]}
 PROGRAMS: dict[str, tuple[type[Any], Main, list[str]]] = {
     "perpo-sample": (SampleArguments, perpo.cli.sample.main, ["--model", "none", "--output", "out.jsonl"]),
     "perpo-train": (TrainArguments, TRAIN, ["--model", "none", "--data", "none", "--output_dir", "out"]),
@@ -50,16 +51,17 @@ PROGRAMS: dict[str, tuple[type[Any], Main, list[str]]] = {
     "perpo-dashboard export": (perpo_dashboard.cli.ExportPageArguments, perpo_dashboard.cli.main, ["export"]),
     "perpo.tiny.build": (perpo.tiny.build.BuildArguments, perpo.tiny.build.main, ["--out", "out"]),
 } | {
-    f"perpo-data {name}": (command.arguments, perpo.cli.data.main, [name, "--output", "out"])
+    f"perpo-data {name}": (command.arguments, perpo.cli.data.main, [name, *DATA.get(name, ("--output", "out"))])
     for name, command in perpo.cli.data._COMMANDS.items()
 }
 
 ZERO_MEANS_SOMETHING = {
     *("seed", "temperature", "min_margin", "max_error_share", "port", "gamma", "lora_dropout", "mm_projector_lr"),
     *("warmup_steps", "warmup_ratio", "weight_decay", "max_grad_norm", "save_steps", "probe_lists", "loose"),
+    *("min_height", "eval_share"),
     *("dataloader_num_workers", "easy_until"),
 }
-SHARES = {"top_p", "min_margin", "max_error_share", "lora_dropout", "warmup_ratio", "loose", "easy_until"}
+SHARES = {"top_p", "min_margin", "max_error_share", "lora_dropout", "warmup_ratio", "loose", "easy_until", "eval_share"}
 
 
 def numbers(cls: type[Any]) -> Iterator[tuple[str, type]]:

@@ -1,4 +1,4 @@
-"""Limits at which answers are cut: one for all tasks, or one for each task or kind of task. No torch."""
+"""ScoreLimits at which answers are cut: one for all tasks, or one for each task or kind of task. No torch."""
 
 from __future__ import annotations
 

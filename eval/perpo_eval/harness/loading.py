@@ -52,7 +52,7 @@ class HarnessData(TaskData):
         task: lmms-eval's object, which asks and scores.
         shown: For each document, what tells the pictures that are shown for it from others.
         total: How many rows the task has; `docs` are those that are asked.
-        limits: What it makes of truths and of empty answers: `perpo_eval.harness.scoring.Limits`.
+        limits: What it makes of truths and of empty answers: `perpo_eval.harness.scoring.ScoreLimits`.
     """
 
     spec: HarnessSpec

@@ -18,7 +18,7 @@ from perpo.records.run_record import Metric
 from perpo.stats import OWN_DRAWS, drawn_estimate
 from perpo_eval.harness.aggregates import Aggregation, drawn, is_mean
 from perpo_eval.harness.loading import HarnessData
-from perpo_eval.harness.scoring import Limits, Payloads, metric_names, number_of
+from perpo_eval.harness.scoring import Payloads, ScoreLimits, metric_names, number_of
 
 SAMPLE_SCORE = "sample_score"
 """The score of a sample by whichever of the task's metrics it has, where no metric is of all samples."""
@@ -63,7 +63,7 @@ class _Column:
 
 
 def measure(
-    data: HarnessData, payloads: Sequence[Payloads | None], limits: Limits, settings: dict[str, Any]
+    data: HarnessData, payloads: Sequence[Payloads | None], limits: ScoreLimits, settings: dict[str, Any]
 ) -> Measured:
     """Return the numbers of a task.
 
@@ -109,7 +109,7 @@ def measure(
     return Measured(scores, metrics, declared, "; ".join(notes) or None)
 
 
-def _column(name: str, payloads: Sequence[Payloads | None], limits: Limits, number: Any) -> _Column:
+def _column(name: str, payloads: Sequence[Payloads | None], limits: ScoreLimits, number: Any) -> _Column:
     held = [place for place, each in enumerate(payloads) if each is not None and name in each]
     own = [(payloads[place] or {})[name] for place in held]
     known = [(limits.right[place] or {}, limits.empty[place] or {}) for place in held]

@@ -21,7 +21,7 @@ _THOUGHTS = [["<think>", "</think>"], ["<analysis>", "</analysis>"]]
 
 
 @dataclass(frozen=True)
-class Limits:
+class ScoreLimits:
     """The scores of a task for answers that are known to be right, and for empty ones.
 
     Attributes:
@@ -100,7 +100,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def limits_of(data: HarnessData) -> Limits:
+def limits_of(data: HarnessData) -> ScoreLimits:
     """Return what the truths and empty answers get, before anything is asked; refuse a task that gives no score.
 
     Raises:
@@ -127,7 +127,7 @@ def limits_of(data: HarnessData) -> Limits:
             f"lmms-eval's task '{data.spec.name}' gives no score for a sample ({', '.join(data.task.aggregation())})",
             "it is made for a submission file, a judge, or its aggregation alone: run it with lmms-eval",
         )
-    return Limits(right, empty)
+    return ScoreLimits(right, empty)
 
 
 def _truth(target: Any) -> str | None:
