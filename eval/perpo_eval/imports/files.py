@@ -170,7 +170,8 @@ def _sheet_rows(path: Path) -> Iterator[dict[str, Any]]:
         ) from error
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        rows = list(book.worksheets[0].iter_rows(values_only=True))
+        rows, *others = [list(sheet.iter_rows(values_only=True)) for sheet in book.worksheets]
+        titles = [sheet.title for sheet in book.worksheets]
         book.close()
     except Exception as error:  # a damaged sheet raises many kinds
         raise PerpoError(f"{path} can't be read as an Excel sheet: {error}", "save it again, or as CSV") from error
@@ -179,6 +180,12 @@ def _sheet_rows(path: Path) -> Iterator[dict[str, Any]]:
         names.pop()
     if not names or None in names or len(set(names)) < len(names):
         raise PerpoError(f"{path}: the first line must name each column, once", "save it with a line of names")
+    if more := [
+        title for title, other in zip(titles[1:], others, strict=True) if len(other) > 1 and other[0] == rows[0]
+    ]:
+        raise PerpoError(
+            f"{path} has rows in several sheets: {titles[0]}, {', '.join(more)}", "save each as a file of its own"
+        )
     for row in rows[1:]:
         if any(value is not None for value in row):
             yield dict(zip([str(name) for name in names], row, strict=False))

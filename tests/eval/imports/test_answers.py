@@ -109,3 +109,22 @@ def test_own_rows_count_once(tmp_path, capsys):
     assert "row 2: it is the second one about 'door.jpg' that asks the same (as own.jsonl, row 1)" in said
     assert "--columns id=COLUMN" in said
     assert begin(tmp_path, [row, row | {"id": "b"}], *words, "id=id") == 0  # of two names: two on purpose
+
+
+def test_rows_in_a_second_sheet_are_not_left_out(tmp_path, capsys):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    more, notes = book.create_sheet("more"), book.create_sheet("notes")
+    for n, row in enumerate(rows_of()):
+        for sheet in (book.active, more) if n == 0 else (book.active,) if n < 360 else (more,):
+            if n == 0:
+                sheet.append(["qid", "q", "said"])
+            sheet.append([row["qid"], row["q"], row["said"]])
+    notes.append(["of whom", "when"])
+    book.save(tmp_path / "own.xlsx")
+    words = ["import", str(tmp_path / "own.xlsx"), "--name", "theirs", "--output", str(tmp_path / "out"), *RANDOM]
+    assert main(words) == 2
+    assert "has rows in several sheets: Sheet, more\n" in capsys.readouterr().err
+    del book["more"]
+    book.save(tmp_path / "own.xlsx")
+    assert main([*words, "--partial"]) == 3  # notes are no rows
