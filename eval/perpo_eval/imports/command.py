@@ -140,6 +140,11 @@ def _matched(
     if not found.answers:
         told = f":\n  {listing(found.unmatched)}"
         raise PerpoError(f"no prediction is about these tasks (by {WAYS[way]}){told}", _advice(args, samples, hint))
+    if way == "position" and found.missing and not found.verified:
+        raise PerpoError(
+            f"{len(found.missing):,} of {len(wanted):,} samples have no row, and no question or truth shows which",
+            "behind a row that is left out all others would be shifted; --limit N where these are the first N",
+        )
     if not args.partial:
         _check_whole(found, len(wanted), _advice(args, samples, hint))
     _list(found)

@@ -128,3 +128,11 @@ def test_rows_in_a_second_sheet_are_not_left_out(tmp_path, capsys):
     del book["more"]
     book.save(tmp_path / "own.xlsx")
     assert main([*words, "--partial"]) == 3  # notes are no rows
+
+
+def test_by_position_alone_no_row_may_lack(tmp_path, capsys):
+    rows = [{"said": row["said"]} for row in rows_of()]
+    words = ["--tasks", "tinypope_random", "--match", "position", "--columns", "answer=said"]
+    assert begin(tmp_path, rows[1:], *words, "--partial") == 2
+    assert "1 of 720 samples have no row, and no question or truth shows which" in capsys.readouterr().err
+    assert begin(tmp_path, rows[:20], *words, "--limit", "20") == 0
