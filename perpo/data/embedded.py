@@ -51,6 +51,11 @@ def image_in_text(text: str) -> bytes | None:
         raise ValueError(f"damaged or incomplete base64: {error}") from error
 
 
+def picture_key(image: Mapping[str, Any]) -> str:
+    """Return what tells a picture of a run record from others: its digest, else its path; "" where it has neither."""
+    return str(image.get("sha256") or image.get("path") or "")
+
+
 def find_image(image: Mapping[str, Any], folder: Path | None = None) -> Path | None:
     """Return the file of an image that a run record names, or None; what has other contents is not it.
 

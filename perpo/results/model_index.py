@@ -27,7 +27,7 @@ def update_card(file: Path, run: Run) -> int:
         How many results were written.
 
     Raises:
-        PerpoError: A reported run, a run that is not complete, or a card that cannot be read.
+        PerpoError: A reported run, a run that is not complete or of some of the samples, or a card that cannot be read.
     """
     record = run.record
     if record.source != "measured" or record.status != "complete":
@@ -35,6 +35,7 @@ def update_card(file: Path, run: Run) -> int:
             f"{run.path} is not a complete measured run",
             "give a complete run of perpo-eval: a model card may hold only measured numbers",
         )
+    _check_whole(run)
     card = _read(file, record)
     data: Any = card.data
     new = [result for task in record.tasks for result in _results(record, task)]
@@ -44,6 +45,16 @@ def update_card(file: Path, run: Run) -> int:
     data.eval_results = [*kept, *new]
     atomic_write_text(file, str(card))
     return len(new)
+
+
+def _check_whole(run: Run) -> None:
+    """Refuse a run with --limit: in a card its numbers would stand for those of the whole benchmark."""
+    for task in run.record.tasks:
+        if task.n_scored is not None and task.n_total is not None and task.n_scored < task.n_total:
+            raise PerpoError(
+                f"{run.path} is about {task.n_scored:,} of the {task.n_total:,} samples of {task.task}",
+                "evaluate without --limit: readers of a card would take its numbers for those of all samples",
+            )
 
 
 def _read(file: Path, record: RunRecord) -> ModelCard:

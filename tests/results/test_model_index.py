@@ -63,3 +63,13 @@ def test_reported_numbers_and_broken_cards_are_refused(make_run, tmp_path) -> No
     (tmp_path / "README.md").write_text("---\nmodel-index: 3\n---\n")
     with pytest.raises(PerpoError, match="is not a model card that can be read"):
         update_card(tmp_path / "README.md", run)
+
+
+def test_some_of_the_samples_are_refused(make_run, tmp_path) -> None:
+    run = make_run("mine", ROWS)
+    (task, *others) = run.record.tasks
+    tasks = [dataclasses.replace(task, n_total=720), *others]
+    record = dataclasses.replace(run.record, tasks=tasks, generation=run.record.generation | {"limit": 2})
+    with pytest.raises(PerpoError, match="is about 2 of the 720 samples of a"):
+        update_card(tmp_path / "README.md", dataclasses.replace(run, record=record))
+    assert not (tmp_path / "README.md").exists()

@@ -45,8 +45,11 @@ def import_predictions(args: ImportArguments) -> Path:
     suite, specs = _asked(args)
     family = family_from(args.reading, None)
     check_family(family, specs)
-    files = read_files(args.files, args.layout, args.named)
+    benchmarks = [BENCHMARKS[spec.benchmark] for spec in specs]
+    files = read_files(args.files, args.layout, args.named, boxes=any(each.has_boxes for each in benchmarks))
     predictions = [each for file in files for each in file.predictions]
+    if all(each.info.answer == "yes_no" for each in benchmarks):
+        _check_words(predictions)
     if args.question_file is not None:
         predictions = with_questions(predictions, args.question_file)
     templates = templates_of("paper", specs, family)
@@ -61,7 +64,7 @@ def import_predictions(args: ImportArguments) -> Path:
         def answer(task: str, number: int, key: str) -> Response:
             return _response(answers.get(key))
     else:
-        boxes = family.box_format if family is not None and BENCHMARKS[specs[0].benchmark].has_boxes else None
+        boxes = family.box_format if family is not None and benchmarks[0].has_boxes else None
         data = [own_task(predictions, specs[0], args.image_root, (args.truth_scale, args.truth_order), boxes)]
         about |= {"matched_by": "truths in the files", "matched": len(predictions), "missing": _nulls(predictions)}
 
@@ -96,6 +99,16 @@ def _asked(args: ImportArguments) -> tuple[str, list[TaskSpec]]:
     return suite, select_tasks(suite, args.data, args.tasks)
 
 
+def _check_words(predictions: Sequence[Prediction]) -> None:
+    """Refuse codes for yes and no: POPE's rule reads each word but "no" as yes."""
+    said = {each.answer.strip().lower() for each in predictions if each.answer is not None}
+    if said and said <= {"0", "1", "0.0", "1.0", "true", "false"}:
+        raise PerpoError(
+            f"all answers are {' or '.join(sorted(said))}, which are no words of a model",
+            "give what the model said, or yes and no",
+        )
+
+
 def _suite_of(tasks: Sequence[str]) -> str:
     """The smallest suite that has all of these tasks; one that has none of them says what there is."""
     kinds = set()
@@ -127,6 +140,11 @@ def _matched(
     if not found.answers:
         told = f":\n  {listing(found.unmatched)}"
         raise PerpoError(f"no prediction is about these tasks (by {WAYS[way]}){told}", _advice(args, samples, hint))
+    if way == "position" and found.missing and not found.verified:
+        raise PerpoError(
+            f"{len(found.missing):,} of {len(wanted):,} samples have no row, and no question or truth shows which",
+            "behind a row that is left out all others would be shifted; --limit N where these are the first N",
+        )
     if not args.partial:
         _check_whole(found, len(wanted), _advice(args, samples, hint))
     _list(found)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +11,10 @@ from typing import Any
 from perpo.data import data_sha256
 from perpo.data.rows import read_rows
 from perpo.errors import PerpoError, placed
+from perpo_eval.imports.cells import READ, read_answer
 from perpo_eval.imports.layouts import Layout, layout_of
 
 _SAMPLES = re.compile(r"(?:^|_)samples_(?P<task>.+)\.jsonl$")
-_ENDS = {"stop": "stop", "length": "length", "eos": "stop", "end_turn": "stop", "max_tokens": "length"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,7 @@ class Prediction:
         tokens: Generated tokens.
         latency_ms: Milliseconds that the answer took.
         finish: "stop" or "length".
+        lent: Whether the question is one of a question file alone: then it shows nothing of the answer.
     """
 
     place: str
@@ -56,6 +55,7 @@ class Prediction:
     tokens: int | None = None
     latency_ms: float | None = None
     finish: str | None = None
+    lent: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,33 +67,41 @@ class ReadFile:
         sha256: Digest of its bytes.
         layout: How it is written.
         predictions: Its rows.
+        models: Who answered, where the layout says so.
     """
 
     name: str
     sha256: str
     layout: Layout
     predictions: list[Prediction]
+    models: set[str]
 
 
-def read_files(paths: Sequence[Path], layout: str | None, columns: Mapping[str, str]) -> list[ReadFile]:
+def read_files(paths: Sequence[Path], layout: str | None, columns: Mapping[str, str], *, boxes: bool) -> list[ReadFile]:
     """Return prediction files, all of one layout.
 
     Args:
         paths: The files.
         layout: What --layout says; None to recognise it.
         columns: What --columns says.
+        boxes: Whether answers may be boxes, which need not be written as texts.
 
     Raises:
-        PerpoError: A file that can't be read, of no known layout, or of another one than the first.
+        PerpoError: A file that can't be read, of no known layout, or of another one than the first; or answers of
+            several models.
     """
     if len({path.resolve() for path in paths}) < len(paths):
         raise PerpoError("a file is given twice", "give each file once")
     files: list[ReadFile] = []
     for path in paths:
-        files.append(_read(path, layout, columns))
+        files.append(_read(path, layout, columns, boxes))
         if files[-1].layout != files[0].layout:
             titles = f"{files[0].layout.title} and {files[-1].layout.title}"
             raise PerpoError(f"{files[0].name} and {path.name} are of two layouts: {titles}", "import them one by one")
+    if len(models := sorted({model for file in files for model in file.models})) > 1:
+        raise PerpoError(
+            f"these are answers of {len(models)} models: {', '.join(models)[:200]}", "import one at a time"
+        )
     return files
 
 
@@ -103,7 +111,7 @@ def task_named(file: str) -> str | None:
     return match and match["task"]
 
 
-def _read(path: Path, name: str | None, columns: Mapping[str, str]) -> ReadFile:
+def _read(path: Path, name: str | None, columns: Mapping[str, str], boxes: bool) -> ReadFile:
     rows = list(_rows(path))
     if not rows:
         raise PerpoError(f"{path} holds no rows", "is it the right file?")
@@ -116,8 +124,9 @@ def _read(path: Path, name: str | None, columns: Mapping[str, str]) -> ReadFile:
     for number, row in enumerate(rows, start=1):
         place = f"{path.name}, row {number}"
         with placed(place):
-            predictions.append(_prediction(row, layout, place, path.name))
-    return ReadFile(path.name, data_sha256(path), layout, predictions)
+            predictions.append(_prediction(row, layout, place, path.name, boxes))
+    models = {str(row[layout.model]) for row in rows if row.get(layout.model)} if layout.model else set()
+    return ReadFile(path.name, data_sha256(path), layout, predictions, models)
 
 
 def _rows(path: Path) -> Iterator[Any]:
@@ -161,7 +170,8 @@ def _sheet_rows(path: Path) -> Iterator[dict[str, Any]]:
         ) from error
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        rows = list(book.worksheets[0].iter_rows(values_only=True))
+        rows, *others = [list(sheet.iter_rows(values_only=True)) for sheet in book.worksheets]
+        titles = [sheet.title for sheet in book.worksheets]
         book.close()
     except Exception as error:  # a damaged sheet raises many kinds
         raise PerpoError(f"{path} can't be read as an Excel sheet: {error}", "save it again, or as CSV") from error
@@ -170,112 +180,28 @@ def _sheet_rows(path: Path) -> Iterator[dict[str, Any]]:
         names.pop()
     if not names or None in names or len(set(names)) < len(names):
         raise PerpoError(f"{path}: the first line must name each column, once", "save it with a line of names")
+    if more := [
+        title for title, other in zip(titles[1:], others, strict=True) if len(other) > 1 and other[0] == rows[0]
+    ]:
+        raise PerpoError(
+            f"{path} has rows in several sheets: {titles[0]}, {', '.join(more)}", "save each as a file of its own"
+        )
     for row in rows[1:]:
         if any(value is not None for value in row):
             yield dict(zip([str(name) for name in names], row, strict=False))
 
 
-def _prediction(row: Mapping[str, Any], layout: Layout, place: str, file: str) -> Prediction:
+def _prediction(row: Mapping[str, Any], layout: Layout, place: str, file: str, boxes: bool) -> Prediction:
     lacking = [theirs for theirs in layout.needs.values() if theirs not in row and theirs != layout.needs["answer"]]
     if lacking:
         raise PerpoError(f"it lacks {', '.join(lacking)}", "each row has the same columns")
     said: dict[str, Any] = {}
     for ours, theirs in {**layout.may, **layout.needs}.items():
         if theirs and ours != "answer" and row.get(theirs) is not None:
-            said[ours] = _READ[ours](row[theirs], theirs)
+            said[ours] = READ[ours](row[theirs], theirs)
     for ours, value in (layout.also(row) if layout.also is not None else {}).items():
         if value is not None and ours not in said:
-            said[ours] = _READ[ours](value, ours)
+            said[ours] = READ[ours](value, ours)
     column = layout.needs["answer"]
     held = layout.answer(row) if layout.answer is not None else row.get(column)
-    return Prediction(place, file, _answer(held, column), **said)
-
-
-def _answer(value: Any, column: str) -> str | None:
-    """An answer as a text; what is a number or a box is written as JSON."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except TypeError as error:
-        raise PerpoError(f"{column} is {value!r:.40}, which is no answer", "expected a text") from error
-
-
-def _name(value: Any, column: str) -> str:
-    """A name of a sample, a picture or a split: a text, or a whole number as a table writes it."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, Mapping) and isinstance(value.get("path"), str):
-        value = value["path"]
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise PerpoError(f"{column} is {value!r:.40}", "expected a text or a whole number")
-    return str(value).strip()
-
-
-def _question(value: Any, column: str) -> str:
-    value = value.get("problem", value.get("question")) if isinstance(value, Mapping) else value
-    if isinstance(value, list) and len(value) == 1:
-        (value,) = value
-    if not isinstance(value, str):
-        raise PerpoError(f"{column} is {value!r:.40}", "expected what was asked, as a text")
-    return value
-
-
-def _whole(value: Any, column: str) -> int:
-    try:
-        number = float(value)
-        if isinstance(value, bool) or not number.is_integer() or number < 0:
-            raise ValueError
-        return int(number)
-    except (TypeError, ValueError, OverflowError):
-        raise PerpoError(f"{column} is {value!r:.40}", "expected a whole number") from None
-
-
-def _side(value: Any, column: str) -> int:
-    side = _whole(value, column)
-    if side < 1:
-        raise PerpoError(f"{column} is {side}", "expected pixels")
-    return side
-
-
-def _tokens(value: Any, column: str) -> int | None:
-    """A count, or lmms-eval's counts of each request."""
-    if isinstance(value, list):
-        value = value[0] if len(value) == 1 else None
-    if isinstance(value, Mapping):
-        value = value.get("output_tokens")
-    return None if value is None else _whole(value, column)
-
-
-def _milliseconds(value: Any, column: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if isinstance(value, bool) or not number >= 0 or math.isinf(number):
-        raise PerpoError(f"{column} is {value!r:.40}", "expected milliseconds")
-    return number
-
-
-def _finish(value: Any, column: str) -> str:
-    if value not in _ENDS:
-        raise PerpoError(f"{column} is {value!r:.40}", f"expected one of {', '.join(_ENDS)}")
-    return _ENDS[value]
-
-
-_READ = {
-    "sample_key": _name,
-    "id": _name,
-    "number": _whole,
-    "image": _name,
-    "question": _question,
-    "truth": lambda value, column: value,
-    "split": _name,
-    "width": _side,
-    "height": _side,
-    "tokens": _tokens,
-    "latency_ms": _milliseconds,
-    "finish": _finish,
-}
+    return Prediction(place, file, read_answer(held, column, boxes), **said)

@@ -44,6 +44,7 @@ class Layout:
         answer: Takes the answer out of a row; None takes the column.
         also: Takes out what stands deeper within a row, by what it is.
         hint: What to do where its rows do not say which samples they are.
+        model: The column that names the model.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Layout:
     answer: Callable[[Mapping[str, Any]], Any] | None = None
     also: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     hint: str = ""
+    model: str = ""
 
     def fits(self, columns: Iterable[str]) -> bool:
         """Return whether a file with these columns is of this layout."""
@@ -125,6 +127,7 @@ LAYOUTS: dict[str, Layout] = {
             {"question": "prompt"},
             marks=("answer_id", "model_id"),
             hint="--question_file FILE: the questions that were asked, whose numbers these are, with their pictures",
+            model="model_id",
         ),
         Layout(
             "pope",

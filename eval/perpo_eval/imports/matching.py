@@ -144,7 +144,8 @@ def _verify(found: Matched, by_key: Mapping[str, Sample], hint: str) -> None:
             "question": None if each.question is None else asks_same(sample, each.question),
             "truth": None if each.truth is None else true_same(sample, each.truth),
         }
-        found.verified.update(name for name, agrees in checks.items() if agrees)
+        shown = ("truth",) if each.lent else ("question", "truth")
+        found.verified.update(name for name in shown if checks[name])
         theirs = {"question": each.question, "truth": each.truth}
         ours = {"question": sample.query, "truth": sample.target}
         for name, agrees in checks.items():

@@ -73,6 +73,7 @@ def _joined(each: Prediction, row: dict[str, Any]) -> Prediction:
         image=str(row["image"]),
         question=each.question if each.question is not None else str(_first(row, _TEXTS)),
         split=None if split is None else str(split),
+        lent=each.question is None,
     )
 
 

@@ -75,18 +75,14 @@ def own_task(
 
     has_boxes = BENCHMARKS[spec.benchmark].has_boxes
     pictures = _pictures(predictions, image_root)
-    docs, seen = [], dict[tuple[str, str], str]()
+    docs, seen = [], dict[tuple[str, ...], str]()
     for number, each in enumerate(predictions):
         with placed(each.place):
             doc = _document(each, number, pictures)
             if has_boxes:
                 _check_size(doc, truth[0], boxes)
             doc["target"] = json.dumps(_target(each, spec, doc, truth, has_boxes), ensure_ascii=False)
-            first = seen.setdefault((doc["source_id"], doc["query"]), each.place)
-            if first != each.place:
-                raise PerpoError(
-                    f"it is the second one called {doc['source_id']!r:.60} (as {first})", "keep one of them"
-                )
+            _check_once(each, doc, seen)
         docs.append(doc)
     if has_boxes:
         _check_sizes(docs)
@@ -100,6 +96,20 @@ def own_task(
             file=sys.stderr,
         )
     return TaskData(spec, f"dir:{spec.dataset}", None, held, fingerprint(held), None, cluster)
+
+
+def _check_once(each: Prediction, doc: dict[str, Any], seen: dict[tuple[str, ...], str]) -> None:
+    """Refuse a row that is there already: it would count twice."""
+    called: tuple[str, ...]
+    if each.id is not None:
+        called, hint = (each.id, doc["query"]), "keep one of them"
+    elif each.image is not None:
+        called, hint = (each.image, doc["query"], doc["target"]), "keep one of them; or name ids: --columns id=COLUMN"
+    else:
+        return
+    first = seen.setdefault(called, each.place)
+    if first != each.place:
+        raise PerpoError(f"it is the second one about {called[0]!r:.60} that asks the same (as {first})", hint)
 
 
 def _pictures(predictions: Sequence[Prediction], root: Path | None) -> dict[str, Path]:

@@ -127,6 +127,8 @@ def _read(file: Path, commit: str | None) -> LabelReview:
     except ValueError as error:
         raise PerpoError(f"{file} is not JSON: {error}", f"fetch it again; {_HINT}") from error
     asked = {entry["id"]: entry for entry in _entries(data, "images", file)}
+    if len(asked) < len(data["images"]):
+        raise _other(file, "two entries of `images` have one id")
     labels: dict[int, list[Label]] = {}
     for number, entry in enumerate(_entries(data, "annotations", file)):
         image = asked.get(entry["image_id"])

@@ -45,7 +45,8 @@ def box_samples(run: Run) -> Iterator[BoxSample]:
     """Yield the samples of a run's tasks of boxes.
 
     Raises:
-        PerpoError: It has no such task, or no samples.
+        PerpoError: It has no such task, or no samples; or it does not say how large its pictures are. The boxes of such
+            a run may be shares of their sides.
     """
     tasks = {task.task for task in run.record.tasks if info_in([task], task.benchmark).has_boxes}
     if not tasks:
@@ -54,6 +55,11 @@ def box_samples(run: Run) -> Iterator[BoxSample]:
     for row in run.samples(columns).to_pylist():
         truth = _xywh(row["target"])
         if row["task"] in tasks and truth is not None:
+            if not row["image"]["width"] or not row["image"]["height"]:
+                raise PerpoError(
+                    f"{run.path} does not say how large its pictures are",
+                    "import the predictions with --columns width=COLUMN height=COLUMN, or --image_root FOLDER",
+                )
             about = {name: row[name] for name in ("sample_key", "task", "image", "question")}
             yield BoxSample(**about, truth=truth, answer=_xywh(row["prediction"]), iou=row["scores"].get("iou"))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from perpo.common.files import atomic_write_text
-from perpo.data.embedded import find_image
+from perpo.data.embedded import find_image, picture_key
 from perpo.errors import PerpoError
 from perpo.records.store import Run
 from perpo.results.compare import check_comparable
@@ -34,7 +34,7 @@ def write_fiftyone(runs: Sequence[Run], folder: Path, images: Path | None) -> tu
         images: Where to look for pictures.
 
     Raises:
-        PerpoError: Runs that cannot be compared, or two of one name.
+        PerpoError: Runs that cannot be compared, two of one name, or one that names no pictures.
     """
     for run in runs[1:]:
         check_comparable(run, runs[0], common=True)
@@ -47,7 +47,12 @@ def write_fiftyone(runs: Sequence[Run], folder: Path, images: Path | None) -> tu
     missing = 0
     for run, field in zip(runs, fields, strict=True):
         for each in box_samples(run):
-            key = str(each.image["sha256"])
+            key = picture_key(each.image)
+            if not key:
+                raise PerpoError(
+                    f"{run.path} does not say which pictures its questions are about",
+                    "import the predictions with --columns image=COLUMN",
+                )
             if key not in samples:
                 file = find_image(each.image, images)
                 missing += file is None

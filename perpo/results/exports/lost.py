@@ -17,7 +17,7 @@ from perpo.benchmarks.base import BenchmarkInfo
 from perpo.benchmarks.declared import info_in
 from perpo.boxes import BoxFormat, Resize, box_problem, format_box
 from perpo.data import Question
-from perpo.data.embedded import find_image
+from perpo.data.embedded import find_image, picture_key
 from perpo.data.images import listing
 from perpo.data.truths import format_fields
 from perpo.errors import PerpoError
@@ -77,7 +77,7 @@ def lost_questions(run: Run, baseline: Run | None, images: Path | None, *, allow
     files = _files(rows, images)
     questions = []
     for row in rows:
-        question = _question(run.record, row, files[row["image"]["sha256"]])
+        question = _question(run.record, row, files[picture_key(row["image"])])
         if question is None:
             left_out["their boxes are empty as the model writes them"] += 1
         else:
@@ -117,15 +117,20 @@ def _info(task: TaskResult) -> BenchmarkInfo:
 
 
 def _files(rows: list[dict[str, Any]], images: Path | None) -> dict[str, Path]:
-    """The files of the pictures by digest; all that are missing are counted and ten are named."""
-    named = {row["image"]["sha256"]: row["image"] for row in rows}
-    files = {sha256: find_image(image, images) for sha256, image in named.items()}
-    if missing := sorted(str(named[sha256]["path"]) for sha256, file in files.items() if file is None):
+    """The files of the pictures; all that are missing are counted and ten are named."""
+    if any(row["image"]["sha256"] is None for row in rows):
+        raise PerpoError(
+            "the run has no digests of its pictures, so that none can be known again",
+            "import the predictions with --image_root FOLDER",
+        )
+    named = {picture_key(row["image"]): row["image"] for row in rows}
+    files = {key: find_image(image, images) for key, image in named.items()}
+    if missing := sorted(str(named[key]["path"]) for key, file in files.items() if file is None):
         raise PerpoError(
             f"{len(missing)} of {len(named)} pictures are not there, or have other contents:\n  {listing(missing)}",
             "give the folder of the images as --images",
         )
-    return {sha256: file.resolve() for sha256, file in files.items() if file is not None}
+    return {key: file.resolve() for key, file in files.items() if file is not None}
 
 
 def _question(record: RunRecord, row: Mapping[str, Any], file: Path) -> Question | None:

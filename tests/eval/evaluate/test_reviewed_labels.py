@@ -274,6 +274,7 @@ def test_other_counts_are_said(review, capsys) -> None:
         (lambda data: data["annotations"][0].update(image_id=77), "is about the image 77, which is not there"),
         (lambda data: data["images"][1].pop("original_id"), "entry 1 of `images` has None as original_id"),
         (lambda data: data["images"].__setitem__(1, 5), "entry 1 of `images` has 5 as id"),
+        (lambda data: data["images"][1].update(id=0), "two entries of `images` have one id"),
     ],
 )
 def test_other_layouts_are_refused(review, change, said) -> None:
