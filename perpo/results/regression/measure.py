@@ -10,7 +10,7 @@ import numpy as np
 from perpo.benchmarks.base import Definition
 from perpo.results.compare import both_judged, mean_difference, metric_value
 from perpo.results.regression.parts import CUT, AskedMetric, ReportPart, asked_of, decisive_score, slice_metric
-from perpo.results.regression.rows import Pairs, ReportRow, Role, Wanted
+from perpo.results.regression.rows import Pairs, ReportRow, Role, Wanted, row_name
 from perpo.results.regression.slices import Slice
 from perpo.results.samples import Scores
 
@@ -72,9 +72,15 @@ def rows_of(part: ReportPart, sides: Sides, wanted: Wanted, slices: Sequence[Sli
     for each in slices:
         if each.task == part.name:
             picked = sides.take(np.array([where[key] for key in each.keys]))
-            row = _row(part, picked, replace(told, role=role))
+            row = _row(part, picked, _asked_of_kind(part, each, told, role, wanted))
             rows += [_few(replace(row, kind=each.kind, pairs=None))] if row is not None else []
     return rows
+
+
+def _asked_of_kind(part: ReportPart, kind: Slice, told: AskedMetric, role: Role, wanted: Wanted) -> AskedMetric:
+    """What a kind of samples is told for: one that a threshold names decides, with that threshold."""
+    points = wanted.thresholds.get(row_name(part.name, told.metric, kind.kind, primary=told.primary))
+    return replace(told, role=role) if points is None else replace(told, role="decides", points=points)
 
 
 def held_scores(sides: Sides) -> set[str]:

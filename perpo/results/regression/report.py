@@ -199,11 +199,14 @@ def _check_names(wanted: Wanted, waivers: Sequence[Waiver], baseline: Entry, dra
             raise PerpoError(
                 f"a waiver names '{waiver.task}', which was not compared", did_you_mean(waiver.task, known)
             )
-    for draft in drafts:
-        parts = parts_of(baseline.runs[0], set(draft.sides.theirs[0].tasks))
-        known |= threshold_names(parts, held_scores(draft.sides))
     for name, points in wanted.thresholds.items():
-        if name not in known | {""}:
-            raise PerpoError(f"--threshold names '{name}', which was not compared", did_you_mean(name, known))
+        for draft in drafts if name else ():  # a candidate that lacks it would pass for that
+            parts = parts_of(baseline.runs[0], set(draft.sides.theirs[0].tasks))
+            known = {row.name for row in draft.rows} | threshold_names(parts, held_scores(draft.sides))
+            if name not in known:
+                against = f" of {draft.entry.name}" if len(drafts) > 1 else ""
+                raise PerpoError(
+                    f"--threshold names '{name}', which was not compared{against}", did_you_mean(name, known)
+                )
         if not 0 < points <= 100:
             raise PerpoError(f"--threshold {name}={points:g} is not between 0 and 100 points", "such as 0.5")

@@ -198,6 +198,28 @@ def row_date():
     return datetime.now(UTC).date() + timedelta(days=2)
 
 
+def test_a_threshold_that_names_a_kind_of_samples_counts_there(base) -> None:
+    small = np.arange(SIZE) < 100
+    right = scores(3)
+    runs = boxed(base, "one", small, right), boxed(base, "other", small, np.where(small & (lost(0.4) > 0), 0.0, right))
+    name = "a[box size: below 1% of the picture]"
+    for slices, points, verdict in (("tell", 5.0, "regressed"), ("gate", 90.0, "unchanged")):
+        report = compare_runs(*runs, thresholds={"": 5.0, name: points}, slices=slices)
+        row = by_name(report)[name]
+        assert (row.role, row.threshold, report.verdict) == ("decides", points / 100, verdict)
+    with pytest.raises(PerpoError, match="which was not compared"):
+        compare_runs(*runs, thresholds={name: 5.0})
+
+
+def test_a_metric_that_gates_must_be_there_of_every_candidate(base) -> None:
+    whole = with_cuts(base, "whole", np.zeros(SIZE))
+    without = with_scores(base, "without", acc=scores(3))
+    baseline, both = Entry((with_cuts(base, "b", np.zeros(SIZE)),)), [Entry((whole,)), Entry((without,))]
+    for candidates in (both, both[::-1]):
+        with pytest.raises(PerpoError, match=r"names 'a.truncated', which was not compared of without"):
+            compare_entries(baseline, candidates, Wanted({"a.truncated": 1.0}))
+
+
 def test_a_kind_of_few_images_is_inconclusive_whatever_it_lost(base) -> None:
     small = np.arange(SIZE) < 19
     right = np.where(small, 1.0, scores(3))
