@@ -158,8 +158,10 @@ def _entry(text: str, results: Path) -> Entry:
     from perpo.records.store import resolve_run
     from perpo.results.regression.entries import Entry
 
-    words = [text] if Path(text).exists() else [word for word in text.split(",") if word]
-    return Entry(tuple(resolve_run(word, results) for word in words or [text]))
+    words = [text] if Path(text).exists() else text.split(",")
+    if len(words) > 1 and not all(word.strip() for word in words):  # an empty variable would be one seed less
+        raise PerpoError(f"'{text}' names no run before or behind a comma", "join the names of runs by single commas")
+    return Entry(tuple(resolve_run(word, results) for word in words))
 
 
 def _write(args: ReportArguments, reports: list[Report]) -> None:

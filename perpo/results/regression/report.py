@@ -16,10 +16,10 @@ from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.records.store import Run
 from perpo.results.regression.checks import alike
-from perpo.results.regression.entries import Entry, aligned, check_entry, mean_scores
+from perpo.results.regression.entries import Entry, aligned, check_apart, check_entry, mean_scores
 from perpo.results.regression.extras import Extras
 from perpo.results.regression.flips import Flip, flips
-from perpo.results.regression.measure import Sides, held_scores, numbered, rows_of
+from perpo.results.regression.measure import Sides, held_scores, numbered, rows_of, unguarded
 from perpo.results.regression.parts import parts_of, threshold_names
 from perpo.results.regression.reviewed import wrong_label_notes
 from perpo.results.regression.rows import FAILURES, ReportRow, Verdict, Waiver, Wanted
@@ -158,12 +158,15 @@ def _draft(
     baseline: Entry, candidate: Entry, wanted: Wanted, common: bool, strict: bool, read: Callable[[Run], Scores]
 ) -> _Draft:
     notes = [note for entry in (baseline, candidate) for note in check_entry(entry, common=common)]
+    notes += check_apart(candidate, baseline)
     ours, theirs, said = aligned(candidate, baseline, read, common=common, strict=strict)
     first = theirs[0]
     slices = slices_of(baseline.runs[0], first) if wanted.slices != "none" else []
     sides = numbered(Sides(ours, theirs), np.unique(read(baseline.runs[0]).clusters))
     parts = parts_of(baseline.runs[0], set(first.tasks))
     rows = [row for part in parts for row in rows_of(part, sides, wanted, slices)]
+    if missing := [name for part in parts for name in unguarded(part, sides, wanted)]:
+        notes.append(f"Not known of every run, so that they guard nothing: {', '.join(missing)}.")
     others = [*candidate.runs, *baseline.runs[1:]]
     same = set.intersection(*(alike(baseline.runs[0], run, first) for run in others))
     return _Draft(candidate, sides, rows, same, [*notes, *said])

@@ -94,7 +94,12 @@ def test_a_rise_of_cut_answers_fails(base) -> None:
     runs = with_cuts(base, "whole", np.zeros(SIZE)), with_cuts(base, "cut", lost(0.04))
     row = by_name(compare_runs(*runs))["a.truncated"]
     assert (row.verdict, row.baseline, row.candidate) == ("regressed", 0.0, pytest.approx(lost(0.04).mean()))
-    assert "a.truncated" not in by_name(compare_runs(base, runs[1]))  # not known of one of them
+    half = compare_runs(base, runs[1])  # not known of one of them
+    assert "a.truncated" not in by_name(half)
+    said = "Not known of every run, so that they guard nothing: a.truncated."
+    assert said in half.notes
+    for report in (compare_runs(*runs), compare_runs(base, runs[1], metrics="primary"), compare_runs(base, base)):
+        assert said not in report.notes
 
 
 def test_a_guard_in_which_nothing_differs_is_told_and_costs_no_power(base) -> None:
@@ -299,6 +304,14 @@ def test_runs_of_two_configurations_are_no_entry(base, change, said) -> None:
         compare_entries(Entry((base,)), [Entry((one, one))], Wanted())
 
 
+def test_a_run_on_both_sides_is_refused_among_seeds_and_said_by_itself(base) -> None:
+    one, two, three = seeds(base, "new", 0.0)
+    with pytest.raises(PerpoError, match=f"the run {two.record.run_id} is in the baseline and in the candidate"):
+        compare_entries(Entry((one, two)), [Entry((two, three))], Wanted())
+    assert any("are one run" in note for note in compare_runs(one, one).notes)
+    assert not any("are one run" in note for note in compare_runs(one, two).notes)
+
+
 def test_sampled_training_data_may_differ_and_it_is_said(base) -> None:
     runs = [
         again(run, f"s{place}", training_run={"arguments": {"method": "dpo"}, "data": {"sha256": str(place) * 64}})
@@ -347,6 +360,8 @@ def test_runs_joined_by_commas_are_one_entry_on_the_command_line(base, tmp_path,
     assert json.loads(out.read_text())["runs"]["candidate"] == [run.record.run_id for run in ours]
     assert main([*flags, "--candidate=new-0,new-0"]) == 2
     assert "is named twice" in capsys.readouterr().err
+    assert main([*flags, "--candidate=new-0,"]) == 2
+    assert "names no run before or behind a comma" in capsys.readouterr().err
 
 
 def test_the_single_report_has_the_keys_of_its_first_layout(base) -> None:
