@@ -352,6 +352,15 @@ def test_many_candidates_are_adjusted_together(base, tmp_path, capsys) -> None:
     assert len(many.markdown(reports, limit=6000).encode()) <= 6000
 
 
+def test_a_narrow_terminal_shows_verdicts_in_the_first_table(base, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main([f"--baseline={base.path}", f"--candidate={with_scores(base, 'worse', acc=scores(3, 0.05)).path}"]) == 1
+    head, rule, row = capsys.readouterr().out.splitlines()[2:5]
+    assert head.split()[:3] == ["task", "verdict", "gain"]
+    assert row.split()[:4] == ["a", "▼", "regressed", "-3.5"]
+    assert set(rule) == {"─"}
+
+
 def test_runs_joined_by_commas_are_one_entry_on_the_command_line(base, tmp_path, capsys) -> None:
     ours = seeds(base, "new", 0.05)
     flags = [f"--results={tmp_path / 'results'}", f"--baseline={base.path}"]
