@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from perpo.cli.gating import approve_main, pin_main
 from perpo.common.arguments import arg, parse_arguments
 from perpo.common.program import run_program
+from perpo.common.yaml_keys import refuse_repeated_keys
 from perpo.errors import PerpoError
 
 if TYPE_CHECKING:
@@ -158,8 +159,10 @@ def _entry(text: str, results: Path) -> Entry:
     from perpo.records.store import resolve_run
     from perpo.results.regression.entries import Entry
 
-    words = [text] if Path(text).exists() else [word for word in text.split(",") if word]
-    return Entry(tuple(resolve_run(word, results) for word in words or [text]))
+    words = [text] if Path(text).exists() else text.split(",")
+    if len(words) > 1 and not all(word.strip() for word in words):  # an empty variable would be one seed less
+        raise PerpoError(f"'{text}' names no run before or behind a comma", "join the names of runs by single commas")
+    return Entry(tuple(resolve_run(word, results) for word in words))
 
 
 def _write(args: ReportArguments, reports: list[Report]) -> None:
@@ -204,7 +207,9 @@ def _waivers(path: Path | None) -> list[Waiver]:
     if path is None:
         return []
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        refuse_repeated_keys(text)
+        content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PerpoError(f"{path} cannot be read: {' '.join(str(error).split())}", _WAIVER_HINT) from error
     if not isinstance(content, list):

@@ -165,7 +165,7 @@ def mean_difference(
     if any((other != held[0]).any() for other in held[1:]):
         raise PerpoError(
             f"{metric.name} is missing for samples of one run but not of the other",
-            "score both runs again: perpo-eval --rescore RUN",
+            "score both runs again: perpo-eval --rescore RUN; a task of your own has to give every answer a number",
         )
     if metric.own:
         return _own_difference([run.take(held[0]) for run in runs], metric)

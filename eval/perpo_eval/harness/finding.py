@@ -5,9 +5,11 @@ lmms-eval's own index reads two thousand files. Here only files that hold the na
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
 import hashlib
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ class TaskFile:
         name: The task's.
         path: The file.
         config: What it says, its functions loaded.
-        sha256: Digest of it, of what it includes, and of the modules beside it that its functions are in.
+        sha256: Digest of it, of what it includes, and of the modules beside it that its functions are in or import.
     """
 
     name: str
@@ -75,15 +77,17 @@ def _shipped() -> Path:
 
 def _tasks(name: str, roots: Sequence[Path], above: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     """The tasks that a name stands for, with their files."""
-    entries = [entry for root in roots for entry in _entries(name, root)]
+    found = [_entries(name, root) for root in roots]
+    entries = [entry for of_root in found for entry in of_root]
     if not entries:
         inside = f" (in {above[-1]})" if above else ""
         near = difflib.get_close_matches(name, [*TASKS, *(path.stem for root in roots for path in _files(root))], n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "lmms-eval's names: python -m lmms_eval --tasks list"
         raise PerpoError(f"lmms-eval has no task '{name}'{inside}, and perpo has none", hint)
     plain = [entry for entry in entries if entry.members is None]
-    if len({entry.path for entry in plain}) > 1:
-        where = " and ".join(str(entry.path) for entry in plain[:2])
+    twice = [of_root[0].path for of_root in found] if all(found) and len(found) > 1 else [each.path for each in plain]
+    if len(set(twice)) > 1:
+        where = " and ".join(map(str, twice[:2]))
         raise PerpoError(f"the task '{name}' is defined twice: {where}", "give one of them another name")
     if plain:
         yield name, plain[0].path
@@ -103,7 +107,9 @@ def _entries(name: str, root: Path) -> list[_Entry]:
             continue
         try:
             config = utils.load_yaml_config(str(path), mode="simple")
-        except Exception:  # another task's file, which may hold anything
+        except Exception as error:  # another task's file may hold anything
+            if re.search(rf"^(task|group):\s*['\"]?{re.escape(name)}['\"]?\s*(#.*)?$", text, re.MULTILINE):
+                raise _not_loaded(path, error) from error
             continue
         entries += _said(name, config, path) if isinstance(config, dict) else []
     return entries
@@ -139,15 +145,19 @@ def _read(name: str, path: Path) -> TaskFile:
         with contextlib.redirect_stdout(sys.stderr):
             config = utils.load_yaml_config(str(path), mode="full")
     except Exception as error:
-        raise PerpoError(
-            f"the task file {path} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split()):.200}",
-            "install what its functions import, or mend it",
-        ) from error
+        raise _not_loaded(path, error) from error
     return TaskFile(name, path, config, _digest(path))
 
 
+def _not_loaded(path: Path, error: Exception) -> PerpoError:
+    return PerpoError(
+        f"the task file {path} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split()):.200}",
+        "install what its functions import, or mend it",
+    )
+
+
 def _digest(path: Path) -> str:
-    """Of the file, of what it includes, and of the Python files beside it."""
+    """Of the file, of what it includes, and of the Python files beside it that its functions are in or import."""
     import yaml
 
     digest, waiting, seen = hashlib.sha256(), [path], set()
@@ -158,6 +168,7 @@ def _digest(path: Path) -> str:
         seen.add(file)
         content = file.read_bytes()
         digest.update(hashlib.sha256(content).digest())
+        waiting += _imported(file, content) if file.suffix == ".py" else []
         for event in yaml.parse(content, Loader=yaml.SafeLoader) if file.suffix != ".py" else ():
             value = getattr(event, "value", None)
             if isinstance(value, str) and "\n" not in value and len(value) < 200:
@@ -165,3 +176,17 @@ def _digest(path: Path) -> str:
                 waiting += [file.parent / value] if (file.parent / value).is_file() else []
                 waiting += [file.parent / f"{module}.py"] if module else []
     return digest.hexdigest()
+
+
+def _imported(file: Path, content: bytes) -> list[Path]:
+    """The Python files beside one that it imports by a name of theirs, also within a function."""
+    names: set[str] = set()
+    try:
+        parsed = ast.parse(content)
+    except (SyntaxError, ValueError):  # what is loaded can be parsed: nobody imports this one
+        return []
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {name for each in node.names for name in each.name.split(".")}
+            names |= set((node.module or "").split(".")) if isinstance(node, ast.ImportFrom) else set()
+    return [beside for name in sorted(names) if (beside := file.parent / f"{name}.py").is_file()]

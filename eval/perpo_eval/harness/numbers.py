@@ -52,6 +52,7 @@ class _Column:
         numbers: (m,) their numbers.
         others: (m,) what the truth and an empty answer have for it, where that is known.
         rights: What the truths have for it, of those samples where that is known.
+        empties: What empty answers have for it, likewise.
     """
 
     name: str
@@ -60,6 +61,7 @@ class _Column:
     numbers: NDArray[np.float64]
     others: list[list[Any]]
     rights: list[Any]
+    empties: list[Any]
 
 
 def measure(
@@ -114,9 +116,9 @@ def _column(name: str, payloads: Sequence[Payloads | None], limits: ScoreLimits,
     own = [(payloads[place] or {})[name] for place in held]
     known = [(limits.right[place] or {}, limits.empty[place] or {}) for place in held]
     others = [[each[name] for each in pair if name in each] for pair in known]
-    rights = [pair[0][name] for pair in known if name in pair[0]]
+    rights, empties = ([pair[side][name] for pair in known if name in pair[side]] for side in (0, 1))
     numbers = np.array([np.nan if (value := number(each)) is None else value for each in own], dtype=np.float64)
-    return _Column(name, np.array(held, dtype=int), own, numbers, others, rights)
+    return _Column(name, np.array(held, dtype=int), own, numbers, others, rights, empties)
 
 
 def _measured(
@@ -135,7 +137,7 @@ def _measured(
     failed = aggregation.failed
     about: dict[str, Any] = {"name": column.name, "higher_is_better": better, "bounds": list(bounds)}
     if mean:
-        unit, scale = _unit(max(1.0, *known), seen)
+        unit, scale = _unit(known)
         definition = Definition(column.name, column.name, better, unit=unit, scale=scale, bounds=bounds)
         columns, one = {column.name: column.numbers}, np.zeros(len(column.numbers))
         estimate = definition.estimate(columns, own_clusters, one)
@@ -145,22 +147,25 @@ def _measured(
         values = draws["values"] if draws else []
         if values and all(each is None for each in values):
             failed = f"no interval, for drawn clusters fail: {aggregation.failed}"
-        best = aggregation(column.rights) if len(column.rights) == len(column.payloads) and column.rights else None
-        unit, scale = _unit(max(1.0, best or 0.0), [each for each in [value, *values] if each is not None])
+        whole = [given for given in (column.rights, column.empties) if given and len(given) == len(column.payloads)]
+        unit, scale = _unit([reached for given in whole if (reached := aggregation(given)) is not None])
         estimate = drawn_estimate(value, values, len(column.payloads), len(np.unique(own_clusters)))
         about |= {"aggregate": f"{OWN_FUNCTION}{aggregation.name}", "draws": draws}
     metric = Metric(column.name, **asdict(estimate), higher_is_better=better, unit=unit)
     return metric, about | {"unit": unit, "scale": scale}, failed
 
 
-def _unit(most: float, seen: Sequence[float]) -> tuple[str, float]:
+def _unit(known: Sequence[float]) -> tuple[str, float]:
     """What a metric counts in, and what a hundred points of it are.
 
-    What truths reach decides, which no model changes: 1 is a fraction, 2000 are points of 2000.
+    What truths and empty answers reach decides, which no model changes: 1 is a fraction, 2000 are points of 2000. An
+    error that can be larger than 1 stays a fraction of what an empty answer errs. Where none of them reaches anything,
+    the scale is not known: 1 is the strictest that is usual.
     """
-    if most > 1:
+    most = max(known, default=0.0)
+    if most > 1 + 1e-9:
         return f"points of {most:g}", most
-    return ("fraction", 1.0) if all(-1 <= each <= 1 for each in seen) else ("points", 100.0)
+    return ("fraction" if most > 0 else "points"), 1.0
 
 
 def _right(rights: Sequence[float], higher_is_better: bool | None) -> float | None:

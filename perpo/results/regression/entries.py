@@ -71,6 +71,20 @@ def check_entry(entry: Entry, *, common: bool = False) -> list[str]:
     return notes
 
 
+def check_apart(candidate: Entry, baseline: Entry) -> list[str]:
+    """Refuse a run that is on both sides beside others: the sides would not be drawn apart. Say so of one by itself.
+
+    Raises:
+        PerpoError: Entries of several runs share one.
+    """
+    shared = sorted({run.record.run_id for run in candidate.runs} & {run.record.run_id for run in baseline.runs})
+    if shared and len(candidate.runs) + len(baseline.runs) > 2:
+        raise PerpoError(
+            f"the run {shared[0]} is in the baseline and in the candidate", "name every run on one side alone"
+        )
+    return [f"The candidate is the baseline itself: both are one run, {shared[0]}."] if shared else []
+
+
 def _other_configuration(record: RunRecord, first: RunRecord) -> list[str]:
     """In what two runs differ that are to be of one configuration, beside what keeps any two from being compared."""
     said = [text for name in _MODEL for text in differ(f"model {name}", *_pair(record.model, first.model, name))]

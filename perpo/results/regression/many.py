@@ -44,11 +44,11 @@ def overview(reports: Sequence[Report]) -> Text:
 def show(reports: Sequence[Report]) -> None:
     """Print the tables of every candidate, and what of the other metrics got better, worse or other."""
     for report in reports:
-        text.table(report).show()
+        text.for_terminal(text.table(report)).show()
         for told in extras.tables(report.extras):
             told.show()
         if (told := text.others_table(report, telling=True)).rows:
-            told.show()
+            text.for_terminal(told).show()
     if len(reports) > 1:
         overview(reports).show()
 

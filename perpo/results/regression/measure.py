@@ -9,8 +9,8 @@ import numpy as np
 
 from perpo.benchmarks.base import Definition
 from perpo.results.compare import both_judged, mean_difference, metric_value
-from perpo.results.regression.parts import CUT, AskedMetric, ReportPart, asked_of, decisive_score, slice_metric
-from perpo.results.regression.rows import Pairs, ReportRow, Role, Wanted
+from perpo.results.regression.parts import CUT, GUARDS, AskedMetric, ReportPart, asked_of, decisive_score, slice_metric
+from perpo.results.regression.rows import Pairs, ReportRow, Role, Wanted, row_name
 from perpo.results.regression.slices import Slice
 from perpo.results.samples import Scores
 
@@ -72,15 +72,31 @@ def rows_of(part: ReportPart, sides: Sides, wanted: Wanted, slices: Sequence[Sli
     for each in slices:
         if each.task == part.name:
             picked = sides.take(np.array([where[key] for key in each.keys]))
-            row = _row(part, picked, replace(told, role=role))
+            row = _row(part, picked, _asked_of_kind(part, each, told, role, wanted))
             rows += [_few(replace(row, kind=each.kind, pairs=None))] if row is not None else []
     return rows
+
+
+def _asked_of_kind(part: ReportPart, kind: Slice, told: AskedMetric, role: Role, wanted: Wanted) -> AskedMetric:
+    """What a kind of samples is told for: one that a threshold names decides, with that threshold."""
+    points = wanted.thresholds.get(row_name(part.name, told.metric, kind.kind, primary=told.primary))
+    return replace(told, role=role) if points is None else replace(told, role="decides", points=points)
 
 
 def held_scores(sides: Sides) -> set[str]:
     """Return the scores that some of the samples have in every run."""
     names = set.intersection(*(set(run.values) for run in sides.runs))
     return {name for name in names if all(not np.isnan(run.values[name]).all() for run in sides.runs)}
+
+
+def unguarded(part: ReportPart, sides: Sides, wanted: Wanted) -> list[str]:
+    """Return the guards of a task that some runs know and others do not, such as why answers ended."""
+    if wanted.metrics == "primary" or len(part.tasks) > 1:
+        return []
+    chosen = sides.take(np.flatnonzero(np.isin(sides.theirs[0].tasks, part.tasks)))
+    every = held_scores(chosen)
+    some = set.union(*(held_scores(Sides([run], [])) for run in chosen.runs))
+    return [f"{part.name}.{name}" for name in GUARDS if name in some - every]
 
 
 def _few(row: ReportRow) -> ReportRow:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from perpo.benchmarks.declared import info_in
 from perpo.common.files import atomic_write_text
+from perpo.common.yaml_keys import refuse_repeated_keys
 from perpo.errors import PerpoError
 from perpo.records.store import Run
 from perpo.results.regression.flips import Flip, described
@@ -68,7 +69,9 @@ def read_pins(path: Path) -> list[Pin]:
     import yaml
 
     try:  # BaseLoader reads no number in a key of digits alone
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        text = path.read_text(encoding="utf-8")
+        refuse_repeated_keys(text)
+        content = yaml.load(text, Loader=yaml.BaseLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PerpoError(f"{path} cannot be read: {' '.join(str(error).split())}", _HINT) from error
     if not isinstance(content, list) or not content:

@@ -16,10 +16,10 @@ from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.records.store import Run
 from perpo.results.regression.checks import alike
-from perpo.results.regression.entries import Entry, aligned, check_entry, mean_scores
+from perpo.results.regression.entries import Entry, aligned, check_apart, check_entry, mean_scores
 from perpo.results.regression.extras import Extras
 from perpo.results.regression.flips import Flip, flips
-from perpo.results.regression.measure import Sides, held_scores, numbered, rows_of
+from perpo.results.regression.measure import Sides, held_scores, numbered, rows_of, unguarded
 from perpo.results.regression.parts import parts_of, threshold_names
 from perpo.results.regression.reviewed import wrong_label_notes
 from perpo.results.regression.rows import FAILURES, ReportRow, Verdict, Waiver, Wanted
@@ -158,12 +158,15 @@ def _draft(
     baseline: Entry, candidate: Entry, wanted: Wanted, common: bool, strict: bool, read: Callable[[Run], Scores]
 ) -> _Draft:
     notes = [note for entry in (baseline, candidate) for note in check_entry(entry, common=common)]
+    notes += check_apart(candidate, baseline)
     ours, theirs, said = aligned(candidate, baseline, read, common=common, strict=strict)
     first = theirs[0]
     slices = slices_of(baseline.runs[0], first) if wanted.slices != "none" else []
     sides = numbered(Sides(ours, theirs), np.unique(read(baseline.runs[0]).clusters))
     parts = parts_of(baseline.runs[0], set(first.tasks))
     rows = [row for part in parts for row in rows_of(part, sides, wanted, slices)]
+    if missing := [name for part in parts for name in unguarded(part, sides, wanted)]:
+        notes.append(f"Not known of every run, so that they guard nothing: {', '.join(missing)}.")
     others = [*candidate.runs, *baseline.runs[1:]]
     same = set.intersection(*(alike(baseline.runs[0], run, first) for run in others))
     return _Draft(candidate, sides, rows, same, [*notes, *said])
@@ -199,11 +202,14 @@ def _check_names(wanted: Wanted, waivers: Sequence[Waiver], baseline: Entry, dra
             raise PerpoError(
                 f"a waiver names '{waiver.task}', which was not compared", did_you_mean(waiver.task, known)
             )
-    for draft in drafts:
-        parts = parts_of(baseline.runs[0], set(draft.sides.theirs[0].tasks))
-        known |= threshold_names(parts, held_scores(draft.sides))
     for name, points in wanted.thresholds.items():
-        if name not in known | {""}:
-            raise PerpoError(f"--threshold names '{name}', which was not compared", did_you_mean(name, known))
+        for draft in drafts if name else ():  # a candidate that lacks it would pass for that
+            parts = parts_of(baseline.runs[0], set(draft.sides.theirs[0].tasks))
+            known = {row.name for row in draft.rows} | threshold_names(parts, held_scores(draft.sides))
+            if name not in known:
+                against = f" of {draft.entry.name}" if len(drafts) > 1 else ""
+                raise PerpoError(
+                    f"--threshold names '{name}', which was not compared{against}", did_you_mean(name, known)
+                )
         if not 0 < points <= 100:
             raise PerpoError(f"--threshold {name}={points:g} is not between 0 and 100 points", "such as 0.5")

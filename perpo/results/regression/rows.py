@@ -27,7 +27,7 @@ class Wanted:
 
     Attributes:
         thresholds: Points (0 to 100 of the metric's scale) by the name of a row, task, group or benchmark, or by one of
-            these with a metric behind a dot; "" for all others. A metric that is named decides.
+            these with a metric behind a dot; "" for all others. A metric or a kind of samples that is named decides.
         metrics: Which metrics gate besides those that a threshold names: the primary one of each task; that and losses
             that are easily missed (`perpo.results.regression.parts.GUARDS`); or all that have a better direction.
         slices: Whether the primary metric is told by kinds of samples, and whether a loss in one kind fails the gate.
@@ -105,8 +105,7 @@ class ReportRow:
     @property
     def name(self) -> str:
         """Return what waivers, thresholds and texts call it: a.parse_fail, or a[box size: below 1% of the picture]."""
-        metric = "" if self.primary else f".{self.metric.name}"
-        return f"{self.task}{metric}" + (f"[{self.kind[0]}: {self.kind[1]}]" if self.kind else "")
+        return row_name(self.task, self.metric, self.kind, primary=self.primary)
 
     @property
     def gain(self) -> float | None:
@@ -123,6 +122,12 @@ class ReportRow:
     def differs(self) -> bool:
         """Return whether the runs differ in any sample, so that there is something to test."""
         return self.difference.method != "cluster-exact" or self.difference.value != 0
+
+
+def row_name(task: str, metric: Definition, kind: tuple[str, str] | None, *, primary: bool) -> str:
+    """Return what a row is called; see `ReportRow.name`."""
+    named = task if primary else f"{task}.{metric.name}"
+    return f"{named}[{kind[0]}: {kind[1]}]" if kind else named
 
 
 def directed(row: ReportRow, interval: tuple[float, float] | None) -> tuple[float, float] | None:

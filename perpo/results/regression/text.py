@@ -62,6 +62,14 @@ def table(report: Report) -> Text:
     return Text(headline(report), HEADER, _cells(report.rows), _notes(report))
 
 
+def for_terminal(told: Text) -> Text:
+    """Return a table of rows with the verdict and the gain right behind the name: narrow terminals show few columns."""
+    first = ["task", "verdict", "gain"]
+    order = [HEADER.index(name) for name in [*first, *(name for name in HEADER if name not in first)]]
+    header, *rows = ([cells[place] for place in order] for cells in (told.header, *told.rows))
+    return dataclasses.replace(told, header=header, rows=rows)
+
+
 def others_table(report: Report, *, telling: bool = False) -> Text:
     """Return the rows that are only told; with `telling`, those of them that got better, worse or other."""
     rows = [row for row in report.others if not telling or row.verdict in (*FAILURES, "improved")]

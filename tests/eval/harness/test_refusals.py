@@ -85,6 +85,34 @@ def test_a_task_that_is_defined_twice_is_not_guessed(tmp_path) -> None:
         find_tasks(["mme"], str(folder))
 
 
+@pytest.mark.parametrize("name", ["pope", "mmmu"])  # a task of lmms-eval's, and a group
+def test_a_group_of_ones_own_is_not_mixed_with_lmms_evals(name, tmp_path) -> None:
+    folder = task_folder(tmp_path / "own")
+    (folder / "group.yaml").write_text(f"group: {name}\ntask: [my_task]\n")
+    with pytest.raises(PerpoError, match=f"'{name}' is defined twice.*group.yaml"):
+        find_tasks([name], str(folder))
+
+
+def test_a_task_file_that_is_no_yaml_is_named(tmp_path) -> None:
+    folder = task_folder(tmp_path / "own", OWN_TASK + "other: [1, 2\n")
+    with pytest.raises(PerpoError, match=r"my_task\.yaml cannot be loaded: ParserError"):
+        find_tasks(["my_task"], str(folder))
+
+
+def test_the_digest_covers_what_the_functions_import(tmp_path) -> None:
+    helped = "import sys\n\nsys.path.append(__file__.rpartition('/')[0])\nimport own_helper_beside\n" + OWN_FUNCTIONS
+    digests = []
+    for folder, text in (("one", "LEAST = 1\n"), ("other", "LEAST = 2\n")):
+        made = task_folder(tmp_path / folder, functions=helped)
+        (made / "own_helper_beside.py").write_text(text)
+        (made / "unused.py").write_text(folder)
+        digests.append(find_tasks(["my_task"], str(made))[0].sha256)
+        (made / "own_helper_beside.py").write_text("LEAST = 3\n")
+        digests.append(find_tasks(["my_task"], str(made))[0].sha256)
+    assert digests[0] != digests[2]
+    assert digests[1] == digests[3]
+
+
 def test_the_digest_covers_the_functions(tmp_path) -> None:
     before = find_tasks(["my_task"], str(task_folder(tmp_path / "own")))[0].sha256
     after = find_tasks(["my_task"], str(task_folder(tmp_path / "own", functions=OWN_FUNCTIONS + "\n# other\n")))[0]

@@ -193,3 +193,42 @@ def test_the_pages_show_them(shown, monkeypatch) -> None:
     told = page_of("regressions", **state)
     assert "regressed" in said_on(told) or any("regressed" in str(frame.value) for frame in told.dataframe)
     assert any("mme · perception score" in str(box.options) for box in told.selectbox)
+
+
+ERRORS = """
+def picture(doc):
+    return [doc["image"].convert("RGB")]
+
+
+def score(doc, results):
+    said = results[0].split()
+    return {"errors": 0.0 if said == [doc["answer"]] else float(max(len(said), 1))}
+
+
+def together(values):
+    return sum(values) / len(values) * 0.999999  # no mean
+"""
+
+
+def truth(place: int) -> str:
+    return "no" if place % 2 else "yes"
+
+
+def test_one_long_answer_of_a_model_does_not_change_the_scale(said, own, data, tmp_path) -> None:
+    folder, rows = tmp_path / "own", tmp_path / "rows"
+    folder.mkdir()
+    rows.mkdir()
+    shutil.copy(data / "my_task.parquet", rows)
+    (folder / "my_functions.py").write_text(ERRORS)
+    text = (own / "my_task.yaml").read_text().split("metric_list")[0]
+    lists = "metric_list: [{metric: errors, aggregation: %s, higher_is_better: false}]"
+    for number, aggregation in enumerate(("mean", "!function my_functions.together")):
+        (folder / "my_task.yaml").write_text(text + lists % aggregation)
+        shared = {"include_path": str(folder), "data": str(rows)}
+        long = said(["my_task"], lambda _, n: "a b c" if n == 3 else truth(n), tmp_path, f"long{number}", **shared)
+        worse = said(["my_task"], lambda _, n: "x" if n % 5 == 0 else truth(n), tmp_path, f"worse{number}", **shared)
+        for run in (long, worse):
+            assert {declared(run, "my_task", "errors")[name] for name in ("unit", "scale")} == {"fraction", 1.0}
+        (row,) = compare_runs(long, worse).rows
+        assert row.gain == pytest.approx(3 / 120 - 24 / 120, abs=1e-5)
+        assert row.verdict == "regressed"

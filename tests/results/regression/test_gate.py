@@ -94,7 +94,12 @@ def test_a_rise_of_cut_answers_fails(base) -> None:
     runs = with_cuts(base, "whole", np.zeros(SIZE)), with_cuts(base, "cut", lost(0.04))
     row = by_name(compare_runs(*runs))["a.truncated"]
     assert (row.verdict, row.baseline, row.candidate) == ("regressed", 0.0, pytest.approx(lost(0.04).mean()))
-    assert "a.truncated" not in by_name(compare_runs(base, runs[1]))  # not known of one of them
+    half = compare_runs(base, runs[1])  # not known of one of them
+    assert "a.truncated" not in by_name(half)
+    said = "Not known of every run, so that they guard nothing: a.truncated."
+    assert said in half.notes
+    for report in (compare_runs(*runs), compare_runs(base, runs[1], metrics="primary"), compare_runs(base, base)):
+        assert said not in report.notes
 
 
 def test_a_guard_in_which_nothing_differs_is_told_and_costs_no_power(base) -> None:
@@ -198,6 +203,28 @@ def row_date():
     return datetime.now(UTC).date() + timedelta(days=2)
 
 
+def test_a_threshold_that_names_a_kind_of_samples_counts_there(base) -> None:
+    small = np.arange(SIZE) < 100
+    right = scores(3)
+    runs = boxed(base, "one", small, right), boxed(base, "other", small, np.where(small & (lost(0.4) > 0), 0.0, right))
+    name = "a[box size: below 1% of the picture]"
+    for slices, points, verdict in (("tell", 5.0, "regressed"), ("gate", 90.0, "unchanged")):
+        report = compare_runs(*runs, thresholds={"": 5.0, name: points}, slices=slices)
+        row = by_name(report)[name]
+        assert (row.role, row.threshold, report.verdict) == ("decides", points / 100, verdict)
+    with pytest.raises(PerpoError, match="which was not compared"):
+        compare_runs(*runs, thresholds={name: 5.0})
+
+
+def test_a_metric_that_gates_must_be_there_of_every_candidate(base) -> None:
+    whole = with_cuts(base, "whole", np.zeros(SIZE))
+    without = with_scores(base, "without", acc=scores(3))
+    baseline, both = Entry((with_cuts(base, "b", np.zeros(SIZE)),)), [Entry((whole,)), Entry((without,))]
+    for candidates in (both, both[::-1]):
+        with pytest.raises(PerpoError, match=r"names 'a.truncated', which was not compared of without"):
+            compare_entries(baseline, candidates, Wanted({"a.truncated": 1.0}))
+
+
 def test_a_kind_of_few_images_is_inconclusive_whatever_it_lost(base) -> None:
     small = np.arange(SIZE) < 19
     right = np.where(small, 1.0, scores(3))
@@ -277,6 +304,14 @@ def test_runs_of_two_configurations_are_no_entry(base, change, said) -> None:
         compare_entries(Entry((base,)), [Entry((one, one))], Wanted())
 
 
+def test_a_run_on_both_sides_is_refused_among_seeds_and_said_by_itself(base) -> None:
+    one, two, three = seeds(base, "new", 0.0)
+    with pytest.raises(PerpoError, match=f"the run {two.record.run_id} is in the baseline and in the candidate"):
+        compare_entries(Entry((one, two)), [Entry((two, three))], Wanted())
+    assert any("are one run" in note for note in compare_runs(one, one).notes)
+    assert not any("are one run" in note for note in compare_runs(one, two).notes)
+
+
 def test_sampled_training_data_may_differ_and_it_is_said(base) -> None:
     runs = [
         again(run, f"s{place}", training_run={"arguments": {"method": "dpo"}, "data": {"sha256": str(place) * 64}})
@@ -317,6 +352,15 @@ def test_many_candidates_are_adjusted_together(base, tmp_path, capsys) -> None:
     assert len(many.markdown(reports, limit=6000).encode()) <= 6000
 
 
+def test_a_narrow_terminal_shows_verdicts_in_the_first_table(base, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main([f"--baseline={base.path}", f"--candidate={with_scores(base, 'worse', acc=scores(3, 0.05)).path}"]) == 1
+    head, rule, row = capsys.readouterr().out.splitlines()[2:5]
+    assert head.split()[:3] == ["task", "verdict", "gain"]
+    assert row.split()[:4] == ["a", "▼", "regressed", "-3.5"]
+    assert set(rule) == {"─"}
+
+
 def test_runs_joined_by_commas_are_one_entry_on_the_command_line(base, tmp_path, capsys) -> None:
     ours = seeds(base, "new", 0.05)
     flags = [f"--results={tmp_path / 'results'}", f"--baseline={base.path}"]
@@ -325,6 +369,8 @@ def test_runs_joined_by_commas_are_one_entry_on_the_command_line(base, tmp_path,
     assert json.loads(out.read_text())["runs"]["candidate"] == [run.record.run_id for run in ours]
     assert main([*flags, "--candidate=new-0,new-0"]) == 2
     assert "is named twice" in capsys.readouterr().err
+    assert main([*flags, "--candidate=new-0,"]) == 2
+    assert "names no run before or behind a comma" in capsys.readouterr().err
 
 
 def test_the_single_report_has_the_keys_of_its_first_layout(base) -> None:

@@ -151,6 +151,19 @@ def test_keys_of_digits_alone_stay_text(tmp_path) -> None:
     assert read_pins(path) == [Pin("01234567", "x"), Pin("1234567e", "on")]
 
 
+@pytest.mark.parametrize(
+    ("flag", "text", "line"),
+    [
+        ("pinned", "- key: 01234567\n  reason: x\n  key: 12345678\n  reason: y\n", "line 3: 'key'"),
+        ("waivers", "- task: a\n  reason: x\n  max_loss: 1\n  expires: 2099-01-01\n  task: b\n", "line 5: 'task'"),
+    ],
+)
+def test_two_cases_without_a_dash_between_them_are_no_case(flag, text, line, tmp_path, capsys) -> None:
+    (tmp_path / "cases.yaml").write_text(text)
+    assert main(["--baseline=x", "--candidate=y", f"--{flag}={tmp_path / 'cases.yaml'}"]) == 2
+    assert f"{line} is there twice" in capsys.readouterr().err
+
+
 def test_pin_writes_what_pinned_reads(make_run, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     base = make_run("base", scores(4))
