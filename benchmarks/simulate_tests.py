@@ -192,8 +192,8 @@ def gate(trials: int) -> None:
     settings += [(100, 2, "losses", "gate"), (100, 3, "losses", "gate")]
     wanted = [(n, runs, Wanted({}, metrics, slices), trials) for n, runs, metrics, slices in settings]
     rows = [
-        [str(n), str(runs), metrics, slices, f"{tests:.0f}", *percent((found, failed))]
-        for (n, runs, metrics, slices), (found, failed, tests) in zip(
+        [str(n), str(runs), metrics, slices, f"{tests:.0f}", *percent((differing, failed))]
+        for (n, runs, metrics, slices), (differing, failed, tests) in zip(
             settings, parallel(gates.false_alarms, wanted), strict=True
         )
     ]

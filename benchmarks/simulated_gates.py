@@ -62,7 +62,7 @@ def runs_of_one_quality(rng: np.random.Generator, images: int, runs: int) -> tup
 
 def false_alarms(images: int, runs: int, wanted: Wanted, trials: int) -> tuple[float, float, float]:
     """Return how often a gate with runs a side that are equally good finds any difference, or fails, and its rows."""
-    rng, found, failed, rows = np.random.default_rng(images + runs), 0, 0, 0
+    rng, differing, failed, rows = np.random.default_rng(images + runs), 0, 0, 0
     for _ in range(trials):
         scored, slices = runs_of_one_quality(rng, images, 2 * runs)
         sides = numbered(Sides(scored[:runs], scored[runs:]), np.unique(scored[0].clusters))
@@ -71,10 +71,10 @@ def false_alarms(images: int, runs: int, wanted: Wanted, trials: int) -> tuple[f
         ]
         made = [row for row in made if row.role != "told"]
         gating = [row for row in decided(made, [False] * len(made), draws=1000) if row.role != "told"]
-        found += any(row.p_adjusted is not None and row.p_adjusted < 0.05 for row in gating)
+        differing += any(row.p_adjusted is not None and row.p_adjusted < 0.05 for row in gating)
         failed += any(row.fails for row in gating)
         rows += len(gating)
-    return found / trials, failed / trials, rows / trials
+    return differing / trials, failed / trials, rows / trials
 
 
 def _right(rng: np.random.Generator, share: float, image: NDArray, luck: NDArray, runs: int, spread: float) -> list:
@@ -105,14 +105,14 @@ def covered(images: int, share: float, runs: tuple[int, int], trials: int) -> fl
         ones = np.ones(len(image))
         sums = [[(right, ones) for right, _ in side] for side in (ours, theirs)]
         if runs == (1, 1):
-            found: Difference = cluster_t(paired_sums(sums[0][0], sums[1][0], image))
+            difference: Difference = cluster_t(paired_sums(sums[0][0], sums[1][0], image))
             true = ours[0][1] - theirs[0][1]
         else:
-            found = crossed_t(*sums, image)
+            difference = crossed_t(*sums, image)
             true = expected_share(shares[0], SPREAD) - expected_share(shares[1], SPREAD)
-        if found.interval is not None:
+        if difference.interval is not None:
             told += 1
-            held += found.interval[0] <= true <= found.interval[1]
+            held += difference.interval[0] <= true <= difference.interval[1]
     return held / max(told, 1)
 
 
@@ -139,6 +139,10 @@ def covered_alone(images: int, share: float, trials: int) -> float:
         image = np.repeat(np.arange(images), rng.integers(1, 5, images))
         whole = rng.random(images) < 1 / 3
         luck = np.where(whole[image], rng.random(images)[image], rng.random(len(image)))
-        found = clustered_mean((luck < share).astype(float), image)
-        held += found.ci_low is not None and found.ci_high is not None and found.ci_low <= share <= found.ci_high
+        estimate = clustered_mean((luck < share).astype(float), image)
+        held += (
+            estimate.ci_low is not None
+            and estimate.ci_high is not None
+            and estimate.ci_low <= share <= estimate.ci_high
+        )
     return held / trials

@@ -50,3 +50,14 @@ def test_what_is_public_is_described_by_a_sentence_or_a_name_and_not_by_half_a_q
                 open_ended.append(f"{path} {name}: {text.splitlines()[0]}")
     assert described > 1000
     assert not open_ended, "\n".join(open_ended)
+
+
+def test_names_say_what_was_found() -> None:
+    """A variable or parameter called `found` leaves open what it is."""
+    left_open = [
+        f"{path}:{node.lineno}"
+        for path, module in _modules()
+        for node in ast.walk(module)
+        if (isinstance(node, ast.Name) and node.id == "found") or (isinstance(node, ast.arg) and node.arg == "found")
+    ]
+    assert not left_open, "\n".join(left_open)

@@ -49,13 +49,13 @@ def infos(tasks: Iterable[Declares]) -> dict[str, BenchmarkInfo]:
     Raises:
         PerpoError: A task declares what cannot be read.
     """
-    found: dict[str, BenchmarkInfo] = {}
+    known: dict[str, BenchmarkInfo] = {}
     for task in tasks:
         if task.benchmark in INFO:
-            found[task.benchmark] = INFO[task.benchmark]
-        elif task.declared is not None and task.benchmark not in found:
-            found[task.benchmark] = _info(task.benchmark, task.declared)
-    return found
+            known[task.benchmark] = INFO[task.benchmark]
+        elif task.declared is not None and task.benchmark not in known:
+            known[task.benchmark] = _info(task.benchmark, task.declared)
+    return known
 
 
 def info_in(tasks: Iterable[Declares], benchmark: str) -> BenchmarkInfo:

@@ -179,9 +179,13 @@ def mean_difference(
     if len(sums) > 2:
         return crossed_t(ours, theirs, clusters, tasks, bounds=bounds)
     paired = paired_sums(ours[0], theirs[0], clusters, tasks)
-    found = (cluster_bootstrap if metric.bottom and draw else cluster_t)(paired, bounds=bounds)
-    told = found.p_value is not None and parts
-    return replace(found, parts=(np.unique(clusters), contributions(paired.above, paired.below))) if told else found
+    difference = (cluster_bootstrap if metric.bottom and draw else cluster_t)(paired, bounds=bounds)
+    told = difference.p_value is not None and parts
+    return (
+        replace(difference, parts=(np.unique(clusters), contributions(paired.above, paired.below)))
+        if told
+        else difference
+    )
 
 
 def metric_value(scores: Scores, metric: Definition) -> float | None:

@@ -61,13 +61,13 @@ def markdown_tables(text: str) -> list[Table]:
     """Return the tables in Markdown: at least two lines in a row that hold a pipe. First rows and columns are
     headings.
     """
-    found: list[list[str]] = [[]]
+    grid: list[list[str]] = [[]]
     for line in text.strip().split("\n"):
         if "|" in line:
-            found[-1].append(line)
-        elif found[-1]:
-            found.append([])
-    rows = (_markdown_rows(lines) for lines in found if len(lines) > 1)
+            grid[-1].append(line)
+        elif grid[-1]:
+            grid.append([])
+    rows = (_markdown_rows(lines) for lines in grid if len(lines) > 1)
     return [table for cells in rows if (table := _connected(cells))]
 
 

@@ -133,9 +133,9 @@ def _present(page: TestedPage, test: UnitTest) -> bool:
     return _at_least(fuzz.partial_ratio(wanted, text), wanted, test)
 
 
-def _at_least(found: float, wanted: str, test: UnitTest, least: float = float("-inf")) -> bool:
+def _at_least(measured: float, wanted: str, test: UnitTest, least: float = float("-inf")) -> bool:
     """Whether a likeness of a hundred allows for the test's number of differences."""
-    return found / 100.0 >= max(least, 1.0 - test.get("max_diffs", 0) / (len(wanted) or 1))
+    return measured / 100.0 >= max(least, 1.0 - test.get("max_diffs", 0) / (len(wanted) or 1))
 
 
 def _in_order(page: TestedPage, test: UnitTest) -> bool:
@@ -213,14 +213,17 @@ def _footnote(page: TestedPage, test: UnitTest) -> bool:
         """Whether one of the parts has a text at its end, or at its start."""
         letters = _letters(wanted)
         reach = 2 * len(letters)
-        near = [found if not reach else found[-reach:] if last else found[:reach] for found in map(_letters, parts)]
+        near = [
+            stands_after if not reach else stands_after[-reach:] if last else stands_after[:reach]
+            for stands_after in map(_letters, parts)
+        ]
         # The allowed differences are of the text as it is compared, not of its letters alone.
         return any(_at_least(fuzz.partial_ratio(letters, part), comparable(wanted), test) for part in near if part)
 
     left = [text[max(0, start - _AROUND_MARKER) : start] for start, _ in places]
     right = [text[end : end + _AROUND_MARKER] for _, end in places]
-    found = not before or stands(before, left, last=True)
-    return bool(places) and found and (not after or stands(after, right, last=False))
+    stands_after = not before or stands(before, left, last=True)
+    return bool(places) and stands_after and (not after or stands(after, right, last=False))
 
 
 def _letters(text: str) -> str:

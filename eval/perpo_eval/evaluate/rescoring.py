@@ -115,11 +115,11 @@ def _reviewed(
         verdicts = stored_verdicts(stored)
         return old, table if verdicts is None else with_verdicts(table, verdicts)
     result = old.tasks[place]
-    found = reviewed(result.task, table, review, expressions_of(stored, result.prompt, review))
+    labels = reviewed(result.task, table, review, expressions_of(stored, result.prompt, review))
     tasks = list(old.tasks)
-    tasks[place] = dataclasses.replace(result, note=with_note(result.note, found.note))
-    reviews = {**old.generation.get("reviewed_labels", {}), result.task: found.about}
-    return dataclasses.replace(old, tasks=tasks, generation=old.generation | {"reviewed_labels": reviews}), found.table
+    tasks[place] = dataclasses.replace(result, note=with_note(result.note, labels.note))
+    reviews = {**old.generation.get("reviewed_labels", {}), result.task: labels.about}
+    return dataclasses.replace(old, tasks=tasks, generation=old.generation | {"reviewed_labels": reviews}), labels.table
 
 
 def judge_run(args: JudgeArguments) -> Path:

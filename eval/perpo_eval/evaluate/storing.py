@@ -142,8 +142,8 @@ class RunWriter:
             "cluster_key": task.cluster_key,
         }
         if (review := self.reviews.get(spec.name)) is not None:
-            found = reviewed(spec.name, table, review, task.first(self.rows.limit)["query"])
-            return _Part(found.table, about | {"note": with_note(task.note, found.note)}, None, found.about)
+            labels = reviewed(spec.name, table, review, task.first(self.rows.limit)["query"])
+            return _Part(labels.table, about | {"note": with_note(task.note, labels.note)}, None, labels.about)
         if own is None:
             return _Part(table, about, None)
         clusters = "image sha256" if all(task.docs["image_file"]) else "image sha256, or the row"

@@ -74,17 +74,17 @@ class Aggregation:
             if "args" in inspect.signature(self.function).parameters:
                 more["args"] = SimpleNamespace(output_path=folder, model="perpo", tasks=None, log_samples=False)
             try:
-                found = self._called(payloads, more)
+                value = self._called(payloads, more)
             except Exception as error:  # any code of the task's
                 self.failed = f"{type(error).__name__}: {' '.join(str(error).split()):.160}"
                 return None
             finally:
                 self._restore()
-        if hasattr(found, "item"):
-            found = found.item()
-        if isinstance(found, int | float) and math.isfinite(found):
-            return float(found)
-        self.failed = f"it gives {found!r:.60}"
+        if hasattr(value, "item"):
+            value = value.item()
+        if isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+        self.failed = f"it gives {value!r:.60}"
         return None
 
     def _called(self, payloads: Sequence[Any], more: Mapping[str, Any]) -> Any:
@@ -92,10 +92,10 @@ class Aggregation:
         if self._changes is False:  # to copy all of them a thousand times would take most of the time
             return self.function(list(payloads), **more)
         handed = copy.deepcopy(list(payloads))
-        found = self.function(handed, **more)
+        value = self.function(handed, **more)
         if self._changes is None:
             self._changes = not _alike(handed, copy.deepcopy(list(payloads)))
-        return found
+        return value
 
     def _restore(self) -> None:
         for held, was in self._state:
@@ -121,7 +121,7 @@ def _alike(one: Any, other: Any) -> bool:
 
 def _tables(function: Callable[..., Any]) -> list[Any]:
     """The dicts, lists and sets of a function's module that it, or what it calls there, uses."""
-    found: list[Any] = []
+    tables: list[Any] = []
     waiting, seen = [function], set()
     while waiting:
         current = waiting.pop()
@@ -130,13 +130,13 @@ def _tables(function: Callable[..., Any]) -> list[Any]:
         seen.add(current)
         for name in _names(current.__code__):
             held = current.__globals__.get(name)
-            if isinstance(held, dict | list | set) and not any(held is other for other in found):
+            if isinstance(held, dict | list | set) and not any(held is other for other in tables):
                 with contextlib.suppress(Exception):  # what cannot be copied is not kept
                     copy.deepcopy(held)
-                    found.append(held)
+                    tables.append(held)
             elif isinstance(held, FunctionType) and held.__globals__ is current.__globals__:
                 waiting.append(held)
-    return found
+    return tables
 
 
 def _names(code: CodeType) -> Iterator[str]:

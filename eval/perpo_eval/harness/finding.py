@@ -58,12 +58,12 @@ def find_tasks(names: Sequence[str], include_path: str | None) -> list[TaskFile]
     if include_path is not None and not Path(include_path).is_dir():
         raise PerpoError(f"--include_path {include_path} is no folder", "give the folder of your task files")
     roots = [_shipped(), *([] if include_path is None else [Path(include_path).resolve()])]
-    found: dict[str, TaskFile] = {}
+    task_files: dict[str, TaskFile] = {}
     for name in names:
         for task, path in _tasks(name, roots, ()):
-            if task not in found:
-                found[task] = _read(task, path)
-    return list(found.values())
+            if task not in task_files:
+                task_files[task] = _read(task, path)
+    return list(task_files.values())
 
 
 def _shipped() -> Path:
@@ -77,15 +77,19 @@ def _shipped() -> Path:
 
 def _tasks(name: str, roots: Sequence[Path], above: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     """The tasks that a name stands for, with their files."""
-    found = [_entries(name, root) for root in roots]
-    entries = [entry for of_root in found for entry in of_root]
+    task_files = [_entries(name, root) for root in roots]
+    entries = [entry for of_root in task_files for entry in of_root]
     if not entries:
         inside = f" (in {above[-1]})" if above else ""
         near = difflib.get_close_matches(name, [*TASKS, *(path.stem for root in roots for path in _files(root))], n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "lmms-eval's names: python -m lmms_eval --tasks list"
         raise PerpoError(f"lmms-eval has no task '{name}'{inside}, and perpo has none", hint)
     plain = [entry for entry in entries if entry.members is None]
-    twice = [of_root[0].path for of_root in found] if all(found) and len(found) > 1 else [each.path for each in plain]
+    twice = (
+        [of_root[0].path for of_root in task_files]
+        if all(task_files) and len(task_files) > 1
+        else [each.path for each in plain]
+    )
     if len(set(twice)) > 1:
         where = " and ".join(map(str, twice[:2]))
         raise PerpoError(f"the task '{name}' is defined twice: {where}", "give one of them another name")

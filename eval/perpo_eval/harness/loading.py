@@ -177,11 +177,11 @@ def _own_file(spec: HarnessSpec, rows: RowsWanted) -> Path | None:
         return None
     folder = Path(rows.data)
     files = [folder / f"{spec.name}{ending}" for ending in _ENDINGS]
-    found = next((file for file in files if file.is_file()), None)
-    if found is None:
+    file_of_task = next((file for file in files if file.is_file()), None)
+    if file_of_task is None:
         hint = "put rows in the task's own columns there, or leave --data out for those that its file names"
         raise PerpoError(f"{folder} holds no {spec.name}.parquet, .jsonl or .json", hint)
-    return found
+    return file_of_task
 
 
 def _reader(spec: HarnessSpec, file: Path) -> Callable[[Any], Any]:
@@ -267,5 +267,5 @@ def _revision(docs: Dataset) -> str | None:
     """The hub's commit, where `datasets` says it."""
     names = [str(url) for url in (docs.info.download_checksums or {})]
     names += [Path(file["filename"]).parent.name for file in docs.cache_files]
-    found = (match.group() for name in names if (match := _COMMIT.search(name)))
-    return next(found, None)
+    commits = (match.group() for name in names if (match := _COMMIT.search(name)))
+    return next(commits, None)

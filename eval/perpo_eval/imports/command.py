@@ -136,28 +136,28 @@ def _matched(
     samples = samples_of(data, templates)
     wanted = {sample.key for sample in samples if args.limit is None or sample.number < args.limit}
     way = choose_way(predictions, args.match, {sample.task for sample in samples})
-    found = match(predictions, samples, way, wanted, hint)
-    if not found.answers:
-        told = f":\n  {listing(found.unmatched)}"
+    matched = match(predictions, samples, way, wanted, hint)
+    if not matched.answers:
+        told = f":\n  {listing(matched.unmatched)}"
         raise PerpoError(f"no prediction is about these tasks (by {WAYS[way]}){told}", _advice(args, samples, hint))
-    if way == "position" and found.missing and not found.verified:
+    if way == "position" and matched.missing and not matched.verified:
         raise PerpoError(
-            f"{len(found.missing):,} of {len(wanted):,} samples have no row, and no question or truth shows which",
+            f"{len(matched.missing):,} of {len(wanted):,} samples have no row, and no question or truth shows which",
             "behind a row that is left out all others would be shifted; --limit N where these are the first N",
         )
     if not args.partial:
-        _check_whole(found, len(wanted), _advice(args, samples, hint))
-    _list(found)
+        _check_whole(matched, len(wanted), _advice(args, samples, hint))
+    _list(matched)
     counts = {
         "matched_by": WAYS[way],
-        "matched": len(found.answers),
-        "unmatched": len(found.unmatched),
-        "beyond_limit": found.beyond,
-        "duplicates": len(found.duplicates),
-        "missing": len(found.missing) + len(found.null),
-        "verified": {name: found.verified[name] for name in ("question", "truth")},
+        "matched": len(matched.answers),
+        "unmatched": len(matched.unmatched),
+        "beyond_limit": matched.beyond,
+        "duplicates": len(matched.duplicates),
+        "missing": len(matched.missing) + len(matched.null),
+        "verified": {name: matched.verified[name] for name in ("question", "truth")},
     }
-    return found.answers, counts
+    return matched.answers, counts
 
 
 def _advice(args: ImportArguments, samples: Sequence[Any], hint: str) -> str:
@@ -165,35 +165,35 @@ def _advice(args: ImportArguments, samples: Sequence[Any], hint: str) -> str:
     return f"{such}; {hint}" if hint else f"{such}; --match, --columns and --tasks say otherwise"
 
 
-def _check_whole(found: Matched, wanted: int, advice: str) -> None:
+def _check_whole(matched: Matched, wanted: int, advice: str) -> None:
     """Refuse predictions that are not those to all samples and to no others."""
     allow = "--partial allows it"
-    if found.unmatched:
+    if matched.unmatched:
         raise PerpoError(
-            f"{len(found.unmatched):,} predictions are about no sample of these tasks (by {WAYS[found.way]}):\n  "
-            f"{listing(found.unmatched)}",
+            f"{len(matched.unmatched):,} predictions are about no sample of these tasks (by {WAYS[matched.way]}):\n  "
+            f"{listing(matched.unmatched)}",
             f"{advice}; {allow}",
         )
-    if found.missing:
+    if matched.missing:
         raise PerpoError(
-            f"{len(found.missing):,} of {wanted:,} samples have no prediction:\n  {listing(found.missing)}",
+            f"{len(matched.missing):,} of {wanted:,} samples have no prediction:\n  {listing(matched.missing)}",
             f"{allow}: they are then missing, and not wrong",
         )
-    if found.null:
+    if matched.null:
         raise PerpoError(
-            f"{len(found.null):,} of {wanted:,} predictions hold no answer:\n  {listing(found.null)}",
+            f"{len(matched.null):,} of {wanted:,} predictions hold no answer:\n  {listing(matched.null)}",
             f'{allow}: they are then missing, and not wrong; an answer that is empty is "" in JSON (an empty cell of '
             "CSV, TSV and xlsx is none)",
         )
 
 
-def _list(found: Matched) -> None:
+def _list(matched: Matched) -> None:
     """Say what was not matched: ten of each, and how many."""
     for what, told in (
-        ("predictions without a sample", found.unmatched),
-        ("predictions that say the same again", found.duplicates),
-        ("samples without a prediction", found.missing),
-        ("predictions without an answer", found.null),
+        ("predictions without a sample", matched.unmatched),
+        ("predictions that say the same again", matched.duplicates),
+        ("samples without a prediction", matched.missing),
+        ("predictions without an answer", matched.null),
     ):
         if told:
             print(f"note: {len(told):,} {what}:\n  {listing(told)}", file=sys.stderr)

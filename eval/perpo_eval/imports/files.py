@@ -142,22 +142,22 @@ def _rows(path: Path) -> Iterator[Any]:
 
 def _innermost(whole: dict[str, Any], path: Path) -> list[Any]:
     """The rows of an object of objects, as REC-Eval writes them: by data set and model; else the object itself."""
-    found: list[tuple[str, list[Any]]] = []
+    columns: list[tuple[str, list[Any]]] = []
     waiting: list[tuple[str, Any]] = [("", whole)]
     while waiting:
         name, value = waiting.pop()
         if isinstance(value, dict) and value and all(isinstance(each, dict | list) for each in value.values()):
             waiting += [(f"{name}/{key}", each) for key, each in value.items()]
         elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
-            found.append((name[1:], value))
+            columns.append((name[1:], value))
         else:
             return [whole]
-    if len(found) > 1:
-        names = ", ".join(sorted(name for name, _ in found))
+    if len(columns) > 1:
+        names = ", ".join(sorted(name for name, _ in columns))
         raise PerpoError(
             f"{path} holds several lists of predictions: {names[:200]}", "write each into a file of its own"
         )
-    return found[0][1] if found else [whole]
+    return columns[0][1] if columns else [whole]
 
 
 def _sheet_rows(path: Path) -> Iterator[dict[str, Any]]:

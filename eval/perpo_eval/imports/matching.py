@@ -87,27 +87,27 @@ def match(
         PerpoError: A prediction fits several samples, two predictions differ about one, or a question or a truth is
             not that of the matched sample.
     """
-    found = Matched(way)
+    matched = Matched(way)
     groups: dict[tuple[str, ...], list[Prediction]] = defaultdict(list)
     candidates_of = finder(predictions, samples, way)
     by_key = {sample.key: sample for sample in samples}
     for each, allowed in zip(predictions, tasks_of(predictions, samples), strict=True):
         candidates = [sample for sample in candidates_of(each) if allowed is None or sample.task in allowed]
         groups[tuple(sample.key for sample in _narrowed(candidates, each))].append(each)
-    found.unmatched = [_told(each) for each in groups.pop((), [])]
+    matched.unmatched = [_told(each) for each in groups.pop((), [])]
     ambiguous: list[str] = []
     for keys, mine in groups.items():
-        _assign([by_key[key] for key in keys], mine, found, ambiguous)
+        _assign([by_key[key] for key in keys], mine, matched, ambiguous)
     if ambiguous:
         _refuse(f"{len(ambiguous):,} predictions fit several samples each", ambiguous, hint or _SEVERAL)
-    _verify(found, by_key, hint)
-    for key in list(found.answers):
+    _verify(matched, by_key, hint)
+    for key in list(matched.answers):
         if key not in wanted:
-            del found.answers[key]
-            found.beyond += 1
-    found.missing = [str(sample) for sample in samples if sample.key in wanted and sample.key not in found.answers]
-    found.null = [str(by_key[key]) for key, each in found.answers.items() if each.answer is None]
-    return found
+            del matched.answers[key]
+            matched.beyond += 1
+    matched.missing = [str(sample) for sample in samples if sample.key in wanted and sample.key not in matched.answers]
+    matched.null = [str(by_key[key]) for key, each in matched.answers.items() if each.answer is None]
+    return matched
 
 
 _SEVERAL = (
@@ -116,7 +116,7 @@ _SEVERAL = (
 )
 
 
-def _assign(candidates: list[Sample], mine: list[Prediction], found: Matched, ambiguous: list[str]) -> None:
+def _assign(candidates: list[Sample], mine: list[Prediction], matched: Matched, ambiguous: list[str]) -> None:
     """Give predictions to the samples that they all fit."""
     answers = {each.answer for each in mine}
     tasks = {sample.task for sample in candidates}
@@ -129,23 +129,23 @@ def _assign(candidates: list[Sample], mine: list[Prediction], found: Matched, am
         if len(answers) > 1:
             told = [f"{each.place}: {each.answer!r:.60}" for each in mine]
             _refuse(f"{len(mine):,} predictions differ about {candidates[0]}", told, "keep the one that is meant")
-        found.duplicates += [_told(each) for each in mine[len(candidates) :]]
+        matched.duplicates += [_told(each) for each in mine[len(candidates) :]]
     # Samples of one task that ask the same of one picture: one prediction is the answer to all of them.
     mine = mine * len(candidates) if len(mine) == 1 else mine
-    found.answers |= {sample.key: each for sample, each in zip(candidates, mine, strict=False)}
+    matched.answers |= {sample.key: each for sample, each in zip(candidates, mine, strict=False)}
 
 
-def _verify(found: Matched, by_key: Mapping[str, Sample], hint: str) -> None:
+def _verify(matched: Matched, by_key: Mapping[str, Sample], hint: str) -> None:
     """Hold questions and truths against the benchmark's."""
     wrong: dict[str, list[str]] = {"question": [], "truth": []}
-    for key, each in found.answers.items():
+    for key, each in matched.answers.items():
         sample = by_key[key]
         checks = {
             "question": None if each.question is None else asks_same(sample, each.question),
             "truth": None if each.truth is None else true_same(sample, each.truth),
         }
         shown = ("truth",) if each.lent else ("question", "truth")
-        found.verified.update(name for name in shown if checks[name])
+        matched.verified.update(name for name in shown if checks[name])
         theirs = {"question": each.question, "truth": each.truth}
         ours = {"question": sample.query, "truth": sample.target}
         for name, agrees in checks.items():
@@ -156,10 +156,10 @@ def _verify(found: Matched, by_key: Mapping[str, Sample], hint: str) -> None:
         if those:
             advice = "the rows are shifted, or of another version or split of the data"
             _refuse(
-                f"{len(those):,} of {len(found.answers):,} predictions have another {name} than the sample that they "
-                f"are matched with (by {WAYS[found.way]})",
+                f"{len(those):,} of {len(matched.answers):,} predictions have another {name} than the sample that they "
+                f"are matched with (by {WAYS[matched.way]})",
                 those,
-                f"{advice}; or {hint}" if hint and found.way != "position" else advice,
+                f"{advice}; or {hint}" if hint and matched.way != "position" else advice,
             )
 
 

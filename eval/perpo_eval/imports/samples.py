@@ -72,11 +72,11 @@ class Sample:
 
 def samples_of(data: Sequence[TaskData], templates: dict[str, str]) -> list[Sample]:
     """Return the samples of some tasks, in their order."""
-    found = []
+    samples = []
     for task in data:
         spec, benchmark = task.spec, BENCHMARKS[task.spec.benchmark]
         for number, doc in enumerate(task.docs):
-            found.append(
+            samples.append(
                 Sample(
                     sample_key(task.dataset, task.revision, spec.split, doc["source_id"], doc["query"]),
                     spec.name,
@@ -92,7 +92,7 @@ def samples_of(data: Sequence[TaskData], templates: dict[str, str]) -> list[Samp
                     (doc["width"], doc["height"]),
                 )
             )
-    return found
+    return samples
 
 
 def words_of(text: str) -> str:

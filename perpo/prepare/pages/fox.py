@@ -114,7 +114,7 @@ def read_fox_tsv(path: Path, languages: Sequence[FoxLanguage]) -> dict[FoxLangua
                 content, question = _decoded(text), without_image(row["question"])
             name = Path(f"{language}_{row['index']}.png")
             pages[language].append(OcrPage(name, question, row["answer"], content=content))
-    if absent := [language for language, found in pages.items() if not found]:
+    if absent := [language for language, of_language in pages.items() if not of_language]:
         known = ", ".join(sorted(set(table["sub_task"])))
         raise PerpoError(f"{path} has no page_ocr of {' or '.join(absent)}, only {known:.300}", "check --languages")
     return pages

@@ -44,18 +44,18 @@ def build_ocrbench(args: OcrbenchArguments) -> list[Written]:
         (page.image for each in pages.values() for page in each if page.content is None), "fetch them again"
     )
     written = []
-    for language, found in pages.items():
+    for language, of_language in pages.items():
         file = RowFile(
             path=outputs[language],
             kind="pages",
             source=f"hub:{REPOSITORY}" if args.data == "hub" else "folder:OCRBench_v2",
             split=language,
             command=args.command(),
-            counts=told_counts(found),
+            counts=told_counts(of_language),
             # These pictures are no photographs of COCO, and are seen upright.
             more={"orientation": "upright", **more},
         )
-        written.append(write_rows(file, page_rows(found, _LABELS[language])))
+        written.append(write_rows(file, page_rows(of_language, _LABELS[language])))
     return written
 
 
@@ -91,7 +91,7 @@ def _pages(rows: Iterable[Row], languages: Sequence[FoxLanguage], where: str) ->
             raise PerpoError(f"{where}, row {number}: expected a row of OCRBench v2", "check --data")
         if row["type"] in wanted:
             pages[wanted[row["type"]]].append(_page(row, f"{where}, row {number}"))
-    if absent := [_TYPES[language] for language, found in pages.items() if not found]:
+    if absent := [_TYPES[language] for language, of_language in pages.items() if not of_language]:
         raise PerpoError(f"{where} holds no rows of type {' or '.join(absent)}", "check --data and --languages")
     return pages
 

@@ -113,9 +113,9 @@ def _read_all(
     with progress(len(known) + len(tasks), "documents", initial=len(known)) as advance:
         # The first paths' files first: with many workers the longest job should not come last by chance alone.
         work = WorkerSettings(images, settings, args.page_seconds)
-        for task, found in read_documents(list(tasks.values())[::-1], work, args.number_of_workers()):
+        for task, told in read_documents(list(tasks.values())[::-1], work, args.number_of_workers()):
             sha = by_stem[task.stem]
-            known[sha] = {"id": sha, **found}
+            known[sha] = {"id": sha, **told}
             journal.append([known[sha]])
             advance(1)
     return choose_pages(_once(names, digests, known))
@@ -124,16 +124,16 @@ def _read_all(
 def _once(names: Sequence[str], digests: Sequence[str], known: dict[str, dict[str, Any]]) -> list[Any]:
     """The documents with what was found; those that can't be read or come again are left out."""
     seen: dict[str, str] = {}
-    found = []
+    pages = []
     for name, sha in zip(names, digests, strict=True):
         if not sha:
-            found.append((name, "", {"reason": "not_readable"}))
+            pages.append((name, "", {"reason": "not_readable"}))
         elif sha in seen:
-            found.append((name, sha, {"reason": "same_file", "detail": seen[sha]}))
+            pages.append((name, sha, {"reason": "same_file", "detail": seen[sha]}))
         else:
             seen[sha] = name
-            found.append((name, sha, known[sha]))
-    return found
+            pages.append((name, sha, known[sha]))
+    return pages
 
 
 def _digest(path: Path) -> str:

@@ -73,13 +73,13 @@ def read_characters(page: Any, to_pixels: ToPixels, most: int) -> list[Character
 
 
 def _read(text: Any, count: int, to_pixels: ToPixels, turned: float, places: dict[bytes, int]) -> list[Character]:
-    found, sides = [], []
+    characters, sides = [], []
     box = pdfium.FS_RECTF()
     drawn: dict[bytes, tuple[bool, bool, int]] = {}
     for index in range(count):
         code = pdfium.FPDFText_GetUnicode(text, index)
         if code in _MAYBE_ADDED and pdfium.FPDFText_IsGenerated(text, index) == 1:
-            found.append(Character("\n" if code in _LINE_ENDS else " ", added=True))
+            characters.append(Character("\n" if code in _LINE_ENDS else " ", added=True))
             sides.append((0.0, 0.0, 0.0, 0.0))
             continue
         owner = pdfium.FPDFText_GetTextObject(text, index)
@@ -93,10 +93,10 @@ def _read(text: Any, count: int, to_pixels: ToPixels, turned: float, places: dic
             letter = " "
         unmapped = letter != " " and (_is_none(letter) or pdfium.FPDFText_HasUnicodeMapError(text, index) == 1)
         rotated, unseen, place = drawn[key]
-        found.append(Character(letter, rotated=rotated, unseen=unseen, unmapped=unmapped, place=place))
-    for character, there in zip(found, to_pixels.boxes(sides), strict=True):
+        characters.append(Character(letter, rotated=rotated, unseen=unseen, unmapped=unmapped, place=place))
+    for character, there in zip(characters, to_pixels.boxes(sides), strict=True):
         character.box = there
-    return found
+    return characters
 
 
 def _how_drawn(text: Any, index: int, owner: Any, turned: float) -> tuple[bool, bool]:
@@ -117,10 +117,10 @@ def _is_none(text: str) -> bool:
 
 def pictures_of(page: Any, to_pixels: ToPixels) -> list[Placed]:
     """Return the pictures that lie directly on a page; those within forms have no place of their own."""
-    found = [
+    characters = [
         (place, item.get_bounds())
         for place, item in enumerate(page.get_objects(max_depth=1))
         if item.type == pdfium.FPDF_PAGEOBJ_IMAGE
     ]
-    boxes = to_pixels.boxes([bounds for _, bounds in found])
-    return [Placed(box, place) for (place, _), box in zip(found, boxes, strict=True)]
+    boxes = to_pixels.boxes([bounds for _, bounds in characters])
+    return [Placed(box, place) for (place, _), box in zip(characters, boxes, strict=True)]

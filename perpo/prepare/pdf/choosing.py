@@ -61,10 +61,10 @@ def choose_pages(documents: Sequence[tuple[str, str, dict[str, Any]]]) -> list[R
     texts: dict[str, tuple[str, str]] = {}
     pictures: dict[str, tuple[str, str]] = {}
     chosen = []
-    for name, sha256, found in documents:
-        document = ReadDocument(name, sha256, found.get("reason", ""), found.get("detail", ""))
+    for name, sha256, pages in documents:
+        document = ReadDocument(name, sha256, pages.get("reason", ""), pages.get("detail", ""))
         chosen.append(document)
-        for page in found.get("pages", ()):
+        for page in pages.get("pages", ()):
             number = page["page"]
             if "reason" in page:
                 document.left_out.append((number, page["reason"], page["detail"]))

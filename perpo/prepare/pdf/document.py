@@ -83,14 +83,14 @@ def read_document(
         pages = []
         for number in range(1, count + 1):
             try:
-                found = _read_page(document, number, f"{stem}-{number:04d}", images, settings)
+                told = _read_page(document, number, f"{stem}-{number:04d}", images, settings)
             except LeftOut as left_out:
-                found = {"reason": left_out.reason, "detail": left_out.detail}
+                told = {"reason": left_out.reason, "detail": left_out.detail}
             except Exception as error:  # whatever a file leads to
                 if disk_error(error) is not None:
                     raise
-                found = {"reason": "page_broken", "detail": f"{type(error).__name__}: {error}"[:200]}
-            pages.append({"page": number, **found})
+                told = {"reason": "page_broken", "detail": f"{type(error).__name__}: {error}"[:200]}
+            pages.append({"page": number, **told})
             done(number)
         return {"pages": pages}
     finally:
@@ -116,14 +116,14 @@ def _read_page(document: Any, number: int, stem: str, images: Path, settings: Pa
         width, height, scale = _size(page, settings)
         to_pixels = ToPixels(page, width, height)
         most = _WITH_SPACES * settings.limits.max_characters
-        found = read_characters(page, to_pixels, most)
-        characters = check_characters(found, (width, height), settings.limits)
+        letters = read_characters(page, to_pixels, most)
+        characters = check_characters(letters, (width, height), settings.limits)
         picture = _rendered(page, scale)
         grey = np.asarray(picture.convert("L"))
         pictures = pictures_of(page, to_pixels)
         pieces = pieces_of(check_seen(characters, grey, pictures))
         check_layout(pieces, grey, pictures)
-        lost = _letters(found) - sum(_letters(piece.characters) for piece in pieces)
+        lost = _letters(letters) - sum(_letters(piece.characters) for piece in pieces)
         text = page_text(read_lines(pieces), settings.line_ends)
         check_text(text)
     finally:

@@ -191,14 +191,14 @@ def find_gutter(pieces: Sequence[Piece]) -> float | None:
 def _beginnings(pieces: Sequence[Piece], height: float) -> list[float]:
     """Places where several pieces begin: the leftmost of each group."""
     starts = sorted(piece.x0 for piece in pieces)
-    found: list[float] = []
+    gaps: list[float] = []
     for number, start in enumerate(starts):
-        if found and start - found[-1] <= _ALIGNED * height:
+        if gaps and start - gaps[-1] <= _ALIGNED * height:
             continue
         last = number + LEAST_LINES - 1
         if last < len(starts) and starts[last] - start <= _ALIGNED * height:
-            found.append(start)
-    return found
+            gaps.append(start)
+    return gaps
 
 
 def _are_columns(left: Sequence[Piece], right: Sequence[Piece]) -> bool:

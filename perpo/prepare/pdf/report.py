@@ -72,9 +72,9 @@ def report_table(report: dict[str, Any]) -> str:
     rows += [(f"for {name}", counts[f"{part}_documents"], counts[f"{part}_pages"]) for name, part in _PARTS]
     rows += [("left out", sum(left_out["documents"].values()), sum(left_out["pages"].values()))]
     for reason, sentence in REASONS.items():
-        found = [left_out[kind].get(reason, "") for kind in ("documents", "pages")]
-        if any(found):
-            rows.append((f"  {reason}", *found, sentence))
+        cells = [left_out[kind].get(reason, "") for kind in ("documents", "pages")]
+        if any(cells):
+            rows.append((f"  {reason}", *cells, sentence))
     lines = [_line(*row) for row in rows]
     if counts["lossy_pages"]:
         lines += [

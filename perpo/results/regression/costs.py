@@ -61,10 +61,10 @@ def read_price(text: str) -> Price:
     Raises:
         PerpoError: It is none.
     """
-    found = _PRICE.fullmatch(text)
-    if found is None or not 0 < float(found[2]) < float("inf"):
+    match = _PRICE.fullmatch(text)
+    if match is None or not 0 < float(match[2]) < float("inf"):
         raise PerpoError(f"--price_per_hour '{text}' is not a currency and an amount", 'such as "USD 2.50"')
-    return Price(found[1], float(found[2]))
+    return Price(match[1], float(match[2]))
 
 
 def costs_of(baseline: Sequence[Run], candidate: Sequence[Run], price: Price | None = None) -> list[TaskCost]:
@@ -95,8 +95,8 @@ def _cost(task: str, old: _Answers, new: _Answers, limit: int, price: Price | No
     if held.any():
         one = np.ones(int(held.sum()))
         reach = float(max(limit, *(side.max() for side in tokens), 1.0))
-        found = cluster_t(paired_sums((tokens[1], one), (tokens[0], one), old.clusters[held]), bounds=(-reach, reach))
-        difference, interval = found.value, found.interval
+        more = cluster_t(paired_sums((tokens[1], one), (tokens[0], one), old.clusters[held]), bounds=(-reach, reach))
+        difference, interval = more.value, more.interval
     means = tuple(float(side.mean()) if len(side) else None for side in tokens)
     timed = ~np.isnan(old.seconds) & ~np.isnan(new.seconds)
     seconds = tuple(float(side.seconds[timed].mean()) if timed.any() else None for side in (old, new))

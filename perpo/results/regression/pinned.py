@@ -146,15 +146,15 @@ def _found(run: Run, pins: Sequence[Pin]) -> list[dict[str, Any]]:
     table = run.samples(["sample_key", "task", "question", "response", "scores"])
     heads = pa.array([pin.key[:8] for pin in pins], pa.string())
     near = table.filter(pc.is_in(pc.utf8_slice_codeunits(table["sample_key"], 0, 8), value_set=heads)).to_pylist()
-    found = []
+    samples = []
     for pin in pins:
         meant = [row for row in near if row["sample_key"].startswith(pin.key)]
         if len(meant) != 1:
             fault = f"begins the keys of {len(meant)} samples" if meant else "is the key of no sample"
             hint = "give more digits" if meant else "evaluate the data that hold it, or take it out of the pinned cases"
             raise PerpoError(f"pinned case {pin.key} {fault} of {run.record.name} ({run.path})", hint)
-        found += meant
-    return found
+        samples += meant
+    return samples
 
 
 def add_pins(run: Run, keys: Sequence[str], reason: str, path: Path) -> list[tuple[str, State]]:

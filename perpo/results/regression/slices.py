@@ -40,7 +40,7 @@ def slices_of(run: Run, scores: Scores) -> list[Slice]:
     table = run.samples(["sample_key", "question", "target", "image"]).sort_by("sample_key")
     table = table.filter(pc.is_in(table["sample_key"], value_set=pa.array(scores.keys.tolist(), pa.string())))
     names, tasks = np.unique(scores.tasks, return_inverse=True)
-    found = []
+    slices = []
     for result in run.record.tasks:
         mask, info = scores.tasks == result.task, info_in(run.record.tasks, result.benchmark)
         held = [name for name, values in scores.values.items() if not np.isnan(values[mask]).all()]
@@ -60,5 +60,5 @@ def slices_of(run: Run, scores: Scores) -> list[Slice]:
                 if (codes == code).all():
                     continue
                 keys = scores.keys[mask][codes == code].tolist()
-                found.append(Slice(result.task, (kind, told.names[code]), keys))
-    return found
+                slices.append(Slice(result.task, (kind, told.names[code]), keys))
+    return slices
