@@ -23,6 +23,8 @@ from perpo_eval.wanted import (
     RunWanted,
 )
 
+Suite = Literal["grounding", "pope", "ocr", "paper", "judged"]
+
 BOX_FLAGS = ("box_scale", "box_order", "box_frame")
 
 
@@ -30,7 +32,7 @@ BOX_FLAGS = ("box_scale", "box_order", "box_frame")
 class AnswerFlags:
     """Flags that say what is asked, of whom, and what becomes of it."""
 
-    suite: Literal["grounding", "pope", "ocr", "paper", "judged"] = arg("grounding", "group of tasks to run")
+    suite: Suite = arg("grounding", "group of tasks to run")
     model: str | None = arg(
         None, "tiny (the embedded model; default), a folder in the Hugging Face layout, or a hub id"
     )

@@ -91,7 +91,11 @@ def test_of_a_benchmark_of_tomorrow_nothing_is_known() -> None:
 def test_the_names_of_judged_benchmarks_are_spelt_out_in_their_rows_alone() -> None:
     allowed = {
         "llava_bench": {"perpo/benchmarks/llava_bench.py"},
-        "mmhal": {"perpo/benchmarks/mmhal.py", "eval/perpo_eval/rows/published.py"},  # there it is a folder
+        "mmhal": {
+            "perpo/benchmarks/mmhal.py",
+            "eval/perpo_eval/rows/published.py",  # a folder
+            "eval/perpo_eval/imports/layouts.py",  # a layout of prediction files
+        },
     }
     found = strings()
     assert {name: {file for file, texts in found.items() if name in texts} for name in allowed} == allowed
@@ -101,7 +105,7 @@ def test_other_names_are_spelt_out_where_they_mean_a_suite_a_command_or_a_kind_o
     """ "grounding" is a kind of rows of perpo-data, "pope" one of its commands, and all are suites of perpo-eval."""
     beside = {
         "grounding": {"arguments.py", "own_rows.py", "parquet.py", "rows.py"},
-        "pope": {"arguments.py", "parquet.py", "data.py"},
+        "pope": {"arguments.py", "parquet.py", "data.py", "layouts.py"},
         "ocr": {"arguments.py"},
     }
     found = strings()
@@ -110,5 +114,6 @@ def test_other_names_are_spelt_out_where_they_mean_a_suite_a_command_or_a_kind_o
         assert {file for file in spelt if not file.startswith("perpo/prepare/")} <= {
             "perpo/cli/data.py",
             "eval/perpo_eval/arguments.py",
+            "eval/perpo_eval/imports/layouts.py",
         }
         assert {file.rpartition("/")[2] for file in spelt} <= others

@@ -14,7 +14,8 @@ from perpo.records.approval import standing_of
 from perpo.records.store import find_runs, resolve_run
 from perpo.results.regression.extras import Extras
 from perpo.results.regression.report import compare_runs
-from perpo.results.regression.text import as_json, table
+from perpo.results.regression.report_json import as_json
+from perpo.results.regression.text import table
 from perpo_dashboard.cli import main
 from perpo_dashboard.shared.links import label_of
 

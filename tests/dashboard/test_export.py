@@ -13,7 +13,8 @@ import pytest
 
 from perpo.records.store import resolve_run
 from perpo.results.regression.report import compare_runs
-from perpo.results.regression.text import as_json, headline
+from perpo.results.regression.report_json import as_json
+from perpo.results.regression.text import headline
 from perpo_dashboard.cli import main
 from tests.support import ROOT
 

@@ -105,6 +105,7 @@ def requests(task: str, doc_to_visual, settings: dict | None = None) -> list[Sim
             args=(QUESTIONS[k % 4] + " thing" * (k % 3), settings, doc_to_visual, k, task, "rows"),
             task_name=task,
             doc_id=k,
+            metadata={},
         )
         for k in range(DOCS)
     ]

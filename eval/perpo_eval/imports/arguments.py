@@ -11,6 +11,7 @@ from perpo.boxes import Frame, Order, Scale
 from perpo.common.arguments import arg, command_line
 from perpo.common.numbers import Count
 from perpo.errors import PerpoError
+from perpo_eval.arguments import Suite
 from perpo_eval.imports.layouts import FIELDS, LAYOUTS, named_columns
 from perpo_eval.wanted import Reading, RowsWanted, RunWanted
 
@@ -30,9 +31,7 @@ class ImportArguments:
         None,
         "the questions that were asked (question_id, image, text), where files have only their numbers or order",
     )
-    suite: Literal["grounding", "pope", "ocr", "paper", "judged"] | None = arg(
-        None, "the benchmark (default: that of --tasks)"
-    )
+    suite: Suite | None = arg(None, "the benchmark (default: that of --tasks)")
     data: str = arg("tiny", "as of perpo-eval: tiny, hub, or a folder")
     tasks: list[str] = arg([], "its tasks (default: all of the suite that the data serve)")
     limit: Count | None = arg(None, "only the first so many samples of each task")

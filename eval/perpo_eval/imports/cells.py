@@ -1,4 +1,4 @@
-"""What single cells of prediction files hold."""
+"""Read single cells of prediction files."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ from perpo.results.model_index import update_card
 from perpo.results.regression.junit import junit
 from perpo.results.regression.page import page
 from perpo.results.regression.report import compare_runs
-from perpo.results.regression.text import as_json, markdown
+from perpo.results.regression.report_json import as_json
+from perpo.results.regression.text import markdown
 from perpo.results.run_tables import run_texts
 from perpo.results.samples import read_scores
 from perpo.results.text import judge_note
