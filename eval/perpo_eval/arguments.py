@@ -21,9 +21,8 @@ from perpo_eval.wanted import (
     Reading,
     RowsWanted,
     RunWanted,
+    Suite,
 )
-
-Suite = Literal["grounding", "pope", "ocr", "paper", "judged"]
 
 BOX_FLAGS = ("box_scale", "box_order", "box_frame")
 

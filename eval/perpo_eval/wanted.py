@@ -8,6 +8,9 @@ from typing import Any, Literal
 from perpo.boxes import Frame, Order, Scale
 from perpo.errors import PerpoError
 
+Suite = Literal["grounding", "pope", "ocr", "paper", "judged"]
+"""What --suite can be: a key of `perpo_eval.rows.suites.SUITES`."""
+
 MOST_ERRORS = 0.01
 """The share of a run's questions that may go without an answer; with more the run is partial."""
 

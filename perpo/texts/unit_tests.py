@@ -139,17 +139,35 @@ def _at_least(measured: float, wanted: str, test: UnitTest, least: float = float
 
 
 def _in_order(page: TestedPage, test: UnitTest) -> bool:
+    most = test.get("max_diffs", 0)
+    before, after = (_starts(comparable(test[name]), page.comparable, most) for name in ("before", "after"))
+    return bool(before and after) and min(before) < max(after)
+
+
+def _starts(wanted: str, text: str, most: int) -> list[int]:
+    """Where a text stands with at most so many differences; of places that overlap the best one.
+
+    fuzzysearch keeps places that overlap in a set, so that among equally good ones the hash seed of the process
+    decides. Here it is the one that begins first.
+    """
     try:
-        from fuzzysearch import find_near_matches
+        from fuzzysearch import choose_search_class
+        from fuzzysearch.common import LevenshteinSearchParams
     except ImportError as error:
         raise PerpoError("unit tests of order need fuzzysearch", "pip install 'perpo[pages]'") from error
 
-    before, after = (
-        [match.start for match in find_near_matches(comparable(test[name]), page.comparable, max_l_dist=most)]
-        for name in ("before", "after")
-        for most in [test.get("max_diffs", 0)]
-    )
-    return bool(before and after) and min(before) < max(after)
+    params = LevenshteinSearchParams(None, None, None, most)
+    matches = sorted(choose_search_class(params).search(wanted, text, params), key=lambda match: match.start)
+    if not most:  # places that fit exactly all count
+        return [match.start for match in matches]
+    groups: list[list[Any]] = []
+    end = -1
+    for match in matches:
+        if match.start >= end:
+            groups.append([])
+        groups[-1].append(match)
+        end = max(end, match.end)
+    return [min(group, key=lambda match: (match.dist, match.start - match.end, match.start)).start for group in groups]
 
 
 _WAYS: dict[str, Callable[[Cell], list[Cell]]] = {

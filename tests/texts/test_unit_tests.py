@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import subprocess
 import sys
 import unicodedata
 from typing import Any
@@ -14,7 +16,7 @@ from fuzzysearch import find_near_matches
 from rapidfuzz.fuzz import partial_ratio
 
 from perpo.errors import PerpoError
-from perpo.texts.unit_tests import TestedPage, comparable, problem, read_tests, share_passed
+from perpo.texts.unit_tests import TestedPage, _starts, comparable, problem, read_tests, share_passed
 
 
 def passes(said: str, kind: str, **fields: Any) -> bool:
@@ -196,3 +198,28 @@ def test_what_is_not_installed_is_said(package: str, test: dict[str, Any], monke
     with pytest.raises(PerpoError) as caught:
         TestedPage("any text").passes(test)
     assert caught.value.hint == "pip install 'perpo[pages]'"
+
+
+def test_where_a_text_stands_does_not_depend_on_the_hash_seed() -> None:
+    """fuzzysearch keeps places that overlap in a set; of equally good ones the first must stand for them."""
+    code = (
+        "import random; from perpo.texts.unit_tests import _starts; rng = random.Random(5)\n"
+        "draw = lambda n: ''.join(rng.choice('abc ') for _ in range(n))\n"
+        "print([_starts(draw(7), draw(60), most) for most in (0, 1, 2, 3) for _ in range(50)])"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("0", "1", "2")
+    }
+    assert len(told) == 1
+
+
+def test_exact_places_count_even_where_they_overlap() -> None:
+    assert _starts("aa", "aaa b aa", 0) == [0, 1, 6]
+    assert _starts("abcd", "xx abXd yy abcd", 1) == [3, 11]

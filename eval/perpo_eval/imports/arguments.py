@@ -11,9 +11,8 @@ from perpo.boxes import Frame, Order, Scale
 from perpo.common.arguments import arg, command_line
 from perpo.common.numbers import Count
 from perpo.errors import PerpoError
-from perpo_eval.arguments import Suite
 from perpo_eval.imports.layouts import FIELDS, LAYOUTS, named_columns
-from perpo_eval.wanted import Reading, RowsWanted, RunWanted
+from perpo_eval.wanted import Reading, RowsWanted, RunWanted, Suite
 
 
 @dataclass(frozen=True, kw_only=True)

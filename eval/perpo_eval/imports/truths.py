@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perpo.benchmarks.table import answer_kind
 from perpo.boxes import BoxFormat, Order, Scale, parse_boxes
 from perpo.data.images import image_size
 from perpo.data.placeholders import without_image
@@ -191,12 +192,12 @@ def _target(
 ) -> Any:
     if each.truth is None:
         raise PerpoError("it has no truth", "--columns truth=COLUMN; drop rows without one")
-    if (spec.benchmark == "pope" or has_boxes) and not doc["query"]:
+    if (answer_kind(spec.benchmark) == "yes_no" or has_boxes) and not doc["query"]:
         raise PerpoError("it has no question", "--columns question=COLUMN")
     if has_boxes:
         return _true_box(each, doc, truth[0] or "pixels", truth[1] or "xyxy")
     text = str(each.truth).strip() if isinstance(each.truth, str | bool | int | float) else ""
-    if spec.benchmark == "pope":
+    if answer_kind(spec.benchmark) == "yes_no":
         text = text.strip(".").lower()
         if text not in ("yes", "no"):
             raise PerpoError(f"its truth is {each.truth!r:.40}", "expected yes or no")

@@ -343,7 +343,7 @@ def test_runs_of_one_judge_are_compared_on_what_both_have(judged, tmp_path) -> N
     both = [row["scores"]["score"] for row in task_rows(base, "mmhal_bench")]
     held = [score for number, score in enumerate(both) if number not in (14 - 12, 20 - 12)]
     assert mmhal.baseline == pytest.approx(fmean(held))
-    assert "mmhal_bench: 2 samples are left out because their judgement is missing in one of the runs." in report.notes
+    assert "mmhal_bench: 2 samples are left out, whose judgement is missing in one of the runs." in report.notes
     assert {flip.task for flip in report.flips} == {"llava_bench_wild", "mmhal_bench"}
     assert report.flips[0].loss == pytest.approx(4 / 6)  # it comes before 2 of 10
     text = markdown(report)
@@ -355,7 +355,7 @@ def test_runs_of_one_judge_are_compared_on_what_both_have(judged, tmp_path) -> N
     assert followed.header[2] == "value (points of 6)"
     assert [row[1] for row in followed.rows] == ["base, judge gpt", "worse, judge gpt"]
     assert as_json(report)["judge"]["id"] == "gpt"
-    assert update_card(tmp_path / "README.md", base) == 2
+    assert update_card(tmp_path / "README.md", base) == 7  # four metrics of LLaVA-Bench, three of MMHal-Bench
     assert "score, judged by gpt" in (tmp_path / "README.md").read_text()
 
 
