@@ -17,13 +17,20 @@ from perpo.engines import chat
 from perpo.tiny.model import TINY, new_model, new_processor
 
 
+_CACHES: list[Path] = []
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory) -> Iterator[Path]:
-    """The cache folder of the session, instead of the user's."""
+    """The cache folder of the session, instead of the user's.
+
+    Each file that imports this fixture makes one of its own for the session: all must name the same folder.
+    """
+    if not _CACHES:
+        _CACHES.append(tmp_path_factory.mktemp("cache"))
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        yield folder / "perpo"
+        patch.setenv("XDG_CACHE_HOME", str(_CACHES[0]))
+        yield _CACHES[0] / "perpo"
 
 
 @pytest.fixture
