@@ -16,7 +16,6 @@ from PIL import Image
 from perpo.engines import chat
 from perpo.tiny.model import TINY, new_model, new_processor
 
-
 _CACHES: list[Path] = []
 
 
