@@ -106,7 +106,7 @@ def _truth_format(args: ImportArguments, spec: TaskSpec) -> tuple[Scale, Order] 
         if args.truth_scale is None or args.truth_order is None:
             raise PerpoError(
                 "how true boxes are written is not said",
-                "--truth_scale pixels, and --truth_order xyxy (left, top, right, bottom) or xywh (left, top, width, height)",
+                "--truth_scale pixels, and --truth_order xyxy (left top right bottom) or xywh (left top width height)",
             )
         return args.truth_scale, args.truth_order
     if args.truth_scale is not None or args.truth_order is not None:
