@@ -54,6 +54,11 @@ class TaskCost:
     seconds: tuple[float | None, float | None]
     per_right: tuple[float | None, float | None]
 
+    @property
+    def known(self) -> bool:
+        """Return whether anything is known of it."""
+        return {*self.tokens, *self.seconds, *self.per_right} != {None}
+
 
 def read_price(text: str) -> Price:
     """Read a price such as "USD 2.50".
