@@ -51,8 +51,8 @@ def show(a: Run, b: Run, pair: Pair, scope: str, mask: NDArray[np.bool_]) -> Non
         return
     st.altair_chart(_chart(sides), alt="Wrong lines of A and B by kind of error")
     loops = [f"{name} {each.loops:,} of {each.answers:,}" for name, each in zip("AB", sides, strict=True)]
-    among = f" of {MOST} of the {len(places):,} pages" if len(places) > len(chosen) else ""
-    st.caption(f"Lines{among} as answers have them. Answers that end in a loop: {', '.join(loops)}.")
+    among = f"{len(chosen):,} of the {len(places):,}" if len(places) > len(chosen) else f"all {len(places):,}"
+    st.caption(f"Over {among} pages. Answers that end in a loop: {', '.join(loops)}.")
 
 
 @st.cache_resource(max_entries=32, show_spinner="Comparing pages line by line")
@@ -97,4 +97,4 @@ def _chart(sides: list[PageErrors]) -> alt.Chart:
             legend=alt.Legend(orient="top", title=None),
         ),
         tooltip=["kind", "run", alt.Tooltip("lines", format=","), alt.Tooltip("share", format=".2f")],
-    ).properties(height=220)  # fmt: skip
+    ).properties(height=alt.Step(14))  # fmt: skip
