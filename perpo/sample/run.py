@@ -20,7 +20,7 @@ from perpo.common.progress import progress
 from perpo.common.redact import without_secrets
 from perpo.data import Question, image_root_of, read_questions, write_jsonl
 from perpo.data.images import PICTURES_VERSION
-from perpo.engines.base import Answer, Decoding, Engine, EngineInfo, ask
+from perpo.engines.base import Answer, Decoding, Engine, EngineInfo, NoAnswer, ask
 from perpo.engines.choice import load_engine
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import adapter_digest, grounding_prompt, local_directory, resolve_model, settings_digests
@@ -34,11 +34,15 @@ if TYPE_CHECKING:
 TINY_QUESTIONS = 500
 _TINY_IMAGES = 300  # not every picture has two questions
 
-_TOLD_OTHERWISE = {"model", "adapter", "questions", "dtype", "temperature", "top_p", "seed", "max_new_tokens"}
+_TOLD_OTHERWISE = {
+    *("model", "adapter", "questions", "dtype", "temperature", "top_p", "seed", "max_new_tokens", "engine"),
+    "served_model",
+}
 """Arguments that a journal's key holds in another way: by digests, or as what they mean here."""
 
 _NO_ANSWERS = {
     *("output", "image_root", "limit", "batch_size", "device", "reward", "min_margin", "duplicates"),
+    *("base_url", "concurrency", "rps", "timeout_s"),
     *(f"{whose}_{part}" for whose in ("box", "truth") for part in PARTS),
 }
 """Those that no answer depends on, or whose part in it the rows of the journal tell: images, and batches."""
@@ -95,7 +99,8 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
         truth_parts=args.truth_parts,
         limit=args.limit,
     )
-    engine = load_engine(args.model, args.adapter, dtype=args.dtype, device=args.device)
+    servers = args.servers if args.engine == "server" else None
+    engine = load_engine(args.model, args.adapter, dtype=args.dtype, device=args.device, servers=servers)
     engine.info.check_stopping(wanted=args.stop_on_repetition)
     engine.check(questions.questions, questions.image_root, args.decoding)
     return _sample(args, questions, engine, journal_path)
@@ -172,7 +177,7 @@ def _journal_key(args: SampleArguments, questions: QuestionSet, provenance: dict
         # The name does not matter, for the weights have a digest.
         "provenance": {name: value for name, value in provenance.items() if name != "model"},
         "pictures": PICTURES_VERSION,
-        **settings_digests(local_directory(resolve_model(args.model)), args.adapter),
+        **settings_digests(local_directory(resolve_model(args.model), weights=args.engine == "hf"), args.adapter),
         "questions": [(question.image_path, question.question) for question in questions.of_file],
         # Which tokens an answer's text holds: see perpo.models.control_tokens. Rows say what thought a prompt opened,
         # and which answers loop.
@@ -204,21 +209,37 @@ def _sample_missing(journal: Journal, questions: QuestionSet, engine: Engine, ar
     if by_batch:
         done = {k for batch in batches for k in batch if k in done and rows[k].get("batch") == _ends(batch)}
 
-    def answers(part: Sequence[tuple[int, Question]]) -> list[list[Answer]]:
+    def answers(part: Sequence[tuple[int, Question]]) -> Sequence[list[Answer] | NoAnswer]:
         return ask(engine, part, questions.image_root, args.decoding)
 
+    missed: list[NoAnswer] = []
     limit = BatchLimit(min([batch_size, *(rows[k]["batch_limit"] for k in done if by_batch)]))
     with progress(len(indices), "sampling", initial=len(done)) as advance:
         for batch in batches:
-            missing = len(set(batch) - done)
+            missing = [index for index in batch if index not in done]
             if not missing:
                 continue
-            numbered = [(index, asked[index].question) for index in batch]
+            # A server's batches are its own affair: what it has answered is not asked again.
+            wanted = missing if engine.info.served is not None else batch
+            numbered = [(index, asked[index].question) for index in wanted]
             for part, part_answers in limit.run(numbered, answers):
                 how = {"batch": _ends(batch), "batch_size": len(part), "batch_limit": limit.size}
-                answered = zip(part, part_answers, strict=True)
-                journal.append(_row(index, asked[index], its_answers) | how for (index, _), its_answers in answered)
-            advance(missing)
+                answered = list(zip(part, part_answers, strict=True))
+                journal.append(
+                    _row(index, asked[index], given) | how
+                    for (index, _), given in answered
+                    if not isinstance(given, NoAnswer)
+                )
+                missed += [given for _, given in answered if isinstance(given, NoAnswer)]
+                if ends := next((each.ends for each in missed if each.ends is not None), None):
+                    raise ends
+            advance(len(missing))
+    if missed:
+        raise PerpoError(
+            f"{len(missed):,} of {len(asked):,} questions have no answer, such as: {missed[0].why}",
+            "the others are kept: the same command asks again for these",
+            exit_code=3,
+        )
 
 
 def _ends(batch: range) -> list[int]:

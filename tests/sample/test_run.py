@@ -14,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -109,7 +110,7 @@ def sample(args):
 
 def words(args):
     """The same arguments as words of the command line."""
-    return [word for name, value in vars(args).items() if value is not None for word in (f"--{name}", str(value))]
+    return [word for name, value in vars(args).items() if value not in (None, []) for word in (f"--{name}", str(value))]
 
 
 def records(path):
@@ -253,7 +254,7 @@ def test_only_questions_with_the_margin_are_kept(folder, checkpoint, scripted):
         assert (run.summary.questions, run.summary.kept) == (7, 3)
         # Filters work on what the journal holds: another setting needs no sampling.
         scripted(lambda index: pytest.fail("sampled again"))
-        args.min_margin, args.duplicates = 0.0, "drop"
+        args = replace(args, min_margin=0.0, duplicates="drop")
         everything = read_preferences(sample(args))
     assert [len(record.answers_gen) for record in everything] == [2, 2, 3, 2, 3, 2, 3]
     assert everything[0].truncated == [False, True]
@@ -265,7 +266,7 @@ def test_no_question_left_is_said_and_nothing_is_sampled_in_vain(folder, checkpo
     assert main(words(args)) == 2
     assert "no question has a margin of 0.5" in capsys.readouterr().err
     scripted(lambda index: pytest.fail("sampled again"))
-    args.min_margin = 0.0
+    args = replace(args, min_margin=0.0)
     assert main(words(args)) == 0
 
 
@@ -399,11 +400,10 @@ def test_boxes_of_answers_and_truths_are_read_as_declared(folder, checkpoint, sc
         assert (record.box_scale, record.box_order, record.box_frame) == ("pixels", "xywh", "original")
     # The records say so themselves when they are asked again.
     again = arguments(folder, checkpoint, reward="iou", num_candidates=2, questions=str(run.output))
-    again.output = str(folder / "again.jsonl")
-    for flag in ("box_scale", "box_order", "box_frame"):
-        setattr(again, flag, flags[flag])
+    again = replace(again, output=str(folder / "again.jsonl"))
+    again = replace(again, **{flag: flags[flag] for flag in ("box_scale", "box_order", "box_frame")})
     assert [record.rewards[0] for record in read_preferences(sample(again))] == [1.0] * QUESTIONS
-    again.truth_scale, again.output = "0-1", str(folder / "more.jsonl")
+    again = replace(again, truth_scale="0-1", output=str(folder / "more.jsonl"))
     with pytest.raises(PerpoError, match="question 1 says that the scale of its box is pixels, but the flag says 0-1"):
         sample(again)
 
@@ -426,7 +426,7 @@ def test_records_of_texts_do_not_say_how_boxes_are_written(folder, checkpoint, m
     args = arguments(folder, checkpoint, reward="my_length:reward", limit=1, output=str(folder / "texts.jsonl"))
     (record,) = read_preferences(sample(args))
     assert (record.answer, record.box_scale, record.box_frame) == ("a cat", None, "padded")
-    args.questions, args.output = args.output, str(folder / "again.jsonl")
+    args = replace(args, questions=args.output, output=str(folder / "again.jsonl"))
     assert [record.answer for record in read_preferences(sample(args))] == ["a cat"]
 
 
@@ -481,7 +481,7 @@ def test_neither_batch_size_nor_limit_nor_order_of_work_changes_an_answer(folder
     expected = records(sample(arguments(folder, checkpoint, output=str(folder / "a.jsonl"), batch_size=7)))
     first = arguments(folder, checkpoint, output=str(folder / "b.jsonl"), batch_size=1, limit=3)
     sample(first)
-    first.limit, first.batch_size = None, 2
+    first = replace(first, limit=None, batch_size=2)
     found = records(sample(first))
     for one, other in zip(found, expected, strict=True):
         for name, value in one.items():
@@ -509,7 +509,7 @@ def test_in_half_precision_answers_of_other_batches_are_made_again(folder, check
     sample(cut)
     assert asked == [[0, 1, 2], [3, 4]]
     asked.clear()
-    cut.batch_size, cut.limit = 2, None
+    cut = replace(cut, batch_size=2, limit=None)
     assert sample(cut).read_bytes() == expected
     assert [k for batch in asked for k in batch] == list(range(QUESTIONS))
     asked.clear()
@@ -638,7 +638,7 @@ def test_a_killed_run_continues_to_the_same_bytes(folder, checkpoint):
 def test_ctrl_c_keeps_what_is_done(folder, checkpoint, monkeypatch, capsys):
     args = arguments(folder, checkpoint)
     expected = sample(args).read_bytes()
-    args.output = str(folder / "cut.jsonl")
+    args = replace(args, output=str(folder / "cut.jsonl"))
     answers = HfEngine.answers
 
     def interrupted(self, queries, decoding):
@@ -788,7 +788,7 @@ def test_the_journal_of_other_settings_is_not_continued(folder, checkpoint, caps
     assert (folder / "out.jsonl").read_bytes() == before
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class ToldToAnswer(SampleArguments):
     """As if a flag had been added, and nothing else done."""
 
@@ -875,7 +875,7 @@ def test_the_questions_of_an_image_that_has_changed_are_asked_again(folder, chec
     )
     after = records(sample(args))
     assert asked == [2]
-    args.output = str(folder / "anew.jsonl")
+    args = replace(args, output=str(folder / "anew.jsonl"))
     assert records(sample(args)) == after
     assert [k for k in range(QUESTIONS) if before[k] != after[k]] == [2]
 

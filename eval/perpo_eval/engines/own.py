@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from perpo.data.images import PICTURES_VERSION
+from perpo.engines.choice import load_engine
 from perpo.models.checkpoints import public_name, resolve_model, settings_digests
 from perpo.models.families import Family, with_declared
 from perpo.records.run_record import ModelInfo
@@ -53,9 +54,11 @@ def own_engine(wanted: EngineWanted, reading: Reading) -> OwnEngine:
     from perpo_eval.engines.lmms_model import PerpoModel
 
     name = wanted.checkpoint
-    model = PerpoModel(name, wanted.adapter, wanted.questions_at_once, wanted.dtype, wanted.device or _own_gpu())
-    answers = model.engine.info
-    directory = local_directory(resolve_model(name))
+    device = None if wanted.servers is not None else wanted.device or _own_gpu()
+    engine = load_engine(name, wanted.adapter, dtype=wanted.dtype, device=device, servers=wanted.servers)
+    model = PerpoModel(engine=engine, batch_size=wanted.questions_at_once)
+    answers = engine.info
+    directory = local_directory(resolve_model(name), weights=wanted.servers is None)
     settings = settings_digests(directory, wanted.adapter)
     info = ModelInfo(
         id=public_name(name),
@@ -77,6 +80,7 @@ def own_engine(wanted: EngineWanted, reading: Reading) -> OwnEngine:
         **settings,
         "dtype": info.dtype,
         "pictures": PICTURES_VERSION,
+        **({} if answers.served is None else {"served": dict(answers.served)}),
         "texts": "marks kept",  # which of an answer's tokens its text holds: see perpo.models.control_tokens
         **wanted.besides,
     }

@@ -196,7 +196,7 @@ def generation_of(
     else:
         said |= {"batch_size": engine.questions_at_once, "temperature": decoding.temperature, "top_p": decoding.top_p}
         said |= {"seed": decoding.seed if decoding.drawn else None}
-        said |= {} if engine.own else {"max_error_share": engine.max_error_share}
+        said |= {} if engine.engine == "perpo" else {"max_error_share": engine.max_error_share}
     # How pictures were resized, where boxes count the pixels of what came of it.
     boxes = family and family.boxes
     return said | ({"box_resize": asdict(boxes.resize)} if boxes and boxes.resize else {})
