@@ -130,7 +130,7 @@ class ServerEngine:
                 )
                 self._one_by_one = True
                 answers = await asyncio.gather(*(self._answer(pool, query, decoding) for query in queries))
-        return list(answers)
+        return _ended(answers)
 
     async def _answer(self, pool: ServerPool, query: Query, decoding: Decoding) -> list[Answer] | NoAnswer:
         try:
@@ -215,13 +215,13 @@ class ServerEngine:
         """A first answer; without what a strict server does not know, if it refuses that."""
         try:
             return await pool.complete(self._body(query, decoding) | {"n": 1})
-        except PerpoError:
+        except (PerpoError, CallFailed):
             if not self._more:
                 raise
             kept, self._more = self._more, {}
             try:
                 completion = await pool.complete(self._body(query, decoding) | {"n": 1})
-            except PerpoError:
+            except (PerpoError, CallFailed):
                 self._more = kept
                 raise
             warn(
@@ -297,6 +297,18 @@ def _all_alike(answers: Sequence[list[Answer] | NoAnswer], decoding: Decoding) -
     if decoding.temperature == 0 or decoding.num_candidates < 2 or len(given) < _FEWEST_TO_TELL:
         return False
     return all(len({answer.text for answer in each}) == 1 for each in given)
+
+
+def _ended(answers: Sequence[list[Answer] | NoAnswer]) -> list[list[Answer] | NoAnswer]:
+    """The answers; where a whole batch got none, the run is to end: the server, and no question, is at fault."""
+    missing = [each for each in answers if isinstance(each, NoAnswer)]
+    if len(missing) < max(len(answers), _FEWEST_TO_TELL) or any(each.ends for each in missing):
+        return list(answers)
+    why = f"the server answered none of {len(missing)} questions, such as: {missing[0].why}"
+    ends = PerpoError(
+        why, "answers so far are kept: see what the server prints, then run the same command", exit_code=3
+    )
+    return [replace(each, ends=ends) for each in missing]
 
 
 def _without_runs(ids: Sequence[int], token: int) -> list[int]:

@@ -163,6 +163,7 @@ def _provenance(decoding: Decoding, info: EngineInfo) -> dict[str, Any]:
         "dtype": info.dtype,
         "weights_sha256": info.weights_sha256,
         "adapter_sha256": info.adapter_sha256,
+        **({} if info.served is None else {"served": dict(info.served)}),
         **stopping,
     }
 

@@ -303,7 +303,10 @@ def test_the_printed_next_step_runs_as_it_stands_and_trains_what_was_sampled_fro
         assert main(sampling) == 0
         assert f"--output_dir '{expected}-2'" in capfd.readouterr().err
         flags[flags.index("--adapter") : flags.index("--adapter") + 2] = []
-        assert train_main([*flags, "--output_dir", str(folder / "other")]) == 2
+        elsewhere = [
+            str(folder / "other") if before == "--output_dir" else word for before, word in pairwise(["", *flags])
+        ]
+        assert train_main(elsewhere) == 2
         assert "2 of 2 records were sampled from the adapter of SHA-256" in capfd.readouterr().err
     else:
         args = parse_arguments(TrainArguments, flags, prog=program, description="")
@@ -805,6 +808,8 @@ OTHER = {
     "num_candidates": 2,
     "dtype": "bfloat16",
 }
+SERVED = {"engine": "server", "base_url": ["http://127.0.0.1:1/v1"], "dtype": None, "device": None}
+OF_SERVERS = {"engine", "base_url", "served_model", "concurrency", "rps", "timeout_s"}  # see perpo.engines.served
 OTHER |= {"stop_on_repetition": True}
 NO_OTHER = {"image_root": ".", "limit": 1, "batch_size": 1, "device": "meta", "reward": "iou", "min_margin": 0.5}
 NO_OTHER |= {"duplicates": "drop", "output": "other.jsonl", "box_scale": "0-1", "box_order": "yxyx"}
@@ -819,11 +824,23 @@ def test_what_a_journal_is_known_by_holds_every_argument_that_is_not_named_as_no
         asked = QuestionSet(asked=[], image_root=Path(), reward=len, reward_name=args.reward, of_file=[])
         return _journal_key(args, asked, _provenance(args.decoding, info))
 
-    assert {field.name for field in dataclasses.fields(ToldToAnswer)} == OTHER.keys() | NO_OTHER | DIGESTS | {"new"}
+    assert {
+        field.name for field in dataclasses.fields(ToldToAnswer)
+    } == OTHER.keys() | NO_OTHER | DIGESTS | OF_SERVERS | {"new"}
     for name, value in (OTHER | {"new": 1}).items():
         assert key(**{name: value}) != key(), f"{name} reaches no key: an old answer would be taken for a new one"
     for name, value in NO_OTHER.items():
         assert key(**{"reward": "iou"} | {name: value}) == key(), name
+    args = ToldToAnswer(**{"output": "o.jsonl", "model": str(checkpoint)} | SERVED)
+    asked = QuestionSet(asked=[], image_root=Path(), reward=len, reward_name=args.reward, of_file=[])
+    infos = [
+        EngineInfo(name="server", model=args.model, by_batch=False, served={"model": name, "version": version})
+        for name, version in (("a", "1"), ("a", "2"), ("b", "1"))
+    ]
+    keys = {_journal_key(args, asked, _provenance(args.decoding, info)) for info in infos}
+    assert len(keys | {key()}) == 4
+    other = replace(args, base_url=["http://127.0.0.1:2/v1"], concurrency=1, rps=3.0, timeout_s=1.0)
+    assert _journal_key(other, asked, _provenance(other.decoding, infos[0])) in keys
 
 
 def other_template(folder, adapter):
