@@ -303,10 +303,8 @@ def test_the_printed_next_step_runs_as_it_stands_and_trains_what_was_sampled_fro
         assert main(sampling) == 0
         assert f"--output_dir '{expected}-2'" in capfd.readouterr().err
         flags[flags.index("--adapter") : flags.index("--adapter") + 2] = []
-        elsewhere = [
-            str(folder / "other") if before == "--output_dir" else word for before, word in pairwise(["", *flags])
-        ]
-        assert train_main(elsewhere) == 2
+        flags[flags.index("--output_dir") + 1] = str(folder / "other")
+        assert train_main(flags) == 2
         assert "2 of 2 records were sampled from the adapter of SHA-256" in capfd.readouterr().err
     else:
         args = parse_arguments(TrainArguments, flags, prog=program, description="")
