@@ -71,7 +71,7 @@ class Query:
 
 @dataclass(frozen=True)
 class NoAnswer:
-    """What an engine gives where a query got no answer: it is missing, and no empty answer.
+    """A query that got no answer: it is missing, and no empty answer.
 
     Attributes:
         why: The reason, in one sentence.

@@ -1,4 +1,4 @@
-"""What servers give for a call, as it is read. Needs no torch."""
+"""Replies of servers, as they are read. Needs no torch."""
 
 from __future__ import annotations
 

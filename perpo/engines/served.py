@@ -1,4 +1,4 @@
-"""What servers say of the model that they serve, looked at before anything is asked. Needs no torch."""
+"""A model as its servers describe it, looked at before anything is asked. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from perpo.common.hints import did_you_mean
 from perpo.common.redact import without_secrets
-from perpo.engines.chat import ChatServer
 from perpo.errors import PerpoError
+
+if TYPE_CHECKING:
+    from perpo.engines.chat import ChatServer
 
 KEY_VARIABLE = "PERPO_SERVER_API_KEY"
 """The environment variable that holds the servers' key."""
@@ -72,6 +72,8 @@ class ServersWanted:
         Raises:
             PerpoError: An address that is none, is given twice, or holds a password.
         """
+        from perpo.engines.chat import ChatServer  # httpx takes a fifth of a second
+
         addresses = [url.rstrip("/") for url in self.base_url]
         if len(set(addresses)) < len(addresses):
             raise PerpoError("--base_url has one address twice", "give each server once")
@@ -140,6 +142,8 @@ def _model_of(server: ChatServer, name: str | None, key: str | None) -> ServedMo
 
 def _version(server: ChatServer, key: str | None) -> str | None:
     """vLLM's version; other servers have no such address."""
+    import httpx
+
     try:
         told = _get(str(httpx.URL(server.base_url).copy_with(path="/version")), server, key)
     except PerpoError:
@@ -149,6 +153,8 @@ def _version(server: ChatServer, key: str | None) -> str | None:
 
 
 def _get(url: str, server: ChatServer, key: str | None) -> Any:
+    import httpx
+
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         response = httpx.get(url, headers=headers, timeout=_TIMEOUT_S)  # redirects are not followed: they get no key

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from perpo.boxes import PARTS
 from perpo.common.files import check_writable
-from perpo.common.journal import Journal
+from perpo.common.processes import Processes
 from perpo.common.progress import progress
 from perpo.common.redact import without_secrets
 from perpo.data import Question, image_root_of, read_questions, write_jsonl
@@ -26,6 +26,7 @@ from perpo.errors import PerpoError
 from perpo.models.checkpoints import adapter_digest, grounding_prompt, local_directory, resolve_model, settings_digests
 from perpo.rewards.asked import Asked, QuestionSet, read_asked
 from perpo.sample.candidates import Summary, summarise
+from perpo.sample.journals import SharedJournal
 from perpo.sample.records import filtered, misread, record_of, rewarded
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _TOLD_OTHERWISE = {
 
 _NO_ANSWERS = {
     *("output", "image_root", "limit", "batch_size", "device", "reward", "min_margin", "duplicates"),
-    *("base_url", "concurrency", "rps", "timeout_s"),
+    *("processes", "base_url", "concurrency", "rps", "timeout_s"),
     *(f"{whose}_{part}" for whose in ("box", "truth") for part in PARTS),
 }
 """Those that no answer depends on, or whose part in it the rows of the journal tell: images, and batches."""
@@ -67,7 +68,7 @@ class SamplingRun:
     warning: str | None = None
 
 
-def run_sampling(args: SampleArguments) -> SamplingRun:
+def run_sampling(args: SampleArguments) -> SamplingRun | None:
     """Sample candidates for every question, reward and filter them, and write preference records.
 
     The answers of finished batches are kept in a journal beside the output. Interrupted and called
@@ -79,8 +80,11 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
     Args:
         args: The arguments of perpo-sample.
 
+    Of several processes (torchrun) each answers a part of the batches and keeps a journal of its own; all are read, so
+    that their number may change between calls. The first one writes the records.
+
     Returns:
-        Where the records are, and a summary.
+        Where the records are, and a summary; None in all processes but the first.
 
     Raises:
         PerpoError: Bad arguments, questions, images, reward or model; before the model is loaded
@@ -91,28 +95,38 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
     _check_output(output, journal_path)
     if args.adapter is not None:
         adapter_digest(args.adapter)
-    questions = read_asked(
-        args.model,
-        args.reward,
-        lambda: _read(args, output),
-        answer_parts=args.box_parts,
-        truth_parts=args.truth_parts,
-        limit=args.limit,
-    )
+    processes = Processes()
+    with processes.first_alone():
+        questions = read_asked(
+            args.model,
+            args.reward,
+            lambda: _read(args, output),
+            answer_parts=args.box_parts,
+            truth_parts=args.truth_parts,
+            limit=args.limit,
+        )
     servers = args.servers if args.engine == "server" else None
-    engine = load_engine(args.model, args.adapter, dtype=args.dtype, device=args.device, servers=servers)
+    engine = load_engine(
+        args.model, args.adapter, dtype=args.dtype, device=processes.device(args.device), servers=servers
+    )
     engine.info.check_stopping(wanted=args.stop_on_repetition)
     engine.check(questions.questions, questions.image_root, args.decoding)
-    return _sample(args, questions, engine, journal_path)
+    return _sample(args, questions, engine, journal_path, processes)
 
 
-def _sample(args: SampleArguments, questions: QuestionSet, engine: Engine, journal_path: Path) -> SamplingRun:
-    """Ask an engine what the journal lacks, and make records of the answers."""
+def _sample(
+    args: SampleArguments, questions: QuestionSet, engine: Engine, journal_path: Path, processes: Processes
+) -> SamplingRun | None:
+    """Ask an engine what the journals lack, and make records of the answers."""
     output, info = Path(args.output), engine.info
     provenance = _provenance(args.decoding, info)
-    with Journal(journal_path, _journal_key(args, questions, provenance)) as journal:
-        _sample_missing(journal, questions, engine, args)
-        rows = journal.done()
+    journals = SharedJournal(journal_path, _journal_key(args, questions, provenance), processes)
+    with journals:
+        _sample_missing(journals, questions, engine, args)
+    processes.wait()
+    if processes.rank:
+        return None
+    rows = journals.all_rows()
     answered = [rows[index] for index in range(len(questions.asked))]
     sets = [rewarded(questions, row) for row in answered]
     kept = filtered(sets, args)
@@ -187,14 +201,14 @@ def _journal_key(args: SampleArguments, questions: QuestionSet, provenance: dict
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sample_missing(journal: Journal, questions: QuestionSet, engine: Engine, args: SampleArguments) -> None:
+def _sample_missing(journal: SharedJournal, questions: QuestionSet, engine: Engine, args: SampleArguments) -> None:
     """Sample what the journal lacks.
 
     Batches always begin at the same questions, and one that is partly there is done again whole, so
     that an interruption changes no batch and with it no last bit of a number.
 
     Args:
-        journal: The answers so far.
+        journal: The answers so far, and this process's share of the batches.
         questions: What is asked.
         engine: What answers. If an answer depends on its batch, only those of the same batches count, and no larger
             part is tried than memory had room for before.
@@ -202,7 +216,7 @@ def _sample_missing(journal: Journal, questions: QuestionSet, engine: Engine, ar
     """
     from perpo.engines.batches import BatchLimit
 
-    rows, asked = journal.done(), questions.asked
+    rows, asked = journal.all_rows(), questions.asked
     batch_size, by_batch = args.batch_size, engine.info.by_batch
     indices = range(len(asked))
     batches = [indices[start : start + batch_size] for start in indices[::batch_size]]
@@ -215,8 +229,11 @@ def _sample_missing(journal: Journal, questions: QuestionSet, engine: Engine, ar
 
     missed: list[NoAnswer] = []
     limit = BatchLimit(min([batch_size, *(rows[k]["batch_limit"] for k in done if by_batch)]))
-    with progress(len(indices), "sampling", initial=len(done)) as advance:
-        for batch in batches:
+    mine = journal.share(batches)
+    total = sum(map(len, mine))
+    shown = progress(total, "sampling", initial=sum(index in done for batch in mine for index in batch))
+    with shown as advance:
+        for batch in mine:
             missing = [index for index in batch if index not in done]
             if not missing:
                 continue

@@ -807,9 +807,18 @@ OTHER = {
     "dtype": "bfloat16",
 }
 SERVED = {"engine": "server", "base_url": ["http://127.0.0.1:1/v1"], "dtype": None, "device": None}
-OF_SERVERS = {"engine", "base_url", "served_model", "concurrency", "rps", "timeout_s"}  # see perpo.engines.served
+OF_SERVERS = {
+    "processes",
+    "engine",
+    "base_url",
+    "served_model",
+    "concurrency",
+    "rps",
+    "timeout_s",
+}  # see perpo.engines.served
 OTHER |= {"stop_on_repetition": True}
-NO_OTHER = {"image_root": ".", "limit": 1, "batch_size": 1, "device": "meta", "reward": "iou", "min_margin": 0.5}
+NO_OTHER = {"processes": 2, "device": None}
+NO_OTHER |= {"image_root": ".", "limit": 1, "batch_size": 1, "reward": "iou", "min_margin": 0.5}
 NO_OTHER |= {"duplicates": "drop", "output": "other.jsonl", "box_scale": "0-1", "box_order": "yxyx"}
 NO_OTHER |= {"box_frame": "padded", "truth_scale": "0-1", "truth_order": "yxyx", "truth_frame": "padded"}
 DIGESTS = {"model", "adapter", "questions"}  # other tests change what these lead to

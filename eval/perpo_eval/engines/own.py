@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from perpo.common.processes import Processes
 from perpo.data.images import PICTURES_VERSION
 from perpo.engines.choice import load_engine
 from perpo.models.checkpoints import public_name, resolve_model, settings_digests
@@ -54,7 +54,7 @@ def own_engine(wanted: EngineWanted, reading: Reading) -> OwnEngine:
     from perpo_eval.engines.lmms_model import PerpoModel
 
     name = wanted.checkpoint
-    device = None if wanted.servers is not None else wanted.device or _own_gpu()
+    device = None if wanted.servers is not None else Processes().device(wanted.device)
     engine = load_engine(name, wanted.adapter, dtype=wanted.dtype, device=device, servers=wanted.servers)
     model = PerpoModel(engine=engine, batch_size=wanted.questions_at_once)
     answers = engine.info
@@ -90,11 +90,3 @@ def own_engine(wanted: EngineWanted, reading: Reading) -> OwnEngine:
     else:
         family = with_declared(family, **reading.declared)
     return OwnEngine(model, info, family, identity)
-
-
-def _own_gpu() -> str | None:
-    """Of several processes each takes a GPU of its own, as torchrun and accelerate launch number them."""
-    import torch
-
-    local = os.environ.get("LOCAL_RANK")
-    return f"cuda:{local}" if local is not None and torch.cuda.is_available() else None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from perpo.benchmarks.declared import TASKS_SUITE
 from perpo.common.files import atomic_write_text, check_writable
 from perpo.common.numbers import check_numbers
+from perpo.common.processes import Processes
 from perpo.data.images import listing, short_name
 from perpo.errors import PerpoError
 from perpo.models.families import Family, family_of
@@ -163,7 +164,7 @@ def _score_responses(
 
 def _ask_and_score(args: EvalArguments, specs: Sequence[TaskSpec], reviews: Mapping[str, LabelReview]) -> Path | None:
     """Ask the model for answers and score them."""
-    from perpo_eval.evaluate.answering import Processes, answer_all
+    from perpo_eval.evaluate.answering import answer_all
 
     began, clock = datetime.now(UTC), time.perf_counter()
     rows, reading, decoding, wanted = _rows(args, specs), args.reading, args.decoding_wanted, args.engine_wanted
