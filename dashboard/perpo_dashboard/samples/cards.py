@@ -17,6 +17,7 @@ from perpo.records.run_record import SAMPLE_COLUMNS
 from perpo.records.store import Run
 from perpo.results.colours import RUNS, TRUTH
 from perpo.results.regression.text import short
+from perpo.texts.repetition import ends_in_loop
 from perpo_dashboard.samples import word_diff
 from perpo_dashboard.shared import pictures, stored
 from perpo_dashboard.shared.pictures import Box
@@ -152,6 +153,8 @@ def _card(each: ShownAnswer, info: BenchmarkInfo | None, truth: Any) -> None:
         st.markdown(":red-badge[no answer could be read]")
     if each.data["finish_reason"] == "length":
         st.markdown(":orange-badge[cut at the token limit]")
+    if each.data["response"] is not None and ends_in_loop(each.data["response"]):
+        st.markdown(":orange-badge[ends in a loop]")
     said = each.data["response"]
     if info is not None and info.answer == "page" and isinstance(truth, str) and said is not None:
         _word_differences(each, truth, str(_value(each.data["prediction"]) or said))

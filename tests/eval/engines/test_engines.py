@@ -433,5 +433,5 @@ def test_an_adapter_that_nobody_here_loads_is_refused(checkpoint, tmp_path) -> N
         with pytest.raises(
             PerpoError, match="is an adapter, but it could not be checked whether scripted loads"
         ) as caught:
-            check_engine(*parts, drawn=False)
+            check_engine(*parts, EvalArguments().decoding_wanted)
         assert "perpo-train merge" in caught.value.hint
