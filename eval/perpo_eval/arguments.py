@@ -63,6 +63,11 @@ class AnswerFlags:
     seed: Seed64 = arg(
         0, "seed of sampling; an answer depends on the seed, the question and the image only; from 0 to 2^64 - 1"
     )
+    stop_on_repetition: bool = arg(
+        False,
+        "for --engine perpo: end an answer where it loops; it counts as cut. Answers that end in a loop are counted "
+        "anyhow",
+    )
     prompt_style: Literal["paper", "lmms_eval"] = arg(
         "paper", "question for grounding: the paper's, or the longer one of lmms-eval"
     )

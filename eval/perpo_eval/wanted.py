@@ -137,6 +137,7 @@ class DecodingWanted:
         top_p: The share of the probability that is drawn from.
         seed: Of what is drawn.
         max_new_tokens: As `perpo_eval.evaluate.token_limits` reads it.
+        stop_on_repetition: Whether an answer ends where it loops.
 
     Raises:
         PerpoError: One that has no use.
@@ -146,6 +147,7 @@ class DecodingWanted:
     top_p: float
     seed: int
     max_new_tokens: int | str | None
+    stop_on_repetition: bool
 
     def __post_init__(self) -> None:
         if self.temperature == 0 and (self.top_p < 1 or self.seed):
@@ -158,6 +160,11 @@ class DecodingWanted:
     def drawn(self) -> bool:
         """Return whether answers are drawn."""
         return self.temperature > 0
+
+    @property
+    def stopping(self) -> dict[str, Any]:
+        """Return what generation_kwargs say of loops: nothing where they are not stopped, as before they could be."""
+        return {"stop_on_repetition": True} if self.stop_on_repetition else {}
 
 
 @dataclass(frozen=True, kw_only=True)

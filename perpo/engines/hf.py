@@ -91,10 +91,9 @@ class HfEngine:
         images: dict[int, Image.Image] = {id(query.image): query.image for query in queries}
         numbers = {key: number for number, key in enumerate(images)}
         settings = {"max_new_tokens": decoding.max_new_tokens, "do_sample": False}
+        settings |= {"stop_on_repetition": True} if decoding.stop_on_repetition else {}
         image_of = [numbers[id(query.image)] for query in queries]
-        return answer(
-            self.loaded, prompts, list(images.values()), image_of, settings, stop_loops=decoding.stop_on_repetition
-        )
+        return answer(self.loaded, prompts, list(images.values()), image_of, settings)
 
     def _sampled(
         self, queries: Sequence[Query], prompts: Sequence[str], decoding: Decoding

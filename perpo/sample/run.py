@@ -128,7 +128,11 @@ def _sample(
         return None
     rows = journals.all_rows()
     answered = [rows[index] for index in range(len(questions.asked))]
-    sets = [rewarded(questions, row) for row in answered]
+    sets = []
+    with progress(len(answered), "rewarding") as advance:  # after the last question: no reward holds the model up
+        for row in answered:
+            sets.append(rewarded(questions, row))
+            advance(1)
     kept = filtered(sets, args)
     batched = {index: {"batch_size": rows[index]["batch_size"]} if info.by_batch else {} for index in rows}
     records = [record_of(questions, answers, provenance | batched[answers.id]) for answers in kept]

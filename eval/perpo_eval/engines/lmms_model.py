@@ -26,7 +26,7 @@ from perpo.models.loaded import DType
 from perpo_eval.engines.responses import Response
 
 _MAX_NEW_TOKENS = 256
-_KNOWN = {"max_new_tokens", "do_sample", "temperature", "top_p", "num_beams", "seed"}
+_KNOWN = {"max_new_tokens", "do_sample", "temperature", "top_p", "num_beams", "seed", "stop_on_repetition"}
 # Batches whose images are decoded ahead of the model, by so many threads.
 _AHEAD, _DECODERS = 4, 2
 
@@ -244,6 +244,7 @@ def _settings(text: str) -> tuple[Decoding, list[str]]:
     decoding = Decoding(
         max_new_tokens=given.get("max_new_tokens", _MAX_NEW_TOKENS),
         logps=False,
+        stop_on_repetition=given.get("stop_on_repetition", False),
         **(drawn if given.get("do_sample", False) else {}),
     )
     return decoding, [stops] if isinstance(stops, str) else [stop for stop in stops if stop]

@@ -99,7 +99,7 @@ def check(args: EvalArguments) -> Sequence[TaskSpec]:
     if args.questions is not None:
         check_unused(args, (*asked, "model"))
     elif args.responses is None:
-        check_answering(engine, reading, specs, drawn=decoding.drawn)
+        check_answering(engine, reading, specs, decoding)
     else:
         check_unused(args, (*asked, "name", "output", "json", *BOX_FLAGS, "judge", *judge.given, "reviewed_labels"))
         check_family(family_from(reading, None), specs)
@@ -172,6 +172,8 @@ def _ask_and_score(args: EvalArguments, specs: Sequence[TaskSpec], reviews: Mapp
     data = read_data(specs, rows, wanted, load_task)
     _check_shapes(family_from(reading, config_of(wanted)), data, rows.limit)
     engine = load_engine(wanted, reading)
+    if wanted.own:
+        engine.model.engine.info.check_stopping(wanted=decoding.stop_on_repetition)
     check_family(engine.family, specs)
     templates = templates_of(reading.prompt_style, specs, engine.family) | _asked_by_harness(data)
     limits = token_limits(decoding.max_new_tokens, specs, embedded=wanted.embedded)
@@ -253,4 +255,5 @@ def _settings(decoding: DecodingWanted, limit: int) -> dict[str, Any]:
     if decoding.drawn:
         drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": decoding.seed}
         settings |= {"do_sample": True, **drawn}
+    settings |= decoding.stopping
     return settings | {"until": []}
