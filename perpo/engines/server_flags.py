@@ -15,6 +15,7 @@ _INSTEAD = {
     "adapter": "serve the adapter (vLLM: --enable-lora --lora-modules NAME=FOLDER) and give --served_model NAME, or "
     "merge it into its base (perpo-train merge) and serve that",
     "dtype": "the server's own type counts (vLLM: --dtype)",
+    "stop_on_repetition": "leave it out: answers that end in a loop are counted anyhow",
 }
 
 

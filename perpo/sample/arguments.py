@@ -83,7 +83,8 @@ class SampleArguments(ServerFlags, SamplingFlags):
             PerpoError: A value is out of its range, or two contradict each other.
         """
         check_numbers(self)
-        check_servers(self.engine, self, {name: getattr(self, name) for name in ("adapter", "dtype", "device")})
+        unused = ("adapter", "dtype", "device", "stop_on_repetition")
+        check_servers(self.engine, self, {name: getattr(self, name) or None for name in unused})
         if self.processes > 1 and (self.engine == "server" or self.device is not None):
             hint = (
                 "give --concurrency" if self.engine == "server" else "leave --device out: each takes a GPU of its own"

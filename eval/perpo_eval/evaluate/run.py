@@ -19,6 +19,7 @@ from perpo.common.files import atomic_write_text, check_writable
 from perpo.common.numbers import check_numbers
 from perpo.common.processes import Processes
 from perpo.data.images import listing, short_name
+from perpo.engines.server_flags import check_servers
 from perpo.errors import PerpoError
 from perpo.models.families import Family, family_of
 from perpo.records import provenance
@@ -73,6 +74,9 @@ def evaluate(args: EvalArguments) -> Path | None:
     return _ask_and_score(args, specs, reviews)
 
 
+_NOT_OF_SERVERS = ("adapter", "dtype", "device", "stop_on_repetition")
+
+
 def _rows(args: EvalArguments, specs: Sequence[TaskSpec]) -> RowsWanted:
     """Which questions are asked; tasks of lmms-eval's are a suite of their own."""
     foreign = any(isinstance(spec, HarnessSpec) for spec in specs)
@@ -86,6 +90,7 @@ def check(args: EvalArguments) -> Sequence[TaskSpec]:
         PerpoError: A number out of its range, or data, a model, an adapter or an output that cannot be used.
     """
     check_numbers(args)
+    check_servers(args.engine, args, {name: getattr(args, name) or None for name in _NOT_OF_SERVERS})
     engine, rows, decoding, reading = args.engine_wanted, args.rows_wanted, args.decoding_wanted, args.reading
     judge = args.judge_wanted
     if args.questions is None:

@@ -19,7 +19,6 @@ from perpo.common.processes import Processes
 from perpo.engines import hf
 from perpo.records.store import Run, read_run
 from perpo_eval.arguments import EvalArguments
-from perpo_eval.engines import lmms_model
 from perpo_eval.engines.choice import load_engine
 from perpo_eval.evaluate import run as evaluation
 from perpo_eval.evaluate.run import evaluate
@@ -159,13 +158,13 @@ def test_another_number_of_processes_continues(folder, checkpoint, tmp_path, alo
 def test_each_process_of_a_machine_has_a_device_of_its_own(checkpoint, monkeypatch) -> None:
     """Unless --device names one."""
     asked: list[str | None] = []
-    real = lmms_model.PerpoModel
+    real = hf.load_hf
 
-    def model(name, adapter, batch_size, dtype, device) -> lmms_model.PerpoModel:
+    def load(name, adapter, *, dtype, device) -> hf.HfEngine:
         asked.append(device)
-        return real(name, adapter, batch_size, dtype, "cpu")
+        return real(name, adapter, dtype=dtype, device="cpu")
 
-    monkeypatch.setattr(lmms_model, "PerpoModel", model)
+    monkeypatch.setattr(hf, "load_hf", load)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("LOCAL_RANK", "3")
     usual, other = (EvalArguments(model=str(checkpoint), **flags) for flags in ({}, {"device": "cuda:7"}))
