@@ -6,7 +6,7 @@ ARGS ?=
 WORKERS ?= 2
 READY = $(VENV)/.ready
 
-.PHONY: setup demo test test-full gate lint types clean
+.PHONY: setup demo test test-full test-engines gate lint types clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt tools/mend_torchvision.py
@@ -27,6 +27,18 @@ test: $(READY)
 # The slow ones too: real runs of the demo, the wheel in an empty environment, benchmarks at full size.
 test-full: $(READY)
 	$(VENV)/bin/python -m pytest -m '' --timeout 3600 $(ARGS)
+
+# A real vLLM (a build for CPUs, in an environment of its own) serves the embedded checkpoint and a merged one.
+ENGINES ?= .venv-engines
+test-engines: $(READY) $(ENGINES)/.ready
+	PERPO_VLLM_PYTHON=$(abspath $(ENGINES)/bin/python) $(VENV)/bin/python -m pytest -m '' --timeout 3600 tests/engines/test_vllm.py $(ARGS)
+
+$(ENGINES)/.ready: constraints-vllm.txt tools/mend_torchvision.py
+	$(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints-vllm.txt
+	$(ENGINES)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec  # built for CUDA; transformers fails beside them
+	$(ENGINES)/bin/python tools/mend_torchvision.py
+	@touch $@
 
 # The embedded checkpoint against its committed record: fails where it became worse.
 gate: $(READY)

@@ -123,7 +123,8 @@ class GroupResult:
 class ModelInfo:
     """The weights that answered. `id` is "tiny", a hub id, or a directory's name (never its path).
 
-    `engine` is what ran them: "perpo", "lmms:<model>", or "elsewhere" where only the answers are known.
+    `engine` is what ran them: "perpo", "server", "lmms:<model>", or "elsewhere" where only the answers are known.
+    `served` is what a server said of its model: {model, root, software, version}; None where none answered.
     """
 
     id: str
@@ -137,6 +138,7 @@ class ModelInfo:
     processor_sha256: str | None
     dtype: str | None
     attention: str | None
+    served: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)

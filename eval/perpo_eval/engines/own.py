@@ -72,6 +72,7 @@ def own_engine(wanted: EngineWanted, reading: Reading) -> OwnEngine:
         processor_sha256=settings["processor"],
         dtype=answers.dtype,
         attention=answers.attention,
+        served=None if answers.served is None else dict(answers.served),
     )
     identity = {
         "engine": info.engine,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from perpo.errors import PerpoError
+from perpo.records.run_record import ModelInfo
 from perpo.records.store import Run
 from perpo.results.compare import other_versions
 from perpo.results.samples import Scores
@@ -48,6 +49,24 @@ def other_code(candidate: Run, baseline: Run, strict: bool) -> list[str]:
     if strict:
         raise PerpoError(said, "score both with perpo-eval --rescore RUN, or leave --strict out")
     return [f"{said}: perpo-eval --rescore RUN scores both with the same code."]
+
+
+def other_engine(candidate: Run, baseline: Run) -> list[str]:
+    """Say that two runs were answered by different engines, or by another version of a server."""
+    new, old = (run.record.model for run in (candidate, baseline))
+    if (new.engine, new.served) == (old.engine, old.served):
+        return []
+    told = [_engine(model) for model in (new, old)]
+    return [
+        f"{candidate.record.name} was answered by {told[0]}, {baseline.record.name} by {told[1]}: where two tokens are "
+        "nearly equal, engines can choose differently."
+    ]
+
+
+def _engine(model: ModelInfo) -> str:
+    served = model.served or {}
+    of = " ".join(str(served[name]) for name in ("software", "version") if served.get(name))
+    return f"{model.engine}{f' ({of})' if of else ''}"
 
 
 def alike(baseline: Run, candidate: Run, shared: Scores) -> set[str]:

@@ -13,7 +13,7 @@ from perpo.methods import METHODS
 from perpo.records.run_record import RunRecord
 from perpo.records.store import Run
 from perpo.results.compare import check_comparable, differ, mismatches, shared_samples
-from perpo.results.regression.checks import check_complete, check_targets, other_code
+from perpo.results.regression.checks import check_complete, check_targets, other_code, other_engine
 from perpo.results.samples import Scores
 
 _MODEL = ("id", "family", "engine", "revision", "weights_sha256", "processor_sha256", "dtype")
@@ -139,7 +139,7 @@ def aligned(
         check_comparable(run, first, common=common)
     for run in runs:
         if run is not first:
-            notes += other_code(run, first, strict)
+            notes += [*other_code(run, first, strict), *other_engine(run, first)]
     scores = [read(run) for run in runs]
     place = len(candidate.runs)
     if common:

@@ -1,0 +1,182 @@
+"""A real vLLM serves the embedded checkpoint, and a merged one: held against our own engine. `make test-engines`."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from perpo.cli.sample import main as sample_main
+from perpo.cli.train import main as train_main
+from perpo.data import read_preferences
+from perpo.data.images import open_image
+from perpo.engines.base import Decoding, Query
+from perpo.engines.hf import load_hf
+from perpo.engines.served import ServersWanted
+from perpo.engines.server import load_server
+from perpo.models.checkpoints import checkpoint_dir
+from perpo.models.loaded import render_prompt
+from perpo.records.store import Run, read_run
+from perpo.tiny.world import write_questions
+from perpo_eval.cli.eval import main as eval_main
+
+PYTHON = os.environ.get("PERPO_VLLM_PYTHON", "")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not PYTHON, reason="PERPO_VLLM_PYTHON names no Python with vLLM; make test-engines makes one"),
+]
+UP_S = 600
+DRAWS = 1500
+NEARLY_EQUAL = 1e-3
+"""Logits: where the two most probable tokens are nearer, engines may choose either."""
+
+
+def free_port() -> int:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return place.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory) -> Path:
+    """What `perpo-train merge` writes of a short training."""
+    folder = tmp_path_factory.mktemp("merged")
+    records, adapter, output = folder / "pairs.jsonl", folder / "adapter", folder / "model"
+    assert sample_main(["--output", str(records), "--limit", "8", "--num_candidates", "4"]) == 0
+    images = folder / "pairs-questions"
+    words = ["--data", str(records), "--image_root", str(images), "--output_dir", str(adapter), "--max_steps", "2"]
+    assert train_main(words) == 0
+    assert train_main(["merge", "--adapter", str(adapter), "--model", "tiny", "--output", str(output)]) == 0
+    return output
+
+
+@pytest.fixture(scope="module", params=["shipped", "merged"])
+def served(request, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    """The address of a server, and the checkpoint that it has."""
+    folder = checkpoint_dir() if request.param == "shipped" else request.getfixturevalue("merged")
+    port, log = free_port(), tmp_path_factory.mktemp("log") / "log.txt"
+    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]
+    command += ["--limit-mm-per-prompt", '{"image": 1}', "--generation-config", "vllm"]
+    known = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    known = {name: value for name, value in known.items() if name != "PYTHONPATH"}
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=known)
+    try:
+        _wait(process, port, log)
+        yield f"http://127.0.0.1:{port}/v1", folder
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    until = time.monotonic() + UP_S
+    while time.monotonic() < until:
+        assert process.poll() is None, log.read_text()[-3000:]
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.5)
+    raise AssertionError(log.read_text()[-3000:])
+
+
+def stored(output: Path) -> Run:
+    (path,) = (file.parent for file in output.rglob("run.json"))
+    return read_run(path)
+
+
+def test_the_grounding_suite_has_our_numbers(served, tmp_path) -> None:
+    """Greedy answers are ours but where two tokens are nearly equal: those are listed with the gap."""
+    url, folder = served
+    words = ["--suite", "grounding", "--model", str(folder), "--limit", "40", "--output"]
+    assert eval_main([*words, str(tmp_path / "vllm"), "--engine", "server", "--base_url", url]) == 0
+    assert eval_main([*words, str(tmp_path / "hf"), "--dtype", "float32"]) == 0
+    theirs, ours = stored(tmp_path / "vllm"), stored(tmp_path / "hf")
+    assert theirs.record.model.served["software"] == "vllm"
+    columns = ["sample_key", "response", "prompt", "question", "image"]
+    pairs = list(zip(*(run.samples(columns).to_pylist() for run in (theirs, ours)), strict=True))
+    differing = [(one, other) for one, other in pairs if one["response"] != other["response"]]
+    print(f"{len(differing)} of {len(pairs)} greedy answers differ")
+    engine = load_hf(str(folder), None, dtype="float32", device="cpu")
+    for one, other in differing:
+        gap = _gap(engine, one, other)
+        print(f"{one['response']} against {other['response']}: a logit gap of {gap:.2g}")
+        assert gap < NEARLY_EQUAL
+    for mine, other in zip(theirs.record.tasks, ours.record.tasks, strict=True):
+        assert mine.metrics[0].ci_low <= other.metrics[0].value <= mine.metrics[0].ci_high
+
+
+def _gap(engine, one: dict, other: dict) -> float:
+    """By how much our own model prefers one of two answers' first differing tokens."""
+    ids = [engine.loaded.tokenizer(f" {row['response']}", add_special_tokens=False).input_ids for row in (one, other)]
+    same = next(place for place, pair in enumerate(zip(*ids, strict=False)) if pair[0] != pair[1])
+    logits = _logits(engine, open_image(Path(other["image"]["path"])), other["question"], ids[1][:same])
+    return abs(float(logits[ids[0][same]] - logits[ids[1][same]]))
+
+
+def _logits(engine, image, question: str, ids: list[int]) -> torch.Tensor:
+    loaded = engine.loaded
+    inputs = loaded.encode([render_prompt(loaded, question)], [image])
+    more = torch.tensor([ids], dtype=torch.long)
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], more], dim=1)
+    inputs["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(more)], dim=1)
+    with torch.inference_mode():
+        return loaded.model(**inputs).logits[0, -1].double()
+
+
+def test_candidates_follow_the_models_own_distribution(served, tmp_path) -> None:
+    """The first coordinate of many boxes at temperature 1 against the probabilities that our own model gives."""
+    url, folder = served
+    questions = write_questions(tmp_path / "questions", images=3)
+    row = json.loads(questions.read_text().splitlines()[0])
+    image = open_image(questions.parent / row["image_path"])
+    wanted = ServersWanted(base_url=[url], served_model=None, concurrency=1, rps=None, timeout_s=600.0)
+    decoding = Decoding(max_new_tokens=3, num_candidates=DRAWS, temperature=1.0, logps=False)
+    (answers,) = load_server(str(folder), wanted).answers([Query(row["question"], image)], decoding)
+    engine = load_hf(str(folder), None, dtype="float32", device="cpu")
+    tokenizer = engine.loaded.tokenizer
+    start = tokenizer(" [", add_special_tokens=False).input_ids
+    shares = torch.softmax(_logits(engine, image, row["question"], start), dim=-1).numpy()
+    names = [tokenizer.decode([token]) for token in range(len(shares))]
+    drawn = [answer.whole.strip()[1:] for answer in answers if answer.whole.strip().startswith("[")]
+    assert len(drawn) > 0.9 * DRAWS
+    often = [token for token in np.argsort(-shares)[:40] if shares[token] * len(drawn) >= 5]
+    counts = [sum(each.startswith(names[token]) for each in drawn) for token in often]
+    counts.append(len(drawn) - sum(counts))
+    expected = np.array([*shares[often], 1 - shares[often].sum()]) * len(drawn)
+    told = chisquare(counts, expected)
+    print(f"chi-square {told.statistic:.1f} of {len(counts)} kinds, p = {told.pvalue:.3f}")
+    assert told.pvalue > 1e-3
+
+
+def test_records_are_trained_on(served, tmp_path) -> None:
+    url, folder = served
+    output = tmp_path / "pairs.jsonl"
+    words = ["--engine", "server", "--base_url", url, "--model", str(folder), "--output", str(output)]
+    assert sample_main([*words, "--limit", "6", "--num_candidates", "4", "--concurrency", "1"]) == 0
+    assert read_preferences(output)[0].sampling["served"]["software"] == "vllm"
+    images = ["--image_root", str(tmp_path / "pairs-questions")]
+    more = [
+        "--data",
+        str(output),
+        *images,
+        "--model",
+        str(folder),
+        "--output_dir",
+        str(tmp_path / "a"),
+        "--max_steps",
+        "1",
+    ]
+    assert train_main(more) == 0
