@@ -65,6 +65,11 @@ _COMMANDS = {
         "perpo.prepare.pages.olmocr:build_olmocr",
         "olmOCR-Bench's pages with their unit tests, without mathematics, from the hub or a folder",
     ),
+    "omnidocbench": _Command(
+        arguments.OmnidocbenchArguments,
+        "perpo.prepare.pages.omnidocbench:build_omnidocbench",
+        "OmniDocBench's pages with their blocks of text, without tables and formulas, from the hub or a folder",
+    ),
     "pages": _Command(
         arguments.PagesArguments,
         "perpo.prepare.pages.folder:build_folder",
