@@ -20,6 +20,7 @@ from perpo.errors import PerpoError
 from perpo.prepare.pages.rows import OcrPage, page_rows, told_counts
 from perpo.prepare.parquet import RowFile, Written, check_outputs, say, write_rows
 from perpo.prepare.pdf.choosing import ReadDocument, choose_pages, split_documents
+from perpo.prepare.pdf.rendering import renderer
 from perpo.prepare.pdf.report import report_of, report_table
 from perpo.prepare.pdf.text import NORMALISATION
 from perpo.sample.arguments import SampleArguments
@@ -41,10 +42,7 @@ def build(args: PdfArguments) -> list[Written]:
         PerpoError: There are no documents, files exist, or no page is left.
     """
     args.check()
-    try:
-        import pypdfium2  # noqa: F401
-    except ImportError:
-        raise PerpoError("pypdfium2, which reads PDF files, is not installed", "pip install 'perpo[pdf]'") from None
+    renderer()
     output = args.output
     rows, questions, report = output / f"pages_{args.name}.parquet", output / "questions.jsonl", output / "report.json"
     # Unfinished work of this command wrote what is there.
