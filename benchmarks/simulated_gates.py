@@ -8,8 +8,9 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from perpo.benchmarks.table import INFO
 from perpo.results.regression.measure import Sides, numbered, rows_of
-from perpo.results.regression.parts import Part
+from perpo.results.regression.parts import ReportPart
 from perpo.results.regression.rows import Wanted
 from perpo.results.regression.slices import Slice
 from perpo.results.regression.verdicts import decided
@@ -17,7 +18,8 @@ from perpo.results.samples import Scores
 from perpo.stats import Difference, cluster_t, clustered_mean, crossed_t, paired_sums
 
 TASKS = ("a", "b", "c")
-PARTS = [*(Part(task, "all", "grounding", [task]) for task in TASKS), Part("all", "all", "grounding", list(TASKS))]
+BOXES = INFO["grounding"]
+PARTS = [*(ReportPart(task, "all", BOXES, [task]) for task in TASKS), ReportPart("all", "all", BOXES, list(TASKS))]
 SPREAD = 0.15
 """Deviation between seeds of the log-odds of a right answer."""
 

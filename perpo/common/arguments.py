@@ -136,6 +136,17 @@ class _Parser(argparse.ArgumentParser):
         raise PerpoError(message, f"see {self.prog} --help")
 
 
+class _Once(argparse.Action):
+    """Keeps the one value of a flag; of two of them one would not be used."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if hasattr(namespace, self.dest):
+            raise PerpoError(f"--{self.dest} is given twice", "give it once; it takes one value")
+        setattr(namespace, self.dest, values)
+
+
 def _fields(cls: Any) -> dict[str, dataclasses.Field[Any]]:
     return {field.name: field for field in dataclasses.fields(cls)}
 
@@ -149,7 +160,7 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
     kind = without_none(hint)
-    options: dict[str, Any] = {"metavar": _metavar(kind)}
+    options: dict[str, Any] = {"metavar": _metavar(kind), "action": _Once}
     if kind is bool:
         options |= {"nargs": "?", "const": "True"}
     elif get_origin(kind) is list:

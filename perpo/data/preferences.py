@@ -61,7 +61,8 @@ class PreferenceRecord(Question):
         answers_gen: N answers.
         rewards: N numbers in [0, 1], higher is better.
         reward_name: What was measured, such as `iou`.
-        truncated: Per answer, whether it was cut at the token limit; None if not known.
+        truncated: Per answer, whether it was cut, at the token limit or where it looped; None if not known.
+        looped: Per answer, whether it ends in a loop (`perpo.texts.repetition`); None if not known.
         reference_logps: Per answer, the log-probability (nats, at temperature 1, the end token
             included) under the model that sampled it; None where it isn't known.
         sampling: How the answers were made (engine, temperature, seed, model, ...).
@@ -73,6 +74,7 @@ class PreferenceRecord(Question):
     truncated: list[bool] | None = None
     reference_logps: list[float | None] | None = None
     sampling: dict[str, Any] | None = None
+    looped: list[bool] | None = None
 
 
 def read_preferences(path: str | Path, *, unpack_to: str | Path | None = None) -> list[PreferenceRecord]:
@@ -255,9 +257,8 @@ def _preference(fields: Fields, unpack_to: Path) -> PreferenceRecord:
     fields.per_answer("answers_gen", count, lambda value: isinstance(value, str), "a text")
     name = "iou_scores" if row.get("rewards") is None and row.get("iou_scores") is not None else "rewards"
     rewards = fields.per_answer(name, count, is_reward, "a number from 0 to 1")
-    truncated = logps = None
-    if row.get("truncated") is not None:
-        truncated = fields.per_answer("truncated", count, lambda value: isinstance(value, bool), "true or false")
+    truncated, looped = (_per_answer_flags(fields, name, count) for name in ("truncated", "looped"))
+    logps = None
     if row.get("reference_logps") is not None:
         logps = fields.per_answer("reference_logps", count, is_logp, "a finite number or null")
     sampling = row.get("sampling")
@@ -275,4 +276,11 @@ def _preference(fields: Fields, unpack_to: Path) -> PreferenceRecord:
         truncated=truncated,
         reference_logps=logps,
         sampling=sampling,
+        looped=looped,
     )
+
+
+def _per_answer_flags(fields: Fields, name: str, count: int) -> list[bool] | None:
+    if fields.row.get(name) is None:
+        return None
+    return fields.per_answer(name, count, lambda value: isinstance(value, bool), "true or false")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from perpo.common.numbers import Count, Seed64, ShareAboveZero, ZeroOrMore, check_numbers
 from perpo.data.images import open_image
+from perpo.errors import PerpoError
+from perpo.texts.repetition import ends_in_loop
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,6 +34,7 @@ class Decoding:
         top_p: Draw from the fewest tokens whose probabilities reach this.
         seed: Of the random numbers.
         logps: Whether log-probabilities are wanted. An engine that is not asked for them may go a faster way.
+        stop_on_repetition: Whether an answer ends where it loops (`perpo.texts.repetition`).
 
     Raises:
         PerpoError: A value is out of its range.
@@ -43,6 +46,7 @@ class Decoding:
     top_p: ShareAboveZero = 1.0
     seed: Seed64 = 0
     logps: bool = True
+    stop_on_repetition: bool = False
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -69,13 +73,14 @@ class Answer:
 
     Attributes:
         text: Without control tokens (`perpo.models.control_tokens`) and the space around it: what is trained on.
-        truncated: Whether the token limit cut it.
+        truncated: Whether it has no end token, as it was cut: by the token limit, or where it looped.
         logp: Sum of the log-probabilities (nats, at temperature 1) of its tokens, with the end token
             unless truncated; None where `perpo.models.loaded.answers_token_ids` of the text gives other
             tokens than were sampled, as training could not use it then, and where it was not asked for.
         opened: The mark of a thought that the prompt ended with, so that the text begins within it; else empty.
         whole: All that was said, the space around it too; None where that is `text`.
         tokens: How many were generated, the end token included; None where that is not known.
+        stopped: Whether it was cut where it looped (`Decoding.stop_on_repetition`); then `truncated` too.
     """
 
     text: str
@@ -84,6 +89,7 @@ class Answer:
     opened: str = ""
     whole: str | None = None
     tokens: int | None = None
+    stopped: bool = False
 
     @property
     def said(self) -> str:
@@ -93,8 +99,15 @@ class Answer:
         return self.opened + self.text
 
     @property
-    def finish_reason(self) -> Literal["stop", "length"]:
-        """Return why it ends: the model ended it, or the token limit cut it."""
+    def looped(self) -> bool:
+        """Return whether it ends in a loop, whatever ended it."""
+        return ends_in_loop(self.text if self.whole is None else self.whole)
+
+    @property
+    def finish_reason(self) -> Literal["stop", "length", "repetition"]:
+        """Return why it ends: the model ended it, the token limit cut it, or it looped and was stopped."""
+        if self.stopped:
+            return "repetition"
         return "length" if self.truncated else "stop"
 
 
@@ -113,6 +126,7 @@ class EngineInfo:
         processor: The class that makes tokens of pictures, or None.
         attention: How attention is computed, or None.
         device: Where the model is, as torch calls it; None where that is another machine.
+        stops_loops: Whether it can stop an answer that loops.
     """
 
     name: str
@@ -125,6 +139,19 @@ class EngineInfo:
     processor: str | None = None
     attention: str | None = None
     device: str | None = None
+    stops_loops: bool = False
+
+    def check_stopping(self, *, wanted: bool) -> None:
+        """Refuse to stop answers that loop where the engine cannot.
+
+        Raises:
+            PerpoError: It is wanted, and it cannot.
+        """
+        if wanted and not self.stops_loops:
+            raise PerpoError(
+                f"the engine {self.name} cannot stop an answer that loops",
+                "leave --stop_on_repetition out: answers that end in a loop are counted anyhow",
+            )
 
 
 class Engine(Protocol):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from perpo.engines.stopping import Loops, is_looked_at
 from perpo.models.prefix import attention_mask, base_model, check_shared, prefix_positions
 
 # Stands for a branch where a row has fewer live ones than another.
@@ -29,7 +30,7 @@ class SampledAnswer:
     Attributes:
         token_ids: Its tokens, the end token included where it was reached.
         logp: Sum of the tokens' log-probabilities under the model itself: temperature 1, no top-p.
-        truncated: Whether the token limit cut it, so that there is no end token.
+        truncated: Whether it was cut, so that there is no end token: by the token limit, or as it looped.
     """
 
     token_ids: list[int]
@@ -55,6 +56,15 @@ class _Drawn:
         self.tokens[row, branch, step] = chosen
         self.lengths[row, branch] = step + 1
         self.logps[row, branch] += logp
+
+    def looping(self, row: Tensor, branch: Tensor, live: Tensor, loops: Loops) -> Tensor:
+        """Return which of these branches loop, where they are live."""
+        looping = torch.zeros_like(live)
+        lengths = self.lengths[row, branch]
+        for place in live.nonzero().tolist():
+            at = tuple(place)
+            looping[at] = loops(self.tokens[row.expand_as(branch)[at], branch[at], : int(lengths[at])].tolist())
+        return looping
 
     def candidates(self, ends: set[int]) -> list[list[SampledAnswer]]:
         """Cut each branch's tokens to its length; a branch without an end token was truncated."""
@@ -96,6 +106,7 @@ def sample_candidates(
     temperature: float,
     top_p: float,
     end_ids: Collection[int],
+    loops: Loops | None = None,
 ) -> list[list[SampledAnswer]]:
     """Sample answers to a batch of questions, one prefill per question.
 
@@ -107,6 +118,7 @@ def sample_candidates(
         temperature: Divides the logits; 0 takes the most probable token.
         top_p: Only the fewest tokens whose probabilities reach this are drawn from; 1 is all.
         end_ids: Tokens that end an answer.
+        loops: Stops a branch whose tokens loop; None lets all run on. The tokens until then are the same.
 
     Returns:
         For each row its N candidates, in the order of the branches.
@@ -129,6 +141,8 @@ def sample_candidates(
         live = branch >= 0
         drawn.add(row.expand_as(branch)[live], branch[live], step, chosen[live], logp[live])
         live &= ~torch.isin(chosen, ends)
+        if step + 1 < steps and loops is not None and is_looked_at(step + 1):
+            live &= ~drawn.looping(row, branch, live, loops)
         if step + 1 == steps or not live.any():
             break
         # A row whose branches have all ended leaves the batch; within a row the live ones move to the front.

@@ -17,6 +17,7 @@ from perpo.data.images import image_size, open_image
 from perpo.engines.base import Answer, Decoding, EngineInfo, Query
 from perpo.engines.decoding import SampledAnswer, question_uniforms, sample_candidates
 from perpo.engines.shared_image import answer
+from perpo.engines.stopping import loops_of
 from perpo.errors import PerpoError, placed
 from perpo.models.loaded import DType, LoadedModel, answers_token_ids, render_prompt
 from perpo.models.loading import chosen_dtype, load_model
@@ -49,6 +50,7 @@ class HfEngine:
             processor=type(getattr(loaded.processor, "image_processor", None) or loaded.processor).__name__,
             attention=loaded.model.config._attn_implementation,
             device=str(loaded.model.device),
+            stops_loops=True,
         )
 
     def check(self, questions: Sequence[Question], image_root: Path, decoding: Decoding) -> None:
@@ -84,15 +86,16 @@ class HfEngine:
         prompts = [self.prompt(query.question) for query in queries]
         if decoding.temperature == 0 and decoding.num_candidates == 1 and not decoding.logps:
             return [
-                [self._without_logp(prompt, ids)]
+                [self._without_logp(prompt, ids, decoding)]
                 for prompt, ids in zip(prompts, self._greedy(queries, prompts, decoding), strict=True)
             ]
         sampled = self._sampled(queries, prompts, decoding)
+        pairs = zip(prompts, sampled, strict=True)
         if decoding.logps:
-            return [self._with_logps(prompt, candidates) for prompt, candidates in zip(prompts, sampled, strict=True)]
+            return [self._with_logps(prompt, candidates, decoding) for prompt, candidates in pairs]
         return [
-            [self._without_logp(prompt, candidate.token_ids) for candidate in candidates]
-            for prompt, candidates in zip(prompts, sampled, strict=True)
+            [self._without_logp(prompt, candidate.token_ids, decoding) for candidate in candidates]
+            for prompt, candidates in pairs
         ]
 
     def _greedy(self, queries: Sequence[Query], prompts: Sequence[str], decoding: Decoding) -> list[list[int]]:
@@ -100,7 +103,9 @@ class HfEngine:
         numbers = {key: number for number, key in enumerate(images)}
         settings = {"max_new_tokens": decoding.max_new_tokens, "do_sample": False}
         image_of = [numbers[id(query.image)] for query in queries]
-        return answer(self.loaded, prompts, list(images.values()), image_of, settings)
+        return answer(
+            self.loaded, prompts, list(images.values()), image_of, settings, stop_loops=decoding.stop_on_repetition
+        )
 
     def _sampled(
         self, queries: Sequence[Query], prompts: Sequence[str], decoding: Decoding
@@ -115,6 +120,7 @@ class HfEngine:
             temperature=decoding.temperature,
             top_p=decoding.top_p,
             end_ids=self.loaded.end_ids,
+            loops=loops_of(self.loaded) if decoding.stop_on_repetition else None,
         )
 
     def _encode(self, queries: Sequence[Query], prompts: Sequence[str], decoding: Decoding) -> dict[str, torch.Tensor]:
@@ -132,12 +138,13 @@ class HfEngine:
         model = self.loaded.model
         return dict(batch.to(model.device, model.dtype))
 
-    def _without_logp(self, prompt: str, ids: list[int]) -> Answer:
+    def _without_logp(self, prompt: str, ids: list[int], decoding: Decoding) -> Answer:
         said = self.loaded.answer_text(ids)
         truncated = not ids or ids[-1] not in self.loaded.end_ids
-        return Answer(self._trimmed(said), truncated, None, opened_thought(prompt), said, len(ids))
+        stopped = truncated and _stopped(ids, decoding)
+        return Answer(self._trimmed(said), truncated, None, opened_thought(prompt), said, len(ids), stopped)
 
-    def _with_logps(self, prompt: str, candidates: Sequence[SampledAnswer]) -> list[Answer]:
+    def _with_logps(self, prompt: str, candidates: Sequence[SampledAnswer], decoding: Decoding) -> list[Answer]:
         loaded = self.loaded
         said = [loaded.answer_text(c.token_ids) for c in candidates]
         texts = [self._trimmed(each) for each in said]
@@ -146,9 +153,10 @@ class HfEngine:
             for c, ids in zip(candidates, self._again(prompt, texts), strict=True)
         ]
         opened = opened_thought(prompt)
+        ends = [(len(c.token_ids), c.truncated and _stopped(c.token_ids, decoding)) for c in candidates]
         return [
-            Answer(text, c.truncated, logp, opened, whole, len(c.token_ids))
-            for text, c, logp, whole in zip(texts, candidates, logps, said, strict=True)
+            Answer(text, c.truncated, logp, opened, whole, *end)
+            for text, c, logp, whole, end in zip(texts, candidates, logps, said, ends, strict=True)
         ]
 
     def _trimmed(self, said: str) -> str:
@@ -161,6 +169,11 @@ class HfEngine:
             return list(answers_token_ids(self.loaded, prompt, texts, end=False))
         except PerpoError:  # one of the texts joins with the prompt
             return [None] if len(texts) == 1 else [again for text in texts for again in self._again(prompt, [text])]
+
+
+def _stopped(cut: Sequence[int], decoding: Decoding) -> bool:
+    """Whether an answer without an end was stopped as it looped: else it has all the tokens that it may have."""
+    return decoding.stop_on_repetition and 0 < len(cut) < decoding.max_new_tokens
 
 
 def load_hf(model: str, adapter: str | None, *, dtype: DType | None, device: str | None) -> HfEngine:

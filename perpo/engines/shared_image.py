@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, StoppingCriteriaList
 
+from perpo.engines.stopping import StopLoops, loops_of
 from perpo.errors import PerpoError
 from perpo.models.loaded import LoadedModel
 from perpo.models.prefix import base_model, longest_shared
@@ -28,6 +29,8 @@ def answer(
     images: Sequence[Image.Image],
     image_of: Sequence[int],
     settings: Mapping[str, Any],
+    *,
+    stop_loops: bool = False,
 ) -> list[list[int]]:
     """Answer one batch of prompts.
 
@@ -38,9 +41,11 @@ def answer(
         images: The U different images.
         image_of: (B,) the number of each prompt's image; every image is used.
         settings: For `generate`: max_new_tokens, and do_sample False.
+        stop_loops: Whether an answer ends where it loops.
 
     Returns:
-        The generated tokens of each prompt, its end token included where it was reached.
+        The generated tokens of each prompt, its end token included where it was reached. They are the same with and
+        without `stop_loops` up to where an answer is stopped.
 
     Raises:
         PerpoError: A prompt that does not fit the model's context together with its answer.
@@ -48,8 +53,7 @@ def answer(
     model, tokenizer = loaded.model, loaded.tokenizer
     if not _heads_are_alike(loaded):
         inputs = _encoded(loaded, prompts, [images[number] for number in image_of], settings["max_new_tokens"])
-        out = model.generate(**inputs, **settings)
-        return [_until_end(row, loaded.end_ids) for row in out[:, inputs["input_ids"].shape[1] :].tolist()]
+        return _generated(loaded, settings, stop_loops=stop_loops, **inputs)
     heads = _heads(loaded, prompts, images, image_of)
     tails = _tails(loaded, prompts)
     repeat = torch.tensor(image_of, device=model.device)
@@ -60,8 +64,19 @@ def answer(
     positions = (heads["attention_mask"].cumsum(1) - 1).clamp(min=0)
     model(**heads, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
     cache.batch_select_indices(repeat)
-    out = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, **settings)
-    return [_until_end(row, loaded.end_ids) for row in out[:, ids.shape[1] :].tolist()]
+    behind = {"input_ids": ids, "attention_mask": mask}
+    return _generated(loaded, settings, stop_loops=stop_loops, past_key_values=cache, **behind)
+
+
+def _generated(loaded: LoadedModel, settings: Mapping[str, Any], *, stop_loops: bool, **inputs: Any) -> list[list[int]]:
+    """The tokens of each row behind its prompt, up to its end or to where it was stopped."""
+    start = inputs["input_ids"].shape[1]
+    stop = StopLoops(loops_of(loaded), start, loaded.end_ids) if stop_loops else None
+    stopping = {} if stop is None else {"stopping_criteria": StoppingCriteriaList([stop])}
+    out = loaded.model.generate(**inputs, **settings, **stopping)
+    stopped = {} if stop is None else stop.lengths
+    rows = enumerate(out[:, start:].tolist())
+    return [_until_end(ids[: stopped.get(row)], loaded.end_ids) for row, ids in rows]
 
 
 def _heads_are_alike(loaded: LoadedModel) -> bool:

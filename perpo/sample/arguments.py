@@ -32,6 +32,9 @@ class SampleArguments:
     )
     seed: Seed64 = arg(0, "seed of the random numbers, from 0 to 2^64 - 1")
     max_new_tokens: Count = arg(64, "most tokens of an answer; an answer that is cut is marked")
+    stop_on_repetition: bool = arg(
+        False, "end an answer where it loops; it counts as cut. Answers that end in a loop are counted anyhow"
+    )
     batch_size: Count = arg(
         16,
         "questions per batch; halved where memory runs out. In float32 no answer depends on it; in half "
@@ -87,6 +90,7 @@ class SampleArguments:
             temperature=self.temperature,
             top_p=self.top_p,
             seed=self.seed,
+            stop_on_repetition=self.stop_on_repetition,
         )
 
     @property

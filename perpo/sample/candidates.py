@@ -17,7 +17,8 @@ class AnswerSet:
         answers: N texts.
         rewards: N numbers in [0, 1]; 0 where the answer could not be read.
         readable: Whether the reward could read each answer.
-        truncated: Whether the token limit cut each answer.
+        truncated: Whether each answer was cut: by the token limit, or where it looped.
+        looped: Whether each answer ends in a loop (`perpo.texts.repetition`).
         reference_logps: Sum of each answer's token log-probabilities (nats, at temperature 1, with
             the end token unless truncated); None where the text does not give the sampled tokens back.
     """
@@ -27,6 +28,7 @@ class AnswerSet:
     rewards: list[float]
     readable: list[bool]
     truncated: list[bool]
+    looped: list[bool]
     reference_logps: list[float | None]
 
     def distinct(self) -> AnswerSet:
@@ -60,7 +62,9 @@ class Summary:
         candidates: Number of sampled answers.
         distinct: Number of answers that differ from all others to their question.
         unreadable: Number of answers that the reward could not read.
-        truncated: Number of answers that the token limit cut.
+        truncated: Number of answers that were cut: by the token limit, or where they looped.
+        looped: Number of answers that end in a loop.
+        looped_truncated: Number of those that were cut.
         mean_reward: Mean over all answers.
         best_of_n: Mean over questions of the best reward.
         histogram: Number of answers with a reward in [0, 0.1), [0.1, 0.2), ..., [0.9, 1].
@@ -72,6 +76,8 @@ class Summary:
     distinct: int
     unreadable: int
     truncated: int
+    looped: int
+    looped_truncated: int
     mean_reward: float
     best_of_n: float
     histogram: list[int]
@@ -89,7 +95,8 @@ class Summary:
             f"questions            {self.questions}",
             f"candidates           {self.candidates}, {part(self.distinct, self.candidates)} distinct",
             f"unreadable           {part(self.unreadable, self.candidates)}",
-            f"cut at token limit   {part(self.truncated, self.candidates)}",
+            f"cut                  {part(self.truncated, self.candidates)}",
+            f"end in a loop        {part(self.looped, self.candidates)}, {self.looped_truncated} of them cut",
             f"mean reward          {self.mean_reward:.3f}",
             f"best of N            {self.best_of_n:.3f}",
             f"kept                 {part(self.kept, self.questions)} of the questions",
@@ -114,6 +121,8 @@ def summarise(sets: Sequence[AnswerSet], kept: int) -> Summary:
         distinct=sum(len(answers.distinct().answers) for answers in sets),
         unreadable=sum(answers.readable.count(False) for answers in sets),
         truncated=sum(answers.truncated.count(True) for answers in sets),
+        looped=sum(answers.looped.count(True) for answers in sets),
+        looped_truncated=sum(map(all, (each for s in sets for each in zip(s.looped, s.truncated, strict=True)))),
         mean_reward=float(rewards.mean()),
         best_of_n=float(np.mean([max(answers.rewards) for answers in sets])),
         histogram=np.histogram(rewards, bins=10, range=(0.0, 1.0))[0].tolist(),

@@ -30,6 +30,7 @@ def rewarded(questions: QuestionSet, row: dict[str, Any]) -> AnswerSet:
         rewards=[s.reward for s in scored],
         readable=[s.readable for s in scored],
         truncated=row["truncated"],
+        looped=row["looped"],
         reference_logps=row["reference_logps"],
     )
 
@@ -92,6 +93,7 @@ def record_of(questions: QuestionSet, answers: AnswerSet, provenance: dict[str, 
         rewards=answers.rewards,
         reward_name=questions.reward_name,
         truncated=answers.truncated,
+        looped=answers.looped,
         reference_logps=answers.reference_logps,
         sampling=provenance,
     )

@@ -96,6 +96,7 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
         limit=args.limit,
     )
     engine = load_engine(args.model, args.adapter, dtype=args.dtype, device=args.device)
+    engine.info.check_stopping(wanted=args.stop_on_repetition)
     engine.check(questions.questions, questions.image_root, args.decoding)
     return _sample(args, questions, engine, journal_path)
 
@@ -146,6 +147,7 @@ def _read(args: SampleArguments, output: Path) -> tuple[list[Question], Path]:
 
 def _provenance(decoding: Decoding, info: EngineInfo) -> dict[str, Any]:
     """How the answers are made; goes into every record, with the size of its batch where that matters."""
+    stopping = {"stop_on_repetition": True} if decoding.stop_on_repetition else {}
     return {
         "engine": info.name,
         "temperature": decoding.temperature,
@@ -156,6 +158,7 @@ def _provenance(decoding: Decoding, info: EngineInfo) -> dict[str, Any]:
         "dtype": info.dtype,
         "weights_sha256": info.weights_sha256,
         "adapter_sha256": info.adapter_sha256,
+        **stopping,
     }
 
 
@@ -171,8 +174,9 @@ def _journal_key(args: SampleArguments, questions: QuestionSet, provenance: dict
         "pictures": PICTURES_VERSION,
         **settings_digests(local_directory(resolve_model(args.model)), args.adapter),
         "questions": [(question.image_path, question.question) for question in questions.of_file],
-        # Which tokens an answer's text holds: see perpo.models.control_tokens. Rows say what thought a prompt opened.
-        "texts": "marks kept, thoughts opened",
+        # Which tokens an answer's text holds: see perpo.models.control_tokens. Rows say what thought a prompt opened,
+        # and which answers loop.
+        "texts": "marks kept, thoughts opened, loops told",
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -229,5 +233,6 @@ def _row(index: int, asked: Asked, answers: Sequence[Answer]) -> dict[str, Any]:
         "opened": answers[0].opened,
         "answers": [answer.text for answer in answers],
         "truncated": [answer.truncated for answer in answers],
+        "looped": [answer.looped for answer in answers],
         "reference_logps": [answer.logp for answer in answers],
     }

@@ -186,6 +186,12 @@ def test_pages_of_text_and_judged_answers_are_side_by_side(visitor, pair):
     page = visitor.open("samples", a=labels[0], b=labels[1], key=tables[0]["sample_key"][place].as_py()[:16])
     assert page.locator("del").count() > 0
     assert page.locator("ins").count() > 0
+    page.get_by_role("radio", name="lines").or_(page.get_by_role("button", name="lines", exact=True)).first.click()
+    visitor.settle()
+    table = page.get_by_role("table").filter(has_text="changed").first
+    expect(table).to_be_visible()
+    assert visitor.state["differences"] == "lines"
+    assert "the same." in visitor.text()
     place = tables[0]["task"].to_pylist().index("llava_bench_wild")
     page = visitor.open("samples", a=labels[0], b=labels[1], key=tables[0]["sample_key"][place].as_py()[:16])
     for table in tables:

@@ -7,13 +7,14 @@ import pytest
 from perpo.sample.candidates import AnswerSet, Summary, summarise
 
 
-def answer_set(answers, rewards, *, truncated=None, readable=None, id=0):
+def answer_set(answers, rewards, *, truncated=None, looped=None, readable=None, id=0):
     return AnswerSet(
         id=id,
         answers=answers,
         rewards=rewards,
         readable=readable or [True] * len(answers),
         truncated=truncated or [False] * len(answers),
+        looped=looped or [False] * len(answers),
         reference_logps=[-float(k) for k in range(len(answers))],
     )
 
@@ -26,6 +27,7 @@ def test_of_equal_answers_the_first_stays_and_the_order_is_kept():
         rewards=[0.1, 0.2, 0.3],
         readable=[True] * 3,
         truncated=[False] * 3,
+        looped=[False] * 3,
         reference_logps=[0.0, -1.0, -3.0],
     )
 
@@ -37,6 +39,7 @@ def test_of_equal_answers_one_with_a_log_prob_stays():
         rewards=[0.1, 0.2, 0.1, 0.1, 0.2],
         readable=[True] * 5,
         truncated=[False] * 5,
+        looped=[False] * 5,
         reference_logps=[None, None, -2.0, -3.0, None],
     )
     assert answers.distinct().answers == ["a", "b"]
@@ -64,7 +67,13 @@ def test_the_margin_is_that_of_the_finished_answers(rewards, truncated, margin):
 def test_the_summary():
     sets = [
         answer_set(["a", "a", "b", "?"], [1.0, 1.0, 0.95, 0.0], readable=[True, True, True, False]),
-        answer_set(["c", "d", "e", "f"], [0.0, 0.1, 0.55, 0.0], truncated=[False, True, False, False], id=1),
+        answer_set(
+            ["c", "d", "e", "f"],
+            [0.0, 0.1, 0.55, 0.0],
+            truncated=[False, True, False, True],
+            looped=[True, True, False, False],
+            id=1,
+        ),
     ]
     summary = summarise(sets, kept=1)
     assert summary == Summary(
@@ -73,7 +82,9 @@ def test_the_summary():
         candidates=8,
         distinct=7,
         unreadable=1,
-        truncated=1,
+        truncated=2,
+        looped=2,
+        looped_truncated=1,
         mean_reward=pytest.approx(3.6 / 8),
         best_of_n=pytest.approx((1.0 + 0.55) / 2),
         histogram=[3, 1, 0, 0, 0, 1, 0, 0, 0, 3],
@@ -81,7 +92,8 @@ def test_the_summary():
     text = str(summary)
     assert "candidates           8, 7 (87.5%) distinct" in text
     assert "unreadable           1 (12.5%)" in text
-    assert "cut at token limit   1 (12.5%)" in text
+    assert "cut                  2 (25.0%)" in text
+    assert "end in a loop        2 (25.0%), 1 of them cut" in text
     assert "kept                 1 (50.0%) of the questions" in text
     assert "best of N            0.775" in text
     assert f"  0.9-1.0         3  {'#' * 40}" in text

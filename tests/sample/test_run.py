@@ -796,7 +796,16 @@ class ToldToAnswer(SampleArguments):
 
 
 # Changes of every argument that another argument's name, a digest or a row of the journal tells.
-OTHER = {"temperature": 0.5, "top_p": 0.9, "seed": 1, "max_new_tokens": 5, "num_candidates": 2, "dtype": "bfloat16"}
+OTHER = {
+    "stop_on_repetition": True,
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "seed": 1,
+    "max_new_tokens": 5,
+    "num_candidates": 2,
+    "dtype": "bfloat16",
+}
+OTHER |= {"stop_on_repetition": True}
 NO_OTHER = {"image_root": ".", "limit": 1, "batch_size": 1, "device": "meta", "reward": "iou", "min_margin": 0.5}
 NO_OTHER |= {"duplicates": "drop", "output": "other.jsonl", "box_scale": "0-1", "box_order": "yxyx"}
 NO_OTHER |= {"box_frame": "padded", "truth_scale": "0-1", "truth_order": "yxyx", "truth_frame": "padded"}

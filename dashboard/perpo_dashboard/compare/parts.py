@@ -14,7 +14,7 @@ from perpo.benchmarks.base import BenchmarkInfo, Rule
 from perpo.benchmarks.declared import infos
 from perpo.errors import PerpoError
 from perpo.records.store import SAMPLES_FILE, Run
-from perpo_dashboard.compare import breakdown, charts
+from perpo_dashboard.compare import breakdown, charts, page_errors
 from perpo_dashboard.compare.breakdown import KindRow
 from perpo_dashboard.shared import outcomes, stored, verdicts
 from perpo_dashboard.shared.links import go, label_of
@@ -85,6 +85,8 @@ def _benchmark(a: Run, b: Run, pair: Pair, benchmark: str, members: tuple[str, .
             charts.heights(breakdown.heights(pair, mask, rule.span), rule.title),
             alt=f"How many samples of each run have which {rule.title}",
         )
+    if info.answer == "page":
+        page_errors.show(a, b, pair, scope, mask)
     _kinds(a, b, info, scope, mask)
 
 

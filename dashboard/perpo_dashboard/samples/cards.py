@@ -17,7 +17,9 @@ from perpo.records.run_record import SAMPLE_COLUMNS
 from perpo.records.store import Run
 from perpo.results.colours import RUNS, TRUTH
 from perpo.results.regression.text import short
-from perpo_dashboard.samples import word_diff
+from perpo.texts.line_errors import MOST_LINES, line_errors
+from perpo.texts.repetition import ends_in_loop
+from perpo_dashboard.samples import line_table, word_diff
 from perpo_dashboard.shared import pictures, stored
 from perpo_dashboard.shared.pictures import Box
 from perpo_dashboard.shared.text import escape, plain
@@ -88,6 +90,11 @@ def show_sample(answers: Sequence[ShownAnswer], info: BenchmarkInfo | None) -> N
         st.caption("Question")
         plain(about["question"], height=_height(about["question"]))
         _truth(truth, folded=kind == "page")
+        if kind == "page":
+            st.segmented_control(
+                "Differences by", ["words", "lines"], default="words", required=True, key="differences",
+                bind="query-params",
+            )  # fmt: skip
         if kind != "open":
             _cards(answers, info, truth)
     if kind == "open":  # too wide for a place beside the picture
@@ -154,7 +161,13 @@ def _card(each: ShownAnswer, info: BenchmarkInfo | None, truth: Any) -> None:
         st.markdown(":orange-badge[cut at the token limit]")
     said = each.data["response"]
     if info is not None and info.answer == "page" and isinstance(truth, str) and said is not None:
-        _word_differences(each, truth, str(_value(each.data["prediction"]) or said))
+        response = str(_value(each.data["prediction"]) or said)
+        if st.session_state.get("differences") == "lines":
+            _line_differences(each, truth, response)
+        else:
+            _word_differences(each, truth, response)
+        if ends_in_loop(said):
+            st.markdown(":orange-badge[ends in a loop]")
         with st.expander("Raw response", key=f"raw-{each.name}"):
             plain(said, height=_height(said))
     else:
@@ -172,6 +185,14 @@ def _score_line(each: ShownAnswer, info: BenchmarkInfo | None) -> str:
     titles = {name: info.title(name) for name in info.told_scores} | {info.right.measure: info.right.title}
     texts = [f"{titles[name]} {each.scores[name]:.3g}" for name in info.told_scores if name in each.scores]
     return escape(" · ".join(texts))
+
+
+def _line_differences(each: ShownAnswer, truth: str, response: str) -> None:
+    errors = line_errors(truth, response)
+    cut = f" Only the first {MOST_LINES} lines are compared." if errors.cut else ""
+    st.caption(f"{line_table.told(errors)}.{cut}")
+    with st.container(height=_height(response)):
+        st.html(line_table.as_html(errors, TRUTH, each.colour))
 
 
 def _word_differences(each: ShownAnswer, truth: str, response: str) -> None:

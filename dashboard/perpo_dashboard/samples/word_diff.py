@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,12 +74,17 @@ def as_html(diff: Differences, truth: str, answer: str) -> str:
         truth: Colour of what is only in the truth, such as "#009e73"; it is struck out.
         answer: Colour of what is only in the answer; it is underlined.
     """
-    body = "".join(_marked(diff, {"truth": truth, "answer": answer}))
+    body = marked(diff.parts, {"truth": truth, "answer": answer})
     return f'<div dir="auto" style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.6">{body}</div>'
 
 
-def _marked(diff: Differences, colours: dict[str, str]) -> Iterator[str]:
-    for part in diff.parts:
+def marked(parts: Sequence[Stretch], colours: dict[str, str]) -> str:
+    """Return stretches of text as HTML: the truth's struck out, the answer's underlined, every text escaped."""
+    return "".join(_marked(parts, colours))
+
+
+def _marked(parts: Sequence[Stretch], colours: dict[str, str]) -> Iterator[str]:
+    for part in parts:
         text = part.text.rstrip()
         space = html.escape(part.text[len(text) :])
         if part.kind == "both":

@@ -19,7 +19,10 @@ _DESCRIPTION = (
 
 def main(argv: list[str] | None = None) -> int:
     """Return the program."""
-    return run_program(_main, argv)
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["import"]:
+        return run_program(_main, words, interrupted="nothing was stored: run the same command again")
+    return run_program(_main, words)
 
 
 def _main(argv: list[str]) -> int:

@@ -60,7 +60,14 @@ def find_tasks(names: Sequence[str], include_path: str | None) -> list[TaskFile]
     roots = [_shipped(), *([] if include_path is None else [Path(include_path).resolve()])]
     task_files: dict[str, TaskFile] = {}
     for name in names:
-        for task, path in _tasks(name, roots, ()):
+        members = list(_tasks(name, roots, ()))
+        if [task for task, _ in members] != [name]:
+            print(
+                f"note: {name} stands for {len(members)} tasks. Each has its own numbers; lmms-eval's number of all of "
+                "them together is not made",
+                file=sys.stderr,
+            )
+        for task, path in members:
             if task not in task_files:
                 task_files[task] = _read(task, path)
     return list(task_files.values())

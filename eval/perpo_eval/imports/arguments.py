@@ -38,8 +38,8 @@ class ImportArguments:
     truths: str | None = arg(
         None, "instead of a benchmark: the files hold the truths, of data called boxes_NAME, yesno_NAME or pages_NAME"
     )
-    truth_scale: Scale | None = arg(None, "for --truths boxes_NAME: what numbers of true boxes count (default: pixels)")
-    truth_order: Order | None = arg(None, "for --truths boxes_NAME: which number is which (default: xyxy)")
+    truth_scale: Scale | None = arg(None, "for --truths boxes_NAME, needed there: what numbers of true boxes count")
+    truth_order: Order | None = arg(None, "for --truths boxes_NAME, needed there: which number is which")
     image_root: Path | None = arg(None, "for --truths: where the pictures lie, if they are at hand")
     box_scale: Scale | None = arg(None, "what numbers of the answers' boxes count; needed for boxes")
     box_order: Order | None = arg(None, "which number is which (default: xyxy)")

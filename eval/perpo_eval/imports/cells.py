@@ -14,6 +14,13 @@ _ENDS = {"stop": "stop", "length": "length", "eos": "stop", "end_turn": "stop", 
 _FAILED = "Failed to obtain answer via API"
 
 
+def is_data(value: Any) -> bool:
+    """Return whether an answer is written as a list or an object, and not as a text."""
+    while isinstance(value, list) and len(value) == 1:
+        (value,) = value
+    return isinstance(value, list | Mapping)
+
+
 def read_answer(value: Any, column: str, boxes: bool) -> str | None:
     """Return an answer as a text, None where there is none; a number, and boxes where they are asked for, as JSON.
 

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from perpo.benchmarks.base import AnswerKind
+from perpo.boxes import Order, Scale
 from perpo.common.files import check_writable
 from perpo.common.numbers import check_numbers
 from perpo.data.images import listing
@@ -48,8 +50,6 @@ def import_predictions(args: ImportArguments) -> Path:
     benchmarks = [BENCHMARKS[spec.benchmark] for spec in specs]
     files = read_files(args.files, args.layout, args.named, boxes=any(each.has_boxes for each in benchmarks))
     predictions = [each for file in files for each in file.predictions]
-    if all(each.info.answer == "yes_no" for each in benchmarks):
-        _check_words(predictions)
     if args.question_file is not None:
         predictions = with_questions(predictions, args.question_file)
     templates = templates_of("paper", specs, family)
@@ -64,8 +64,9 @@ def import_predictions(args: ImportArguments) -> Path:
         def answer(task: str, number: int, key: str) -> Response:
             return _response(answers.get(key))
     else:
+        check_answers(predictions, benchmarks[0].info.answer)
         boxes = family.box_format if family is not None and benchmarks[0].has_boxes else None
-        data = [own_task(predictions, specs[0], args.image_root, (args.truth_scale, args.truth_order), boxes)]
+        data = [own_task(predictions, specs[0], args.image_root, _truth_format(args, specs[0]), boxes)]
         about |= {"matched_by": "truths in the files", "matched": len(predictions), "missing": _nulls(predictions)}
 
         def answer(task: str, number: int, key: str) -> Response:
@@ -99,10 +100,34 @@ def _asked(args: ImportArguments) -> tuple[str, list[TaskSpec]]:
     return suite, select_tasks(suite, args.data, args.tasks)
 
 
-def _check_words(predictions: Sequence[Prediction]) -> None:
-    """Refuse codes for yes and no: POPE's rule reads each word but "no" as yes."""
+def _truth_format(args: ImportArguments, spec: TaskSpec) -> tuple[Scale, Order] | None:
+    """How true boxes are written, which nothing in the files says; None where truths are no boxes."""
+    if BENCHMARKS[spec.benchmark].has_boxes:
+        if args.truth_scale is None or args.truth_order is None:
+            raise PerpoError(
+                "how true boxes are written is not said",
+                "--truth_scale pixels, and --truth_order xyxy (left top right bottom) or xywh (left top width height)",
+            )
+        return args.truth_scale, args.truth_order
+    if args.truth_scale is not None or args.truth_order is not None:
+        raise PerpoError("--truth_scale and --truth_order are for --truths boxes_NAME", "leave them out")
+    return None
+
+
+def check_answers(predictions: Sequence[Prediction], kind: AnswerKind) -> None:
+    """Refuse answers that no rule of their benchmark's can read as what they are.
+
+    POPE's rule reads each word but "no" as yes: codes, and the words of an object that is written as JSON.
+
+    Raises:
+        PerpoError: There are such.
+    """
+    if kind != "box" and (data := next((each for each in predictions if each.as_data), None)):
+        raise PerpoError(
+            f"{data.place}: the answer is {data.answer!r:.60}, and the question asks for no box", "expected a text"
+        )
     said = {each.answer.strip().lower() for each in predictions if each.answer is not None}
-    if said and said <= {"0", "1", "0.0", "1.0", "true", "false"}:
+    if kind == "yes_no" and said and said <= {"0", "1", "0.0", "1.0", "true", "false"}:
         raise PerpoError(
             f"all answers are {' or '.join(sorted(said))}, which are no words of a model",
             "give what the model said, or yes and no",
@@ -137,6 +162,12 @@ def _matched(
     wanted = {sample.key for sample in samples if args.limit is None or sample.number < args.limit}
     way = choose_way(predictions, args.match, {sample.task for sample in samples})
     matched = match(predictions, samples, way, wanted, hint)
+    kinds: dict[AnswerKind, list[Prediction]] = {}
+    for sample in samples:
+        if sample.key in matched.answers:
+            kinds.setdefault(sample.kind, []).append(matched.answers[sample.key])
+    for kind, those in kinds.items():
+        check_answers(those, kind)
     if not matched.answers:
         told = f":\n  {listing(matched.unmatched)}"
         raise PerpoError(f"no prediction is about these tasks (by {WAYS[way]}){told}", _advice(args, samples, hint))

@@ -11,7 +11,7 @@ from typing import Any
 from perpo.data import data_sha256
 from perpo.data.rows import read_rows
 from perpo.errors import PerpoError, placed
-from perpo_eval.imports.cells import READ, read_answer
+from perpo_eval.imports.cells import READ, is_data, read_answer
 from perpo_eval.imports.layouts import Layout, layout_of
 
 _SAMPLES = re.compile(r"(?:^|_)samples_(?P<task>.+)\.jsonl$")
@@ -38,6 +38,7 @@ class Prediction:
         latency_ms: Milliseconds that the answer took.
         finish: "stop" or "length".
         lent: Whether the question is one of a question file alone: then it shows nothing of the answer.
+        as_data: Whether the answer is written as a list or an object, as only boxes are.
     """
 
     place: str
@@ -56,6 +57,7 @@ class Prediction:
     latency_ms: float | None = None
     finish: str | None = None
     lent: bool = False
+    as_data: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,4 +206,4 @@ def _prediction(row: Mapping[str, Any], layout: Layout, place: str, file: str, b
             said[ours] = READ[ours](value, ours)
     column = layout.needs["answer"]
     held = layout.answer(row) if layout.answer is not None else row.get(column)
-    return Prediction(place, file, read_answer(held, column, boxes), **said)
+    return Prediction(place, file, read_answer(held, column, boxes), as_data=is_data(held), **said)

@@ -16,7 +16,6 @@ from perpo.data.placeholders import without_image
 from perpo.errors import PerpoError, placed
 from perpo.prepare.own_rows import read_box
 from perpo_eval.benchmarks.base import TaskSpec
-from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.imports.files import Prediction
 from perpo_eval.imports.samples import truth_box
 from perpo_eval.rows.loading import TaskData
@@ -54,7 +53,7 @@ def own_task(
     predictions: Sequence[Prediction],
     spec: TaskSpec,
     image_root: Path | None,
-    truth: tuple[Scale | None, Order | None],
+    truth: tuple[Scale, Order] | None,
     boxes: BoxFormat | None,
 ) -> TaskData:
     """Make a task of the truths that stand beside predictions: one sample a row, in the files' order.
@@ -63,7 +62,7 @@ def own_task(
         predictions: All rows of the files.
         spec: The task.
         image_root: Where the pictures lie that the rows name; None where they are not at hand.
-        truth: What numbers of true boxes count, and which is which.
+        truth: What numbers of true boxes count, and which is which; None where truths are no boxes.
         boxes: How the model writes boxes; None where answers are none.
 
     Raises:
@@ -74,18 +73,17 @@ def own_task(
 
     from perpo_eval.rows.documents import fingerprint
 
-    has_boxes = BENCHMARKS[spec.benchmark].has_boxes
     pictures = _pictures(predictions, image_root)
     docs, seen = [], dict[tuple[str, ...], str]()
     for number, each in enumerate(predictions):
         with placed(each.place):
             doc = _document(each, number, pictures)
-            if has_boxes:
+            if truth is not None:
                 _check_size(doc, truth[0], boxes)
-            doc["target"] = json.dumps(_target(each, spec, doc, truth, has_boxes), ensure_ascii=False)
+            doc["target"] = json.dumps(_target(each, spec, doc, truth), ensure_ascii=False)
             _check_once(each, doc, seen)
         docs.append(doc)
-    if has_boxes:
+    if truth is not None:
         _check_sizes(docs)
     held: Dataset = Dataset.from_list(docs)
     named = all(each.image is not None for each in predictions)
@@ -166,14 +164,14 @@ def _document(each: Prediction, number: int, pictures: dict[str, Path]) -> dict[
     )
 
 
-def _check_size(doc: dict[str, Any], truth: Scale | None, boxes: BoxFormat | None) -> None:
+def _check_size(doc: dict[str, Any], truth: Scale, boxes: BoxFormat | None) -> None:
     """Refuse a row without its picture's size where boxes mean nothing without it."""
     if None not in (doc["width"], doc["height"]) or boxes is None:
         return
-    in_pixels = {(truth or "pixels") == "pixels", boxes.scale == "pixels"}
+    in_pixels = {truth == "pixels", boxes.scale == "pixels"}
     if len(in_pixels) == 2 or boxes.frame != "original":
         raise PerpoError(
-            f"it has no size, and true boxes in {truth or 'pixels'} can't be held against answers in {boxes.scale} of "
+            f"it has no size, and true boxes in {truth} can't be held against answers in {boxes.scale} of "
             f"the {boxes.frame} picture without it",
             "--columns width=COLUMN height=COLUMN, or --image_root FOLDER with the pictures",
         )
@@ -187,15 +185,13 @@ def _check_sizes(docs: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def _target(
-    each: Prediction, spec: TaskSpec, doc: dict[str, Any], truth: tuple[Scale | None, Order | None], has_boxes: bool
-) -> Any:
+def _target(each: Prediction, spec: TaskSpec, doc: dict[str, Any], truth: tuple[Scale, Order] | None) -> Any:
     if each.truth is None:
         raise PerpoError("it has no truth", "--columns truth=COLUMN; drop rows without one")
-    if (answer_kind(spec.benchmark) == "yes_no" or has_boxes) and not doc["query"]:
+    if (answer_kind(spec.benchmark) == "yes_no" or truth is not None) and not doc["query"]:
         raise PerpoError("it has no question", "--columns question=COLUMN")
-    if has_boxes:
-        return _true_box(each, doc, truth[0] or "pixels", truth[1] or "xyxy")
+    if truth is not None:
+        return _true_box(each, doc, *truth)
     text = str(each.truth).strip() if isinstance(each.truth, str | bool | int | float) else ""
     if answer_kind(spec.benchmark) == "yes_no":
         text = text.strip(".").lower()

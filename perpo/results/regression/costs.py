@@ -54,6 +54,11 @@ class TaskCost:
     seconds: tuple[float | None, float | None]
     per_right: tuple[float | None, float | None]
 
+    @property
+    def known(self) -> bool:
+        """Return whether anything is known of it."""
+        return {*self.tokens, *self.seconds, *self.per_right} != {None}
+
 
 def read_price(text: str) -> Price:
     """Read a price such as "USD 2.50".
@@ -162,6 +167,11 @@ def _right(run: Run, table: object) -> NDArray[np.float64]:
     return np.array([np.nan if right is None else float(right) for right in told])
 
 
+def _signed(number: float) -> str:
+    """A difference with its sign; what rounds to 0 is +0.0."""
+    return f"{round(number, 1) + 0.0:+.1f}"
+
+
 def cost_table(costs: Sequence[TaskCost], price: Price | None, *, same_machine: bool) -> Text:
     """Return the costs as a table, baseline → candidate.
 
@@ -174,8 +184,8 @@ def cost_table(costs: Sequence[TaskCost], price: Price | None, *, same_machine: 
     rows = []
     for cost in costs:
         low, high = cost.interval or (None, None)
-        ends = "" if low is None else f" [{low:+.1f}, {high:+.1f}]"
-        change = "" if cost.difference is None else f"{cost.difference:+.1f}{ends}"
+        ends = "" if low is None or high is None else f" [{_signed(low)}, {_signed(high)}]"
+        change = "" if cost.difference is None else f"{_signed(cost.difference)}{ends}"
         row = [cost.task, _pair(cost.tokens, ".1f"), change, _pair(cost.seconds, ".3g")]
         rows.append(row if price is None else [*row, _pair(cost.per_right, ".3g")])
     notes = [

@@ -81,11 +81,13 @@ def require_approved(baseline: Sequence[Run]) -> None:
 
 
 def notes(extras: Extras) -> list[str]:
-    """Return what is to be said of the baseline's approval; nothing where nobody looked for one."""
+    """Return what is to be said of the baseline's approval, and of costs that were asked for and are not known."""
     said = [
         f"The baseline is {'' if standing.state == 'approved' else 'not approved: '}{standing.said}."
         for standing in extras.standing
     ]
+    if extras.price is not None and not any(cost.known for cost in extras.costs):
+        said.append("What answers cost is not told: no sample's tokens or seconds are known of both runs.")
     return list(dict.fromkeys(said))
 
 
@@ -99,7 +101,7 @@ def headline_part(extras: Extras) -> str:
 def tables(extras: Extras) -> list[Text]:
     """Return what is told as tables."""
     told = [_pinned_table(extras)] if extras.pinned else []
-    if extras.costs:
+    if any(cost.known for cost in extras.costs):
         told.append(cost_table(extras.costs, extras.price, same_machine=extras.same_machine))
     return told
 

@@ -46,10 +46,13 @@ def show(reports: Sequence[Report]) -> None:
     for report in reports:
         text.for_terminal(text.table(report)).show()
         for told in extras.tables(report.extras):
+            print()
             told.show()
         if (told := text.others_table(report, telling=True)).rows:
+            print()
             text.for_terminal(told).show()
     if len(reports) > 1:
+        print()
         overview(reports).show()
 
 

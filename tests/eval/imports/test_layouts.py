@@ -309,7 +309,8 @@ def test_own_boxes_with_pictures(boxes, imported, tmp_path):
         {"img": Path(doc["image_file"]).name, "q": doc["query"], "box": doc["truth"], "said": str(doc["box"])}
         for doc in boxes
     ]
-    words = ["--truths", "boxes_shelf", "--box_scale", "pixels", "--image_root", root]
+    words = ["--truths", "boxes_shelf", "--truth_scale", "pixels", "--truth_order", "xyxy"]
+    words += ["--box_scale", "pixels", "--image_root", root]
     columns = ["image=img", "question=q", "truth=box", "answer=said"]
     run = imported(lines(tmp_path / "own.jsonl", rows), *words, "--columns", *columns)
     check_boxes(run, boxes)
@@ -344,7 +345,7 @@ def test_boxes_in_another_order_are_warned_of_without_sizes(scale, boxes, import
     for doc in boxes[:300]:
         x1, y1, x2, y2 = (number / (96 if scale == "0-1" else 1) for number in doc["truth"])
         rows.append({"q": doc["query"], "box": [x1, y1, x2, y2], "said": str([x1, y1, x2 - x1, y2 - y1])})
-    words = ["--truths", "boxes_shelf", "--truth_scale", scale, "--box_scale", scale]
+    words = ["--truths", "boxes_shelf", "--truth_scale", scale, "--truth_order", "xyxy", "--box_scale", scale]
     run = imported(lines(tmp_path / "own.jsonl", rows), *words, "--columns", "question=q", "truth=box", "answer=said")
     (warning,) = run.record.warnings
     assert "if they were read with --box_order xywh" in warning

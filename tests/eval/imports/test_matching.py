@@ -251,7 +251,9 @@ def test_a_sheet_without_openpyxl(refused, tmp_path, monkeypatch):
 
 
 BOX = {"q": "it", "box": [1, 2, 30, 40], "said": "[1, 2, 30, 40]"}
-OWN = ["--truths", "boxes_own", "--columns", "question=q", "truth=box", "answer=said"]
+OF_BOXES = ["--columns", "question=q", "truth=box", "answer=said"]
+OWN = ["--truths", "boxes_own", *OF_BOXES, "--truth_scale", "pixels", "--truth_order", "xyxy"]
+SHARES = [*OWN[:-4], "--truth_scale", "0-1", "--truth_order", "xyxy"]
 
 
 @pytest.mark.parametrize(
@@ -261,11 +263,20 @@ OWN = ["--truths", "boxes_own", "--columns", "question=q", "truth=box", "answer=
         ([BOX], [*OWN, "--box_scale", "0-1"], "row 1: it has no size", "width=COLUMN"),
         ([BOX], [*OWN, "--box_scale", "pixels", "--box_frame", "padded"], "row 1: it has no size", "--image_root"),
         ([BOX | {"box": [30, 2, 1, 40]}], [*OWN, "--box_scale", "pixels"], "an empty or inverted box", "--truth_order"),
-        ([BOX], [*OWN, "--box_scale", "0-1", "--truth_scale", "0-1"], "outside of the scale 0-1", "--truth_scale"),
+        ([BOX], [*SHARES, "--box_scale", "0-1"], "outside of the scale 0-1", "--truth_scale"),
         ([BOX | {"box": None}], [*OWN, "--box_scale", "pixels"], "row 1: it has no truth", "truth=COLUMN"),
-        ([BOX], ["--truths", "own", *OWN[2:]], "does not say what the truths are", "boxes_NAME"),
+        ([BOX], [*OWN[:-2], "--box_scale", "pixels"], "how true boxes are written is not said", "--truth_order"),
+        (
+            [BOX],
+            [*OWN[:-4], "--truth_order", "xywh", "--box_scale", "0-1"],
+            "how true boxes are written is not said",
+            "--truth_scale",
+        ),
+        ([BOX], ["--truths", "yesno_own", *OWN[2:]], "are for --truths boxes_NAME", "leave them out"),
+        ([BOX], [*OWN, "--box_scale", "0-1", "--box_scale", "pixels"], "--box_scale is given twice", "once"),
+        ([BOX], ["--truths", "own", *OF_BOXES], "does not say what the truths are", "boxes_NAME"),
         ([BOX], [*OWN, "--box_scale", "pixels", "--tasks", "refshapes_val"], "--tasks is for a benchmark", "leave"),
-        ([BOX], ["--truths", "yesno_own", *OWN[2:]], "its truth is [1, 2, 30, 40]", "yes or no"),
+        ([BOX], ["--truths", "yesno_own", *OF_BOXES], "its truth is [1, 2, 30, 40]", "yes or no"),
         ([BOX], ["--columns", "answer=said"], "of which benchmark these are the answers is not said", "--truths"),
         (
             [BOX],
@@ -366,3 +377,10 @@ def test_popes_lists_as_llava_numbers_them(tmp_path, stored):
     assert accuracies == {"random": 1.0, "popular": 0.5, "adversarial": 0.5}
     assert [task.n_error for task in run.record.tasks] == [90, 0, 0]
     assert run.record.imported["verified"]["question"] == 8910
+
+
+def test_objects_are_no_answers_to_yes_no_questions_beside_boxes(refused):
+    """Where some of a suite's answers are boxes, its other answers are texts still: POPE's rule would read a yes."""
+    rows = [row | {"said": {"answer": row["said"]}} for row in pope_rows("random")]
+    words = ["--suite", "paper", "--tasks", "tinypope_random", "refshapes_val", "--partial", "--box_scale", "pixels"]
+    assert "asks for no box" in refused(rows, *words, "--columns", "id=qid", "answer=said")

@@ -98,3 +98,20 @@ def test_a_price_is_a_currency_and_an_amount(text, capsys) -> None:
     with pytest.raises(PerpoError, match="is not a currency and an amount"):
         read_price(text)
     assert read_price(" EUR 0.60 ") == Price("EUR", 0.6)
+
+
+def test_no_table_of_costs_that_nobody_knows(make_run, tmp_path, drawn, capsys) -> None:
+    nothing, some = [None] * SIZE, drawn[0][0]
+    runs = [timed(make_run, tmp_path, name, 150, nothing, nothing) for name in ("base", "new")]
+    words = [
+        word for run, flag in zip(runs, ("--baseline", "--candidate"), strict=True) for word in (flag, str(run.path))
+    ]
+    main(words)
+    assert "Cost, " not in capsys.readouterr().out
+    main([*words, "--price_per_hour", "USD 2.50"])
+    said = capsys.readouterr().out
+    assert "Cost, " not in said
+    assert "What answers cost is not told" in said
+    both = [timed(make_run, tmp_path, name, 150, some, nothing) for name in ("third", "fourth")]
+    main(["--baseline", str(both[0].path), "--candidate", str(both[1].path)])
+    assert "Cost" in capsys.readouterr().out
