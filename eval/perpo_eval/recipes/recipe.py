@@ -50,7 +50,7 @@ class PagesPart:
 
 @dataclass(frozen=True)
 class Teaching:
-    """What the recipe's model is taught first, all weights of its language model; experiments start from the result."""
+    """A training of all weights of the recipe's model, before all else; experiments start from the result."""
 
     data: str
     train: dict[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,3 +107,22 @@ def page_png(pdf: Path, number: int, longest_side: int) -> bytes:
         picture = picture_of(page, scale_of(page.get_size(), longest_side, None), notes=True)
         page.close()
     return saved(picture, "png")
+
+
+def glance(pdf: Path, longest_side: int | None, dpi: float | None) -> tuple[int, list[tuple[tuple[int, int], str]]]:
+    """Return how many pages a PDF has, and of its first and middle one the picture's size and the raw text layer.
+
+    A file that cannot be read has none.
+    """
+    try:
+        with _opened(pdf) as document:
+            pages = []
+            for number in sorted({0, len(document) // 2}) if len(document) else []:
+                page = document[number]
+                scale = scale_of(page.get_size(), longest_side, dpi)
+                width, height = (max(1, math.ceil(side * scale)) for side in page.get_size())
+                pages.append(((width, height), page.get_textpage().get_text_bounded()))
+                page.close()
+            return len(document), pages
+    except (PerpoError, renderer().PdfiumError, ZeroDivisionError, ValueError):
+        return 0, []
