@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,7 +80,8 @@ class Estimator:
             PerpoError: It is none, or its files are damaged.
         """
         self.name, self.gpu = name, gpu
-        directory = small_files(resolve_model(name))
+        # Weights need not be there.
+        directory = Path(name) if (Path(name) / "config.json").is_file() else small_files(resolve_model(name))
         try:
             config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
             with torch.device("meta"):
