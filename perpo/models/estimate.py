@@ -170,11 +170,14 @@ class Estimator:
     def sampling(self, load: Load, candidates: int, batch: int) -> WorkCost:
         """Return the cost of candidates from one prefill of each question, in bfloat16."""
         written = candidates * load.answer
-        flops = self._reading(load, 1) + self._passes(load.prefix, load.answer, candidates, 1)
+        flops = self._reading(load) + self._passes(load.prefix, load.answer, candidates, 1)
+        # Each new token is held against the other candidates' too, which the mask then hides.
+        text = self._loaded.model.config.get_text_config()
+        flops += 2 * text.num_hidden_layers * self._attention_width * candidates * (candidates - 1) * load.answer**2
         tokens = load.prefix + written
         kept = self._kept_bytes * batch * (load.prefix + candidates * load.longest)
         steps = -(-load.questions // batch) * load.longest
-        reading = 2 * self._running + self._kept_bytes * batch * candidates * (load.prefix + load.answer / 2)
+        reading = 2 * self._running + self._kept_bytes * batch * (load.prefix + candidates * load.answer / 2)
         disk = load.questions * (candidates + 1) * load.answer * 4  # about four bytes a token
         n = load.questions
         return WorkCost(n * tokens, n * flops, self._seconds(n * flops, steps * reading), 2 * self.total + kept, disk)
@@ -210,7 +213,7 @@ class Estimator:
         trained = self.total - self.parameters["vision"] if whole else self.adapter_parameters(r)
         # A backward pass tells the gradients of activations, and as much again where the weights themselves have some.
         passes = 1 + (2 if whole else 1) + again + reference
-        flops = self._reading(load, 1) + passes * self._passes(load.prefix, load.answer, candidates, load.answer)
+        flops = self._reading(load) + passes * self._passes(load.prefix, load.answer, candidates, load.answer)
         n = load.questions * epochs
         state = 16 * trained  # float32 weights and gradients, two moments of Adam
         weights = 2 * (self.total - trained) if whole else 2 * self.total
@@ -218,7 +221,7 @@ class Estimator:
         tokens = load.prefix + candidates * load.answer
         return WorkCost(n * tokens, n * flops, self._seconds(n * flops, 0.0), weights + state, disk)
 
-    def _reading(self, load: Load, times: int) -> float:
+    def _reading(self, load: Load) -> float:
         """FLOPs of the vision tower and the projector for a picture."""
         vision = self._loaded.model.config.vision_config
         layers = getattr(vision, "num_hidden_layers", None) or getattr(vision, "depth", 0)
@@ -227,7 +230,7 @@ class Estimator:
         within = min(tile**2 or load.patches, load.patches)
         attention = 4 * int(layers or 0) * width * load.patches * within
         linear = 2 * self._seeing * load.patches + 2 * self.parameters["projector"] * load.prefix
-        return times * (linear + attention)
+        return linear + attention
 
     def _passes(self, prefix: float, answer: float, candidates: int, logits: float) -> float:
         """FLOPs of the language model for a prefix that so many answers share; `logits` more places of it have some."""

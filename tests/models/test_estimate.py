@@ -107,7 +107,7 @@ def test_hours_are_flops_and_bytes_over_what_is_reached(estimator: Estimator) ->
     load = Load(10, 500, 600, 200, 300)
     cost = estimator.sampling(load, 4, 5)
     gpu = GPUS["H100"]
-    each_step = 2 * estimator._running + estimator._kept_bytes * 5 * 4 * (600 + 100)
+    each_step = 2 * estimator._running + estimator._kept_bytes * 5 * (600 + 4 * 100)
     expected = cost.flops / (gpu.flops * COMPUTE_SHARE) + 2 * 300 * each_step / (gpu.bandwidth * BANDWIDTH_SHARE)
     assert cost.seconds == pytest.approx(expected)
     assert any("measured on no GPU" in note for note in assumed(gpu))

@@ -13,7 +13,7 @@ from perpo.data import read_questions
 from perpo.data.images import image_size
 from perpo.methods import METHODS
 from perpo.models.checkpoints import grounding_prompt
-from perpo.models.costs import gpu_of
+from perpo.models.costs import WorkCost, gpu_of
 from perpo.prepare.pdf.build import documents_of
 from perpo.results.text import Text
 from perpo_eval.recipes.arguments import (
@@ -27,13 +27,15 @@ from perpo_eval.recipes.arguments import (
 from perpo_eval.recipes.recipe import DataFile, Experiment, PagesPart, PdfPages, SampledData
 
 if TYPE_CHECKING:
-    from perpo.models.costs import WorkCost
     from perpo.models.estimate import AskedSize, Estimator, Load
     from perpo.train.arguments import TrainArguments
     from perpo_eval.recipes.experiment import ExperimentRun
 
 _DOCUMENTS = 200
 """So many PDF files are looked into; the number of pages of the others is told from theirs."""
+
+_PICTURE = 150e3
+"""Bytes of a page's picture, as docs/pages.md has them."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,12 @@ class RecipeEstimate:
         run = self.run
         recipe, experiment = run.source, run.source.experiments[name]
         x = Path("x")
+        for data, source in recipe.data.items():
+            if isinstance(source, PdfPages):
+                pages = self._look(data)
+                count = pages.training + pages.evaluation
+                rows[f"data/{data}"] = count, WorkCost(0.0, 0.0, 0.0, 0.0, _PICTURE * count)
+                self._notes.append("A page's picture takes 0.15 MB. Pages are read on the CPU (docs/pages.md: Speed).")
         if recipe.teach is not None:
             arguments = teaching_arguments(recipe, recipe.teach, x, x, x)
             load = self._load(recipe.teach.data)

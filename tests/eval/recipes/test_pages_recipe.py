@@ -158,7 +158,7 @@ def test_an_estimate_names_each_stage_once_and_writes_nothing(
         for line in table.splitlines()
         if "/" in line.split(" ")[0] or line.startswith(("taught", "all "))
     ]
-    assert rows[:6] == ["taught", "base/evaluate", "data/pairs", "sft/train", "sft/evaluate", "all"]
+    assert rows[:7] == ["data/papers", "taught", "base/evaluate", "data/pairs", "sft/train", "sft/evaluate", "all"]
     assert "Hours are for one A100-80GB" in table
     assert not (tmp_path / "out").exists()
     assert main([*words, "--estimate", "abacus"]) == 2
