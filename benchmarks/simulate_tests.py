@@ -206,7 +206,7 @@ def seeds(trials: int) -> None:
     """Print the coverage of intervals from 20 to 10,000 images, of one run, of two, and of several a side."""
     sides = ((1, 1), (2, 1), (2, 2), (3, 2), (3, 3))
     worlds = [(n, share) for n in (20, 50, 100, 1000, 10_000) for share in (0.02, 0.1, 0.5, 0.9, 0.98)]
-    fewer = {n: max(trials // (8 if n == 10_000 else 1), 1) for n, _ in worlds}
+    fewer = {n: max(trials // (2 if n == 10_000 else 1), 1) for n, _ in worlds}
     alone = parallel(gates.covered_alone, [(n, share, fewer[n]) for n, share in worlds])
     both = parallel(gates.covered, [(n, share, side, fewer[n]) for n, share in worlds for side in sides])
     rows = [

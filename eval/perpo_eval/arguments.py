@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ from perpo.boxes import Frame, Order, Scale
 from perpo.common.arguments import arg, command_line, default_of
 from perpo.common.numbers import AboveZero, Count, Seed64, Share, ShareAboveZero, ZeroOrMore
 from perpo.common.redact import without_secrets
+from perpo.engines.server_flags import ServerFlags
 from perpo.errors import PerpoError
 from perpo_eval.wanted import (
     MOST_ERRORS,
@@ -45,7 +46,9 @@ class AnswerFlags:
     include_path: str | None = arg(None, "folder with lmms-eval task files of your own, to be named in --tasks")
     limit: Count | None = arg(None, "use only the first N samples of each task")
     batch_size: Count | None = arg(
-        None, "questions per batch (default: 16; 1 for lmms:<model>). In half precision some answers depend on it"
+        None,
+        "questions per batch (default: 16; 64 for server; 1 for lmms:<model>). In half precision some answers depend "
+        "on it",
     )
     max_new_tokens: int | str | None = arg(
         None,
@@ -60,13 +63,23 @@ class AnswerFlags:
     seed: Seed64 = arg(
         0, "seed of sampling; an answer depends on the seed, the question and the image only; from 0 to 2^64 - 1"
     )
+    stop_on_repetition: bool = arg(
+        False,
+        "for --engine perpo: end an answer where it loops; it counts as cut. Answers that end in a loop are counted "
+        "anyhow",
+    )
     prompt_style: Literal["paper", "lmms_eval"] = arg(
         "paper", "question for grounding: the paper's, or the longer one of lmms-eval"
     )
-    engine: str = arg("perpo", "perpo, or lmms:<model> for a model class of lmms-eval")
+    engine: str = arg(
+        "perpo",
+        "perpo loads the model here; server asks OpenAI-compatible servers that have it; lmms:<model> is a model class "
+        "of lmms-eval",
+    )
     model_args: str = arg("", "for --engine lmms:<model>: name=value,name=value")
     max_error_share: Share = arg(
-        MOST_ERRORS, "for --engine lmms:<model>: if a larger share of requests fails, the run is partial (exit code 3)"
+        MOST_ERRORS,
+        "for --engine server and lmms:<model>: if a larger share of requests fails, the run is partial (exit code 3)",
     )
     family: str | None = arg(
         None,
@@ -110,7 +123,8 @@ class AnswerFlags:
     @property
     def engine_wanted(self) -> EngineWanted:
         """Return what is to answer."""
-        return EngineWanted(**{each.name: getattr(self, each.name) for each in fields(EngineWanted)})
+        given = {each.name: getattr(self, each.name) for each in fields(EngineWanted) if each.name != "servers"}
+        return EngineWanted(**given, servers=None)
 
     @property
     def reading(self) -> Reading:
@@ -154,12 +168,18 @@ class JudgeFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalArguments(JudgeFlags, AnswerFlags):
+class EvalArguments(JudgeFlags, ServerFlags, AnswerFlags):
     """The arguments of perpo-eval."""
 
     judge: Literal["model", "none"] = arg(
         "model", "for --suite judged. model: ask --judge_model. none: only keep the answers, for perpo-eval judge later"
     )
+
+    @property
+    def engine_wanted(self) -> EngineWanted:
+        """Return what is to answer."""
+        wanted = super().engine_wanted
+        return replace(wanted, servers=self.servers) if self.engine == "server" else wanted
 
     @property
     def run_wanted(self) -> RunWanted:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from perpo.boxes import Frame, Order, Scale
+from perpo.engines.served import ServersWanted
 from perpo.errors import PerpoError
 
 Suite = Literal["grounding", "pope", "ocr", "paper", "judged"]
@@ -14,10 +15,10 @@ Suite = Literal["grounding", "pope", "ocr", "paper", "judged"]
 MOST_ERRORS = 0.01
 """The share of a run's questions that may go without an answer; with more the run is partial."""
 
-_OWN_BATCH_SIZE = 16
-"""Of our model class; models of lmms-eval's get 1, since some take no more."""
+_BATCH_SIZES = {"perpo": 16, "server": 64}
+"""Models of lmms-eval's get 1, since some take no more."""
 
-_TOLD_OTHERWISE = {"engine", "model", "adapter", "model_args", "batch_size", "dtype"}
+_TOLD_OTHERWISE = {"engine", "model", "adapter", "model_args", "batch_size", "dtype", "servers"}
 """Fields of `EngineWanted` that identities hold by digests, or as what is usual where they are None."""
 
 _NO_ANSWERS = {"device", "max_error_share"}
@@ -48,7 +49,7 @@ class EngineWanted:
     """The engine that answers; None is what is usual.
 
     Attributes:
-        engine: "perpo", or "lmms:<model>".
+        engine: "perpo", "server", or "lmms:<model>".
         model: "tiny", a folder, or a hub id.
         adapter: Folder of an adapter.
         model_args: "name=value,name=value", for a model of lmms-eval's.
@@ -56,6 +57,7 @@ class EngineWanted:
         dtype: Type of the weights.
         device: A torch device.
         max_error_share: The share of the questions that may go without an answer.
+        servers: Those that have the model, for the engine "server".
     """
 
     engine: str
@@ -66,11 +68,12 @@ class EngineWanted:
     dtype: Literal["float32", "bfloat16", "float16"] | None
     device: str | None
     max_error_share: float
+    servers: ServersWanted | None
 
     @property
     def own(self) -> bool:
-        """Return whether our model class answers."""
-        return self.engine == "perpo"
+        """Return whether one of perpo's engines answers, through our model class."""
+        return self.engine in ("perpo", "server")
 
     @property
     def checkpoint(self) -> str:
@@ -80,12 +83,12 @@ class EngineWanted:
     @property
     def embedded(self) -> bool:
         """Return whether the embedded checkpoint answers."""
-        return self.own and self.model in (None, "tiny")
+        return self.own and self.checkpoint == "tiny"
 
     @property
     def questions_at_once(self) -> int:
         """Return how many questions go into one batch."""
-        return self.batch_size or (_OWN_BATCH_SIZE if self.own else 1)
+        return self.batch_size or _BATCH_SIZES.get(self.engine, 1)
 
     @property
     def given_to_model(self) -> dict[str, str]:
@@ -134,6 +137,7 @@ class DecodingWanted:
         top_p: The share of the probability that is drawn from.
         seed: Of what is drawn.
         max_new_tokens: As `perpo_eval.evaluate.token_limits` reads it.
+        stop_on_repetition: Whether an answer ends where it loops.
 
     Raises:
         PerpoError: One that has no use.
@@ -143,6 +147,7 @@ class DecodingWanted:
     top_p: float
     seed: int
     max_new_tokens: int | str | None
+    stop_on_repetition: bool
 
     def __post_init__(self) -> None:
         if self.temperature == 0 and (self.top_p < 1 or self.seed):
@@ -155,6 +160,11 @@ class DecodingWanted:
     def drawn(self) -> bool:
         """Return whether answers are drawn."""
         return self.temperature > 0
+
+    @property
+    def stopping(self) -> dict[str, Any]:
+        """Return what generation_kwargs say of loops: nothing where they are not stopped, as before they could be."""
+        return {"stop_on_repetition": True} if self.stop_on_repetition else {}
 
 
 @dataclass(frozen=True, kw_only=True)

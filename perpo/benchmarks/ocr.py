@@ -35,7 +35,7 @@ OCR_PAGES = BenchmarkInfo(
         "recall": "of the words on the page, the share that was read",
         "bleu": "BLEU-4 of the read text against the true one",
         "meteor": "METEOR of the read text against the true one",
-        "truncated": "share of answers that were cut off at the token limit",
+        "truncated": "share of answers that were cut off, at the token limit or where they looped",
     },
     readings={
         "swapped": "answer and truth exchanged, as Fox's own script has them",

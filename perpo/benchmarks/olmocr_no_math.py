@@ -30,7 +30,7 @@ OLMOCR_NO_MATH = BenchmarkInfo(
     meanings={
         "pass_rate": "share of unit tests passed",
         "page_share": "share of the unit tests of a page that its text passes, averaged over pages",
-        "truncated": "share of answers that were cut off at the token limit",
+        "truncated": "share of answers that were cut off, at the token limit or where they looped",
     },
     readings={kind: f"tests of the type {kind}" for kind in TYPES},
     right=Rule("all unit tests of the page passed", "page_share", 1.0, "page_share", "tests passed"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perpo.common.arguments import next_command, parse_arguments
+from perpo.common.processes import Processes, launch
 from perpo.common.program import quiet_libraries, run_program
 from perpo.models.checkpoints import model_config, resolve_model
 from perpo.models.families import FAMILIES
@@ -24,16 +25,21 @@ DESCRIPTION = (
 )
 
 
-def _main(argv: list[str]) -> None:
+def _main(argv: list[str]) -> int:
     args = parse_arguments(SampleArguments, argv, prog="perpo-sample", description=DESCRIPTION)
+    if args.processes > 1 and Processes().size == 1:
+        return launch("perpo.cli.sample", argv, args.processes)
     quiet_libraries()
     from perpo.sample.run import run_sampling
 
     result = run_sampling(args)
+    if result is None:  # not the first of several processes
+        return 0
     print(result.summary)
     if result.warning is not None:
         print(f"warning: {result.warning}", file=sys.stderr)
     print(f"{result.output} written; {_next_step(args, result)}", file=sys.stderr)
+    return 0
 
 
 def _next_step(args: SampleArguments, result: SamplingRun) -> str:

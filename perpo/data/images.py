@@ -30,6 +30,7 @@ PICTURES_VERSION = 2
 MOST_PIXELS = 2 * 89_478_485
 """The largest picture that is read, in pixels: what Pillow takes unless told otherwise, which other libraries do."""
 
+_PLAIN = {"JPEG": "image/jpeg", "PNG": "image/png"}
 _SHOWN = 10
 _LONGEST_NAME = 160
 
@@ -125,6 +126,20 @@ def as_stored(source: Path | bytes) -> bytes | None:
         pixels = io.BytesIO()
         _on_white(image).save(pixels, "PNG")
         return pixels.getvalue()
+
+
+def plain_bytes(file: Path) -> tuple[bytes, str] | None:
+    """Return a file's bytes and their media type if every reader sees the picture that `open_image` gives.
+
+    That is an RGB or grey JPEG or PNG that is not turned; of others None.
+
+    Raises:
+        OSError: As `open_image`.
+    """
+    with _opened(file) as image:
+        plain = image.format in _PLAIN and image.mode in ("RGB", "L") and orientation_of(image) == 1
+        plain = plain and not image.info.get("transparency") and getattr(image, "n_frames", 1) == 1
+        return (file.read_bytes(), _PLAIN[str(image.format)]) if plain else None
 
 
 def image_problems(

@@ -6,10 +6,10 @@ who answers. A new engine is one file in this folder, and one line in `perpo.eng
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from perpo.common.numbers import Count, Seed64, ShareAboveZero, ZeroOrMore, check_numbers
 from perpo.data.images import open_image
@@ -60,11 +60,26 @@ class Query:
         question: The user's turn.
         image: The picture, as `perpo.data.images.open_image` gives it. Queries that share a picture hold one object.
         draw: Picks the random numbers together with the seed, so that an answer depends on no other query.
+        file: Where the picture was read from, if it is a file that others may read for themselves.
     """
 
     question: str
     image: Image.Image
     draw: int = 0
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """A query that got no answer: it is missing, and no empty answer.
+
+    Attributes:
+        why: The reason, in one sentence.
+        ends: The error that ends the run when what was answered is kept; None where other queries may go on.
+    """
+
+    why: str
+    ends: PerpoError | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +141,7 @@ class EngineInfo:
         processor: The class that makes tokens of pictures, or None.
         attention: How attention is computed, or None.
         device: Where the model is, as torch calls it; None where that is another machine.
+        served: What is known of the server that answers, and what it is sent; None where none does.
         stops_loops: Whether it can stop an answer that loops.
     """
 
@@ -139,6 +155,7 @@ class EngineInfo:
     processor: str | None = None
     attention: str | None = None
     device: str | None = None
+    served: Mapping[str, Any] | None = None
     stops_loops: bool = False
 
     def check_stopping(self, *, wanted: bool) -> None:
@@ -188,7 +205,7 @@ class Engine(Protocol):
         """Return how long prompts are in tokens; pictures of one size count alike."""
         ...
 
-    def answers(self, queries: Sequence[Query], decoding: Decoding) -> list[list[Answer]]:
+    def answers(self, queries: Sequence[Query], decoding: Decoding) -> Sequence[list[Answer] | NoAnswer]:
         """Answer one batch.
 
         Args:
@@ -196,7 +213,7 @@ class Engine(Protocol):
             decoding: How tokens are chosen.
 
         Returns:
-            For each query its answers, `decoding.num_candidates` of them.
+            For each query its answers, `decoding.num_candidates` of them; or why there are none.
 
         Raises:
             PerpoError: A query does not fit the model's context together with an answer.
@@ -207,7 +224,7 @@ class Engine(Protocol):
 
 def ask(
     engine: Engine, numbered: Sequence[tuple[int, Question]], image_root: Path, decoding: Decoding
-) -> list[list[Answer]]:
+) -> Sequence[list[Answer] | NoAnswer]:
     """Answer one batch of a file's questions.
 
     Args:
@@ -217,9 +234,10 @@ def ask(
         decoding: How tokens are chosen.
 
     Returns:
-        For each question its answers.
+        For each question its answers, or why there are none.
     """
-    queries = [
-        Query(question.question, open_image(image_root / question.image_path), index) for index, question in numbered
-    ]
+    queries = []
+    for index, question in numbered:
+        file = image_root / question.image_path
+        queries.append(Query(question.question, open_image(file), index, file))
     return engine.answers(queries, decoding)

@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from perpo.common.numbers import ABOVE_ZERO
 from perpo.engines.bodies import BodyTooLarge, read_body
 from perpo.engines.pace import Pace, retry_after
+from perpo.engines.replies import Completion, Reply
 from perpo.errors import PerpoError
 
 TRIES = 6
@@ -39,7 +40,8 @@ class ChatServer:
         rps: No more calls than this are begun in a second; None: no limit.
         concurrency: No more calls than this are open at once.
         timeout_s: For one try of a call.
-        called: What messages call it; its key's variable and its flags hold the word.
+        called: What messages call it; its key's variable holds the word.
+        flags: The flags that name the model and the address.
 
     Raises:
         PerpoError: A value out of range, or an address that is none or holds a password or a query.
@@ -50,6 +52,7 @@ class ChatServer:
     concurrency: int = 16
     timeout_s: float = 300.0
     called: str = "judge"
+    flags: tuple[str, str] = ("--judge_model", "--judge_base_url")
 
     def __post_init__(self) -> None:
         hint = "such as http://127.0.0.1:8000/v1"
@@ -88,27 +91,6 @@ class _TryAgain(CallFailed):
         self.reached = reached
 
 
-@dataclass(frozen=True)
-class Reply:
-    """An answer of the server.
-
-    Attributes:
-        text: Its words, those of a refusal too; None if it gave none.
-        finish_reason: As the server says it ("stop", "length", "content_filter"), or None.
-        refused: Whether the server marks it as a refusal.
-        model: The model's name as the server says it, or None.
-        prompt_tokens: As the server counts, or None.
-        completion_tokens: As the server counts, or None.
-    """
-
-    text: str | None
-    finish_reason: str | None
-    refused: bool
-    model: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-
-
 class ChatClient:
     """The connection to a server; use it with `async with`.
 
@@ -124,7 +106,7 @@ class ChatClient:
     def __init__(self, server: ChatServer, key: str | None, *, answered: bool = False) -> None:
         self._url = f"{server.base_url.rstrip('/')}/chat/completions"
         self._key = key
-        self._called, self._key_variable = server.called, server.key_variable
+        self._called, self._key_variable, self._flags = server.called, server.key_variable, server.flags
         self._timeout_s = server.timeout_s
         self._answered = answered
         self._failures = 0
@@ -142,7 +124,11 @@ class ChatClient:
         await self._http.aclose()
 
     async def ask(self, body: dict[str, Any]) -> Reply:
-        """Ask once.
+        """Ask once, for one answer; see `complete`."""
+        return (await self.complete(body)).replies[0]
+
+    async def complete(self, body: dict[str, Any]) -> Completion:
+        """Ask once, for as many answers as the body says.
 
         Raises:
             CallFailed: There is no answer to this question; others may have one.
@@ -151,7 +137,7 @@ class ChatClient:
         waits = wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S)
         retrying = AsyncRetrying(stop=_stop, wait=waits, retry=retry_if_exception_type(_TryAgain), reraise=True)
         try:
-            reply: Reply = await retrying(self._try, body)
+            completion: Completion = await retrying(self._try, body)
         except _TryAgain as error:
             self._failures += not (error.reached and self._answered)
             if self._failures >= _GONE_AFTER:
@@ -162,9 +148,9 @@ class ChatClient:
                 ) from None
             raise CallFailed(f"{error} ({error.tries} tries)") from None
         self._failures, self._answered = 0, True
-        return reply
+        return completion
 
-    async def _try(self, body: dict[str, Any]) -> Reply:
+    async def _try(self, body: dict[str, Any]) -> Completion:
         await self._pace.turn()
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -175,8 +161,8 @@ class ChatClient:
             reached = not isinstance(error, httpx.ConnectError)
             raise _TryAgain(self._said(f"{type(error).__name__}: {error}"), reached=reached) from None
         if response.status_code == 200:
-            return self._reply(response)
-        return self._failure(response)
+            return self._completion(response)
+        return Completion([self._failure(response)])
 
     async def _post(self, body: dict[str, Any]) -> httpx.Response:
         """The response, read up to a limit."""
@@ -189,26 +175,34 @@ class ChatClient:
             headers = [(name, value) for name, value in response.headers.items() if name not in packing]
             return httpx.Response(response.status_code, headers=headers, content=content)
 
-    def _reply(self, response: httpx.Response) -> Reply:
+    def _completion(self, response: httpx.Response) -> Completion:
         try:
             answer = json.loads(response.content)
-            choice = answer["choices"][0]
-            message = choice["message"]
-            refusal, content = message.get("refusal"), message.get("content")
-            text = content if content else refusal
-            usage = answer.get("usage") or {}
-            tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-            if not (text is None or isinstance(text, str)):
-                raise TypeError
+            choices = answer["choices"]
+            replies = [self._reply(answer, choices[0]), *(self._reply(answer, choice) for choice in choices[1:])]
+            return Completion(replies, _ids(answer.get("prompt_token_ids")))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             raise _TryAgain(f"the body is not a chat completion: {self._said(response.text)}") from None
+
+    def _reply(self, answer: dict[str, Any], choice: dict[str, Any]) -> Reply:
+        message = choice["message"]
+        refusal, content = message.get("refusal"), message.get("content")
+        text = content if content else refusal
+        if not (text is None or isinstance(text, str)):
+            raise TypeError
+        usage = answer.get("usage") or {}
+        read, made = map(_count, (usage.get("prompt_tokens"), usage.get("completion_tokens")))
         reason = choice.get("finish_reason")
+        thought = message.get("reasoning_content") or message.get("reasoning")
         return Reply(
             None if text is None else self._clean(text),
             None if reason is None else self._said(str(reason)),
             bool(refusal) or reason == "content_filter",
             self._said(answer["model"]) if isinstance(answer.get("model"), str) else None,
-            *(count if isinstance(count, int) else None for count in tokens),
+            read,
+            made,
+            _ids(choice.get("token_ids")),
+            self._clean(thought) if isinstance(thought, str) else None,
         )
 
     def _failure(self, response: httpx.Response) -> Reply:
@@ -242,7 +236,7 @@ class ChatClient:
         return codes, self._said(message)
 
     def _hint(self, status: int) -> str:
-        model, address = f"--{self._called}_model", f"--{self._called}_base_url"
+        model, address = self._flags
         if status in (401, 403):
             return f"set {self._key_variable} to the key of this {self._called}"
         if status == 404:
@@ -259,6 +253,14 @@ class ChatClient:
         if self._key and len(self._key) >= _SHORTEST_SECRET:
             text = text.replace(self._key, "***")
         return text.encode("utf-8", "replace").decode()
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _ids(value: Any) -> tuple[int, ...] | None:
+    return tuple(value) if isinstance(value, list) and all(isinstance(each, int) for each in value) else None
 
 
 def _stop(state: RetryCallState) -> bool:

@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from perpo.engines.base import Engine
+    from perpo.engines.served import ServersWanted
     from perpo.models.loaded import DType
 
 
 def load_engine(
-    model: str, adapter: str | None = None, *, dtype: DType | None = None, device: str | None = None
+    model: str,
+    adapter: str | None = None,
+    *,
+    dtype: DType | None = None,
+    device: str | None = None,
+    servers: ServersWanted | None = None,
 ) -> Engine:
     """Load what answers.
 
@@ -19,10 +25,15 @@ def load_engine(
         adapter: Directory that `perpo-train` (or PEFT) wrote, or None.
         dtype: Type of the weights; by default the device's.
         device: Such as "cpu" or "cuda:0"; by default CUDA where there is one.
+        servers: The servers that have the model; None to load it here.
 
     Raises:
-        PerpoError: The model cannot be loaded.
+        PerpoError: The model cannot be loaded, or is not served.
     """
+    if servers is not None:
+        from perpo.engines.server import load_server
+
+        return load_server(model, servers)
     from perpo.engines.hf import load_hf
 
     return load_hf(model, adapter, dtype=dtype, device=device)

@@ -13,12 +13,12 @@ from PIL import Image
 
 from perpo.answers import opened_thought
 from perpo.data import Question
-from perpo.data.images import image_size, open_image
 from perpo.engines.base import Answer, Decoding, EngineInfo, Query
 from perpo.engines.decoding import SampledAnswer, question_uniforms, sample_candidates
+from perpo.engines.prompts import check_questions, encoded, prompt_lengths
 from perpo.engines.shared_image import answer
 from perpo.engines.stopping import loops_of
-from perpo.errors import PerpoError, placed
+from perpo.errors import PerpoError
 from perpo.models.loaded import DType, LoadedModel, answers_token_ids, render_prompt
 from perpo.models.loading import chosen_dtype, load_model
 
@@ -54,19 +54,8 @@ class HfEngine:
         )
 
     def check(self, questions: Sequence[Question], image_root: Path, decoding: Decoding) -> None:
-        """Run the question with the most tokens of image and prompt through the processor; see `Engine`."""
-        prompts = []
-        for number, question in enumerate(questions, 1):
-            with placed(f"question {number}"):
-                prompts.append(self.prompt(question.question))
-                self.loaded.check_plain(question.answer, "its answer")
-        sizes = {path: image_size(image_root / path) for path in {question.image_path for question in questions}}
-        tokens = {size: self.loaded.image_tokens(size) for size in set(sizes.values())}
-        images = [tokens[sizes[question.image_path]] for question in questions]
-        lengths = [length + image for length, image in zip(self.lengths(prompts), images, strict=True)]
-        longest = int(np.argmax(lengths))
-        image = open_image(image_root / questions[longest].image_path)
-        self._encode([Query(questions[longest].question, image)], prompts[longest : longest + 1], decoding)
+        """See `Engine`."""
+        check_questions(self.loaded, questions, image_root, decoding)
 
     def prompt(self, question: str) -> str:
         """See `Engine`."""
@@ -74,7 +63,7 @@ class HfEngine:
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
         """See `Engine`; a picture counts one."""
-        return [len(ids) for ids in self.loaded.token_ids(prompts)] if prompts else []
+        return prompt_lengths(self.loaded, prompts)
 
     def answers(self, queries: Sequence[Query], decoding: Decoding) -> list[list[Answer]]:
         """See `Engine`.
@@ -102,15 +91,15 @@ class HfEngine:
         images: dict[int, Image.Image] = {id(query.image): query.image for query in queries}
         numbers = {key: number for number, key in enumerate(images)}
         settings = {"max_new_tokens": decoding.max_new_tokens, "do_sample": False}
+        settings |= {"stop_on_repetition": True} if decoding.stop_on_repetition else {}
         image_of = [numbers[id(query.image)] for query in queries]
-        return answer(
-            self.loaded, prompts, list(images.values()), image_of, settings, stop_loops=decoding.stop_on_repetition
-        )
+        return answer(self.loaded, prompts, list(images.values()), image_of, settings)
 
     def _sampled(
         self, queries: Sequence[Query], prompts: Sequence[str], decoding: Decoding
     ) -> list[list[SampledAnswer]]:
-        inputs = self._encode(queries, prompts, decoding)
+        model = self.loaded.model
+        inputs = dict(encoded(self.loaded, queries, prompts, decoding).to(model.device, model.dtype))
         shape = (decoding.num_candidates, decoding.max_new_tokens)
         uniforms = np.stack([question_uniforms(decoding.seed, query.draw, *shape) for query in queries])
         return sample_candidates(
@@ -122,21 +111,6 @@ class HfEngine:
             end_ids=self.loaded.end_ids,
             loops=loops_of(self.loaded) if decoding.stop_on_repetition else None,
         )
-
-    def _encode(self, queries: Sequence[Query], prompts: Sequence[str], decoding: Decoding) -> dict[str, torch.Tensor]:
-        """The left-padded batch that the model takes, on its device."""
-        batch = self.loaded.encode(prompts, [query.image for query in queries])
-        longest = int(batch["attention_mask"].sum(1).argmax())
-        length = batch["input_ids"].shape[1]
-        if length + decoding.max_new_tokens > self.loaded.context_length:
-            raise PerpoError(
-                f"{length} tokens of image and prompt and {decoding.max_new_tokens} tokens of an answer exceed the "
-                f"model's context of {self.loaded.context_length} tokens. The question: "
-                f"{queries[longest].question!r:.80}",
-                "leave that question out, or give a smaller --max_new_tokens; nothing is cut without saying so",
-            )
-        model = self.loaded.model
-        return dict(batch.to(model.device, model.dtype))
 
     def _without_logp(self, prompt: str, ids: list[int], decoding: Decoding) -> Answer:
         said = self.loaded.answer_text(ids)

@@ -29,8 +29,6 @@ def answer(
     images: Sequence[Image.Image],
     image_of: Sequence[int],
     settings: Mapping[str, Any],
-    *,
-    stop_loops: bool = False,
 ) -> list[list[int]]:
     """Answer one batch of prompts.
 
@@ -40,12 +38,12 @@ def answer(
             everything before the question.
         images: The U different images.
         image_of: (B,) the number of each prompt's image; every image is used.
-        settings: For `generate`: max_new_tokens, and do_sample False.
-        stop_loops: Whether an answer ends where it loops.
+        settings: For `generate`: max_new_tokens, and do_sample False. With stop_on_repetition True an answer ends where
+            it loops.
 
     Returns:
         The generated tokens of each prompt, its end token included where it was reached. They are the same with and
-        without `stop_loops` up to where an answer is stopped.
+        without `stop_on_repetition` up to where an answer is stopped.
 
     Raises:
         PerpoError: A prompt that does not fit the model's context together with its answer.
@@ -53,7 +51,7 @@ def answer(
     model, tokenizer = loaded.model, loaded.tokenizer
     if not _heads_are_alike(loaded):
         inputs = _encoded(loaded, prompts, [images[number] for number in image_of], settings["max_new_tokens"])
-        return _generated(loaded, settings, stop_loops=stop_loops, **inputs)
+        return _generated(loaded, settings, **inputs)
     heads = _heads(loaded, prompts, images, image_of)
     tails = _tails(loaded, prompts)
     repeat = torch.tensor(image_of, device=model.device)
@@ -65,15 +63,16 @@ def answer(
     model(**heads, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
     cache.batch_select_indices(repeat)
     behind = {"input_ids": ids, "attention_mask": mask}
-    return _generated(loaded, settings, stop_loops=stop_loops, past_key_values=cache, **behind)
+    return _generated(loaded, settings, past_key_values=cache, **behind)
 
 
-def _generated(loaded: LoadedModel, settings: Mapping[str, Any], *, stop_loops: bool, **inputs: Any) -> list[list[int]]:
+def _generated(loaded: LoadedModel, settings: Mapping[str, Any], **inputs: Any) -> list[list[int]]:
     """The tokens of each row behind its prompt, up to its end or to where it was stopped."""
     start = inputs["input_ids"].shape[1]
-    stop = StopLoops(loops_of(loaded), start, loaded.end_ids) if stop_loops else None
+    own = {name: value for name, value in settings.items() if name != "stop_on_repetition"}
+    stop = StopLoops(loops_of(loaded), start, loaded.end_ids) if settings.get("stop_on_repetition") else None
     stopping = {} if stop is None else {"stopping_criteria": StoppingCriteriaList([stop])}
-    out = loaded.model.generate(**inputs, **settings, **stopping)
+    out = loaded.model.generate(**inputs, **own, **stopping)
     stopped = {} if stop is None else stop.lengths
     rows = enumerate(out[:, start:].tolist())
     return [_until_end(ids[: stopped.get(row)], loaded.end_ids) for row, ids in rows]

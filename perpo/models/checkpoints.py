@@ -18,7 +18,8 @@ from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES, Family, family_of, with_bounds
 from perpo.records.training_record import ADAPTER_WEIGHTS, read_record
 
-_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+_WEIGHTS = "*.safetensors"
+_HUB_FILES = [_WEIGHTS, "*.json", "*.txt", "*.model", "*.jinja"]
 _CONVERT_HINT = (
     "use its Hugging Face conversion (llava-hf/llava-1.5-7b-hf for LLaVA-1.5 7B), or convert it with "
     "src/transformers/models/llava/convert_llava_weights_to_hf.py of the transformers repository"
@@ -105,7 +106,7 @@ def _blocks(path: str) -> Iterator[bytes]:
             yield block
 
 
-def _check_checkpoint(directory: Path) -> None:
+def _check_checkpoint(directory: Path, *, weights: bool = True) -> None:
     config_path = directory / "config.json"
     if not config_path.is_file():
         if (directory / "adapter_config.json").is_file():
@@ -128,7 +129,7 @@ def _check_checkpoint(directory: Path) -> None:
             f"{directory} holds both a model and an adapter",
             "move one of them into another folder, and give the adapter as --adapter",
         )
-    if not any(directory.glob("*.safetensors")):
+    if weights and not any(directory.glob(_WEIGHTS)):
         raise PerpoError(
             f"{directory} holds no weights in the safetensors format",
             "convert it: load it with transformers and save it with save_pretrained",
@@ -217,15 +218,21 @@ def small_files(resolved: str) -> Path:
         return Path(snapshot_download(resolved, allow_patterns=_HUB_FILES[1:]))
 
 
-def local_directory(resolved: str) -> Path:
-    """Return the directory of a model that `resolve_model` found; a hub id is downloaded (safetensors only)."""
+def local_directory(resolved: str, *, weights: bool = True) -> Path:
+    """Return the directory of a model that `resolve_model` found; a hub id is downloaded (safetensors only).
+
+    Args:
+        resolved: What `resolve_model` gave.
+        weights: Whether the weights are needed; without them only the small files of a hub id are downloaded.
+    """
     if Path(resolved).is_dir():
         return Path(resolved)
     from huggingface_hub import snapshot_download
 
+    wanted = _HUB_FILES if weights else [pattern for pattern in _HUB_FILES if pattern != _WEIGHTS]
     with _hub_errors(resolved):
-        directory = Path(snapshot_download(resolved, allow_patterns=_HUB_FILES))
-    _check_checkpoint(directory)
+        directory = Path(snapshot_download(resolved, allow_patterns=wanted))
+    _check_checkpoint(directory, weights=weights)
     return directory
 
 

@@ -118,10 +118,7 @@ class LoadedModel:
 
         Images become RGB and, where the family wants it, squares padded with the processor's mean colour.
         """
-        pictures = [image.convert("RGB") for image in images]
-        if self.family.pads_images:
-            red, green, blue = (int(share * 255) for share in self.processor.image_processor.image_mean)
-            pictures = [pad_to_square(picture, (red, green, blue)) for picture in pictures]
+        pictures = [self.shown(image) for image in images]
         texts = list(prompts)
         if self.family.prompt is not None:  # the processor writes these two itself
             texts = [text.replace(self.tokenizer.bos_token, "", 1).removesuffix("\n") for text in texts]
@@ -133,6 +130,14 @@ class LoadedModel:
             raise PerpoError(f"the processor of {self.name} refuses its input: {error}", "see its prompts") from error
         inputs.pop("labels", None)  # PaliGemma's processor gives them, for a loss of its own
         return inputs
+
+    def shown(self, image: Image.Image) -> Image.Image:
+        """Return an image as the processor gets it: RGB and, where the family wants it, padded to a square."""
+        picture = image.convert("RGB")
+        if not self.family.pads_images:
+            return picture
+        red, green, blue = (int(share * 255) for share in self.processor.image_processor.image_mean)
+        return pad_to_square(picture, (red, green, blue))
 
     def without_model(self) -> LoadedModel:
         """Return what `encode` and the tokenizer need, small enough to be handed to other processes."""

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from peft import prepare_model_for_kbit_training
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.models.adapters import put_adapter, say_once
 from perpo.models.checkpoints import adapter_of, first_line, local_directory, public_name, resolve_model, weights_digest
-from perpo.models.families import FAMILIES, with_bounds
+from perpo.models.families import FAMILIES, Family, with_bounds
 from perpo.models.loaded import DType, LoadedModel, render_prompt
 from perpo.models.lora import in_full_precision
 from perpo.models.unlisted import check_unlisted, unlisted_family
@@ -55,29 +57,14 @@ def load_model(
     """
     directory = local_directory(resolve_model(name))
     place = _device(device)
-    config = json.loads((directory / "config.json").read_text())
-    model_type = config.get("model_type", "")
-    known = FAMILIES.get(model_type)
-    if model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise PerpoError(f"the model type '{model_type}' is not supported", did_you_mean(model_type, FAMILIES))
+    known = _listed(directory)
     weights_sha256 = weights_digest(directory)
     adapter_sha256 = None if adapter is None else adapter_of(weights_sha256, adapter)
-    try:
-        processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
+    with _damaged(name):
+        processor = _processor(directory)
         model = _base_model(directory, name, dtype, place, quantization)
-    except PerpoError:
-        raise
-    except Exception as error:  # the libraries raise many kinds for damaged files
-        raise PerpoError(
-            f"{name} cannot be loaded: {first_line(error)}", "check that the download is complete"
-        ) from error
-    images = getattr(processor, "image_processor", None)
-    family = with_bounds(known, images.to_dict() if images else {}) if known else unlisted_family(model)
-    if family.prompt is None and not getattr(processor, "chat_template", None):
-        raise PerpoError(
-            f"{name} has no chat template", "add the chat_template.jinja of the model's hub page to its folder"
-        )
-    processor.tokenizer.padding_side = "left"
+    family = with_bounds(known, _pictures(processor)) if known else unlisted_family(model)
+    _check_template(name, family, processor)
     if quantization is None:
         model.to(place)
     else:
@@ -88,6 +75,74 @@ def load_model(
     if adapter is not None:
         model = in_full_precision(put_adapter(model, adapter, trainable=trainable_adapter)).eval()
     return LoadedModel(model, processor, family, name, weights_sha256, adapter_sha256)
+
+
+def load_processor(name: str) -> LoadedModel:
+    """Load all of a model but its weights, for a server that has these: what it reads, how long, and how it ends.
+
+    Args:
+        name: "tiny", a directory in the Hugging Face layout, or a hub id, of which only the small files are fetched.
+
+    Returns:
+        The model, in which a stand-in holds the configuration alone.
+
+    Raises:
+        PerpoError: The model cannot be found or read, or its family is not listed in `perpo.models.families`.
+    """
+    directory = local_directory(resolve_model(name), weights=False)
+    known = _listed(directory)
+    if known is None:
+        raise PerpoError(
+            f"the family of {name} is not listed, so that its prompt cannot be checked without its weights",
+            "sample with --engine hf, which looks at the weights",
+        )
+    with _damaged(name):
+        processor = _processor(directory)
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        own = (directory / "generation_config.json").is_file()
+        ends = GenerationConfig.from_pretrained(directory) if own else GenerationConfig.from_model_config(config)
+    family = with_bounds(known, _pictures(processor))
+    _check_template(name, family, processor)
+    stand_in = SimpleNamespace(config=config, generation_config=ends)
+    return LoadedModel(stand_in, processor, family, name, "")
+
+
+def _listed(directory: Path) -> Family | None:
+    """The family of a checkpoint, if it is listed; one that transformers does not know is refused."""
+    model_type = json.loads((directory / "config.json").read_text()).get("model_type", "")
+    if model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise PerpoError(f"the model type '{model_type}' is not supported", did_you_mean(model_type, FAMILIES))
+    return FAMILIES.get(model_type)
+
+
+@contextmanager
+def _damaged(name: str) -> Iterator[None]:
+    try:
+        yield
+    except PerpoError:
+        raise
+    except Exception as error:  # the libraries raise many kinds for damaged files
+        raise PerpoError(
+            f"{name} cannot be loaded: {first_line(error)}", "check that the download is complete"
+        ) from error
+
+
+def _processor(directory: Path) -> Any:
+    processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def _pictures(processor: Any) -> dict[str, Any]:
+    images = getattr(processor, "image_processor", None)
+    return images.to_dict() if images else {}
+
+
+def _check_template(name: str, family: Family, processor: Any) -> None:
+    if family.prompt is None and not getattr(processor, "chat_template", None):
+        raise PerpoError(
+            f"{name} has no chat template", "add the chat_template.jinja of the model's hub page to its folder"
+        )
 
 
 def _samples(loaded: LoadedModel) -> list[Any]:

@@ -21,7 +21,7 @@ def to_json(record: RunRecord) -> str:
 
 # How a record of an earlier version becomes one of the next. Version 3 lets more fields be None. Version 4 knows
 # runs that await their judge. Version 5 knows answers that were cut, questions without an answer, and how boxes were
-# read. Version 6 knows answers that were imported and tasks that declare their own metrics.
+# read. Version 6 knows answers that were imported, tasks that declare their own metrics, and answers that loop.
 _FORWARD: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     2: lambda data: data | {"schema_version": 3},
     3: lambda data: data | {"schema_version": 4},

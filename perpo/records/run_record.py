@@ -20,6 +20,9 @@ _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 SCHEMA_VERSION = 6
 """Raised when a field changes its meaning; readers refuse what is later than theirs."""
 
+CUT = ("length", "repetition")
+"""The finish reasons of answers that have no end."""
+
 SAMPLE_COLUMNS: dict[str, str] = {
     "sample_key": "sha256 of dataset, revision, split, source id and expression; unique in a run",
     "task": "name of the task",
@@ -35,7 +38,7 @@ SAMPLE_COLUMNS: dict[str, str] = {
     "scores": "one number per score; null where it does not apply or could not be had",
     "tokens_out": "generated tokens, the end token included",
     "latency_ms": "wall time of the sample's batch divided by the batch's size",
-    "finish_reason": "stop (end token or stop string) or length (cut at the token limit)",
+    "finish_reason": "stop (end token or stop string), length (cut at the token limit) or repetition (it looped)",
     "error": "what went wrong, or null",
     "judge": "what a judge said (JSON), or null",
 }
@@ -68,8 +71,10 @@ class TaskResult:
 
     `data_sha256` covers every row of the task's data, also those that a limit left out; `n_total`
     counts them, `n_scored` those that were asked; `n_error` of these have no answer or no judgement, and
-    no score. `n_truncated` counts the answers that were cut at the token limit (None where that is not
-    known). `benchmark` is a key of `perpo.benchmarks.table.INFO`, or one that `declared` describes: what a task
+    no score. `n_truncated` counts the answers that were cut: at the token limit, or where they looped
+    (--stop_on_repetition). `n_looped` counts those that end in a loop (`perpo.texts.repetition`), and
+    `n_looped_truncated` those of them that were cut; what of this is not known is None.
+    `benchmark` is a key of `perpo.benchmarks.table.INFO`, or one that `declared` describes: what a task
     says of its own metrics where this perpo knows nothing of them; None for those that it knows.
     `prompt` is what was asked, with the place of the sample's own words in braces; `note` is what a
     reader of the numbers must know, such as rows of two data sets in one split. `box_frame`, `box_scale` and
@@ -97,6 +102,8 @@ class TaskResult:
     box_scale: str | None = None
     box_order: str | None = None
     declared: dict[str, Any] | None = None
+    n_looped: int | None = None
+    n_looped_truncated: int | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -160,7 +167,8 @@ class RunRecord:
         model: The weights.
         training_run: training.json of the adapter, or None.
         suite: {name, version, sha256 of the task files}.
-        generation: {batch_size, temperature, top_p, seed, limit, prompt_style}; smallest_batch_limit where memory had
+        generation: {batch_size, temperature, top_p, seed, limit, prompt_style, stop_on_repetition (left out before
+            there was such a setting)}; smallest_batch_limit where memory had
             room for less, max_error_share of an lmms-eval model; reviewed_labels: by task, which review told right
             labels from wrong ones, and the counts.
         tasks: One result per task.

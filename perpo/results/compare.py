@@ -43,6 +43,7 @@ def mismatches(candidate: RunRecord, baseline: RunRecord, *, common: bool = Fals
             differences.append(f"only one of them has the tasks {', '.join(only)}")
     for field in ("temperature", "top_p"):
         differences += differ(field, candidate.generation.get(field), baseline.generation.get(field))
+    differences += differ("stop_on_repetition", _stops_loops(candidate), _stops_loops(baseline))
     differences += _other_judges(candidate.judge, baseline.judge)
     for name in sorted(set(ours) & set(theirs)):
         if ours[name].box_frame != theirs[name].box_frame:
@@ -85,6 +86,12 @@ def differ(what: str, one: object, other: object) -> list[str]:
     return (
         [] if one == other or None in (one, other) else [f"{what} {one!s:.60} against {other!s:.60}"]
     )  # None: unknown
+
+
+def _stops_loops(record: RunRecord) -> bool | None:
+    """Whether answers ended where they looped: never before there was that setting, None where nobody knows."""
+    usual = None if record.generation.get("temperature") is None else False
+    return record.generation.get("stop_on_repetition", usual)
 
 
 def check_comparable(candidate: Run, baseline: Run, *, common: bool = False) -> None:

@@ -39,7 +39,8 @@ def run_texts(record: RunRecord) -> list[Text]:
         notes = [INTERVAL_NOTE, *_notes(group, info)]
         notes += [f"{task.task}: {task.note}." for task in record.tasks if task.note and task.task in group.tasks]
         notes += _failed_notes(record, group)
-        notes += [note for task in record.tasks if task.task in group.tasks for note in answer_notes(task)]
+        notes += [note for task in record.tasks if task.task in group.tasks for note in answer_notes(task, record)]
+        notes += [note for task in record.tasks if task.task in group.tasks for note in loop_notes(task)]
         notes += [f"Warning: {text}." for text in record.warnings or [] if info.has_boxes]
         notes += _imported_notes(record)
         notes += [METEOR_NOTE] if _lacks(group.metrics, "meteor") else []
@@ -56,14 +57,22 @@ def run_texts(record: RunRecord) -> list[Text]:
     return texts
 
 
-def answer_notes(task: TaskResult) -> list[str]:
-    """Return what is to be said of answers to a task that were cut at the token limit, or are none that tables
-    count.
-    """
+def loop_notes(task: TaskResult) -> list[str]:
+    """Return what is to be said of answers to a task that end in a loop."""
+    if not task.n_looped:
+        return []
+    cut = "" if task.n_looped_truncated is None else f", {task.n_looped_truncated:,} of them cut"
+    share = "" if task.n_scored is None else f" of {task.n_scored:,}"
+    return [f"{task.n_looped:,}{share} answers to {task.task} end in a loop{cut}."]
+
+
+def answer_notes(task: TaskResult, record: RunRecord) -> list[str]:
+    """Return what is to be said of answers to a task that were cut, or are none that tables count."""
     notes = []
     if task.n_truncated:
         at = "the token limit" if task.max_new_tokens is None else f"{task.max_new_tokens:,} tokens"
-        notes.append(f"{task.n_truncated:,} of {task.n_scored:,} answers to {task.task} were cut at {at}.")
+        looping = " or where they looped" if record.generation.get("stop_on_repetition") else ""
+        notes.append(f"{task.n_truncated:,} of {task.n_scored:,} answers to {task.task} were cut at {at}{looping}.")
     unread = any(metric.name == "parse_fail" for metric in task.metrics)  # then the table has them
     if task.n_parse_fail and not unread:
         notes.append(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perpo.records.run_record import RunRecord, metric_of
+from perpo.records.run_record import CUT, RunRecord, metric_of
 from perpo.records.store import Run
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def _cut(reasons: pa.ChunkedArray) -> NDArray[np.float64]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    return pc.equal(reasons, "length").cast(pa.float64()).to_numpy(zero_copy_only=False).astype(float)
+    cut = reduce(pc.or_, (pc.equal(reasons, reason) for reason in CUT))  # of which an unknown reason stays unknown
+    return cut.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(float)
 
 
 def own_numbers(record: RunRecord) -> dict[tuple[str, str], OwnNumber]:

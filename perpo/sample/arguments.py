@@ -9,13 +9,14 @@ from perpo.boxes import Frame, Order, Scale
 from perpo.common.arguments import arg
 from perpo.common.numbers import Count, Seed64, Share, ShareAboveZero, ZeroOrMore, check_numbers
 from perpo.engines.base import Decoding
+from perpo.engines.server_flags import ServerFlags, check_servers
 from perpo.errors import PerpoError
 from perpo.rewards.table import box_rewards, named, without_boxes
 
 
-@dataclass(kw_only=True)
-class SampleArguments:
-    """Arguments of perpo-sample; see each field's help."""
+@dataclass(frozen=True, kw_only=True)
+class SamplingFlags:
+    """Flags that say what is asked, how, and what becomes of the answers; see each field's help."""
 
     output: str = arg(help="file of preference records to write (.jsonl); a journal is kept beside it")
     model: str = arg("tiny", "tiny (the embedded model), a folder in the Hugging Face layout, or a hub id")
@@ -62,6 +63,18 @@ class SampleArguments:
         None, "type of the weights (default: bfloat16 on a GPU, float32 on the CPU)"
     )
     device: str | None = arg(None, "torch device, such as cpu or cuda:0 (default: a GPU if there is one, else the CPU)")
+    processes: Count = arg(
+        1,
+        "processes that share the questions, each on a GPU of its own; several machines: torchrun -m perpo.cli.sample",
+    )
+    engine: Literal["hf", "server"] = arg(
+        "hf", "what answers: hf loads the model here; server asks OpenAI-compatible servers that have it"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleArguments(ServerFlags, SamplingFlags):
+    """Arguments of perpo-sample."""
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use.
@@ -70,6 +83,13 @@ class SampleArguments:
             PerpoError: A value is out of its range, or two contradict each other.
         """
         check_numbers(self)
+        unused = ("adapter", "dtype", "device", "stop_on_repetition")
+        check_servers(self.engine, self, {name: getattr(self, name) or None for name in unused})
+        if self.processes > 1 and (self.engine == "server" or self.device is not None):
+            hint = (
+                "give --concurrency" if self.engine == "server" else "leave --device out: each takes a GPU of its own"
+            )
+            raise PerpoError("--processes is for models that are loaded here, each on its own device", hint)
         decoding = self.decoding
         for part in ("box_scale", "box_order", "box_frame", "truth_scale", "truth_order", "truth_frame"):
             if getattr(self, part) is not None and without_boxes(self.reward):

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from perpo.boxes import PARTS
 from perpo.common.files import check_writable
-from perpo.common.journal import Journal
+from perpo.common.processes import Processes
 from perpo.common.progress import progress
 from perpo.common.redact import without_secrets
 from perpo.data import Question, image_root_of, read_questions, write_jsonl
 from perpo.data.images import PICTURES_VERSION
-from perpo.engines.base import Answer, Decoding, Engine, EngineInfo, ask
+from perpo.engines.base import Answer, Decoding, Engine, EngineInfo, NoAnswer, ask
 from perpo.engines.choice import load_engine
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import adapter_digest, grounding_prompt, local_directory, resolve_model, settings_digests
 from perpo.rewards.asked import Asked, QuestionSet, read_asked
 from perpo.sample.candidates import Summary, summarise
+from perpo.sample.journals import SharedJournal
 from perpo.sample.records import filtered, misread, record_of, rewarded
 
 if TYPE_CHECKING:
@@ -34,11 +35,15 @@ if TYPE_CHECKING:
 TINY_QUESTIONS = 500
 _TINY_IMAGES = 300  # not every picture has two questions
 
-_TOLD_OTHERWISE = {"model", "adapter", "questions", "dtype", "temperature", "top_p", "seed", "max_new_tokens"}
+_TOLD_OTHERWISE = {
+    *("model", "adapter", "questions", "dtype", "temperature", "top_p", "seed", "max_new_tokens", "engine"),
+    "served_model",
+}
 """Arguments that a journal's key holds in another way: by digests, or as what they mean here."""
 
 _NO_ANSWERS = {
     *("output", "image_root", "limit", "batch_size", "device", "reward", "min_margin", "duplicates"),
+    *("processes", "base_url", "concurrency", "rps", "timeout_s"),
     *(f"{whose}_{part}" for whose in ("box", "truth") for part in PARTS),
 }
 """Those that no answer depends on, or whose part in it the rows of the journal tell: images, and batches."""
@@ -63,7 +68,7 @@ class SamplingRun:
     warning: str | None = None
 
 
-def run_sampling(args: SampleArguments) -> SamplingRun:
+def run_sampling(args: SampleArguments) -> SamplingRun | None:
     """Sample candidates for every question, reward and filter them, and write preference records.
 
     The answers of finished batches are kept in a journal beside the output. Interrupted and called
@@ -75,8 +80,11 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
     Args:
         args: The arguments of perpo-sample.
 
+    Of several processes (torchrun) each answers a part of the batches and keeps a journal of its own; all are read, so
+    that their number may change between calls. The first one writes the records.
+
     Returns:
-        Where the records are, and a summary.
+        Where the records are, and a summary; None in all processes but the first.
 
     Raises:
         PerpoError: Bad arguments, questions, images, reward or model; before the model is loaded
@@ -87,29 +95,44 @@ def run_sampling(args: SampleArguments) -> SamplingRun:
     _check_output(output, journal_path)
     if args.adapter is not None:
         adapter_digest(args.adapter)
-    questions = read_asked(
-        args.model,
-        args.reward,
-        lambda: _read(args, output),
-        answer_parts=args.box_parts,
-        truth_parts=args.truth_parts,
-        limit=args.limit,
+    processes = Processes()
+    with processes.first_alone():
+        questions = read_asked(
+            args.model,
+            args.reward,
+            lambda: _read(args, output),
+            answer_parts=args.box_parts,
+            truth_parts=args.truth_parts,
+            limit=args.limit,
+        )
+    servers = args.servers if args.engine == "server" else None
+    engine = load_engine(
+        args.model, args.adapter, dtype=args.dtype, device=processes.device(args.device), servers=servers
     )
-    engine = load_engine(args.model, args.adapter, dtype=args.dtype, device=args.device)
     engine.info.check_stopping(wanted=args.stop_on_repetition)
     engine.check(questions.questions, questions.image_root, args.decoding)
-    return _sample(args, questions, engine, journal_path)
+    return _sample(args, questions, engine, journal_path, processes)
 
 
-def _sample(args: SampleArguments, questions: QuestionSet, engine: Engine, journal_path: Path) -> SamplingRun:
-    """Ask an engine what the journal lacks, and make records of the answers."""
+def _sample(
+    args: SampleArguments, questions: QuestionSet, engine: Engine, journal_path: Path, processes: Processes
+) -> SamplingRun | None:
+    """Ask an engine what the journals lack, and make records of the answers."""
     output, info = Path(args.output), engine.info
     provenance = _provenance(args.decoding, info)
-    with Journal(journal_path, _journal_key(args, questions, provenance)) as journal:
-        _sample_missing(journal, questions, engine, args)
-        rows = journal.done()
+    journals = SharedJournal(journal_path, _journal_key(args, questions, provenance), processes)
+    with journals:
+        _sample_missing(journals, questions, engine, args)
+    processes.wait()
+    if processes.rank:
+        return None
+    rows = journals.all_rows()
     answered = [rows[index] for index in range(len(questions.asked))]
-    sets = [rewarded(questions, row) for row in answered]
+    sets = []
+    with progress(len(answered), "rewarding") as advance:  # after the last question: no reward holds the model up
+        for row in answered:
+            sets.append(rewarded(questions, row))
+            advance(1)
     kept = filtered(sets, args)
     batched = {index: {"batch_size": rows[index]["batch_size"]} if info.by_batch else {} for index in rows}
     records = [record_of(questions, answers, provenance | batched[answers.id]) for answers in kept]
@@ -158,6 +181,7 @@ def _provenance(decoding: Decoding, info: EngineInfo) -> dict[str, Any]:
         "dtype": info.dtype,
         "weights_sha256": info.weights_sha256,
         "adapter_sha256": info.adapter_sha256,
+        **({} if info.served is None else {"served": dict(info.served)}),
         **stopping,
     }
 
@@ -172,7 +196,7 @@ def _journal_key(args: SampleArguments, questions: QuestionSet, provenance: dict
         # The name does not matter, for the weights have a digest.
         "provenance": {name: value for name, value in provenance.items() if name != "model"},
         "pictures": PICTURES_VERSION,
-        **settings_digests(local_directory(resolve_model(args.model)), args.adapter),
+        **settings_digests(local_directory(resolve_model(args.model), weights=args.engine == "hf"), args.adapter),
         "questions": [(question.image_path, question.question) for question in questions.of_file],
         # Which tokens an answer's text holds: see perpo.models.control_tokens. Rows say what thought a prompt opened,
         # and which answers loop.
@@ -181,14 +205,14 @@ def _journal_key(args: SampleArguments, questions: QuestionSet, provenance: dict
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sample_missing(journal: Journal, questions: QuestionSet, engine: Engine, args: SampleArguments) -> None:
+def _sample_missing(journal: SharedJournal, questions: QuestionSet, engine: Engine, args: SampleArguments) -> None:
     """Sample what the journal lacks.
 
     Batches always begin at the same questions, and one that is partly there is done again whole, so
     that an interruption changes no batch and with it no last bit of a number.
 
     Args:
-        journal: The answers so far.
+        journal: The answers so far, and this process's share of the batches.
         questions: What is asked.
         engine: What answers. If an answer depends on its batch, only those of the same batches count, and no larger
             part is tried than memory had room for before.
@@ -196,7 +220,7 @@ def _sample_missing(journal: Journal, questions: QuestionSet, engine: Engine, ar
     """
     from perpo.engines.batches import BatchLimit
 
-    rows, asked = journal.done(), questions.asked
+    rows, asked = journal.all_rows(), questions.asked
     batch_size, by_batch = args.batch_size, engine.info.by_batch
     indices = range(len(asked))
     batches = [indices[start : start + batch_size] for start in indices[::batch_size]]
@@ -204,21 +228,40 @@ def _sample_missing(journal: Journal, questions: QuestionSet, engine: Engine, ar
     if by_batch:
         done = {k for batch in batches for k in batch if k in done and rows[k].get("batch") == _ends(batch)}
 
-    def answers(part: Sequence[tuple[int, Question]]) -> list[list[Answer]]:
+    def answers(part: Sequence[tuple[int, Question]]) -> Sequence[list[Answer] | NoAnswer]:
         return ask(engine, part, questions.image_root, args.decoding)
 
+    missed: list[NoAnswer] = []
     limit = BatchLimit(min([batch_size, *(rows[k]["batch_limit"] for k in done if by_batch)]))
-    with progress(len(indices), "sampling", initial=len(done)) as advance:
-        for batch in batches:
-            missing = len(set(batch) - done)
+    mine = journal.share(batches)
+    total = sum(map(len, mine))
+    shown = progress(total, "sampling", initial=sum(index in done for batch in mine for index in batch))
+    with shown as advance:
+        for batch in mine:
+            missing = [index for index in batch if index not in done]
             if not missing:
                 continue
-            numbered = [(index, asked[index].question) for index in batch]
+            # A server's batches are its own affair: what it has answered is not asked again.
+            wanted = missing if engine.info.served is not None else batch
+            numbered = [(index, asked[index].question) for index in wanted]
             for part, part_answers in limit.run(numbered, answers):
                 how = {"batch": _ends(batch), "batch_size": len(part), "batch_limit": limit.size}
-                answered = zip(part, part_answers, strict=True)
-                journal.append(_row(index, asked[index], its_answers) | how for (index, _), its_answers in answered)
-            advance(missing)
+                answered = list(zip(part, part_answers, strict=True))
+                journal.append(
+                    _row(index, asked[index], given) | how
+                    for (index, _), given in answered
+                    if not isinstance(given, NoAnswer)
+                )
+                missed += [given for _, given in answered if isinstance(given, NoAnswer)]
+                if ends := next((each.ends for each in missed if each.ends is not None), None):
+                    raise ends
+            advance(len(missing))
+    if missed:
+        raise PerpoError(
+            f"{len(missed):,} of {len(asked):,} questions have no answer, such as: {missed[0].why}",
+            "the others are kept: the same command asks again for these",
+            exit_code=3,
+        )
 
 
 def _ends(batch: range) -> list[int]:

@@ -30,7 +30,7 @@ from perpo.common.program import run_program
 from perpo.models.families import FAMILIES
 from perpo.models.loaded import LoadedModel
 from perpo.tiny.lessons import DENSE_CLASSES, GRID, NO_LETTER, PROMPT_TAIL, TOPICS, Lesson, Packer, Topic, make_lessons
-from perpo.tiny.model import TINY, new_model, new_processor
+from perpo.tiny.model import TINY, new_model, new_processor, save_checkpoint
 
 POINTER_LAYER = 2
 
@@ -256,16 +256,11 @@ def build(args: BuildArguments) -> Path:
                 line |= {name: round(float(value.detach()), 4) for name, value in parts.items()}
                 if (step + 1) % args.check_every == 0 or step + 1 == args.steps:
                     line |= {name: round(value, 4) for name, value in validate(model, processor).items()}
-                    _save(model, processor, out)
+                    save_checkpoint(out, model, processor)
                 log.write(json.dumps(line) + "\n")
                 log.flush()
                 print(line, flush=True)
     return out
-
-
-def _save(model: Any, processor: Any, out: Path) -> None:
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
 
 
 def main(argv: list[str] | None = None) -> int:

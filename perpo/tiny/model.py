@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPImageProcessorPil,
@@ -169,6 +170,26 @@ def new_model(shape: ModelShape, processor: LlavaProcessor, *, seed: int = 0) ->
     return model.eval()
 
 
+def save_checkpoint(directory: Path, model: LlavaForConditionalGeneration, processor: LlavaProcessor) -> Path:
+    """Write a checkpoint as the hub's LLaVA checkpoints are written; returns `directory`.
+
+    The keys of a CLIP tower stand below `vision_tower.vision_model` there, which vLLM and older versions of
+    transformers ask for. transformers 5.23 leaves that out where a tower was made from nothing, reads both, and keeps
+    what it read when it writes again.
+    """
+    model.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    file = directory / "model.safetensors"
+    weights = load_file(file)
+    plain, tower = "vision_tower.", "vision_tower.vision_model."
+    renamed = {
+        key.replace(plain, tower, 1) if key.startswith(plain) and not key.startswith(tower) else key: value
+        for key, value in weights.items()
+    }
+    save_file(renamed, file, metadata={"format": "pt"})
+    return directory
+
+
 def save_random_model(directory: Path, shape: ModelShape, *, seed: int = 0) -> Path:
     """Write a checkpoint with random weights in the Hugging Face layout; returns `directory`."""
     corpus = [
@@ -178,6 +199,4 @@ def save_random_model(directory: Path, shape: ModelShape, *, seed: int = 0) -> P
         "USER: ASSISTANT:",
     ]
     processor = new_processor(shape, corpus)
-    new_model(shape, processor, seed=seed).save_pretrained(directory)
-    processor.save_pretrained(directory)
-    return directory
+    return save_checkpoint(directory, new_model(shape, processor, seed=seed), processor)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+import textwrap
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,10 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from perpo.data import read_preferences
 from perpo.engines.base import Answer, Decoding, EngineInfo, Query, ask
 from perpo.engines.choice import load_engine
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
+from perpo.records.store import read_run
+from perpo.results.samples import read_scores
 from perpo.rewards.asked import Asked, QuestionSet
 from perpo.rewards.functions import load_reward
 from perpo.sample.arguments import SampleArguments
@@ -81,6 +88,68 @@ def test_sampling_takes_any_engine(server, tmp_path) -> None:
     assert run.output.with_name("o.jsonl.journal").read_bytes() == journal
 
 
+LOOP = "0.1 " * 100
+
+
+def test_sampling_says_which_answers_loop(server, tmp_path, monkeypatch, capsys) -> None:
+    said = [Answer(SAID, False, None), Answer(LOOP, False, None), Answer(LOOP, True, None), Answer("", True, None)]
+    said[3] = Answer("", True, None, whole="\n" * 400)  # of blanks, which no text keeps
+    monkeypatch.setattr(server, "answers", lambda queries, decoding: [said for _ in queries])
+    args = SampleArguments(output=str(tmp_path / "o.jsonl"), num_candidates=4, limit=2)
+    run = run_sampling(args)
+    assert (run.summary.candidates, run.summary.truncated) == (8, 4)
+    assert (run.summary.looped, run.summary.looped_truncated) == (6, 4)
+    assert [record.looped for record in read_preferences(run.output)] == [[False, True, True, True]] * 2
+    assert run_sampling(args).summary == run.summary  # from the journal
+
+
+def test_answers_that_were_stopped_are_cut_ones_for_training(server, tmp_path, monkeypatch) -> None:
+    said = [Answer(SAID, False, None), Answer(LOOP, True, -1.0, stopped=True)]
+    monkeypatch.setattr(server, "answers", lambda queries, decoding: [said for _ in queries])
+    monkeypatch.setattr(server, "info", replace(Server.info, stops_loops=True))
+    args = SampleArguments(output=str(tmp_path / "o.jsonl"), num_candidates=2, limit=1, stop_on_repetition=True)
+    (record,) = read_preferences(run_sampling(args).output)
+    assert (record.truncated, record.looped) == ([False, True], [False, True])
+    assert record.answers_gen == [SAID, LOOP]  # as it was said
+    assert record.sampling is not None
+    assert record.sampling["stop_on_repetition"] is True
+
+
+def test_an_engine_that_cannot_stop_loops_is_asked_nothing(server, tmp_path) -> None:
+    with pytest.raises(PerpoError, match="the engine server cannot stop an answer that loops"):
+        run_sampling(SampleArguments(output=str(tmp_path / "o.jsonl"), limit=1, stop_on_repetition=True))
+    asked = {"limit": 1, "tasks": ["refshapes_val"], "device": "cpu", "stop_on_repetition": True}
+    with pytest.raises(PerpoError, match="the engine server cannot stop an answer that loops"):
+        evaluate(EvalArguments(output=str(tmp_path), **asked))
+    assert server.asked == []
+
+
+def test_rewards_wait_until_all_is_sampled(server, tmp_path, monkeypatch) -> None:
+    """A slow reward holds no model up, and one that fails loses no answer."""
+    monkeypatch.chdir(tmp_path)
+    code = """
+        from pathlib import Path
+        calls = []
+        def slow(said, truth, sample):
+            journal = Path("o.jsonl.journal")
+            calls.append(len(journal.read_text().splitlines()) if journal.exists() else None)
+            if Path("broken").exists() and said != truth:
+                raise ValueError("no")
+            return float(said == truth)
+    """
+    (tmp_path / "slow_reward.py").write_text(textwrap.dedent(code))
+    (tmp_path / "broken").touch()
+    args = SampleArguments(output="o.jsonl", num_candidates=2, limit=20, batch_size=3, reward="slow_reward:slow")
+    with pytest.raises(PerpoError, match="the reward function slow_reward:slow failed"):
+        run_sampling(args)
+    (tmp_path / "broken").unlink()
+    server.asked.clear()
+    run_sampling(args)
+    assert server.asked == []
+    calls = sys.modules.pop("slow_reward").calls
+    assert set(calls) == {None, 21}  # the truths before the first question, all else after the last
+
+
 def test_validation_takes_any_engine(server, tmp_path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "0.png")
     questions = [SimpleNamespace(image_path="0.png", question=text, answer=SAID) for text in ("a", "b", "c")]
@@ -105,6 +174,35 @@ def test_evaluation_takes_any_engine(server, tmp_path) -> None:
     assert len(server.asked) == 2
     assert {(d.temperature, d.num_candidates, d.logps) for _, d in server.asked} == {(0.0, 1, False)}
     assert all(isinstance(query.image, Image.Image) for query, _ in server.asked)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_evaluation_counts_answers_that_loop(server, tmp_path, monkeypatch, stops) -> None:
+    said = [Answer(SAID, False, None), Answer(LOOP, False, None), Answer(LOOP, True, None, stopped=stops)]
+    said.append(Answer(SAID, True, None))
+    asked: list[Decoding] = []
+
+    def answers(queries, decoding):
+        asked.extend(decoding for _ in queries)
+        return [[said[(len(asked) - len(queries) + place) % 4]] for place, _ in enumerate(queries)]
+
+    monkeypatch.setattr(server, "answers", answers)
+    monkeypatch.setattr(server, "info", replace(Server.info, stops_loops=True))
+    tasks = {"tasks": ["refshapes_val"], "limit": 8, "device": "cpu"}
+    folder = evaluate(EvalArguments(output=str(tmp_path), stop_on_repetition=stops, **tasks))
+    assert folder is not None
+    run = read_run(folder)
+    (task,) = run.record.tasks
+    assert (task.n_truncated, task.n_looped, task.n_looped_truncated) == (4, 4, 2)
+    reasons = run.samples(["finish_reason"])["finish_reason"].to_pylist()
+    assert Counter(reasons) == ({"stop": 4, "length": 2, "repetition": 2} if stops else {"stop": 4, "length": 4})
+    assert {decoding.stop_on_repetition for decoding in asked} == {stops}
+    assert run.record.generation["stop_on_repetition"] is stops
+    cut = read_scores(run).cut
+    assert cut is not None
+    assert cut.sum() == 4
+    again = read_run(evaluate(EvalArguments(output=str(tmp_path), rescore=folder)) or folder).record.tasks[0]
+    assert (again.n_truncated, again.n_looped, again.n_looped_truncated) == (4, 4, 2)
 
 
 @pytest.fixture(scope="module")

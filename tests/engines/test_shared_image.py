@@ -157,7 +157,7 @@ def test_how_answers_end(checkpoint, monkeypatch) -> None:
     tokenizer = model.engine.loaded.tokenizer
     said = [tokenizer("0.10, 0.20").input_ids, [*tokenizer("0.10").input_ids, 2], [2]]
 
-    def scripted(loaded, prompts, *rest, stop_loops) -> list[list[int]]:
+    def scripted(loaded, prompts, *rest) -> list[list[int]]:
         return [said[len(prompt) % 3] for prompt in prompts]
 
     monkeypatch.setattr("perpo.engines.hf.answer", scripted)

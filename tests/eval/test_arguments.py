@@ -9,6 +9,7 @@ from perpo_eval.wanted import RunWanted
 
 FLAGS = {"suite": "pope", "model": "m", "adapter": "a", "data": "d", "tasks": ["t", "u"], "limit": 3, "batch_size": 4}
 FLAGS |= {"max_new_tokens": "pope=5", "temperature": 0.5, "top_p": 0.6, "seed": 7, "prompt_style": "lmms_eval"}
+FLAGS |= {"stop_on_repetition": True}
 FLAGS |= {"engine": "lmms:e", "model_args": "x=y,z=1=2", "max_error_share": 0.25, "dtype": "float16", "device": "cpu"}
 FLAGS |= {"family": "f", "box_scale": "pixels", "box_order": "yxyx", "box_frame": "padded"}
 FLAGS |= {"judge_model": "j", "judge_base_url": "http://j", "judge_votes": 8, "judge_swap": True, "judge_rps": 9.0}

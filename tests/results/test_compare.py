@@ -76,6 +76,25 @@ def test_all_that_differs_is_listed(make_run) -> None:
         assert part in error.value.message
 
 
+def test_a_run_whose_loops_were_stopped_is_another_one(make_run) -> None:
+    """A run from before there was that setting stopped none; of answers made elsewhere nobody knows."""
+    run = make_run("base", random_rows(6, 0.0)).record
+    usual = run.generation | {"temperature": 0.0}
+    usual.pop("stop_on_repetition", None)
+    old, running, stopping, elsewhere = (
+        replace(run, generation=usual | more)
+        for more in (
+            {},
+            {"stop_on_repetition": False},
+            {"stop_on_repetition": True},
+            {"temperature": None, "stop_on_repetition": None},
+        )
+    )
+    for one in (old, running):
+        assert mismatches(stopping, one) == ["stop_on_repetition True against False"]
+        assert mismatches(one, old) == mismatches(elsewhere, one) == []
+
+
 def test_samples_without_the_score_are_left_out_and_half_missing_ones_refused(make_run) -> None:
     nan = float("nan")
     rows = {"a": [("x", 0.0), ("y", 1.0), ("z", 0.0)], "b": [("x", nan), ("y", nan)]}

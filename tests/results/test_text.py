@@ -10,7 +10,7 @@ import pytest
 from perpo.errors import PerpoError
 from perpo.results.compare import paired_difference
 from perpo.results.experiment_table import leaderboard
-from perpo.results.run_tables import answer_notes, run_texts
+from perpo.results.run_tables import answer_notes, loop_notes, run_texts
 from perpo.results.samples import read_scores
 from perpo.results.text import TINY_NOTE, _pages, cell
 from perpo.stats import Estimate
@@ -135,10 +135,19 @@ def test_cells(estimate: Estimate | None, signed: bool, expected: str) -> None:
 
 
 def test_what_was_cut_is_said(make_run) -> None:
-    (task,) = make_run("a", {"refcoco_val": [("i", 1.0), ("k", 0.0)]}).record.tasks
+    record = make_run("a", {"refcoco_val": [("i", 1.0), ("k", 0.0)]}).record
+    (task,) = record.tasks
     assert task.n_truncated is None
-    assert answer_notes(task) == []
-    (note,) = answer_notes(replace(task, n_truncated=1))
+    assert answer_notes(task, record) == []
+    (note,) = answer_notes(replace(task, n_truncated=1), record)
     assert note == "1 of 2 answers to refcoco_val were cut at 64 tokens."
-    (note,) = answer_notes(replace(task, n_parse_fail=1, metrics=[]))
+    stopping = replace(record, generation=record.generation | {"stop_on_repetition": True})
+    (note,) = answer_notes(replace(task, n_truncated=1), stopping)
+    assert note == "1 of 2 answers to refcoco_val were cut at 64 tokens or where they looped."
+    (note,) = loop_notes(replace(task, n_looped=2, n_looped_truncated=1))
+    assert note == "2 of 2 answers to refcoco_val end in a loop, 1 of them cut."
+    (note,) = loop_notes(replace(task, n_looped=1))
+    assert note == "1 of 2 answers to refcoco_val end in a loop."
+    assert loop_notes(task) == loop_notes(replace(task, n_looped=0, n_looped_truncated=0)) == []
+    (note,) = answer_notes(replace(task, n_parse_fail=1, metrics=[]), record)
     assert note.startswith("1 of 2 responses to refcoco_val hold no answer")

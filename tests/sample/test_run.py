@@ -14,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -109,7 +110,7 @@ def sample(args):
 
 def words(args):
     """The same arguments as words of the command line."""
-    return [word for name, value in vars(args).items() if value is not None for word in (f"--{name}", str(value))]
+    return [word for name, value in vars(args).items() if value not in (None, []) for word in (f"--{name}", str(value))]
 
 
 def records(path):
@@ -253,7 +254,7 @@ def test_only_questions_with_the_margin_are_kept(folder, checkpoint, scripted):
         assert (run.summary.questions, run.summary.kept) == (7, 3)
         # Filters work on what the journal holds: another setting needs no sampling.
         scripted(lambda index: pytest.fail("sampled again"))
-        args.min_margin, args.duplicates = 0.0, "drop"
+        args = replace(args, min_margin=0.0, duplicates="drop")
         everything = read_preferences(sample(args))
     assert [len(record.answers_gen) for record in everything] == [2, 2, 3, 2, 3, 2, 3]
     assert everything[0].truncated == [False, True]
@@ -265,7 +266,7 @@ def test_no_question_left_is_said_and_nothing_is_sampled_in_vain(folder, checkpo
     assert main(words(args)) == 2
     assert "no question has a margin of 0.5" in capsys.readouterr().err
     scripted(lambda index: pytest.fail("sampled again"))
-    args.min_margin = 0.0
+    args = replace(args, min_margin=0.0)
     assert main(words(args)) == 0
 
 
@@ -302,7 +303,8 @@ def test_the_printed_next_step_runs_as_it_stands_and_trains_what_was_sampled_fro
         assert main(sampling) == 0
         assert f"--output_dir '{expected}-2'" in capfd.readouterr().err
         flags[flags.index("--adapter") : flags.index("--adapter") + 2] = []
-        assert train_main([*flags, "--output_dir", str(folder / "other")]) == 2
+        flags[flags.index("--output_dir") + 1] = str(folder / "other")
+        assert train_main(flags) == 2
         assert "2 of 2 records were sampled from the adapter of SHA-256" in capfd.readouterr().err
     else:
         args = parse_arguments(TrainArguments, flags, prog=program, description="")
@@ -399,11 +401,10 @@ def test_boxes_of_answers_and_truths_are_read_as_declared(folder, checkpoint, sc
         assert (record.box_scale, record.box_order, record.box_frame) == ("pixels", "xywh", "original")
     # The records say so themselves when they are asked again.
     again = arguments(folder, checkpoint, reward="iou", num_candidates=2, questions=str(run.output))
-    again.output = str(folder / "again.jsonl")
-    for flag in ("box_scale", "box_order", "box_frame"):
-        setattr(again, flag, flags[flag])
+    again = replace(again, output=str(folder / "again.jsonl"))
+    again = replace(again, **{flag: flags[flag] for flag in ("box_scale", "box_order", "box_frame")})
     assert [record.rewards[0] for record in read_preferences(sample(again))] == [1.0] * QUESTIONS
-    again.truth_scale, again.output = "0-1", str(folder / "more.jsonl")
+    again = replace(again, truth_scale="0-1", output=str(folder / "more.jsonl"))
     with pytest.raises(PerpoError, match="question 1 says that the scale of its box is pixels, but the flag says 0-1"):
         sample(again)
 
@@ -426,7 +427,7 @@ def test_records_of_texts_do_not_say_how_boxes_are_written(folder, checkpoint, m
     args = arguments(folder, checkpoint, reward="my_length:reward", limit=1, output=str(folder / "texts.jsonl"))
     (record,) = read_preferences(sample(args))
     assert (record.answer, record.box_scale, record.box_frame) == ("a cat", None, "padded")
-    args.questions, args.output = args.output, str(folder / "again.jsonl")
+    args = replace(args, questions=args.output, output=str(folder / "again.jsonl"))
     assert [record.answer for record in read_preferences(sample(args))] == ["a cat"]
 
 
@@ -481,7 +482,7 @@ def test_neither_batch_size_nor_limit_nor_order_of_work_changes_an_answer(folder
     expected = records(sample(arguments(folder, checkpoint, output=str(folder / "a.jsonl"), batch_size=7)))
     first = arguments(folder, checkpoint, output=str(folder / "b.jsonl"), batch_size=1, limit=3)
     sample(first)
-    first.limit, first.batch_size = None, 2
+    first = replace(first, limit=None, batch_size=2)
     found = records(sample(first))
     for one, other in zip(found, expected, strict=True):
         for name, value in one.items():
@@ -509,7 +510,7 @@ def test_in_half_precision_answers_of_other_batches_are_made_again(folder, check
     sample(cut)
     assert asked == [[0, 1, 2], [3, 4]]
     asked.clear()
-    cut.batch_size, cut.limit = 2, None
+    cut = replace(cut, batch_size=2, limit=None)
     assert sample(cut).read_bytes() == expected
     assert [k for batch in asked for k in batch] == list(range(QUESTIONS))
     asked.clear()
@@ -638,7 +639,7 @@ def test_a_killed_run_continues_to_the_same_bytes(folder, checkpoint):
 def test_ctrl_c_keeps_what_is_done(folder, checkpoint, monkeypatch, capsys):
     args = arguments(folder, checkpoint)
     expected = sample(args).read_bytes()
-    args.output = str(folder / "cut.jsonl")
+    args = replace(args, output=str(folder / "cut.jsonl"))
     answers = HfEngine.answers
 
     def interrupted(self, queries, decoding):
@@ -788,7 +789,7 @@ def test_the_journal_of_other_settings_is_not_continued(folder, checkpoint, caps
     assert (folder / "out.jsonl").read_bytes() == before
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class ToldToAnswer(SampleArguments):
     """As if a flag had been added, and nothing else done."""
 
@@ -805,8 +806,19 @@ OTHER = {
     "num_candidates": 2,
     "dtype": "bfloat16",
 }
+SERVED = {"engine": "server", "base_url": ["http://127.0.0.1:1/v1"], "dtype": None, "device": None}
+OF_SERVERS = {
+    "processes",
+    "engine",
+    "base_url",
+    "served_model",
+    "concurrency",
+    "rps",
+    "timeout_s",
+}  # see perpo.engines.served
 OTHER |= {"stop_on_repetition": True}
-NO_OTHER = {"image_root": ".", "limit": 1, "batch_size": 1, "device": "meta", "reward": "iou", "min_margin": 0.5}
+NO_OTHER = {"processes": 2, "device": None}
+NO_OTHER |= {"image_root": ".", "limit": 1, "batch_size": 1, "reward": "iou", "min_margin": 0.5}
 NO_OTHER |= {"duplicates": "drop", "output": "other.jsonl", "box_scale": "0-1", "box_order": "yxyx"}
 NO_OTHER |= {"box_frame": "padded", "truth_scale": "0-1", "truth_order": "yxyx", "truth_frame": "padded"}
 DIGESTS = {"model", "adapter", "questions"}  # other tests change what these lead to
@@ -819,11 +831,23 @@ def test_what_a_journal_is_known_by_holds_every_argument_that_is_not_named_as_no
         asked = QuestionSet(asked=[], image_root=Path(), reward=len, reward_name=args.reward, of_file=[])
         return _journal_key(args, asked, _provenance(args.decoding, info))
 
-    assert {field.name for field in dataclasses.fields(ToldToAnswer)} == OTHER.keys() | NO_OTHER | DIGESTS | {"new"}
+    assert {
+        field.name for field in dataclasses.fields(ToldToAnswer)
+    } == OTHER.keys() | NO_OTHER | DIGESTS | OF_SERVERS | {"new"}
     for name, value in (OTHER | {"new": 1}).items():
         assert key(**{name: value}) != key(), f"{name} reaches no key: an old answer would be taken for a new one"
     for name, value in NO_OTHER.items():
         assert key(**{"reward": "iou"} | {name: value}) == key(), name
+    args = ToldToAnswer(**{"output": "o.jsonl", "model": str(checkpoint)} | SERVED)
+    asked = QuestionSet(asked=[], image_root=Path(), reward=len, reward_name=args.reward, of_file=[])
+    infos = [
+        EngineInfo(name="server", model=args.model, by_batch=False, served={"model": name, "version": version})
+        for name, version in (("a", "1"), ("a", "2"), ("b", "1"))
+    ]
+    keys = {_journal_key(args, asked, _provenance(args.decoding, info)) for info in infos}
+    assert len(keys | {key()}) == 4
+    other = replace(args, base_url=["http://127.0.0.1:2/v1"], concurrency=1, rps=3.0, timeout_s=1.0)
+    assert _journal_key(other, asked, _provenance(other.decoding, infos[0])) in keys
 
 
 def other_template(folder, adapter):
@@ -875,7 +899,7 @@ def test_the_questions_of_an_image_that_has_changed_are_asked_again(folder, chec
     )
     after = records(sample(args))
     assert asked == [2]
-    args.output = str(folder / "anew.jsonl")
+    args = replace(args, output=str(folder / "anew.jsonl"))
     assert records(sample(args)) == after
     assert [k for k in range(QUESTIONS) if before[k] != after[k]] == [2]
 

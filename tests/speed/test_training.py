@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -61,3 +62,33 @@ def test_ways_of_attention(monkeypatch, capsys):
     assert threads.endswith("milliseconds")
     assert [row.split()[:4] for row in rows] == [["2", "90", "4", "12"]]
     assert len(rows[0].split()) == len(names.replace("split pays", "pays").split())
+
+
+def test_long_answers_in_a_process_each(monkeypatch, capsys):
+    """Every way and number of candidates is one process, whose numbers become one line."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import long_answers
+
+    measured = []
+
+    def in_process(way, count, args):
+        measured.append((way, count))
+        return 2.0 * count, 1.0 * count, 100.0 + count
+
+    monkeypatch.setattr(long_answers, "_in_process", in_process)
+    first, *rows, last = run(long_answers, monkeypatch, capsys, "--ways", "ours", "pairs", "--budget", "900")
+    assert "636 + N x 1500 tokens, at most 900 tokens a pass" in first
+    assert measured == [("ours", 5), ("pairs", 5), ("ours", 20), ("pairs", 20)]
+    assert [row.split()[2:4] for row in rows] == [["5", "ours"], ["5", "pairs"], ["20", "ours"], ["20", "pairs"]]
+    assert last == "ours: the largest peak is 1.143 times the smallest"
+
+
+def test_a_way_of_long_answers_measures_itself(train_step, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "long_answers", raising=False)
+    import long_answers
+
+    sizes = ("--candidates", "4", "--answer", "10", "--budget", "680", "--repeats", "1")
+    for way in long_answers.WAYS:
+        (line,) = run(long_answers, monkeypatch, capsys, "--way", way, *sizes)
+        seconds, cpu, peak = json.loads(line)
+        assert min(seconds, cpu, peak) > 0

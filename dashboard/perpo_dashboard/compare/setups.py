@@ -10,7 +10,8 @@ from typing import Any
 from perpo.records.run_record import RunRecord
 
 _OWN = ("run_id", "name", "created_utc", "duration_s", "command", "groups", "samples", "schema_version")
-_COUNTED = ("metrics", "n_parse_fail", "n_error", "n_truncated")  # what came out, not what was set
+# What came out, not what was set.
+_COUNTED = ("metrics", "n_parse_fail", "n_error", "n_truncated", "n_looped", "n_looped_truncated")
 
 
 def configuration_differences(a: RunRecord, b: RunRecord) -> list[tuple[str, str, str]]:

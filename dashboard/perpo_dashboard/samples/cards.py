@@ -159,6 +159,8 @@ def _card(each: ShownAnswer, info: BenchmarkInfo | None, truth: Any) -> None:
         st.markdown(":red-badge[no answer could be read]")
     if each.data["finish_reason"] == "length":
         st.markdown(":orange-badge[cut at the token limit]")
+    if each.data["response"] is not None and ends_in_loop(each.data["response"]):
+        st.markdown(":orange-badge[ends in a loop]")
     said = each.data["response"]
     if info is not None and info.answer == "page" and isinstance(truth, str) and said is not None:
         response = str(_value(each.data["prediction"]) or said)
@@ -166,8 +168,6 @@ def _card(each: ShownAnswer, info: BenchmarkInfo | None, truth: Any) -> None:
             _line_differences(each, truth, response)
         else:
             _word_differences(each, truth, response)
-        if ends_in_loop(said):
-            st.markdown(":orange-badge[ends in a loop]")
         with st.expander("Raw response", key=f"raw-{each.name}"):
             plain(said, height=_height(said))
     else:

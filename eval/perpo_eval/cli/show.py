@@ -24,7 +24,7 @@ def show(path: Path, flags: JudgeFlags, *, as_json: bool) -> int:
         as_json: Whether run.json is printed instead of the tables.
     """
     from perpo.records.store import read_run
-    from perpo.results.run_tables import answer_notes, run_texts
+    from perpo.results.run_tables import answer_notes, loop_notes, run_texts
 
     record = read_run(path).record
     if as_json:
@@ -32,8 +32,13 @@ def show(path: Path, flags: JudgeFlags, *, as_json: bool) -> int:
     else:
         for text in run_texts(record):
             text.show()
-    for note in (note for task in record.tasks for note in answer_notes(task)):
+    for note in (note for task in record.tasks for note in answer_notes(task, record)):
         print(f"warning: {note.rstrip('.')}; --max_new_tokens sets where, for a task or for all", file=sys.stderr)
+    for note in (note for task in record.tasks for note in loop_notes(task)):
+        print(
+            f"warning: {note.rstrip('.')}; perpo's own engine stops such answers with --stop_on_repetition",
+            file=sys.stderr,
+        )
     print(f"run record: {path}", file=sys.stderr)
     asked = {each.name: getattr(flags, each.name) for each in fields(JudgeFlags)}
     named = asked | {"judge_model": flags.judge_model or "NAME"}

@@ -11,16 +11,16 @@ from perpo.models.families import FAMILIES
 from perpo_eval.engines.base import EvalEngine
 from perpo_eval.engines.lmms import lmms_engine, lmms_name
 from perpo_eval.engines.own import own_engine
-from perpo_eval.wanted import MOST_ERRORS, EngineWanted, Reading
+from perpo_eval.wanted import MOST_ERRORS, DecodingWanted, EngineWanted, Reading
 
 
-def check_engine(wanted: EngineWanted, reading: Reading, *, drawn: bool) -> None:
+def check_engine(wanted: EngineWanted, reading: Reading, decoding: DecodingWanted) -> None:
     """Refuse what no engine could run, before anything is loaded.
 
     Args:
         wanted: What is to answer.
         reading: How it writes boxes.
-        drawn: Whether answers are to be drawn.
+        decoding: How it chooses tokens.
 
     Raises:
         PerpoError: An unknown engine, or arguments that it has no use for.
@@ -31,9 +31,9 @@ def check_engine(wanted: EngineWanted, reading: Reading, *, drawn: bool) -> None
         model_type = model_config(resolve_model(wanted.checkpoint)).get("model_type", "")
         if reading.family is not None and model_type in FAMILIES:
             raise PerpoError("--family is for --engine lmms:<model> and --responses", "a checkpoint says its own")
-        if wanted.max_error_share != MOST_ERRORS:
+        if wanted.max_error_share != MOST_ERRORS and wanted.servers is None:
             raise PerpoError(
-                "--max_error_share is for --engine lmms:<model>", "a failure of perpo's engine ends the run"
+                "--max_error_share is for --engine server and lmms:<model>", "a failure of perpo's engine ends the run"
             )
         if wanted.adapter is not None:
             adapter_digest(wanted.adapter)
@@ -49,7 +49,8 @@ def check_engine(wanted: EngineWanted, reading: Reading, *, drawn: bool) -> None
     twice = wanted.model is not None and "pretrained" in wanted.given_to_model
     for flags, given, instead in (
         ("--adapter is", wanted.adapter is not None, "merge the adapter into its base with perpo-train merge"),
-        ("--temperature is", drawn, "an lmms-eval model draws as its tasks say"),
+        ("--temperature is", decoding.drawn, "an lmms-eval model draws as its tasks say"),
+        ("--stop_on_repetition is", decoding.stop_on_repetition, "leave it out: loops are counted for any engine"),
         ("--dtype and --device are", placed, "give them in --model_args"),
         ("--model beside pretrained= is", twice, "give one of the two"),
     ):

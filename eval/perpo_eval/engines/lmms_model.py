@@ -18,7 +18,7 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 
 from perpo.common.progress import progress
-from perpo.engines.base import Answer, Decoding, Engine, Query
+from perpo.engines.base import Answer, Decoding, Engine, NoAnswer, Query
 from perpo.engines.batches import BatchLimit
 from perpo.engines.choice import load_engine
 from perpo.errors import PerpoError, placed
@@ -26,7 +26,7 @@ from perpo.models.loaded import DType
 from perpo_eval.engines.responses import Response
 
 _MAX_NEW_TOKENS = 256
-_KNOWN = {"max_new_tokens", "do_sample", "temperature", "top_p", "num_beams", "seed"}
+_KNOWN = {"max_new_tokens", "do_sample", "temperature", "top_p", "num_beams", "seed", "stop_on_repetition"}
 # Batches whose images are decoded ahead of the model, by so many threads.
 _AHEAD, _DECODERS = 4, 2
 
@@ -66,6 +66,7 @@ class PerpoModel(lmms):
         dtype: float32, bfloat16 or float16; None for the device's own.
         device: As in torch; by default CUDA where there is one.
         max_batch_size: Of lmms-eval's interface; there is no automatic batch size, so it must be None.
+        engine: What answers, in place of `pretrained`, `adapter`, `dtype` and `device`.
     """
 
     is_simple = True
@@ -78,13 +79,15 @@ class PerpoModel(lmms):
         dtype: DType | None = "float32",
         device: str | None = None,
         max_batch_size: int | None = None,
+        engine: Engine | None = None,
     ) -> None:
         super().__init__()
         if max_batch_size is not None:
             raise PerpoError("the model class perpo cannot choose a batch size by itself", "give batch_size alone")
-        self.engine: Engine = load_engine(pretrained, adapter, dtype=dtype, device=device)
+        self.engine: Engine = engine or load_engine(pretrained, adapter, dtype=dtype, device=device)
         self.batch_size = int(batch_size)
         self.limit = BatchLimit(self.batch_size)
+        self._ends: PerpoError | None = None
 
     @property
     def device(self) -> torch.device:
@@ -184,6 +187,8 @@ class PerpoModel(lmms):
             limit = self.limit.size if self.engine.info.by_batch else None
             answered = [replace(response, batch_limit=limit) for response in answers]
             yield [(job.request, response) for job, response in zip(part, answered, strict=True)]
+            if self._ends is not None:  # when the answers of the others are kept
+                raise self._ends
 
     def _answer(self, batch: Sequence[_Job], images: dict[str, Image.Image]) -> list[Response]:
         start = time.perf_counter()
@@ -191,7 +196,13 @@ class PerpoModel(lmms):
         queries = [Query(job.request.args[0], images[job.image], job.draw) for job in batch]
         answers = self.engine.answers(queries, decoding)
         latency = 1000 * (time.perf_counter() - start) / len(batch)
-        return [_response(job.prompt, said, stops, latency) for job, (said,) in zip(batch, answers, strict=True)]
+        self._ends = next((each.ends for each in answers if isinstance(each, NoAnswer) and each.ends), None)
+        return [
+            Response("", error=given.why)
+            if isinstance(given, NoAnswer)
+            else _response(job.prompt, given[0], stops, latency)
+            for job, given in zip(batch, answers, strict=True)
+        ]
 
     def _image(self, request: Instance) -> Image.Image:
         _, _, doc_to_visual, doc_id, task, split = request.args
@@ -233,6 +244,7 @@ def _settings(text: str) -> tuple[Decoding, list[str]]:
     decoding = Decoding(
         max_new_tokens=given.get("max_new_tokens", _MAX_NEW_TOKENS),
         logps=False,
+        stop_on_repetition=given.get("stop_on_repetition", False),
         **(drawn if given.get("do_sample", False) else {}),
     )
     return decoding, [stops] if isinstance(stops, str) else [stop for stop in stops if stop]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from perpo.common.processes import Processes
 from perpo.data.images import PICTURES_VERSION
+from perpo.engines.choice import load_engine
 from perpo.models.checkpoints import public_name, resolve_model, settings_digests
 from perpo.models.families import Family, with_declared
 from perpo.records.run_record import ModelInfo
@@ -53,9 +54,11 @@ def own_engine(wanted: EngineWanted, reading: Reading) -> OwnEngine:
     from perpo_eval.engines.lmms_model import PerpoModel
 
     name = wanted.checkpoint
-    model = PerpoModel(name, wanted.adapter, wanted.questions_at_once, wanted.dtype, wanted.device or _own_gpu())
-    answers = model.engine.info
-    directory = local_directory(resolve_model(name))
+    device = None if wanted.servers is not None else Processes().device(wanted.device)
+    engine = load_engine(name, wanted.adapter, dtype=wanted.dtype, device=device, servers=wanted.servers)
+    model = PerpoModel(engine=engine, batch_size=wanted.questions_at_once)
+    answers = engine.info
+    directory = local_directory(resolve_model(name), weights=wanted.servers is None)
     settings = settings_digests(directory, wanted.adapter)
     info = ModelInfo(
         id=public_name(name),
@@ -77,6 +80,7 @@ def own_engine(wanted: EngineWanted, reading: Reading) -> OwnEngine:
         **settings,
         "dtype": info.dtype,
         "pictures": PICTURES_VERSION,
+        **({} if answers.served is None else {"served": dict(answers.served)}),
         "texts": "marks kept",  # which of an answer's tokens its text holds: see perpo.models.control_tokens
         **wanted.besides,
     }
@@ -86,11 +90,3 @@ def own_engine(wanted: EngineWanted, reading: Reading) -> OwnEngine:
     else:
         family = with_declared(family, **reading.declared)
     return OwnEngine(model, info, family, identity)
-
-
-def _own_gpu() -> str | None:
-    """Of several processes each takes a GPU of its own, as torchrun and accelerate launch number them."""
-    import torch
-
-    local = os.environ.get("LOCAL_RANK")
-    return f"cuda:{local}" if local is not None and torch.cuda.is_available() else None

@@ -30,7 +30,8 @@ class Response:
         text: What was said, without special tokens, cut at a stop string.
         prompt: What the model read; None where that is not known.
         tokens_out: Generated tokens, the end token included, or None.
-        finish_reason: "stop" (end token or stop string), "length" (cut at the token limit), or None.
+        finish_reason: "stop" (end token or stop string), "length" (cut at the token limit), "repetition" (cut as it
+            looped), or None.
         latency_ms: Wall time of its batch divided by the batch's size, or None.
         batch_limit: At most so many questions were asked at once then; None where that changes no answer.
         error: Why there is no answer (`text` is "" then), or None.

@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from perpo.common.processes import Processes
 from perpo.common.progress import progress
 from perpo_eval.engines.base import EvalEngine
 from perpo_eval.engines.responses import Response, ResponseJournal, response_key
@@ -30,24 +29,6 @@ if TYPE_CHECKING:
 
 Answers = dict[tuple[str, int], Response]
 """By task and document number."""
-
-
-class Processes:
-    """The processes of this run, as torchrun and accelerate launch tell them."""
-
-    def __init__(self) -> None:
-        self.rank, self.size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-    def wait(self) -> None:
-        """Wait until all processes are here."""
-        if self.size == 1:
-            return
-        import torch.distributed as dist
-
-        if not dist.is_initialized():
-            # The fastest may have to wait long for the slowest; one that dies ends all through the launcher.
-            dist.init_process_group("gloo", timeout=timedelta(days=7))
-        dist.barrier()
 
 
 def answer_all(

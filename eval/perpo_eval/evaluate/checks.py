@@ -17,7 +17,7 @@ from perpo_eval.engines.choice import check_engine
 from perpo_eval.harness.loading import harness_specs
 from perpo_eval.judge.from_flags import check_swap, judge_of
 from perpo_eval.rows.suites import TaskSpec, missing_tasks, select_tasks
-from perpo_eval.wanted import EngineWanted, JudgeWanted, Reading, RowsWanted
+from perpo_eval.wanted import DecodingWanted, EngineWanted, JudgeWanted, Reading, RowsWanted
 
 if TYPE_CHECKING:
     from perpo_eval.benchmarks.base import PromptStyle
@@ -87,13 +87,15 @@ def note_missing(rows: RowsWanted, specs: Sequence[TaskSpec]) -> None:
         print(f"note: {missing}", file=sys.stderr)
 
 
-def check_answering(engine: EngineWanted, reading: Reading, specs: Sequence[TaskSpec], *, drawn: bool) -> None:
+def check_answering(
+    engine: EngineWanted, reading: Reading, specs: Sequence[TaskSpec], decoding: DecodingWanted
+) -> None:
     """Refuse what could not answer, or whose boxes could not be read.
 
     Raises:
         PerpoError: A model, an adapter or a setting that cannot be used.
     """
-    check_engine(engine, reading, drawn=drawn)
+    check_engine(engine, reading, decoding)
     check_frame(engine, reading, specs)
     if engine.own:
         family = family_from(reading, config_of(engine))

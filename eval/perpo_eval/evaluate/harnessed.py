@@ -50,7 +50,9 @@ def prompt_of(data: HarnessData) -> str:
 
 def settings_of(data: HarnessData, decoding: DecodingWanted, limit: int) -> dict[str, Any]:
     """Return a task's generation_kwargs, with what the user says instead."""
-    settings: dict[str, Any] = dict(data.task.config.generation_kwargs or {}) | {"max_new_tokens": limit}
+    settings: dict[str, Any] = (
+        dict(data.task.config.generation_kwargs or {}) | {"max_new_tokens": limit} | decoding.stopping
+    )
     if decoding.drawn:
         return settings | {
             "do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p, "seed": decoding.seed,

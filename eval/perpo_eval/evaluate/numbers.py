@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from perpo.benchmarks.metrics import JUDGED, metrics_of
-from perpo.records.run_record import GroupResult, Metric, TaskResult
+from perpo.records.run_record import CUT, GroupResult, Metric, TaskResult
+from perpo.texts.repetition import ends_in_loop
 from perpo_eval.judge import verdicts
 from perpo_eval.judge.readings import readings
 from perpo_eval.rows.suites import TaskSpec, spec_of
@@ -58,19 +59,30 @@ def task_result(data_of: Mapping[str, Any], samples: pa.Table, measured: list[Me
     benchmark = data_of["benchmark"]
     if measured is None:
         measured = metrics(benchmark, [samples], data_of["box_frame"])
+    ends: dict[str, Any] = _ends(samples["response"].to_pylist(), samples["finish_reason"].to_pylist())
     return TaskResult(
         **data_of,
         n_scored=samples.num_rows,
         n_parse_fail=samples["parse_ok"].to_pylist().count(False),
         n_error=samples.num_rows - samples["error"].null_count,
         metrics=measured,
-        n_truncated=_truncated(samples["finish_reason"].to_pylist()),
+        **ends,
     )
 
 
-def _truncated(reasons: Sequence[str | None]) -> int | None:
-    """How many answers were cut at the token limit; None where it is known of none how it ended."""
-    return reasons.count("length") if any(reason is not None for reason in reasons) else None
+ENDS = ("n_truncated", "n_looped", "n_looped_truncated")
+"""What is counted of how answers end."""
+
+
+def _ends(responses: Sequence[str | None], reasons: Sequence[str | None]) -> dict[str, int | None]:
+    """How many answers were cut, end in a loop, and both; None where it is known of none how it ended."""
+    answered = any(said is not None for said in responses)
+    told = any(reason is not None for reason in reasons)
+    looped = [said is not None and ends_in_loop(said) for said in responses]
+    cut = [reason in CUT for reason in reasons]
+    both = sum(one and other for one, other in zip(looped, cut, strict=True))
+    numbers = (sum(cut) if told else None, sum(looped) if answered else None, both if told and answered else None)
+    return dict(zip(ENDS, numbers, strict=True))
 
 
 def groups(results: Sequence[TaskResult], tables: Sequence[pa.Table]) -> list[GroupResult]:

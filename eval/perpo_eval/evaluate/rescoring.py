@@ -164,7 +164,7 @@ def _store_again(
     results = []
     for result, table, spec in zip(old.tasks, tables, specs, strict=True):
         kept = {field.name: getattr(result, field.name) for field in fields(result)}
-        for measured in ("n_scored", "n_parse_fail", "n_error", "metrics", "n_truncated"):
+        for measured in ("n_scored", "n_parse_fail", "n_error", "metrics", *numbers.ENDS):
             del kept[measured]
         frame = table["box_frame"][0].as_py() if table.num_rows else None
         read = {"box_frame": frame, **box_fields(family, BENCHMARKS[spec.benchmark].has_boxes)}

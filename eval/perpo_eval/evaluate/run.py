@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from perpo.benchmarks.declared import TASKS_SUITE
 from perpo.common.files import atomic_write_text, check_writable
 from perpo.common.numbers import check_numbers
+from perpo.common.processes import Processes
 from perpo.data.images import listing, short_name
+from perpo.engines.server_flags import check_servers
 from perpo.errors import PerpoError
 from perpo.models.families import Family, family_of
 from perpo.records import provenance
@@ -72,6 +74,9 @@ def evaluate(args: EvalArguments) -> Path | None:
     return _ask_and_score(args, specs, reviews)
 
 
+_NOT_OF_SERVERS = ("adapter", "dtype", "device", "stop_on_repetition")
+
+
 def _rows(args: EvalArguments, specs: Sequence[TaskSpec]) -> RowsWanted:
     """Which questions are asked; tasks of lmms-eval's are a suite of their own."""
     foreign = any(isinstance(spec, HarnessSpec) for spec in specs)
@@ -85,6 +90,7 @@ def check(args: EvalArguments) -> Sequence[TaskSpec]:
         PerpoError: A number out of its range, or data, a model, an adapter or an output that cannot be used.
     """
     check_numbers(args)
+    check_servers(args.engine, args, {name: getattr(args, name) or None for name in _NOT_OF_SERVERS})
     engine, rows, decoding, reading = args.engine_wanted, args.rows_wanted, args.decoding_wanted, args.reading
     judge = args.judge_wanted
     if args.questions is None:
@@ -98,7 +104,7 @@ def check(args: EvalArguments) -> Sequence[TaskSpec]:
     if args.questions is not None:
         check_unused(args, (*asked, "model"))
     elif args.responses is None:
-        check_answering(engine, reading, specs, drawn=decoding.drawn)
+        check_answering(engine, reading, specs, decoding)
     else:
         check_unused(args, (*asked, "name", "output", "json", *BOX_FLAGS, "judge", *judge.given, "reviewed_labels"))
         check_family(family_from(reading, None), specs)
@@ -163,7 +169,7 @@ def _score_responses(
 
 def _ask_and_score(args: EvalArguments, specs: Sequence[TaskSpec], reviews: Mapping[str, LabelReview]) -> Path | None:
     """Ask the model for answers and score them."""
-    from perpo_eval.evaluate.answering import Processes, answer_all
+    from perpo_eval.evaluate.answering import answer_all
 
     began, clock = datetime.now(UTC), time.perf_counter()
     rows, reading, decoding, wanted = _rows(args, specs), args.reading, args.decoding_wanted, args.engine_wanted
@@ -171,6 +177,8 @@ def _ask_and_score(args: EvalArguments, specs: Sequence[TaskSpec], reviews: Mapp
     data = read_data(specs, rows, wanted, load_task)
     _check_shapes(family_from(reading, config_of(wanted)), data, rows.limit)
     engine = load_engine(wanted, reading)
+    if wanted.own:
+        engine.model.engine.info.check_stopping(wanted=decoding.stop_on_repetition)
     check_family(engine.family, specs)
     templates = templates_of(reading.prompt_style, specs, engine.family) | _asked_by_harness(data)
     limits = token_limits(decoding.max_new_tokens, specs, embedded=wanted.embedded)
@@ -252,4 +260,5 @@ def _settings(decoding: DecodingWanted, limit: int) -> dict[str, Any]:
     if decoding.drawn:
         drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": decoding.seed}
         settings |= {"do_sample": True, **drawn}
+    settings |= decoding.stopping
     return settings | {"until": []}

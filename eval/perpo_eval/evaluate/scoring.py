@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from perpo.answers import after_prompt
 from perpo.benchmarks.metrics import JUDGED
 from perpo.models.families import Family
-from perpo.records.run_record import sample_key
+from perpo.records.run_record import CUT, sample_key
 from perpo_eval.benchmarks.base import Benchmark
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.engines.responses import Response
@@ -187,7 +187,7 @@ def _scored(
     scores = dict(scored.scores)
     if "truncated" in names:
         reason = response.finish_reason
-        scores["truncated"] = None if reason is None else float(reason == "length")
+        scores["truncated"] = None if reason is None else float(reason in CUT)
     return {
         "parse_ok": scored.readable,
         "prediction": None if scored.prediction is None else json.dumps(scored.prediction, ensure_ascii=False),

@@ -192,11 +192,11 @@ def generation_of(
     engine, decoding, limits = made or (None, None, None)
     said: dict[str, Any] = {"limit": rows.limit, "prompt_style": reading.prompt_style, "max_new_tokens": limits}
     if engine is None or decoding is None:
-        said |= dict.fromkeys(("batch_size", "temperature", "top_p", "seed"))
+        said |= dict.fromkeys(("batch_size", "temperature", "top_p", "seed", "stop_on_repetition"))
     else:
         said |= {"batch_size": engine.questions_at_once, "temperature": decoding.temperature, "top_p": decoding.top_p}
-        said |= {"seed": decoding.seed if decoding.drawn else None}
-        said |= {} if engine.own else {"max_error_share": engine.max_error_share}
+        said |= {"seed": decoding.seed if decoding.drawn else None, "stop_on_repetition": decoding.stop_on_repetition}
+        said |= {} if engine.engine == "perpo" else {"max_error_share": engine.max_error_share}
     # How pictures were resized, where boxes count the pixels of what came of it.
     boxes = family and family.boxes
     return said | ({"box_resize": asdict(boxes.resize)} if boxes and boxes.resize else {})

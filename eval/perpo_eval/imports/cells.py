@@ -10,6 +10,7 @@ from typing import Any
 from perpo.errors import PerpoError
 
 _ENDS = {"stop": "stop", "length": "length", "eos": "stop", "end_turn": "stop", "max_tokens": "length"}
+_ENDS |= {"repetition": "repetition"}
 # VLMEvalKit writes it where a request came to nothing. POPE's rule would read it as yes.
 _FAILED = "Failed to obtain answer via API"
 

@@ -36,7 +36,7 @@ class Prediction:
         height: Of the picture, in pixels.
         tokens: Generated tokens.
         latency_ms: Milliseconds that the answer took.
-        finish: "stop" or "length".
+        finish: "stop", "length" or "repetition".
         lent: Whether the question is one of a question file alone: then it shows nothing of the answer.
         as_data: Whether the answer is written as a list or an object, as only boxes are.
     """

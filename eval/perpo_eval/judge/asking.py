@@ -17,7 +17,8 @@ from typing import Any
 
 from perpo.common.journal import Journal
 from perpo.common.progress import progress
-from perpo.engines.chat import CallFailed, ChatClient, Reply
+from perpo.engines.chat import CallFailed, ChatClient
+from perpo.engines.replies import Reply
 from perpo_eval.judge.messages import official_settings
 from perpo_eval.judge.settings import JudgeSettings, check_key
 from perpo_eval.judge.table import JUDGINGS

@@ -40,7 +40,13 @@ def sample_arguments(
     values = recipe.sample | experiment.sample
     values |= {"model": recipe.model, "adapter": adapter and str(adapter), "seed": recipe.seed * 1000 + part}
     values |= {"questions": str(data), "image_root": str(image_root), "output": str(output)}
-    return arguments_from_mapping(SampleArguments, values, f"recipe {recipe.name}: sample")
+    arguments = arguments_from_mapping(SampleArguments, values, f"recipe {recipe.name}: sample")
+    if arguments.processes > 1:
+        raise PerpoError(
+            f"recipe {recipe.name}: sample: processes is {arguments.processes}, and a recipe runs in one process",
+            "leave it out, sample from servers (engine: server), or run perpo-sample by itself",
+        )
+    return arguments
 
 
 def method_of(recipe: Recipe, experiment: Experiment) -> str:

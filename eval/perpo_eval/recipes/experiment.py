@@ -246,7 +246,8 @@ class ExperimentRun:
             from perpo.sample.run import run_sampling
 
             write_jsonl(asked, _part(self._questions(source), part, experiment.rounds))
-            atomic_write_text(output.with_name("summary.txt"), f"{run_sampling(arguments).summary}\n")
+            if (result := run_sampling(arguments)) is not None:  # of several processes the first one writes
+                atomic_write_text(output.with_name("summary.txt"), f"{result.summary}\n")
             return {}
 
         return Stage(kind, self.output, folder, key, work)

@@ -17,7 +17,7 @@ from perpo.results.regression.checks import check_complete, check_targets, other
 from perpo.results.samples import Scores
 
 _MODEL = ("id", "family", "engine", "revision", "weights_sha256", "processor_sha256", "dtype")
-_GENERATION = ("temperature", "top_p", "limit", "prompt_style")
+_GENERATION = ("temperature", "top_p", "limit", "prompt_style", "stop_on_repetition")
 _NO_SETTING = {
     "seed",
     "data",

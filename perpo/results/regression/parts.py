@@ -13,7 +13,8 @@ from perpo.records.store import Run
 from perpo.results.regression.rows import THRESHOLD, Role, Wanted
 
 CUT = Definition("truncated", "cut off", False)
-"""The share of answers that the token limit cut, which every benchmark has where it is known why answers ended."""
+"""The share of answers that were cut, at the token limit or where they looped. Every benchmark has it where it is known
+why answers ended."""
 
 GUARDS = ("parse_fail", CUT.name)
 """Losses that gate although they are no benchmark's main number: answers that cannot be read, or have no end."""

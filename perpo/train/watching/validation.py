@@ -16,7 +16,7 @@ from perpo.boxes import PARTS
 from perpo.common.files import recover_folder, replace_folder
 from perpo.common.redact import without_secrets
 from perpo.data import PreferenceRecord, Question, data_sha256, image_root_of, read_questions
-from perpo.engines.base import Decoding, Engine, ask
+from perpo.engines.base import Decoding, Engine, NoAnswer, ask
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import digests_of, grounding_prompt
 from perpo.records.training_record import Score, ValidationInfo, write_record
@@ -199,7 +199,10 @@ class Validation(TrainerCallback):
             batch = mine[start : start + size]
             numbered = [(number, each.question) for number, each in batch]
             answers = ask(self.engine, numbered, self.held_out.image_root, self.decoding)
-            for (_, each), (answer,) in zip(batch, answers, strict=True):
+            for (_, each), given in zip(batch, answers, strict=True):
+                if isinstance(given, NoAnswer):
+                    raise given.ends or PerpoError(f"validation got no answer: {given.why}", "see above")
+                (answer,) = given
                 scored = score(self.held_out.reward, answer.said, each.question.answer, each.sample)
                 rows.append((scored.reward, scored.readable, answer.truncated))
         # In the order of their values: a sum is then the same however many processes there are.

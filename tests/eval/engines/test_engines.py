@@ -388,6 +388,11 @@ def test_a_model_whose_library_is_absent_is_one_sentence(
         (["--model_args", "device=cpu"], "--model_args is for --engine lmms:<model>", "--device"),
         (["--engine", "lmms:scripted", "--adapter", "x"], "--adapter is for --engine perpo", "perpo-train merge"),
         (["--engine", "lmms:scripted", "--temperature", "1"], "--temperature is for --engine perpo", ""),
+        (
+            ["--engine", "lmms:scripted", "--stop_on_repetition", "True"],
+            "--stop_on_repetition is for --engine perpo",
+            "loops are counted for any engine",
+        ),
         (["--engine", "lmms:scripted", "--dtype", "bfloat16"], "--dtype and --device are for", "--model_args"),
         (["--engine", "lmms:scripted", "--device", "cpu"], "--dtype and --device are for", "--model_args"),
         (["--engine", "lmms:scripted", "--model_args", "pretrained=x"], "--model beside pretrained=", "one of the two"),
@@ -396,7 +401,7 @@ def test_a_model_whose_library_is_absent_is_one_sentence(
             "it is not known to which frame its boxes refer",
             "--box_frame cropped for lmms:llava_hf",
         ),
-        (["--max_error_share", "0.5"], "--max_error_share is for --engine lmms:<model>", "ends the run"),
+        (["--max_error_share", "0.5"], "--max_error_share is for --engine server and lmms:<model>", "ends the run"),
         (["--engine", "lmms:scripted", "--max_error_share", "2"], "--max_error_share must be from 0 to 1, got 2.0", ""),
         (["--family", "llava"], "--family is for --engine lmms:<model>", "a checkpoint says its own"),
     ],
@@ -433,5 +438,5 @@ def test_an_adapter_that_nobody_here_loads_is_refused(checkpoint, tmp_path) -> N
         with pytest.raises(
             PerpoError, match="is an adapter, but it could not be checked whether scripted loads"
         ) as caught:
-            check_engine(*parts, drawn=False)
+            check_engine(*parts, EvalArguments().decoding_wanted)
         assert "perpo-train merge" in caught.value.hint

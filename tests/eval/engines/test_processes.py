@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from perpo.common.processes import Processes
 from perpo.engines import hf
 from perpo.records.store import Run, read_run
 from perpo_eval.arguments import EvalArguments
-from perpo_eval.engines import lmms_model
 from perpo_eval.engines.choice import load_engine
-from perpo_eval.evaluate import answering
+from perpo_eval.evaluate import run as evaluation
 from perpo_eval.evaluate.run import evaluate
 
 ROWS, QUESTIONS = 30, 20
@@ -101,7 +101,7 @@ def only_run(output: Path) -> Run:
 # ---- one after the other, in this process ----
 
 
-class Alone(answering.Processes):
+class Alone(Processes):
     """One process of several that waits for nobody."""
 
     def __init__(self, rank: int, size: int) -> None:
@@ -131,7 +131,7 @@ def test_shares_are_disjoint_and_whole(size, folder, checkpoint, tmp_path, alone
     settings = arguments(folder, checkpoint, tmp_path)
     for rank in reversed(range(size)):  # the first one collects, so that it comes last
         shares.append([])
-        monkeypatch.setattr(answering, "Processes", lambda rank=rank: Alone(rank, size))
+        monkeypatch.setattr(evaluation, "Processes", lambda rank=rank: Alone(rank, size))
         path = evaluate(EvalArguments(**settings))
         assert (path is None) == (rank > 0)
         if rank > 0:
@@ -148,7 +148,7 @@ def test_another_number_of_processes_continues(folder, checkpoint, tmp_path, alo
     settings = arguments(folder, checkpoint, tmp_path)
     for rank, size in ((1, 3), (1, 2), (0, 2)):
         shares.append([])
-        monkeypatch.setattr(answering, "Processes", lambda rank=rank, size=size: Alone(rank, size))
+        monkeypatch.setattr(evaluation, "Processes", lambda rank=rank, size=size: Alone(rank, size))
         evaluate(EvalArguments(**settings))
     assert all(shares)
     assert sum(map(len, shares)) == QUESTIONS
@@ -158,13 +158,13 @@ def test_another_number_of_processes_continues(folder, checkpoint, tmp_path, alo
 def test_each_process_of_a_machine_has_a_device_of_its_own(checkpoint, monkeypatch) -> None:
     """Unless --device names one."""
     asked: list[str | None] = []
-    real = lmms_model.PerpoModel
+    real = hf.load_hf
 
-    def model(name, adapter, batch_size, dtype, device) -> lmms_model.PerpoModel:
+    def load(name, adapter, *, dtype, device) -> hf.HfEngine:
         asked.append(device)
-        return real(name, adapter, batch_size, dtype, "cpu")
+        return real(name, adapter, dtype=dtype, device="cpu")
 
-    monkeypatch.setattr(lmms_model, "PerpoModel", model)
+    monkeypatch.setattr(hf, "load_hf", load)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("LOCAL_RANK", "3")
     usual, other = (EvalArguments(model=str(checkpoint), **flags) for flags in ({}, {"device": "cuda:7"}))
