@@ -59,6 +59,34 @@ def answer_of(response: str, kind: Kind) -> str | None:
     return _unwrapped(said) if kind == "text" else _labelled(_boxed(_within(_within(said, _ANSWER), _GLM_BOX)))
 
 
+def text_answer(response: str, truth: str) -> str | None:
+    """Return the part of a response that is to be compared with a true text, which itself is never cut.
+
+    A page may spell what would be taken for marks of a thought, as papers about models do. Of a response to such a page
+    only a thought is cut that it begins with, up to the first mark that ends it; and nothing around it.
+
+    Args:
+        response: All that a model said.
+        truth: The true text.
+
+    Returns:
+        As for `answer_of`.
+    """
+    if answer_of(truth, "text") == truth:
+        return answer_of(response, "text")
+    first = next(_THOUGHT.finditer(response), None)
+    if first is None or not first["open"] or response[: first.start()].strip() or _begins_with_thought(truth):
+        return response
+    ends = (mark for mark in _THOUGHT.finditer(response, first.end()) if not mark["open"])
+    end = next(ends, None)
+    return None if end is None else response[end.end() :].strip()
+
+
+def _begins_with_thought(text: str) -> bool:
+    first = next(_THOUGHT.finditer(text), None)
+    return first is not None and first["open"] is not None and not text[: first.start()].strip()
+
+
 def after_prompt(prompt: str | None, response: str) -> str:
     """Return the response together with the thought that its prompt opened, as chat templates of some models do.
 

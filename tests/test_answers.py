@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perpo.answers import after_prompt, answer_of, opened_thought
+from perpo.answers import after_prompt, answer_of, opened_thought, text_answer
 
 MARKS = [
     "<think>", "</think>", "<thinking>", "</thinking>", "<answer>", "</answer>", "<|begin_of_box|>", "<|end_of_box|>",
@@ -138,3 +138,25 @@ def test_time_is_in_proportion_to_the_length(mark) -> None:
         answer_of(mark * (200_000 // len(mark)), kind)
     # A quadratic reader would take minutes.
     assert time.process_time() - began < 10
+
+
+MARKED = "Models end a thought with </think> and go on."
+
+
+@pytest.mark.parametrize(
+    ("response", "truth", "answer"),
+    [
+        ("<think>A</think>B", "B", "B"),
+        ("A</think>B", "B", "B"),
+        (MARKED, MARKED, MARKED),
+        (f"<think>A page.</think>\n{MARKED}", MARKED, MARKED),
+        ("<think>A page", MARKED, None),
+        ("nothing of it", MARKED, "nothing of it"),
+        ("<answer>B</answer>", "<answer>B</answer>", "<answer>B</answer>"),
+        ("<answer>B</answer>", "B", "B"),
+        ("<think>A</think>B", "<think>A</think>B", "<think>A</think>B"),
+        ("<think>A", "<think>A", "<think>A"),
+    ],
+)
+def test_a_truth_is_never_cut_and_an_answer_that_spells_its_marks_is_not_either(response, truth, answer) -> None:
+    assert text_answer(response, truth) == answer

@@ -3,7 +3,8 @@
 Sources: the short grounding prompt is LLaVA-1.5's (haotian-liu/LLaVA, Apache-2.0); the long one is that of
 lmms-eval's RefCOCO tasks (EvolvingLMMs-Lab/lmms-eval, MIT and Apache-2.0); the ending of yes/no questions is
 LLaVA's for POPE. Pages of Fox and OCRBench v2 bring their own question; the one here is for pages without. The one
-that asks for Markdown is the basic one of olmOCR-Bench (allenai/olmocr, Apache-2.0).
+that asks for Markdown is the basic one of olmOCR-Bench (allenai/olmocr, Apache-2.0); OmniDocBench, which leaves the
+question to everybody, gets it too.
 """
 
 from __future__ import annotations
@@ -51,7 +52,12 @@ MARKDOWN_PAGE = Asking(usual=OLMOCR)
 POPE = Asking(YES_NO.replace("{question}", "{query}"))
 
 _PAGES = ("pages_", "fox_ocr_", "tinypages_", "ocrbench_v2_")
-_BY_NAME = dict.fromkeys(_PAGES, PAGE) | {"olmocr_": MARKDOWN_PAGE, "coco_pope_": POPE, "tinypope_": POPE}
+_BY_NAME = dict.fromkeys(_PAGES, PAGE) | {
+    "olmocr_": MARKDOWN_PAGE,
+    "omnidocbench_": MARKDOWN_PAGE,
+    "coco_pope_": POPE,
+    "tinypope_": POPE,
+}
 
 
 def asking_of(name: str) -> Asking:

@@ -9,10 +9,11 @@ from perpo.benchmarks.mmhal import MMHAL
 from perpo.benchmarks.ocr import OCR_PAGES
 from perpo.benchmarks.ocrbench_v2 import OCRBENCH_V2
 from perpo.benchmarks.olmocr_no_math import OLMOCR_NO_MATH
+from perpo.benchmarks.omnidocbench_simple import OMNIDOCBENCH_SIMPLE
 from perpo.benchmarks.pope import POPE
 from perpo.errors import PerpoError
 
-_ROWS = (GROUNDING, POPE, OCR_PAGES, OCRBENCH_V2, OLMOCR_NO_MATH, LLAVA_BENCH, MMHAL)
+_ROWS = (GROUNDING, POPE, OCR_PAGES, OCRBENCH_V2, OLMOCR_NO_MATH, OMNIDOCBENCH_SIMPLE, LLAVA_BENCH, MMHAL)
 INFO: dict[str, BenchmarkInfo] = {info.name: info for info in _ROWS}
 """By name. A stored run may name another benchmark, of which nothing is known: ask as below."""
 

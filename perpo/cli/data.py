@@ -24,6 +24,9 @@ _PROG = "perpo-data"
 _SUITES = {info.rows: info.suites[0] for info in INFO.values() if info.rows}
 """perpo-eval's suite for a kind of rows."""
 
+_TINY_TOKENS = 256
+"""Tokens of an answer about a page that the embedded model's context holds, beside a picture and a long question."""
+
 
 @dataclass(frozen=True)
 class _Command:
@@ -64,6 +67,11 @@ _COMMANDS = {
         arguments.OlmocrArguments,
         "perpo.prepare.pages.olmocr:build_olmocr",
         "olmOCR-Bench's pages with their unit tests, without mathematics, from the hub or a folder",
+    ),
+    "omnidocbench": _Command(
+        arguments.OmnidocbenchArguments,
+        "perpo.prepare.pages.omnidocbench:build_omnidocbench",
+        "OmniDocBench's pages with their blocks of text, without tables and formulas, from the hub or a folder",
     ),
     "pages": _Command(
         arguments.PagesArguments,
@@ -177,7 +185,11 @@ def _show_next(written: Sequence[Written]) -> None:
     suites = list(dict.fromkeys(_SUITES[file.kind] for file in files))
     for suite in suites:
         words = [find_program("perpo-eval"), "--suite", suite, "--data", str(files[0].path.parent), "--model", "tiny"]
-        print(f"{_PROG}: evaluate with {shlex.join(words)}   # or another --model", file=sys.stderr)
+        other = "or another --model"
+        if any(file.kind == "pages" and _SUITES[file.kind] == suite for file in files):
+            words += ["--max_new_tokens", str(_TINY_TOKENS)]
+            other += ", and its own limit without --max_new_tokens; the tiny model has no room for more"
+        print(f"{_PROG}: evaluate with {shlex.join(words)}   # {other}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -94,13 +94,14 @@ def _encoded(
 
 def _check_context(loaded: LoadedModel, prompts: Sequence[str], lengths: Tensor, longest_answer: int) -> None:
     longest = int(lengths.max())
-    if longest + longest_answer > loaded.context_length:
+    room = loaded.context_length - longest
+    if longest_answer > room:
+        smaller = f"give --max_new_tokens {room} or less, " if room > 0 else ""
         raise PerpoError(
             f"a prompt of {longest} tokens and an answer of up to {longest_answer} tokens exceed the model's "
             f"context of {loaded.context_length} tokens. The prompt ends with "
             f"{prompts[int(lengths.argmax())][-60:]!r}",
-            "give a smaller --max_new_tokens, leave that row out, or use a model with a longer context; nothing is "
-            "cut without saying so",
+            f"{smaller}leave that row out, or use a model with a longer context; nothing is cut without saying so",
         )
 
 

@@ -176,6 +176,25 @@ class OlmocrArguments(WritingArguments):
 
 
 @dataclass(kw_only=True)
+class OmnidocbenchArguments(CountingArguments):
+    """Arguments of perpo-data omnidocbench."""
+
+    name_of_command: ClassVar[str] = "omnidocbench"
+
+    data: str = arg("hub", "hub, or a folder: OmniDocBench.json, and the pages' pictures in images")
+    revision: str | None = arg(None, "commit or tag on the hub (default: the newest, which is recorded)")
+
+    def __post_init__(self) -> None:
+        """Refuse a revision of a folder.
+
+        Raises:
+            PerpoError: As said.
+        """
+        if self.revision is not None and self.data != "hub":
+            raise PerpoError("--revision can be used only with --data hub", "leave it out")
+
+
+@dataclass(kw_only=True)
 class PagesArguments(WritingArguments):
     """Arguments of perpo-data pages."""
 

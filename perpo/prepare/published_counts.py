@@ -35,6 +35,10 @@ POPE_IMAGES = 500
 # ucaslcl/Fox, the benchmark of "Focus Anywhere for Fine-grained Multi-page Document Understanding" (arXiv:2405.14295).
 FOX_PAGES: dict[FoxLanguage, int] = {"en": 112, "cn": 100}
 
+# Pages in OmniDocBench.json of its releases (opendatalab/OmniDocBench).
+OMNIDOCBENCH_PAGES = {981: "1.0", 1355: "1.5", 1651: "1.6"}
+"""The version of OmniDocBench that has so many pages."""
+
 # The same table as REFER_COUNTS.
 GOOGLE_REFS: dict[ReferSet, dict[str, int]] = {"refcoco": {"val": 5000, "test": 5000}, "refcocog": {"val": 5000}}
 """Refs of the evaluation splits of the sets that Google split in another way, by objects: UNC's and UMD's train hold

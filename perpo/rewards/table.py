@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rapidfuzz.distance import Levenshtein
 
-from perpo.answers import answer_of
+from perpo.answers import answer_of, text_answer
 from perpo.boxes import Box, BoxFormat, iou, parse_box
 from perpo.data.truths import row_format
 from perpo.texts.unit_tests import read_tests, share_passed
@@ -37,7 +37,8 @@ class Reward:
             takes truths as they are, and whatever is said of how boxes are written has no meaning for it. "tests" takes
             a JSON list of unit tests of a page (`perpo.texts.unit_tests`), and boxes have no meaning for it either.
         compare: Gives how good an answer is: (said, wanted) -> a number in [0, 1], or None if one of them can't be
-            read. Boxes come in pixels of the original image, texts without thoughts and marks, unit tests as a list.
+            read. Boxes come in pixels of the original image, answers without thoughts and marks, true texts whole, unit
+            tests as a list.
         explained: What it is, in a few words for `--help`; "" where its name says it.
         acc_50: Whether a validation tells `acc_50` too, the share of rewards of 0.5 and more.
     """
@@ -57,8 +58,8 @@ class Reward:
         """
 
         def of_texts(prediction: str, truth: str, sample: Mapping[str, Any]) -> float | None:
-            said, wanted = answer_of(prediction, "text"), answer_of(truth, "text")
-            return None if said is None or wanted is None else self.compare(said, wanted)
+            said = text_answer(prediction, truth)
+            return None if said is None else self.compare(said, truth)
 
         def of_tests(prediction: str, truth: str, sample: Mapping[str, Any]) -> float | None:
             said = answer_of(prediction, "text")

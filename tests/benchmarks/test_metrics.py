@@ -14,6 +14,7 @@ from perpo.benchmarks.grounding import SIZES
 from perpo.benchmarks.metrics import METRICS, PRIMARY, metrics_of
 from perpo.benchmarks.mmhal import MMHAL_TYPES
 from perpo.benchmarks.ocr import NORMALISED
+from perpo.benchmarks.omnidocbench_simple import LANGUAGES
 from perpo.texts.unit_tests import TYPES
 
 NAN = float("nan")
@@ -128,7 +129,9 @@ def test_each_benchmark_has_distinct_names_and_the_one_that_stands_for_it() -> N
     assert set(PRIMARY) == set(METRICS)
     lower = {metric.name for metrics in METRICS.values() for metric in metrics if metric.higher_is_better is False}
     rates = {f"hallucination_rate{suffix}" for suffix in ("", *(f":{kind}" for kind in MMHAL_TYPES))}
-    assert lower == {"parse_fail", "edit_distance", NORMALISED, "truncated", "missing", *rates}
+    languages = {f"text_edit:{language}" for language in LANGUAGES}
+    of_blocks = {"text_edit", "reading_order", "page_edit", *languages}
+    assert lower == {"parse_fail", "edit_distance", NORMALISED, "truncated", "missing", *rates, *of_blocks}
 
 
 def plain(benchmark: str, name: str, rows: list[dict[str, float]]) -> float | None:

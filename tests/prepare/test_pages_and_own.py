@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import perpo_eval.cli.eval
 from perpo.cli.data import main
 from perpo.prepare import published_counts
 
@@ -250,3 +251,33 @@ def test_rows_of_ones_own_that_cannot_be_used_are_refused(image, tmp_path, capsy
     good = {"image": str(image), "question": "Is it?", "answer": "yes"}
     assert _own(tmp_path, [good | row, good], "--kind", "yesno", *words) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["pages", "jsonl"])
+def test_the_edit_distance_of_normal_forms_stands_beside_the_raw_one(command, noise, tmp_path, capsys):
+    """Pages of a folder and of JSON lines are pages of one's own as those of PDF files are."""
+    text, read = "We ﬁnd a reg\u00adular page.", "We find a regular page."
+    noise(tmp_path / "in" / "a.png", 0)
+    (tmp_path / "in" / "a.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "in/a.png", "answer": text}), encoding="utf-8")
+    source = {
+        "pages": ["--folder", str(tmp_path / "in")],
+        "jsonl": ["--file", str(tmp_path / "rows.jsonl"), "--kind", "pages"],
+    }
+    out, results = str(tmp_path / "out"), tmp_path / "results"
+    assert main([command, *source[command], "--name", "mine", "--output", out]) == 0
+    assert "--max_new_tokens 256" in capsys.readouterr().err  # the embedded model has no room for more
+    asked = tmp_path / "asked.jsonl"
+    words = ["--suite", "ocr", "--data", out]
+    assert perpo_eval.cli.eval.main([*words, "--model", "tiny", "--questions", str(asked)]) == 0
+    key = json.loads(asked.read_text(encoding="utf-8"))["sample_key"]
+    (tmp_path / "said.jsonl").write_text(json.dumps({"sample_key": key, "response": read}), encoding="utf-8")
+    words += ["--responses", str(tmp_path / "said.jsonl"), "--name", "other", "--output", str(results)]
+    assert perpo_eval.cli.eval.main(words) == 0
+    table = capsys.readouterr().out
+    assert "normalised" in table
+    (record,) = (json.loads(path.read_text(encoding="utf-8")) for path in results.rglob("run.json"))
+    values = {metric["name"]: metric["value"] for metric in record["tasks"][0]["metrics"]}
+    # A ligature is replaced and a letter put in, and the soft hyphen goes, of 23 characters.
+    assert values["edit_distance"] == pytest.approx(3 / 23)
+    assert values["edit_distance:normalised"] == 0

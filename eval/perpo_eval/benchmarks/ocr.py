@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perpo.answers import answer_of
+from perpo.answers import text_answer
 from perpo.benchmarks import ocr, prompts
 from perpo.boxes import ImageSize
 from perpo.models.families import Family
@@ -32,7 +32,7 @@ def _problem(row: Row) -> str | None:
 
 
 def _score(response: str, target: Any, size: ImageSize, family: Family) -> Scored:
-    answer = answer_of(response, "text")
+    answer = text_answer(response, target)
     # The chat template ends before a blank or a line break, which some tokenizers give to the answer.
     text, truth = (answer or "").strip(), target.strip()
     page, swapped = score_page(text, truth), score_page(text, truth, swapped=True)
@@ -59,5 +59,6 @@ OCR_PAGES = Benchmark(
     default_query=prompts.PAGE.usual,
     score=_score,
     example="a",
+    version="3",
     sources={"scorer": "perpo_eval.scorers.ocr", "normal form": "perpo.texts.normal"},
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perpo.answers import answer_of
+from perpo.answers import text_answer
 from perpo.benchmarks import ocrbench_v2, prompts
 from perpo.boxes import ImageSize
 from perpo.models.families import Family
@@ -16,7 +16,7 @@ _INFO = ocrbench_v2.OCRBENCH_V2
 
 
 def _score(response: str, target: Any, size: ImageSize, family: Family) -> Scored:
-    answer = answer_of(response, "text")
+    answer = text_answer(response, target)
     # The chat template ends before a blank or a line break, which some tokenizers give to the answer. The truth is
     # taken as it is: the official script strips nothing.
     text = (answer or "").strip()
@@ -36,5 +36,6 @@ OCRBENCH_V2 = Benchmark(
     default_query=prompts.PAGE.usual,
     score=_score,
     example="a",
+    version="3",
     sources={"scorer": "perpo_eval.scorers.ocrbench_v2", "scores of pages": "perpo_eval.scorers.ocr"},
 )

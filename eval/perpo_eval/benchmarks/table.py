@@ -8,9 +8,10 @@ from perpo_eval.benchmarks.mmhal import MMHAL
 from perpo_eval.benchmarks.ocr import OCR_PAGES
 from perpo_eval.benchmarks.ocrbench_v2 import OCRBENCH_V2
 from perpo_eval.benchmarks.olmocr_no_math import OLMOCR_NO_MATH
+from perpo_eval.benchmarks.omnidocbench_simple import OMNIDOCBENCH_SIMPLE
 from perpo_eval.benchmarks.pope import POPE
 
-_ROWS = (GROUNDING, POPE, OCR_PAGES, OCRBENCH_V2, OLMOCR_NO_MATH, LLAVA_BENCH, MMHAL)
+_ROWS = (GROUNDING, POPE, OCR_PAGES, OCRBENCH_V2, OLMOCR_NO_MATH, OMNIDOCBENCH_SIMPLE, LLAVA_BENCH, MMHAL)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _ROWS}
 
 

@@ -32,6 +32,11 @@ class RunArguments:
     seed: Seed32 | None = arg(None, "seed, from 0 to 2^32 - 1 (default: the seed of the recipe)")
     only: list[str] = arg([], "experiments to run now (default: all); the leaderboard shows all finished ones")
     json: bool = arg(False, "print the leaderboard as JSON instead of the table")
+    estimate: str | None = arg(
+        None,
+        "name of a GPU, such as H100: print what each stage costs (tokens, FLOPs, hours, memory, disk), told from the "
+        "model's small files and the data alone, and run nothing",
+    )
     dry_run: bool = arg(False, "print the stages and which are done, and check everything, but run nothing")
 
 
@@ -96,6 +101,11 @@ def _run(args: RunArguments) -> None:
         run.check(names)
         return
     quiet_libraries()
+    if args.estimate is not None:
+        from perpo_eval.recipes.estimating import RecipeEstimate
+
+        RecipeEstimate(run, args.estimate).table(names).show()
+        return
     outcome = run.run(names)
     table = outcome.leaderboard.text()
     if args.json:

@@ -18,12 +18,13 @@ from perpo.models.checkpoints import (
     settings_digests,
     weights_digest,
 )
+from perpo.prepare.arguments import PdfArguments
 from perpo.sample.arguments import SampleArguments
 from perpo.train.arguments import TrainArguments
 from perpo_eval.arguments import EvalArguments
 
 if TYPE_CHECKING:
-    from perpo_eval.recipes.recipe import Experiment, Recipe
+    from perpo_eval.recipes.recipe import Experiment, Recipe, Teaching
 
 # The results depend on what these lead to, not on where it lies.
 _PLACES = {
@@ -73,6 +74,38 @@ def train_arguments(
             f"recipe {recipe.name}: train: lora_enable: false writes no adapter, but later stages need one",
             "run perpo-train alone, and give its result to perpo-eval as --model",
         )
+    return arguments
+
+
+def teaching_arguments(
+    recipe: Recipe, teaching: Teaching, data: Path, image_root: Path, output: Path
+) -> TrainArguments:
+    """Return arguments of the training before all experiments: SFT of all weights, with what the recipe says of it.
+
+    Raises:
+        PerpoError: It trains an adapter, which later stages would not start from.
+    """
+    values = {"method": "sft", "lora_enable": False} | teaching.train
+    values |= {"model": recipe.model, "seed": recipe.seed, "resume_from_checkpoint": "last"}
+    values |= {"data": str(data), "image_root": str(image_root), "output_dir": str(output)}
+    arguments = arguments_from_mapping(TrainArguments, values, f"recipe {recipe.name}: teach")
+    if arguments.lora_enable or arguments.method != "sft":
+        raise PerpoError(f"recipe {recipe.name}: teach trains all weights by sft", "leave method and lora_enable out")
+    return arguments
+
+
+def pdf_arguments(folder: Path, settings: dict[str, Any], output: Path, where: str) -> PdfArguments:
+    """Return arguments of perpo-data pdf.
+
+    Raises:
+        PerpoError: One is unknown, wrong, or set by the run itself.
+    """
+    for name in ("pdf", "output", "overwrite"):
+        if name in settings:
+            raise PerpoError(f"{where}: {name} is set by the run itself", "leave it out")
+    values = settings | {"pdf": str(folder), "output": str(output), "overwrite": True}
+    arguments = arguments_from_mapping(PdfArguments, values, where)
+    arguments.check()
     return arguments
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,30 @@ from perpo.common.locks import only_process
 from perpo.data import Question, check_images, data_sha256, read_preferences, read_questions, write_jsonl
 from perpo.errors import PerpoError
 from perpo.methods import METHODS
-from perpo.models.checkpoints import grounding_prompt, refused_pictures
+from perpo.models.checkpoints import grounding_prompt, refused_pictures, resolve_model
+from perpo.prepare.pdf.build import documents_of
 from perpo.records.store import read_run
 from perpo.results.experiment_table import Leaderboard, leaderboard
 from perpo_eval.evaluate import run as runner
 from perpo_eval.evaluate.versions import suite_sha256
-from perpo_eval.recipes.arguments import evaluate_arguments, method_of, sample_arguments, stage_key, train_arguments
-from perpo_eval.recipes.recipe import DataFile, Experiment, Recipe, SampledData, TinyQuestions
-from perpo_eval.recipes.stage import Stage, say
+from perpo_eval.recipes.arguments import (
+    evaluate_arguments,
+    method_of,
+    sample_arguments,
+    stage_key,
+    train_arguments,
+)
+from perpo_eval.recipes.pages import TAUGHT, reading_pdfs, taking_part, teaching
+from perpo_eval.recipes.recipe import (
+    DataFile,
+    Experiment,
+    PagesPart,
+    PdfPages,
+    Recipe,
+    SampledData,
+    TinyQuestions,
+)
+from perpo_eval.recipes.stage import Stage, first_to_do, once, say, seconds_of
 from perpo_eval.rows.suites import data_version, select_tasks
 from perpo_eval.rows.tiny_data import tiny_version
 
@@ -49,13 +65,19 @@ class ExperimentRun:
 
     def __init__(self, recipe: Recipe, output: Path) -> None:
         """Nothing is read or written yet."""
-        self.recipe, self.output = recipe, output
+        self.source = recipe
+        self.output = output
         self._mark = output / "recipe.json"
+        made = recipe.data.get(str(recipe.evaluate.get("data")))
+        rows = {"data": str(output / "data" / recipe.evaluate["data"])} if isinstance(made, PdfPages) else {}
+        model = str(output / TAUGHT) if recipe.teach else recipe.model
+        self.recipe = replace(recipe, evaluate=recipe.evaluate | rows, model=model)
+        """The recipe with what the run makes in place of its names: the model that was taught, the pages."""
 
     def plan(self, name: str) -> list[Stage]:
         """Return the stages of an experiment, in their order."""
         experiment = self.recipe.experiments[name]
-        stages: list[Stage] = []
+        stages = self._shared()
         adapter: Path | None = None
         if experiment.train is not None and experiment.data is not None:
             source = self._data(experiment.data, stages)
@@ -68,7 +90,17 @@ class ExperimentRun:
                     folder = f"{name}/round-{part}/adapter"
                 stages.append(self._training(name, folder, data, adapter, part))
                 adapter = stages[-1].folder
-        return [*stages, self._evaluation(name, adapter)]
+        return [*once(stages), self._evaluation(name, adapter)]
+
+    def _shared(self) -> list[Stage]:
+        """What all experiments need: the pages they are evaluated on, and the model they start from."""
+        stages: list[Stage] = []
+        if isinstance(self.source.data.get(str(self.source.evaluate.get("data"))), PdfPages):
+            self._data(self.source.evaluate["data"], stages)
+        if self.source.teach is not None:
+            data = self._data(self.source.teach.data, stages)
+            stages.append(teaching(self.source, self.output, data))
+        return stages
 
     def _data(self, name: str, stages: list[Stage]) -> DataFile:
         """The file of that data; the stages that make it, if any, are added."""
@@ -76,6 +108,13 @@ class ExperimentRun:
         if isinstance(source, DataFile):
             return source
         folder = f"data/{name}"
+        if isinstance(source, PdfPages):
+            stages.append(reading_pdfs(self.output, folder, source))
+            return DataFile(stages[-1].folder / "questions.jsonl", stages[-1].folder)
+        if isinstance(source, PagesPart):
+            pages = self._data(source.of, stages)
+            stages.append(taking_part(self.output, folder, source, pages))
+            return DataFile(stages[-1].folder / "questions.jsonl", pages.image_root)
         if isinstance(source, TinyQuestions):
             stages.append(self._drawing(folder, source))
             return DataFile(stages[-1].folder / "questions.jsonl", stages[-1].folder)
@@ -92,7 +131,7 @@ class ExperimentRun:
                 is neither among `names` nor done.
         """
         check_writable(self.output)
-        runner.check(evaluate_arguments(self.recipe, self.recipe.base, self.output / "results", None))
+        self._check_evaluation()
         if self._mark.is_file():
             before = json.loads(self._mark.read_text(encoding="utf-8"))
             if before["seed"] != self.recipe.seed:
@@ -101,13 +140,23 @@ class ExperimentRun:
                     "give another --output_dir, or delete that folder to start over",
                 )
         for name in names:
-            first = _first_to_do(self.plan(name))
-            if first is not None and first.kind != "evaluate":
+            first = first_to_do(self.plan(name))
+            if first is not None and first.kind != "evaluate" and self.recipe.experiments[name].data is not None:
                 self._check_data(name)
-        if self.recipe.base not in names and _first_to_do(self.plan(self.recipe.base)) is not None:
+        if self.recipe.base not in names and first_to_do(self.plan(self.recipe.base)) is not None:
             raise PerpoError(
                 f"'{self.recipe.base}' has not been run, but all others are compared with it", "add it to --only"
             )
+
+    def _check_evaluation(self) -> None:
+        """Check it with the model and the rows that are there; those that the run makes may come later."""
+        arguments = evaluate_arguments(self.recipe, self.recipe.base, self.output / "results", None)
+        if any(stage.done() is None for stage in self._shared()):
+            arguments = replace(arguments, model=self.source.model)
+            resolve_model(self.source.model)
+            if self.recipe.evaluate.get("data") != self.source.evaluate.get("data"):
+                return
+        runner.check(arguments)
 
     def run(self, names: Sequence[str]) -> Outcome:
         """Run the experiments called `names` and compare them with all others that are done here.
@@ -129,7 +178,7 @@ class ExperimentRun:
             if name in names or self._stands(name):
                 done = [stage.done() or {} for stage in self.plan(name)]
                 records[name] = self.output / done[-1]["record"]
-                seconds[name] = _seconds(done)
+                seconds[name] = seconds_of(done)
         against = self.recipe.against
         if against is not None and against not in records:
             say(f"'{against}' has not been run, so no experiment is compared with it")
@@ -140,7 +189,7 @@ class ExperimentRun:
     def _stands(self, name: str) -> bool:
         """Whether an experiment is done, and would be made of the same now."""
         try:
-            return _first_to_do(self.plan(name)) is None
+            return first_to_do(self.plan(name)) is None
         except PerpoError as error:
             say(f"'{name}' is left out of the leaderboard: {error}")
             return False
@@ -151,12 +200,17 @@ class ExperimentRun:
         asks = experiment.rounds or not METHODS[method_of(self.recipe, experiment)].samples
         if isinstance(source, SampledData):
             source, asks = self.recipe.data[source.questions], True
+        if isinstance(source, PdfPages | PagesPart):
+            papers = self.recipe.data[source.of] if isinstance(source, PagesPart) else source
+            assert isinstance(papers, PdfPages)
+            documents_of(papers.folder)  # how many pages they have is known when they are read
+            return
         if isinstance(source, TinyQuestions):
             least, count = "images", source.images
         else:
             assert isinstance(source, DataFile)  # nothing is sampled for what is itself sampled
             records: Sequence[Question] = self._questions(source) if asks else read_preferences(source.file)
-            check_images(records, source.image_root, refused_pictures(self.recipe.model))
+            check_images(records, source.image_root, refused_pictures(self.source.model))
             least, count = "questions", len(records)
         if count < needed:
             raise PerpoError(
@@ -166,7 +220,7 @@ class ExperimentRun:
             )
 
     def _questions(self, source: DataFile) -> list[Question]:
-        return read_questions(source.file, grounding_prompt=grounding_prompt(self.recipe.model))
+        return read_questions(source.file, grounding_prompt=grounding_prompt(self.source.model))
 
     def _drawing(self, folder: str, tiny: TinyQuestions) -> Stage:
         values = asdict(tiny) | {"seed": self.recipe.seed}
@@ -237,24 +291,6 @@ def choose(recipe: Recipe, only: Sequence[str]) -> list[str]:
                 f"the recipe {recipe.name} has no experiment '{name}'", did_you_mean(name, recipe.experiments)
             )
     return [name for name in recipe.experiments if name in only or not only]
-
-
-def _first_to_do(plan: Sequence[Stage]) -> Stage | None:
-    """The first stage that is not done; those before it are checked to be made of what would be used now."""
-    for stage in plan:
-        if stage.done() is None:
-            return stage
-        stage.check()
-    return None
-
-
-def _seconds(done: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Seconds of an experiment's stages by their kind, rounds added up; its data are not only its own."""
-    total = {
-        kind: sum(stage["seconds"] for stage in done if stage["stage"] == kind)
-        for kind in ("sample", "train", "evaluate")
-    }
-    return {kind: seconds for kind, seconds in total.items() if seconds}
 
 
 def _part(questions: list[Question], part: int, parts: int) -> list[Question]:

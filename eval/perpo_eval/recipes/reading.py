@@ -7,10 +7,13 @@
     data:                           # named sets of questions or preference records
       train: {file: train.jsonl, image_root: images}
       loose: {tiny: {images: 1250, loose: 0.6}}
+      papers: {pdf: papers, settings: {eval_share: 0.1}}   # what perpo-data pdf makes of that folder
+      pages: {of: papers, start: 0, count: 1000}           # some of its pages for training
       pairs: {sampled: train}       # candidates of the model above for the questions of train, drawn once
     sample: {num_candidates: 12}    # arguments of perpo-sample
     train: {learning_rate: 4.0e-4}  # arguments of perpo-train
-    evaluate: {data: tiny}          # arguments of perpo-eval
+    teach: {data: pages, train: {}} # what the model is taught first, all weights; experiments start from the result
+    evaluate: {data: tiny}          # arguments of perpo-eval; its data may be the pages of papers that are held out
     experiments:
       base: {}                      # evaluated as it is
       sft: {data: loose, train: {method: sft}}
@@ -33,18 +36,34 @@ from typing import Any
 from perpo.boxes import BoxFormat
 from perpo.common.arguments import arguments_from_mapping
 from perpo.common.hints import did_you_mean
-from perpo.common.numbers import COUNT_OR_ZERO, SEED_32, Range
+from perpo.common.numbers import COUNT, COUNT_OR_ZERO, SEED_32, Range
 from perpo.errors import PerpoError
 from perpo.records.store import slug
 from perpo.rewards import load_reward
-from perpo_eval.recipes.arguments import evaluate_arguments, sample_arguments, train_arguments
-from perpo_eval.recipes.recipe import DataFile, Experiment, Recipe, SampledData, TinyQuestions
+from perpo_eval.recipes.arguments import (
+    evaluate_arguments,
+    pdf_arguments,
+    sample_arguments,
+    train_arguments,
+)
+from perpo_eval.recipes.pages import check_pages
+from perpo_eval.recipes.recipe import (
+    DataFile,
+    Experiment,
+    PagesPart,
+    PdfPages,
+    Recipe,
+    SampledData,
+    Teaching,
+    TinyQuestions,
+)
 
 SHIPPED = Path(__file__).parent
 
 
 _OPTIONAL: dict[str, Any] = {
     "model": "tiny", "seed": 0, "note": "", "data": {}, "sample": {}, "train": {}, "evaluate": {}, "compare": {},
+    "teach": None,
 }  # fmt: skip
 # Set by the run itself, so a recipe may not.
 _RESERVED = {
@@ -117,6 +136,7 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
         sample=_stage(values, "sample", where),
         train=_stage(values, "train", where),
         evaluate=_evaluate(values, where, path.parent),
+        teach=_teaching(values["teach"], f"{where}: teach"),
         experiments=experiments,
         base=str(compare.get("base", next(iter(experiments)))),
         against=None if compare.get("against") is None else str(compare["against"]),
@@ -143,8 +163,16 @@ def _check_sampled(recipe: Recipe, where: str) -> None:
                 )
 
 
+def _teaching(part: Any, where: str) -> Teaching | None:
+    if part is None:
+        return None
+    part = _fields(part, where, {"data"}, {"train"})
+    return Teaching(str(part["data"]), _stage(part, "train", where))
+
+
 def _check(recipe: Recipe, where: str) -> None:
     _check_sampled(recipe, where)
+    check_pages(recipe, where)
     for label in filter(None, (recipe.base, recipe.against)):
         if label not in recipe.experiments:
             raise PerpoError(
@@ -190,20 +218,36 @@ def _experiment(part: Any, where: str) -> Experiment:
 
 def _evaluate(values: Mapping[str, Any], where: str, folder: Path) -> dict[str, Any]:
     arguments = _stage(values, "evaluate", where)
-    if isinstance(arguments.get("data"), str) and arguments["data"] not in ("tiny", "hub"):
+    made = _mapping(values["data"], f"{where}: data")  # pages of PDF files are named, and lie in the run's folder
+    if isinstance(arguments.get("data"), str) and arguments["data"] not in ("tiny", "hub", *made):
         arguments["data"] = str(folder / arguments["data"])
     return arguments
 
 
-def _source(part: Any, where: str, folder: Path) -> DataFile | TinyQuestions | SampledData:
-    part = _fields(part, where, set(), {"file", "image_root", "tiny", "sampled"})
-    if sum(kind in part for kind in ("file", "tiny", "sampled")) != 1:
+_KINDS: dict[str, set[str]] = {
+    "file": {"image_root"}, "tiny": set(), "sampled": set(), "pdf": {"settings"}, "of": {"start", "count"},
+}  # fmt: skip
+"""The kinds of data, and what else may stand beside each."""
+
+
+def _source(part: Any, where: str, folder: Path) -> DataFile | TinyQuestions | PdfPages | PagesPart | SampledData:
+    part = _fields(part, where, set(), set(_KINDS).union(*_KINDS.values()))
+    kinds = [kind for kind in _KINDS if kind in part]
+    if len(kinds) != 1:
         raise PerpoError(
-            f"{where} must have exactly one of file, tiny and sampled",
+            f"{where} must have exactly one of {', '.join(_KINDS)}",
             "such as {file: train.jsonl, image_root: images}",
         )
-    if "image_root" in part and "file" not in part:
-        raise PerpoError(f"{where}: image_root has an effect only with file", "leave it out")
+    for name in part:
+        if name != kinds[0] and name not in _KINDS[kinds[0]]:
+            raise PerpoError(f"{where}: {name} has no effect with {kinds[0]}", "leave it out")
+    if "pdf" in part:
+        settings = dict(_mapping(part.get("settings") or {}, f"{where}: settings"))
+        pdf_arguments(folder / str(part["pdf"]), settings, Path("nowhere"), where)
+        return PdfPages(folder / str(part["pdf"]), settings)
+    if "of" in part:
+        start = _whole(part.get("start", 0), COUNT_OR_ZERO, f"{where}: start")
+        return PagesPart(str(part["of"]), start, _whole(part.get("count"), COUNT, f"{where}: count"))
     if "sampled" in part:
         return SampledData(str(part["sampled"]))
     if "tiny" in part:

@@ -27,6 +27,36 @@ class DataFile:
 
 
 @dataclass(frozen=True)
+class PdfPages:
+    """Pages of a folder of PDF files: questions for training, and rows for evaluation of documents that are held out.
+
+    Attributes:
+        folder: The PDF files.
+        settings: Arguments of perpo-data pdf.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PagesPart:
+    """Some of the questions about pages of PDF files, in their order: `count` of them, from number `start`, from 0."""
+
+    of: str
+    start: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """A training of all weights of the recipe's model, before all else; experiments start from the result."""
+
+    data: str
+    train: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class SampledData:
     """Preference records: candidates that the recipe's model gives once for the questions of other data."""
 
@@ -51,10 +81,11 @@ class Recipe:
     model: str
     seed: int
     note: str
-    data: dict[str, DataFile | TinyQuestions | SampledData]
+    data: dict[str, DataFile | TinyQuestions | PdfPages | PagesPart | SampledData]
     sample: dict[str, Any]
     train: dict[str, Any]
     evaluate: dict[str, Any]
     experiments: dict[str, Experiment]
     base: str
+    teach: Teaching | None
     against: str | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,3 +102,26 @@ class Stage:
 def say(text: str) -> None:
     """Print a line about the run's progress, on stderr."""
     print(f"perpo-run: {text}", file=sys.stderr, flush=True)
+
+
+def once(stages: Sequence[Stage]) -> list[Stage]:
+    """Return the stages without those that come again, as pages that are both evaluated on and trained on."""
+    return list({stage.name: stage for stage in stages}.values())
+
+
+def first_to_do(plan: Sequence[Stage]) -> Stage | None:
+    """Return the first stage that is not done; those before it are checked to be made of what would be used now."""
+    for stage in plan:
+        if stage.done() is None:
+            return stage
+        stage.check()
+    return None
+
+
+def seconds_of(done: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return seconds of an experiment's stages by their kind, rounds added up; its data are not only its own."""
+    total = {
+        kind: sum(stage["seconds"] for stage in done if stage["stage"] == kind)
+        for kind in ("sample", "train", "evaluate")
+    }
+    return {kind: seconds for kind, seconds in total.items() if seconds}

@@ -18,6 +18,7 @@ from perpo_eval.benchmarks.grounding import GROUNDING
 from perpo_eval.benchmarks.ocr import OCR_PAGES
 from perpo_eval.benchmarks.ocrbench_v2 import OCRBENCH_V2
 from perpo_eval.benchmarks.olmocr_no_math import OLMOCR_NO_MATH
+from perpo_eval.benchmarks.omnidocbench_simple import OMNIDOCBENCH_SIMPLE
 from perpo_eval.benchmarks.pope import POPE
 from perpo_eval.benchmarks.table import BENCHMARKS
 from perpo_eval.rows.documents import hub_documents, parquet_documents
@@ -33,7 +34,7 @@ _LLAVA = FAMILIES["llava"]
 DATA_FOLDER = "PERPO_DATA"
 """The environment variable that names the folder of what the hub does not have as rows."""
 
-_PARTS = ("acc@0.5:", "pass_rate:")
+_PARTS = ("acc@0.5:", "pass_rate:", "text_edit:")
 
 Doc = Mapping[str, Any]
 
@@ -68,6 +69,7 @@ grounding_text, grounding_results = _texts(GROUNDING), _results(GROUNDING)
 pope_text, pope_results = _texts(POPE), _results(POPE)
 ocr_text, ocr_results = _texts(OCR_PAGES), _results(OCR_PAGES)
 olmocr_text, olmocr_results = _texts(OLMOCR_NO_MATH), _results(OLMOCR_NO_MATH)
+omnidocbench_text, omnidocbench_results = _texts(OMNIDOCBENCH_SIMPLE), _results(OMNIDOCBENCH_SIMPLE)
 ocrbench_text, ocrbench_results = _texts(OCRBENCH_V2), _results(OCRBENCH_V2)
 
 

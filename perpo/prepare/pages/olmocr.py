@@ -12,9 +12,9 @@ from perpo.benchmarks.olmocr_no_math import FILES, MATH_FILES
 from perpo.data.rows import read_rows
 from perpo.errors import PerpoError
 from perpo.prepare.hub.rows import hub_folder
-from perpo.prepare.pages.rendering import page_count, page_png
 from perpo.prepare.pages.rows import OcrPage, page_rows, told_counts
 from perpo.prepare.parquet import RowFile, Written, check_outputs, say, write_rows
+from perpo.prepare.pdf.rendering import page_count, page_png
 from perpo.texts.unit_tests import problem
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from perpo.errors import PerpoError
 from perpo.prepare.pages.rows import OcrPage, page_rows, told_counts
 from perpo.prepare.parquet import RowFile, Written, check_outputs, say, write_rows
 from perpo.prepare.pdf.choosing import ReadDocument, choose_pages, split_documents
+from perpo.prepare.pdf.rendering import renderer
 from perpo.prepare.pdf.report import report_of, report_table
 from perpo.prepare.pdf.text import NORMALISATION
 from perpo.sample.arguments import SampleArguments
@@ -41,15 +42,12 @@ def build(args: PdfArguments) -> list[Written]:
         PerpoError: There are no documents, files exist, or no page is left.
     """
     args.check()
-    try:
-        import pypdfium2  # noqa: F401
-    except ImportError:
-        raise PerpoError("pypdfium2, which reads PDF files, is not installed", "pip install 'perpo[pdf]'") from None
+    renderer()
     output = args.output
     rows, questions, report = output / f"pages_{args.name}.parquet", output / "questions.jsonl", output / "report.json"
     # Unfinished work of this command wrote what is there.
     check_outputs([rows, questions, report], args.overwrite or (output / JOURNAL).exists())
-    paths = _documents(args.pdf)
+    paths = documents_of(args.pdf)
     make_folder(output / "images")
     settings = args.page_settings()
     told = _told(args, settings)
@@ -83,7 +81,12 @@ def _key(told: dict[str, Any], name: str) -> str:
     return hashlib.sha256(json.dumps([_VERSION, name, pages], sort_keys=True).encode()).hexdigest()
 
 
-def _documents(folder: Path) -> list[Path]:
+def documents_of(folder: Path) -> list[Path]:
+    """Return the PDF files of a folder and of those within it.
+
+    Raises:
+        PerpoError: No folder, or none in it.
+    """
     if not folder.is_dir():
         raise PerpoError(f"expected a folder of PDF files at {folder}, found no folder", "check --pdf")
     paths = [path for path in folder.rglob("*") if path.suffix.lower() == ".pdf" and path.is_file()]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pypdfium2
 import pypdfium2.raw as pdfium
-from PIL import Image
 
 from perpo.common.files import disk_error, disk_errors
 from perpo.prepare.pdf.characters import ToPixels, pictures_of, read_characters
@@ -21,11 +19,10 @@ from perpo.prepare.pdf.checks import Limits, check_characters, check_layout, che
 from perpo.prepare.pdf.parts import Character
 from perpo.prepare.pdf.reading_order import pieces_of, read_lines
 from perpo.prepare.pdf.reasons import LeftOut
+from perpo.prepare.pdf.rendering import ImageFormat, picture_of, saved, scale_of
 from perpo.prepare.pdf.text import LineEnds, page_text
 
-ImageFormat = Literal["png", "jpeg"]
-_SAVED = {"png": ("PNG", {"compress_level": 3}), "jpeg": ("JPEG", {"quality": 90})}
-_POINTS_PER_INCH = 72
+_ENDINGS = {"png": "png", "jpeg": "jpg"}
 _WITH_SPACES = 3  # no text has more than two spaces or ends of lines for a character
 
 
@@ -118,7 +115,7 @@ def _read_page(document: Any, number: int, stem: str, images: Path, settings: Pa
         most = _WITH_SPACES * settings.limits.max_characters
         letters = read_characters(page, to_pixels, most)
         characters = check_characters(letters, (width, height), settings.limits)
-        picture = _rendered(page, scale)
+        picture = picture_of(page, scale, notes=False)
         grey = np.asarray(picture.convert("L"))
         pictures = pictures_of(page, to_pixels)
         pieces = pieces_of(check_seen(characters, grey, pictures))
@@ -128,15 +125,13 @@ def _read_page(document: Any, number: int, stem: str, images: Path, settings: Pa
         check_text(text)
     finally:
         page.close()
-    kind, options = _SAVED[settings.image_format]
-    data = io.BytesIO()
-    picture.save(data, kind, **options)
-    file = images / f"{stem}.{'png' if kind == 'PNG' else 'jpg'}"
+    data = saved(picture, settings.image_format)
+    file = images / f"{stem}.{_ENDINGS[settings.image_format]}"
     with disk_errors(file):
-        file.write_bytes(data.getvalue())
+        file.write_bytes(data)
     return {
         "image": file.name,
-        "bytes": data.tell(),
+        "bytes": len(data),
         "pixels": hashlib.sha256(picture.tobytes()).hexdigest(),
         "size": [picture.width, picture.height],
         "text": text,
@@ -153,17 +148,7 @@ def _size(page: Any, settings: PageSettings) -> tuple[int, int, float]:
     width, height = page.get_size()
     if not (0 < width < float("inf") and 0 < height < float("inf")):
         raise LeftOut("page_broken", f"{width} x {height} points")
-    scale = (settings.dpi / _POINTS_PER_INCH) if settings.dpi else (settings.longest_side or 0) / max(width, height)
-    scale *= 1 - 1e-9  # pypdfium2 rounds up: 1400.0000001 would become 1401
+    scale = scale_of((width, height), settings.longest_side, settings.dpi)
     across, down = (math.ceil(side * scale) for side in (width, height))
     check_size(across, down, settings.max_pixels)
     return across, down, scale
-
-
-def _rendered(page: Any, scale: float) -> Image.Image:
-    """The picture of a page; in grey if it has no colour. Notes and fields of forms are not in it nor in the text."""
-    picture = page.render(scale=scale, draw_annots=False, may_draw_forms=False).to_pil().convert("RGB")
-    pixels = np.asarray(picture)
-    if (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all():
-        return picture.getchannel(0)
-    return picture

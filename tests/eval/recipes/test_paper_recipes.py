@@ -1,5 +1,6 @@
 """The recipes of the paper's experiments: whole, with the source of each value, and ready to run."""
 
+import random
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from perpo.train.arguments import TrainArguments
 from perpo_eval.cli.run import main
 from perpo_eval.recipes.arguments import train_arguments
 from perpo_eval.recipes.reading import read_recipe
-from perpo_eval.recipes.recipe import DataFile
+from perpo_eval.recipes.recipe import DataFile, PagesPart
 from perpo_eval.rows.suites import SUITES, TASKS
 from tests.support import ROOT
 
@@ -19,6 +20,8 @@ METHODS = ["sft", "rft", "dpo", "lipo", "perpo"]
 IN_FOLDERS = (r"  data: \.\./data/benchmarks", r"  (questions|pairs): \{.*\}", r"  base: \{\}", r"  perpo: \{.*\}")
 
 
+GROUNDING = [path for path in RECIPES if "ocr" not in path.stem]
+OCR = [path for path in RECIPES if "ocr" in path.stem]
 every_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 
 
@@ -49,12 +52,12 @@ def test_it_compares_the_methods_at_the_authors_settings(path):
 def test_every_value_says_where_it_comes_from(path):
     body = path.read_text().partition("\nmodel:")[2]
     for line in body.splitlines():
-        setting = re.match(r"  \w+: \S", line) and not any(re.fullmatch(known, line) for known in IN_FOLDERS)
+        setting = re.match(r"  +\w+: \S", line) and not any(re.fullmatch(known, line) for known in IN_FOLDERS)
         if setting:
             assert re.search(r"# \[(code|second-hand|ours)\]", line), line
 
 
-@every_recipe
+@pytest.mark.parametrize("path", GROUNDING, ids=lambda path: path.stem)
 def test_a_dry_run_checks_every_stage(path, tmp_path, capsys):
     """With stand-ins for the model, the questions and the benchmarks' files, of which only the names are read."""
     (tmp_path / "recipes").mkdir()
@@ -82,6 +85,39 @@ def test_a_dry_run_checks_every_stage(path, tmp_path, capsys):
     Image.new("RGB", (8, 8)).save(source.image_root / "1.png")
     assert main(words) == 0
     assert capsys.readouterr().out.splitlines() == plan
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", OCR, ids=lambda path: path.stem)
+def test_dense_ocr_goes_from_a_folder_of_pdf_files_to_the_table(path, tmp_path, capsys):
+    """A dry run, and an estimate, of the recipe as it is but for its model."""
+    (tmp_path / "recipes").mkdir()
+    place = tmp_path / "recipes" / path.name
+    place.write_text(re.sub(r"^model: .*$", "model: tiny", path.read_text(), flags=re.MULTILINE))
+    pages = int(re.search(r"(\d+)k", path.stem)[1]) * 1000
+    recipe = read_recipe(place)
+    assert recipe.data["lessons"] == PagesPart("papers", 0, pages)
+    assert recipe.data["questions"] == PagesPart("papers", pages, 5000)
+    words = [str(place), "--output_dir", str(tmp_path / "out")]
+    assert main([*words, "--dry_run"]) == 2
+    assert "expected a folder of PDF files" in capsys.readouterr().err
+    folder = tmp_path / "data" / "papers"
+    folder.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        import made_pdfs
+    for number in range(3):
+        (folder / f"{number}.pdf").write_bytes(made_pdfs.KINDS["plain"](random.Random(number), pages=4).data)
+    assert main([*words, "--dry_run"]) == 0
+    taught = "data/papers, data/lessons, taught"
+    plan = [f"{method}: {taught}, data/questions, data/pairs, train, evaluate" for method in METHODS]
+    assert capsys.readouterr().out.splitlines() == [f"base: {taught}, evaluate", *plan]
+    assert main([*words, "--estimate", "H100"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(rf"^taught +{pages:,} ", told, re.MULTILINE)
+    assert re.search(r"^data/pairs +5,000 ", told, re.MULTILINE)
+    assert "measured on no GPU" in " ".join(told.split())
+    assert "and papers has about 11 for training" in " ".join(told.split())  # of 12 pages 2% are held out
     assert not (tmp_path / "out").exists()
 
 

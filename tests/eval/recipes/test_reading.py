@@ -58,7 +58,7 @@ def test_the_test_splits_are_not_what_settings_were_chosen_on():
         ({"sample": {"temprature": 1.0}}, "no argument 'temprature'"),
         ({"evaluate": {"suite": "groundign"}}, "'groundign'"),
         ({"data": {"exact": {"file": "nowhere.jsonl"}}}, "nowhere.jsonl, found no such file"),
-        ({"data": {"exact": {}}}, "must have exactly one of file, tiny and sampled"),
+        ({"data": {"exact": {}}}, "must have exactly one of file, tiny, sampled, pdf, of"),
         ({"data": {"exact": {"sampled": "x"}}}, "is sampled for 'x', which is no data with questions"),
         (
             {
@@ -67,7 +67,7 @@ def test_the_test_splits_are_not_what_settings_were_chosen_on():
             },
             "samples in rounds for 'pairs'",
         ),
-        ({"data": {"exact": {"tiny": {"images": 6}, "image_root": "x"}}}, "image_root has an effect only with file"),
+        ({"data": {"exact": {"tiny": {"images": 6}, "image_root": "x"}}}, "image_root has no effect with tiny"),
         ({"data": {"exact": {"tiny": {"images": 0}}}}, "exact: images must be at least 1, got 0"),
         ({"data": {"exact": {"tiny": {"images": 6, "per_image": 0}}}}, "exact: per_image must be at least 1, got 0"),
         ({"data": {"exact": {"tiny": {"images": 6, "loose": 1.5}}}}, "exact: loose must be from 0 to 1, got 1.5"),

@@ -44,7 +44,9 @@ from tests.support.judge_server import JudgeServer, judge_server
 
 LLAVA = FAMILIES["llava"]
 BESIDE = {"truncated", *(metric.name for metric in METRICS["grounding"] if ":" in metric.name)}
-BESIDE |= {metric.name for metric in METRICS["olmocr_no_math"] if ":" in metric.name}
+BESIDE |= {
+    metric.name for name in ("olmocr_no_math", "omnidocbench_simple") for metric in METRICS[name] if ":" in metric.name
+}
 BESIDE |= {metric.name for benchmark in JUDGED for metric in METRICS[benchmark] if ":" in metric.name}
 """What perpo-eval alone has: an answer's cut, which lmms-eval does not tell, and parts: sizes, frames, categories."""
 
@@ -54,7 +56,7 @@ PAGES = ("ocr", "ocrbench_v2")
 HUB_SPLITS = {"RefCOCO": ("val", "testA", "testB", "test"), "POPE": ("random", "popular", "adversarial")}
 
 
-BUILT = ("perpo-data fox", "perpo-data ocrbench", "perpo-data olmocr")
+BUILT = ("perpo-data fox", "perpo-data ocrbench", "perpo-data olmocr", "perpo-data omnidocbench")
 """What makes the files that $PERPO_DATA names the folder of."""
 
 
@@ -62,6 +64,13 @@ def with_tests(row: dict[str, Any]) -> dict[str, Any]:
     """A page whose truth is two unit tests of its text."""
     word = row["answer"].split()[0]
     return row | {"answer": json.dumps([{"type": "present", "text": word}, {"type": "baseline"}])}
+
+
+def with_blocks(row: dict[str, Any]) -> dict[str, Any]:
+    """A page whose truth is its lines, each a block."""
+    lines = [line for line in row["answer"].splitlines() if line.strip()]
+    blocks = [{"category": "text_block", "text": line, "order": place} for place, line in enumerate(lines, start=1)]
+    return row | {"answer": json.dumps({"language": "english", "blocks": blocks})}
 
 
 def small_parquet(folder: Path) -> Callable[[str], Path]:
@@ -77,6 +86,8 @@ def small_parquet(folder: Path) -> Callable[[str], Path]:
                 rows = wild_rows(split) if dataset == "tinywild" else mmhal_rows(split)
             elif TASKS[task].benchmark == "olmocr_no_math":
                 rows = [with_tests(row) for row in page_rows("test", pages=6)]
+            elif TASKS[task].benchmark == "omnidocbench_simple":
+                rows = [with_blocks(row) for row in page_rows("test", pages=6)]
             elif TASKS[task].benchmark in PAGES:
                 rows = page_rows("val" if split == "cn" else "test", pages=6)
             else:
@@ -213,6 +224,9 @@ def said(benchmark: str, number: int, doc: dict[str, Any]) -> str:
         return ("Yes", "no", "No, there is none.", "Hard to tell.", "yes")[number % 5]
     if benchmark == "olmocr_no_math":
         return (target[0]["text"], "", "nothing of it", "中", "<think>")[number % 5]
+    if benchmark == "omnidocbench_simple":
+        texts = [block["text"] for block in target["blocks"]]
+        return ("\n".join(texts), "\n\n".join(texts[::-1]), "", texts[0], "<think>")[number % 5]
     return (target, target[:-1], "", target.lower(), " ".join(target.split()[::-1]))[number % 5]
 
 

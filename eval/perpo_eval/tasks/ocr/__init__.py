@@ -1,1 +1,1 @@
-"""Page reading tasks for lmms-eval: Fox, OCRBench v2, olmOCR-Bench, the tiny world's pages."""
+"""Page reading tasks for lmms-eval: Fox, OCRBench v2, olmOCR-Bench, OmniDocBench, the tiny world's pages."""
