@@ -30,7 +30,8 @@ def rows(refer, tmp_path):
 
 
 def _run(rows, images, output, *more):
-    words = ["questions", "--rows", rows, "--images", images, "--family", "llava", "--output", output, *more]
+    family = [] if "--family" in more else ["--family", "llava"]
+    words = ["questions", "--rows", rows, "--images", images, *family, "--output", output, *more]
     return main([str(word) for word in words])
 
 

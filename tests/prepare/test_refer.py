@@ -23,7 +23,8 @@ def run(refer, tmp_path):
     """Runs perpo-data refer on the small set; returns the exit code."""
 
     def go(*words, counts=True):
-        base = ["refer", "--root", str(refer.root), "--images", str(refer.images), "--output", str(tmp_path / "out")]
+        images = [] if "--images" in words else ["--images", str(refer.images)]
+        base = ["refer", "--root", str(refer.root), *images, "--output", str(tmp_path / "out")]
         return main([*base, *(["--allow_other_counts"] if counts else []), *words])
 
     return go

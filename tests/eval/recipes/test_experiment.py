@@ -143,7 +143,8 @@ def finished(killed_and_continued, tmp_path):
 
     def run(*words, **changes):
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE | changes, sort_keys=False))
-        return main([str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path / "out"), *words])
+        place = [] if "--output_dir" in words else ["--output_dir", str(tmp_path / "out")]
+        return main([str(tmp_path / "recipe.yaml"), *place, *words])
 
     return run
 
