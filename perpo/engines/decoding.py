@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from perpo.engines.growing_cache import growing_cache
 from perpo.engines.stopping import Loops, is_looked_at
 from perpo.models.prefix import attention_mask, base_model, check_shared, prefix_positions
 
@@ -127,7 +128,7 @@ def sample_candidates(
     device = inputs["input_ids"].device
     uniforms = uniforms.to(device)
     ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
-    cache = DynamicCache()
+    cache = growing_cache()
     logits, next_position, axes = _prefill(model, inputs, cache, steps)
     logits = logits.expand(-1, branches, -1)
     drawn = _Drawn.none(rows, branches, steps, device)
