@@ -104,6 +104,9 @@ class AnswerFlags:
         None, "type of the weights (default: bfloat16 on a GPU, float32 on the CPU)"
     )
     device: str | None = arg(None, "torch device, such as cpu or cuda:0 (default: a GPU if there is one, else the CPU)")
+    estimate: str | None = arg(
+        None, "GPU, such as H100: tell what this would cost (tokens, FLOPs, memory, hours) and run nothing"
+    )
     output: str = arg("results", "results folder; the run is written to <output>/<model>/<run_id>")
     questions: Path | None = arg(None, "write the questions to this JSON lines file and stop, without asking a model")
     responses: Path | None = arg(

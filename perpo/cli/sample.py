@@ -27,6 +27,12 @@ DESCRIPTION = (
 
 def _main(argv: list[str]) -> int:
     args = parse_arguments(SampleArguments, argv, prog="perpo-sample", description=DESCRIPTION)
+    if args.estimate is not None:
+        quiet_libraries()
+        from perpo.cli.estimates import sampling_estimate
+
+        sampling_estimate(args, args.estimate).show()
+        return 0
     if args.processes > 1 and Processes().size == 1:
         return launch("perpo.cli.sample", argv, args.processes)
     quiet_libraries()

@@ -39,6 +39,11 @@ def _main(argv: list[str]) -> None:
         print(f"perpo-train: {note}", file=sys.stderr)
     args = parse_arguments(TrainArguments, seed.words, prog="perpo-train", description=_DESCRIPTION)
     quiet_libraries()
+    if args.estimate is not None:
+        from perpo.cli.estimates import training_estimate
+
+        training_estimate(args, args.estimate).show()
+        return
     with redirect_stdout(sys.stderr):  # transformers prints to it if WANDB_MODE is offline
         from perpo.train.authors.checks import check_seed_flags
 

@@ -63,6 +63,9 @@ class SamplingFlags:
         None, "type of the weights (default: bfloat16 on a GPU, float32 on the CPU)"
     )
     device: str | None = arg(None, "torch device, such as cpu or cuda:0 (default: a GPU if there is one, else the CPU)")
+    estimate: str | None = arg(
+        None, "GPU, such as H100: tell what this would cost (tokens, FLOPs, memory, hours) and run nothing"
+    )
     processes: Count = arg(
         1,
         "processes that share the questions, each on a GPU of its own; several machines: torchrun -m perpo.cli.sample",

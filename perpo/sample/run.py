@@ -43,7 +43,7 @@ _TOLD_OTHERWISE = {
 
 _NO_ANSWERS = {
     *("output", "image_root", "limit", "batch_size", "device", "reward", "min_margin", "duplicates"),
-    *("processes", "base_url", "concurrency", "rps", "timeout_s"),
+    *("estimate", "processes", "base_url", "concurrency", "rps", "timeout_s"),
     *(f"{whose}_{part}" for whose in ("box", "truth") for part in PARTS),
 }
 """Those that no answer depends on, or whose part in it the rows of the journal tell: images, and batches."""

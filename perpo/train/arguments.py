@@ -156,6 +156,9 @@ class TrainArguments:
     )
 
     report_to: Literal["tensorboard", "wandb", "none"] = arg("tensorboard", "where the log is sent, besides log.jsonl")
+    estimate: str | None = arg(
+        None, "GPU, such as H100: tell what this would cost (tokens, FLOPs, memory, hours) and run nothing"
+    )
     run_name: str | None = arg(None, "name of the run in W&B and in the model card (default: the name of output_dir)")
     license: str | None = arg(None, "licence in the model card (default: unknown)")
     push_to_hub: bool = arg(False, "upload the result when training is done; the token is read from HF_TOKEN")

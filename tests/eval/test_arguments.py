@@ -10,11 +10,13 @@ from perpo_eval.wanted import RunWanted
 FLAGS = {"suite": "pope", "model": "m", "adapter": "a", "data": "d", "tasks": ["t", "u"], "limit": 3, "batch_size": 4}
 FLAGS |= {"max_new_tokens": "pope=5", "temperature": 0.5, "top_p": 0.6, "seed": 7, "prompt_style": "lmms_eval"}
 FLAGS |= {"stop_on_repetition": True}
-FLAGS |= {"engine": "lmms:e", "model_args": "x=y,z=1=2", "max_error_share": 0.25, "dtype": "float16", "device": "cpu"}
+FLAGS |= {"engine": "server", "model_args": "x=y,z=1=2", "max_error_share": 0.25, "dtype": "float16", "device": "cpu"}
 FLAGS |= {"family": "f", "box_scale": "pixels", "box_order": "yxyx", "box_frame": "padded"}
 FLAGS |= {"judge_model": "j", "judge_base_url": "http://j", "judge_votes": 8, "judge_swap": True, "judge_rps": 9.0}
 FLAGS |= {"include_path": "i", "judge_concurrency": 10, "name": "n", "output": "o"}
-AT_THE_HEAD = {"questions", "responses", "rescore", "json", "judge", "reviewed_labels"}
+SERVERS = {"base_url": ["http://s"], "served_model": "s", "concurrency": 11, "rps": 12.0, "timeout_s": 13.0}
+FLAGS |= SERVERS
+AT_THE_HEAD = {"estimate", "questions", "responses", "rescore", "json", "judge", "reviewed_labels"}
 """What becomes of the answers is decided there; `judge` says whether one is asked at all."""
 
 
@@ -25,6 +27,8 @@ def test_every_flag_but_those_of_the_head_is_in_one_part() -> None:
     found += [(f"judge_{name}", value) for name, value in dataclasses.asdict(args.judge_wanted).items()]
     for part in (args.rows_wanted, args.engine_wanted, args.decoding_wanted, args.run_wanted):
         found += dataclasses.asdict(part).items()
+    assert found.pop([name for name, _ in found].index("servers"))[1] == SERVERS
+    found += SERVERS.items()
     assert len(found) == len(dict(found))
     assert dict(found) == FLAGS | {"tasks": ("t", "u"), "command": args.run_wanted.command}
     assert set(FLAGS) | AT_THE_HEAD == {field.name for field in dataclasses.fields(args)}

@@ -817,7 +817,7 @@ OF_SERVERS = {
     "timeout_s",
 }  # see perpo.engines.served
 OTHER |= {"stop_on_repetition": True}
-NO_OTHER = {"processes": 2, "device": None}
+NO_OTHER = {"estimate": "H100", "processes": 2, "device": None}
 NO_OTHER |= {"image_root": ".", "limit": 1, "batch_size": 1, "reward": "iou", "min_margin": 0.5}
 NO_OTHER |= {"duplicates": "drop", "output": "other.jsonl", "box_scale": "0-1", "box_order": "yxyx"}
 NO_OTHER |= {"box_frame": "padded", "truth_scale": "0-1", "truth_order": "yxyx", "truth_frame": "padded"}

@@ -38,6 +38,12 @@ def _main(argv: list[str]) -> int:
         return import_main(argv[1:])
     args = parse_arguments(EvalArguments, argv, prog="perpo-eval", description=_DESCRIPTION)
     quiet_libraries()
+    if args.estimate is not None:
+        from perpo_eval.evaluate.estimating import evaluation_estimate
+
+        limit, judge = args.decoding_wanted.max_new_tokens, args.judge_wanted
+        evaluation_estimate(args.engine_wanted, args.rows_wanted, args.reading, limit, judge, args.estimate).show()
+        return 0
     from perpo_eval.evaluate.run import evaluate, write_questions
 
     if args.questions is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perpo.cli.estimates import cost_table
 from perpo.data import read_questions
 from perpo.data.images import image_size
 from perpo.methods import METHODS
@@ -66,27 +67,10 @@ class RecipeEstimate:
 
     def table(self, names: Sequence[str]) -> Text:
         """Return a row a stage, and what was assumed below."""
-        from perpo.models.costs import assumed, total
-
         rows: dict[str, tuple[float, WorkCost]] = {}
         for name in names:
             rows |= self._of(name)
-        whole = total(cost for _, cost in rows.values())
-        body = [[stage, f"{count:,.0f}", *_cells(cost)] for stage, (count, cost) in rows.items()]
-        body.append(["all", "", *_cells(whole)])
-        sizes = ", ".join(f"{part} {count / 1e9:.3g}" for part, count in self.model.parameters.items() if count)
-        notes = [
-            f"{self.run.source.model}: {self.model.total / 1e9:.3g} billion parameters ({sizes}).",
-            *dict.fromkeys(self._notes),
-            *assumed(self.gpu),
-        ]
-        if whole.memory > self.gpu.memory:
-            notes.append(
-                f"Warning: {whole.memory / 1e9:,.0f} GB at least do not fit into the {self.gpu.memory / 1e9:.0f} GB of "
-                "one such GPU: share the work out (docs/scale.md), or give smaller batches."
-            )
-        header = ["stage", "questions", "tokens", "FLOPs", f"hours, {self.gpu.name}", "memory GB", "disk GB"]
-        return Text(f"Estimate of {self.run.source.name}", header, body, notes, (2,))
+        return cost_table(f"Estimate of {self.run.source.name}", self.model, rows, list(dict.fromkeys(self._notes)))
 
     def _of(self, name: str) -> dict[str, tuple[float, WorkCost]]:
         """Questions and costs of an experiment's stages, by the stage's name; data's are shared."""
@@ -236,14 +220,3 @@ def _look_at_pdfs(source: PdfPages) -> _Pages:
         f"{pages:,.0f} pages, of which none is taken to be left out.",
     )
     return _Pages(asked or [AskedSize(question, (1083, 1400), "")], int(pages * (1 - share)), int(pages * share), notes)
-
-
-def _cells(cost: WorkCost) -> list[str]:
-    hours = "" if cost.seconds is None else f"{cost.seconds / 3600:,.3g}"
-    return [
-        f"{cost.tokens:.3g}",
-        f"{cost.flops:.3g}",
-        hours,
-        f"{cost.memory / 1e9:,.1f}",
-        f"{cost.disk / 1e9:,.2f}",
-    ]
