@@ -76,6 +76,7 @@ ELSEWHERE = {
     "max_prompt_length",
     "tf32",
     "cache_dir",
+    "estimate",
     "allow_other_sampler",  # in test_samplers.py
     # in test_validation.py, test_probe.py, test_services.py and test_card.py
     "eval_data",
