@@ -18,6 +18,7 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_ty
 from perpo import __version__
 from perpo.common.hints import did_you_mean
 from perpo.common.numbers import ranges_of
+from perpo.common.processes import is_first_process
 from perpo.common.values import convert, without_none
 from perpo.errors import PerpoError
 
@@ -136,14 +137,15 @@ class _Parser(argparse.ArgumentParser):
         raise PerpoError(message, f"see {self.prog} --help")
 
 
-class _Once(argparse.Action):
-    """Keeps the one value of a flag; of two of them one would not be used."""
+class _Last(argparse.Action):
+    """Keeps the last value of a flag, as scripts count on that add flags to a command; the others are told."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        if hasattr(namespace, self.dest):
-            raise PerpoError(f"--{self.dest} is given twice", "give it once; it takes one value")
+        if (before := getattr(namespace, self.dest, values)) != values and is_first_process():
+            told = f"warning: --{self.dest} is given twice: {values} counts, {before} does not"
+            print(told, file=sys.stderr)
         setattr(namespace, self.dest, values)
 
 
@@ -160,7 +162,7 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
     kind = without_none(hint)
-    options: dict[str, Any] = {"metavar": _metavar(kind), "action": _Once}
+    options: dict[str, Any] = {"metavar": _metavar(kind), "action": _Last}
     if kind is bool:
         options |= {"nargs": "?", "const": "True"}
     elif get_origin(kind) is list:

@@ -237,3 +237,16 @@ def test_a_word_that_comes_first_is_what_has_to_be_given() -> None:
     )
     for words in (("new", "--data", "d"), ("--steps", "3", "new")):
         assert message_and_hint(*words)[1] == "each value follows its --name; quote one that holds spaces"
+
+
+def test_of_a_flag_that_is_given_twice_the_last_value_counts_and_the_other_is_told(capsys):
+    @dataclass(kw_only=True)
+    class Two:
+        rate: float = 1.0
+        names: list[str] = arg([])
+
+    args = parse_arguments(Two, ["--rate", "2", "--names", "a", "--rate=3", "--names", "b"], prog="p", description="")
+    assert (args.rate, args.names) == (3.0, ["a", "b"])
+    assert capsys.readouterr().err == "warning: --rate is given twice: 3 counts, 2 does not\n"
+    parse_arguments(Two, ["--rate", "2", "--rate", "2"], prog="p", description="")
+    assert capsys.readouterr().err == ""

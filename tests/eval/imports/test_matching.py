@@ -273,7 +273,6 @@ SHARES = [*OWN[:-4], "--truth_scale", "0-1", "--truth_order", "xyxy"]
             "--truth_scale",
         ),
         ([BOX], ["--truths", "yesno_own", *OWN[2:]], "are for --truths boxes_NAME", "leave them out"),
-        ([BOX], [*OWN, "--box_scale", "0-1", "--box_scale", "pixels"], "--box_scale is given twice", "once"),
         ([BOX], ["--truths", "own", *OF_BOXES], "does not say what the truths are", "boxes_NAME"),
         ([BOX], [*OWN, "--box_scale", "pixels", "--tasks", "refshapes_val"], "--tasks is for a benchmark", "leave"),
         ([BOX], ["--truths", "yesno_own", *OF_BOXES], "its truth is [1, 2, 30, 40]", "yes or no"),
