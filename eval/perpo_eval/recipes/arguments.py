@@ -33,6 +33,10 @@ _PLACES = {
 }  # fmt: skip
 
 
+_TEACHING = "sft"
+"""The method that teaches a model before its experiments."""
+
+
 def sample_arguments(
     recipe: Recipe, experiment: Experiment, data: Path, image_root: Path, output: Path, adapter: Path | None, part: int
 ) -> SampleArguments:
@@ -85,11 +89,11 @@ def teaching_arguments(
     Raises:
         PerpoError: It trains an adapter, which later stages would not start from.
     """
-    values = {"method": "sft", "lora_enable": False} | teaching.train
+    values = {"method": _TEACHING, "lora_enable": False} | teaching.train
     values |= {"model": recipe.model, "seed": recipe.seed, "resume_from_checkpoint": "last"}
     values |= {"data": str(data), "image_root": str(image_root), "output_dir": str(output)}
     arguments = arguments_from_mapping(TrainArguments, values, f"recipe {recipe.name}: teach")
-    if arguments.lora_enable or arguments.method != "sft":
+    if arguments.lora_enable or arguments.method != _TEACHING:
         raise PerpoError(f"recipe {recipe.name}: teach trains all weights by sft", "leave method and lora_enable out")
     return arguments
 

@@ -14,7 +14,7 @@ from perpo_eval.benchmarks.llava_bench import LLAVA_BENCH
 from perpo_eval.benchmarks.ocr import OCR_PAGES
 from perpo_eval.benchmarks.pope import POPE
 from perpo_eval.engines.responses import Response
-from perpo_eval.evaluate.numbers import _truncated
+from perpo_eval.evaluate.numbers import _ends
 from perpo_eval.evaluate.scoring import _scored, score_names
 from perpo_eval.evaluate.token_limits import token_limits
 from perpo_eval.judge.settings import JudgeSettings
@@ -85,10 +85,10 @@ def test_the_judge_sees_the_answer_alone(response: str, prompt: str | None, show
 
 
 def test_what_was_cut_is_counted_where_it_is_known() -> None:
-    assert _truncated(["stop", "length", None, "length"]) == 2
-    assert _truncated(["stop"]) == 0
-    assert _truncated([None, None]) is None
-    assert _truncated([]) is None
+    told = {2: ["stop", "length", None, "length"], 0: ["stop"], None: [None, None]}
+    for count, reasons in told.items():
+        assert _ends(["said"] * len(reasons), reasons)["n_truncated"] == count
+    assert _ends([], [])["n_truncated"] is None
 
 
 SPECS = [TASKS["refcoco_val"], TASKS["refcoco_testA"], TASKS["coco_pope_random"], spec_of("pages_own")]

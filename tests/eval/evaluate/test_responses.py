@@ -347,7 +347,8 @@ USED = {
     "rescore": {"name", "output", "json", "reviewed_labels"} | BOXES,
 }
 OTHER = {"suite": "pope", "model": "x", "adapter": "x", "data": "x", "tasks": ["x"], "limit": 3, "batch_size": 3}
-OTHER |= {"include_path": "x", "stop_on_repetition": True}
+OTHER |= {"include_path": "x", "stop_on_repetition": True, "estimate": "H100", "base_url": ["http://x/v1"]}
+OTHER |= {"served_model": "x", "concurrency": 3, "rps": 3.0, "timeout_s": 3.0}
 OTHER |= {"max_new_tokens": 3, "temperature": 0.5, "top_p": 0.5, "seed": 1, "prompt_style": "lmms_eval"}
 OTHER |= {"max_error_share": 0.5, "engine": "lmms:x", "model_args": "x=y", "dtype": "bfloat16", "device": "cpu"} | JUDGE
 
