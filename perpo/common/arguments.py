@@ -19,6 +19,7 @@ from perpo import __version__
 from perpo.common.hints import did_you_mean
 from perpo.common.numbers import ranges_of
 from perpo.common.processes import is_first_process
+from perpo.common.redact import without_secrets
 from perpo.common.values import convert, without_none
 from perpo.errors import PerpoError
 
@@ -145,7 +146,7 @@ class _Last(argparse.Action):
     ) -> None:
         if (before := getattr(namespace, self.dest, values)) != values and is_first_process():
             told = f"warning: --{self.dest} is given twice: {values} counts, {before} does not"
-            print(told, file=sys.stderr)
+            print(without_secrets(told), file=sys.stderr)
         setattr(namespace, self.dest, values)
 
 

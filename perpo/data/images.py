@@ -138,7 +138,7 @@ def plain_bytes(file: Path) -> tuple[bytes, str] | None:
     """
     with _opened(file) as image:
         plain = image.format in _PLAIN and image.mode in ("RGB", "L") and orientation_of(image) == 1
-        plain = plain and not image.info.get("transparency") and getattr(image, "n_frames", 1) == 1
+        plain = plain and "transparency" not in image.info and getattr(image, "n_frames", 1) == 1
         return (file.read_bytes(), _PLAIN[str(image.format)]) if plain else None
 
 

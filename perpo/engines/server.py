@@ -22,6 +22,7 @@ from typing import Any
 from perpo.answers import opened_thought
 from perpo.data import Question
 from perpo.data.images import plain_bytes
+from perpo.data.placeholders import without_image
 from perpo.engines.base import Answer, Decoding, EngineInfo, NoAnswer, Query
 from perpo.engines.chat import CallFailed, ChatServer
 from perpo.engines.prompts import check_questions, encoded, prompt_lengths
@@ -42,6 +43,7 @@ NEUTRAL_OF_OTHERS = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 SAID_IN_TOKENS = {"return_token_ids": True, "skip_special_tokens": False}
 """Asks vLLM and SGLang for the tokens of prompt and answer, and for marks of boxes that are special tokens."""
 
+_NOT_KNOWN = ("status 400", "status 422")
 _FEWEST_TO_TELL = 3
 """So many questions whose candidates are all equal tell that a server gives all candidates one seed."""
 
@@ -159,7 +161,8 @@ class ServerEngine:
     def _body(self, query: Query, decoding: Decoding) -> dict[str, Any]:
         """A call without its number of answers."""
         picture = {"type": "image_url", "image_url": {"url": self._picture(query)}}
-        content = [picture, {"type": "text", "text": query.question}]
+        # As our own prompt has it: a mark of the picture that data put into the question would be read as text.
+        content = [picture, {"type": "text", "text": without_image(query.question)}]
         return {
             "model": self.served.name,
             "messages": [{"role": "user", "content": content}],
@@ -215,8 +218,8 @@ class ServerEngine:
         """A first answer; without what a strict server does not know, if it refuses that."""
         try:
             return await pool.complete(self._body(query, decoding) | {"n": 1})
-        except (PerpoError, CallFailed):
-            if not self._more:
+        except CallFailed as error:
+            if not self._more or not str(error).startswith(_NOT_KNOWN):  # a busy server is no strict one
                 raise
             kept, self._more = self._more, {}
             try:
@@ -284,12 +287,12 @@ def load_server(model: str, wanted: ServersWanted) -> ServerEngine:
 def first_seed(decoding: Decoding, draw: int) -> int:
     """Return the seed of a query's first candidate; candidate i has this plus i, as vLLM counts.
 
-    No two candidates of one run share a seed, and runs of different seeds do not either but by chance (2^-21).
+    Where `draw` counts questions, no two candidates of a run share a seed. Where it is a digest (perpo-eval), and
+    between runs of different seeds, they share one by chance alone (2^-32 and 2^-21 for a pair).
     """
     run = int.from_bytes(hashlib.sha256(str(decoding.seed).encode()).digest()[:4]) >> 11
     place = draw * decoding.num_candidates
-    # Below 2^53, which is what every reader of JSON keeps.
-    return (run << 32) + (place if place < 2**32 else place % 2**32)
+    return (run << 32) + place % 2**32  # below 2^53, which is what every reader of JSON keeps
 
 
 def _all_alike(answers: Sequence[list[Answer] | NoAnswer], decoding: Decoding) -> bool:

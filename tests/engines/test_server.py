@@ -20,7 +20,7 @@ from PIL import Image
 
 from perpo.cli.sample import main
 from perpo.data import read_preferences
-from perpo.data.images import open_image
+from perpo.data.images import open_image, plain_bytes
 from perpo.engines import chat
 from perpo.engines.base import Decoding, NoAnswer, Query
 from perpo.engines.hf import load_hf
@@ -101,6 +101,18 @@ def test_every_setting_is_sent(engine, questions, tmp_path) -> None:
     assert server.url not in (tmp_path / "out.jsonl").read_text()
 
 
+def test_a_mark_of_the_picture_in_a_question_is_not_sent_as_text(engine, questions) -> None:
+    row = json.loads(questions.read_text().splitlines()[0])
+    file = questions.parent / row["image_path"]
+    with model_server(engine) as server:
+        asked = load_server("tiny", wanted(server))
+        query = Query(f"<image>\n{row['question']}", open_image(file), 0, file)
+        (theirs,) = asked.answers([query], Decoding(max_new_tokens=12))
+        (ours,) = engine.answers([query], Decoding(max_new_tokens=12))
+    assert [answer.text for answer in theirs] == [answer.text for answer in ours]
+    assert {body["messages"][0]["content"][1]["text"] for body in server.bodies} == {row["question"]}
+
+
 def test_no_two_candidates_share_a_seed() -> None:
     seeds = [
         first_seed(Decoding(max_new_tokens=1, num_candidates=5, temperature=1.0, seed=seed), draw) + place
@@ -119,6 +131,8 @@ def test_the_pictures_sent_are_those_that_the_model_sees_here(engine, tmp_path) 
     exif[0x0112] = 6
     turned.save(tmp_path / "turned.jpg", exif=exif)
     Image.new("RGBA", (20, 10), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    Image.new("L", (20, 10), 0).save(tmp_path / "grey.png", transparency=0)
+    assert plain_bytes(tmp_path / "grey.png") is None  # black, and told to be clear
     with model_server(engine) as server:
         asked = load_server("tiny", wanted(server))
         for name in ("turned.jpg", "clear.png"):
@@ -286,6 +300,14 @@ def test_a_strict_server_is_asked_without_what_it_does_not_know(engine, question
         assert main(words(questions, tmp_path / "out.jsonl", server)) == 0
     assert "its own defaults hold" in capsys.readouterr().err
     assert not any("top_k" in body for body in server.bodies[1:])
+
+
+def test_a_server_that_cannot_answer_now_is_no_strict_one(engine, questions, tmp_path, capsys) -> None:
+    """At the first look it hangs once; nothing of what is sent is left out because of that."""
+    with model_server(engine, lambda body, before: HANGS if before == 0 else GOOD) as server:
+        assert main(words(questions, tmp_path / "out.jsonl", server, timeout_s=2)) == 0
+    assert all("top_k" in body for body in server.bodies)
+    assert "its own defaults hold" not in capsys.readouterr().err
 
 
 LISTS: dict[str, tuple[Any, dict[str, Any], str, str]] = {
