@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import IO
+
+from perpo.errors import Terminated
 
 _LOOK_EVERY_S = 0.05
 _PATIENCE_S = 20.0
@@ -65,6 +68,9 @@ def launch(module: str, words: Sequence[str], size: int) -> int:
 
     Returns:
         The exit code: that of the process that failed first, else 0.
+
+    Raises:
+        Terminated: This process was sent SIGTERM; all of them have ended.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -73,6 +79,7 @@ def launch(module: str, words: Sequence[str], size: int) -> int:
     shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
     running: list[subprocess.Popen[bytes]] = []
     said: list[IO[bytes]] = []
+    before = signal.signal(signal.SIGTERM, _terminated)  # else they would go on without this process
     try:
         for rank in range(size):
             said.append(tempfile.TemporaryFile())  # noqa: SIM115  (closed below)
@@ -83,8 +90,13 @@ def launch(module: str, words: Sequence[str], size: int) -> int:
         return _first_failure(running, said)
     finally:
         _end(running)
+        signal.signal(signal.SIGTERM, before)
         for file in said:
             file.close()
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise Terminated
 
 
 def _first_failure(running: Sequence[subprocess.Popen[bytes]], said: Sequence[IO[bytes]]) -> int:

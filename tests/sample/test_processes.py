@@ -87,6 +87,27 @@ def test_a_killed_one_ends_all_and_nothing_is_lost(killed, questions, alone, tmp
     ]
 
 
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_whoever_started_them_ends_them(sent, code, questions, alone, tmp_path) -> None:
+    """As a scheduler or Ctrl-C ends a job; nothing goes on behind its back, and what is done is kept."""
+    output = tmp_path / "out.jsonl"
+    parent = subprocess.Popen(
+        command(questions, output, "--processes", "2"), env=ENV, stderr=subprocess.PIPE, text=True
+    )
+    journals = [tmp_path / "out.jsonl.journal", tmp_path / "out.jsonl.journal.1"]
+    while not all(file.exists() and file.read_bytes().count(b"\n") > 1 for file in journals):
+        assert parent.poll() is None
+        time.sleep(0.01)
+    children = [int(each) for each in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()]
+    parent.send_signal(sent)
+    _, said = parent.communicate(timeout=60)
+    assert parent.returncode == code
+    assert "finished work is kept" in said
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    assert run(questions, output, "--processes", "2").returncode == 0
+    assert output.read_bytes() == alone.read_bytes()
+
+
 def test_bad_input_is_said_once(questions, tmp_path) -> None:
     done = run(questions, tmp_path / "out.jsonl", "--processes", "2", "--reward", "iuo")
     assert done.returncode == 2
