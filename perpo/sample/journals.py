@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from glob import escape
 from pathlib import Path
 from types import TracebackType
@@ -33,12 +33,18 @@ class SharedJournal:
         self._own = Journal(self._file(processes.rank), key)
         processes.wait()  # all files are there, with their first line
 
-    def all_rows(self) -> dict[Any, dict[str, Any]]:
-        """Return the rows of all processes by their `id`."""
+    def all_rows(self, usable: Callable[[dict[str, Any]], bool]) -> dict[Any, dict[str, Any]]:
+        """Return the rows of all processes by their `id`.
+
+        Args:
+            usable: Whether a row still holds. Of two rows with one id one that does counts: another process may have
+                asked a question again whose picture has changed.
+        """
         rows: dict[Any, dict[str, Any]] = {}
         for file in [*sorted(self._path.parent.glob(f"{escape(self._path.name)}.*")), self._path]:
             if file == self._path or file.suffix[1:].isdigit():
-                rows |= finished_rows(file, self._key)
+                written = finished_rows(file, self._key)
+                rows |= {key: row for key, row in written.items() if key not in rows or usable(row)}
         return rows
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,12 +121,16 @@ def _sample(
     output, info = Path(args.output), engine.info
     provenance = _provenance(args.decoding, info)
     journals = SharedJournal(journal_path, _journal_key(args, questions, provenance), processes)
+
+    def usable(row: dict[str, Any]) -> bool:
+        return _usable(row, questions.asked, args.batch_size if info.by_batch else None)
+
     with journals:
-        _sample_missing(journals, questions, engine, args)
+        _sample_missing(journals, questions, engine, args, usable)
     processes.wait()
     if processes.rank:
         return None
-    rows = journals.all_rows()
+    rows = journals.all_rows(usable)
     answered = [rows[index] for index in range(len(questions.asked))]
     sets = []
     with progress(len(answered), "rewarding") as advance:  # after the last question: no reward holds the model up
@@ -205,7 +209,27 @@ def _journal_key(args: SampleArguments, questions: QuestionSet, provenance: dict
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sample_missing(journal: SharedJournal, questions: QuestionSet, engine: Engine, args: SampleArguments) -> None:
+def _batch_of(index: int, count: int, size: int) -> range:
+    """The questions that are asked together with one."""
+    start = index // size * size
+    return range(start, min(start + size, count))
+
+
+def _usable(row: dict[str, Any], asked: Sequence[Asked], batch_size: int | None) -> bool:
+    """Whether a journal's row still holds: of the picture as it is now and, where it matters, of the same batch."""
+    index = row["id"]
+    if index >= len(asked) or row["image_sha256"] != asked[index].image_sha256:
+        return False
+    return batch_size is None or row.get("batch") == _ends(_batch_of(index, len(asked), batch_size))
+
+
+def _sample_missing(
+    journal: SharedJournal,
+    questions: QuestionSet,
+    engine: Engine,
+    args: SampleArguments,
+    usable: Callable[[dict[str, Any]], bool],
+) -> None:
     """Sample what the journal lacks.
 
     Batches always begin at the same questions, and one that is partly there is done again whole, so
@@ -217,23 +241,20 @@ def _sample_missing(journal: SharedJournal, questions: QuestionSet, engine: Engi
         engine: What answers. If an answer depends on its batch, only those of the same batches count, and no larger
             part is tried than memory had room for before.
         args: Questions per batch, and how tokens are chosen.
+        usable: Whether a row of a journal still holds.
     """
     from perpo.engines.batches import BatchLimit
 
-    rows, asked = journal.all_rows(), questions.asked
-    batch_size, by_batch = args.batch_size, engine.info.by_batch
-    indices = range(len(asked))
-    batches = [indices[start : start + batch_size] for start in indices[::batch_size]]
-    done = {k for k in indices if k in rows and rows[k]["image_sha256"] == asked[k].image_sha256}
-    if by_batch:
-        done = {k for batch in batches for k in batch if k in done and rows[k].get("batch") == _ends(batch)}
+    rows, asked = journal.all_rows(usable), questions.asked
+    by_batch = engine.info.by_batch
+    done = {index for index, row in rows.items() if usable(row)}
 
     def answers(part: Sequence[tuple[int, Question]]) -> Sequence[list[Answer] | NoAnswer]:
         return ask(engine, part, questions.image_root, args.decoding)
 
     missed: list[NoAnswer] = []
-    limit = BatchLimit(min([batch_size, *(rows[k]["batch_limit"] for k in done if by_batch)]))
-    mine = journal.share(batches)
+    limit = BatchLimit(min([args.batch_size, *(rows[k]["batch_limit"] for k in done if by_batch)]))
+    mine = journal.share([_batch_of(k, len(asked), args.batch_size) for k in range(0, len(asked), args.batch_size)])
     total = sum(map(len, mine))
     shown = progress(total, "sampling", initial=sum(index in done for batch in mine for index in batch))
     with shown as advance:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +53,22 @@ def test_two_processes_write_the_file_of_one(questions, alone, tmp_path) -> None
     again = run(questions, tmp_path / "out.jsonl", "--processes", "3")  # nothing is left to ask
     assert again.returncode == 0, again.stderr
     assert output.read_bytes() == alone.read_bytes()
+
+
+def test_a_question_that_another_process_asked_again_has_its_new_answers(questions, tmp_path) -> None:
+    """The first process's journal has the answers to the picture as it was."""
+    from PIL import Image
+
+    shutil.copytree(questions.parent, tmp_path / "data")
+    asked, output = tmp_path / "data" / "questions.jsonl", tmp_path / "out.jsonl"
+    assert run(asked, output).returncode == 0
+    third = json.loads(asked.read_text().splitlines()[2])["image_path"]  # of the second batch: the second process's
+    with Image.open(asked.parent / third) as image:
+        turned = image.rotate(180)
+    turned.save(asked.parent / third)
+    assert run(asked, output, "--processes", "2").returncode == 0
+    assert run(asked, tmp_path / "new.jsonl").returncode == 0
+    assert output.read_bytes() == (tmp_path / "new.jsonl").read_bytes()
 
 
 def test_torchrun_starts_them_too(questions, alone, tmp_path) -> None:
