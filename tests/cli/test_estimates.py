@@ -94,3 +94,9 @@ def test_an_unknown_gpu(program, questions, tmp_path, capsys) -> None:
     }[program]
     assert program([*words, "--estimate", "H10"]) == 2
     assert re.search("no GPU is known by the name H10\nhint: .*H100", capsys.readouterr().err)
+
+
+def test_it_has_no_use_where_no_model_is_asked(tmp_path, capsys) -> None:
+    for mode in ("--questions", "--responses", "--rescore"):
+        assert evaluate([mode, str(tmp_path / "x.jsonl"), "--estimate", "H100"]) == 2
+        assert f"--estimate has no effect with {mode}" in capsys.readouterr().err

@@ -38,7 +38,7 @@ def _main(argv: list[str]) -> int:
         return import_main(argv[1:])
     args = parse_arguments(EvalArguments, argv, prog="perpo-eval", description=_DESCRIPTION)
     quiet_libraries()
-    if args.estimate is not None:
+    if args.estimate is not None and {args.rescore, args.responses, args.questions} == {None}:
         from perpo_eval.evaluate.estimating import evaluation_estimate
 
         limit, judge = args.decoding_wanted.max_new_tokens, args.judge_wanted

@@ -90,7 +90,6 @@ def check(args: EvalArguments) -> Sequence[TaskSpec]:
         PerpoError: A number out of its range, or data, a model, an adapter or an output that cannot be used.
     """
     check_numbers(args)
-    check_servers(args.engine, args, {name: getattr(args, name) or None for name in _NOT_OF_SERVERS})
     engine, rows, decoding, reading = args.engine_wanted, args.rows_wanted, args.decoding_wanted, args.reading
     judge = args.judge_wanted
     if args.questions is None:
@@ -104,6 +103,7 @@ def check(args: EvalArguments) -> Sequence[TaskSpec]:
     if args.questions is not None:
         check_unused(args, (*asked, "model"))
     elif args.responses is None:
+        check_servers(args.engine, args, {name: getattr(args, name) or None for name in _NOT_OF_SERVERS})
         check_answering(engine, reading, specs, decoding)
     else:
         check_unused(args, (*asked, "name", "output", "json", *BOX_FLAGS, "judge", *judge.given, "reviewed_labels"))

@@ -21,7 +21,8 @@ def bare(tmp_path, monkeypatch) -> Callable[..., str]:
         rows = [row | {"image": f"{name}.jpg", "question": f"the {name}"} for name in ("cat", "dog", "owl")]
         Path("own.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
         columns = [*(f"{name}={name}" for name in names), "question=question", "truth=box", "answer=said"]
-        words = ["own.jsonl", "--name", "bare", "--truths", "boxes_own", "--box_scale", "pixels", "--columns", *columns]
+        words = ["own.jsonl", "--name", "bare", "--truths", "boxes_own", "--truth_scale", "pixels"]
+        words += ["--truth_order", "xyxy", "--box_scale", "pixels", "--columns", *columns]
         assert main(["import", *words]) == 0
         (record,) = Path("results").rglob("run.json")
         return str(record.parent)
