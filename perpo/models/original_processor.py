@@ -23,6 +23,7 @@ from transformers import (
     Qwen2Tokenizer,
     SiglipImageProcessorPil,
 )
+from transformers.convert_slow_tokenizer import generate_merges
 
 from perpo.errors import PerpoError
 from perpo.models.original import hugging_face_config, read_original
@@ -52,6 +53,13 @@ TEMPLATES = {
 }
 """The conversations v1, mistral_instruct and qwen_1_5 of LLaVA's code, by the kind of the language model."""
 
+_INSTALL = "pip install sentencepiece, or perpo[original]"
+_PROBES = (
+    "USER: ",
+    "\nWhere is the 2nd  dog?\n\tÄ 狗 🐕 ASSISTANT:",
+    "[0.10, 0.25, 0.333, 1.00]",
+    "[INST] it's [/INST]",
+)
 _OTHER_TURNS = ("<|im_start|>", "<|start_header_id|>", "<|eot_id|>")
 _MEANS = {"clip_vision_model": ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])}
 _HALF = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
@@ -60,7 +68,8 @@ _HALF = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
 def read_processor(directory: str | Path) -> Any:
     """Return the processor of an original checkpoint.
 
-    A chat_template.jinja in the directory goes before the conversation that its kind of language model has.
+    A chat_template.jinja in the directory that writes `<image>` goes before the conversation of its language model's
+    kind.
 
     Raises:
         PerpoError: Its tokenizer cannot be read, or its conversation is not known.
@@ -69,14 +78,13 @@ def read_processor(directory: str | Path) -> Any:
     config = hugging_face_config(directory)
     kind, vision = config["text_config"]["model_type"], config["vision_config"]
     tokenizer = _tokenizer(Path(directory), kind, config["text_config"]["vocab_size"])
-    own = Path(directory, "chat_template.jinja")
-    if not own.is_file() and kind != "qwen2" and (turn := _other_turns(tokenizer)):
+    template = _own_template(Path(directory)) or TEMPLATES[kind]
+    if template == TEMPLATES[kind] and kind != "qwen2" and (turn := _other_turns(tokenizer)):
         raise PerpoError(
             f"the conversation of {directory} is not known: its tokenizer has {turn}, which {kind}'s does not write",
-            "put a chat_template.jinja into the folder that writes its turns",
+            "put a chat_template.jinja into the folder that writes its turns, and <image> for the picture",
         )
     tokenizer.chat_template = None  # Qwen2's own, which knows no pictures
-    template = own.read_text(encoding="utf-8") if own.is_file() else TEMPLATES[kind]
     clip = vision["model_type"] == "clip_vision_model"
     features = (vision["image_size"] // vision["patch_size"]) ** 2
     pictures = _pictures(config)
@@ -100,6 +108,12 @@ def read_processor(directory: str | Path) -> Any:
         chat_template=template,
         num_additional_image_tokens=int(clip),
     )
+
+
+def _own_template(directory: Path) -> str | None:
+    path = directory / "chat_template.jinja"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return text if IMAGE in text else None
 
 
 def _other_turns(tokenizer: Any) -> str | None:
@@ -134,7 +148,7 @@ def _tokenizer(directory: Path, kind: str, rows: int) -> Any:
     settings = directory / "tokenizer_config.json"
     said = json.loads(settings.read_text()) if settings.is_file() else {}
     if kind != "qwen2" and (directory / "tokenizer.model").is_file():
-        tokenizer: Any = LlamaTokenizer.from_pretrained(directory, legacy=True)
+        tokenizer: Any = _sentencepiece(directory, said)
     elif (directory / "tokenizer.json").is_file():
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
     elif kind == "qwen2" and (directory / "vocab.json").is_file():
@@ -158,6 +172,42 @@ def _tokenizer(directory: Path, kind: str, rows: int) -> Any:
         tokenizer.add_bos_token = True
     _check_pieces(directory, tokenizer, kind)
     return tokenizer
+
+
+def _sentencepiece(directory: Path, said: dict[str, Any]) -> Any:
+    """The fast tokenizer of a tokenizer.model that gives SentencePiece's own ids."""
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as error:
+        raise PerpoError(f"{directory} has a tokenizer.model, and SentencePiece is missing", _INSTALL) from error
+    words = SentencePieceProcessor(model_file=str(directory / "tokenizer.model"))
+    rows = {words.id_to_piece(number): number for number in range(words.vocab_size())}
+    special = {f"{name}_token": words.id_to_piece(getattr(words, f"{name}_id")()) for name in ("unk", "bos", "eos")}
+    tokenizer = LlamaTokenizer(
+        vocab=rows, merges=generate_merges(rows, None), legacy=True, add_bos_token=True, **special
+    )
+    for number, token in _added(directory, said):
+        if number >= len(rows):
+            tokenizer.add_tokens(AddedToken(token, normalized=False), special_tokens=True)
+        if tokenizer.convert_tokens_to_ids(token) != number:
+            raise PerpoError(
+                f"the token {token} of {directory} is not number {number}", "check its tokenizer_config.json"
+            )
+    for text in _PROBES:
+        if tokenizer(text, add_special_tokens=False).input_ids != words.encode(text):
+            raise PerpoError(
+                f"the tokenizer.model of {directory} is read otherwise than SentencePiece reads it, such as {text!r}",
+                "use its Hugging Face conversion",
+            )
+    return tokenizer
+
+
+def _added(directory: Path, said: dict[str, Any]) -> list[tuple[int, str]]:
+    """The tokens that were put to those of tokenizer.model, by number."""
+    tokens = {int(number): each["content"] for number, each in said.get("added_tokens_decoder", {}).items()}
+    if (path := directory / "added_tokens.json").is_file():
+        tokens |= {number: token for token, number in json.loads(path.read_text()).items()}
+    return sorted(tokens.items())
 
 
 def _check_pieces(directory: Path, tokenizer: Any, kind: str) -> None:
