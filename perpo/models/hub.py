@@ -1,4 +1,4 @@
-"""What comes from the hub, and what it says when that fails. Needs no torch."""
+"""Files from the hub, and its errors in one sentence. Needs no torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def use_hub_cache(folder: str | Path) -> None:
 
 @contextmanager
 def hub_errors(resolved: str) -> Iterator[None]:
-    """What the hub says becomes one sentence: exit code 2 for a wrong name, 3 for the network, the hub or the disk."""
+    """Make a sentence of an error of the hub: exit code 2 for a wrong name, 3 for the network, the hub or the disk."""
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

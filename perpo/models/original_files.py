@@ -9,11 +9,17 @@ import json
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from perpo.errors import PerpoError
+from perpo.models.hub import first_line
 from perpo.models.original import fetched_tower, is_original_at, tower_name
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 TOWER_KEY = "model.vision_tower."
+_INDEX = {".safetensors": "model.safetensors.index.json", ".bin": "pytorch_model.bin.index.json"}
 _CHECK = "check that the download is complete"
 
 
@@ -24,11 +30,8 @@ def weight_files(directory: str | Path) -> list[Path]:
         PerpoError: There are none, or some that an index names are missing.
     """
     folder = Path(directory)
-    for index, pattern in (
-        ("model.safetensors.index.json", "*.safetensors"),
-        ("pytorch_model.bin.index.json", "pytorch_model*.bin"),
-    ):
-        there = sorted(folder.glob(pattern))
+    for ending, pattern in ((".safetensors", "*.safetensors"), (".bin", "pytorch_model*.bin")):
+        there, index = sorted(folder.glob(pattern)), _INDEX[ending]
         if (folder / index).is_file():
             named = [folder / name for name in sorted(set(_index(folder / index).values()))]
             if absent := [path.name for path in named if not path.is_file()]:
@@ -57,17 +60,12 @@ def weight_names(directory: str | Path) -> Iterable[str]:
         PerpoError: A file cannot be read.
     """
     files = weight_files(directory)
-    index = Path(directory, "model.safetensors.index.json" if files[0].suffix == ".safetensors" else _BIN_INDEX)
+    index = Path(directory, _INDEX[files[0].suffix])
     return _index(index) if index.is_file() else [name for path in files for name in _names(path)]
-
-
-_BIN_INDEX = "pytorch_model.bin.index.json"
 
 
 def _names(path: Path) -> Iterable[str]:
     if path.suffix == ".bin":
-        from perpo.models.original_weights import read_file
-
         return read_file(path)
     with path.open("rb") as file:
         try:
@@ -76,6 +74,27 @@ def _names(path: Path) -> Iterable[str]:
         except (struct.error, ValueError) as error:
             raise PerpoError(f"{path} cannot be loaded: it is no safetensors file", _CHECK) from error
     return header.keys() - {"__metadata__"}
+
+
+def read_file(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a weight file, mapped into memory; no code that is in it is run.
+
+    Raises:
+        PerpoError: It is damaged, or holds something other than tensors.
+    """
+    import torch
+    from safetensors import safe_open
+
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as tensors:
+                return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (it is no mapping)
+        read: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # the libraries raise many kinds for damaged files
+        raise PerpoError(f"{path} cannot be loaded: {first_line(error)}", _CHECK) from error
+    if not isinstance(read, dict) or not all(isinstance(each, torch.Tensor) for each in read.values()):
+        raise PerpoError(f"{path} cannot be loaded: it holds more than tensors", "check that it holds weights")
+    return read
 
 
 def holds_tower(directory: str | Path) -> bool:

@@ -1,4 +1,4 @@
-"""What LLaVA's own code makes of a question and a picture, as a processor of transformers.
+"""A processor of transformers that makes of a question and a picture what LLaVA's own code makes of them.
 
 Its directories hold no processor and no chat template: the conversation is written here as that code writes it.
 """

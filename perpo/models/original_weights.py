@@ -7,16 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
-from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig
 
-from perpo.errors import PerpoError
-from perpo.models.hub import first_line
 from perpo.models.original import hugging_face_config
-from perpo.models.original_files import TOWER_KEY, holds_tower, tower_folder, weight_files
+from perpo.models.original_files import TOWER_KEY, holds_tower, read_file, tower_folder, weight_files
 
 _TABLE = (
     (f"{TOWER_KEY}vision_tower.vision_model.", "model.vision_tower."),
@@ -54,26 +50,6 @@ def in_files(name: str) -> str:
         if name.startswith(ours):
             return theirs + name[len(ours) :]
     raise KeyError(name)
-
-
-def read_file(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a weight file, mapped into memory; no code that is in it is run.
-
-    Raises:
-        PerpoError: It is damaged, or holds something other than tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as tensors:
-                return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (it is no mapping)
-        read: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # the libraries raise many kinds for damaged files
-        raise PerpoError(
-            f"{path} cannot be loaded: {first_line(error)}", "check that the download is complete"
-        ) from error
-    if not isinstance(read, dict) or not all(isinstance(each, Tensor) for each in read.values()):
-        raise PerpoError(f"{path} cannot be loaded: it holds more than tensors", "check that it holds weights")
-    return read
 
 
 def read_config(directory: str | Path) -> Any:

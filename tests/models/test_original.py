@@ -13,8 +13,8 @@ from PIL import Image
 
 from perpo.models.loaded import render_prompt
 from perpo.models.loading import load_model
-from perpo.models.original_files import weight_files
-from perpo.models.original_weights import original_weights, read_file
+from perpo.models.original_files import read_file, weight_files
+from perpo.models.original_weights import original_weights
 from tests.support.original_llava import KINDS, hugging_face_name, spell, write_original
 
 V1 = (

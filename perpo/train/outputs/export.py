@@ -20,7 +20,7 @@ from perpo.models.checkpoints import (
     weights_digest,
 )
 from perpo.models.original import is_original_at, read_original
-from perpo.models.original_files import holds_tower, weight_names
+from perpo.models.original_files import holds_tower, read_file, weight_files, weight_names
 from perpo.records.training_record import ADAPTER_WEIGHTS
 from perpo.train.outputs.merge import base_dtype, new_folder
 
@@ -98,8 +98,7 @@ def _write_adapter(args: ExportArguments, lora: dict[str, Any], base: Path, fold
     import torch
     from safetensors.torch import load_file, save_file
 
-    from perpo.models.original_files import weight_files
-    from perpo.models.original_weights import in_files, read_file
+    from perpo.models.original_weights import in_files
 
     own, layers, beside = _lora_settings(args, lora), {}, {}
     for name, tensor in load_file(Path(args.adapter, ADAPTER_WEIGHTS)).items():
@@ -129,7 +128,11 @@ def _lora_settings(args: ExportArguments, lora: dict[str, Any]) -> dict[str, Any
         raise PerpoError(
             f"the adapter {args.adapter} is no LoRA without biases", "write its base with it: --merged True"
         )
-    if other := sorted(name for name, value in lora.items() if value and name not in (*_KEPT, *_NEUTRAL)):
+    from peft import LoraConfig
+
+    usual = LoraConfig().to_dict()
+    own = {name: value for name, value in lora.items() if name not in (*_KEPT, *_NEUTRAL)}
+    if other := sorted(name for name, value in own.items() if value and value != usual.get(name)):
         raise PerpoError(
             f"the adapter {args.adapter} sets {other[0]}, which the PEFT of LLaVA's code may not know",
             "write its base with it: --merged True",

@@ -23,7 +23,7 @@ from perpo.models.checkpoints import (
     resolve_model,
     weights_digest,
 )
-from perpo.models.original_files import weight_files
+from perpo.models.original_files import read_file, weight_files
 from perpo.records.provenance import code_version, package_versions
 from perpo.records.training_record import public_record, read_record
 
@@ -122,8 +122,6 @@ def base_dtype(base: Path) -> str:
     Raises:
         PerpoError: It is none that is written.
     """
-    from perpo.models.original_weights import read_file
-
     sizes: dict[str, int] = {}
     for file in weight_files(base):
         for tensor in read_file(file).values():
