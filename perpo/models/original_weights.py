@@ -110,7 +110,8 @@ def load_original(directory: Path, config: Any, **how: Any) -> tuple[Any, Any]:
     weights = read_weights(directory, config)
     # By its own class: one that is chosen by `model_type` could be another.
     kind: Any = getattr(transformers, _CLASSES[config.model_type])
-    model, report = kind.from_pretrained(None, config=config, state_dict=weights, output_loading_info=True, **how)
+    how |= {"state_dict": weights, "output_loading_info": True, "ignore_mismatched_sizes": True}  # the report has them
+    model, report = kind.from_pretrained(None, config=config, **how)
     if (directory / "generation_config.json").is_file():
         model.generation_config = transformers.GenerationConfig.from_pretrained(directory)
     return model, report

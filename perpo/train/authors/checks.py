@@ -39,7 +39,7 @@ def check_seed_flags(args: TrainArguments, checks: Mapping[str, str]) -> None:
     """
     if args.cache_dir is not None:
         use_hub_cache(args.cache_dir)
-    if "vision_tower" in checks and is_original_at(args.model):
+    if "vision_tower" in checks and is_original_at(small_files(resolve_model(args.model))):
         use_vision_tower(checks["vision_tower"])
     model = _Model(args.model)
     for name, value in checks.items():
