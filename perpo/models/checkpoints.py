@@ -15,7 +15,7 @@ from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES, Family, family_of, with_bounds
 from perpo.models.hub import download, first_line, hub_errors
 from perpo.models.original import check_original, hugging_face_config, is_original, is_original_at
-from perpo.models.original_files import files_of_weights, holds_tower, tower_folder
+from perpo.models.original_files import files_of_weights, weight_files
 from perpo.records.training_record import ADAPTER_WEIGHTS, read_record
 
 _WEIGHTS = "*.safetensors"
@@ -127,8 +127,8 @@ def _check_checkpoint(directory: Path, *, weights: bool = True) -> None:
         )
     if is_original(config):
         check_original(directory, config)
-        if weights and not holds_tower(directory):
-            tower_folder(directory)
+        if weights:  # the vision tower may be named later
+            weight_files(directory)
     elif weights and not any(directory.glob(_WEIGHTS)):
         raise PerpoError(
             f"{directory} holds no weights in the safetensors format",

@@ -74,14 +74,18 @@ def read_processor(directory: str | Path) -> Any:
     Raises:
         PerpoError: Its tokenizer cannot be read, or its conversation is not known.
     """
-    read_original(directory)
+    original = read_original(directory)
     config = hugging_face_config(directory)
     kind, vision = config["text_config"]["model_type"], config["vision_config"]
     tokenizer = _tokenizer(Path(directory), kind, config["text_config"]["vocab_size"])
     template = _own_template(Path(directory)) or TEMPLATES[kind]
-    if template == TEMPLATES[kind] and kind != "qwen2" and (turn := _other_turns(tokenizer)):
+    names = f"{original.get('_name_or_path', '')} {Path(directory).name}".lower()
+    other = f"its tokenizer has {turn}" if (turn := _other_turns(tokenizer)) else None
+    if kind == "llama" and "llama-2" in names:
+        other = "it is of Llama 2 by its name"
+    if template == TEMPLATES[kind] and kind != "qwen2" and other:
         raise PerpoError(
-            f"the conversation of {directory} is not known: its tokenizer has {turn}, which {kind}'s does not write",
+            f"the conversation of {directory} is not known: {other}",
             "put a chat_template.jinja into the folder that writes its turns, and <image> for the picture",
         )
     tokenizer.chat_template = None  # Qwen2's own, which knows no pictures

@@ -294,6 +294,12 @@ def test_other_conversations_are_not_taken_for_vicunas(tmp_path):
     assert render_prompt(load_processor(str(folder)), "Where?") == "<|im_start|>user\n<image>Where?"
 
 
+def test_llama_2_is_not_taken_for_vicuna(tmp_path):
+    folder = write_original(tmp_path / "llava-llama-2-7b-chat", "v1.5")
+    with pytest.raises(PerpoError, match="it is of Llama 2 by its name"):
+        load_processor(str(folder))
+
+
 def test_answers_are_sampled_from_one_with_its_tower_named_in_the_environment(tmp_path, monkeypatch):
     folder = write_original(tmp_path / "llava", "v1.5", with_tower=False, ending="bin", mm_vision_tower="nobody/knows")
     monkeypatch.setenv(TOWER_VARIABLE, str(folder.with_name("llava-tower")))
