@@ -61,8 +61,9 @@ _TOWERS: dict[str, dict[str, Any]] = {
 
 def is_original(config: Mapping[str, Any]) -> bool:
     """Return whether a config.json is that of LLaVA's own code."""
+    names = (config.get("model_type"), *(config.get("architectures") or ()))
     return "mm_vision_tower" in config or any(
-        re.fullmatch(r"Llava\w*ForCausalLM", str(name)) for name in config.get("architectures") or ()
+        re.fullmatch(r"llava_(llama|mistral|qwen)|Llava\w*ForCausalLM", str(name)) for name in names
     )
 
 
@@ -89,6 +90,20 @@ def check_original(directory: str | Path, config: Mapping[str, Any]) -> None:
     """
     if (said := _refusal(config)) is not None:
         raise PerpoError(f"{directory} is an original LLaVA checkpoint that cannot be read: {said}", _CONVERT_HINT)
+
+
+def with_hugging_face_type(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config.json with the `model_type` of the Hugging Face layout; an original one that is not read has none.
+
+    No other file of the checkpoint is needed.
+    """
+    if not is_original(config):
+        return dict(config)
+    return {**config, "model_type": _kind(config) if _refusal(config) is None else ""}
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    return {"pad": "llava", "anyres": "llava_next"}.get(config["image_aspect_ratio"], "llava_onevision")
 
 
 def _refusal(config: Mapping[str, Any]) -> str | None:
@@ -140,7 +155,7 @@ def hugging_face_config(directory: str | Path) -> dict[str, Any]:
     config = read_original(directory)
     vision = vision_config(directory)
     siglip, ratio = vision["model_type"] == "siglip_vision_model", config["image_aspect_ratio"]
-    kind = {"pad": "llava", "anyres": "llava_next"}.get(ratio, "llava_onevision")
+    kind = _kind(config)
     text = {name: config[name] for name in _TEXT if config.get(name) is not None}
     text |= {"model_type": _KINDS[config["architectures"][0]], "rope_theta": config.get("rope_theta", 10000.0)}
     if "sliding_window" in config:

@@ -19,7 +19,7 @@ from perpo.errors import PerpoError
 from perpo.models.checkpoints import model_config
 from perpo.models.loaded import render_prompt
 from perpo.models.loading import load_model, load_processor
-from perpo.models.original import _TOWERS, TOWER_VARIABLE, _grids
+from perpo.models.original import _TOWERS, TOWER_VARIABLE, _grids, with_hugging_face_type
 from perpo.models.original_files import read_file, weight_files
 from perpo.models.original_weights import original_weights
 from tests.support.original_llava import KINDS, hugging_face_name, spell, write_original, write_tower
@@ -292,6 +292,16 @@ def test_other_conversations_are_not_taken_for_vicunas(tmp_path):
     assert "chat_template.jinja" in caught.value.hint
     (folder / "chat_template.jinja").write_text("<|im_start|>user\n<image>{{ messages[0]['content'][1]['text'] }}")
     assert render_prompt(load_processor(str(folder)), "Where?") == "<|im_start|>user\n<image>Where?"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_type_is_told_without_the_tower_and_not_by_what_config_json_says(tmp_path, kind):
+    folder = write_original(tmp_path / "llava", kind)
+    told = with_hugging_face_type(json.loads((folder / "config.json").read_text()))
+    assert told["model_type"] == model_config(str(folder))["model_type"] == load_model(str(folder)).family.model_type
+    unknown = with_hugging_face_type({"model_type": "llava", "mm_vision_tower": "clip", "image_aspect_ratio": "square"})
+    assert unknown["model_type"] == ""
+    assert with_hugging_face_type({"model_type": "llava"}) == {"model_type": "llava"}
 
 
 def test_llama_2_is_not_taken_for_vicuna(tmp_path):
