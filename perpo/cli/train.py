@@ -17,7 +17,8 @@ _DESCRIPTION = (
     "Train a vision-language model with LoRA. perpo, lipo, dpo and rft learn from candidates and their "
     "rewards, sft from given answers. lipo is perpo at gamma 0, so all pairs weigh the same; it is not "
     "LiPO-lambda. dpo compares the best candidate of a record with the worst; rft learns from the best. "
-    "The projector is trained too. `perpo-train merge --help` tells how to merge an adapter into its base. "
+    "The projector is trained too. `perpo-train merge --help` tells how to merge an adapter into its base, "
+    "`perpo-train export --help` how to write it for LLaVA's own code. "
     "The flags of the authors' command are also accepted; docs/training.md lists them."
 )
 
@@ -26,12 +27,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Return entry point; returns the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     go_on = "run the same command with --resume_from_checkpoint last to continue from the last checkpoint"
-    return run_program(_main, words, interrupted="run the same command again" if words[:1] == ["merge"] else go_on)
+    return run_program(
+        _main, words, interrupted="run the same command again" if words[:1] in (["merge"], ["export"]) else go_on
+    )
 
 
 def _main(argv: list[str]) -> None:
     if argv[:1] == ["merge"]:
         _merge(argv[1:])
+        return
+    if argv[:1] == ["export"]:
+        _export(argv[1:])
         return
     seed = translate(argv)
     first = os.environ.get("RANK", "0") == "0"  # torchrun starts several processes, and one of them reports
@@ -66,6 +72,16 @@ def _merge(argv: list[str]) -> None:
     args = parse_arguments(merging.MergeArguments, argv, prog="perpo-train merge", description=merging.DESCRIPTION)
     quiet_libraries()
     print(merging.merge(args))
+
+
+def _export(argv: list[str]) -> None:
+    from perpo.train.outputs import export as exporting
+
+    args = parse_arguments(
+        exporting.ExportArguments, argv, prog="perpo-train export", description=exporting.DESCRIPTION
+    )
+    quiet_libraries()
+    print(exporting.export(args))
 
 
 def _summary(record: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from transformers.core_model_loading import WeightRenaming, apply_renamings
 
 from perpo.common.processes import is_first_process
 from perpo.errors import PerpoError
-from perpo.models.checkpoints import first_line
+from perpo.models.hub import first_line
 from perpo.records.training_record import ADAPTER_WEIGHTS, TRAINING_FILE
 
 _PREFIX = "base_model.model."

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from perpo.boxes import ImageSize
-from perpo.common.files import disk_error
 from perpo.common.redact import without_secrets
 from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES, Family, family_of, with_bounds
+from perpo.models.hub import download, first_line, hub_errors
+from perpo.models.original import check_original, hugging_face_config, is_original, is_original_at
+from perpo.models.original_files import files_of_weights, weight_files
 from perpo.records.training_record import ADAPTER_WEIGHTS, read_record
 
 _WEIGHTS = "*.safetensors"
 _HUB_FILES = [_WEIGHTS, "*.json", "*.txt", "*.model", "*.jinja"]
-_CONVERT_HINT = (
-    "use its Hugging Face conversion (llava-hf/llava-1.5-7b-hf for LLaVA-1.5 7B), or convert it with "
-    "src/transformers/models/llava/convert_llava_weights_to_hf.py of the transformers repository"
-)
 
 
 def resolve_model(name: str) -> str:
     """Say where a model is, without loading it.
 
     Args:
-        name: "tiny" (the embedded checkpoint), a directory in the Hugging Face layout, or a hub id.
+        name: "tiny" (the embedded checkpoint), a directory in the Hugging Face layout or that of LLaVA's own code, or
+            a hub id.
 
     Returns:
         A directory, or the hub id as it was given.
@@ -69,8 +66,11 @@ def adapter_digest(adapter: str | Path) -> str:
 
 
 def weights_digest(directory: Path) -> str:
-    """Return SHA-256 of a model's safetensors files, concatenated in the order of their names."""
-    return files_digest(sorted(directory.glob("*.safetensors")))
+    """Return SHA-256 of a model's weight files, concatenated in the order of their names.
+
+    Those of an original LLaVA checkpoint are followed by its vision tower's, where it is read from elsewhere.
+    """
+    return files_digest(files_of_weights(directory))
 
 
 def processor_files(directory: Path) -> list[Path]:
@@ -120,16 +120,16 @@ def _check_checkpoint(directory: Path, *, weights: bool = True) -> None:
         raise PerpoError(
             f"{config_path} is not JSON: {first_line(error)}", "check that the download is complete"
         ) from error
-    if "mm_vision_tower" in config or config.get("model_type") == "llava_llama":
-        raise PerpoError(
-            f"{directory} is an original LLaVA checkpoint, which is not in the Hugging Face layout", _CONVERT_HINT
-        )
     if (directory / "adapter_config.json").is_file():  # transformers would put it on the model, whether it fits or not
         raise PerpoError(
             f"{directory} holds both a model and an adapter",
             "move one of them into another folder, and give the adapter as --adapter",
         )
-    if weights and not any(directory.glob(_WEIGHTS)):
+    if is_original(config):
+        check_original(directory, config)
+        if weights:  # the vision tower may be named later
+            weight_files(directory)
+    elif weights and not any(directory.glob(_WEIGHTS)):
         raise PerpoError(
             f"{directory} holds no weights in the safetensors format",
             "convert it: load it with transformers and save it with save_pretrained",
@@ -137,8 +137,12 @@ def _check_checkpoint(directory: Path, *, weights: bool = True) -> None:
 
 
 def model_config(resolved: str) -> dict[str, Any]:
-    """Return the config.json of a model that `resolve_model` found; of a hub id, that file alone is downloaded."""
-    return _settings(resolved, "config.json") or {}
+    """Return the config.json of a model that `resolve_model` found; of a hub id, that file alone is downloaded.
+
+    That of an original LLaVA checkpoint is told as the Hugging Face layout has it.
+    """
+    config = _settings(resolved, "config.json") or {}
+    return hugging_face_config(small_files(resolved)) if is_original(config) else config
 
 
 def known_family(model: str) -> Family | None:
@@ -192,7 +196,7 @@ def _settings(resolved: str, name: str) -> dict[str, Any] | None:
         from huggingface_hub.errors import EntryNotFoundError
 
         try:
-            with _hub_errors(resolved):
+            with hub_errors(resolved):
                 path = Path(hf_hub_download(resolved, name))
         except PerpoError as error:
             if name != "config.json" and isinstance(error.__cause__, EntryNotFoundError):
@@ -201,25 +205,15 @@ def _settings(resolved: str, name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def use_hub_cache(folder: str | Path) -> None:
-    """Keep what comes from the hub in this folder from now on, in this process and those that it starts."""
-    from huggingface_hub import constants
-
-    os.environ["HF_HUB_CACHE"] = constants.HF_HUB_CACHE = str(folder)
-
-
 def small_files(resolved: str) -> Path:
     """Return the directory of a model's files but its weights; of a hub id, these alone are downloaded."""
-    if Path(resolved).is_dir():
-        return Path(resolved)
-    from huggingface_hub import snapshot_download
-
-    with _hub_errors(resolved):
-        return Path(snapshot_download(resolved, allow_patterns=_HUB_FILES[1:]))
+    return Path(resolved) if Path(resolved).is_dir() else download(resolved, _HUB_FILES[1:])
 
 
 def local_directory(resolved: str, *, weights: bool = True) -> Path:
-    """Return the directory of a model that `resolve_model` found; a hub id is downloaded (safetensors only).
+    """Return the directory of a model that `resolve_model` found; a hub id is downloaded.
+
+    Of its weights safetensors alone are, but for an original LLaVA checkpoint that has none.
 
     Args:
         resolved: What `resolve_model` gave.
@@ -227,54 +221,11 @@ def local_directory(resolved: str, *, weights: bool = True) -> Path:
     """
     if Path(resolved).is_dir():
         return Path(resolved)
-    from huggingface_hub import snapshot_download
-
-    wanted = _HUB_FILES if weights else [pattern for pattern in _HUB_FILES if pattern != _WEIGHTS]
-    with _hub_errors(resolved):
-        directory = Path(snapshot_download(resolved, allow_patterns=wanted))
+    directory = download(resolved, _HUB_FILES if weights else _HUB_FILES[1:])
+    if weights and not any(directory.glob(_WEIGHTS)) and is_original_at(directory):
+        directory = download(resolved, [*_HUB_FILES, "pytorch_model*.bin"])
     _check_checkpoint(directory, weights=weights)
     return directory
-
-
-@contextmanager
-def _hub_errors(resolved: str) -> Iterator[None]:
-    """What the hub says becomes one sentence: exit code 2 for a wrong name, 3 for the network, the hub or the disk."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        yield
-    except (HFValidationError, HfHubHTTPError, OSError) as error:
-        if (full := disk_error(error, HF_HUB_CACHE)) is not None:
-            raise full from error
-        wrong = _names_nothing(error)
-        raise PerpoError(
-            f"{resolved} is not a folder, and it could not be fetched from the hub: {first_line(error)}",
-            f"check {'the name' if wrong else 'the network'}, or give a folder",
-            exit_code=2 if wrong else 3,
-        ) from error
-
-
-def _names_nothing(error: Exception) -> bool:
-    """Whether an error of the hub says that there is no such model, or none for this user."""
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        RemoteEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    # A gated model is a RepositoryNotFoundError too.
-    if isinstance(error, (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError, RemoteEntryNotFoundError)):
-        return True
-    return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 404)
-
-
-def first_line(error: Exception) -> str:
-    """Return what a library's error says, short enough for one sentence."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 def digests_of(directory: str | Path) -> dict[str, str | None]:

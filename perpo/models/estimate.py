@@ -17,13 +17,15 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 
 from perpo.errors import PerpoError
-from perpo.models.checkpoints import first_line, resolve_model, small_files
+from perpo.models.checkpoints import resolve_model, small_files
 from perpo.models.costs import BANDWIDTH_SHARE, COMPUTE_SHARE, Gpu, WorkCost
 from perpo.models.families import FAMILIES
+from perpo.models.hub import first_line
 from perpo.models.loaded import LoadedModel, render_prompt
+from perpo.models.loading import read_config, read_processor
 from perpo.models.unlisted import unlisted_family
 
 _MEASURED = 64
@@ -83,10 +85,10 @@ class Estimator:
         # Weights need not be there.
         directory = Path(name) if (Path(name) / "config.json").is_file() else small_files(resolve_model(name))
         try:
-            config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+            config = read_config(directory)
             with torch.device("meta"):
                 model = AutoModelForImageTextToText.from_config(config)
-            processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
+            processor = read_processor(directory)
         except PerpoError:
             raise
         except Exception as error:  # the libraries raise many kinds for damaged files

@@ -6,7 +6,6 @@ see the same weights, the same prompt and the same answer tokens.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,10 +22,19 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.models.adapters import put_adapter, say_once
-from perpo.models.checkpoints import adapter_of, first_line, local_directory, public_name, resolve_model, weights_digest
+from perpo.models.checkpoints import (
+    adapter_of,
+    local_directory,
+    model_config,
+    public_name,
+    resolve_model,
+    weights_digest,
+)
 from perpo.models.families import FAMILIES, Family, with_bounds
+from perpo.models.hub import first_line
 from perpo.models.loaded import DType, LoadedModel, render_prompt
 from perpo.models.lora import in_full_precision
+from perpo.models.original import is_original_at
 from perpo.models.unlisted import check_unlisted, unlisted_family
 
 
@@ -41,7 +49,8 @@ def load_model(
 ) -> LoadedModel:
     """Load a model, its processor and, where given, an adapter.
 
-    No code of the checkpoint is run, and only safetensors files are read.
+    No code of the checkpoint is run, and only safetensors files are read; and the `.bin` files of LLaVA's own
+    checkpoints, of which only tensors are taken.
 
     Args:
         name: "tiny", a directory in the Hugging Face layout, or a hub id.
@@ -61,8 +70,8 @@ def load_model(
     weights_sha256 = weights_digest(directory)
     adapter_sha256 = None if adapter is None else adapter_of(weights_sha256, adapter)
     with _damaged(name):
-        processor = _processor(directory)
-        model = _base_model(directory, name, dtype, place, quantization)
+        processor = read_processor(directory)
+        model = _base_model(directory, name, processor, dtype, place, quantization)
     family = with_bounds(known, _pictures(processor)) if known else unlisted_family(model)
     _check_template(name, family, processor)
     if quantization is None:
@@ -97,8 +106,8 @@ def load_processor(name: str) -> LoadedModel:
             "sample with --engine hf, which looks at the weights",
         )
     with _damaged(name):
-        processor = _processor(directory)
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        processor = read_processor(directory)
+        config = read_config(directory)
         own = (directory / "generation_config.json").is_file()
         ends = GenerationConfig.from_pretrained(directory) if own else GenerationConfig.from_model_config(config)
     family = with_bounds(known, _pictures(processor))
@@ -109,7 +118,7 @@ def load_processor(name: str) -> LoadedModel:
 
 def _listed(directory: Path) -> Family | None:
     """The family of a checkpoint, if it is listed; one that transformers does not know is refused."""
-    model_type = json.loads((directory / "config.json").read_text()).get("model_type", "")
+    model_type = model_config(str(directory)).get("model_type", "")
     if model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise PerpoError(f"the model type '{model_type}' is not supported", did_you_mean(model_type, FAMILIES))
     return FAMILIES.get(model_type)
@@ -127,10 +136,25 @@ def _damaged(name: str) -> Iterator[None]:
         ) from error
 
 
-def _processor(directory: Path) -> Any:
-    processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
+def read_processor(directory: Path) -> Any:
+    """Return the processor of a checkpoint's directory, which pads on the left."""
+    if is_original_at(directory):
+        from perpo.models import original_processor
+
+        processor = original_processor.read_processor(directory)
+    else:
+        processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
     processor.tokenizer.padding_side = "left"
     return processor
+
+
+def read_config(directory: Path) -> Any:
+    """Return the configuration of transformers' model for a checkpoint's directory."""
+    if is_original_at(directory):
+        from perpo.models import original_weights
+
+        return original_weights.read_config(directory)
+    return AutoConfig.from_pretrained(directory, trust_remote_code=False)
 
 
 def _pictures(processor: Any) -> dict[str, Any]:
@@ -182,19 +206,24 @@ def _device(name: str | None) -> torch.device:
         ) from error
 
 
-def _base_model(directory: Path, name: str, dtype: DType, place: torch.device, quantization: Any) -> Any:
+def _base_model(
+    directory: Path, name: str, processor: Any, dtype: DType, place: torch.device, quantization: Any
+) -> Any:
     quantized = {} if quantization is None else {"quantization_config": quantization, "device_map": {"": place}}
-    loaded: Any = AutoModelForImageTextToText.from_pretrained(
-        directory,
-        dtype=getattr(torch, dtype),
-        attn_implementation=_attention(directory),
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-        **quantized,
-    )
+    config = read_config(directory)
+    how = {"dtype": getattr(torch, dtype), "attn_implementation": _attention(config), **quantized}
+    if is_original_at(directory):
+        from perpo.models.original_weights import load_original
+
+        config.image_token_index = processor.image_token_id
+        loaded: Any = load_original(directory, config, **how)
+    else:
+        loaded = AutoModelForImageTextToText.from_pretrained(
+            directory, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **how
+        )
     model, report = loaded
     check_loaded(name, report)
+    _read_no_image_row(model)
     # PEFT writes it into adapters, which should name no directory of the machine that they were trained on.
     model.name_or_path = model.config.name_or_path = public_name(name)
     return model
@@ -220,9 +249,19 @@ def check_loaded(name: str, report: Mapping[str, Any]) -> None:
         say_once(f"warning: {name} has {len(unused)} weights that its config.json does not name, such as {unused[0]}")
 
 
-def _attention(directory: Path) -> dict[str, str]:
+def _read_no_image_row(model: Any) -> None:
+    """Let the placeholder of a picture have no row in the vocabulary: what it stands for is put in its place.
+
+    So the softmax has the rows that the model was trained with, and no other.
+    """
+    words, image = model.get_input_embeddings(), getattr(model.config, "image_token_id", None)
+    if image is not None and image >= words.num_embeddings:
+        words.register_forward_pre_hook(lambda _, given: (given[0].masked_fill(given[0] == image, 0), *given[1:]))
+
+
+def _attention(config: Any) -> dict[str, str]:
     """SDPA, which takes the 4-D masks of shared prefixes (FlashAttention 2 does not); eager where scores are capped."""
-    text = AutoConfig.from_pretrained(directory, trust_remote_code=False).get_text_config()
+    text = config.get_text_config()
     capped = getattr(text, "attn_logit_softcapping", None) is not None
     return {"": "sdpa"} | ({"text_config": "eager"} if capped else {})
 

@@ -39,8 +39,8 @@ from perpo.models.checkpoints import (
     grounding_prompt,
     known_family,
     refused_pictures,
-    use_hub_cache,
 )
+from perpo.models.hub import use_hub_cache
 from perpo.models.loading import chosen_dtype
 from perpo.models.prefix import base_model
 from perpo.records.provenance import hardware, peak_memory

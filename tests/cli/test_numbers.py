@@ -23,6 +23,7 @@ from perpo.common.arguments import parse_arguments
 from perpo.common.numbers import ranges_of
 from perpo.sample.arguments import SampleArguments
 from perpo.train.arguments import TrainArguments
+from perpo.train.outputs.export import ExportArguments
 from perpo.train.outputs.merge import MergeArguments
 from perpo_eval.arguments import EvalArguments, JudgeArguments
 from perpo_eval.imports.arguments import ImportArguments
@@ -35,6 +36,7 @@ PROGRAMS: dict[str, tuple[type[Any], Main, list[str]]] = {
     "perpo-sample": (SampleArguments, perpo.cli.sample.main, ["--model", "none", "--output", "out.jsonl"]),
     "perpo-train": (TrainArguments, TRAIN, ["--model", "none", "--data", "none", "--output_dir", "out"]),
     "perpo-train merge": (MergeArguments, TRAIN, ["merge"]),
+    "perpo-train export": (ExportArguments, TRAIN, ["export"]),
     "perpo-report": (perpo.cli.report.ReportArguments, perpo.cli.report.main, []),
     "perpo-report pin": (perpo.cli.gating.PinArguments, perpo.cli.report.main, ["pin"]),
     "perpo-report approve": (perpo.cli.gating.ApproveArguments, perpo.cli.report.main, ["approve"]),

@@ -17,8 +17,9 @@ from perpo.common.redact import is_secret, known_secrets, without_secrets
 from perpo.data.images import PICTURES_VERSION
 from perpo.engines.bodies import limit_bodies
 from perpo.errors import PerpoError
-from perpo.models.checkpoints import files_digest, processor_files, public_name, resolve_model, weights_digest
+from perpo.models.checkpoints import files_digest, processor_files, public_name, resolve_model
 from perpo.models.families import Family
+from perpo.models.original import with_hugging_face_type
 from perpo.records.run_record import ModelInfo
 from perpo_eval.engines.base import family_from
 from perpo_eval.engines.failures import read_answer
@@ -100,8 +101,9 @@ def lmms_engine(wanted: EngineWanted, reading: Reading) -> LmmsEngine:
     named = _named(kind, given) or name
     directory, revision = _place(named)
     config = None if directory is None else json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    safe = directory is not None and any(directory.glob("*.safetensors"))
-    family = family_from(reading, config)
+    weights = [] if directory is None else sorted(directory.glob("*.safetensors"))
+    # Original LLaVA checkpoints may say "llava" whatever they are; their boxes differ.
+    family = family_from(reading, None if config is None else with_hugging_face_type(config))
     if family is not None and family.box_format.counts_input:
         raise PerpoError(
             f"boxes of {family.model_type} count pixels of the resized picture, but {wanted.engine} resizes "
@@ -113,7 +115,7 @@ def lmms_engine(wanted: EngineWanted, reading: Reading) -> LmmsEngine:
         family=None if family is None else family.model_type or None,
         engine=wanted.engine,
         revision=revision,
-        weights_sha256=weights_digest(directory) if directory is not None and safe else None,
+        weights_sha256=files_digest(weights) if weights else None,
         adapter=None,
         adapter_sha256=None,
         processor=None,

@@ -11,8 +11,10 @@ from typing import Any
 
 from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
-from perpo.models.checkpoints import first_line, resolve_model, small_files, use_hub_cache
+from perpo.models.checkpoints import resolve_model, small_files
 from perpo.models.families import FAMILIES, Family
+from perpo.models.hub import first_line, use_hub_cache
+from perpo.models.original import is_original_at, read_original, use_vision_tower
 from perpo.train.arguments import TrainArguments
 
 # What a turn of the user and the answer begin with in the conversations that LLaVA's code names.
@@ -37,6 +39,8 @@ def check_seed_flags(args: TrainArguments, checks: Mapping[str, str]) -> None:
     """
     if args.cache_dir is not None:
         use_hub_cache(args.cache_dir)
+    if "vision_tower" in checks and is_original_at(small_files(resolve_model(args.model))):
+        use_vision_tower(checks["vision_tower"])
     model = _Model(args.model)
     for name, value in checks.items():
         if name in _RUN_CHECKS:
@@ -70,10 +74,12 @@ class _Model:
 
     @cached_property
     def processor(self) -> Any:
-        from transformers import AutoProcessor
+        from perpo.models.loading import read_processor
 
         try:
-            return AutoProcessor.from_pretrained(self.folder, trust_remote_code=False)
+            return read_processor(self.folder)
+        except PerpoError:
+            raise
         except Exception as error:  # the library raises many kinds for damaged files
             raise PerpoError(
                 f"the processor of {self.name} cannot be loaded: {first_line(error)}",
@@ -97,10 +103,12 @@ class _Model:
 
 
 def _config(folder: Path, name: str) -> Any:
-    from transformers import AutoConfig
+    from perpo.models.loading import read_config
 
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        return read_config(folder)
+    except PerpoError:
+        raise
     except Exception as error:  # as above
         raise PerpoError(f"the config.json of {name} cannot be used: {first_line(error)}", "check the path") from error
 
@@ -142,6 +150,8 @@ def _projector_type(value: str, model: _Model) -> str | None:
 
 def _select_layer(value: str, model: _Model) -> str | None:
     layer = getattr(model.config, "vision_feature_layer", None)
+    if is_original_at(model.folder):  # LLaVA's code takes the layer of SigLIP that it names otherwise
+        layer = read_original(model.folder)["mm_vision_select_layer"]
     return None if value == str(layer) else f"{model.name}, whose vision_feature_layer is {layer}"
 
 

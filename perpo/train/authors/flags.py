@@ -62,14 +62,15 @@ SEED_FLAGS: dict[str, SeedFlag] = {
     "lora_alpha": SeedFlag("scale of LoRA", "lora_alpha"),
     "mm_projector_lr": SeedFlag("learning rate of the projector", "mm_projector_lr"),
     "deepspeed": SeedFlag("DeepSpeed's configuration: a JSON file, or a shipped one such as `zero3`", "deepspeed"),
-    "model_name_or_path": SeedFlag("the model, in the Hugging Face layout", "model"),
+    "model_name_or_path": SeedFlag("the model, in the Hugging Face layout or that of LLaVA's own code", "model"),
     "version": _checked(
         "the conversation: the model's chat template must write a turn so (`v1`: `USER:`, `ASSISTANT:`)"
     ),
     "ours_data_path": SeedFlag("the preference records", "data"),
     "vision_tower": _checked(
         "must be like the model's own tower: patch size, image size and width by the `config.json` of a directory; "
-        "of a name, the patch and image size that it says (`...-patch14-336`)"
+        "of a name, the patch and image size that it says (`...-patch14-336`). An original LLaVA checkpoint that does "
+        "not hold its tower is read with this one"
     ),
     "tune_mm_mlp_adapter": SeedFlag(
         "`True` trains the projector alone", "projector_only", {"true": "True", "false": None}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from perpo.models.checkpoints import (
     resolve_model,
     weights_digest,
 )
+from perpo.models.original_files import read_file, weight_files
 from perpo.records.provenance import code_version, package_versions
 from perpo.records.training_record import public_record, read_record
 
@@ -55,19 +57,34 @@ def merge(args: MergeArguments) -> Path:
         PerpoError: The output exists, or model and adapter cannot be used together.
     """
     output = Path(args.output)
-    with only_process(output, "merge", beside=True):
-        if output.exists():
-            raise PerpoError(f"{output} exists", "give another --output, or delete it")
+    with new_folder(output, "merge") as new:
         base = local_directory(resolve_model(args.model))
         adapter_of(weights_digest(base), args.adapter)  # before torch is imported
+        _write(args, base, new)
+    return output
+
+
+@contextmanager
+def new_folder(output: Path, what: str) -> Iterator[Path]:
+    """Give a folder to write to that takes its place, `output`, when all is written; a crash leaves none.
+
+    Args:
+        output: Where it will be.
+        what: What is done, for the message of a second process.
+
+    Raises:
+        PerpoError: The output exists.
+    """
+    with only_process(output, what, beside=True):
+        if output.exists():
+            raise PerpoError(f"{output} exists", "give another --output, or delete it")
         new = output.with_name(f".{output.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         try:
-            _write(args, base, new)
+            yield new
             replace_folder(new, output)
         finally:
             shutil.rmtree(new, ignore_errors=True)
-    return output
 
 
 def _write(args: MergeArguments, base: Path, folder: Path) -> None:
@@ -77,7 +94,7 @@ def _write(args: MergeArguments, base: Path, folder: Path) -> None:
 
     loaded = load_model(args.model, args.adapter, dtype="float32", device="cpu")
     merged = loaded.model.merge_and_unload(safe_merge=True)
-    dtype = _base_dtype(base) if args.dtype == "base" else args.dtype
+    dtype = base_dtype(base) if args.dtype == "base" else args.dtype
     merged.to(getattr(torch, dtype)).save_pretrained(folder)
     loaded.processor.save_pretrained(folder)
     training = read_record(args.adapter)
@@ -99,18 +116,18 @@ def _write(args: MergeArguments, base: Path, folder: Path) -> None:
         write_card(folder, training, training["steps"])
 
 
-def _base_dtype(base: Path) -> str:
-    """The type that most of the base's bytes are in."""
-    from safetensors import safe_open
+def base_dtype(base: Path) -> str:
+    """Return the type that most of a base's weights are in.
 
+    Raises:
+        PerpoError: It is none that is written.
+    """
     sizes: dict[str, int] = {}
-    for file in base.glob("*.safetensors"):
-        with safe_open(file, "pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (it is no mapping)
-                part = tensors.get_slice(name)
-                sizes[part.get_dtype()] = sizes.get(part.get_dtype(), 0) + math.prod(part.get_shape())
+    for file in weight_files(base):
+        for tensor in read_file(file).values():
+            name = str(tensor.dtype).removeprefix("torch.")
+            sizes[name] = sizes.get(name, 0) + tensor.numel()
     name = max(sizes, key=lambda each: sizes[each])
-    known = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-    if name not in known:
+    if name not in ("float32", "bfloat16", "float16"):
         raise PerpoError(f"the base's weights are of the type {name}", "give --dtype")
-    return known[name]
+    return name

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from perpo.errors import PerpoError
-from perpo.models.checkpoints import first_line
+from perpo.models.hub import first_line
 from perpo.records.training_record import TRAINING_FILE, public_record
 from perpo.train.arguments import TrainArguments
 
