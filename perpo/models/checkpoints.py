@@ -18,6 +18,9 @@ from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES, Family, family_of, with_bounds
 from perpo.records.training_record import ADAPTER_WEIGHTS, read_record
 
+EMBEDDED = {"tiny": "checkpoint", "tiny-ocr": "ocr_checkpoint"}
+"""The embedded checkpoints: folders beside the code that made them. The first is the default everywhere."""
+
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 _CONVERT_HINT = (
     "use its Hugging Face conversion (llava-hf/llava-1.5-7b-hf for LLaVA-1.5 7B), or convert it with "
@@ -29,7 +32,7 @@ def resolve_model(name: str) -> str:
     """Say where a model is, without loading it.
 
     Args:
-        name: "tiny" (the embedded checkpoint), a directory in the Hugging Face layout, or a hub id.
+        name: A key of `EMBEDDED`, a directory in the Hugging Face layout, or a hub id.
 
     Returns:
         A directory, or the hub id as it was given.
@@ -37,13 +40,13 @@ def resolve_model(name: str) -> str:
     Raises:
         PerpoError: A directory that holds no usable model.
     """
-    if name == "tiny":
-        name = str(checkpoint_dir())
+    if name in EMBEDDED:
+        name = str(checkpoint_dir(name))
     if Path(name).is_dir():
         _check_checkpoint(Path(name))
         return name
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise PerpoError(f"there is no model folder {name}", "give a folder, a hub id or tiny")
+        raise PerpoError(f"there is no model folder {name}", f"give a folder, a hub id or {' or '.join(EMBEDDED)}")
     return name
 
 
@@ -295,6 +298,6 @@ def adapter_of(weights_sha256: str, adapter: str | Path) -> str:
     return digest
 
 
-def checkpoint_dir() -> Path:
-    """Return the folder of the embedded checkpoint (Hugging Face layout, safetensors)."""
-    return Path(__file__).parents[1] / "tiny" / "checkpoint"
+def checkpoint_dir(name: str = "tiny") -> Path:
+    """Return the folder of an embedded checkpoint (Hugging Face layout, safetensors), by its key in `EMBEDDED`."""
+    return Path(__file__).parents[1] / "tiny" / EMBEDDED[name]

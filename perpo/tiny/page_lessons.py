@@ -76,9 +76,7 @@ def _halves(page: DensePage) -> np.ndarray:
     for letter, (x1, y1, x2, y2) in zip(page.text, letter_boxes(page), strict=True):
         if letter in CHARACTERS:
             x, y = int((x1 + x2) / 2), int((y1 + y2) / 2)
-            # A letter at twice the size has its middle near the joint of the halves: it counts as in the first.
-            half = 0 if x2 - x1 > CELL_WIDTH else x % PATCH // CELL_WIDTH
-            halves[y // PATCH, x // PATCH, half] = CHARACTERS.index(letter)
+            halves[y // PATCH, x // PATCH, x % PATCH // CELL_WIDTH] = CHARACTERS.index(letter)
     if page.has_rule:
         halves[(page.corner[1] + CELL_HEIGHT * page.rule_row + 5) // PATCH] = RULE
     return halves.reshape(-1, 2)

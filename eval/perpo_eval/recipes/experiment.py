@@ -25,7 +25,7 @@ from perpo.results.experiment_table import Leaderboard, leaderboard
 from perpo_eval.evaluate import run as runner
 from perpo_eval.evaluate.versions import suite_sha256
 from perpo_eval.recipes.arguments import evaluate_arguments, method_of, sample_arguments, stage_key, train_arguments
-from perpo_eval.recipes.recipe import DataFile, Experiment, Recipe, SampledData, TinyQuestions
+from perpo_eval.recipes.recipe import DataFile, Experiment, Recipe, SampledData, TinyPages, TinyQuestions
 from perpo_eval.recipes.stage import Stage, say
 from perpo_eval.rows.suites import data_version, select_tasks
 from perpo_eval.rows.tiny_data import tiny_version
@@ -76,7 +76,7 @@ class ExperimentRun:
         if isinstance(source, DataFile):
             return source
         folder = f"data/{name}"
-        if isinstance(source, TinyQuestions):
+        if isinstance(source, TinyQuestions | TinyPages):
             stages.append(self._drawing(folder, source))
             return DataFile(stages[-1].folder / "questions.jsonl", stages[-1].folder)
         asked = self._data(source.questions, stages)
@@ -135,7 +135,8 @@ class ExperimentRun:
             say(f"'{against}' has not been run, so no experiment is compared with it")
             against = None
         runs = {name: read_run(path) for name, path in records.items()}
-        return Outcome(leaderboard(runs, self.recipe.base, against=against, seconds=seconds), records)
+        board = leaderboard(runs, self.recipe.base, against=against, seconds=seconds, benchmark=self.recipe.benchmark)
+        return Outcome(board, records)
 
     def _stands(self, name: str) -> bool:
         """Whether an experiment is done, and would be made of the same now."""
@@ -153,6 +154,8 @@ class ExperimentRun:
             source, asks = self.recipe.data[source.questions], True
         if isinstance(source, TinyQuestions):
             least, count = "images", source.images
+        elif isinstance(source, TinyPages):
+            least, count = "pages", source.pages
         else:
             assert isinstance(source, DataFile)  # nothing is sampled for what is itself sampled
             records: Sequence[Question] = self._questions(source) if asks else read_preferences(source.file)
@@ -168,16 +171,18 @@ class ExperimentRun:
     def _questions(self, source: DataFile) -> list[Question]:
         return read_questions(source.file, grounding_prompt=grounding_prompt(self.recipe.model))
 
-    def _drawing(self, folder: str, tiny: TinyQuestions) -> Stage:
+    def _drawing(self, folder: str, tiny: TinyQuestions | TinyPages) -> Stage:
         values = asdict(tiny) | {"seed": self.recipe.seed}
+        drawn = ["tinydense"] if isinstance(tiny, TinyPages) else []
 
         def work() -> dict[str, Any]:
             from perpo.tiny.world import write_questions
+            from perpo.tiny.world.dense import write_page_questions
 
-            write_questions(self.output / folder, **values)
+            (write_page_questions if drawn else write_questions)(self.output / folder, **values)
             return {}
 
-        return Stage("data", self.output, folder, lambda: values | {"world": tiny_version()}, work)
+        return Stage("data", self.output, folder, lambda: values | {"world": tiny_version(drawn)}, work)
 
     def _sampling(
         self, kind: str, folder: str, experiment: Experiment, source: DataFile, adapter: Path | None, part: int

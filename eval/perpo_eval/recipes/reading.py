@@ -7,6 +7,7 @@
     data:                           # named sets of questions or preference records
       train: {file: train.jsonl, image_root: images}
       loose: {tiny: {images: 1250, loose: 0.6}}
+      pages: {tiny: {pages: 600}}
       pairs: {sampled: train}       # candidates of the model above for the questions of train, drawn once
     sample: {num_candidates: 12}    # arguments of perpo-sample
     train: {learning_rate: 4.0e-4}  # arguments of perpo-train
@@ -16,7 +17,7 @@
       sft: {data: loose, train: {method: sft}}
       dpo: {data: pairs, train: {method: dpo}}
       perpo: {data: train, rounds: 6, train: {method: perpo}}
-    compare: {base: base, against: sft}
+    compare: {base: base, against: sft, benchmark: grounding}
 
 `rounds: R` cuts the data's questions into R equal parts; round k samples answers to part k from the
 policy as it is then and trains on them, from there on, with part k of one learning-rate schedule.
@@ -30,6 +31,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from perpo.benchmarks.table import INFO
 from perpo.boxes import BoxFormat
 from perpo.common.arguments import arguments_from_mapping
 from perpo.common.hints import did_you_mean
@@ -38,7 +40,7 @@ from perpo.errors import PerpoError
 from perpo.records.store import slug
 from perpo.rewards import load_reward
 from perpo_eval.recipes.arguments import evaluate_arguments, sample_arguments, train_arguments
-from perpo_eval.recipes.recipe import DataFile, Experiment, Recipe, SampledData, TinyQuestions
+from perpo_eval.recipes.recipe import DataFile, Experiment, Recipe, SampledData, TinyPages, TinyQuestions
 
 SHIPPED = Path(__file__).parent
 
@@ -104,7 +106,7 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
         raise PerpoError(
             f"{where}: experiments is empty", "add one, such as base: {}, which evaluates the model as it is"
         )
-    compare = _fields(values["compare"], f"{where}: compare", set(), {"base", "against"})
+    compare = _fields(values["compare"], f"{where}: compare", set(), {"base", "against", "benchmark"})
     recipe = Recipe(
         name=str(values["name"]),
         model=str(path.parent / str(values["model"])) if str(values["model"]).startswith(".") else str(values["model"]),
@@ -120,6 +122,7 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
         experiments=experiments,
         base=str(compare.get("base", next(iter(experiments)))),
         against=None if compare.get("against") is None else str(compare["against"]),
+        benchmark=str(compare.get("benchmark", next(iter(INFO)))),
     )
     _check(recipe, where)
     return recipe
@@ -145,6 +148,9 @@ def _check_sampled(recipe: Recipe, where: str) -> None:
 
 def _check(recipe: Recipe, where: str) -> None:
     _check_sampled(recipe, where)
+    if recipe.benchmark not in INFO:
+        raise PerpoError(f"{where}: compare: there is no benchmark '{recipe.benchmark}'",
+                         did_you_mean(recipe.benchmark, INFO))  # fmt: skip
     for label in filter(None, (recipe.base, recipe.against)):
         if label not in recipe.experiments:
             raise PerpoError(
@@ -195,7 +201,7 @@ def _evaluate(values: Mapping[str, Any], where: str, folder: Path) -> dict[str, 
     return arguments
 
 
-def _source(part: Any, where: str, folder: Path) -> DataFile | TinyQuestions | SampledData:
+def _source(part: Any, where: str, folder: Path) -> DataFile | TinyQuestions | TinyPages | SampledData:
     part = _fields(part, where, set(), {"file", "image_root", "tiny", "sampled"})
     if sum(kind in part for kind in ("file", "tiny", "sampled")) != 1:
         raise PerpoError(
@@ -207,7 +213,8 @@ def _source(part: Any, where: str, folder: Path) -> DataFile | TinyQuestions | S
     if "sampled" in part:
         return SampledData(str(part["sampled"]))
     if "tiny" in part:
-        return arguments_from_mapping(TinyQuestions, _mapping(part["tiny"], where), where)
+        asked = _mapping(part["tiny"], where)
+        return arguments_from_mapping(TinyPages if "pages" in asked else TinyQuestions, asked, where)
     file = folder / str(part["file"])
     return DataFile(file, folder / str(part["image_root"]) if "image_root" in part else file.parent)
 

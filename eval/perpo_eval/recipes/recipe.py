@@ -18,6 +18,14 @@ class TinyQuestions:
     loose: Share = 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class TinyPages:
+    """Dense pages of the tiny world, with a question each; `sloppy` is the share of slips in their transcripts."""
+
+    pages: Count
+    sloppy: Share = 0.0
+
+
 @dataclass(frozen=True)
 class DataFile:
     """Questions or preference records in a file, and the folder that their image paths start from."""
@@ -51,10 +59,11 @@ class Recipe:
     model: str
     seed: int
     note: str
-    data: dict[str, DataFile | TinyQuestions | SampledData]
+    data: dict[str, DataFile | TinyQuestions | TinyPages | SampledData]
     sample: dict[str, Any]
     train: dict[str, Any]
     evaluate: dict[str, Any]
     experiments: dict[str, Experiment]
     base: str
     against: str | None
+    benchmark: str

@@ -1,9 +1,8 @@
 """The tiny world's dense pages: up to eleven lines of small print, drawn from a seed, and their sloppy transcripts.
 
 A page is a grid of 24 x 12 cells of 6 x 12 pixels: two letters to a patch of the model. It has lines in lower
-case, headings in capitals, numbers, sometimes a large title, and sometimes a rule with lines below it. The
-letters are Pillow's built-in bitmap font (regular, light, slanted, and at twice its size), so that the same call
-draws the same pixels on every machine.
+case, headings in capitals, numbers, and often a rule with lines below it. The letters are Pillow's built-in bitmap
+font at its own size, so that the same call draws the same pixels on every machine.
 """
 
 from __future__ import annotations
@@ -37,14 +36,10 @@ SLOPPY = 0.65
 CELL_WIDTH, CELL_HEIGHT = 6, 12
 COLUMNS, ROWS = 24, 12
 MOST_LINES, LEAST_LETTERS, MOST_LETTERS, LINE_LETTERS = 11, 30, 220, 23
-FACES = ("regular", "light", "slanted")
 MISREAD = dict(zip("0123456789", "OlZEASbTBg", strict=True))
 """What the sloppy annotator reads in the place of each digit."""
 
 _LAYOUT, _PIXELS, _SLOPS = 60, 61, 62
-_FONT_HEIGHT = 11
-_TITLE_LETTERS = 11
-_NO_TITLE = 0.75
 _HEADING, _NUMBER, _FULL_STOP, _RULE = 0.12, 0.09, 0.15, 0.65
 
 _SPOKEN = (
@@ -66,17 +61,15 @@ class DenseLine:
 
     Attributes:
         text: What is written.
-        row: Its row in the grid of cells; a title takes this row and the next.
+        row: Its row in the grid of cells.
         column: The column of its first letter.
         heading: Whether it is in capitals.
-        title: Whether it is a heading at twice the size.
     """
 
     text: str
     row: int
     column: int
-    heading: bool = False
-    title: bool = False
+    heading: bool
 
 
 @dataclass(frozen=True)
@@ -88,18 +81,14 @@ class DensePage:
         index: Number within the split.
         lines: Three to eleven lines.
         above_rule: How many of them stand above the rule; all where there is no rule.
-        face: One of `FACES`.
         corner: (x, y) of the grid's upper left corner, in pixels.
-        tilt: How far the right edge lies below the middle of the page, in pixels; the left edge as far above it.
     """
 
     split: str
     index: int
     lines: tuple[DenseLine, ...]
     above_rule: int
-    face: str
     corner: tuple[int, int]
-    tilt: int
 
     @property
     def text(self) -> str:
@@ -131,27 +120,18 @@ def make_dense_page(split: str, index: int) -> DensePage:
 
 
 def _page(split: str, index: int, rng: np.random.Generator) -> DensePage:
-    title = bool(rng.random() >= _NO_TITLE)
     count = int(rng.integers(3, MOST_LINES + 1))
     rule = count >= 4 and bool(rng.random() < _RULE)
-    # A title takes two rows, a rule one.
-    count = min(count, MOST_LINES - title - rule)
+    count = min(count, MOST_LINES - rule)  # a rule takes a row
     above = int(np.ceil(count * rng.uniform(0.5, 0.8))) if rule else count
-    lines, row = [], 0
+    lines = []
     for number in range(count):
-        row += rule and number == above
-        if title and number == 0:
-            lines.append(DenseLine(_words(rng, _TITLE_LETTERS, 4, False).upper(), row, 0, True, True))
-            row += 2
-            continue
         heading = bool(rng.random() < _HEADING)
         column = 2 if rng.random() < 0.15 else 0
         text = _words(rng, LINE_LETTERS - column, int(rng.integers(5, LINE_LETTERS - 1)), not heading)
+        row = number + (rule and number >= above)
         lines.append(DenseLine(text.upper() if heading else text, row, column, heading))
-        row += 1
-    tilt = int(rng.integers(-1, 2)) if rng.random() < 0.5 else 0
-    corner = (int(rng.integers(0, 2)), int(rng.integers(0, 2)) + abs(tilt))
-    return DensePage(split, index, tuple(lines), above, str(rng.choice(FACES, p=(0.5, 0.3, 0.2))), corner, tilt)
+    return DensePage(split, index, tuple(lines), above, (int(rng.integers(0, 2)), int(rng.integers(0, 2))))
 
 
 def _words(rng: np.random.Generator, most: int, least: int, plain: bool) -> str:
@@ -206,63 +186,35 @@ def letter_boxes(page: DensePage) -> list[Box | None]:
     for number, line in enumerate(page.lines):
         if number:
             at_rule = page.has_rule and number == page.above_rule
-            boxes.append(_cell(page, page.rule_row, 0, 1) if at_rule else _letter(page, line, 0))
+            boxes.append(_cell(page, page.rule_row, 0) if at_rule else _letter(page, line, 0))
         boxes += [_letter(page, line, k) for k in range(len(line.text))]
     return boxes
 
 
 def _letter(page: DensePage, line: DenseLine, k: int) -> Box:
-    return _cell(page, line.row, line.column + k * (2 if line.title else 1), 2 if line.title else 1)
+    return _cell(page, line.row, line.column + k)
 
 
-def _cell(page: DensePage, row: int, column: int, scale: int) -> Box:
+def _cell(page: DensePage, row: int, column: int) -> Box:
     x, y = page.corner[0] + CELL_WIDTH * column, page.corner[1] + CELL_HEIGHT * row
-    y += _sunk(page.tilt, x)
-    return x, y, x + CELL_WIDTH * scale, y + (16 if scale == 2 else CELL_HEIGHT)
-
-
-def _sunk(tilt: int, x: int) -> int:
-    """By how many pixels a tilted page lies lower at `x` than it would."""
-    return 0 if abs(x - DENSE_SIDE / 2) < DENSE_SIDE / 6 else tilt * (1 if x > DENSE_SIDE / 2 else -1)
+    return x, y, x + CELL_WIDTH, y + CELL_HEIGHT
 
 
 def draw_dense_page(page: DensePage) -> Image.Image:
-    """Draw a page: RGB, `DENSE_SIDE` x `DENSE_SIDE`, dark letters on a light sheet or the reverse, noise over all."""
+    """Draw a page: RGB, `DENSE_SIDE` x `DENSE_SIDE`, dark letters on a light sheet, and noise over all."""
     rng = scene_rng(page.split, page.index, _PIXELS)
-    dark, light = rng.uniform(10, 80, size=3), rng.uniform(170, 245, size=3)
-    paper, ink = (light, dark) if rng.random() < 0.6 else (dark, light)
-    sheet = np.zeros((DENSE_SIDE + 16, DENSE_SIDE + 24), dtype=np.uint8)
+    ink, paper = rng.uniform(10, 80, size=3), rng.uniform(170, 245, size=3)
+    sheet = Image.new("L", (DENSE_SIDE, DENSE_SIDE), 0)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default_imagefont()
     for line in page.lines:
-        strip = _strip(line, page.face)
-        x, y = page.corner[0] + CELL_WIDTH * line.column, page.corner[1] + CELL_HEIGHT * line.row
-        part = sheet[y : y + strip.shape[0], x : x + strip.shape[1]]
-        np.maximum(part, strip, out=part)
+        pen.text(_letter(page, line, 0)[:2], line.text, fill=255, font=font)
     if page.has_rule:
-        y = page.corner[1] + CELL_HEIGHT * page.rule_row + 5
-        sheet[y : y + 2, 4 : DENSE_SIDE - 4] = 255
-    sheet = sheet[:, :DENSE_SIDE]
-    if page.tilt:
-        shifts = [_sunk(page.tilt, x) for x in range(DENSE_SIDE)]
-        sheet = np.stack([np.roll(sheet[:, x], shift) for x, shift in enumerate(shifts)], axis=1)
-    alpha = sheet[:DENSE_SIDE, :, None] / 255.0
+        _, y, _, _ = _cell(page, page.rule_row, 0)
+        pen.rectangle((4, y + 5, DENSE_SIDE - 5, y + 6), fill=255)
+    alpha = np.asarray(sheet, dtype=np.float64)[..., None] / 255
     pixels = paper * (1 - alpha) + ink * alpha
     pixels = pixels + rng.normal(0, rng.uniform(3, 10), size=pixels.shape)
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), "RGB")
-
-
-def _strip(line: DenseLine, face: str) -> np.ndarray:
-    """The letters of a line, white on black, with room for what leans out at the right."""
-    canvas = Image.new("L", (CELL_WIDTH * len(line.text) + 4, _FONT_HEIGHT), 0)
-    ImageDraw.Draw(canvas).text((0, 0), line.text, fill=255, font=ImageFont.load_default_imagefont())
-    strip = np.asarray(canvas).copy()
-    if face == "light":
-        strip[:, 1:] = np.maximum(np.minimum(strip[:, 1:], strip[:, :-1]), strip[:, 1:] // 5 * 2)
-    if face == "slanted":
-        strip[:6, 1:] = strip[:6, :-1].copy()
-    if line.title:
-        # Without the three empty rows above capitals.
-        strip = np.kron(strip[3:], np.ones((2, 2), dtype=np.uint8))
-    return strip
 
 
 def dense_rows(split: str, *, pages: int | None = None) -> Iterator[dict[str, Any]]:
