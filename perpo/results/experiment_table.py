@@ -18,7 +18,7 @@ from perpo.records.run_record import GroupResult, Metric, RunRecord, metric_of
 from perpo.records.store import Run
 from perpo.results.compare import check_comparable, paired_difference
 from perpo.results.samples import Scores, read_scores
-from perpo.results.text import FRACTION, INTERVAL_NOTE, TINY_NOTE, Text, cell, is_tiny, number
+from perpo.results.text import FRACTION, INTERVAL_NOTE, TINY_NOTE, TINY_PAGES_NOTE, Text, cell, is_tiny, number
 from perpo.stats import Estimate
 
 _ALSO = {GROUNDING.name: ("iou", "parse_fail")}
@@ -27,7 +27,7 @@ _ALSO = {GROUNDING.name: ("iou", "parse_fail")}
 
 @dataclass(frozen=True)
 class Beside:
-    """What a run says on another benchmark: its primary metric, and that minus the base's, None for the base."""
+    """A run on another benchmark: its primary metric, and that minus the base's, paired; None for the base."""
 
     metric: Metric
     delta: Estimate | None
@@ -99,7 +99,8 @@ class Leaderboard:
                 row += [cell(other.metric), cell(other.delta, signed=True)]
             row += [f"{entry.seconds[stage]:.0f}" if stage in entry.seconds else "" for stage in stages]
             rows.append(row + [_percent(entry.tasks[task].value) for task in tasks])
-        notes = [INTERVAL_NOTE, f"Differences are paired by {self._sample}.", *([TINY_NOTE] if self.tiny else [])]
+        tiny = TINY_NOTE if self.benchmark == GROUNDING.name else TINY_PAGES_NOTE
+        notes = [INTERVAL_NOTE, f"Differences are paired by {self._sample}.", *([tiny] if self.tiny else [])]
         return Text(self._title(info), header, rows, notes, tuple(groups))
 
     @property
@@ -148,9 +149,8 @@ def leaderboard(
     def difference(label: str, reference: str | None, group: GroupResult) -> Estimate | None:
         if reference is None or label == reference:
             return None
-        pair = (_of(scores[each], group) for each in (label, reference))
         info = info_of(group.benchmark)
-        return paired_difference(*pair, info.by_name[info.primary])
+        return paired_difference(_of(scores[label], group), _of(scores[reference], group), info.by_name[info.primary])
 
     entries = []
     for label, run in runs.items():

@@ -214,7 +214,9 @@ def _source(part: Any, where: str, folder: Path) -> DataFile | TinyQuestions | T
         return SampledData(str(part["sampled"]))
     if "tiny" in part:
         asked = _mapping(part["tiny"], where)
-        return arguments_from_mapping(TinyPages if "pages" in asked else TinyQuestions, asked, where)
+        if "pages" in asked:
+            return arguments_from_mapping(TinyPages, asked, where)
+        return arguments_from_mapping(TinyQuestions, asked, where)
     file = folder / str(part["file"])
     return DataFile(file, folder / str(part["image_root"]) if "image_root" in part else file.parent)
 

@@ -92,17 +92,17 @@ class DensePage:
 
     @property
     def text(self) -> str:
-        """The lines, joined by line breaks."""
+        """Return the lines, joined by line breaks."""
         return "\n".join(line.text for line in self.lines)
 
     @property
     def has_rule(self) -> bool:
-        """Whether a rule separates the last lines."""
+        """Return whether a rule separates the last lines."""
         return self.above_rule < len(self.lines)
 
     @property
     def rule_row(self) -> int:
-        """The row of cells that the rule takes, if there is one."""
+        """Return the row of cells that the rule takes, if there is one."""
         return self.lines[self.above_rule].row - 1
 
 
@@ -176,13 +176,13 @@ def transcript(page: DensePage, share: float) -> str:
 Box = tuple[float, float, float, float]
 
 
-def letter_boxes(page: DensePage) -> list[Box | None]:
+def letter_boxes(page: DensePage) -> list[Box]:
     """Return the box (x1, y1, x2, y2) in pixels of every character of `page.text`.
 
     A line break has the box of what the reader must look at next: the rule's first cell where the next line is
     below the rule, else the first letter of the next line.
     """
-    boxes: list[Box | None] = []
+    boxes: list[Box] = []
     for number, line in enumerate(page.lines):
         if number:
             at_rule = page.has_rule and number == page.above_rule
