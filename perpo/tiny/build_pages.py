@@ -47,7 +47,7 @@ PROCESSES = 2
 POINTING_HEADS = 2
 """Attention heads of layer `POINTER_LAYER` that are told where to look."""
 
-WEIGHTS = {"box": 0.5, "yes_no": 0.25, "text": 1.0, "pointer": 0.3, "regression": 2.0, "dense": 0.3, "letters": 1.0}
+WEIGHTS = {"box": 0.5, "yes_no": 0.25, "text": 1.0, "pointer": 1.0, "regression": 2.0, "dense": 0.3, "letters": 1.0}
 _LETTER_TOKENS = 240
 
 

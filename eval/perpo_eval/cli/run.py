@@ -119,9 +119,11 @@ def _title(stage: Stage, experiment: str) -> str:
 
 
 def _say_what_next(again: RunArguments, model: str, output: Path, rest: list[str]) -> None:
-    own = EvalArguments(model=model, limit=20)
+    pages = model == "tiny-ocr"
+    own = EvalArguments(model=model, suite="ocr" if pages else "grounding", limit=20)
     dashboard = shlex.join([find_program("perpo-dashboard"), "--results", str(output)])
-    candidates = SampleArguments(output="candidates.jsonl", num_candidates=12, limit=50)
+    asked = {"model": model, "questions": "tiny-pages", "reward": "edit", "max_new_tokens": 240} if pages else {}
+    candidates = SampleArguments(output="candidates.jsonl", num_candidates=12, limit=50, **asked)
     lines = [
         f"The run records are in {output / 'results'}, the leaderboard in {output / 'leaderboard.md'}. Try next:",
         f"  {next_command('perpo-run', replace(again, only=rest))}   # the recipe's other experiments"

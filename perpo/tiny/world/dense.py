@@ -36,7 +36,7 @@ SLOPPY = 0.65
 CELL_WIDTH, CELL_HEIGHT = 6, 12
 COLUMNS, ROWS = 24, 12
 MOST_LINES, LEAST_LETTERS, MOST_LETTERS, LINE_LETTERS = 11, 30, 220, 23
-MISREAD = dict(zip("0123456789", "OlZEASbTBg", strict=True))
+MISREAD = dict(zip("0123456789", "OIZEASbTBg", strict=True))
 """What the sloppy annotator reads in the place of each digit."""
 
 _LAYOUT, _PIXELS, _SLOPS = 60, 61, 62
