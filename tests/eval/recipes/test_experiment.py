@@ -332,12 +332,15 @@ def test_the_commands_that_it_prints_are_read_as_they_are_meant(tmp_path, capsys
         commands = [shlex.split(line, comments=True) for line in capsys.readouterr().err.splitlines()[1:]]
         programs = [Path(program).name for program, *_ in commands]
         assert programs == ["perpo-run", "perpo-eval", "perpo-sample", "perpo-dashboard"]
-        run, evaluation, _, dashboard = (
+        run, evaluation, sampling, dashboard = (
             parse_arguments(PARSERS.get(Path(program).name, DashboardArguments), words, prog=program, description="")
             for program, *words in commands
         )
         assert run == dataclasses.replace(again, only=rest, json=not rest)
-        assert evaluation == EvalArguments(model="tiny", limit=20)
+        pages = model == "tiny-ocr"
+        assert evaluation == EvalArguments(model=model, limit=20, suite="ocr" if pages else "grounding")
+        asked = (model, "tiny-pages", "edit") if pages else (model, "tiny", "iou")
+        assert (sampling.model, sampling.questions, sampling.reward) == asked
         assert dashboard.results == output
 
 
