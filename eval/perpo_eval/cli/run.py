@@ -122,8 +122,9 @@ def _say_what_next(again: RunArguments, model: str, output: Path, rest: list[str
     pages = model == "tiny-ocr"
     own = EvalArguments(model=model, suite="ocr" if pages else "grounding", limit=20)
     dashboard = shlex.join([find_program("perpo-dashboard"), "--results", str(output)])
-    asked = {"model": model, "questions": "tiny-pages", "reward": "edit", "max_new_tokens": 240} if pages else {}
-    candidates = SampleArguments(output="candidates.jsonl", num_candidates=12, limit=50, **asked)
+    candidates = SampleArguments(output="candidates.jsonl", num_candidates=12, limit=50)
+    if pages:
+        candidates = replace(candidates, model=model, questions="tiny-pages", reward="edit", max_new_tokens=240)
     lines = [
         f"The run records are in {output / 'results'}, the leaderboard in {output / 'leaderboard.md'}. Try next:",
         f"  {next_command('perpo-run', replace(again, only=rest))}   # the recipe's other experiments"
