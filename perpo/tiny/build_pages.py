@@ -80,14 +80,14 @@ class PageHelpers(Helpers):
 def enlarge(model: Any, processor: Any) -> None:
     """Give a new `TINY_OCR` model the weights of the other embedded checkpoint, for the positions and tokens it has."""
     directory = checkpoint_dir()
-    old = LlavaForConditionalGeneration.from_pretrained(directory)
+    old: Any = LlavaForConditionalGeneration.from_pretrained(directory)
     known = AutoProcessor.from_pretrained(directory).tokenizer.get_vocab()
     weights, mine = old.state_dict(), model.state_dict()
     with torch.no_grad():
         for name, value in mine.items():
             if name in weights and weights[name].shape == value.shape:
                 value.copy_(weights[name])
-        positions: torch.Tensor = old.model.vision_tower.embeddings.position_embedding.weight
+        positions = old.model.vision_tower.embeddings.position_embedding.weight
         side = math.isqrt(len(positions) - 1)
         grid = positions[1:].T.reshape(1, -1, side, side)
         grid = F.interpolate(grid, (PAGE_GRID, PAGE_GRID), mode="bilinear", align_corners=False)
