@@ -35,11 +35,12 @@ from perpo.tiny.build import POINTER_LAYER, Helpers, corpus, greedy_answers, val
 from perpo.tiny.lessons import TOPICS, make_lessons
 from perpo.tiny.model import TINY_OCR, letter_pieces, new_model, new_processor
 from perpo.tiny.page_lessons import LOOSE, NOTHING, PAGE_GRID, PageBatches, Period
-from perpo.tiny.world.dense import SLOPPY, SPOKEN, dense_rows
+from perpo.tiny.world.dense import COLUMNS, ROWS, SLOPPY, SPOKEN, dense_rows
 
 PERIODS = (
     Period("letters", 260, 1.5e-3, pages=12, boxes=2, yes_no=0, tower_only=True),
     Period("pages", 700, 1.2e-3, pages=8, boxes=1, yes_no=1, sloppy=SLOPPY),
+    Period("more pages", 700, 1.2e-3, pages=8, boxes=1, yes_no=1, sloppy=SLOPPY, cells=True),
 )
 PROCESSES = 2
 """Each learns from its own half of a batch, with one thread: on a busy machine, threads mostly wait for each other."""
@@ -47,7 +48,12 @@ PROCESSES = 2
 POINTING_HEADS = 2
 """Attention heads of layer `POINTER_LAYER` that are told where to look."""
 
-WEIGHTS = {"box": 0.5, "yes_no": 0.25, "text": 1.0, "pointer": 1.0, "regression": 2.0, "dense": 0.3, "letters": 1.0}
+WEIGHTS = {
+    "box": 0.5, "yes_no": 0.25, "text": 1.0,
+    "pointer": 1.0, "cells": 0.5, "regression": 2.0, "dense": 0.3, "letters": 1.0,
+}  # fmt: skip
+"""How much each loss counts; those of the second line are the helpers'."""
+
 _LETTER_TOKENS = 240
 
 
@@ -59,7 +65,7 @@ class PagesBuildArguments:
     pace: AboveZero = field(default=1.0, metadata={"help": "multiplies the steps of every period"})
     seed: Seed32 = field(default=0, metadata={"help": "seed of new weights and of what is drawn"})
     after: str | None = field(default=None, metadata={"help": "go on behind this period of an earlier build in --out"})
-    check_every: Count = field(default=175, metadata={"help": "steps between checks on the validation split"})
+    check_every: Count = field(default=350, metadata={"help": "steps between checks on the validation split"})
 
 
 class PageHelpers(Helpers):
@@ -68,6 +74,7 @@ class PageHelpers(Helpers):
     def __init__(self, width: int) -> None:
         super().__init__(width)
         self.halves = nn.Linear(width, 2 * (NOTHING + 1))
+        self.cell = nn.Linear(width, ROWS + COLUMNS)
 
     def letter_loss(self, image_tokens: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return cross entropy over (B, 144, width) image tokens against the (B, 144, 2) letters of the halves."""
@@ -75,6 +82,11 @@ class PageHelpers(Helpers):
         weights = torch.ones(NOTHING + 1)
         weights[NOTHING] = 0.1  # most halves are empty
         return F.cross_entropy(logits.flatten(0, 2), target.flatten(), weights)
+
+    def cell_loss(self, pointing: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        """Return cross entropy of (C, width) against the (C, 2) rows and columns where the next tokens stand."""
+        row, column = self.cell(pointing).float().split((ROWS, COLUMNS), dim=-1)
+        return F.cross_entropy(row, cells[:, 0]) + F.cross_entropy(column, cells[:, 1])
 
 
 def enlarge(model: Any, processor: Any) -> None:
@@ -126,7 +138,10 @@ def page_losses(
     logits = model.lm_head(out.last_hidden_state[rows, columns]).float()
     per_token = F.cross_entropy(logits, batch["labels"], reduction="none")
     parts |= {topic: per_token[batch["topic"] == number].mean() for number, topic in enumerate(TOPICS)}
-    parts["pointer"] = attention_loss(inner.language_model, out.hidden_states[POINTER_LAYER], batch, image_at)
+    middle = out.hidden_states[POINTER_LAYER]
+    parts["pointer"] = attention_loss(inner.language_model, middle, batch, image_at)
+    rows, columns = batch["pointing"][-len(batch["cells"]) :].T
+    parts["cells"] = helpers.cell_loss(middle[rows, columns], batch["cells"])
     rows, columns = batch["asked"].T
     parts["regression"] = helpers.box_loss(out.last_hidden_state[rows, columns], batch["box"])
     return parts
@@ -224,7 +239,7 @@ def _save(model: Any, processor: Any, out: Path) -> None:
 
 
 def _kept(out: Path, period: str) -> Path:
-    return out.with_name(f"{out.name}-after-{period}.pt")
+    return out.with_name(f"{out.name}-after-{period.replace(' ', '-')}.pt")
 
 
 def teach(
@@ -243,6 +258,8 @@ def teach(
         batch = batches[step - 1]
         with torch.autocast("cpu", dtype=torch.bfloat16):
             parts = page_losses(model, helpers, batches.packer.image_at, batch, period.tower_only)
+        if not period.cells:
+            parts.pop("cells", None)
         total = sum((WEIGHTS[name] * value for name, value in parts.items()), torch.zeros(()))
         optimiser.zero_grad(set_to_none=True)
         total.backward()

@@ -46,6 +46,7 @@ class Period:
         sloppy: Share of the slips that the transcripts have.
         tower_only: Whether only the vision tower learns, from what each patch holds.
         questions: Questions about a scene.
+        cells: Whether the model is told in which row and column of its page each next letter stands.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Period:
     sloppy: float = 0.0
     tower_only: bool = False
     questions: int = 6
+    cells: bool = False
 
 
 def dense_page_lesson(index: int, sloppy: float) -> Lesson:
@@ -69,6 +71,13 @@ def dense_page_lesson(index: int, sloppy: float) -> Lesson:
     look = [(k + 1, under(box, PAGE_GRID)) for k, box in enumerate(boxes[: ends + 1])]
     question = LessonQuestion("text", "", text, None, look)
     return Lesson(np.asarray(draw_dense_page(page)), [question], _halves(page))
+
+
+def page_cells(index: int, count: int) -> np.ndarray:
+    """Return (count, 2) row and column on page `index` of what its first tokens with a place are about."""
+    page = make_dense_page("train", index)
+    corners = np.array([box[:2] for box in letter_boxes(page)[:count]]) - page.corner
+    return corners[:, ::-1] // (CELL_HEIGHT, CELL_WIDTH)
 
 
 def _halves(page: DensePage) -> np.ndarray:
@@ -89,14 +98,19 @@ class PageBatches:
         self.packer, self.period, self.seed = Packer(processor, PAGE_GRID), period, seed
 
     def __getitem__(self, step: int) -> dict[str, Any]:
-        """Return batch `step`, as `Packer.batch` has it; for the tower alone, only what that needs."""
+        """Return batch `step`, as `Packer.batch` has it; for the tower alone, only what that needs.
+
+        There is also cells (C, 2): row and column of what the last C rows of pointing, those of pages, point to.
+        """
         rng, period = np.random.default_rng([*self.seed, step]), self.period
         topics: list[Topic] = [*["box"] * period.boxes, *["yes_no"] * period.yes_no]  # type: ignore[list-item]
         scenes = [(scene_lesson(int(rng.integers(QUESTIONS_START)), LOOSE, PAGE_GRID), topic) for topic in topics]
         drawn = rng.integers(DENSE_QUESTIONS_START, size=period.pages)
         pages = [dense_page_lesson(int(index), period.sloppy) for index in drawn]
         if not period.tower_only:
-            return self.packer.batch(scenes, pages, rng, period.questions, easy=False)
+            batch = self.packer.batch(scenes, pages, rng, period.questions, easy=False)
+            cells = [page_cells(int(k), len(page.questions[0].look)) for k, page in zip(drawn, pages, strict=True)]
+            return batch | {"cells": torch.from_numpy(np.concatenate(cells))}
         return {
             "pixel_values": self.packer.pixels([*(lesson for lesson, _ in scenes), *pages]),
             "scene_patches": torch.from_numpy(np.stack([lesson.patches for lesson, _ in scenes])),

@@ -11,7 +11,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from perpo.benchmarks.prompts import OCR
 from perpo.models.checkpoints import checkpoint_dir
 from perpo.tiny.build import POINTER_LAYER, corpus
-from perpo.tiny.build_pages import POINTING_HEADS, PageHelpers, attention_loss, enlarge, page_losses
+from perpo.tiny.build_pages import POINTING_HEADS, WEIGHTS, PageHelpers, attention_loss, enlarge, page_losses
 from perpo.tiny.lessons import PATCH, TOPICS, scene_lesson, under
 from perpo.tiny.model import TINY_OCR, letter_pieces, new_model, new_processor
 from perpo.tiny.page_lessons import (
@@ -138,7 +138,7 @@ def test_the_text_loss_is_that_of_transformers(processor, model) -> None:
             labels=wanted,
         ).loss
     assert float(parts["text"]) == pytest.approx(float(alone), rel=1e-3)
-    assert set(TOPICS) | {"pointer", "regression", "dense", "letters"} == set(parts)
+    assert set(TOPICS) | {"pointer", "cells", "regression", "dense", "letters"} == set(parts) == set(WEIGHTS)
 
 
 def test_an_enlarged_model_keeps_what_the_other_checkpoint_knows(processor) -> None:
@@ -158,3 +158,20 @@ def test_an_enlarged_model_keeps_what_the_other_checkpoint_knows(processor) -> N
     assert torch.allclose(ours[144], theirs[64])
     # Column 1 of 12 has its middle at 1.0 of 8 columns, half-way between the middles of columns 0 and 1.
     assert torch.allclose(ours[2], (theirs[1] + theirs[2]) / 2, atol=1e-5)
+
+
+def test_the_cells_of_a_batch_are_where_its_pages_tokens_stand(processor) -> None:
+    batch = PageBatches(processor, PERIOD, (0, 0, 0))[0]
+    pointing = batch["pointing"][-len(batch["cells"]) :].tolist()
+    assert [row for row, _ in pointing] == [row for row, _ in batch["pointing"].tolist() if row >= 2]
+    following = [processor.tokenizer.decode(batch["input_ids"][row, column + 1]) for row, column in pointing]
+    cells, patches = batch["cells"].tolist(), batch["patches"][-len(pointing) :]
+    for number, (line, column) in enumerate(cells):
+        assert patches[number, line * PAGE_GRID + column // 2] > 0
+        # Within a line, each letter stands one to the right of the letter before it.
+        if (
+            number
+            and pointing[number][0] == pointing[number - 1][0]
+            and not {"\n", "</s>"} & {*following[number - 1 :][:2]}
+        ):
+            assert cells[number - 1] == [line, column - 1]
