@@ -64,7 +64,9 @@ class PagesBuildArguments:
     out: str = field(metadata={"help": "folder to write the checkpoint to"})
     pace: AboveZero = field(default=1.0, metadata={"help": "multiplies the steps of every period"})
     seed: Seed32 = field(default=0, metadata={"help": "seed of new weights and of what is drawn"})
-    after: str | None = field(default=None, metadata={"help": "go on behind this period of an earlier build in --out"})
+    after: str | None = field(
+        default=None, metadata={"help": "go on behind this period of an earlier build, kept beside --out"}
+    )
     check_every: Count = field(default=350, metadata={"help": "steps between checks on the validation split"})
 
 
@@ -195,6 +197,8 @@ def build_pages(args: PagesBuildArguments) -> Path:
     """
     check_numbers(args)
     make_folder(Path(args.out))
+    if args.after is None:
+        (Path(args.out) / "build_log.jsonl").unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as meeting:
         torch.multiprocessing.spawn(_build, (args, f"file://{meeting}/place"), nprocs=PROCESSES)
     return Path(args.out)
