@@ -18,9 +18,7 @@ from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES, Family, family_of, with_bounds
 from perpo.records.training_record import ADAPTER_WEIGHTS, read_record
 
-EMBEDDED = {"tiny": "checkpoint", "tiny-ocr": "ocr_checkpoint"}
-"""The embedded checkpoints: folders beside the code that made them. The first is the default everywhere."""
-
+EMBEDDED = {"tiny": "checkpoint", "tiny-ocr": "ocr_checkpoint"}  # folders of perpo/tiny
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 _CONVERT_HINT = (
     "use its Hugging Face conversion (llava-hf/llava-1.5-7b-hf for LLaVA-1.5 7B), or convert it with "
@@ -40,8 +38,7 @@ def resolve_model(name: str) -> str:
     Raises:
         PerpoError: A directory that holds no usable model.
     """
-    if name in EMBEDDED:
-        name = str(checkpoint_dir(name))
+    name = str(checkpoint_dir(name)) if name in EMBEDDED else name
     if Path(name).is_dir():
         _check_checkpoint(Path(name))
         return name

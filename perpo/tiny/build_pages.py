@@ -64,9 +64,7 @@ class PagesBuildArguments:
     out: str = field(metadata={"help": "folder to write the checkpoint to"})
     pace: AboveZero = field(default=1.0, metadata={"help": "multiplies the steps of every period"})
     seed: Seed32 = field(default=0, metadata={"help": "seed of new weights and of what is drawn"})
-    after: str | None = field(
-        default=None, metadata={"help": "go on behind this period, kept beside --out"}
-    )
+    after: str | None = field(default=None, metadata={"help": "go on behind this period, kept beside --out"})
     check_every: Count = field(default=350, metadata={"help": "steps between checks on the validation split"})
 
 
