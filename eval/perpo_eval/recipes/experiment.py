@@ -27,7 +27,7 @@ from perpo_eval.evaluate.versions import suite_sha256
 from perpo_eval.recipes.arguments import evaluate_arguments, method_of, sample_arguments, stage_key, train_arguments
 from perpo_eval.recipes.recipe import DataFile, Experiment, Recipe, SampledData, TinyPages, TinyQuestions
 from perpo_eval.recipes.stage import Stage, say
-from perpo_eval.rows.suites import data_version, select_tasks
+from perpo_eval.rows.suites import TaskSpec, data_version, select_tasks
 from perpo_eval.rows.tiny_data import tiny_version
 
 
@@ -92,7 +92,9 @@ class ExperimentRun:
                 is neither among `names` nor done.
         """
         check_writable(self.output)
-        runner.check(evaluate_arguments(self.recipe, self.recipe.base, self.output / "results", None))
+        evaluation = evaluate_arguments(self.recipe, self.recipe.base, self.output / "results", None)
+        runner.check(evaluation)
+        self._check_compared(select_tasks(evaluation.suite, evaluation.data, evaluation.tasks))
         if self._mark.is_file():
             before = json.loads(self._mark.read_text(encoding="utf-8"))
             if before["seed"] != self.recipe.seed:
@@ -107,6 +109,15 @@ class ExperimentRun:
         if self.recipe.base not in names and _first_to_do(self.plan(self.recipe.base)) is not None:
             raise PerpoError(
                 f"'{self.recipe.base}' has not been run, but all others are compared with it", "add it to --only"
+            )
+
+    def _check_compared(self, tasks: Sequence[TaskSpec]) -> None:
+        """Refuse tasks without one average of what is compared, which the end of the run would."""
+        groups = {task.group for task in tasks if task.benchmark == self.recipe.benchmark}
+        if len(groups) != 1:
+            raise PerpoError(
+                f"a leaderboard compares one average, but its evaluation has {len(groups)} of {self.recipe.benchmark}",
+                "name the tasks under evaluate, or another benchmark under compare",
             )
 
     def run(self, names: Sequence[str]) -> Outcome:

@@ -17,7 +17,7 @@
       sft: {data: loose, train: {method: sft}}
       dpo: {data: pairs, train: {method: dpo}}
       perpo: {data: train, rounds: 6, train: {method: perpo}}
-    compare: {base: base, against: sft, benchmark: grounding}
+    compare: {base: base, against: sft, benchmark: grounding}  # by default the first one of the suite
 
 `rounds: R` cuts the data's questions into R equal parts; round k samples answers to part k from the
 policy as it is then and trains on them, from there on, with part k of one learning-rate schedule.
@@ -39,7 +39,7 @@ from perpo.common.numbers import COUNT_OR_ZERO, SEED_32, Range
 from perpo.errors import PerpoError
 from perpo.records.store import slug
 from perpo.rewards import load_reward
-from perpo_eval.recipes.arguments import evaluate_arguments, sample_arguments, train_arguments
+from perpo_eval.recipes.arguments import evaluate_arguments, sample_arguments, train_arguments, usual_benchmark
 from perpo_eval.recipes.recipe import DataFile, Experiment, Recipe, SampledData, TinyPages, TinyQuestions
 
 SHIPPED = Path(__file__).parent
@@ -122,7 +122,7 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
         experiments=experiments,
         base=str(compare.get("base", next(iter(experiments)))),
         against=None if compare.get("against") is None else str(compare["against"]),
-        benchmark=str(compare.get("benchmark", next(iter(INFO)))),
+        benchmark=str(compare.get("benchmark", usual_benchmark(values["evaluate"]))),
     )
     _check(recipe, where)
     return recipe

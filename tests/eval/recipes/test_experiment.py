@@ -195,10 +195,10 @@ def test_a_stage_that_was_made_of_something_else_is_refused(finished, tmp_path, 
         assert (code, f"out/{folder} was made with another {what} than" in err) == (2, True), err
 
     with monkeypatch.context() as patch:
-        patch.setattr("perpo_eval.recipes.experiment.tiny_version", lambda: "2-none")
+        patch.setattr("perpo_eval.recipes.experiment.tiny_version", lambda *drawn: "2-none")
         refused("data/exact", "world")
     with monkeypatch.context() as patch:
-        patch.setattr("perpo_eval.rows.suites.tiny_version", lambda: "2-none")
+        patch.setattr("perpo_eval.rows.suites.tiny_version", lambda *drawn: "2-none")
         refused("base/evaluate", "data")
     with monkeypatch.context() as patch:
         patch.setattr("perpo_eval.recipes.experiment.suite_sha256", lambda: "none")
