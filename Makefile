@@ -6,7 +6,7 @@ ARGS ?=
 WORKERS ?= 2
 READY = $(VENV)/.ready
 
-.PHONY: setup demo test test-full test-engines gate lint types clean
+.PHONY: setup demo demo-ocr test test-full test-engines gate lint types clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt tools/mend_torchvision.py
@@ -20,6 +20,9 @@ $(READY): pyproject.toml constraints.txt tools/mend_torchvision.py
 
 demo: $(READY)
 	$(VENV)/bin/perpo-demo $(ARGS)
+
+demo-ocr: $(READY)
+	$(VENV)/bin/perpo-demo --task ocr $(ARGS)
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)

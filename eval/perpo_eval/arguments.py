@@ -34,7 +34,8 @@ class AnswerFlags:
 
     suite: Suite = arg("grounding", "group of tasks to run")
     model: str | None = arg(
-        None, "tiny (the embedded model; default), a folder in the Hugging Face layout, or a hub id"
+        None,
+        "tiny (default) or tiny-ocr (embedded models), a folder in the Hugging Face layout, or a hub id",
     )
     adapter: str | None = arg(None, "folder of an adapter that perpo-train wrote")
     data: str = arg("tiny", "tiny (the embedded world), hub, or a folder with files of perpo-data or published files")

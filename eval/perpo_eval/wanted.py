@@ -8,6 +8,7 @@ from typing import Any, Literal
 from perpo.boxes import Frame, Order, Scale
 from perpo.engines.served import ServersWanted
 from perpo.errors import PerpoError
+from perpo.models.checkpoints import EMBEDDED
 
 Suite = Literal["grounding", "pope", "ocr", "paper", "judged"]
 """What --suite can be: a key of `perpo_eval.rows.suites.SUITES`."""
@@ -50,7 +51,7 @@ class EngineWanted:
 
     Attributes:
         engine: "perpo", "server", or "lmms:<model>".
-        model: "tiny", a folder, or a hub id.
+        model: "tiny", "tiny-ocr", a folder, or a hub id.
         adapter: Folder of an adapter.
         model_args: "name=value,name=value", for a model of lmms-eval's.
         batch_size: Questions in one batch.
@@ -82,8 +83,8 @@ class EngineWanted:
 
     @property
     def embedded(self) -> bool:
-        """Return whether the embedded checkpoint answers."""
-        return self.own and self.checkpoint == "tiny"
+        """Return whether an embedded checkpoint answers."""
+        return self.own and self.checkpoint in EMBEDDED
 
     @property
     def questions_at_once(self) -> int:

@@ -48,7 +48,7 @@ OCR_PAGES = BenchmarkInfo(
     suites=("ocr", "paper"),
     max_new_tokens=2048,
     board="Dense OCR",
-    leading_tasks=("fox", "tinypages", "ocr"),
+    leading_tasks=("fox", "tinydense", "tinypages", "ocr"),
     note=(
         "Edit distance: lower is better. F1, precision and recall are over sets of words. BLEU and METEOR are NLTK's "
         "(sentence BLEU-4 without smoothing; METEOR with Porter stems and WordNet)."

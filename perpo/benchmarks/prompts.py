@@ -51,7 +51,7 @@ PAGE = Asking(usual=OCR)
 MARKDOWN_PAGE = Asking(usual=OLMOCR)
 POPE = Asking(YES_NO.replace("{question}", "{query}"))
 
-_PAGES = ("pages_", "fox_ocr_", "tinypages_", "ocrbench_v2_")
+_PAGES = ("pages_", "fox_ocr_", "tinypages_", "tinydense_", "ocrbench_v2_")
 _BY_NAME = dict.fromkeys(_PAGES, PAGE) | {
     "olmocr_": MARKDOWN_PAGE,
     "omnidocbench_": MARKDOWN_PAGE,

@@ -58,7 +58,7 @@ def sampling_estimate(args: SampleArguments, gpu: str) -> Text:
     """
     from perpo.models.estimate import AskedSize, Estimator
 
-    if args.questions == "tiny":
+    if args.questions in ("tiny", "tiny-pages"):
         raise PerpoError("the tiny questions are drawn when they are sampled", "give a file with --questions")
     model = Estimator(args.model, gpu_of(gpu))
     questions = read_questions(args.questions, grounding_prompt=grounding_prompt(args.model))[: args.limit]

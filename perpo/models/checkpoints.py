@@ -18,6 +18,7 @@ from perpo.models.original import check_original, hugging_face_config, is_origin
 from perpo.models.original_files import files_of_weights, weight_files
 from perpo.records.training_record import ADAPTER_WEIGHTS, read_record
 
+EMBEDDED = {"tiny": "checkpoint", "tiny-ocr": "ocr_checkpoint"}  # folders of perpo/tiny
 _WEIGHTS = "*.safetensors"
 _HUB_FILES = [_WEIGHTS, "*.json", "*.txt", "*.model", "*.jinja"]
 
@@ -26,8 +27,7 @@ def resolve_model(name: str) -> str:
     """Say where a model is, without loading it.
 
     Args:
-        name: "tiny" (the embedded checkpoint), a directory in the Hugging Face layout or that of LLaVA's own code, or
-            a hub id.
+        name: A key of `EMBEDDED`, a directory in the Hugging Face layout or that of LLaVA's own code, or a hub id.
 
     Returns:
         A directory, or the hub id as it was given.
@@ -35,13 +35,12 @@ def resolve_model(name: str) -> str:
     Raises:
         PerpoError: A directory that holds no usable model.
     """
-    if name == "tiny":
-        name = str(checkpoint_dir())
+    name = str(checkpoint_dir(name)) if name in EMBEDDED else name
     if Path(name).is_dir():
         _check_checkpoint(Path(name))
         return name
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise PerpoError(f"there is no model folder {name}", "give a folder, a hub id or tiny")
+        raise PerpoError(f"there is no model folder {name}", f"give a folder, a hub id or {' or '.join(EMBEDDED)}")
     return name
 
 
@@ -253,6 +252,6 @@ def adapter_of(weights_sha256: str, adapter: str | Path) -> str:
     return digest
 
 
-def checkpoint_dir() -> Path:
-    """Return the folder of the embedded checkpoint (Hugging Face layout, safetensors)."""
-    return Path(__file__).parents[1] / "tiny" / "checkpoint"
+def checkpoint_dir(name: str = "tiny") -> Path:
+    """Return the folder of an embedded checkpoint (Hugging Face layout, safetensors), by its key in `EMBEDDED`."""
+    return Path(__file__).parents[1] / "tiny" / EMBEDDED[name]

@@ -53,7 +53,7 @@ def load_model(
     checkpoints, of which only tensors are taken.
 
     Args:
-        name: "tiny", a directory in the Hugging Face layout, or a hub id.
+        name: "tiny", "tiny-ocr", a directory in the Hugging Face layout, or a hub id.
         adapter: Directory that `perpo-train` (or PEFT) wrote.
         dtype: Type of the base's weights.
         device: Device such as "cpu" or "cuda:0"; by default CUDA where there is one, else the CPU.

@@ -243,15 +243,16 @@ def both_judged(runs: Sequence[Scores], metric: Definition) -> list[Scores]:
     return [run.take(held) for run in runs]
 
 
-def paired_difference(candidate: Scores, baseline: Scores, score: str) -> Estimate:
-    """Return `metric_difference` of a score's mean, as an estimate.
+def paired_difference(candidate: Scores, baseline: Scores, score: str | Definition) -> Estimate:
+    """Return `metric_difference` of a metric or of a score's mean, as an estimate.
 
     Args:
         candidate: As there.
         baseline: As there.
-        score: A key of `values`, such as "acc@0.5".
+        score: The metric, or a key of `values`, such as "acc@0.5".
     """
-    difference = metric_difference(candidate, baseline, Definition(score, score))
+    metric = Definition(score, score) if isinstance(score, str) else score
+    difference = metric_difference(candidate, baseline, metric)
     low, high = difference.interval or (None, None)
     return Estimate(
         difference.value, difference.stderr, low, high, difference.n, difference.n_clusters, difference.method

@@ -16,6 +16,7 @@ from perpo.records.run_record import Metric, RunRecord
 from perpo.stats import Estimate
 
 TINY_NOTE = "Data: the tiny world's drawn shapes; these numbers say nothing about photographs or RefCOCO."
+TINY_PAGES_NOTE = "Data: the tiny world's drawn pages and shapes; these numbers say nothing about real documents."
 INTERVAL_NOTE = "±: half of the 95% interval, clustered by image. The average weighs every task the same."
 FRACTION = "fraction"
 _GAP = 2  # blanks between two columns on a terminal

@@ -19,11 +19,12 @@ class SamplingFlags:
     """Flags that say what is asked, how, and what becomes of the answers; see each field's help."""
 
     output: str = arg(help="file of preference records to write (.jsonl); a journal is kept beside it")
-    model: str = arg("tiny", "tiny (the embedded model), a folder in the Hugging Face layout, or a hub id")
+    model: str = arg("tiny", "tiny or tiny-ocr (embedded models), a folder in the Hugging Face layout, or a hub id")
     adapter: str | None = arg(None, "folder of a trained adapter to sample from")
     questions: str = arg(
         "tiny",
-        "tiny (500 training questions), a JSON, CSV or Parquet file, or a Hugging Face dataset[:split]",
+        "tiny (500 training questions), tiny-pages (500 pages), a JSON, CSV or Parquet file, or a Hugging Face "
+        "dataset[:split]",
     )
     image_root: str | None = arg(None, "folder that image paths start from (default: the folder of the questions file)")
     num_candidates: Count = arg(20, "candidates per question")

@@ -160,15 +160,18 @@ def _check_output(output: Path, journal_path: Path) -> None:
 def _read(args: SampleArguments, output: Path) -> tuple[list[Question], Path]:
     """All questions, and the folder that their image paths start from."""
     unpack_to = output.parent / f"{output.stem}-images"
-    if args.questions != "tiny":
+    if args.questions not in ("tiny", "tiny-pages"):
         image_root = Path(args.image_root or image_root_of(args.questions))
         prompt = grounding_prompt(args.model)
         return read_questions(args.questions, unpack_to=unpack_to, grounding_prompt=prompt), image_root
     if args.image_root is not None:
         raise PerpoError("the tiny questions come with their images", "leave --image_root out")
     from perpo.tiny.world import write_questions
+    from perpo.tiny.world.dense import write_page_questions
 
     folder = output.parent / f"{output.stem}-questions"
+    if args.questions == "tiny-pages":
+        return read_questions(write_page_questions(folder, pages=TINY_QUESTIONS)), folder
     return read_questions(write_questions(folder, images=_TINY_IMAGES))[:TINY_QUESTIONS], folder
 
 

@@ -160,19 +160,22 @@ def validate(model: Any, processor: Any, images: int = 120) -> dict[str, float]:
     from perpo.tiny.world.objects import object_rows
     from perpo.tiny.world.pages import page_rows
 
-    scores = _validate_boxes(model, processor, images)
+    scores = validate_boxes(model, processor, images)
     rows = list(object_rows("random", "val", images=images // 2))
-    replies = _answers(model, processor, rows, [YES_NO.format(question=row["question"]) for row in rows], 4)
+    replies = greedy_answers(model, processor, rows, [YES_NO.format(question=row["question"]) for row in rows], 4)
     yes = [text.lower().startswith("yes") for text in replies]
     right = sum(y and row["answer"] == "yes" for y, row in zip(yes, rows, strict=True))
     scores["objects_f1"] = 2 * right / (sum(yes) + len(rows) / 2)
     rows = list(page_rows("val", pages=images // 2))
-    read = _answers(model, processor, rows, [OCR] * len(rows), 40)
+    read = greedy_answers(model, processor, rows, [OCR] * len(rows), 40)
     distances = [Levenshtein.normalized_distance(text, row["answer"]) for text, row in zip(read, rows, strict=True)]
     return scores | {"edit_distance": float(np.mean(distances))}
 
 
-def _answers(model: Any, processor: Any, rows: list[dict[str, Any]], questions: list[str], longest: int) -> list[str]:
+def greedy_answers(
+    model: Any, processor: Any, rows: list[dict[str, Any]], questions: list[str], longest: int
+) -> list[str]:
+    """Return greedy answers to one question about each row's image, cut at `longest` tokens."""
     loaded = LoadedModel(model, processor, FAMILIES["llava"], "tiny", "")
     texts: list[str] = []
     for start in range(0, len(rows), 60):
@@ -185,7 +188,8 @@ def _answers(model: Any, processor: Any, rows: list[dict[str, Any]], questions: 
     return [text.strip() for text in texts]
 
 
-def _validate_boxes(model: Any, processor: Any, images: int) -> dict[str, float]:
+def validate_boxes(model: Any, processor: Any, images: int) -> dict[str, float]:
+    """Return Acc@0.5 and mean IoU of greedy answers on the validation splits."""
     from perpo.boxes import BoxFormat, iou, parse_box
     from perpo.tiny.world import BENCHMARKS, benchmark_rows
 
@@ -193,7 +197,7 @@ def _validate_boxes(model: Any, processor: Any, images: int) -> dict[str, float]
     questions = [GROUNDING.format(expression=row["answer"][0]) for row in rows]
     form = BoxFormat(scale="0-1")
     scores = []
-    for row, text in zip(rows, _answers(model, processor, rows, questions, 16), strict=True):
+    for row, text in zip(rows, greedy_answers(model, processor, rows, questions, 16), strict=True):
         box = parse_box(text, form, row["image"].size)
         x, y, w, h = row["bbox"]
         scores.append(0.0 if box is None else float(iou(box, np.array([x, y, x + w, y + h]))))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 
 from perpo.benchmarks.prompts import GROUNDING, LMMS_EVAL_GROUNDING, OCR, YES_NO
 from perpo.models.prefix import attention_mask
@@ -72,11 +73,14 @@ class Lesson:
     patches: np.ndarray
 
 
-def scene_lesson(index: int, loose: float) -> Lesson:
-    """Scene `index` of the train split, with up to 24 expressions and 12 objects asked about."""
+def scene_lesson(index: int, loose: float, grid: int = GRID) -> Lesson:
+    """Scene `index` of the train split, with up to 24 expressions and 12 objects asked about.
+
+    For a model with `grid` x `grid` patches it is enlarged to their size, as that model's processor does it.
+    """
     scene = make_scene("train", index)
     rng = scene_rng("train", index, 4)
-    patches = _scene_patches(scene)
+    patches = _scene_patches(scene, grid)
     asked = [
         _box_question(scene, number, text, name == "refshapes+", loose, patches)
         for number, shape in enumerate(scene.shapes)
@@ -84,22 +88,25 @@ def scene_lesson(index: int, loose: float) -> Lesson:
         for text in _some(expressions(scene, shape, name), rng, 3)
     ]
     asked = [asked[k] for k in rng.permutation(len(asked))[:BOXES_PER_SCENE]]
-    return Lesson(np.asarray(draw(scene)), asked + _object_questions(scene, rng, patches), patches)
+    picture = draw(scene)
+    if grid != GRID:
+        picture = picture.resize((grid * PATCH, grid * PATCH), Image.Resampling.BICUBIC)
+    return Lesson(np.asarray(picture), asked + _object_questions(scene, rng, patches), patches)
 
 
-def _scene_patches(scene: Scene) -> np.ndarray:
-    patches = np.full((GRID * GRID, 10), -1, dtype=np.float32)
+def _scene_patches(scene: Scene, grid: int) -> np.ndarray:
+    patches = np.full((grid * grid, 10), -1, dtype=np.float32)
     patches[:, 0] = 0
     for number, shape in enumerate(scene.shapes):
         labels = (list(COLOURS).index(shape.colour), KINDS.index(shape.kind), int(shape.size == "large"), shape.striped)
-        patches[_under(shape.box)] = (1, *labels, *(value / SIDE for value in shape.box), number)
+        patches[under(shape.box, grid, SIDE / grid)] = (1, *labels, *(value / SIDE for value in shape.box), number)
     return patches
 
 
-def _under(box: tuple[float, float, float, float]) -> np.ndarray:
-    """(64,) the patches that a box covers by a quarter, and the one of its middle."""
-    x1, y1, x2, y2 = (value / PATCH for value in box)
-    y, x = np.divmod(np.arange(GRID * GRID), GRID)
+def under(box: tuple[float, float, float, float], grid: int = GRID, patch: float = PATCH) -> np.ndarray:
+    """Return (grid * grid,) the patches, `patch` pixels wide, that a box covers by a quarter, and its middle's."""
+    x1, y1, x2, y2 = (value / patch for value in box)
+    y, x = np.divmod(np.arange(grid * grid), grid)
     wide = np.clip(np.minimum(x + 1, x2) - np.maximum(x, x1), 0, 1)
     high = np.clip(np.minimum(y + 1, y2) - np.maximum(y, y1), 0, 1)
     middle = (x == int((x1 + x2) / 2)) & (y == int((y1 + y2) / 2))
@@ -141,9 +148,9 @@ def page_lesson(index: int) -> Lesson:
     # The first token of the reply is the separator before it.
     for token, (letter, box) in enumerate(zip(page.text, boxes, strict=True), start=1):
         if box is not None:
-            look.append((token, _under(box)))
+            look.append((token, under(box)))
             if letter in LETTERS:
-                patches[_under(box)] = LETTERS.index(letter)
+                patches[under(box)] = LETTERS.index(letter)
     return Lesson(np.asarray(draw_page(page)), [LessonQuestion("text", "", page.text, None, look)], patches)
 
 
@@ -162,11 +169,11 @@ def make_lessons(scenes: int, pages: int, loose: float, processes: int) -> tuple
 class Packer:
     """Packs lessons into batches for one tokenizer (its pieces never cross the joints used here)."""
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: Any, grid: int = GRID) -> None:
         tokenizer = processor.tokenizer
         self._encode, self._eos = tokenizer.encode, tokenizer.eos_token_id
         self._cache: dict[str, list[int]] = {}
-        self._opening = f"USER: {'<image>' * (GRID * GRID)}\n"
+        self._opening = f"USER: {'<image>' * (grid * grid)}\n"
         self.image_at = self.ids(self._opening).index(tokenizer.convert_tokens_to_ids("<image>"))
         self.pad: int = tokenizer.pad_token_id
         image_processor = processor.image_processor

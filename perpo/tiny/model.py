@@ -1,12 +1,13 @@
 """Small LLaVA checkpoints with random weights: the architecture and the processor are the real ones.
 
-Two shapes: `TINY` is what the embedded checkpoint is built from; `LLAVA15_GEOMETRY` has the token
+Three shapes: `TINY` and `TINY_OCR` are what the embedded checkpoints are built from; `LLAVA15_GEOMETRY` has the token
 geometry of LLaVA-1.5 (CLIP 336/14, so 576 image tokens, and Vicuna's template) with small widths,
 for tests and benchmarks of everything that depends on lengths.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,14 @@ class ModelShape:
 
 
 TINY = ModelShape(96, 12, 128, 4, -1, 128, 4, 512)
+TINY_OCR = ModelShape(144, 12, 128, 4, -1, 128, 4, 512)
 LLAVA15_GEOMETRY = ModelShape(336, 14, 64, 2, -2, 128, 2, 4096, _VICUNA_SYSTEM)
+
+
+def letter_pieces(words: Iterable[str]) -> str:
+    """Return the pieces of a tokenizer in which every letter is one, but for `words`, with or without a capital."""
+    known = sorted({form for word in words for form in (word, word.capitalize())})
+    return rf"[01]\.\d\d|, | ?\[|\]|USER| ?ASSISTANT| ?(?<![A-Za-z])(?:{'|'.join(known)})(?![A-Za-z])|\s|[^\s]"
 
 
 def coordinate_strings() -> list[str]:
@@ -78,15 +86,16 @@ def coordinate_strings() -> list[str]:
     return [f"{step / 100:.2f}" for step in range(101)]
 
 
-def new_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
+def new_tokenizer(corpus: list[str], pieces: str = _PIECES) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer on `corpus` in which every two-decimal coordinate is one token.
 
-    Any text can be encoded (all 256 bytes are in the vocabulary). Deterministic.
+    No token crosses the joints of `pieces`, a regular expression. Any text can be encoded (all 256 bytes are in the
+    vocabulary). Deterministic.
     """
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.Split(Regex(pieces), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -112,15 +121,15 @@ def new_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def new_processor(shape: ModelShape, corpus: list[str]) -> LlavaProcessor:
-    """Return the LLaVA processor (image processor, tokenizer, chat template) of a small model."""
+def new_processor(shape: ModelShape, corpus: list[str], pieces: str = _PIECES) -> LlavaProcessor:
+    """Return the LLaVA processor (image processor, tokenizer, chat template) of a small model; see `new_tokenizer`."""
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": shape.image_size},
         crop_size={"height": shape.image_size, "width": shape.image_size},
     )
     return LlavaProcessor(
         image_processor=image_processor,
-        tokenizer=new_tokenizer(corpus),
+        tokenizer=new_tokenizer(corpus, pieces),
         patch_size=shape.patch_size,
         vision_feature_select_strategy="default",
         chat_template=shape.system + _TEMPLATE,

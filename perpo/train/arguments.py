@@ -57,7 +57,7 @@ class TrainArguments:
         help=f"preference records or pairs (JSON, CSV, Parquet); {_OWN_ANSWERS} also takes questions with answers"
     )
     output_dir: str = arg(help="folder for the adapter, the processor, training.json and TensorBoard events")
-    model: str = arg("tiny", "tiny (the embedded model), a folder in the Hugging Face layout, or a hub id")
+    model: str = arg("tiny", "tiny or tiny-ocr (embedded models), a folder in the Hugging Face layout, or a hub id")
     adapter: str | None = arg(None, "adapter to continue from; it is also the reference")
     image_root: str | None = arg(None, "folder that image paths start from (default: the folder of the data file)")
 

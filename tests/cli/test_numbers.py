@@ -15,6 +15,7 @@ import perpo.cli.report
 import perpo.cli.sample
 import perpo.cli.train
 import perpo.tiny.build
+import perpo.tiny.build_pages
 import perpo_dashboard.cli
 import perpo_eval.cli.eval
 import perpo_eval.cli.results
@@ -52,6 +53,7 @@ PROGRAMS: dict[str, tuple[type[Any], Main, list[str]]] = {
     "perpo-dashboard": (perpo_dashboard.cli.DashboardArguments, perpo_dashboard.cli.main, []),
     "perpo-dashboard export": (perpo_dashboard.cli.ExportPageArguments, perpo_dashboard.cli.main, ["export"]),
     "perpo.tiny.build": (perpo.tiny.build.BuildArguments, perpo.tiny.build.main, ["--out", "out"]),
+    "perpo.tiny.build_pages": (perpo.tiny.build_pages.PagesBuildArguments, perpo.tiny.build_pages.main, ["--out", "o"]),
 } | {
     f"perpo-data {name}": (command.arguments, perpo.cli.data.main, [name, *DATA.get(name, ("--output", "out"))])
     for name, command in perpo.cli.data._COMMANDS.items()

@@ -744,6 +744,7 @@ def refused(capsys, args):
         ({"model": "/nowhere"}, "there is no model folder /nowhere"),
         ({"truth_frame": "original"}, "--truth_frame has no effect with --reward edit"),
         ({"questions": "tiny", "image_root": "/tmp"}, "the tiny questions come with their images"),
+        ({"questions": "tiny-pages", "image_root": "/tmp"}, "the tiny questions come with their images"),
     ],
 )
 def test_bad_arguments(folder, checkpoint, no_model, capsys, changes, message):

@@ -30,6 +30,8 @@ def test_the_wheel_carries_what_is_needed_and_no_module_called_eval(wheel):
     for needed in (
         "perpo/tiny/checkpoint/model.safetensors",
         "perpo/tiny/checkpoint/tokenizer.json",
+        "perpo/tiny/ocr_checkpoint/model.safetensors",
+        "perpo/tiny/ocr_checkpoint/tokenizer.json",
         "perpo_eval/recipes/tiny.yaml",
         "perpo_dashboard/__init__.py",
         "perpo_dashboard/leaderboard/page.py",

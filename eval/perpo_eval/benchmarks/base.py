@@ -18,6 +18,9 @@ Row = Mapping[str, Any]
 TINY_TOKENS = 64
 """Where answers to the tiny world's questions are cut."""
 
+TINY_PAGE_TOKENS = 240
+"""Where answers to its dense pages are cut."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -67,6 +70,7 @@ class TaskSpec:
         max_new_tokens: Where an answer is cut.
         hub: Its rows on the hub, or None.
         build: The command that makes its file.
+        named_in: Suites that run it only where it is named: the embedded default was not taught it.
     """
 
     name: str
@@ -76,11 +80,13 @@ class TaskSpec:
     max_new_tokens: int
     hub: HubTask | None = None
     build: str = ""
+    named_in: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
         """Return what it is averaged with: its benchmark, or nothing but itself (a file of one's own, a language)."""
-        return self.name if self.dataset in (self.name, "fox_ocr", "ocrbench_v2") else self.benchmark
+        alone = (self.name, "fox_ocr", "ocrbench_v2", "tinydense")
+        return self.name if self.dataset in alone else self.benchmark
 
     @property
     def tiny(self) -> bool:

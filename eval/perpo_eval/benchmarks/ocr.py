@@ -9,7 +9,7 @@ from perpo.benchmarks import ocr, prompts
 from perpo.boxes import ImageSize
 from perpo.models.families import Family
 from perpo.texts.normal import normal
-from perpo_eval.benchmarks.base import TINY_TOKENS, Benchmark, Row, RowFormat, Scored, TaskSpec
+from perpo_eval.benchmarks.base import TINY_PAGE_TOKENS, TINY_TOKENS, Benchmark, Row, RowFormat, Scored, TaskSpec
 from perpo_eval.scorers.ocr import edit_distance, score_page
 
 _INFO = ocr.OCR_PAGES
@@ -19,6 +19,7 @@ def _tasks() -> tuple[TaskSpec, ...]:
     name, limit = _INFO.name, _INFO.max_new_tokens
     return (
         TaskSpec("tinypages_test", name, "tinypages", "test", TINY_TOKENS),
+        TaskSpec("tinydense_test", name, "tinydense", "test", TINY_PAGE_TOKENS, named_in=("paper",)),
         *(TaskSpec(f"fox_ocr_{lang}", name, "fox_ocr", lang, limit, None, "perpo-data fox") for lang in ("en", "cn")),
     )
 

@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from perpo.common.arguments import arg, find_program, next_command, parse_arguments
 from perpo.common.files import atomic_write_text
@@ -20,7 +20,8 @@ from perpo_eval.arguments import EvalArguments
 if TYPE_CHECKING:
     from perpo_eval.recipes.stage import Stage
 
-_DEMO_EXPERIMENTS = ["base", "sft-loose", "dpo", "perpo"]
+_DEMO_EXPERIMENTS = {"grounding": ["base", "sft-loose", "dpo", "perpo"], "ocr": []}
+"""Of each task's recipe, what the demo runs; all of it where none is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class RunArguments:
 class DemoArguments:
     """The arguments of perpo-demo."""
 
+    task: Literal["grounding", "ocr"] = arg("grounding", "grounding, or ocr (dense pages; 8 to 12 minutes)")
     quick: bool = arg(False, "a smaller version, about one minute long, with fewer questions, rounds and test rows")
     output_dir: str | None = arg(None, "output folder of all stages (default: runs/<recipe>-seed<seed>)")
     seed: Seed32 | None = arg(None, "seed, from 0 to 2^32 - 1 (default: the seed of the recipe)")
@@ -80,10 +82,9 @@ def _demo(argv: list[str]) -> None:
         prog="perpo-demo",
         description="Run the method on the embedded tiny world in minutes: perpo-run with the shipped recipe.",
     )
-    recipe = "tiny-quick" if args.quick else "tiny"
-    _run(
-        RunArguments(recipe=recipe, output_dir=args.output_dir, seed=args.seed, only=_DEMO_EXPERIMENTS, json=args.json)
-    )
+    recipe = ("tiny" if args.task == "grounding" else "tiny-ocr") + ("-quick" if args.quick else "")
+    only = _DEMO_EXPERIMENTS[args.task]
+    _run(RunArguments(recipe=recipe, output_dir=args.output_dir, seed=args.seed, only=only, json=args.json))
 
 
 def _run(args: RunArguments) -> None:
@@ -118,17 +119,22 @@ def _run(args: RunArguments) -> None:
     atomic_write_text(output / "leaderboard.json", json.dumps(outcome.leaderboard.as_json(), indent=1) + "\n")
     again = RunArguments(recipe=args.recipe, seed=recipe.seed, output_dir=str(output))
     print(f"all of it took {time.monotonic() - began:.0f} s", file=sys.stderr)
-    _say_what_next(again, output, [name for name in recipe.experiments if run.plan(name)[-1].done() is None])
+    _say_what_next(
+        again, recipe.model, output, [name for name in recipe.experiments if run.plan(name)[-1].done() is None]
+    )
 
 
 def _title(stage: Stage, experiment: str) -> str:
     return stage.name.removeprefix(f"{experiment}/") + (" (done)" if stage.done() else "")
 
 
-def _say_what_next(again: RunArguments, output: Path, rest: list[str]) -> None:
-    own = EvalArguments(model="tiny", limit=20)
+def _say_what_next(again: RunArguments, model: str, output: Path, rest: list[str]) -> None:
+    pages = model == "tiny-ocr"
+    own = EvalArguments(model=model, suite="ocr" if pages else "grounding", limit=20)
     dashboard = shlex.join([find_program("perpo-dashboard"), "--results", str(output)])
     candidates = SampleArguments(output="candidates.jsonl", num_candidates=12, limit=50)
+    if pages:
+        candidates = replace(candidates, model=model, questions="tiny-pages", reward="edit", max_new_tokens=240)
     lines = [
         f"The run records are in {output / 'results'}, the leaderboard in {output / 'leaderboard.md'}. Try next:",
         f"  {next_command('perpo-run', replace(again, only=rest))}   # the recipe's other experiments"

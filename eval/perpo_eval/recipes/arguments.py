@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from perpo.prepare.arguments import PdfArguments
 from perpo.sample.arguments import SampleArguments
 from perpo.train.arguments import TrainArguments
 from perpo_eval.arguments import EvalArguments
+from perpo_eval.rows.suites import SUITES
 
 if TYPE_CHECKING:
     from perpo_eval.recipes.recipe import Experiment, Recipe, Teaching
@@ -119,6 +121,12 @@ def evaluate_arguments(recipe: Recipe, name: str, output: Path, adapter: Path | 
     return arguments_from_mapping(
         EvalArguments, values | {"name": name, "output": str(output)}, f"recipe {recipe.name}: evaluate"
     )
+
+
+def usual_benchmark(evaluate: Any) -> str:
+    """Return the first benchmark of the suite; a suite that does not exist is refused with the other arguments."""
+    suite = evaluate.get("suite", EvalArguments.suite) if isinstance(evaluate, Mapping) else EvalArguments.suite
+    return SUITES.get(str(suite), SUITES[EvalArguments.suite])[0]
 
 
 def stage_key(arguments: SampleArguments | TrainArguments | EvalArguments, data: str) -> dict[str, Any]:

@@ -40,10 +40,11 @@ from perpo_eval.recipes.recipe import (
     PdfPages,
     Recipe,
     SampledData,
+    TinyPages,
     TinyQuestions,
 )
 from perpo_eval.recipes.stage import Stage, first_to_do, once, say, seconds_of
-from perpo_eval.rows.suites import data_version, select_tasks
+from perpo_eval.rows.suites import TaskSpec, data_version, select_tasks
 from perpo_eval.rows.tiny_data import tiny_version
 
 
@@ -115,7 +116,7 @@ class ExperimentRun:
             pages = self._data(source.of, stages)
             stages.append(taking_part(self.output, folder, source, pages))
             return DataFile(stages[-1].folder / "questions.jsonl", pages.image_root)
-        if isinstance(source, TinyQuestions):
+        if isinstance(source, TinyQuestions | TinyPages):
             stages.append(self._drawing(folder, source))
             return DataFile(stages[-1].folder / "questions.jsonl", stages[-1].folder)
         asked = self._data(source.questions, stages)
@@ -157,6 +158,16 @@ class ExperimentRun:
             if self.recipe.evaluate.get("data") != self.source.evaluate.get("data"):
                 return
         runner.check(arguments)
+        self._check_compared(select_tasks(arguments.suite, arguments.data, arguments.tasks))
+
+    def _check_compared(self, tasks: Sequence[TaskSpec]) -> None:
+        """Refuse tasks without one average of what is compared, which the end of the run would."""
+        groups = {task.group for task in tasks if task.benchmark == self.recipe.benchmark}
+        if len(groups) != 1:
+            raise PerpoError(
+                f"a leaderboard compares one average, but its evaluation has {len(groups)} of {self.recipe.benchmark}",
+                "name the tasks under evaluate, or another benchmark under compare",
+            )
 
     def run(self, names: Sequence[str]) -> Outcome:
         """Run the experiments called `names` and compare them with all others that are done here.
@@ -184,7 +195,8 @@ class ExperimentRun:
             say(f"'{against}' has not been run, so no experiment is compared with it")
             against = None
         runs = {name: read_run(path) for name, path in records.items()}
-        return Outcome(leaderboard(runs, self.recipe.base, against=against, seconds=seconds), records)
+        board = leaderboard(runs, self.recipe.base, against=against, seconds=seconds, benchmark=self.recipe.benchmark)
+        return Outcome(board, records)
 
     def _stands(self, name: str) -> bool:
         """Whether an experiment is done, and would be made of the same now."""
@@ -207,6 +219,8 @@ class ExperimentRun:
             return
         if isinstance(source, TinyQuestions):
             least, count = "images", source.images
+        elif isinstance(source, TinyPages):
+            least, count = "pages", source.pages
         else:
             assert isinstance(source, DataFile)  # nothing is sampled for what is itself sampled
             records: Sequence[Question] = self._questions(source) if asks else read_preferences(source.file)
@@ -222,16 +236,18 @@ class ExperimentRun:
     def _questions(self, source: DataFile) -> list[Question]:
         return read_questions(source.file, grounding_prompt=grounding_prompt(self.source.model))
 
-    def _drawing(self, folder: str, tiny: TinyQuestions) -> Stage:
+    def _drawing(self, folder: str, tiny: TinyQuestions | TinyPages) -> Stage:
         values = asdict(tiny) | {"seed": self.recipe.seed}
+        drawn = ["tinydense"] if isinstance(tiny, TinyPages) else []
 
         def work() -> dict[str, Any]:
             from perpo.tiny.world import write_questions
+            from perpo.tiny.world.dense import write_page_questions
 
-            write_questions(self.output / folder, **values)
+            (write_page_questions if drawn else write_questions)(self.output / folder, **values)
             return {}
 
-        return Stage("data", self.output, folder, lambda: values | {"world": tiny_version()}, work)
+        return Stage("data", self.output, folder, lambda: values | {"world": tiny_version(drawn)}, work)
 
     def _sampling(
         self, kind: str, folder: str, experiment: Experiment, source: DataFile, adapter: Path | None, part: int

@@ -9,6 +9,7 @@
       loose: {tiny: {images: 1250, loose: 0.6}}
       papers: {pdf: papers, settings: {eval_share: 0.1}}   # what perpo-data pdf makes of that folder
       pages: {of: papers, start: 0, count: 1000}           # some of its pages for training
+      pages: {tiny: {pages: 600}}
       pairs: {sampled: train}       # candidates of the model above for the questions of train, drawn once
     sample: {num_candidates: 12}    # arguments of perpo-sample
     train: {learning_rate: 4.0e-4}  # arguments of perpo-train
@@ -19,7 +20,7 @@
       sft: {data: loose, train: {method: sft}}
       dpo: {data: pairs, train: {method: dpo}}
       perpo: {data: train, rounds: 6, train: {method: perpo}}
-    compare: {base: base, against: sft}
+    compare: {base: base, against: sft, benchmark: grounding}  # by default the first one of the suite
 
 `rounds: R` cuts the data's questions into R equal parts; round k samples answers to part k from the
 policy as it is then and trains on them, from there on, with part k of one learning-rate schedule.
@@ -33,6 +34,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from perpo.benchmarks.table import INFO
 from perpo.boxes import BoxFormat
 from perpo.common.arguments import arguments_from_mapping
 from perpo.common.hints import did_you_mean
@@ -45,6 +47,7 @@ from perpo_eval.recipes.arguments import (
     pdf_arguments,
     sample_arguments,
     train_arguments,
+    usual_benchmark,
 )
 from perpo_eval.recipes.pages import check_pages
 from perpo_eval.recipes.recipe import (
@@ -54,7 +57,9 @@ from perpo_eval.recipes.recipe import (
     PdfPages,
     Recipe,
     SampledData,
+    Source,
     Teaching,
+    TinyPages,
     TinyQuestions,
 )
 
@@ -123,7 +128,7 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
         raise PerpoError(
             f"{where}: experiments is empty", "add one, such as base: {}, which evaluates the model as it is"
         )
-    compare = _fields(values["compare"], f"{where}: compare", set(), {"base", "against"})
+    compare = _fields(values["compare"], f"{where}: compare", set(), {"base", "against", "benchmark"})
     recipe = Recipe(
         name=str(values["name"]),
         model=str(path.parent / str(values["model"])) if str(values["model"]).startswith(".") else str(values["model"]),
@@ -140,6 +145,7 @@ def read_recipe(path: Path, *, seed: int | None = None) -> Recipe:
         experiments=experiments,
         base=str(compare.get("base", next(iter(experiments)))),
         against=None if compare.get("against") is None else str(compare["against"]),
+        benchmark=str(compare.get("benchmark", usual_benchmark(values["evaluate"]))),
     )
     _check(recipe, where)
     return recipe
@@ -173,6 +179,9 @@ def _teaching(part: Any, where: str) -> Teaching | None:
 def _check(recipe: Recipe, where: str) -> None:
     _check_sampled(recipe, where)
     check_pages(recipe, where)
+    if recipe.benchmark not in INFO:
+        raise PerpoError(f"{where}: compare: there is no benchmark '{recipe.benchmark}'",
+                         did_you_mean(recipe.benchmark, INFO))  # fmt: skip
     for label in filter(None, (recipe.base, recipe.against)):
         if label not in recipe.experiments:
             raise PerpoError(
@@ -230,7 +239,7 @@ _KINDS: dict[str, set[str]] = {
 """The kinds of data, and what else may stand beside each."""
 
 
-def _source(part: Any, where: str, folder: Path) -> DataFile | TinyQuestions | PdfPages | PagesPart | SampledData:
+def _source(part: Any, where: str, folder: Path) -> Source:
     part = _fields(part, where, set(), set(_KINDS).union(*_KINDS.values()))
     kinds = [kind for kind in _KINDS if kind in part]
     if len(kinds) != 1:
@@ -251,7 +260,10 @@ def _source(part: Any, where: str, folder: Path) -> DataFile | TinyQuestions | P
     if "sampled" in part:
         return SampledData(str(part["sampled"]))
     if "tiny" in part:
-        return arguments_from_mapping(TinyQuestions, _mapping(part["tiny"], where), where)
+        asked = _mapping(part["tiny"], where)
+        if "pages" in asked:
+            return arguments_from_mapping(TinyPages, asked, where)
+        return arguments_from_mapping(TinyQuestions, asked, where)
     file = folder / str(part["file"])
     return DataFile(file, folder / str(part["image_root"]) if "image_root" in part else file.parent)
 

@@ -18,6 +18,14 @@ class TinyQuestions:
     loose: Share = 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class TinyPages:
+    """Dense pages of the tiny world, with a question each; `sloppy` is the share of slips in their transcripts."""
+
+    pages: Count
+    sloppy: Share = 0.0
+
+
 @dataclass(frozen=True)
 class DataFile:
     """Questions or preference records in a file, and the folder that their image paths start from."""
@@ -63,6 +71,10 @@ class SampledData:
     questions: str
 
 
+Source = DataFile | TinyQuestions | TinyPages | PdfPages | PagesPart | SampledData
+"""Where a named set of questions or records of a recipe is from."""
+
+
 @dataclass(frozen=True)
 class Experiment:
     """One row of the leaderboard: what it is trained on and how; without `train`, the model as it is."""
@@ -81,7 +93,7 @@ class Recipe:
     model: str
     seed: int
     note: str
-    data: dict[str, DataFile | TinyQuestions | PdfPages | PagesPart | SampledData]
+    data: dict[str, Source]
     sample: dict[str, Any]
     train: dict[str, Any]
     evaluate: dict[str, Any]
@@ -89,3 +101,4 @@ class Recipe:
     base: str
     teach: Teaching | None
     against: str | None
+    benchmark: str

@@ -72,7 +72,8 @@ def select_tasks(suite: str, data: str, tasks: Sequence[str]) -> list[TaskSpec]:
     if not served:
         raise PerpoError(f"--data {data} has no task of --suite {suite}", _builds(wanted))
     order = {benchmark: place for place, benchmark in enumerate(SUITES[suite])}
-    chosen = [known[task] for task in dict.fromkeys(tasks)] or served
+    usual = [spec for spec in served if suite not in spec.named_in]
+    chosen = [known[task] for task in dict.fromkeys(tasks)] or usual
     return sorted(chosen, key=lambda spec: order[spec.benchmark])
 
 
@@ -126,7 +127,7 @@ def data_version(data: str, specs: Sequence[TaskSpec]) -> str:
     if data == "hub":
         return data
     if data == "tiny":
-        return tiny_version()
+        return tiny_version([spec.name for spec in specs])
     return files_digest([file for spec in specs for file in _sources(data, spec)])
 
 

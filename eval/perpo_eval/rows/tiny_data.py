@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,27 @@ _DRAWN_BY = {
 }
 
 
-def tiny_version() -> str:
+_DENSE = {"dense pages": "perpo.tiny.world.dense"}
+
+
+def tiny_version(tasks: Sequence[str] = ()) -> str:
     """Return the tiny world's version, with a digest of what draws it: a world in the making changes although its
     version stands.
+
+    Args:
+        tasks: What is drawn; dense pages have a part of their own, on which nothing else depends.
     """
     from perpo.tiny.world.scenes import WORLD_VERSION
 
-    return f"{WORLD_VERSION}-{code_digest({job: module_file(module) for job, module in _DRAWN_BY.items()})[:8]}"
+    drawn_by = _DRAWN_BY | (_DENSE if any(task.startswith("tinydense") for task in tasks) else {})
+    return f"{WORLD_VERSION}-{code_digest({job: module_file(module) for job, module in drawn_by.items()})[:8]}"
 
 
 def tiny_parquet(task: str) -> Path:
     """Return the rows of a task of the tiny world, such as refshapes_val, tinypope_random or tinywild_test."""
     from perpo.tiny.world import write_parquet
 
-    path = cache_folder() / f"tiny-world-{tiny_version()}" / f"{task}.parquet"
+    path = cache_folder() / f"tiny-world-{tiny_version([task])}" / f"{task}.parquet"
     if not path.is_file():
         part = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -48,6 +55,7 @@ def tiny_parquet(task: str) -> Path:
 
 def _rows(task: str) -> Iterator[dict[str, Any]]:
     from perpo.tiny.world import benchmark_rows
+    from perpo.tiny.world.dense import dense_rows
     from perpo.tiny.world.judged import mmhal_rows, wild_rows
     from perpo.tiny.world.objects import object_rows
     from perpo.tiny.world.pages import page_rows
@@ -56,5 +64,5 @@ def _rows(task: str) -> Iterator[dict[str, Any]]:
     if dataset == "tinypope":
         return object_rows(split)
     drawn: dict[str, Callable[[str], Iterator[dict[str, Any]]]]
-    drawn = {"tinypages": page_rows, "tinywild": wild_rows, "tinymmhal": mmhal_rows}
+    drawn = {"tinypages": page_rows, "tinydense": dense_rows, "tinywild": wild_rows, "tinymmhal": mmhal_rows}
     return drawn[dataset](split) if dataset in drawn else benchmark_rows(dataset, split)

@@ -196,10 +196,10 @@ def test_a_stage_that_was_made_of_something_else_is_refused(finished, tmp_path, 
         assert (code, f"out/{folder} was made with another {what} than" in err) == (2, True), err
 
     with monkeypatch.context() as patch:
-        patch.setattr("perpo_eval.recipes.experiment.tiny_version", lambda: "2-none")
+        patch.setattr("perpo_eval.recipes.experiment.tiny_version", lambda *drawn: "2-none")
         refused("data/exact", "world")
     with monkeypatch.context() as patch:
-        patch.setattr("perpo_eval.rows.suites.tiny_version", lambda: "2-none")
+        patch.setattr("perpo_eval.rows.suites.tiny_version", lambda *drawn: "2-none")
         refused("base/evaluate", "data")
     with monkeypatch.context() as patch:
         patch.setattr("perpo_eval.recipes.experiment.suite_sha256", lambda: "none")
@@ -284,6 +284,25 @@ def test_experiments_share_what_is_sampled_once(finished, tmp_path, monkeypatch)
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_the_quick_demo_of_pages(tmp_path):
+    code = "import sys; from perpo_eval.cli.run import demo_main; sys.exit(demo_main(['--task', 'ocr', '--quick']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    board = json.loads(Path(tmp_path / "runs/tiny-ocr-quick-seed0/leaderboard.json").read_text())
+    assert (board["benchmark"], board["metric"], board["n"]) == ("ocr", "edit_distance", 40)
+    entries = {entry["label"]: entry for entry in board["entries"]}
+    assert set(entries) == {"base", "sft-sloppy", "perpo"}
+    # Less is better; all that was scored stands beside it.
+    assert entries["perpo"]["delta"]["ci_high"] < 0
+    for entry in entries.values():
+        assert list(entry["metrics"]) == ["f1", "precision", "recall", "bleu", "meteor"]
+        assert set(entry["beside"]) == {"grounding", "pope"}
+    assert "too small for conclusions" in done.stdout
+    assert "drawn pages" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_quick_demo(tmp_path):
     code = "import sys; from perpo_eval.cli.run import demo_main; sys.exit(demo_main(['--quick']))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
@@ -309,17 +328,20 @@ PARSERS = {"perpo-run": RunArguments, "perpo-eval": EvalArguments, "perpo-sample
 def test_the_commands_that_it_prints_are_read_as_they_are_meant(tmp_path, capsys):
     output = tmp_path / "my runs"
     again = RunArguments(recipe="a recipe.yaml", seed=3, output_dir=str(output))
-    for rest in ([], ["sft", "dpo"]):
-        _say_what_next(again, output, rest)
+    for rest, model in (([], "tiny"), (["sft", "dpo"], "tiny-ocr")):
+        _say_what_next(again, model, output, rest)
         commands = [shlex.split(line, comments=True) for line in capsys.readouterr().err.splitlines()[1:]]
         programs = [Path(program).name for program, *_ in commands]
         assert programs == ["perpo-run", "perpo-eval", "perpo-sample", "perpo-dashboard"]
-        run, evaluation, _, dashboard = (
+        run, evaluation, sampling, dashboard = (
             parse_arguments(PARSERS.get(Path(program).name, DashboardArguments), words, prog=program, description="")
             for program, *words in commands
         )
         assert run == dataclasses.replace(again, only=rest, json=not rest)
-        assert evaluation == EvalArguments(model="tiny", limit=20)
+        pages = model == "tiny-ocr"
+        assert evaluation == EvalArguments(model=model, limit=20, suite="ocr" if pages else "grounding")
+        asked = (model, "tiny-pages", "edit") if pages else (model, "tiny", "iou")
+        assert (sampling.model, sampling.questions, sampling.reward) == asked
         assert dashboard.results == output
 
 

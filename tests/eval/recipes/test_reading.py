@@ -41,7 +41,7 @@ def test_shipped_recipes_are_whole(path, tmp_path, capsys):
 
 def test_the_test_splits_are_not_what_settings_were_chosen_on():
     for path in SHIPPED.glob("tiny*.yaml"):
-        assert all("test" in task for task in read_recipe(path).evaluate["tasks"])
+        assert all("test" in task or task.startswith("tinypope_") for task in read_recipe(path).evaluate["tasks"])
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,11 @@ def test_the_test_splits_are_not_what_settings_were_chosen_on():
         ({"data": {"exact": {"tiny": {"images": 6, "loose": 1.5}}}}, "exact: loose must be from 0 to 1, got 1.5"),
         ({"data": {"exact": {"tiny": {"images": 2}}}}, "perpo needs 3 images at least, and 'exact' has 2"),
         ({"data": {"results": {"tiny": {"images": 6}}}}, "'results' cannot be used as the name"),
+        ({"data": {"exact": {"tiny": {"pages": 2}}}}, "perpo needs 3 pages at least, and 'exact' has 2"),
+        ({"data": {"exact": {"tiny": {"pages": 6, "loose": 0.5}}}}, "no argument 'loose'"),
+        ({"compare": {"benchmark": "ocrr"}}, "there is no benchmark 'ocrr'"),
+        ({"compare": {"benchmark": "pope"}}, "its evaluation has 0 of pope"),
+        ({"evaluate": {"suite": "ocr"}}, "its evaluation has 2 of ocr"),
         ({"compare": {"base": "bose"}}, "'bose', no experiment"),
         ({"compare": {"against": 5}}, "'5', no experiment"),
         ({"experiments": {}}, "experiments is empty"),
@@ -186,3 +191,11 @@ def test_training_all_weights_is_refused_before_anything_runs(tmp_path, capsys):
     assert main([str(_write(tmp_path, train={"lora_enable": False}))]) == 2
     assert "writes no adapter, but later stages need one" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("suite", "compared"), [("grounding", "grounding"), ("ocr", "ocr"), ("paper", "grounding")])
+def test_what_is_compared_is_the_suites_first_benchmark_unless_it_is_named(tmp_path, suite, compared):
+    """The paper's recipes of pages name none."""
+    assert read_recipe(_write(tmp_path, evaluate={"suite": suite})).benchmark == compared
+    named = _write(tmp_path, evaluate={"suite": suite}, compare={"benchmark": "pope"})
+    assert read_recipe(named).benchmark == "pope"

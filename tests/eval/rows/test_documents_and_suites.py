@@ -336,3 +336,20 @@ def test_a_turned_picture_is_upright_but_of_coco_as_it_is_stored(
         assert hashlib.sha256(Path(docs[0]["image_file"]).read_bytes()).hexdigest() == docs[0]["image_sha256"]
     hub = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
     assert hub_documents(hub, GROUNDING.rows)[0]["height"] == len(stored)
+
+
+def test_dense_pages_are_run_by_the_suite_of_pages_or_by_name() -> None:
+    """The embedded default was not taught them, and `--suite paper` is what its committed record is of."""
+
+    def chosen(suite: str, *tasks: str) -> list[str]:
+        return [spec.name for spec in suites.select_tasks(suite, "tiny", tasks)]
+
+    assert chosen("ocr") == ["tinypages_test", "tinydense_test"]
+    assert "tinydense_test" not in chosen("paper")
+    assert chosen("paper", "tinydense_test", "refshapes_val") == ["refshapes_val", "tinydense_test"]
+    # Nothing else is drawn by their code, so that they leave the version of all other data alone.
+    versions = [
+        suites.data_version("tiny", suites.select_tasks("paper", "tiny", tasks)) for tasks in ([], ["refshapes_val"])
+    ]
+    assert versions[0] == versions[1] != suites.data_version("tiny", suites.select_tasks("ocr", "tiny", []))
+    assert suites.spec_of("tinydense_test").group == "tinydense_test"
