@@ -44,7 +44,7 @@ OCR_PAGES = BenchmarkInfo(
     right=Rule("edit distance of at most 0.1", "edit_distance", 0.1, "edit_distance", "edit distance", (0, 1), False),
     flip_scores=("edit_distance",),
     told_scores=_MAIN,
-    kinds=("page length",),
+    kinds=("page length", "layout"),
     suites=("ocr", "paper"),
     max_new_tokens=2048,
     board="Dense OCR",
@@ -56,3 +56,8 @@ OCR_PAGES = BenchmarkInfo(
     rows="pages",
     own_files="pages_",
 )
+
+
+def told_columns(count: int) -> str:
+    """Return the layout of a page of so many columns side by side."""
+    return f"{count} column" if count == 1 else f"{count} columns"

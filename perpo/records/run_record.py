@@ -34,6 +34,7 @@ SAMPLE_COLUMNS: dict[str, str] = {
     "parse_ok": "whether an answer could be read from the response, or null where there is none",
     "prediction": "the answer as read (JSON; for boxes xyxy in pixels of the original image), or null",
     "target": "the truth in the same form (JSON)",
+    "layout": "how the page is laid out, as its row says, or null",
     "box_frame": "the frame that the response's coordinates were read in, or null",
     "scores": "one number per score; null where it does not apply or could not be had",
     "tokens_out": "generated tokens, the end token included",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.parquet"
+_LATER = ("layout",)  # columns that older runs do not have
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,6 @@ class Run:
             PerpoError: The run has no samples, or the file is missing, cut, or not the one that was written.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         if self.record.samples is None:
             raise PerpoError(f"{self.path} holds no samples ({self.record.source} numbers only)", "give a measured run")
@@ -64,9 +64,23 @@ class Run:
                 f"{file} is not the file that {RUN_FILE} describes (its sha256 differs)", "run the evaluation again"
             )
         try:
-            return pq.read_table(file, columns=list(columns) if columns is not None else None)
+            return read_samples(file, columns)
         except (pa.ArrowInvalid, OSError) as error:
             raise PerpoError(f"{file} cannot be read: {error}", "run the evaluation again") from error
+
+
+def read_samples(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the table of a file of samples; in one that older versions wrote, what they did not know is null."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    held = pq.read_schema(file).names
+    wanted = list(columns) if columns is not None else [*held, *(name for name in _LATER if name not in held)]
+    table = pq.read_table(file, columns=[name for name in wanted if name in held or name not in _LATER])
+    for name in wanted:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), pa.string()))
+    return table
 
 
 def new_run_id(name: str, suite: str, when: datetime) -> str:

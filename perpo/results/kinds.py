@@ -12,13 +12,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from perpo.benchmarks.base import BenchmarkInfo
+from perpo.benchmarks.ocr import NORMALISED
 from perpo.records.run_record import RunRecord
 
 _NUMBER = r"-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?"
 _BOX = rf"^\[{_NUMBER}(, {_NUMBER}){{3}}\]$"  # as JSON is written here
 _AREAS = (0.01, 0.04, 0.1, 0.25)
 _LENGTHS = (3, 5, 8, 13)
-_PAGES = (250, 1000, 2000, 4000)
+_PAGES = (50, 100, 250, 1000, 2000, 4000)
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ def labels(
     elif kind in ("expression length", "question length"):
         words = _words(column("question")) - _asked(tasks[0], record)[tasks[1]]
         all_labels = _binned(words, _LENGTHS, list(map(str, _LENGTHS)), "words")
+    elif kind == "layout":
+        all_labels = _named(column("layout"))
     elif kind == "truth":
         all_labels = _truths(column("target"), mask)
     else:
@@ -89,9 +92,13 @@ def labels(
 
 
 def _truths(targets: pa.Array, mask: NDArray[np.bool_]) -> Labels:
-    truths = pc.dictionary_encode(pc.if_else(pa.array(mask), pc.utf8_trim(targets, '"'), pa.scalar(None, pa.string())))
-    names = [str(name) for name in truths.dictionary.to_pylist()]
-    return Labels(names, pc.fill_null(truths.indices, -1).to_numpy(zero_copy_only=False))
+    return _named(pc.if_else(pa.array(mask), pc.utf8_trim(targets, '"'), pa.scalar(None, pa.string())))
+
+
+def _named(values: pa.Array) -> Labels:
+    encoded = pc.dictionary_encode(values)
+    names = [str(name) for name in encoded.dictionary.to_pylist()]
+    return Labels(names, pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False))
 
 
 def _typed(types: Mapping[str, str], score: Score, count: int) -> Labels:
@@ -104,7 +111,7 @@ def _typed(types: Mapping[str, str], score: Score, count: int) -> Labels:
 def _types(info: BenchmarkInfo, scores: Sequence[str]) -> dict[str, str]:
     """The scores that only the questions of one type have, by that type."""
     prefix = f"{info.right.measure}:"
-    return {name.removeprefix(prefix): name for name in scores if name.startswith(prefix)}
+    return {name.removeprefix(prefix): name for name in scores if name.startswith(prefix) and name != NORMALISED}
 
 
 def _binned(values: NDArray[np.float64], edges: Sequence[float], names: Sequence[str], unit: str) -> Labels:

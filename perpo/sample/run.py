@@ -167,7 +167,7 @@ def _read(args: SampleArguments, output: Path) -> tuple[list[Question], Path]:
     if args.image_root is not None:
         raise PerpoError("the tiny questions come with their images", "leave --image_root out")
     from perpo.tiny.world import write_questions
-    from perpo.tiny.world.dense import write_page_questions
+    from perpo.tiny.world.dense_rows import write_page_questions
 
     folder = output.parent / f"{output.stem}-questions"
     if args.questions == "tiny-pages":

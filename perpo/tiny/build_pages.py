@@ -1,8 +1,8 @@
 """Build the embedded OCR checkpoint: `python -m perpo.tiny.build_pages --out DIR`.
 
-It starts from the other embedded checkpoint, enlarged to 144 x 144 pixels, and learns to read dense pages in two
-periods: the vision tower alone learns letters; then the whole model learns to read, from the sloppy annotator's
-transcripts. Boxes and objects of scenes are taught beside it. What helps it learn: heads that
+It starts from the other embedded checkpoint, enlarged to 144 x 144 pixels, and learns to read dense pages in periods:
+the vision tower alone learns letters; then the whole model learns to read plain pages, then pages of all kinds, from
+the sloppy annotator's transcripts. Boxes and objects of scenes are taught beside it. What helps it learn: heads that
 say what each patch holds, and a loss on two of the model's own attention heads, which are told to look where the
 next token stands. The heads are not in the saved model.
 """
@@ -35,12 +35,15 @@ from perpo.tiny.build import POINTER_LAYER, Helpers, corpus, greedy_answers, val
 from perpo.tiny.lessons import TOPICS, make_lessons
 from perpo.tiny.model import TINY_OCR, letter_pieces, new_model, new_processor, save_checkpoint
 from perpo.tiny.page_lessons import LOOSE, NOTHING, PAGE_GRID, PageBatches, Period
-from perpo.tiny.world.dense import COLUMNS, ROWS, SLOPPY, SPOKEN, dense_rows
+from perpo.tiny.world.dense import COLUMNS, ROWS, SLOPPY, SPOKEN
+from perpo.tiny.world.dense_rows import dense_rows
 
 PERIODS = (
     Period("letters", 260, 1.5e-3, pages=12, boxes=2, yes_no=0, tower_only=True),
     Period("pages", 700, 1.2e-3, pages=8, boxes=1, yes_no=1, sloppy=SLOPPY),
     Period("more pages", 700, 1.2e-3, pages=8, boxes=1, yes_no=1, sloppy=SLOPPY, cells=True),
+    Period("pages of all kinds", 900, 1.2e-3, pages=8, boxes=1, yes_no=1, sloppy=SLOPPY, cells=True, plain=False),
+    Period("all kinds again", 500, 1.0e-3, pages=8, boxes=1, yes_no=1, sloppy=SLOPPY, cells=True, plain=False),
 )
 PROCESSES = 2
 """Each learns from its own half of a batch, with one thread: on a busy machine, threads mostly wait for each other."""

@@ -11,16 +11,18 @@ import torch
 
 from perpo.tiny.lessons import PATCH, Lesson, LessonQuestion, Packer, Topic, scene_lesson, under
 from perpo.tiny.world.dense import (
-    CELL_HEIGHT,
     CELL_WIDTH,
+    COLUMNS,
     DENSE_QUESTIONS_START,
     DENSE_SIDE,
     DensePage,
-    draw_dense_page,
+    cell_box,
     letter_boxes,
+    letter_cells,
     make_dense_page,
     transcript,
 )
+from perpo.tiny.world.dense_drawing import draw_dense_page
 from perpo.tiny.world.rows import QUESTIONS_START
 
 PAGE_GRID = DENSE_SIDE // PATCH
@@ -47,6 +49,7 @@ class Period:
         tower_only: Whether only the vision tower learns, from what each patch holds.
         questions: Questions about a scene.
         cells: Whether the model is told in which row and column of its page each next letter stands.
+        plain: Whether the pages are plain ones (see `make_dense_page`).
     """
 
     name: str
@@ -59,11 +62,11 @@ class Period:
     tower_only: bool = False
     questions: int = 6
     cells: bool = False
+    plain: bool = True
 
 
-def dense_page_lesson(index: int, sloppy: float) -> Lesson:
-    """Page `index` of the train split with its one question; `patches` is (144, 2), the letter in each half."""
-    page = make_dense_page("train", index)
+def dense_page_lesson(page: DensePage, sloppy: float) -> Lesson:
+    """Return a page with its one question; `patches` is (144, 2), the letter in each half."""
     boxes, text = letter_boxes(page), transcript(page, sloppy)
     # The first token of the reply is the separator before it. Where the foot is left out, the end of the answer is
     # read off the rule, as the line break before the foot is where it is not left out.
@@ -73,21 +76,27 @@ def dense_page_lesson(index: int, sloppy: float) -> Lesson:
     return Lesson(np.asarray(draw_dense_page(page)), [question], _halves(page))
 
 
-def page_cells(index: int, count: int) -> np.ndarray:
-    """Return (count, 2) row and column on page `index` of what its first tokens with a place are about."""
-    page = make_dense_page("train", index)
-    corners = np.array([box[:2] for box in letter_boxes(page)[:count]]) - page.corner
-    return corners[:, ::-1] // (CELL_HEIGHT, CELL_WIDTH)
+def page_cells(page: DensePage, count: int) -> np.ndarray:
+    """Return (count, 2) row and column on a page of what its first tokens with a place are about."""
+    return np.array(letter_cells(page)[:count])[:, :2]
 
 
 def _halves(page: DensePage) -> np.ndarray:
     halves = np.full((PAGE_GRID, PAGE_GRID, 2), NOTHING, dtype=np.int64)
-    for letter, (x1, y1, x2, y2) in zip(page.text, letter_boxes(page), strict=True):
-        if letter in CHARACTERS:
-            x, y = int((x1 + x2) / 2), int((y1 + y2) / 2)
-            halves[y // PATCH, x // PATCH, x % PATCH // CELL_WIDTH] = CHARACTERS.index(letter)
+
+    def mark(row: int, column: int, what: int) -> None:
+        x1, y1, x2, y2 = cell_box(page, row, column)
+        x, y = int((x1 + x2) / 2), int((y1 + y2) / 2)
+        if x < DENSE_SIDE:
+            halves[y // PATCH, x // PATCH, x % PATCH // CELL_WIDTH] = what
+
     if page.has_rule:
-        halves[(page.corner[1] + CELL_HEIGHT * page.rule_row + 5) // PATCH] = RULE
+        for column in range(COLUMNS):
+            mark(page.rule_row, column, RULE)
+    for letter, (row, column, size) in zip(page.text, letter_cells(page), strict=True):
+        if letter in CHARACTERS:
+            for k in range(size * size):
+                mark(row + k // size, column + k % size, CHARACTERS.index(letter))
     return halves.reshape(-1, 2)
 
 
@@ -105,11 +114,12 @@ class PageBatches:
         rng, period = np.random.default_rng([*self.seed, step]), self.period
         topics: list[Topic] = [*["box"] * period.boxes, *["yes_no"] * period.yes_no]  # type: ignore[list-item]
         scenes = [(scene_lesson(int(rng.integers(QUESTIONS_START)), LOOSE, PAGE_GRID), topic) for topic in topics]
-        drawn = rng.integers(DENSE_QUESTIONS_START, size=period.pages)
-        pages = [dense_page_lesson(int(index), period.sloppy) for index in drawn]
+        numbers = rng.integers(DENSE_QUESTIONS_START, size=period.pages)
+        drawn = [make_dense_page("train", int(index), plain=period.plain) for index in numbers]
+        pages = [dense_page_lesson(page, period.sloppy) for page in drawn]
         if not period.tower_only:
             batch = self.packer.batch(scenes, pages, rng, period.questions, easy=False)
-            cells = [page_cells(int(k), len(page.questions[0].look)) for k, page in zip(drawn, pages, strict=True)]
+            cells = [page_cells(k, len(page.questions[0].look)) for k, page in zip(drawn, pages, strict=True)]
             return batch | {"cells": torch.from_numpy(np.concatenate(cells))}
         return {
             "pixel_values": self.packer.pixels([*(lesson for lesson, _ in scenes), *pages]),

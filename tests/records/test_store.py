@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from perpo.errors import PerpoError
@@ -150,6 +151,18 @@ def test_names_of_runs() -> None:
 def test_samples_keep_their_types(make_run) -> None:
     schema = make_run("base", ROWS).samples().schema
     assert schema.field("scores").type.field("acc@0.5").type == pa.float64()
+
+
+def test_a_column_that_older_runs_do_not_have_is_null_there(tmp_path: Path) -> None:
+    table, file = pa.table({"task": ["a", "b"], "layout": ["1 column", None]}), tmp_path / store.SAMPLES_FILE
+    pq.write_table(table, file)
+    assert store.read_samples(file, ["layout"])["layout"].to_pylist() == ["1 column", None]
+    pq.write_table(table.drop_columns("layout"), file)
+    assert store.read_samples(file, ["layout", "task"])["layout"].to_pylist() == [None, None]
+    assert set(store.read_samples(file).column_names) == {"task", "layout"}
+    assert store.read_samples(file, []).column_names == []
+    with pytest.raises(pa.ArrowInvalid):
+        store.read_samples(file, ["no such column"])
 
 
 def test_runs_are_ordered_by_their_times_in_any_zone(make_run, tmp_path: Path) -> None:

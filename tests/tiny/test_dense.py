@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from perpo.tiny.lessons import scene_lesson
 from perpo.tiny.world.dense import (
     CELL_HEIGHT,
     CELL_WIDTH,
+    COLUMNS,
     DENSE_PAGES,
     DENSE_QUESTIONS_START,
     DENSE_SIDE,
@@ -23,17 +25,19 @@ from perpo.tiny.world.dense import (
     MISREAD,
     MOST_LETTERS,
     MOST_LINES,
+    MOST_TILT,
+    ROWS,
     SLOPPY,
     SPOKEN,
     WORDS,
+    DenseLine,
     DensePage,
-    dense_rows,
-    draw_dense_page,
     letter_boxes,
     make_dense_page,
     transcript,
-    write_page_questions,
 )
+from perpo.tiny.world.dense_drawing import _sheet, draw_dense_page
+from perpo.tiny.world.dense_rows import dense_rows, write_page_questions
 from perpo_eval.benchmarks.ocr import OCR_PAGES
 
 SPLITS = ("train", "val", "test")
@@ -55,15 +59,45 @@ def test_pages_are_dense_and_fit() -> None:
     for page in PAGES:
         assert LEAST_LETTERS <= len(page.text) <= MOST_LETTERS
         assert 3 <= len(page.lines) <= MOST_LINES
+        assert abs(page.angle) <= MOST_TILT
+        beyond = DENSE_SIDE / 2 * math.sin(math.radians(MOST_TILT))  # of a corner that the tilt takes along
         for box in letter_boxes(page):
-            assert 0 <= box[0] < box[2] <= DENSE_SIDE
-            assert 0 <= box[1] < box[3] <= DENSE_SIDE
-        rows = [line.row for line in page.lines] + ([page.rule_row] if page.has_rule else [])
-        assert len(set(rows)) == len(rows)
-    assert {page.has_rule for page in PAGES} == {True, False}
+            assert -beyond <= box[0] < box[2] <= DENSE_SIDE + beyond
+            assert -beyond <= box[1] < box[3] <= DENSE_SIDE + beyond
+        cells = [
+            (line.row + down, line.column + k)
+            for line in page.lines
+            for down in range(line.size)
+            for k in range(len(line.text) * line.size)
+        ] + ([(page.rule_row, k) for k in range(COLUMNS)] if page.has_rule else [])
+        assert len(set(cells)) == len(cells), "two things in one place"
+        assert max(cells)[0] < ROWS
+        assert max(column for _, column in cells) < COLUMNS
     # The same page has the same text, and no two pages share one.
     assert len({page.text for page in PAGES}) == len(PAGES)
     assert make_dense_page("val", 7) == make_dense_page("val", 7)
+
+
+def test_pages_differ_in_all_that_they_can_differ_in() -> None:
+    kinds = [(page.has_rule, page.columns, page.font, page.angle == 0, page.jpeg is None) for page in PAGES]
+    assert all(len(set(values)) == 2 for values in zip(*kinds, strict=True))
+    assert {line.size for page in PAGES for line in page.lines} == {1, 2}
+    for index in range(60):
+        plain = make_dense_page("train", index, plain=True)
+        assert (plain.columns, plain.font, plain.angle, plain.jpeg) == (1, "courier", 0.0, None)
+        assert {line.size for line in plain.lines} == {1}
+
+
+def test_two_columns_are_read_one_after_the_other() -> None:
+    page = next(page for page in PAGES if page.columns == 2 and page.has_rule)
+    above, below = page.lines[: page.above_rule], page.lines[page.above_rule :]
+    left = [line for line in above if line.column < COLUMNS // 2]
+    right = [line for line in above if line.column >= COLUMNS // 2]
+    assert above == (*left, *right)
+    assert [line.row for line in left] == list(range(len(left)))
+    assert [line.row for line in right] == list(range(len(right)))
+    assert all(len(line.text) < COLUMNS // 2 for line in above)
+    assert all(line.row > len(left) for line in below)
 
 
 def test_what_is_written_where() -> None:
@@ -77,8 +111,8 @@ def test_what_is_written_where() -> None:
 
 @pytest.mark.parametrize("index", range(8))
 def test_the_ink_of_a_line_is_in_its_letters_boxes(index: int) -> None:
-    page = make_dense_page("val", index)
-    boxes = letter_boxes(page)
+    page = replace(make_dense_page("val", index), angle=0.0, jpeg=None)
+    boxes = [tuple(map(int, box)) for box in letter_boxes(page)]
     start = 0
     for number, line in enumerate(page.lines):
         differs = (pixels(page) != pixels(without(page, number))).any(axis=2)
@@ -92,8 +126,8 @@ def test_the_ink_of_a_line_is_in_its_letters_boxes(index: int) -> None:
 
 
 def test_a_line_break_looks_at_the_next_line_or_at_the_rule() -> None:
-    page = next(page for page in PAGES if page.has_rule)
-    boxes, place = letter_boxes(page), 0
+    page = next(page for page in PAGES if page.has_rule and page.columns == 1 and page.angle == 0)
+    boxes, place = [tuple(map(int, box)) for box in letter_boxes(page)], 0
     for number, line in enumerate(page.lines[:-1], start=1):
         place += len(line.text)
         x1, y1, *_ = boxes[place]
@@ -110,9 +144,25 @@ def test_a_line_break_looks_at_the_next_line_or_at_the_rule() -> None:
         place += 1
 
 
+@pytest.mark.parametrize("angle", [-MOST_TILT, 0.5])
+def test_the_tilt_takes_letters_where_their_boxes_are(angle: float) -> None:
+    """The middle of the ink that a line of one letter leaves, before and behind the tilt."""
+    for row, column in [(0, 1), (0, 22), (10, 3), (10, 22), (5, 12)]:
+        line = DenseLine("o", row, column, False)
+        upright = replace(PAGES[0], lines=(line,), above_rule=1, angle=0.0, corner=(0, 0), jpeg=None)
+        middles = []
+        for page in (upright, replace(upright, angle=angle)):
+            ink = np.asarray(_sheet(page), dtype=float)
+            ((x1, y1, x2, y2),) = letter_boxes(page)
+            y, x = np.mgrid[:DENSE_SIDE, :DENSE_SIDE] + 0.5
+            middles.append([(ink * x).sum() / ink.sum() - (x1 + x2) / 2, (ink * y).sum() / ink.sum() - (y1 + y2) / 2])
+        # The glyph's own middle is a few pixels off that of its cell, and turns with the page.
+        assert np.abs(np.subtract(*middles)).max() < 0.15
+
+
 def test_the_drawing_is_the_same_on_every_machine() -> None:
     drawn = b"".join(draw_dense_page(make_dense_page("test", index)).tobytes() for index in range(5))
-    assert hashlib.sha256(drawn).hexdigest()[:16] == "0bd7a23dd23a9d1c"
+    assert hashlib.sha256(drawn).hexdigest()[:16] == "ec7e74671eebbaab"
 
 
 def test_exact_transcripts_have_no_slip_and_others_have_the_declared_ones() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,8 @@ from perpo.tiny.page_lessons import (
     Period,
     dense_page_lesson,
 )
-from perpo.tiny.world.dense import SLOPPY, SPOKEN, draw_dense_page, letter_boxes, make_dense_page, transcript
+from perpo.tiny.world.dense import SLOPPY, SPOKEN, letter_boxes, make_dense_page, transcript
+from perpo.tiny.world.dense_drawing import draw_dense_page
 
 PERIOD = Period("some", 4, 1e-3, pages=2, boxes=1, yes_no=1, sloppy=SLOPPY, questions=3)
 
@@ -43,7 +46,8 @@ def model(processor):
 
 @pytest.mark.parametrize("index", range(6))
 def test_the_letter_in_each_half_of_a_patch(index: int) -> None:
-    page, lesson = make_dense_page("train", index), dense_page_lesson(index, 0.0)
+    page = make_dense_page("train", index, plain=True)
+    lesson = dense_page_lesson(page, 0.0)
     assert (lesson.pixels == np.asarray(draw_dense_page(page))).all()
     lines = ["".join(" " if k == NOTHING else (CHARACTERS + "_")[k] for k in row.flat) for row in _rows(lesson)]
     expected = [" " * 24 for _ in range(12)]
@@ -52,6 +56,18 @@ def test_the_letter_in_each_half_of_a_patch(index: int) -> None:
     if page.has_rule:
         expected[page.rule_row] = "_" * 24
     assert lines == expected
+
+
+def test_a_large_letter_fills_its_patches_and_columns_stand_beside_each_other() -> None:
+    pages = [replace(make_dense_page("train", index), angle=0.0, corner=(0, 0)) for index in range(60)]
+    titled = next(page for page in pages if page.lines[0].size == 2)
+    rows, letter = _rows(dense_page_lesson(titled, 0.0)), CHARACTERS.index(titled.lines[0].text[0])
+    assert (rows[:2, 0] == letter).all()
+    page = next(page for page in pages if page.columns == 2)
+    rows = _rows(dense_page_lesson(page, 0.0))
+    right = next(line for line in page.lines if line.column == 12)
+    assert rows[0, 0, 0] == CHARACTERS.index(page.lines[0].text[0])
+    assert rows[0, 6, 0] == CHARACTERS.index(right.text[0])
 
 
 def _rows(lesson) -> np.ndarray:
@@ -64,7 +80,8 @@ def _rows(lesson) -> np.ndarray:
 def test_every_token_with_a_place_looks_there(share: float) -> None:
     left_out = 0
     for index in range(12):
-        page, (question,) = make_dense_page("train", index), dense_page_lesson(index, share).questions
+        page = make_dense_page("train", index)
+        (question,) = dense_page_lesson(page, share).questions
         assert question.reply == transcript(page, share)
         boxes, shorter = letter_boxes(page), len(question.reply) < len(page.text)
         left_out += shorter

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from perpo.benchmarks.declared import infos
 from perpo.errors import PerpoError
-from perpo.records.store import SAMPLES_FILE, Run, Unreadable, oldest_first, read_run, run_files
+from perpo.records.store import SAMPLES_FILE, Run, Unreadable, oldest_first, read_run, read_samples, run_files
 from perpo.results.regression.report import Report, compare_runs
 from perpo.results.regression.rows import THRESHOLD
 from perpo.results.samples import Scores, read_scores
@@ -200,9 +200,7 @@ def _order(file: Stamp, folder: Path) -> pa.Array:
 
 
 def _read(file: Stamp, folder: Path, name: str) -> pa.Array:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(_checked(file, folder), columns=[name])[name].combine_chunks()
+    return read_samples(_checked(file, folder), [name])[name].combine_chunks()
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

@@ -166,6 +166,7 @@ def _about(data: TaskData, doc: Mapping[str, Any], key: str, question: str, resp
         "prompt": response.prompt,
         "response": None if response.error else response.text,
         "target": doc["target"],
+        "layout": doc.get("layout"),
         "tokens_out": response.tokens_out,
         "latency_ms": response.latency_ms,
         "finish_reason": response.finish_reason,

@@ -242,7 +242,7 @@ class ExperimentRun:
 
         def work() -> dict[str, Any]:
             from perpo.tiny.world import write_questions
-            from perpo.tiny.world.dense import write_page_questions
+            from perpo.tiny.world.dense_rows import write_page_questions
 
             (write_page_questions if drawn else write_questions)(self.output / folder, **values)
             return {}

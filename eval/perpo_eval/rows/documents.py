@@ -29,6 +29,7 @@ DOCUMENT_COLUMNS: dict[str, str] = {
     "query": "what is asked about: an expression, a question, or nothing where the prompt says it all",
     "as_written": "whether the query is the whole question and is asked as it is, without the benchmark's prompt",
     "target": "the truth (JSON): a box xyxy in pixels, yes or no, or a text",
+    "layout": "how the page is laid out, where the row has a column of that name, or null",
     "image_file": "the image on this machine",
     "image_sha256": "digest of its bytes",
     "image_path": "as the data set names it",
@@ -67,6 +68,7 @@ def documents(rows: Iterable[Row], form: RowFormat, where: str, *, stored: bool 
             continue
         about = {
             "as_written": form.as_written(row),
+            "layout": row.get("layout"),
             "image_file": str(kept.file),
             "image_sha256": kept.sha256,
             "image_path": image_name,
@@ -113,6 +115,7 @@ def fingerprint(docs: Dataset) -> str:
     for doc in docs.remove_columns("image_file"):
         if not doc["as_written"]:  # as every document was before there were questions of one's own
             del doc["as_written"]
+        doc.pop("layout", None)  # no answer depends on it
         digest.update(json.dumps(doc, sort_keys=True, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
 
@@ -133,6 +136,8 @@ def _check(row: Row, form: RowFormat, where: str) -> None:
         isinstance(image.get("bytes"), bytes) or isinstance(image.get("path"), str)
     ):
         raise PerpoError(f"{where}: image is {image!r:.40}; expected its bytes or its path", hint)
+    if not isinstance(row.get("layout"), str | None):
+        raise PerpoError(f"{where}: layout is {row['layout']!r:.40}; expected a text, or null", hint)
     problem = form.problem(row)
     if problem is not None:
         raise PerpoError(f"{where}: {problem}", hint)

@@ -55,7 +55,7 @@ def tiny_parquet(task: str) -> Path:
 
 def _rows(task: str) -> Iterator[dict[str, Any]]:
     from perpo.tiny.world import benchmark_rows
-    from perpo.tiny.world.dense import dense_rows
+    from perpo.tiny.world.dense_rows import dense_rows
     from perpo.tiny.world.judged import mmhal_rows, wild_rows
     from perpo.tiny.world.objects import object_rows
     from perpo.tiny.world.pages import page_rows

@@ -22,6 +22,7 @@ class OcrPage:
         text: Its text, or what else an answer is scored against.
         content: The bytes of its image, where it is in no file of its own.
         name: What the data set calls it; by default its number.
+        layout: How it is laid out, where that is known: "1 column", "2 columns".
     """
 
     image: Path
@@ -29,6 +30,7 @@ class OcrPage:
     text: str
     content: bytes | None = None
     name: str = ""
+    layout: str | None = None
 
 
 def page_text(path: Path) -> str:
@@ -50,6 +52,7 @@ def page_rows(pages: Iterable[OcrPage], language: str) -> Iterator[Row]:
             "question": page.question,
             "answer": page.text,
             "language": language,
+            "layout": page.layout,
             "file_name": page.image.name,
         }
 

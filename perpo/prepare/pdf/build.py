@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perpo.benchmarks.ocr import told_columns
 from perpo.benchmarks.prompts import PAGE
 from perpo.common.arguments import next_command
 from perpo.common.files import atomic_write_text, make_folder
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from perpo.prepare.pdf.document import PageSettings
 
 JOURNAL = ".pdf-journal.jsonl"
-_VERSION = 1  # of what pages become: raised whenever one becomes something else
+_VERSION = 2  # of what pages become: raised whenever one becomes something else
 _DIGITS = 16  # of a document's digest, in the names of its pictures
 _PICTURE = re.compile(rf"[0-9a-f]{{{_DIGITS}}}-\d{{4,}}\.(png|jpg)")
 
@@ -168,7 +169,10 @@ def _write(documents: Sequence[ReadDocument], args: PdfArguments, rows: Path, qu
     images = args.output / "images"
     written = []
     if held_out:
-        pages = [OcrPage(images / page.image, args.question, page.text) for page in held_out]
+        pages = [
+            OcrPage(images / page.image, args.question, page.text, layout=told_columns(page.columns))
+            for page in held_out
+        ]
         file = RowFile(
             path=rows,
             kind="pages",

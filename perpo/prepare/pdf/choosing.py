@@ -14,14 +14,15 @@ FEW_DIGITS = 0.05
 
 @dataclass(frozen=True)
 class KeptPage:
-    """A page that stays: its number in the document, its picture's file name, its text, and how many letters of the
-    text layer are not in that.
+    """A page that stays: its number in the document, its picture's file name, its text, how many letters of the
+    text layer are not in that, and how many columns stand side by side.
     """
 
     number: int
     image: str
     text: str
     lost: int
+    columns: int
 
 
 @dataclass
@@ -78,7 +79,7 @@ def choose_pages(documents: Sequence[tuple[str, str, dict[str, Any]]]) -> list[R
                 continue
             for _, known, key in same:
                 known[key] = f"{name}, page {number}", sha256
-            document.pages.append(KeptPage(number, page["image"], page["text"], page["lost"]))
+            document.pages.append(KeptPage(number, page["image"], page["text"], page["lost"], page["columns"]))
     return chosen
 
 

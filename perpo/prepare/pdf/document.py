@@ -17,7 +17,7 @@ from perpo.common.files import disk_error, disk_errors
 from perpo.prepare.pdf.characters import ToPixels, pictures_of, read_characters
 from perpo.prepare.pdf.checks import Limits, check_characters, check_layout, check_seen, check_size, check_text
 from perpo.prepare.pdf.parts import Character
-from perpo.prepare.pdf.reading_order import pieces_of, read_lines
+from perpo.prepare.pdf.reading_order import columns_beside, pieces_of, read_lines
 from perpo.prepare.pdf.reasons import LeftOut
 from perpo.prepare.pdf.rendering import ImageFormat, picture_of, saved, scale_of
 from perpo.prepare.pdf.text import LineEnds, page_text
@@ -63,7 +63,7 @@ def read_document(
 
     Returns:
         `reason` and `detail` of a document that is left out, or `pages`: for each its `page`, and `reason` and
-        `detail`, or `image`, `bytes`, `pixels` (a digest), `size`, `text` and how many
+        `detail`, or `image`, `bytes`, `pixels` (a digest), `size`, `text`, `columns` and how many
         letters of its text layer are not in it (`lost`).
     """
     try:
@@ -121,7 +121,8 @@ def _read_page(document: Any, number: int, stem: str, images: Path, settings: Pa
         pieces = pieces_of(check_seen(characters, grey, pictures))
         check_layout(pieces, grey, pictures)
         lost = _letters(letters) - sum(_letters(piece.characters) for piece in pieces)
-        text = page_text(read_lines(pieces), settings.line_ends)
+        lines = read_lines(pieces)
+        text = page_text(lines, settings.line_ends)
         check_text(text)
     finally:
         page.close()
@@ -135,6 +136,7 @@ def _read_page(document: Any, number: int, stem: str, images: Path, settings: Pa
         "pixels": hashlib.sha256(picture.tobytes()).hexdigest(),
         "size": [picture.width, picture.height],
         "text": text,
+        "columns": columns_beside(lines),
         "lost": lost,
     }
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -115,6 +116,16 @@ def _extend(piece: Piece, character: Character, space: Character | None) -> None
 def read_lines(pieces: Sequence[Piece]) -> list[Line]:
     """Return a page's lines in the order in which they are read."""
     return [line for number, column in enumerate(read_columns(list(pieces))) for line in _lines(column, number)]
+
+
+def columns_beside(lines: Sequence[Line]) -> int:
+    """Return how many columns of a page stand side by side where most do."""
+    edges = sorted([(line.y0, 1, line.column) for line in lines] + [(line.y1, 0, line.column) for line in lines])
+    most, crossed = 0, Counter[int]()
+    for _, begins, column in edges:
+        crossed[column] += 1 if begins else -1
+        most = max(most, sum(count > 0 for count in crossed.values()) if begins else 0)
+    return most
 
 
 def read_columns(pieces: list[Piece]) -> list[list[Piece]]:

@@ -37,7 +37,7 @@ def slices_of(run: Run, scores: Scores) -> list[Slice]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    table = run.samples(["sample_key", "question", "target", "image"]).sort_by("sample_key")
+    table = run.samples(["sample_key", "question", "target", "layout", "image"]).sort_by("sample_key")
     table = table.filter(pc.is_in(table["sample_key"], value_set=pa.array(scores.keys.tolist(), pa.string())))
     names, tasks = np.unique(scores.tasks, return_inverse=True)
     slices = []

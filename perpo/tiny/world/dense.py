@@ -1,23 +1,18 @@
-"""The tiny world's dense pages: up to eleven lines of small print, drawn from a seed, and their sloppy transcripts.
+"""The tiny world's dense pages: up to eleven lines of small print, laid out from a seed, and their sloppy transcripts.
 
 A page is a grid of 24 x 12 cells of 6 x 12 pixels: two letters to a patch of the model. It has lines in lower
-case, headings in capitals, numbers, and often a rule with lines below it. The letters are Pillow's built-in bitmap
-font at its own size, so that the same call draws the same pixels on every machine.
+case, headings in capitals, numbers, often a title in letters of twice the size or two columns, and often a rule with
+lines below it. Two fonts, a slight tilt, noise and JPEG are what `perpo.tiny.world.dense_drawing` does with it.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from perpo.benchmarks.prompts import OCR
-from perpo.common.files import atomic_write_text, disk_errors, make_folder
 from perpo.tiny.world.pages import WORDS as CAPITAL_WORDS
 from perpo.tiny.world.scenes import scene_rng
 
@@ -35,12 +30,20 @@ SLOPPY = 0.65
 
 CELL_WIDTH, CELL_HEIGHT = 6, 12
 COLUMNS, ROWS = 24, 12
-MOST_LINES, LEAST_LETTERS, MOST_LETTERS, LINE_LETTERS = 11, 30, 220, 23
+GRID_LINES, LEAST_LETTERS, MOST_LETTERS, LINE_LETTERS, COLUMN_LETTERS = 11, 30, 220, 23, 11
+MOST_LINES = 16
+"""Of two columns of seven lines and what stands below them."""
+
 MISREAD = dict(zip("0123456789", "OIZEASbTBg", strict=True))
 """What the sloppy annotator reads in the place of each digit."""
 
-_LAYOUT, _PIXELS, _SLOPS = 60, 61, 62
+_LAYOUT, _SLOPS = 60, 62
 _HEADING, _NUMBER, _FULL_STOP, _RULE = 0.12, 0.09, 0.15, 0.65
+_TWO_COLUMNS, _TITLE, _TILTED, _JPEG = 0.25, 0.2, 0.5, 0.5
+MOST_TILT = 0.8
+"""Largest angle of a page, in degrees."""
+
+_WORST_JPEG, _BEST_JPEG = 55, 95
 
 _SPOKEN = (
     "a above all an and answer are assistant below between blue bottom bounded bounding box circle coordinate "
@@ -61,15 +64,17 @@ class DenseLine:
 
     Attributes:
         text: What is written.
-        row: Its row in the grid of cells.
+        row: Its row in the grid of cells; of a title, the upper of its two.
         column: The column of its first letter.
         heading: Whether it is in capitals.
+        size: 2 where each letter is two cells wide and high, else 1.
     """
 
     text: str
     row: int
     column: int
     heading: bool
+    size: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,16 +84,24 @@ class DensePage:
     Attributes:
         split: "train", "val" or "test".
         index: Number within the split.
-        lines: Three to eleven lines.
+        lines: The lines in reading order: a left column before the right one.
         above_rule: How many of them stand above the rule; all where there is no rule.
-        corner: (x, y) of the grid's upper left corner, in pixels.
+        columns: Columns of the text above the rule, 1 or 2; what stands below the rule has one.
+        corner: (x, y) of the grid's upper left corner before the tilt, in pixels.
+        font: What the letters are drawn with.
+        angle: Tilt about the middle of the page in degrees, anticlockwise.
+        jpeg: Quality of the JPEG that the picture went through; None for none.
     """
 
     split: str
     index: int
     lines: tuple[DenseLine, ...]
     above_rule: int
+    columns: int
     corner: tuple[int, int]
+    font: Literal["courier", "misc-fixed"]
+    angle: float
+    jpeg: int | None
 
     @property
     def text(self) -> str:
@@ -106,32 +119,74 @@ class DensePage:
         return self.lines[self.above_rule].row - 1
 
 
-def make_dense_page(split: str, index: int) -> DensePage:
+def make_dense_page(split: str, index: int, *, plain: bool = False) -> DensePage:
     """Write page `index` of a split.
+
+    Args:
+        split: "train", "val" or "test".
+        index: Number within the split.
+        plain: Give an easier page for a learner: upright, of one column and one font, without a title and JPEG.
 
     Raises:
         KeyError: For a split other than train, val and test.
     """
     rng = scene_rng(split, index, _LAYOUT)
     while True:
-        page = _page(split, index, rng)
+        page = _page(split, index, rng, plain)
         if LEAST_LETTERS <= len(page.text) <= MOST_LETTERS:
             return page
 
 
-def _page(split: str, index: int, rng: np.random.Generator) -> DensePage:
-    count = int(rng.integers(3, MOST_LINES + 1))
-    rule = count >= 4 and bool(rng.random() < _RULE)
-    count = min(count, MOST_LINES - rule)  # a rule takes a row
-    above = int(np.ceil(count * rng.uniform(0.5, 0.8))) if rule else count
+def _page(split: str, index: int, rng: np.random.Generator, plain: bool) -> DensePage:
+    columns = 1 if plain or rng.random() >= _TWO_COLUMNS else 2
+    rule = bool(rng.random() < _RULE)
+    lines = _two_columns(rng, rule) if columns == 2 else _one_column(rng, rule, title=not plain)
+    above = len(lines)
+    if rule:
+        row = max(line.row + line.size for line in lines) + 1
+        lines += [_line(rng, row + k, LINE_LETTERS) for k in range(_foot(rng, GRID_LINES - row))]
+    return DensePage(
+        split,
+        index,
+        tuple(lines),
+        above,
+        columns,
+        (int(rng.integers(0, 2)), int(rng.integers(0, 2))),
+        "courier" if plain or rng.random() < 0.5 else "misc-fixed",
+        0.0 if plain or rng.random() >= _TILTED else float(rng.uniform(-MOST_TILT, MOST_TILT)),
+        None if plain or rng.random() >= _JPEG else int(rng.integers(_WORST_JPEG, _BEST_JPEG + 1)),
+    )
+
+
+def _one_column(rng: np.random.Generator, rule: bool, *, title: bool) -> list[DenseLine]:
+    """Return the lines above the rule, if there is to be one, else all lines: three to eleven rows in all."""
     lines = []
-    for number in range(count):
-        heading = bool(rng.random() < _HEADING)
-        column = 2 if rng.random() < 0.15 else 0
-        text = _words(rng, LINE_LETTERS - column, int(rng.integers(5, LINE_LETTERS - 1)), not heading)
-        row = number + (rule and number >= above)
-        lines.append(DenseLine(text.upper() if heading else text, row, column, heading))
-    return DensePage(split, index, tuple(lines), above, (int(rng.integers(0, 2)), int(rng.integers(0, 2))))
+    if title and rng.random() < _TITLE:
+        lines.append(DenseLine(_words(rng, COLUMN_LETTERS, 4, True), 0, 0, False, size=2))
+    count = int(rng.integers(4 if rule else 3, GRID_LINES + 1)) - 2 * len(lines)
+    if rule:
+        count = math.ceil((count - 1) * rng.uniform(0.5, 0.8))
+    return lines + [_line(rng, 2 * len(lines) + k, LINE_LETTERS) for k in range(max(1, count))]
+
+
+def _two_columns(rng: np.random.Generator, rule: bool) -> list[DenseLine]:
+    left = int(rng.integers(3, 7 if rule else 9))
+    right = int(rng.integers(2, left + 1))
+    return [_line(rng, k, COLUMN_LETTERS) for k in range(left)] + [
+        _line(rng, k, COLUMN_LETTERS, COLUMNS // 2) for k in range(right)
+    ]
+
+
+def _foot(rng: np.random.Generator, room: int) -> int:
+    return int(rng.integers(1, min(4, room) + 1))
+
+
+def _line(rng: np.random.Generator, row: int, letters: int, start: int = 0) -> DenseLine:
+    """Return a line of a column `letters` wide; some lines are indented."""
+    heading = bool(rng.random() < _HEADING)
+    indent = 2 if rng.random() < 0.15 and letters == LINE_LETTERS else 0
+    text = _words(rng, letters - indent, int(rng.integers(5, letters - 1)), not heading)
+    return DenseLine(text.upper() if heading else text, row, start + indent, heading)
 
 
 def _words(rng: np.random.Generator, most: int, least: int, plain: bool) -> str:
@@ -149,7 +204,7 @@ def _words(rng: np.random.Generator, most: int, least: int, plain: bool) -> str:
         if len(longer) > most:
             break
         text = longer
-    return text or str(rng.choice(WORDS))
+    return text or str(rng.choice([word for word in WORDS if len(word) <= most]))
 
 
 def transcript(page: DensePage, share: float) -> str:
@@ -176,95 +231,34 @@ def transcript(page: DensePage, share: float) -> str:
 Box = tuple[float, float, float, float]
 
 
-def letter_boxes(page: DensePage) -> list[Box]:
-    """Return the box (x1, y1, x2, y2) in pixels of every character of `page.text`.
+def letter_cells(page: DensePage) -> list[tuple[int, int, int]]:
+    """Return (row, column, size) of every character of `page.text`, in cells of the grid.
 
-    A line break has the box of what the reader must look at next: the rule's first cell where the next line is
+    A line break has the place of what the reader must look at next: the rule's first cell where the next line is
     below the rule, else the first letter of the next line.
     """
-    boxes: list[Box] = []
+    cells: list[tuple[int, int, int]] = []
     for number, line in enumerate(page.lines):
         if number:
             at_rule = page.has_rule and number == page.above_rule
-            boxes.append(_cell(page, page.rule_row, 0) if at_rule else _letter(page, line, 0))
-        boxes += [_letter(page, line, k) for k in range(len(line.text))]
-    return boxes
+            cells.append((page.rule_row, 0, 1) if at_rule else (line.row, line.column, line.size))
+        cells += [(line.row, line.column + k * line.size, line.size) for k in range(len(line.text))]
+    return cells
 
 
-def _letter(page: DensePage, line: DenseLine, k: int) -> Box:
-    return _cell(page, line.row, line.column + k)
+def letter_boxes(page: DensePage) -> list[Box]:
+    """Return the box (x1, y1, x2, y2) in pixels of every character of `page.text`, see `letter_cells`.
 
-
-def _cell(page: DensePage, row: int, column: int) -> Box:
-    x, y = page.corner[0] + CELL_WIDTH * column, page.corner[1] + CELL_HEIGHT * row
-    return x, y, x + CELL_WIDTH, y + CELL_HEIGHT
-
-
-def draw_dense_page(page: DensePage) -> Image.Image:
-    """Draw a page: RGB, `DENSE_SIDE` x `DENSE_SIDE`, dark letters on a light sheet, and noise over all."""
-    rng = scene_rng(page.split, page.index, _PIXELS)
-    ink, paper = rng.uniform(10, 80, size=3), rng.uniform(170, 245, size=3)
-    sheet = Image.new("L", (DENSE_SIDE, DENSE_SIDE), 0)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default_imagefont()
-    for line in page.lines:
-        pen.text(_letter(page, line, 0)[:2], line.text, fill=255, font=font)
-    if page.has_rule:
-        _, y, _, _ = _cell(page, page.rule_row, 0)
-        pen.rectangle((4, y + 5, DENSE_SIDE - 5, y + 6), fill=255)
-    alpha = np.asarray(sheet, dtype=np.float64)[..., None] / 255
-    pixels = paper * (1 - alpha) + ink * alpha
-    pixels = pixels + rng.normal(0, rng.uniform(3, 10), size=pixels.shape)
-    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), "RGB")
-
-
-def dense_rows(split: str, *, pages: int | None = None) -> Iterator[dict[str, Any]]:
-    """Yield rows of "val" or "test" in the columns that `perpo-data` gives page images.
-
-    Args:
-        split: A key of `DENSE_PAGES`.
-        pages: How many (all by default).
-
-    Yields:
-        question_id, image (PIL), question (empty: the task's prompt), answer (the exact text), language,
-        file_name, image_id.
+    Boxes stay upright: the tilt moves their middles.
     """
-    for index in range(DENSE_PAGES[split] if pages is None else pages):
-        page = make_dense_page(split, index)
-        yield {
-            "question_id": f"{split}_{index}",
-            "image": draw_dense_page(page),
-            "question": "",
-            "answer": page.text,
-            "language": "en",
-            "file_name": f"tiny_dense_{split}_{index:06d}.png",
-            "image_id": index,
-        }
+    return [cell_box(page, *cell) for cell in letter_cells(page)]
 
 
-def write_page_questions(directory: Path, *, pages: int, seed: int = 0, sloppy: float = 0.0) -> Path:
-    """Write training questions: `directory/questions.jsonl` and `directory/images/*.png`.
-
-    Pages come from the train split beyond those that the embedded checkpoint was taught on; another seed takes
-    other pages.
-
-    Args:
-        directory: Created if missing.
-        pages: Number of pages, with one question each.
-        seed: Which block of pages.
-        sloppy: Share of each kind of slip in the answers (see `transcript`); 0 gives exact ones.
-
-    Returns:
-        The path of the file, one JSON object per line: image_path, question, answer, image_id.
-    """
-    with disk_errors(directory):
-        make_folder(directory / "images")
-    lines, first = [], DENSE_QUESTIONS_START + seed * 50_000
-    for index in range(first, first + pages):
-        page, name = make_dense_page("train", index), f"images/tiny_dense_train_{index:07d}.png"
-        with disk_errors(directory / name):
-            draw_dense_page(page).save(directory / name)
-        answer = transcript(page, sloppy)
-        lines.append({"image_path": name, "question": OCR, "answer": answer, "image_id": index})
-    path = directory / "questions.jsonl"
-    atomic_write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
-    return path
+def cell_box(page: DensePage, row: int, column: int, size: int = 1) -> Box:
+    """Return the box (x1, y1, x2, y2) of `size` x `size` cells on the tilted page, in pixels."""
+    wide, high = CELL_WIDTH * size, CELL_HEIGHT * size
+    middle, turn = DENSE_SIDE / 2, math.radians(page.angle)
+    x = page.corner[0] + CELL_WIDTH * column + wide / 2 - middle
+    y = page.corner[1] + CELL_HEIGHT * row + high / 2 - middle
+    x, y = math.cos(turn) * x + math.sin(turn) * y + middle, math.cos(turn) * y - math.sin(turn) * x + middle
+    return x - wide / 2, y - high / 2, x + wide / 2, y + high / 2

@@ -57,6 +57,20 @@ def test_boxes_are_told_by_their_part_of_the_picture():
     ]  # fmt: skip
 
 
+def test_pages_are_told_by_their_layout_and_length():
+    told = columns(layout=["2 columns", None, "1 column", "2 columns"], target=["a" * 40, "b" * 60, "c" * 300, None])
+    pair, mask = made(np.zeros((2, 4))), np.ones(4, dtype=bool)
+    found = labels("layout", INFO["ocr"], pair, mask, None, told, {})
+    assert [found.names[code] if code >= 0 else None for code in found.codes] == [
+        "2 columns", None, "1 column", "2 columns",
+    ]  # fmt: skip
+    found = labels("page length", INFO["ocr"], pair, mask, None, told, {})
+    assert [found.names[code] if code >= 0 else None for code in found.codes] == [
+        "below 50 characters", "50 to 100", "250 to 1,000", None,
+    ]  # fmt: skip
+    assert set(kinds(INFO["ocr"], ["edit_distance", "edit_distance:normalised"])) == {"page length", "layout", "task"}
+
+
 class _Record:
     def __init__(self, **prompts):
         self.tasks = [type("Task", (), {"task": name, "prompt": prompt}) for name, prompt in prompts.items()]

@@ -19,6 +19,7 @@ from perpo.errors import PerpoError
 from perpo.models.families import FAMILIES
 from perpo.prepare.published_counts import HUB_REVISIONS
 from perpo.tiny.world import benchmark_rows
+from perpo.tiny.world.dense_rows import dense_rows
 from perpo_eval.benchmarks.grounding import GROUNDING
 from perpo_eval.benchmarks.ocr import OCR_PAGES
 from perpo_eval.benchmarks.pope import POPE
@@ -247,6 +248,26 @@ def test_rows_that_were_known_before_have_the_fingerprint_that_they_had(rows: li
     assert fingerprint(docs) == digest.hexdigest()
     rows[0] |= {"answer": None, "question": rows[0]["answer"][0]}
     assert fingerprint(documents(rows, GROUNDING.rows, "here")) != digest.hexdigest()
+
+
+def test_a_layout_of_a_row_goes_to_its_sample_and_changes_no_fingerprint() -> None:
+    rows = [row | {"layout": layout} for row, layout in zip(_pages(3), ["1 column", None, "2 columns"], strict=True)]
+    docs = documents(rows, OCR_PAGES.rows, "here")
+    assert docs["layout"] == ["1 column", None, "2 columns"]
+    assert fingerprint(docs) == fingerprint(documents(_pages(3), OCR_PAGES.rows, "here"))
+    with pytest.raises(PerpoError, match="row 1: layout is 2; expected a text, or null"):
+        documents([rows[0], rows[1] | {"layout": 2}], OCR_PAGES.rows, "here")
+
+
+def _pages(count: int) -> list[dict]:
+    """Rows of the tiny world's pages, as a Parquet file holds them, without their layouts."""
+    rows = []
+    for row in dense_rows("val", pages=count):
+        png = io.BytesIO()
+        row.pop("image").save(png, "PNG")
+        del row["layout"]
+        rows.append(row | {"image": {"bytes": png.getvalue(), "path": row["file_name"]}})
+    return rows
 
 
 def test_an_image_that_is_a_file_stays_where_it_is(rows: list[dict], tmp_path: Path, cache: Path) -> None:

@@ -1,9 +1,11 @@
 """The order in which pieces of lines are read, and what of them becomes text. Boxes are made up."""
 
+from dataclasses import replace
+
 import pytest
 
 from perpo.prepare.pdf.parts import Character
-from perpo.prepare.pdf.reading_order import Line, Piece, find_gutter, pieces_of, read_lines
+from perpo.prepare.pdf.reading_order import Line, Piece, columns_beside, find_gutter, pieces_of, read_lines
 from perpo.prepare.pdf.text import normalise, page_text
 
 PROSE = "words that are long enough"
@@ -29,6 +31,14 @@ def test_columns_are_read_one_after_another_however_they_are_drawn():
     pieces = _column("a", 0, range(6)) + _column("b", 250, range(6))
     assert _named(pieces) == "a0 a1 a2 a3 a4 a5 b0 b1 b2 b3 b4 b5"
     assert _named(sorted(pieces, key=lambda piece: (piece.y0, piece.x0))) == _named(pieces)
+
+
+def test_columns_side_by_side_are_counted():
+    two = _column("a", 0, range(6)) + _column("b", 250, range(6))
+    three = [piece for number, name in enumerate("abc") for piece in _column(name, 250 * number, range(4))]
+    titled = [_piece(f"title {PROSE}", 0, 0, 450), *(replace(p, y0=p.y0 + 40, y1=p.y1 + 40) for p in two)]
+    for pieces, count in [(_column("a", 0, range(6)), 1), (two, 2), (three, 3), (titled, 2), ([], 0)]:
+        assert columns_beside(read_lines(pieces)) == count
 
 
 def test_three_columns():
