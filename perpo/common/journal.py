@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,9 +34,7 @@ class Journal:
     def __init__(self, path: str | Path, key: str) -> None:
         self.path = Path(path)
         with disk_errors(self.path):
-            make_folder(self.path.parent)
-            # Unbuffered, so that nothing that failed is left to be written when it is closed.
-            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115  (closed by close)
+            self._file = _opened(self.path)
         try:
             self._rows = self._open(key)
         except BaseException:
@@ -95,6 +94,16 @@ class Journal:
                 with suppress(OSError):  # a part of a line does not count, and is cut off by who opens it next
                     os.ftruncate(descriptor, before)
                 raise
+
+
+def _opened(path: Path) -> FileIO:
+    """The file, unbuffered, so that nothing that failed is left to be written when it is closed."""
+    make_folder(path.parent)
+    try:
+        return open(path, "a+b", buffering=0)
+    except FileNotFoundError:  # whoever dropped the last row of another journal took the folder away meanwhile
+        make_folder(path.parent)
+        return open(path, "a+b", buffering=0)
 
 
 def finished_rows(path: str | Path, key: str) -> dict[Any, dict[str, Any]]:

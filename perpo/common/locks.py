@@ -88,6 +88,38 @@ def only_process(folder: str | Path, what: str, *, beside: bool = False) -> Iter
 
 
 @contextmanager
+def in_turn(path: Path, what: str) -> Iterator[None]:
+    """Within it no other process is that is in turn at the same path; whoever comes later waits.
+
+    Where the file system has no locks, nobody waits.
+
+    Args:
+        path: A file for the lock, which goes at the end.
+        what: What is waited for, such as "another evaluation of the same weights".
+    """
+    make_folder(path.parent)
+    while True:
+        with open(path, "a", encoding="utf-8") as file:
+            _wait_for(file, what)
+            if _is_at(file, path):  # else whose turn it was has deleted it meanwhile
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+
+
+def _wait_for(file: IO[Any], what: str) -> None:
+    _LOCKED.add(file)
+    with suppress(OSError):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for {what}", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
+@contextmanager
 def _locked(path: Path, folder: Path, what: str) -> Iterator[None]:
     while True:
         with open(path, "a+", encoding="utf-8") as file:

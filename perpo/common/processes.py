@@ -8,9 +8,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from typing import IO
 
@@ -76,27 +77,73 @@ def launch(module: str, words: Sequence[str], size: int) -> int:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = os.environ | {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
-    running: list[subprocess.Popen[bytes]] = []
-    said: list[IO[bytes]] = []
-    before = signal.signal(signal.SIGTERM, _terminated)  # else they would go on without this process
-    try:
+    shared |= threads_each(size)
+    with ExitStack() as stack:
+        said: list[IO[bytes]] = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(size)]
+        running = stack.enter_context(ended_together())
         for rank in range(size):
-            said.append(tempfile.TemporaryFile())  # noqa: SIM115  (closed below)
             out, err = (subprocess.DEVNULL, said[rank]) if rank else (None, None)
             numbered = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             command = [sys.executable, "-m", module, *words]
             running.append(subprocess.Popen(command, env=numbered, stdout=out, stderr=err))
         return _first_failure(running, said)
+
+
+@contextmanager
+def ended_together(patience_s: float = _PATIENCE_S) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Give a list for processes that this one starts: all in it end with the block, or when this one is sent SIGTERM.
+
+    A process that is killed ends no other by this: see `end_with_parent`.
+
+    Args:
+        patience_s: Seconds from SIGTERM, which they are sent, to SIGKILL.
+
+    Raises:
+        Terminated: This process was sent SIGTERM; all of them have ended.
+    """
+    running: list[subprocess.Popen[bytes]] = []
+    before = signal.signal(signal.SIGTERM, _terminated)  # else they would go on without this process
+    try:
+        yield running
     finally:
-        _end(running)
+        _end(running, patience_s)
         signal.signal(signal.SIGTERM, before)
-        for file in said:
-            file.close()
 
 
 def _terminated(number: int, frame: object) -> None:
     raise Terminated
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it has ended, even if that was killed.
+
+    This process's stdin must be a pipe from it, into which nothing is written.
+    """
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_each(size: int) -> dict[str, str]:
+    """Return what tells each of several processes its share of the cores; what the user has set stays."""
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // size))}
+
+
+def ending(exit_code: int | None) -> str:
+    """Return how a process ended, in words."""
+    if exit_code is not None and exit_code < 0:
+        with suppress(ValueError):
+            return signal.Signals(-exit_code).name
+    return f"exit code {exit_code}"
 
 
 def _first_failure(running: Sequence[subprocess.Popen[bytes]], said: Sequence[IO[bytes]]) -> int:
@@ -113,10 +160,10 @@ def _first_failure(running: Sequence[subprocess.Popen[bytes]], said: Sequence[IO
         time.sleep(_LOOK_EVERY_S)
 
 
-def _end(running: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end(running: Sequence[subprocess.Popen[bytes]], patience_s: float) -> None:
     for process in running:
         process.terminate()
-    until = time.monotonic() + _PATIENCE_S
+    until = time.monotonic() + patience_s
     for process in running:
         try:
             process.wait(max(0.0, until - time.monotonic()))

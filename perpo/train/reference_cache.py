@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 
 from perpo.common.files import check_writable
 from perpo.common.journal import Journal
+from perpo.common.locks import in_turn
 from perpo.data.images import PICTURES_VERSION
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import files_digest, local_directory, resolve_model
@@ -86,6 +87,9 @@ class ReferenceCache:
         ids = [_row_id(each) for each in dataset.lists]
         with ExitStack() as stack:
             first = world_size() == 1 or distributed.get_rank() == 0
+            if first:  # another training on the same data may be computing the same
+                lock = self.path.with_name(f".{self.path.name}.lock")
+                stack.enter_context(in_turn(lock, f"another training, which fills {self.path}"))
             journal = stack.enter_context(Journal(self.path, self.key)) if first else None
             known = _from_first(self._rows(journal) if journal else None)
             places = {key: place for place, key in enumerate(ids) if key not in known}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 from perpo.common.arguments import arg, find_program, next_command, parse_arguments
 from perpo.common.files import atomic_write_text
-from perpo.common.numbers import Seed32
+from perpo.common.numbers import Count, Seed32
+from perpo.common.processes import cores
 from perpo.common.program import quiet_libraries, run_program
 from perpo.sample.arguments import SampleArguments
 from perpo_eval.arguments import EvalArguments
@@ -24,6 +26,10 @@ _DEMO_EXPERIMENTS = {"grounding": ["base", "sft-loose", "dpo", "perpo"], "ocr": 
 """Of each task's recipe, what the demo runs; all of it where none is named."""
 
 
+_MOST_JOBS = 4
+"""By default the demo's processes are no more: each needs memory for libraries and a model."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunArguments:
     """The arguments of perpo-run besides the recipe."""
@@ -32,6 +38,11 @@ class RunArguments:
     output_dir: str | None = arg(None, "output folder of all stages (default: runs/<recipe>-seed<seed>)")
     seed: Seed32 | None = arg(None, "seed, from 0 to 2^32 - 1 (default: the seed of the recipe)")
     only: list[str] = arg([], "experiments to run now (default: all); the leaderboard shows all finished ones")
+    jobs: Count = arg(
+        1,
+        "how many experiments run side by side, each in a process with its share of the cores, or with a GPU of its "
+        "own. Numbers are those of one job with as many threads (OMP_NUM_THREADS)",
+    )
     json: bool = arg(False, "print the leaderboard as JSON instead of the table")
     estimate: str | None = arg(
         None,
@@ -49,6 +60,11 @@ class DemoArguments:
     quick: bool = arg(False, "a smaller version, about one minute long, with fewer questions, rounds and test rows")
     output_dir: str | None = arg(None, "output folder of all stages (default: runs/<recipe>-seed<seed>)")
     seed: Seed32 | None = arg(None, "seed, from 0 to 2^32 - 1 (default: the seed of the recipe)")
+    jobs: Count | None = arg(
+        None,
+        "how many experiments run side by side, each with one thread, so that their number changes no result (default: "
+        f"one a core, or one a GPU, {_MOST_JOBS} at most)",
+    )
     json: bool = arg(False, "print the leaderboard as JSON instead of the table")
 
 
@@ -82,16 +98,24 @@ def _demo(argv: list[str]) -> None:
         prog="perpo-demo",
         description="Run the method on the embedded tiny world in minutes: perpo-run with the shipped recipe.",
     )
+    from perpo_eval.recipes.jobs import gpus
+
     recipe = ("tiny" if args.task == "grounding" else "tiny-ocr") + ("-quick" if args.quick else "")
     only = _DEMO_EXPERIMENTS[args.task]
-    _run(RunArguments(recipe=recipe, output_dir=args.output_dir, seed=args.seed, only=only, json=args.json))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the last bits of sums depend on how many threads share them
+    jobs = args.jobs or min(len(gpus()) or cores(), _MOST_JOBS)
+    _run(RunArguments(recipe=recipe, output_dir=args.output_dir, seed=args.seed, only=only, jobs=jobs, json=args.json))
 
 
 def _run(args: RunArguments) -> None:
     began = time.monotonic()
-    from perpo_eval.recipes.experiment import ExperimentRun, choose
+    from perpo_eval.recipes.experiment import ExperimentRun
+    from perpo_eval.recipes.jobs import check_jobs
     from perpo_eval.recipes.reading import find_recipe, read_recipe
+    from perpo_eval.recipes.recipe import choose
 
+    if args.jobs > 1:
+        check_jobs(args.jobs)
     recipe = read_recipe(find_recipe(args.recipe), seed=args.seed)
     names = choose(recipe, args.only)
     output = Path(args.output_dir or f"runs/{recipe.name}-seed{recipe.seed}")
@@ -107,7 +131,7 @@ def _run(args: RunArguments) -> None:
 
         RecipeEstimate(run, args.estimate).table(names).show()
         return
-    outcome = run.run(names)
+    outcome = run.run(names, args.jobs)
     table = outcome.leaderboard.text()
     if args.json:
         print(json.dumps(outcome.leaderboard.as_json()))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ class ResponseJournal:
         used = set(keys)
         for file in self._files():
             drop_rows(file, self._key, used)
-        if not any(self._folder.iterdir()):
+        with suppress(OSError):  # it holds other journals
             self._folder.rmdir()
 
     def _files(self) -> list[Path]:

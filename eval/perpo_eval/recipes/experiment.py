@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from perpo.common.files import atomic_write_text, check_writable
-from perpo.common.hints import did_you_mean
-from perpo.common.locks import only_process
+from perpo.common.locks import in_turn, only_process
 from perpo.data import Question, check_images, data_sha256, read_preferences, read_questions, write_jsonl
 from perpo.errors import PerpoError
 from perpo.methods import METHODS
-from perpo.models.checkpoints import grounding_prompt, refused_pictures, resolve_model
+from perpo.models.checkpoints import adapter_digest, grounding_prompt, refused_pictures, resolve_model
 from perpo.prepare.pdf.build import documents_of
-from perpo.records.store import read_run
-from perpo.results.experiment_table import Leaderboard, leaderboard
 from perpo_eval.evaluate import run as runner
 from perpo_eval.evaluate.versions import suite_sha256
 from perpo_eval.recipes.arguments import (
@@ -32,6 +29,8 @@ from perpo_eval.recipes.arguments import (
     stage_key,
     train_arguments,
 )
+from perpo_eval.recipes.comparing import Outcome, compared
+from perpo_eval.recipes.jobs import side_by_side
 from perpo_eval.recipes.pages import TAUGHT, reading_pdfs, taking_part, teaching
 from perpo_eval.recipes.recipe import (
     DataFile,
@@ -43,22 +42,9 @@ from perpo_eval.recipes.recipe import (
     TinyPages,
     TinyQuestions,
 )
-from perpo_eval.recipes.stage import Stage, first_to_do, once, say, seconds_of
+from perpo_eval.recipes.stage import Stage, first_to_do, once
 from perpo_eval.rows.suites import TaskSpec, data_version, select_tasks
 from perpo_eval.rows.tiny_data import tiny_version
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a run of a recipe.
-
-    Attributes:
-        leaderboard: The compared runs.
-        records: Folder of each experiment's run record, by its name.
-    """
-
-    leaderboard: Leaderboard
-    records: dict[str, Path]
 
 
 class ExperimentRun:
@@ -169,42 +155,40 @@ class ExperimentRun:
                 "name the tasks under evaluate, or another benchmark under compare",
             )
 
-    def run(self, names: Sequence[str]) -> Outcome:
+    def run(self, names: Sequence[str], jobs: int = 1) -> Outcome:
         """Run the experiments called `names` and compare them with all others that are done here.
+
+        Args:
+            names: The experiments.
+            jobs: How many processes share them; 1 for this one alone.
 
         Raises:
             PerpoError: See `check`; or what a stage raises.
         """
         self.check(names)
         with only_process(self.output, "perpo-run"):
-            return self._run(names)
+            atomic_write_text(self._mark, json.dumps({"name": self.recipe.name, "seed": self.recipe.seed}) + "\n")
+            if jobs > 1:
+                side_by_side(self, sorted(names, key=self._length, reverse=True), jobs)
+            else:
+                for name in names:
+                    self.do(name)
+            return compared(self, names)
 
-    def _run(self, names: Sequence[str]) -> Outcome:
-        atomic_write_text(self._mark, json.dumps({"name": self.recipe.name, "seed": self.recipe.seed}) + "\n")
-        for name in names:
-            for stage in self.plan(name):
-                stage.do()
-        records, seconds = {}, {}
-        for name in self.recipe.experiments:
-            if name in names or self._stands(name):
-                done = [stage.done() or {} for stage in self.plan(name)]
-                records[name] = self.output / done[-1]["record"]
-                seconds[name] = seconds_of(done)
-        against = self.recipe.against
-        if against is not None and against not in records:
-            say(f"'{against}' has not been run, so no experiment is compared with it")
-            against = None
-        runs = {name: read_run(path) for name, path in records.items()}
-        board = leaderboard(runs, self.recipe.base, against=against, seconds=seconds, benchmark=self.recipe.benchmark)
-        return Outcome(board, records)
+    def do(self, name: str) -> None:
+        """Do what is left of an experiment."""
+        for stage in self.plan(name):
+            stage.do()
 
-    def _stands(self, name: str) -> bool:
-        """Whether an experiment is done, and would be made of the same now."""
-        try:
-            return first_to_do(self.plan(name)) is None
-        except PerpoError as error:
-            say(f"'{name}' is left out of the leaderboard: {error}")
-            return False
+    def prepare(self, names: Sequence[str]) -> None:
+        """Do what is left of what experiments share: their data, and the model that they start from."""
+        for stage in once([stage for name in names for stage in self.plan(name) if stage.kind == "data"]):
+            stage.do()
+
+    def _length(self, name: str) -> tuple[int, bool]:
+        """What tells the longer of two experiments, which had better begin first."""
+        experiment = self.recipe.experiments[name]
+        return experiment.rounds, experiment.train is not None
 
     def _check_data(self, name: str) -> None:
         experiment = self.recipe.experiments[name]
@@ -288,25 +272,14 @@ class ExperimentRun:
             return stage_key(arguments, rows) | {"suite_sha256": suite_sha256()}
 
         def work() -> dict[str, Any]:
-            record = runner.evaluate(arguments)
+            digest = "base" if arguments.adapter is None else adapter_digest(arguments.adapter)[:24]
+            # Equal weights have one journal of answers, whatever the experiments are called.
+            with in_turn(self.output / f".evaluate-{digest}.lock", "another evaluation of the same weights"):
+                record = runner.evaluate(arguments)
             assert record is not None  # None is for the later ones of several processes
             return {"record": str(record.relative_to(self.output))}
 
         return Stage("evaluate", self.output, f"{name}/evaluate", key, work)
-
-
-def choose(recipe: Recipe, only: Sequence[str]) -> list[str]:
-    """Return the experiments to run, in the recipe's order.
-
-    Raises:
-        PerpoError: One of `only` is none of the recipe's.
-    """
-    for name in only:
-        if name not in recipe.experiments:
-            raise PerpoError(
-                f"the recipe {recipe.name} has no experiment '{name}'", did_you_mean(name, recipe.experiments)
-            )
-    return [name for name in recipe.experiments if name in only or not only]
 
 
 def _part(questions: list[Question], part: int, parts: int) -> list[Question]:

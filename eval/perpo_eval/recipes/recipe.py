@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from perpo.common.hints import did_you_mean
 from perpo.common.numbers import Count, Share
+from perpo.errors import PerpoError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,3 +105,17 @@ class Recipe:
     teach: Teaching | None
     against: str | None
     benchmark: str
+
+
+def choose(recipe: Recipe, only: Sequence[str]) -> list[str]:
+    """Return the experiments to run, in the recipe's order.
+
+    Raises:
+        PerpoError: One of `only` is none of the recipe's.
+    """
+    for name in only:
+        if name not in recipe.experiments:
+            raise PerpoError(
+                f"the recipe {recipe.name} has no experiment '{name}'", did_you_mean(name, recipe.experiments)
+            )
+    return [name for name in recipe.experiments if name in only or not only]

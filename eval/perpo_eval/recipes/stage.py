@@ -16,6 +16,9 @@ from perpo.errors import PerpoError
 _DONE = "stage.json"
 _BEGUN = "stage.begun"
 
+SPEAKER = "perpo-run: "
+"""The beginning of each line about a run's progress."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -101,7 +104,7 @@ class Stage:
 
 def say(text: str) -> None:
     """Print a line about the run's progress, on stderr."""
-    print(f"perpo-run: {text}", file=sys.stderr, flush=True)
+    print(f"{SPEAKER}{text}", file=sys.stderr, flush=True)
 
 
 def once(stages: Sequence[Stage]) -> list[Stage]:

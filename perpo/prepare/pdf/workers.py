@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from perpo.common.processes import ending
 from perpo.errors import PerpoError
 from perpo.prepare.pdf.document import PageSettings
 
@@ -109,7 +109,7 @@ class _Worker:
         if not self.pipe.poll(_START_S) or not self._is_ready():
             self.end()
             raise PerpoError(
-                f"a process that reads PDF files did not start ({_ending(self.process.returncode)})",
+                f"a process that reads PDF files did not start ({ending(self.process.returncode)})",
                 f"see what {' '.join(words[:3])} says",
                 exit_code=3,
             )
@@ -132,7 +132,7 @@ class _Worker:
             said = json.loads(self.pipe.recv_bytes())
         except (EOFError, OSError, ValueError):
             self.end()
-            return {"reason": "crash", "detail": f"{self.where()}, {_ending(self.process.returncode)}"}
+            return {"reason": "crash", "detail": f"{self.where()}, {ending(self.process.returncode)}"}
         if "done" in said:
             self._page = said["done"]
             self.deadline = time.monotonic() + self._page_seconds
@@ -152,13 +152,6 @@ class _Worker:
         self.process.kill()
         self.process.wait()
         self.pipe.close()
-
-
-def _ending(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        with contextlib.suppress(ValueError):
-            return signal.Signals(-exit_code).name
-    return f"exit code {exit_code}"
 
 
 def _send(pipe: Connection, said: dict[str, Any]) -> None:
