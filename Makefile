@@ -22,6 +22,7 @@ demo: $(READY)
 	$(VENV)/bin/perpo-demo $(ARGS)
 
 demo-ocr: $(READY)
+	@$(VENV)/bin/perpo-data wordnet || true  # METEOR needs it; without it the demo says that METEOR is left out
 	$(VENV)/bin/perpo-demo --task ocr $(ARGS)
 
 test: $(READY)

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import DynamicCache, StoppingCriteriaList
+from transformers import StoppingCriteriaList
 
+from perpo.engines.growing_cache import growing_cache
 from perpo.engines.stopping import StopLoops, loops_of
 from perpo.errors import PerpoError
 from perpo.models.loaded import LoadedModel
@@ -58,7 +59,7 @@ def answer(
     ids, mask = _joined(heads["input_ids"][repeat], heads["attention_mask"][repeat], tails, tokenizer.pad_token_id)
     lengths = mask.sum(1)
     _check_context(loaded, prompts, lengths, settings["max_new_tokens"])
-    cache = DynamicCache()
+    cache = growing_cache()
     positions = (heads["attention_mask"].cumsum(1) - 1).clamp(min=0)
     model(**heads, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
     cache.batch_select_indices(repeat)
