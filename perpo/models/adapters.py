@@ -15,7 +15,7 @@ from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import load_file
 from torch import Tensor, equal
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightRenaming, apply_renamings
+from transformers.core_model_loading import WeightRenaming
 
 from perpo.common.processes import is_first_process
 from perpo.errors import PerpoError
@@ -101,17 +101,24 @@ def _rename_modules(config: Any, renamings: list[WeightRenaming]) -> None:
     """Rename what a config names by its whole path; a pattern, or the last part of a name, stays as it is."""
     for field in ("target_modules", "exclude_modules", "modules_to_save"):
         if isinstance(names := getattr(config, field, None), (list, set)):
-            setattr(config, field, type(names)(apply_renamings(each, renamings) for each in names))
+            setattr(config, field, type(names)(_of_today(each, renamings) for each in names))
     for field in ("rank_pattern", "alpha_pattern"):
         if isinstance(values := getattr(config, field, None), dict):
-            setattr(config, field, {apply_renamings(each, renamings): value for each, value in values.items()})
+            setattr(config, field, {_of_today(each, renamings): value for each, value in values.items()})
+
+
+def _of_today(name: str, renamings: list[WeightRenaming]) -> str:
+    """A name with all renamings in turn, as transformers does it; its own function for that is not in all versions."""
+    for each in renamings:
+        name, _ = each.rename_source_key(name)
+    return name
 
 
 def _renamed(
     weights: Mapping[str, Tensor], expected: Mapping[str, Any], renamings: list[WeightRenaming]
 ) -> dict[str, Tensor]:
     def today(key: str) -> str:
-        renamed = _PREFIX + apply_renamings(key.removeprefix(_PREFIX), renamings)
+        renamed = _PREFIX + _of_today(key.removeprefix(_PREFIX), renamings)
         return renamed if key.startswith(_PREFIX) and key not in expected and renamed in expected else key
 
     return {today(key): value for key, value in weights.items()}
