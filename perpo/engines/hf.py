@@ -153,4 +153,4 @@ def _stopped(cut: Sequence[int], decoding: Decoding) -> bool:
 def load_hf(model: str, adapter: str | None, *, dtype: DType | None, device: str | None) -> HfEngine:
     """Load a Hugging Face model as an engine; the arguments are those of `perpo.engines.choice.load_engine`."""
     chosen = chosen_dtype(dtype, device)
-    return HfEngine(loaded=load_model(model, adapter, dtype=chosen, device=device), dtype=chosen)
+    return HfEngine(loaded=load_model(model, adapter, dtype=chosen, device=device, frozen=True), dtype=chosen)

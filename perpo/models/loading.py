@@ -28,10 +28,12 @@ from perpo.models.checkpoints import (
     model_config,
     public_name,
     resolve_model,
+    settings_digests,
     weights_digest,
 )
 from perpo.models.families import FAMILIES, Family, with_bounds
 from perpo.models.hub import first_line
+from perpo.models.keeping import kept_or_loaded
 from perpo.models.loaded import DType, LoadedModel, render_prompt
 from perpo.models.lora import in_full_precision
 from perpo.models.original import is_original_at
@@ -46,6 +48,7 @@ def load_model(
     device: str | None = None,
     trainable_adapter: bool = False,
     quantization: Any = None,
+    frozen: bool = False,
 ) -> LoadedModel:
     """Load a model, its processor and, where given, an adapter.
 
@@ -59,6 +62,7 @@ def load_model(
         device: Device such as "cpu" or "cuda:0"; by default CUDA where there is one, else the CPU.
         trainable_adapter: Whether the adapter's weights will be trained on.
         quantization: How the base is quantised (see `perpo.train.quantization`), for training with LoRA; or None.
+        frozen: Whether nothing will change the base's weights, so that they may be kept (see `perpo.models.keeping`).
 
     Raises:
         PerpoError: The model or the adapter cannot be found, read, or is of an unknown family; or there
@@ -71,14 +75,16 @@ def load_model(
     adapter_sha256 = None if adapter is None else adapter_of(weights_sha256, adapter)
     with _damaged(name):
         processor = read_processor(directory)
-        model = _base_model(directory, name, processor, dtype, place, quantization)
+
+    def base() -> Any:
+        with _damaged(name):
+            read = _base_model(directory, name, processor, dtype, place, quantization)
+        return read.to(place) if quantization is None else prepare(read)
+
+    depends_on = (str(directory), weights_sha256, settings_digests(directory, None)["processor"], dtype, str(place))
+    model = kept_or_loaded(depends_on, base, frozen=frozen and quantization is None).eval()
     family = with_bounds(known, _pictures(processor)) if known else unlisted_family(model)
     _check_template(name, family, processor)
-    if quantization is None:
-        model.to(place)
-    else:
-        prepare(model)
-    model.eval()
     if known is None:
         check_unlisted(model, family, lambda: _samples(LoadedModel(model, processor, family, name, weights_sha256)))
     if adapter is not None:
@@ -266,6 +272,6 @@ def _attention(config: Any) -> dict[str, str]:
     return {"": "sdpa"} | ({"text_config": "eager"} if capped else {})
 
 
-def prepare(model: Any) -> None:
+def prepare(model: Any) -> Any:
     """Freeze a quantised base and keep all else of it in float32: norms, embeddings, head, projector, vision tower."""
-    prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

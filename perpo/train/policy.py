@@ -196,6 +196,7 @@ def load_policy(args: TrainArguments) -> Policy:
         device=_device(),
         trainable_adapter=True,
         quantization=quantization_config(args),
+        frozen=args.lora_enable and args.deepspeed is None,
     )
     torch.manual_seed(args.seed)  # ZeRO-3 draws random numbers while it loads
     if not args.lora_enable:

@@ -8,6 +8,7 @@ from perpo.common.hints import did_you_mean
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import adapter_digest, model_config, resolve_model
 from perpo.models.families import FAMILIES
+from perpo.models.keeping import let_go
 from perpo_eval.engines.base import EvalEngine
 from perpo_eval.engines.lmms import lmms_engine, lmms_name
 from perpo_eval.engines.own import own_engine
@@ -70,4 +71,7 @@ def load_engine(wanted: EngineWanted, reading: Reading) -> EvalEngine:
     Raises:
         PerpoError: The model cannot be loaded.
     """
-    return own_engine(wanted, reading) if wanted.own else lmms_engine(wanted, reading)
+    if wanted.own:
+        return own_engine(wanted, reading)
+    let_go()
+    return lmms_engine(wanted, reading)

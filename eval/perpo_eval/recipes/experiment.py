@@ -19,6 +19,7 @@ from perpo.data import Question, check_images, data_sha256, read_preferences, re
 from perpo.errors import PerpoError
 from perpo.methods import METHODS
 from perpo.models.checkpoints import adapter_digest, grounding_prompt, refused_pictures, resolve_model
+from perpo.models.keeping import keeping_base
 from perpo.prepare.pdf.build import documents_of
 from perpo_eval.evaluate import run as runner
 from perpo_eval.evaluate.versions import suite_sha256
@@ -171,8 +172,9 @@ class ExperimentRun:
             if jobs > 1:
                 side_by_side(self, sorted(names, key=self._length, reverse=True), jobs)
             else:
-                for name in names:
-                    self.do(name)
+                with keeping_base():
+                    for name in names:
+                        self.do(name)
             return compared(self, names)
 
     def do(self, name: str) -> None:

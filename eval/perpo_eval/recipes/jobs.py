@@ -69,17 +69,14 @@ def side_by_side(work: SharedWork, names: Sequence[str], jobs: int) -> None:
         PerpoError: What a process raised, or that one was killed.
         Terminated: This process was sent SIGTERM.
     """
-    devices = gpus()
+    places = [{"CUDA_VISIBLE_DEVICES": device} for device in gpus()] or [{}] * jobs
     with ended_together(_PATIENCE_S) as running:
-        workers = [
-            _Worker(work, threads_each(jobs) | ({"CUDA_VISIBLE_DEVICES": devices[rank]} if devices else {}), running)
-            for rank in range(min(jobs, len(names)))
-        ]
+        workers = [_JobProcess(work, threads_each(jobs) | place, running) for place in places[: min(jobs, len(names))]]
         _share(workers[:1], [list(names)])
         _share(workers, names)
 
 
-def _share(workers: Sequence[_Worker], tasks: Sequence[str | list[str]]) -> None:
+def _share(workers: Sequence[_JobProcess], tasks: Sequence[str | list[str]]) -> None:
     todo = deque(tasks)
     while True:
         for worker in workers:
@@ -92,7 +89,7 @@ def _share(workers: Sequence[_Worker], tasks: Sequence[str | list[str]]) -> None
             busy[pipe].hear()  # type: ignore[index]  # it is one of them
 
 
-class _Worker:
+class _JobProcess:
     """A process, and what it is doing: an experiment, or what these experiments share."""
 
     def __init__(self, work: SharedWork, environment: dict[str, str], running: list[subprocess.Popen[bytes]]) -> None:

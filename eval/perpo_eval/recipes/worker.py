@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import signal
 import sys
 import traceback
 from contextlib import suppress
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from perpo.common.processes import end_with_parent
 from perpo.common.program import quiet_libraries
 from perpo.errors import Terminated
+from perpo.models.keeping import keeping_base
 from perpo_eval.recipes.stage import SPEAKER
 
 if TYPE_CHECKING:
@@ -47,14 +49,17 @@ def main(descriptor: int) -> None:
     sys.stderr = lines = _Lines()
     quiet_libraries()
     pipe = Connection(descriptor)
-    with suppress(EOFError, OSError, Terminated):
-        work: SharedWork = pipe.recv()
-        import perpo.train.run  # noqa: F401  (torch loads while the first process does what all share)
+    try:
+        with suppress(EOFError, OSError), keeping_base():
+            work: SharedWork = pipe.recv()
+            import perpo.train.run  # noqa: F401  (torch loads while the first process does what all share)
 
-        while True:
-            task = pipe.recv()
-            lines.about = f"{task}: " if isinstance(task, str) else ""
-            pipe.send(_error_of(work, task))
+            while True:
+                task = pipe.recv()
+                lines.about = f"{task}: " if isinstance(task, str) else ""
+                pipe.send(_error_of(work, task))
+    except Terminated:
+        sys.exit(128 + signal.SIGTERM)
 
 
 def _error_of(work: SharedWork, task: str | list[str]) -> Exception | None:
