@@ -3,6 +3,9 @@
 The N branches of a question are N tokens of one row at every step. Their keys and values are
 appended to the row's one cache, and an additive 4-D mask lets a branch see the prefix and its own
 tokens only, so nothing is ever copied N times.
+
+Layers that carry a state (`perpo.models.families.Family.recurrent`) know no masks. What the prefix left is copied N
+times there, and every branch is a row of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from transformers import DynamicCache
 
 from perpo.engines.growing_cache import growing_cache
 from perpo.engines.stopping import Loops, is_looked_at
-from perpo.models.prefix import attention_mask, base_model, check_shared, prefix_positions
+from perpo.models.prefix import attention_mask, base_model, check_shared, is_recurrent, prefix_positions
 
 # Stands for a branch where a row has fewer live ones than another.
 _NOBODY = -2
@@ -128,15 +131,22 @@ def sample_candidates(
     device = inputs["input_ids"].device
     uniforms = uniforms.to(device)
     ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
-    cache = growing_cache()
+    alone = is_recurrent(base_model(model))
+    cache: Any = DynamicCache(config=base_model(model).config) if alone else growing_cache()
     logits, next_position, axes = _prefill(model, inputs, cache, steps)
-    logits = logits.expand(-1, branches, -1)
     drawn = _Drawn.none(rows, branches, steps, device)
     # Of the rows in work: their number, each key's segment (branch n's is n + 1, as in perpo.models.prefix), each
     # query's branch.
     row = torch.arange(rows, device=device)[:, None]
     segments = inputs["attention_mask"].bool().long() - 1
     branch = torch.arange(branches, device=device).expand(rows, -1)
+    if alone:
+        branch = branch.reshape(-1, 1)
+        cache.reorder_cache(row.repeat_interleave(branches))
+        row, segments, next_position, logits = (
+            each.repeat_interleave(branches, 0) for each in (row, segments, next_position, logits)
+        )
+    logits = logits.expand(-1, branch.shape[1], -1)
     for step in range(steps):
         chosen, logp = _choose(logits, uniforms[row, branch.clamp(min=0), step], temperature, top_p)
         live = branch >= 0
@@ -149,7 +159,7 @@ def sample_candidates(
         # A row whose branches have all ended leaves the batch; within a row the live ones move to the front.
         keep = live.any(1)
         if not keep.all():
-            cache.batch_select_indices(keep.nonzero()[:, 0])
+            (cache.reorder_cache if alone else cache.batch_select_indices)(keep.nonzero()[:, 0])
             row, segments, next_position = row[keep], segments[keep], next_position[keep]
             branch, chosen, live = branch[keep], chosen[keep], live[keep]
         order = live.long().argsort(dim=1, descending=True, stable=True)[:, : int(live.sum(1).max())]
@@ -157,7 +167,9 @@ def sample_candidates(
         segments = torch.cat([segments, branch + 1], 1)
         logits = model(
             input_ids=chosen.gather(1, order),
-            attention_mask=attention_mask(segments, logits.dtype, queries=branch.shape[1]),
+            attention_mask=(segments >= 0).long()
+            if alone
+            else attention_mask(segments, logits.dtype, queries=branch.shape[1]),
             position_ids=(next_position + step).expand(*axes, *branch.shape),
             past_key_values=cache,
             use_cache=True,
@@ -175,7 +187,8 @@ def _prefill(
         and tokens.
     """
     base = base_model(model)
-    check_shared(base, inputs["attention_mask"].shape[1] + steps)
+    if not is_recurrent(base):
+        check_shared(base, inputs["attention_mask"].shape[1] + steps)
     # A left-padded prompt counts from its first real token, as generate() does.
     positions, next_position = prefix_positions(base, inputs["input_ids"], inputs["attention_mask"], inputs)
     prefill = {**inputs, "position_ids": positions, "past_key_values": cache, "logits_to_keep": 1}

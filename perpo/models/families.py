@@ -39,6 +39,8 @@ class Family:
         prefix: How a prefix is read: `causal` tokens see those before them and positions count tokens;
             `mrope` the same, but images are placed in three dimensions, by the model's `get_rope_index`;
             `both_ways` tokens of the prefix see the whole prefix, and positions count from 1.
+        recurrent: Whether some of its layers carry a state in place of keys and values, which no mask keeps apart: its
+            candidates are rows of their own, which begin at a copy of what the prefix left.
         language_model: Name of the language model's module.
         linear_layers: Pattern of the last part of its linear layers' names.
     """
@@ -56,6 +58,7 @@ class Family:
     answer_separator: str = " "
     end_token: str | None = None
     prefix: Prefix = "causal"
+    recurrent: bool = False
     language_model: str = "language_model"
     linear_layers: str = "(q|k|v|o|gate|up|down)_proj"
 
@@ -149,6 +152,20 @@ FAMILIES: dict[str, Family] = {
             grounding_prompt=_JSON_GROUNDING,
             prefix="mrope",
         ),
+        # Qwen3.6 and Qwen3.8 have the same architecture. Its authors go on from Qwen3-VL's boxes: QwenLM/Qwen3-VL's
+        # README, and QwenLM/Qwen3.8-Flash-Next#4 for all that came later.
+        Family(
+            "qwen3_5",
+            "Qwen/Qwen3.5-9B",
+            vision_tower="visual",
+            projector=r"visual\.merger",
+            boxes=BoxFormat("0-1000"),
+            most_aspect=200,
+            grounding_prompt=_JSON_GROUNDING,
+            prefix="mrope",
+            recurrent=True,
+            linear_layers="((q|k|v|o|gate|up|down|out)_proj|in_proj_(qkv|z|b|a))",
+        ),
         Family(
             "internvl",
             "OpenGVLab/InternVL3-8B-hf",
@@ -241,6 +258,7 @@ _PREFIX_RULES = {
     "mrope": "shared; the model's `get_rope_index` places the prefix, candidates go on behind its largest position",
     "both_ways": "shared; the prefix sees itself both ways, positions count from 1",
 }
+_RECURRENT = "sampled: read once, its state is copied for each candidate; trained: repeated for each candidate"
 
 
 def table() -> str:
@@ -254,7 +272,7 @@ def table() -> str:
             _boxes_in_words(family),
             f"`{family.vision_tower}`",
             f"`{family.projector}`".replace("|", r"\|"),
-            _PREFIX_RULES[family.prefix],
+            _RECURRENT if family.recurrent else _PREFIX_RULES[family.prefix],
             f"`tests/families -k {family.model_type}`",
         ]
         for family in FAMILIES.values()

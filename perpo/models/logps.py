@@ -67,11 +67,9 @@ def candidate_logps(model: Any, packed: Packed, images: Sequence[Mapping[str, Te
 @functools.cache
 def _say_repeated(longest: int) -> None:
     """Say once that this will be slow."""
-    print(
-        f"note: with this model's attention, candidates can share a prompt of up to {longest} tokens. For "
-        "longer prompts, the prompt is repeated for each candidate",
-        file=sys.stderr,
-    )
+    shared = f"candidates can share a prompt of up to {longest} tokens. For longer prompts, the prompt"
+    told = f"with this model's attention, {shared}" if longest else "with layers that carry a state, the prompt"
+    print(f"note: {told} is repeated for each candidate", file=sys.stderr)
 
 
 def changes_logits(model: Any) -> bool:

@@ -182,12 +182,20 @@ def longest_shared(base: Any) -> int | None:
     would reach layers with and without a window alike, so what is longer is not shared; nor is anything by a
     model with layers of another kind.
     """
+    if is_recurrent(base):
+        return 0
     text = base.config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ())
     if kinds - {"full_attention", "sliding_attention"}:
         return 0
     windowed = "sliding_attention" in kinds if kinds else True
     return getattr(text, "sliding_window", None) if windowed else None
+
+
+def is_recurrent(base: Any) -> bool:
+    """Return whether layers of a model carry a state, so that its candidates have to be rows of their own."""
+    family = FAMILIES.get(base.config.model_type)
+    return family is not None and family.recurrent
 
 
 def check_shared(base: Any, tokens: int) -> None:

@@ -220,7 +220,7 @@ def load_policy(args: TrainArguments) -> Policy:
         in_one_type(model)
     if args.ranks:
         switch_dropout_off(model)
-    if loaded.family.prefix != "both_ways":  # which keeps the dense mask
+    if loaded.family.prefix != "both_ways" and not loaded.family.recurrent:  # which keep the dense mask, or have none
         set_attention(base_model(model))
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -42,7 +42,7 @@ from perpo.models.checkpoints import (
 )
 from perpo.models.hub import use_hub_cache
 from perpo.models.loading import chosen_dtype
-from perpo.models.prefix import base_model
+from perpo.models.prefix import base_model, is_recurrent
 from perpo.records.provenance import hardware, peak_memory
 from perpo.records.training_record import TRAINING_FILE, read_record, write_record
 from perpo.rewards.asked import QuestionSet
@@ -184,7 +184,8 @@ def _trainer(
     dataset, callbacks = ListDataset(lists, policy.loaded), _callbacks(args, record, termination, stack)
     trainer = PreferenceTrainer(args, training, policy, dataset, callbacks)
     record["hardware"] = hardware(str(trainer.args.device))
-    record["attention"] = attention_of(base_model(policy.model))
+    base = base_model(policy.model)
+    record["attention"] = "repeated" if is_recurrent(base) else attention_of(base)
     return trainer
 
 

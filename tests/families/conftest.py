@@ -41,6 +41,7 @@ from transformers import (
     Qwen2Config,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
+    Qwen3_5Config,
     Qwen3VLConfig,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
@@ -201,6 +202,23 @@ def qwen3_vl() -> tuple[Any, Any]:
     return config, processor
 
 
+def qwen3_5() -> tuple[Any, Any]:
+    """A gated delta net and an attention; rotary positions on a part of each head."""
+    processor = qwen(Qwen3VLProcessor, Qwen3VLVideoProcessor, 32)
+    eyes = {"depth": 2, "hidden_size": WIDTH, "intermediate_size": WIDTH, "num_heads": 2, "out_hidden_size": WIDTH}
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4, "mrope_interleaved": True}
+    states = {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2}
+    states |= {"linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention"]}
+    config = Qwen3_5Config(
+        text_config=plain(vars(text(num_hidden_layers=2)))
+        | {"rope_parameters": rope | {"partial_rotary_factor": 0.5}, "head_dim": WIDTH // 2}
+        | states,
+        vision_config=eyes | {"num_position_embeddings": 16},
+        **qwen_ids(processor),
+    )
+    return config, processor
+
+
 def plain(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a config that another kind of config takes."""
     kept = ("size", "layers", "heads", "embeddings", "token_id", "rope_parameters")
@@ -300,7 +318,7 @@ def _paligemma(language: Any) -> tuple[Any, Any]:
 BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     build.__name__: build
     for build in (
-        *(llava_next, llava_next_ocr, llava_onevision, qwen2_5_vl, qwen3_vl),
+        *(llava_next, llava_next_ocr, llava_onevision, qwen2_5_vl, qwen3_vl, qwen3_5),
         *(internvl, idefics3, smolvlm, paligemma, paligemma2),
     )
 }

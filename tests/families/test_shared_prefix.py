@@ -9,9 +9,9 @@ from torch import nn
 from perpo.models import attention
 from perpo.models.loaded import render_prompt
 from perpo.models.loading import load_model
-from perpo.models.logps import candidate_logps, repeated_logps
+from perpo.models.logps import _say_repeated, candidate_logps, repeated_logps
 from perpo.models.lora import add_lora
-from perpo.models.prefix import PER_TOKEN, pack, unpack
+from perpo.models.prefix import PER_TOKEN, pack, packed_inputs, unpack
 from perpo.train.arguments import TrainArguments
 from perpo.train.policy import load_policy
 
@@ -108,8 +108,27 @@ def test_the_attention_of_training_gives_the_same(name, loaded, batch, monkeypat
 
 def test_training_sets_the_attention_that_the_family_can_use(name, checkpoint, tmp_path):
     policy = load_policy(TrainArguments(model=str(checkpoint), data="", output_dir=str(tmp_path)))
-    expected = "dense" if name.startswith("paligemma") else "split"
+    expected = "dense" if name.startswith(("paligemma", "qwen3_5")) else "split"
     assert attention.attention_of(policy.loaded.model) == expected
+
+
+def test_layers_with_a_state_are_trained_with_the_prompt_repeated(checkpoints, pictures, questions, capsys):
+    """No mask keeps candidates apart there, and a shared prefix would show each candidate those before it."""
+    loaded = load_model(str(checkpoints("qwen3_5")), device="cpu")
+    prefixes, candidates, images = make_batch(loaded, pictures, questions)
+    _say_repeated.cache_clear()
+    with torch.no_grad():
+        expected = repeated_logps(loaded.model, prefixes, candidates, images, pad_id=3)
+        assert torch.equal(shared(loaded.model, prefixes, candidates, images), expected)
+        packed = packed_inputs(loaded.model, pack(prefixes[:1], candidates[:1], pad_id=3), images[:1])
+        logits = loaded.model(**packed).logits[0].log_softmax(-1)
+    first, second, third = candidates[0]
+    start = len(prefixes[0]) + len(first) + len(second)
+    wrong = logits[range(start, start + len(third) - 1), third[1:]].sum()
+    assert (expected[0, 2] - wrong).abs() > 1  # so that a mask would not have done
+    assert (
+        "note: with layers that carry a state, the prompt is repeated for each candidate\n" in capsys.readouterr().err
+    )
 
 
 def test_the_image_is_seen(loaded, batch):

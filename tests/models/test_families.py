@@ -27,6 +27,7 @@ def test_prompts_and_boxes_as_documented() -> None:
         ("llava_onevision", "describes: the cup", "[0.10, 0.20, 0.50, 0.60]"),
         ("qwen2_5_vl", "Locate the cup, output", '[{"bbox_2d": [100.8, 100.8, 504, 302.4], "label": "cup"}]'),
         ("qwen3_vl", "Locate the cup, output", '{"bbox_2d": [100, 200, 500, 600]}'),
+        ("qwen3_5", "Locate the cup, output", '{"bbox_2d": [100, 200, 500, 600]}'),
         ("internvl", "<ref>the cup</ref>", "<ref>the cup</ref><box>[[100, 200, 500, 600]]</box>"),
         ("idefics3", "describes: the cup", "[0.10, 0.20, 0.50, 0.60]"),
         ("smolvlm", "describes: the cup", "[0.10, 0.20, 0.50, 0.60]"),
