@@ -32,14 +32,14 @@ test: $(READY)
 test-full: $(READY)
 	$(VENV)/bin/python -m pytest -m '' --timeout 3600 $(ARGS)
 
-# A real vLLM (a build for CPUs, in an environment of its own) serves the embedded checkpoint and a merged one.
+# A real vLLM (a build for CPUs) serves checkpoints, and answers in one process with perpo, in an environment of both.
 ENGINES ?= .venv-engines
 test-engines: $(READY) $(ENGINES)/.ready
 	PERPO_VLLM_PYTHON=$(abspath $(ENGINES)/bin/python) $(VENV)/bin/python -m pytest -m '' --timeout 3600 tests/engines/test_vllm.py $(ARGS)
 
-$(ENGINES)/.ready: constraints-vllm.txt tools/mend_torchvision.py
+$(ENGINES)/.ready: constraints-vllm.txt pyproject.toml tools/mend_torchvision.py
 	$(PYTHON) -m venv $(ENGINES)
-	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints-vllm.txt
+	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[eval]' -r constraints-vllm.txt
 	$(ENGINES)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec  # built for CUDA; transformers fails beside them
 	$(ENGINES)/bin/python tools/mend_torchvision.py
 	@touch $@

@@ -55,7 +55,7 @@ TORCH_FREE = (
     *("perpo.methods", "perpo.rewards", "perpo.results", "perpo.prepare", "perpo.cli", "perpo.tiny.world"),
     *(f"perpo.models.{name}" for name in ("families", "checkpoints", "answer_format", "control_tokens", "costs")),
     *(f"perpo.models.{name}" for name in ("hub", "original", "original_files")),
-    *(f"perpo.engines.{name}" for name in ("base", "choice", "replies", "served", "server_flags")),
+    *(f"perpo.engines.{name}" for name in ("base", "choice", "replies", "served", "server_flags", "vllm_flags")),
     *("perpo.engines.chat", "perpo.engines.server_pool", "perpo.sample"),
     *(f"perpo.train.{name}" for name in ("arguments", "recording", "resuming", "samplers", "authors")),
     *(f"perpo.train.outputs.{name}" for name in ("card", "export", "merge", "services")),

@@ -13,6 +13,7 @@ from perpo.common.arguments import arg, command_line, default_of
 from perpo.common.numbers import AboveZero, Count, Seed64, Share, ShareAboveZero, ZeroOrMore
 from perpo.common.redact import without_secrets
 from perpo.engines.server_flags import ServerFlags
+from perpo.engines.vllm_flags import VllmFlags, vllm_wanted
 from perpo.errors import PerpoError
 from perpo_eval.wanted import (
     MOST_ERRORS,
@@ -48,8 +49,8 @@ class AnswerFlags:
     limit: Count | None = arg(None, "use only the first N samples of each task")
     batch_size: Count | None = arg(
         None,
-        "questions per batch (default: 16; 64 for server; 1 for lmms:<model>). In half precision some answers depend "
-        "on it",
+        "questions per batch (default: 16; 64 for vllm and server; 1 for lmms:<model>). In half precision some answers "
+        "depend on it",
     )
     max_new_tokens: int | str | None = arg(
         None,
@@ -74,13 +75,14 @@ class AnswerFlags:
     )
     engine: str = arg(
         "perpo",
-        "perpo loads the model here; server asks OpenAI-compatible servers that have it; lmms:<model> is a model class "
-        "of lmms-eval",
+        "perpo loads the model here; vllm loads it here into vLLM, which must be installed; server asks "
+        "OpenAI-compatible servers that have it; lmms:<model> is a model class of lmms-eval",
     )
     model_args: str = arg("", "for --engine lmms:<model>: name=value,name=value")
     max_error_share: Share = arg(
         MOST_ERRORS,
-        "for --engine server and lmms:<model>: if a larger share of requests fails, the run is partial (exit code 3)",
+        "for --engine vllm, server and lmms:<model>: if a larger share of requests fails, the run is partial (exit "
+        "code 3)",
     )
     family: str | None = arg(
         None,
@@ -127,7 +129,8 @@ class AnswerFlags:
     @property
     def engine_wanted(self) -> EngineWanted:
         """Return what is to answer."""
-        given = {each.name: getattr(self, each.name) for each in fields(EngineWanted) if each.name != "servers"}
+        of_others = ("servers", "vllm")
+        given = {each.name: getattr(self, each.name) for each in fields(EngineWanted) if each.name not in of_others}
         return EngineWanted(**given, servers=None)
 
     @property
@@ -172,7 +175,7 @@ class JudgeFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalArguments(JudgeFlags, ServerFlags, AnswerFlags):
+class EvalArguments(JudgeFlags, VllmFlags, ServerFlags, AnswerFlags):
     """The arguments of perpo-eval."""
 
     judge: Literal["model", "none"] = arg(
@@ -183,7 +186,8 @@ class EvalArguments(JudgeFlags, ServerFlags, AnswerFlags):
     def engine_wanted(self) -> EngineWanted:
         """Return what is to answer."""
         wanted = super().engine_wanted
-        return replace(wanted, servers=self.servers) if self.engine == "server" else wanted
+        servers = self.servers if self.engine == "server" else None
+        return replace(wanted, servers=servers, vllm=vllm_wanted(self.vllm_args) if self.engine == "vllm" else None)
 
     @property
     def run_wanted(self) -> RunWanted:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from perpo.boxes import Frame, Order, Scale
 from perpo.engines.served import ServersWanted
+from perpo.engines.vllm_flags import VllmWanted
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import EMBEDDED
 
@@ -16,10 +17,10 @@ Suite = Literal["grounding", "pope", "ocr", "paper", "judged"]
 MOST_ERRORS = 0.01
 """The share of a run's questions that may go without an answer; with more the run is partial."""
 
-_BATCH_SIZES = {"perpo": 16, "server": 64}
+_BATCH_SIZES = {"perpo": 16, "vllm": 64, "server": 64}
 """Models of lmms-eval's get 1, since some take no more."""
 
-_TOLD_OTHERWISE = {"engine", "model", "adapter", "model_args", "batch_size", "dtype", "servers"}
+_TOLD_OTHERWISE = {"engine", "model", "adapter", "model_args", "batch_size", "dtype", "servers", "vllm"}
 """Fields of `EngineWanted` that identities hold by digests, or as what is usual where they are None."""
 
 _NO_ANSWERS = {"device", "max_error_share"}
@@ -50,7 +51,7 @@ class EngineWanted:
     """The engine that answers; None is what is usual.
 
     Attributes:
-        engine: "perpo", "server", or "lmms:<model>".
+        engine: "perpo", "vllm", "server", or "lmms:<model>".
         model: "tiny", "tiny-ocr", a folder, or a hub id.
         adapter: Folder of an adapter.
         model_args: "name=value,name=value", for a model of lmms-eval's.
@@ -59,6 +60,7 @@ class EngineWanted:
         device: A torch device.
         max_error_share: The share of the questions that may go without an answer.
         servers: Those that have the model, for the engine "server".
+        vllm: How vLLM is set up, for the engine "vllm".
     """
 
     engine: str
@@ -70,11 +72,12 @@ class EngineWanted:
     device: str | None
     max_error_share: float
     servers: ServersWanted | None
+    vllm: VllmWanted | None = None
 
     @property
     def own(self) -> bool:
         """Return whether one of perpo's engines answers, through our model class."""
-        return self.engine in ("perpo", "server")
+        return self.engine in ("perpo", "vllm", "server")
 
     @property
     def checkpoint(self) -> str:

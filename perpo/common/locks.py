@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 from weakref import WeakSet
 
-from perpo.common.files import check_writable, disk_errors, make_folder
+from perpo.common.files import check_writable, disk_errors, make_folder, replace_folder
 from perpo.errors import PerpoError
 
 _NAME = ".lock"
@@ -28,6 +29,10 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
+class InUse(PerpoError):
+    """Another process has the lock."""
+
+
 def lock_file(file: IO[Any], sentence: str, hint: str) -> None:
     """Lock an open file until it is closed or the process ends.
 
@@ -39,13 +44,13 @@ def lock_file(file: IO[Any], sentence: str, hint: str) -> None:
         hint: What to do then.
 
     Raises:
-        PerpoError: Another process has it.
+        InUse: Another process has it.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _LOCKED.add(file)
     except BlockingIOError:
-        raise PerpoError(sentence, hint) from None
+        raise InUse(sentence, hint) from None
     except OSError as error:
         print(
             f"warning: {file.name} cannot be locked ({error.strerror}), so another process could use it at the "
@@ -88,6 +93,7 @@ def only_process(folder: str | Path, what: str, *, beside: bool = False) -> Iter
 
 
 @contextmanager
+<<<<<<< HEAD
 def in_turn(path: Path, what: str) -> Iterator[None]:
     """Within it no other process is that is in turn at the same path; whoever comes later waits.
 
@@ -117,6 +123,29 @@ def _wait_for(file: IO[Any], what: str) -> None:
         except BlockingIOError:
             print(f"waiting for {what}", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
+=======
+def new_folder(output: Path, what: str) -> Iterator[Path]:
+    """Give a folder to write to that takes its place, `output`, when all is written; a crash leaves none.
+
+    Args:
+        output: Where it will be.
+        what: What is done, for the message of a second process.
+
+    Raises:
+        PerpoError: The output exists.
+        InUse: Another process writes it.
+    """
+    with only_process(output, what, beside=True):
+        if output.exists():
+            raise PerpoError(f"{output} exists", "give another --output, or delete it")
+        new = output.with_name(f".{output.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            yield new
+            replace_folder(new, output)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+>>>>>>> cb31440
 
 
 @contextmanager

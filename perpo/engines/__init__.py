@@ -1,1 +1,1 @@
-"""Who answers: a Hugging Face model, or an OpenAI-compatible server."""
+"""Who answers: a Hugging Face model, here or in vLLM, or an OpenAI-compatible server."""

@@ -6,6 +6,7 @@ who answers. A new engine is one file in this folder, and one line in `perpo.eng
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,7 @@ class EngineInfo:
         processor: The class that makes tokens of pictures, or None.
         attention: How attention is computed, or None.
         device: Where the model is, as torch calls it; None where that is another machine.
-        served: What is known of the server that answers, and what it is sent; None where none does.
+        served: What is known of the server, or of another program's engine, that answers; None where ours does.
         stops_loops: Whether it can stop an answer that loops.
     """
 
@@ -241,3 +242,14 @@ def ask(
         file = image_root / question.image_path
         queries.append(Query(question.question, open_image(file), index, file))
     return engine.answers(queries, decoding)
+
+
+def first_seed(decoding: Decoding, draw: int) -> int:
+    """Return the seed of a query's first candidate; candidate i has this plus i, as vLLM counts.
+
+    Where `draw` counts questions, no two candidates of a run share a seed. Where it is a digest (perpo-eval), and
+    between runs of different seeds, they share one by chance alone (2^-32 and 2^-21 for a pair).
+    """
+    run = int.from_bytes(hashlib.sha256(str(decoding.seed).encode()).digest()[:4]) >> 11
+    place = draw * decoding.num_candidates
+    return (run << 32) + place % 2**32  # below 2^53, which is what every reader of JSON keeps

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from perpo.engines.base import Engine
     from perpo.engines.served import ServersWanted
+    from perpo.engines.vllm_flags import VllmWanted
     from perpo.models.loaded import DType
 
 
@@ -17,6 +18,7 @@ def load_engine(
     dtype: DType | None = None,
     device: str | None = None,
     servers: ServersWanted | None = None,
+    vllm: VllmWanted | None = None,
 ) -> Engine:
     """Load what answers.
 
@@ -26,6 +28,7 @@ def load_engine(
         dtype: Type of the weights; by default the device's.
         device: Such as "cpu" or "cuda:0"; by default CUDA where there is one.
         servers: The servers that have the model; None to load it here.
+        vllm: How vLLM is set up that loads it here; None for transformers.
 
     Raises:
         PerpoError: The model cannot be loaded, or is not served.
@@ -34,6 +37,10 @@ def load_engine(
         from perpo.engines.server import load_server
 
         return load_server(model, servers)
+    if vllm is not None:
+        from perpo.engines.vllm_loading import load_vllm
+
+        return load_vllm(model, adapter, vllm, dtype=dtype)
     from perpo.engines.hf import load_hf
 
     return load_hf(model, adapter, dtype=dtype, device=device)

@@ -68,3 +68,39 @@ def encoded(loaded: LoadedModel, queries: Sequence[Query], prompts: Sequence[str
             "leave that question out, or give a smaller --max_new_tokens; nothing is cut without saying so",
         )
     return batch
+
+
+def check_read(
+    loaded: LoadedModel, theirs: Sequence[int], ours: Sequence[int], reader: str, *, other: str, picture: str
+) -> None:
+    """Refuse an engine that read another prompt than our own copy of the model makes.
+
+    Args:
+        loaded: All of the model but its weights.
+        theirs: The tokens that it read.
+        ours: Those of our own copy.
+        reader: Who read, for the message.
+        other: What helps where the prompt is another one.
+        picture: What helps where the picture became another number of tokens.
+
+    Raises:
+        PerpoError: They differ.
+    """
+    image = loaded.tokenizer.convert_tokens_to_ids(loaded.processor.image_token)
+    shown = [_without_runs(ids, image) for ids in (theirs, ours)]
+    if shown[0] != shown[1]:
+        told = [repr(loaded.tokenizer.decode(ids))[:300] for ids in shown]
+        raise PerpoError(
+            f"{reader} reads another prompt than this model's:\n  theirs: {told[0]}\n  model:  {told[1]}",
+            other,
+        )
+    if len(theirs) != len(ours):
+        raise PerpoError(
+            f"{reader} makes {list(theirs).count(image)} tokens of a picture, and this model {list(ours).count(image)}",
+            picture,
+        )
+
+
+def _without_runs(ids: Sequence[int], token: int) -> list[int]:
+    """Tokens with each run of one of them as a single one."""
+    return [each for place, each in enumerate(ids) if each != token or place == 0 or ids[place - 1] != token]

@@ -1,8 +1,16 @@
-"""Replies of servers, as they are read. Needs no torch."""
+"""Replies of engines that are not our own, and how they are read. Needs no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from perpo.answers import opened_thought
+from perpo.engines.base import Answer
+
+if TYPE_CHECKING:
+    from perpo.models.loaded import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -41,3 +49,21 @@ class Completion:
 
     replies: list[Reply]
     prompt_ids: tuple[int, ...] | None = None
+
+
+def answer_of(
+    loaded: LoadedModel, prompt: str, said: str, token_ids: Sequence[int] | None, *, truncated: bool
+) -> Answer:
+    """Return an answer, read as our own engine reads its tokens.
+
+    Args:
+        loaded: All of the model but its weights.
+        prompt: What it answers.
+        said: Its words, which count where its tokens are not known.
+        token_ids: Its tokens, the end token included, or None.
+        truncated: Whether it was cut.
+    """
+    whole = said if token_ids is None else loaded.answer_text(token_ids)
+    text = loaded.without_control_tokens(whole).strip()
+    tokens = None if token_ids is None else len(token_ids)
+    return Answer(text, truncated, None, opened_thought(prompt), whole, tokens)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -19,14 +18,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from perpo.answers import opened_thought
 from perpo.data import Question
 from perpo.data.images import plain_bytes
 from perpo.data.placeholders import without_image
-from perpo.engines.base import Answer, Decoding, EngineInfo, NoAnswer, Query
+from perpo.engines.base import Answer, Decoding, EngineInfo, NoAnswer, Query, first_seed
 from perpo.engines.chat import CallFailed, ChatServer
-from perpo.engines.prompts import check_questions, encoded, prompt_lengths
-from perpo.engines.replies import Completion, Reply
+from perpo.engines.prompts import check_questions, check_read, encoded, prompt_lengths
+from perpo.engines.replies import Completion, Reply, answer_of
 from perpo.engines.served import ServedModel, ServersWanted, look_at, server_key
 from perpo.engines.server_pool import ServerPool, warn
 from perpo.errors import PerpoError
@@ -193,12 +191,8 @@ class ServerEngine:
             )
         if reply.text is None or reply.refused or reply.finish_reason not in ("stop", "length"):
             raise CallFailed(f"no whole answer: it ended with {reply.finish_reason!r}")
-        ids = reply.token_ids
-        said = reply.text if ids is None else self.loaded.answer_text(ids)
-        text = self.loaded.without_control_tokens(said).strip()
         truncated = reply.finish_reason == "length"
-        opened = opened_thought(self.prompt(query.question))
-        return Answer(text, truncated, None, opened, said, None if ids is None else len(ids))
+        return answer_of(self.loaded, self.prompt(query.question), reply.text, reply.token_ids, truncated=truncated)
 
     async def _probe(self, query: Query, decoding: Decoding, ours: list[int]) -> None:
         """Ask each server once, and hold what it read against our own tokens."""
@@ -246,21 +240,15 @@ class ServerEngine:
             elif count is None:
                 warn(f"the server at {server.base_url} does not say what it read: its prompt could not be compared")
             return
-        image = self.loaded.tokenizer.convert_tokens_to_ids(self.loaded.processor.image_token)
-        shown = [_without_runs(ids, image) for ids in (list(theirs), ours)]
-        if shown[0] != shown[1]:
-            told = [repr(self.loaded.tokenizer.decode(ids))[:300] for ids in shown]
-            raise PerpoError(
-                f"the server at {server.base_url} reads another prompt than this model's:\n  server: {told[0]}\n  "
-                f"model:  {told[1]}",
-                "serve it with the chat template of --model (vLLM: --chat-template), or give the model that it serves",
-            )
-        if len(theirs) != len(ours):
-            raise PerpoError(
-                f"the server at {server.base_url} makes {list(theirs).count(image)} tokens of a picture, and this "
-                f"model {ours.count(image)}",
-                "serve it with the processor settings of --model (vLLM: --mm-processor-kwargs)",
-            )
+        check_read(
+            self.loaded,
+            theirs,
+            ours,
+            f"the server at {server.base_url}",
+            other="serve it with the chat template of --model (vLLM: --chat-template), or give the model that is "
+            "served",
+            picture="serve it with the processor settings of --model (vLLM: --mm-processor-kwargs)",
+        )
 
 
 def load_server(model: str, wanted: ServersWanted) -> ServerEngine:
@@ -284,17 +272,6 @@ def load_server(model: str, wanted: ServersWanted) -> ServerEngine:
     return ServerEngine(load_processor(model), wanted.servers, served, key)
 
 
-def first_seed(decoding: Decoding, draw: int) -> int:
-    """Return the seed of a query's first candidate; candidate i has this plus i, as vLLM counts.
-
-    Where `draw` counts questions, no two candidates of a run share a seed. Where it is a digest (perpo-eval), and
-    between runs of different seeds, they share one by chance alone (2^-32 and 2^-21 for a pair).
-    """
-    run = int.from_bytes(hashlib.sha256(str(decoding.seed).encode()).digest()[:4]) >> 11
-    place = draw * decoding.num_candidates
-    return (run << 32) + place % 2**32  # below 2^53, which is what every reader of JSON keeps
-
-
 def _all_alike(answers: Sequence[list[Answer] | NoAnswer], decoding: Decoding) -> bool:
     given = [each for each in answers if not isinstance(each, NoAnswer)]
     if decoding.temperature == 0 or decoding.num_candidates < 2 or len(given) < _FEWEST_TO_TELL:
@@ -312,8 +289,3 @@ def _ended(answers: Sequence[list[Answer] | NoAnswer]) -> list[list[Answer] | No
         why, "answers so far are kept: see what the server prints, then run the same command", exit_code=3
     )
     return [replace(each, ends=ends) for each in missing]
-
-
-def _without_runs(ids: Sequence[int], token: int) -> list[int]:
-    """Tokens with each run of one of them as a single one."""
-    return [each for place, each in enumerate(ids) if each != token or place == 0 or ids[place - 1] != token]

@@ -124,8 +124,10 @@ class GroupResult:
 class ModelInfo:
     """The weights that answered. `id` is "tiny", a hub id, or a directory's name (never its path).
 
-    `engine` is what ran them: "perpo", "server", "lmms:<model>", or "elsewhere" where only the answers are known.
-    `served` is what a server said of its model: {model, root, software, version}; None where none answered.
+    `engine` is what ran them: "perpo", "vllm", "server", "lmms:<model>", or "elsewhere" where only
+    the answers are known.
+    `served` is what a server said of its model: {model, root, software, version}, or {software, version, adapter, ...}
+    of vLLM in the same process; None where neither answered.
     """
 
     id: str

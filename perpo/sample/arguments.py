@@ -10,6 +10,7 @@ from perpo.common.arguments import arg
 from perpo.common.numbers import Count, Seed64, Share, ShareAboveZero, ZeroOrMore, check_numbers
 from perpo.engines.base import Decoding
 from perpo.engines.server_flags import ServerFlags, check_servers
+from perpo.engines.vllm_flags import VllmFlags, check_vllm
 from perpo.errors import PerpoError
 from perpo.rewards.table import box_rewards, named, without_boxes
 
@@ -71,13 +72,15 @@ class SamplingFlags:
         1,
         "processes that share the questions, each on a GPU of its own; several machines: torchrun -m perpo.cli.sample",
     )
-    engine: Literal["hf", "server"] = arg(
-        "hf", "what answers: hf loads the model here; server asks OpenAI-compatible servers that have it"
+    engine: Literal["hf", "vllm", "server"] = arg(
+        "hf",
+        "what answers: hf loads the model here; vllm loads it here into vLLM, which must be installed; server asks "
+        "OpenAI-compatible servers that have it",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleArguments(ServerFlags, SamplingFlags):
+class SampleArguments(VllmFlags, ServerFlags, SamplingFlags):
     """Arguments of perpo-sample."""
 
     def __post_init__(self) -> None:
@@ -87,8 +90,9 @@ class SampleArguments(ServerFlags, SamplingFlags):
             PerpoError: A value is out of its range, or two contradict each other.
         """
         check_numbers(self)
-        unused = ("adapter", "dtype", "device", "stop_on_repetition")
-        check_servers(self.engine, self, {name: getattr(self, name) or None for name in unused})
+        unused = {name: getattr(self, name) or None for name in ("adapter", "dtype", "device", "stop_on_repetition")}
+        check_servers(self.engine, self, unused)
+        check_vllm(self.engine, self, unused, runs=self.estimate is None)
         if self.processes > 1 and (self.engine == "server" or self.device is not None):
             hint = (
                 "give --concurrency" if self.engine == "server" else "leave --device out: each takes a GPU of its own"

@@ -22,6 +22,7 @@ from perpo.data import Question, image_root_of, read_questions, write_jsonl
 from perpo.data.images import PICTURES_VERSION
 from perpo.engines.base import Answer, Decoding, Engine, EngineInfo, NoAnswer, ask
 from perpo.engines.choice import load_engine
+from perpo.engines.vllm_flags import vllm_wanted
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import adapter_digest, grounding_prompt, local_directory, resolve_model, settings_digests
 from perpo.rewards.asked import Asked, QuestionSet, read_asked
@@ -37,7 +38,7 @@ _TINY_IMAGES = 300  # not every picture has two questions
 
 _TOLD_OTHERWISE = {
     *("model", "adapter", "questions", "dtype", "temperature", "top_p", "seed", "max_new_tokens", "engine"),
-    "served_model",
+    *("served_model", "vllm_args"),
 }
 """Arguments that a journal's key holds in another way: by digests, or as what they mean here."""
 
@@ -105,9 +106,13 @@ def run_sampling(args: SampleArguments) -> SamplingRun | None:
             truth_parts=args.truth_parts,
             limit=args.limit,
         )
-    servers = args.servers if args.engine == "server" else None
     engine = load_engine(
-        args.model, args.adapter, dtype=args.dtype, device=processes.device(args.device), servers=servers
+        args.model,
+        args.adapter,
+        dtype=args.dtype,
+        device=processes.device(args.device) if args.engine == "hf" else None,
+        servers=args.servers if args.engine == "server" else None,
+        vllm=vllm_wanted(args.vllm_args) if args.engine == "vllm" else None,
     )
     engine.info.check_stopping(wanted=args.stop_on_repetition)
     engine.check(questions.questions, questions.image_root, args.decoding)
@@ -203,7 +208,7 @@ def _journal_key(args: SampleArguments, questions: QuestionSet, provenance: dict
         # The name does not matter, for the weights have a digest.
         "provenance": {name: value for name, value in provenance.items() if name != "model"},
         "pictures": PICTURES_VERSION,
-        **settings_digests(local_directory(resolve_model(args.model), weights=args.engine == "hf"), args.adapter),
+        **settings_digests(local_directory(resolve_model(args.model), weights=args.engine != "server"), args.adapter),
         "questions": [(question.image_path, question.question) for question in questions.of_file],
         # Which tokens an answer's text holds: see perpo.models.control_tokens. Rows say what thought a prompt opened,
         # and which answers loop.
@@ -265,7 +270,7 @@ def _sample_missing(
             missing = [index for index in batch if index not in done]
             if not missing:
                 continue
-            # A server's batches are its own affair: what it has answered is not asked again.
+            # A server's batches, and vLLM's, are its own affair: what it has answered is not asked again.
             wanted = missing if engine.info.served is not None else batch
             numbered = [(index, asked[index].question) for index in wanted]
             for part, part_answers in limit.run(numbered, answers):

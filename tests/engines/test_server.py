@@ -22,10 +22,10 @@ from perpo.cli.sample import main
 from perpo.data import read_preferences
 from perpo.data.images import open_image, plain_bytes
 from perpo.engines import chat
-from perpo.engines.base import Decoding, NoAnswer, Query
+from perpo.engines.base import Decoding, NoAnswer, Query, first_seed
 from perpo.engines.hf import load_hf
 from perpo.engines.served import ServersWanted
-from perpo.engines.server import first_seed, load_server
+from perpo.engines.server import load_server
 from perpo.errors import PerpoError
 from tests.support.model_server import GOOD, ModelServer, Outcome, error, model_server
 

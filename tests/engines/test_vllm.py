@@ -1,4 +1,4 @@
-"""A real vLLM serves the embedded checkpoint, and a merged one: held against our own engine. `make test-engines`."""
+"""A real vLLM, as a server and in one process with perpo, held against our own engine. `make test-engines`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import chisquare
 
 from perpo.cli.sample import main as sample_main
@@ -36,10 +37,26 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not PYTHON, reason="PERPO_VLLM_PYTHON names no Python with vLLM; make test-engines makes one"),
 ]
+ROOT = Path(__file__).parents[2]
 UP_S = 600
 DRAWS = 1500
 NEARLY_EQUAL = 1e-3
 """Logits: where the two most probable tokens are nearer, engines may choose either."""
+
+
+def _environment(**more: str) -> dict[str, str]:
+    known = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    return {name: value for name, value in known.items() if name != "PYTHONPATH"} | more
+
+
+def beside_vllm(module: str, words: Sequence[str], cache: Path) -> subprocess.CompletedProcess[str]:
+    """One of perpo's programs in the environment of vLLM."""
+    here = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "eval"))), "XDG_CACHE_HOME": str(cache)}
+    given = ["--engine", "vllm", "--dtype", "float32", "--vllm_args", "enforce_eager=true"]
+    command = [PYTHON, "-m", module, *words, *given]
+    done = subprocess.run(command, env=_environment(**here), capture_output=True, text=True, timeout=UP_S, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
 
 
 def free_port() -> int:
@@ -49,14 +66,25 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def merged(tmp_path_factory) -> Path:
+def records(tmp_path_factory) -> Path:
+    records = tmp_path_factory.mktemp("records") / "pairs.jsonl"
+    assert sample_main(["--output", str(records), "--limit", "8", "--num_candidates", "4"]) == 0
+    return records
+
+
+def trained(records: Path, adapter: Path, *words: str) -> Path:
+    """A short training's adapter."""
+    images = records.with_name("pairs-questions")
+    given = ["--data", str(records), "--image_root", str(images), "--output_dir", str(adapter), "--max_steps", "2"]
+    assert train_main([*given, *words]) == 0
+    return adapter
+
+
+@pytest.fixture(scope="module")
+def merged(records, tmp_path_factory) -> Path:
     """What `perpo-train merge` writes of a short training."""
     folder = tmp_path_factory.mktemp("merged")
-    records, adapter, output = folder / "pairs.jsonl", folder / "adapter", folder / "model"
-    assert sample_main(["--output", str(records), "--limit", "8", "--num_candidates", "4"]) == 0
-    images = folder / "pairs-questions"
-    words = ["--data", str(records), "--image_root", str(images), "--output_dir", str(adapter), "--max_steps", "2"]
-    assert train_main(words) == 0
+    adapter, output = trained(records, folder / "adapter"), folder / "model"
     assert train_main(["merge", "--adapter", str(adapter), "--model", "tiny", "--output", str(output)]) == 0
     return output
 
@@ -77,10 +105,8 @@ def serving(folder: Path, log: Path) -> Iterator[str]:
     command += ["--port", str(port), "--dtype", "float32", "--enforce-eager", "--generation-config", "vllm"]
     # A seeded request of which the server has read half a prompt ends this build for CPUs.
     command += ["--limit-mm-per-prompt", '{"image": 1}', "--no-enable-chunked-prefill"]
-    known = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    known = {name: value for name, value in known.items() if name != "PYTHONPATH"}
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=known)
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=_environment())
     try:
         _wait(process, port, log)
         yield f"http://127.0.0.1:{port}/v1"
@@ -120,16 +146,20 @@ def test_dense_pages_are_read_as_by_our_engine(tmp_path) -> None:
 
 
 def _same_answers(url: str, model: str, suite: str, limit: int, tmp_path: Path) -> tuple[Run, Run]:
-    """Greedy answers are ours but where two tokens are nearly equal: those are listed with the gap."""
     words = ["--suite", suite, "--model", model, "--limit", str(limit), "--output"]
     assert eval_main([*words, str(tmp_path / "vllm"), "--engine", "server", "--base_url", url]) == 0
     assert eval_main([*words, str(tmp_path / "hf"), "--dtype", "float32"]) == 0
+    return _compared(model, None, tmp_path)
+
+
+def _compared(model: str, adapter: str | None, tmp_path: Path) -> tuple[Run, Run]:
+    """Greedy answers are ours but where two tokens are nearly equal: those are listed with the gap."""
     theirs, ours = stored(tmp_path / "vllm"), stored(tmp_path / "hf")
     columns = ["sample_key", "response", "prompt", "question", "image"]
     pairs = list(zip(*(run.samples(columns).to_pylist() for run in (theirs, ours)), strict=True))
     differing = [(one, other) for one, other in pairs if one["response"] != other["response"]]
     print(f"{len(differing)} of {len(pairs)} greedy answers differ")
-    engine = load_hf(model, None, dtype="float32", device="cpu")
+    engine = load_hf(model, adapter, dtype="float32", device="cpu")
     for one, other in differing:
         gap = _gap(engine, one, other)
         print(f"{one['response']} against {other['response']}: a logit gap of {gap:.2g}")
@@ -164,12 +194,16 @@ def test_candidates_follow_the_models_own_distribution(served, tmp_path) -> None
     wanted = ServersWanted(base_url=[url], served_model=None, concurrency=8, rps=None, timeout_s=600.0)
     decoding = Decoding(max_new_tokens=3, num_candidates=DRAWS, temperature=1.0, logps=False)
     (answers,) = load_server(str(folder), wanted).answers([Query(row["question"], image)], decoding)
-    engine = load_hf(str(folder), None, dtype="float32", device="cpu")
+    _held_against_our_probabilities(str(folder), image, row["question"], [answer.whole for answer in answers])
+
+
+def _held_against_our_probabilities(model: str, image: Image.Image, question: str, texts: Sequence[str]) -> None:
+    engine = load_hf(model, None, dtype="float32", device="cpu")
     tokenizer = engine.loaded.tokenizer
     start = tokenizer(" [", add_special_tokens=False).input_ids
-    shares = torch.softmax(_logits(engine, image, row["question"], start), dim=-1).numpy()
+    shares = torch.softmax(_logits(engine, image, question, start), dim=-1).numpy()
     names = [tokenizer.decode([token]) for token in range(len(shares))]
-    drawn = [answer.whole.strip()[1:] for answer in answers if answer.whole.strip().startswith("[")]
+    drawn = [text.strip()[1:] for text in texts if text.strip().startswith("[")]
     assert len(drawn) > 0.9 * DRAWS
     often = [token for token in np.argsort(-shares)[:40] if shares[token] * len(drawn) >= 5]
     counts = [sum(each.startswith(names[token]) for each in drawn) for token in often]
@@ -189,3 +223,52 @@ def test_records_are_trained_on(served, tmp_path) -> None:
     images = ["--image_root", str(tmp_path / "pairs-questions")]
     more = ["--data", str(output), *images, "--model", str(folder), "--output_dir", str(tmp_path / "a")]
     assert train_main([*more, "--max_steps", "1"]) == 0
+
+
+def test_in_one_process_the_grounding_suite_has_our_answers(tmp_path) -> None:
+    words = ["--suite", "grounding", "--model", "tiny", "--limit", "40", "--output"]
+    said = beside_vllm("perpo_eval.cli", [*words, str(tmp_path / "vllm"), "--json"], tmp_path)
+    assert eval_main([*words, str(tmp_path / "hf"), "--dtype", "float32"]) == 0
+    theirs, _ = _compared("tiny", None, tmp_path)
+    assert json.loads(said.stdout)["model"]["engine"] == theirs.record.model.engine == "vllm"  # and nothing else
+    assert theirs.record.model.served["software"] == "vllm"
+    assert theirs.record.hardware["device"] == "cpu"
+
+
+def test_in_one_process_candidates_follow_the_models_own_distribution(tmp_path) -> None:
+    output = tmp_path / "pairs.jsonl"
+    words = ["--output", str(output), "--limit", "1", "--num_candidates", str(DRAWS), "--max_new_tokens", "3"]
+    beside_vllm("perpo.cli.sample", words, tmp_path)
+    (record,) = read_preferences(output)
+    assert record.sampling["engine"] == "vllm"
+    assert set(record.reference_logps) == {None}
+    image = open_image(tmp_path / "pairs-questions" / record.image_path)
+    _held_against_our_probabilities("tiny", image, record.question, record.answers_gen)
+
+
+@pytest.mark.parametrize("projector", ["0", "1e-3"])
+def test_in_one_process_an_adapter_answers_as_with_our_engine(records, projector, tmp_path) -> None:
+    """Of the language model alone it is vLLM's LoRA; with a projector it is merged once into its base."""
+    words = ["--mm_projector_lr", projector, "--learning_rate", "3e-3"]
+    adapter = str(trained(records, tmp_path / "adapter", *words))
+    asked = ["--tasks", "refshapes_val", "--model", "tiny", "--limit", "10", "--output"]
+    beside_vllm("perpo_eval.cli", [*asked, str(tmp_path / "vllm"), "--adapter", adapter], tmp_path / "cache")
+    for name, more in (("hf", ["--adapter", adapter]), ("base", [])):
+        assert eval_main([*asked, str(tmp_path / name), "--dtype", "float32", *more]) == 0
+    theirs, ours = _compared("tiny", adapter, tmp_path)
+    assert theirs.record.model.served["adapter"] == ("lora" if projector == "0" else "merged")
+    assert theirs.record.model.adapter_sha256 == ours.record.model.adapter_sha256
+    assert len(list(tmp_path.glob("cache/perpo/merged/*"))) == (projector != "0")
+    plain = stored(tmp_path / "base").samples(["response"]).to_pylist()
+    assert plain != ours.samples(["response"]).to_pylist()  # else nothing was shown
+
+
+def test_in_several_processes_the_file_is_that_of_one(tmp_path) -> None:
+    for name, more in (("one", []), ("two", ["--processes", "2"])):
+        words = ["--output", str(tmp_path / f"{name}.jsonl"), "--limit", "6", "--num_candidates", "3"]
+        beside_vllm("perpo.cli.sample", [*words, "--batch_size", "3", *more], tmp_path)
+    one, two = (read_preferences(tmp_path / f"{name}.jsonl") for name in ("one", "two"))
+    same = [mine.answers_gen == other.answers_gen for mine, other in zip(one, two, strict=True)]
+    print(f"{sum(same)} of {len(same)} questions have equal candidates from one process and from two")
+    assert [record.question for record in one] == [record.question for record in two]
+    assert len(list(tmp_path.glob("two.jsonl.journal*"))) == 2

@@ -16,6 +16,7 @@ FLAGS |= {"judge_model": "j", "judge_base_url": "http://j", "judge_votes": 8, "j
 FLAGS |= {"include_path": "i", "judge_concurrency": 10, "name": "n", "output": "o"}
 SERVERS = {"base_url": ["http://s"], "served_model": "s", "concurrency": 11, "rps": 12.0, "timeout_s": 13.0}
 FLAGS |= SERVERS
+FLAGS |= {"vllm_args": ["max_model_len=5", "quantization=fp8"]}
 AT_THE_HEAD = {"estimate", "questions", "responses", "rescore", "json", "judge", "reviewed_labels"}
 """What becomes of the answers is decided there; `judge` says whether one is asked at all."""
 
@@ -29,6 +30,12 @@ def test_every_flag_but_those_of_the_head_is_in_one_part() -> None:
         found += dataclasses.asdict(part).items()
     assert found.pop([name for name, _ in found].index("servers"))[1] == SERVERS
     found += SERVERS.items()
+    assert found.pop([name for name, _ in found].index("vllm"))[1] is None  # as another engine answers
+    found.append(("vllm_args", ["max_model_len=5", "quantization=fp8"]))
+    wanted = dataclasses.replace(args, engine="vllm").engine_wanted
+    assert wanted.servers is None
+    assert wanted.vllm is not None
+    assert wanted.vllm.settings == {"max_model_len": 5, "quantization": "fp8"}
     assert len(found) == len(dict(found))
     assert dict(found) == FLAGS | {"tasks": ("t", "u"), "command": args.run_wanted.command}
     assert set(FLAGS) | AT_THE_HEAD == {field.name for field in dataclasses.fields(args)}

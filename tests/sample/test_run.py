@@ -816,7 +816,8 @@ OF_SERVERS = {
     "concurrency",
     "rps",
     "timeout_s",
-}  # see perpo.engines.served
+    "vllm_args",
+}  # see perpo.engines.served and perpo.engines.vllm_flags
 OTHER |= {"stop_on_repetition": True}
 NO_OTHER = {"estimate": "H100", "processes": 2, "device": None}
 NO_OTHER |= {"image_root": ".", "limit": 1, "batch_size": 1, "reward": "iou", "min_margin": 0.5}

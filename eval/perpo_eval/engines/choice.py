@@ -32,9 +32,10 @@ def check_engine(wanted: EngineWanted, reading: Reading, decoding: DecodingWante
         model_type = model_config(resolve_model(wanted.checkpoint)).get("model_type", "")
         if reading.family is not None and model_type in FAMILIES:
             raise PerpoError("--family is for --engine lmms:<model> and --responses", "a checkpoint says its own")
-        if wanted.max_error_share != MOST_ERRORS and wanted.servers is None:
+        if wanted.max_error_share != MOST_ERRORS and wanted.engine == "perpo":
             raise PerpoError(
-                "--max_error_share is for --engine server and lmms:<model>", "a failure of perpo's engine ends the run"
+                "--max_error_share is for --engine vllm, server and lmms:<model>",
+                "a failure of perpo's engine ends the run",
             )
         if wanted.adapter is not None:
             adapter_digest(wanted.adapter)

@@ -54,8 +54,10 @@ def own_engine(wanted: EngineWanted, reading: Reading) -> OwnEngine:
     from perpo_eval.engines.lmms_model import PerpoModel
 
     name = wanted.checkpoint
-    device = None if wanted.servers is not None else Processes().device(wanted.device)
-    engine = load_engine(name, wanted.adapter, dtype=wanted.dtype, device=device, servers=wanted.servers)
+    device = Processes().device(wanted.device) if wanted.engine == "perpo" else None
+    engine = load_engine(
+        name, wanted.adapter, dtype=wanted.dtype, device=device, servers=wanted.servers, vllm=wanted.vllm
+    )
     model = PerpoModel(engine=engine, batch_size=wanted.questions_at_once)
     answers = engine.info
     directory = local_directory(resolve_model(name), weights=wanted.servers is None)

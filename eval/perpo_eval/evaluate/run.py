@@ -20,6 +20,7 @@ from perpo.common.numbers import check_numbers
 from perpo.common.processes import Processes
 from perpo.data.images import listing, short_name
 from perpo.engines.server_flags import check_servers
+from perpo.engines.vllm_flags import check_vllm
 from perpo.errors import PerpoError
 from perpo.models.families import Family, family_of
 from perpo.records import provenance
@@ -103,7 +104,9 @@ def check(args: EvalArguments) -> Sequence[TaskSpec]:
     if args.questions is not None:
         check_unused(args, (*asked, "model"))
     elif args.responses is None:
-        check_servers(args.engine, args, {name: getattr(args, name) or None for name in _NOT_OF_SERVERS})
+        unused = {name: getattr(args, name) or None for name in _NOT_OF_SERVERS}
+        check_servers(args.engine, args, unused)
+        check_vllm(args.engine, args, unused)
         check_answering(engine, reading, specs, decoding)
     else:
         check_unused(args, (*asked, "name", "output", "json", *BOX_FLAGS, "judge", *judge.given, "reviewed_labels"))
@@ -184,7 +187,8 @@ def _ask_and_score(args: EvalArguments, specs: Sequence[TaskSpec], reviews: Mapp
     limits = token_limits(decoding.max_new_tokens, specs, embedded=wanted.embedded)
     settings = _settings_of(data, decoding, limits)
     # What is behind a server has no device here, whatever its client says.
-    device = None if "served" in engine.identity else getattr(engine.model, "device", None)
+    own = engine.model.engine.info.device if wanted.own else getattr(engine.model, "device", None)
+    device = own if wanted.own or "served" not in engine.identity else None
     run = RunWriter(
         wanted=args.run_wanted,
         rows=rows,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from perpo.common.arguments import arg
 from perpo.common.files import atomic_write_text
+from perpo.common.locks import new_folder
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import (
     adapter_of,
@@ -22,7 +23,7 @@ from perpo.models.checkpoints import (
 from perpo.models.original import is_original_at, read_original
 from perpo.models.original_files import holds_tower, read_file, weight_files, weight_names
 from perpo.records.training_record import ADAPTER_WEIGHTS
-from perpo.train.outputs.merge import base_dtype, new_folder
+from perpo.train.outputs.merge import base_dtype
 
 DESCRIPTION = (
     "Write an adapter as LLaVA's own code reads it (load_pretrained_model of builder.py): LoRA, the projector in "

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from perpo.common.arguments import arg
-from perpo.common.files import atomic_write_text, replace_folder
-from perpo.common.locks import only_process
+from perpo.common.files import atomic_write_text
+from perpo.common.locks import new_folder
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import (
     adapter_digest,
@@ -64,39 +61,11 @@ def merge(args: MergeArguments) -> Path:
     return output
 
 
-@contextmanager
-def new_folder(output: Path, what: str) -> Iterator[Path]:
-    """Give a folder to write to that takes its place, `output`, when all is written; a crash leaves none.
-
-    Args:
-        output: Where it will be.
-        what: What is done, for the message of a second process.
-
-    Raises:
-        PerpoError: The output exists.
-    """
-    with only_process(output, what, beside=True):
-        if output.exists():
-            raise PerpoError(f"{output} exists", "give another --output, or delete it")
-        new = output.with_name(f".{output.name}.new")
-        shutil.rmtree(new, ignore_errors=True)
-        try:
-            yield new
-            replace_folder(new, output)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-
-
 def _write(args: MergeArguments, base: Path, folder: Path) -> None:
-    import torch
+    from perpo.models.merging import write_merged
 
-    from perpo.models.loading import load_model
-
-    loaded = load_model(args.model, args.adapter, dtype="float32", device="cpu")
-    merged = loaded.model.merge_and_unload(safe_merge=True)
     dtype = base_dtype(base) if args.dtype == "base" else args.dtype
-    merged.to(getattr(torch, dtype)).save_pretrained(folder)
-    loaded.processor.save_pretrained(folder)
+    loaded = write_merged(args.model, args.adapter, folder, dtype)
     training = read_record(args.adapter)
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

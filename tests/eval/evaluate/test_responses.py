@@ -348,7 +348,7 @@ USED = {
 }
 OTHER = {"suite": "pope", "model": "x", "adapter": "x", "data": "x", "tasks": ["x"], "limit": 3, "batch_size": 3}
 OTHER |= {"include_path": "x", "stop_on_repetition": True, "estimate": "H100", "base_url": ["http://x/v1"]}
-OTHER |= {"served_model": "x", "concurrency": 3, "rps": 3.0, "timeout_s": 3.0}
+OTHER |= {"served_model": "x", "concurrency": 3, "rps": 3.0, "timeout_s": 3.0, "vllm_args": ["max_model_len=5"]}
 OTHER |= {"max_new_tokens": 3, "temperature": 0.5, "top_p": 0.5, "seed": 1, "prompt_style": "lmms_eval"}
 OTHER |= {"max_error_share": 0.5, "engine": "lmms:x", "model_args": "x=y", "dtype": "bfloat16", "device": "cpu"} | JUDGE
 
