@@ -93,7 +93,6 @@ def only_process(folder: str | Path, what: str, *, beside: bool = False) -> Iter
 
 
 @contextmanager
-<<<<<<< HEAD
 def in_turn(path: Path, what: str) -> Iterator[None]:
     """Within it no other process is that is in turn at the same path; whoever comes later waits.
 
@@ -123,7 +122,9 @@ def _wait_for(file: IO[Any], what: str) -> None:
         except BlockingIOError:
             print(f"waiting for {what}", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
-=======
+
+
+@contextmanager
 def new_folder(output: Path, what: str) -> Iterator[Path]:
     """Give a folder to write to that takes its place, `output`, when all is written; a crash leaves none.
 
@@ -145,7 +146,6 @@ def new_folder(output: Path, what: str) -> Iterator[Path]:
             replace_folder(new, output)
         finally:
             shutil.rmtree(new, ignore_errors=True)
->>>>>>> cb31440
 
 
 @contextmanager
