@@ -13,6 +13,7 @@ from perpo.common.processes import Processes, launch
 from perpo.common.program import quiet_libraries, run_program
 from perpo.models.checkpoints import model_config, resolve_model
 from perpo.models.families import FAMILIES
+from perpo.records.training_record import read_record
 from perpo.sample.arguments import SampleArguments
 from perpo.train.arguments import TrainArguments
 
@@ -70,7 +71,10 @@ def _start(args: SampleArguments) -> dict[str, Any]:
     config = {} if args.adapter is None else json.loads(Path(args.adapter, "adapter_config.json").read_text())
     told = {f"lora_{name}": config[key] for name, key in (("r", "r"), ("alpha", "lora_alpha")) if key in config}
     known = model_config(resolve_model(args.model)).get("model_type") in FAMILIES
-    if not known or (config and not config.get("modules_to_save")):
+    made = {} if args.adapter is None else (read_record(args.adapter) or {}).get("arguments", {})
+    if made.get("projector_lora"):
+        told["projector_lora"] = True
+    elif not known or (config and not config.get("modules_to_save")):
         told["mm_projector_lr"] = 0.0  # there is none that could be trained
     return told
 

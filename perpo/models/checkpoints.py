@@ -23,11 +23,12 @@ _WEIGHTS = "*.safetensors"
 _HUB_FILES = [_WEIGHTS, "*.json", "*.txt", "*.model", "*.jinja"]
 
 
-def resolve_model(name: str) -> str:
+def resolve_model(name: str, *, weights: bool = True) -> str:
     """Say where a model is, without loading it.
 
     Args:
         name: A key of `EMBEDDED`, a directory in the Hugging Face layout or that of LLaVA's own code, or a hub id.
+        weights: Whether a directory must hold its weights, which an estimate does without.
 
     Returns:
         A directory, or the hub id as it was given.
@@ -37,7 +38,7 @@ def resolve_model(name: str) -> str:
     """
     name = str(checkpoint_dir(name)) if name in EMBEDDED else name
     if Path(name).is_dir():
-        _check_checkpoint(Path(name))
+        _check_checkpoint(Path(name), weights=weights)
         return name
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise PerpoError(f"there is no model folder {name}", f"give a folder, a hub id or {' or '.join(EMBEDDED)}")
@@ -144,13 +145,17 @@ def model_config(resolved: str) -> dict[str, Any]:
     return hugging_face_config(small_files(resolved)) if is_original(config) else config
 
 
-def known_family(model: str) -> Family | None:
+def known_family(model: str, *, weights: bool = True) -> Family | None:
     """Return the row of the table of families for a model as the user named it; None where its type is in none.
+
+    Args:
+        model: The name.
+        weights: As for `resolve_model`.
 
     Raises:
         PerpoError: It cannot be found.
     """
-    return FAMILIES.get(model_config(resolve_model(model)).get("model_type", ""))
+    return FAMILIES.get(model_config(resolve_model(model, weights=weights)).get("model_type", ""))
 
 
 def refused_pictures(model: str) -> Callable[[ImageSize], str | None]:
@@ -164,13 +169,17 @@ def refused_pictures(model: str) -> Callable[[ImageSize], str | None]:
     return (lambda size: None) if family is None else family.refuses
 
 
-def grounding_prompt(model: str) -> str | None:
+def grounding_prompt(model: str, *, weights: bool = True) -> str | None:
     """Return how a model as the user named it is asked for an `{expression}`; None where its type is not in the table.
+
+    Args:
+        model: The name.
+        weights: As for `resolve_model`.
 
     Raises:
         PerpoError: It cannot be found.
     """
-    family = known_family(model)
+    family = known_family(model, weights=weights)
     return None if family is None else family.grounding_prompt
 
 

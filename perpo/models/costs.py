@@ -65,7 +65,7 @@ class WorkCost:
         tokens: Read and written, in the language model.
         flops: Of all passes.
         seconds: On one GPU; None where none is named.
-        memory: Bytes at least: weights, optimizer, and what is kept of a batch in sampling; no activations.
+        memory: Bytes that tensors take at once on one GPU that shares nothing (see `perpo.models.memory`).
         disk: Bytes written.
     """
 
@@ -76,12 +76,52 @@ class WorkCost:
     disk: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """How something is trained, as far as its cost depends on it.
+
+    Attributes:
+        epochs: How often each list is learnt.
+        whole: Whether all weights of the language model train, in float32, and not LoRA.
+        reference: Whether a second pass tells the reference's log-probabilities.
+        r: Rank of LoRA.
+        again: Whether gradient checkpointing reads each layer a second time.
+        kept: How many checkpoints with their optimizer's state lie on the disk at once.
+        batch: Lists of a forward pass.
+        most: The most tokens of a pass, or None.
+        size: Bytes of a number that is computed with: 2 or 4.
+        projector: Whether the projector trains.
+        projector_lora: Whether it does by LoRA.
+        language: Whether the language model does.
+        bits: 4 where the base is quantised.
+        double_quant: Whether its scales are, too.
+        other: Bytes of a second adapter, which is the reference.
+    """
+
+    epochs: float = 1.0
+    whole: bool = False
+    reference: bool = True
+    r: int = 128
+    again: bool = False
+    kept: int = 0
+    batch: int = 1
+    most: int | None = None
+    size: int = 2
+    projector: bool = True
+    projector_lora: bool = False
+    language: bool = True
+    bits: int = 16
+    double_quant: bool = True
+    other: int = 0
+
+
 def assumed(gpu: Gpu | None) -> list[str]:
     """Return what an estimate takes for granted, a sentence each."""
     told = [
         "Candidates are as long as true answers, and in a batch as long as the longest of those that were measured.",
         "FLOPs leave out norms, activations, resizing of pictures and the optimizer.",
-        "Memory leaves out activations, which depend on batches and gradient checkpointing.",
+        "Memory is the most that tensors take at once in one process that shares nothing with others. It leaves out "
+        "what the libraries and an allocator keep besides (docs/capacity.md).",
     ]
     if gpu is None:
         return told

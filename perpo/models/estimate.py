@@ -3,7 +3,7 @@
 Nothing is run and no weights are read. Counts of parameters and of tokens are exact, as the model is built without
 memory and the processor is asked about blank pictures of the data's sizes. FLOPs count two for a multiplication with
 its addition, in linear layers and attention. Hours are FLOPs and bytes over what a GPU's data sheet says, times shares
-that are assumed (`COMPUTE_SHARE`, `BANDWIDTH_SHARE`): they were measured on no GPU.
+that are assumed (`COMPUTE_SHARE`, `BANDWIDTH_SHARE`): they were measured on no GPU. `perpo.models.memory` tells memory.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -21,11 +19,13 @@ from transformers import AutoModelForImageTextToText
 
 from perpo.errors import PerpoError
 from perpo.models.checkpoints import resolve_model, small_files
-from perpo.models.costs import BANDWIDTH_SHARE, COMPUTE_SHARE, Gpu, WorkCost
+from perpo.models.costs import BANDWIDTH_SHARE, COMPUTE_SHARE, Gpu, TrainingPlan, WorkCost
 from perpo.models.families import FAMILIES
 from perpo.models.hub import first_line
 from perpo.models.loaded import LoadedModel, render_prompt
 from perpo.models.loading import read_config, read_processor
+from perpo.models.lora import projector_layers
+from perpo.models.memory import LayerSizes, cast, fixed, layer_sizes, side_of, stepping
 from perpo.models.unlisted import unlisted_family
 
 _MEASURED = 64
@@ -82,8 +82,7 @@ class Estimator:
             PerpoError: It is none, or its files are damaged.
         """
         self.name, self.gpu = name, gpu
-        # Weights need not be there.
-        directory = Path(name) if (Path(name) / "config.json").is_file() else small_files(resolve_model(name))
+        directory = small_files(resolve_model(name, weights=False))
         try:
             config = read_config(directory)
             with torch.device("meta"):
@@ -124,10 +123,14 @@ class Estimator:
 
     def adapter_parameters(self, r: int) -> int:
         """Return those of a LoRA adapter of rank `r` on the language model's linear layers, and the projector's."""
+        return _ranks(self._adapted, r) + self.parameters["projector"]
+
+    @cached_property
+    def _adapted(self) -> list[torch.nn.Linear]:
+        """The layers that LoRA is put on, and that are quantised."""
         pattern = re.compile(self._loaded.family.lora_targets)
         modules = self._loaded.model.named_modules()
-        layers = [part for name, part in modules if isinstance(part, torch.nn.Linear) and pattern.fullmatch(name)]
-        return sum(r * (layer.in_features + layer.out_features) for layer in layers) + self.parameters["projector"]
+        return [part for name, part in modules if isinstance(part, torch.nn.Linear) and pattern.fullmatch(name)]
 
     def load(self, asked: Sequence[AskedSize], questions: int | None = None) -> Load:
         """Return the load of questions, measured on some of them.
@@ -161,74 +164,88 @@ class Estimator:
         """Tokens and patches of a picture of (width, height) pixels."""
         prompt = render_prompt(self._loaded, "")
         inputs = self._loaded.encode([prompt], [Image.new("RGB", size)])
-        vision = self._loaded.model.config.vision_config
-        side = _side(getattr(vision, "patch_size", 14))
-        values = 3 * side * side * (getattr(vision, "temporal_patch_size", 1) or 1)
         words = self._words("")
-        return int(inputs["attention_mask"].sum()) - words, inputs["pixel_values"].numel() / values
+        return int(inputs["attention_mask"].sum()) - words, inputs["pixel_values"].numel() / self.sizes.patch_values
 
     # Costs.
 
-    def sampling(self, load: Load, candidates: int, batch: int) -> WorkCost:
-        """Return the cost of candidates from one prefill of each question, in bfloat16."""
+    def sampling(
+        self, load: Load, candidates: int, batch: int, *, size: int = 2, nucleus: bool = False, adapter: int = 0
+    ) -> WorkCost:
+        """Return the cost of candidates from one prefill of each question.
+
+        Args:
+            load: The questions.
+            candidates: Answers to each.
+            batch: Questions at once.
+            size: Bytes of a number; 2 in bfloat16.
+            nucleus: Whether top-p sorts the words.
+            adapter: Bytes of an adapter.
+        """
+        rows = min(batch, load.questions)
+        held = self.sizes.sampling(rows, load.prefix, load.patches, candidates, load.longest, size, nucleus=nucleus)
+        return self._writing(load, candidates, batch, size, size * self.total + adapter + held)
+
+    def evaluating(self, load: Load, batch: int, *, size: int = 2, adapter: int = 0) -> WorkCost:
+        """Return the cost of one greedy answer to each question; arguments as for `sampling`."""
+        held = self.sizes.answering(min(batch, load.questions), load.prefix, load.patches, load.longest, size)
+        return self._writing(load, 1, batch, size, size * self.total + adapter + held)
+
+    def _writing(self, load: Load, candidates: int, batch: int, size: int, memory: float) -> WorkCost:
         written = candidates * load.answer
         flops = self._reading(load) + self._passes(load.prefix, load.answer, candidates, 1)
         # Each new token is held against the other candidates' too, which the mask then hides.
         text = self._loaded.model.config.get_text_config()
-        flops += 2 * text.num_hidden_layers * self._attention_width * candidates * (candidates - 1) * load.answer**2
+        flops += 2 * text.num_hidden_layers * self.sizes.attention * candidates * (candidates - 1) * load.answer**2
         tokens = load.prefix + written
-        kept = self._kept_bytes * batch * (load.prefix + candidates * load.longest)
         steps = -(-load.questions // batch) * load.longest
-        reading = 2 * self._running + self._kept_bytes * batch * (load.prefix + candidates * load.answer / 2)
+        reading = size * self._running + self.sizes.cache(batch * (load.prefix + candidates * load.answer / 2), size)
         disk = load.questions * (candidates + 1) * load.answer * 4  # about four bytes a token
         n = load.questions
-        return WorkCost(n * tokens, n * flops, self._seconds(n * flops, steps * reading), 2 * self.total + kept, disk)
+        return WorkCost(n * tokens, n * flops, self._seconds(n * flops, steps * reading), memory, disk)
 
-    def evaluating(self, load: Load, batch: int) -> WorkCost:
-        """Return the cost of one greedy answer to each question."""
-        return self.sampling(load, 1, batch)
-
-    def training(
-        self,
-        load: Load,
-        candidates: int,
-        *,
-        epochs: float,
-        whole: bool,
-        reference: bool,
-        r: int,
-        again: bool,
-        kept: int,
-    ) -> WorkCost:
+    def training(self, load: Load, candidates: int, plan: TrainingPlan) -> WorkCost:
         """Return the cost of a training on lists that share their prefix.
 
         Args:
             load: Its lists.
             candidates: Of each list; 1 for SFT.
-            epochs: How often each is learnt.
-            whole: Whether all weights of the language model train, in float32, and not LoRA in bfloat16.
-            reference: Whether a second pass tells the reference's log-probabilities.
-            r: Rank of LoRA.
-            again: Whether gradient checkpointing reads each layer a second time.
-            kept: How many checkpoints with their optimizer's state lie on the disk at once.
+            plan: How it is trained.
         """
-        trained = self.total - self.parameters["vision"] if whole else self.adapter_parameters(r)
+        trained = self._trained(plan)
         # A backward pass tells the gradients of activations, and as much again where the weights themselves have some.
-        passes = 1 + (2 if whole else 1) + again + reference
+        passes = 1 + (2 if plan.whole else 1) + plan.again + plan.reference
         flops = self._reading(load) + passes * self._passes(load.prefix, load.answer, candidates, load.answer)
-        n = load.questions * epochs
-        state = 16 * trained  # float32 weights and gradients, two moments of Adam
-        weights = 2 * (self.total - trained) if whole else 2 * self.total
-        disk = (4 * self.total if whole else 4 * trained) + kept * 12 * trained
+        n = load.questions * plan.epochs
+        held = self.sizes.training(load.prefix, candidates * load.longest, load.patches, plan)
+        copies = cast(trained, self.parameters["embedding"], self.parameters["head"], plan)
+        memory = fixed(self.total, sum(each.weight.numel() for each in self._adapted), trained, plan) + plan.other
+        memory += max(held + copies, stepping(trained))
+        disk = (4 * self.total if plan.whole else 4 * trained) + plan.kept * 12 * trained
         tokens = load.prefix + candidates * load.answer
-        return WorkCost(n * tokens, n * flops, self._seconds(n * flops, 0.0), weights + state, disk)
+        return WorkCost(n * tokens, n * flops, self._seconds(n * flops, 0.0), memory, disk)
+
+    def _trained(self, plan: TrainingPlan) -> int:
+        """Parameters that train."""
+        projector = self.parameters["projector"]
+        if plan.projector_lora:
+            model, names = self._loaded.model, projector_layers(self._loaded.model, self._loaded.family)
+            projector = _ranks([model.get_submodule(name) for name in names], plan.r)
+        if plan.whole:
+            return self.total - self.parameters["vision"] - (0 if plan.projector else projector)
+        return (_ranks(self._adapted, plan.r) if plan.language else 0) + (projector if plan.projector else 0)
+
+    @cached_property
+    def sizes(self) -> LayerSizes:
+        """Sizes that memory depends on."""
+        return layer_sizes(self._loaded.model.config)
 
     def _reading(self, load: Load) -> float:
         """FLOPs of the vision tower and the projector for a picture."""
         vision = self._loaded.model.config.vision_config
         layers = getattr(vision, "num_hidden_layers", None) or getattr(vision, "depth", 0)
         width = getattr(vision, "hidden_size", 0)
-        tile = _side(getattr(vision, "image_size", 0)) // _side(getattr(vision, "patch_size", 14))
+        tile = side_of(getattr(vision, "image_size", 0)) // side_of(getattr(vision, "patch_size", 14))
         within = min(tile**2 or load.patches, load.patches)
         attention = 4 * int(layers or 0) * width * load.patches * within
         linear = 2 * self._seeing * load.patches + 2 * self.parameters["projector"] * load.prefix
@@ -242,7 +259,7 @@ class Estimator:
         places = candidates * answer + logits
         head = 2 * text.hidden_size * text.vocab_size * places
         pairs = prefix**2 / 2 + candidates * (prefix * answer + answer**2 / 2)
-        return linear + head + 4 * text.num_hidden_layers * self._attention_width * pairs
+        return linear + head + 4 * text.num_hidden_layers * self.sizes.attention * pairs
 
     @cached_property
     def _seeing(self) -> int:
@@ -254,19 +271,6 @@ class Estimator:
             if f"{tower}." in f"{name}." and ".head" not in name and not isinstance(part, torch.nn.Embedding)
             for parameter in part.parameters(recurse=False)
         )
-
-    @property
-    def _attention_width(self) -> int:
-        text = self._loaded.model.config.get_text_config()
-        each = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        return int(each * text.num_attention_heads)
-
-    @property
-    def _kept_bytes(self) -> int:
-        """Bytes of keys and values that a token leaves, in bfloat16."""
-        text = self._loaded.model.config.get_text_config()
-        heads: int = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        return 2 * 2 * int(text.num_hidden_layers) * heads * (self._attention_width // int(text.num_attention_heads))
 
     @property
     def _running(self) -> int:
@@ -281,6 +285,6 @@ class Estimator:
         return computing + reading / (self.gpu.bandwidth * BANDWIDTH_SHARE)
 
 
-def _side(size: Any) -> int:
-    """The longer of two sides, or the one that is given."""
-    return int(max(size) if isinstance(size, list | tuple) else size or 0)
+def _ranks(layers: Sequence[torch.nn.Linear], r: int) -> int:
+    """Parameters of LoRA of rank `r` on linear layers."""
+    return sum(r * (layer.in_features + layer.out_features) for layer in layers)

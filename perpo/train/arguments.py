@@ -17,7 +17,7 @@ from perpo.methods import METHODS, MethodName, unused_by, which
 from perpo.rewards.table import box_rewards, named, without_boxes
 
 _MaxSteps = Annotated[int, Range(-1)]
-_OF_LORA = ("adapter", "lora_r", "lora_alpha", "lora_dropout", "bits", "projector_only")
+_OF_LORA = ("adapter", "lora_r", "lora_alpha", "lora_dropout", "bits", "projector_only", "projector_lora")
 # The methods that the help speaks of.
 _OWN_ANSWERS = which(lambda method: not method.samples)
 _ONE_ANSWER = which(lambda method: not method.ranks)
@@ -96,6 +96,9 @@ class TrainArguments:
     learning_rate: AboveZero = arg(5e-6, "learning rate of LoRA")
     mm_projector_lr: ZeroOrMore = arg(5e-6, "learning rate of the projector; 0 leaves it as it is")
     projector_only: bool = arg(False, "train the projector alone; LoRA stays as it is")
+    projector_lora: bool = arg(
+        False, "train the projector by LoRA too, with the same lora_r and lora_alpha, in place of a copy of it"
+    )
     per_device_train_batch_size: Count = arg(2, "records per forward pass")
     gradient_accumulation_steps: Count = arg(1, "forward passes per optimizer step")
     max_tokens_per_pass: Count | None = arg(
@@ -206,6 +209,12 @@ class TrainArguments:
             raise PerpoError(
                 "--projector_only with --mm_projector_lr 0 trains nothing", "give a --mm_projector_lr above 0"
             )
+        if self.projector_lora and self.mm_projector_lr == 0:
+            raise PerpoError(
+                "--projector_lora has no effect with --mm_projector_lr 0", "give a --mm_projector_lr above 0"
+            )
+        if self.projector_lora and self.bits == 4:
+            raise PerpoError("--projector_lora was not tried on a base in 4 bits", "leave --projector_lora out")
 
     def _check_pairs(self) -> None:
         """Refuse what belongs to an argument that is not there."""

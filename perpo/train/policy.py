@@ -20,9 +20,10 @@ from torch.utils._pytree import tree_leaves
 from perpo.errors import PerpoError
 from perpo.models.adapters import put_adapter
 from perpo.models.attention import set_attention
+from perpo.models.families import Family
 from perpo.models.loaded import LoadedModel
 from perpo.models.loading import load_model
-from perpo.models.lora import add_lora, projector_modules
+from perpo.models.lora import add_lora, is_projector_lora, projector_modules
 from perpo.models.prefix import base_model
 from perpo.train.arguments import TrainArguments
 from perpo.train.quantization import quantization_config
@@ -57,9 +58,9 @@ class Policy:
             self._let_all_but_the_tower_train()
             return
         for name, parameter in self.model.named_parameters():
-            is_lora = ".lora_" in name and ".default." in name
-            is_projector = ".modules_to_save.default." in name
-            parameter.requires_grad_((is_lora and self.trains_lora) or (is_projector and self.trains_projector))
+            trained = ".default." in name and (".lora_" in name or ".modules_to_save." in name)
+            wanted = self.trains_projector if self.in_projector(name) else self.trains_lora
+            parameter.requires_grad_(trained and wanted)
 
     def saved_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Return the names and parameters that a checkpoint holds."""
@@ -68,7 +69,9 @@ class Policy:
 
     def in_projector(self, name: str) -> bool:
         """Return whether a parameter of that name is the projector's, of those that train."""
-        return ".modules_to_save." in name or (not self.has_adapter and name.startswith(self._projector))
+        if not self.has_adapter:
+            return name.startswith(self._projector)
+        return ".modules_to_save." in name or is_projector_lora(name, self.loaded.family)
 
     def _let_all_but_the_tower_train(self) -> None:
         tower = {id(each) for each in self._vision_tower.parameters()}
@@ -208,10 +211,11 @@ def load_policy(args: TrainArguments) -> Policy:
             alpha=args.lora_alpha,
             dropout=args.lora_dropout,
             train_projector=trains_projector,
+            projector_lora=args.projector_lora,
         )
     else:
         model = loaded.model
-        _check_adapter(args, model, loaded.family.vision_tower)
+        _check_adapter(args, model, loaded.family)
         if args.ranks and args.reference != "recorded":
             put_adapter(model, args.adapter, _REFERENCE)
     policy = Policy(loaded, model, trains_projector, trains_lora=not args.projector_only)
@@ -240,7 +244,7 @@ def _device() -> str | None:
     return f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else None
 
 
-def _check_adapter(args: TrainArguments, model: PeftModel, vision_tower: str) -> None:
+def _check_adapter(args: TrainArguments, model: PeftModel, family: Family) -> None:
     config: Any = model.peft_config["default"]
     made_with = {"lora_r": config.r, "lora_alpha": config.lora_alpha}
     if not args.ranks:  # which switch it off
@@ -251,13 +255,25 @@ def _check_adapter(args: TrainArguments, model: PeftModel, vision_tower: str) ->
                 f"the adapter {args.adapter} was made with {name} {value}, not {getattr(args, name)}",
                 f"give --{name} {value} to continue from it",
             )
-    if tower := [name for name, _ in model.named_parameters() if ".lora_" in name and f".{vision_tower}." in name]:
+    lora = [name for name, _ in model.named_parameters() if ".lora_" in name]
+    on_projector = {name for name in lora if is_projector_lora(name, family)}
+    if tower := [name for name in lora if f".{family.vision_tower}." in name and name not in on_projector]:
         raise PerpoError(
             f"the adapter {args.adapter} has LoRA in the vision tower, which perpo-train does not train: {tower[0]}",
             "give an adapter of the language model, or merge this one first: perpo-train merge",
         )
-    if args.mm_projector_lr > 0 and not config.modules_to_save:
+    if args.mm_projector_lr > 0:
+        _check_projector(args, whole=bool(config.modules_to_save), lora=bool(on_projector))
+
+
+def _check_projector(args: TrainArguments, *, whole: bool, lora: bool) -> None:
+    """Refuse to train a projector in another way than the adapter has it: as a whole, or by LoRA."""
+    if not whole and not lora:
         raise PerpoError(f"the adapter {args.adapter} has no projector to train", "give --mm_projector_lr 0")
+    if args.projector_lora and not lora:
+        raise PerpoError(f"the adapter {args.adapter} has no LoRA on the projector", "leave --projector_lora out")
+    if lora and not args.projector_lora:
+        raise PerpoError(f"the adapter {args.adapter} has LoRA on the projector", "give --projector_lora True")
 
 
 def switch_dropout_off(model: nn.Module) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,3 +103,29 @@ def test_it_has_no_use_where_no_model_is_asked(tmp_path, capsys) -> None:
     for mode in ("--questions", "--responses", "--rescore"):
         assert evaluate([mode, str(tmp_path / "x.jsonl"), "--estimate", "H100"]) == 2
         assert f"--estimate has no effect with {mode}" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_memory_is_what_was_measured() -> None:
+    """Each kind of work on a small model in a process of its own: benchmarks/estimate_memory.py."""
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, str(root / "benchmarks" / "estimate_memory.py"), "--sizes", "smallest"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(root / each) for each in ("", "eval"))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    ratios = [float(line.split("|")[5]) for line in done.stdout.splitlines() if line.startswith("| 1")]
+    assert len(ratios) == 6
+    assert max(abs(ratio - 1) for ratio in ratios) < 0.15, done.stdout
+
+
+def test_a_folder_without_weights_is_enough(questions, tmp_path, capsys) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    for file in checkpoint_dir().iterdir():
+        if file.suffix in (".json", ".jinja"):
+            (model / file.name).write_bytes(file.read_bytes())
+    words = ["--questions", str(questions), "--output", str(tmp_path / "out.jsonl"), "--estimate", "H100"]
+    assert sample([*words, "--model", str(model)]) == 0
+    without = told(capsys, "sample")
+    assert sample(words) == 0
+    assert told(capsys, "sample") == without

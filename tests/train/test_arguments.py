@@ -57,6 +57,7 @@ ELSEWHERE = {
     "image_root",
     "reference",
     "lora_r",
+    "projector_lora",  # in test_projector_lora.py
     "gradient_checkpointing",
     "max_tokens_per_pass",
     "group_by_modality_length",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from perpo.cli.estimates import cost_table
+from perpo.cli.estimates import adapter_size, cost_table, number_size
 from perpo.errors import PerpoError
 from perpo.models.costs import gpu_of
 from perpo.results.text import Text
@@ -50,14 +50,15 @@ def evaluation_estimate(
         raise PerpoError(f"--estimate does not know the rows of {unknown[0]}", "name perpo's own tasks")
     model = Estimator(wanted.checkpoint, gpu_of(gpu))
     limits = token_limits(limit, specs, embedded=wanted.embedded)
-    family = family_from(reading, model_config(resolve_model(wanted.checkpoint)))
+    family = family_from(reading, model_config(resolve_model(wanted.checkpoint, weights=False)))
     templates = templates_of(reading.prompt_style, specs, family)
+    held = {"size": number_size(wanted.dtype), "adapter": adapter_size(wanted.adapter)}
     costs = {}
     for spec in specs:
         data = load_task(spec, rows.data)
         count = len(data.docs) if rows.limit is None else min(rows.limit, len(data.docs))
         load = model.load(_asked(data, templates[spec.name]), count).cut(limits[spec.name])
-        costs[spec.name] = count, model.evaluating(load, wanted.questions_at_once)
+        costs[spec.name] = count, model.evaluating(load, wanted.questions_at_once, **held)
     notes = ["Each question is taken to be asked by itself; images that questions share are read once in fact."]
     return cost_table(f"Estimate of evaluating {wanted.checkpoint}", model, costs, notes)
 

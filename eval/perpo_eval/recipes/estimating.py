@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.cli.estimates import cost_table
+from perpo.cli.estimates import cost_table, training_plan
 from perpo.data import read_questions
 from perpo.data.images import image_size
 from perpo.methods import METHODS
@@ -29,7 +29,6 @@ from perpo_eval.recipes.recipe import DataFile, Experiment, PagesPart, PdfPages,
 
 if TYPE_CHECKING:
     from perpo.models.estimate import AskedSize, Estimator, Load
-    from perpo.train.arguments import TrainArguments
     from perpo_eval.recipes.experiment import ExperimentRun
 
 _DOCUMENTS = 200
@@ -87,7 +86,7 @@ class RecipeEstimate:
         if recipe.teach is not None:
             arguments = teaching_arguments(recipe, recipe.teach, x, x, x)
             load = self._load(recipe.teach.data)
-            rows["taught"] = load.questions, self._training(load, arguments, 1, whole=True)
+            rows["taught"] = load.questions, self.model.training(load, 1, training_plan(arguments))
         if experiment.train is not None and experiment.data is not None:
             source = recipe.data[experiment.data]
             arguments = train_arguments(recipe, experiment, x, x, x, None, 1)
@@ -98,8 +97,7 @@ class RecipeEstimate:
             else:
                 load, candidates = self._load(experiment.data), 1
             lists = 1 if not METHODS[method_of(recipe, experiment)].ranks else candidates
-            cost = self._training(load, arguments, lists, whole=False)
-            rows[f"{name}/train"] = load.questions, cost
+            rows[f"{name}/train"] = load.questions, self.model.training(load, lists, training_plan(arguments))
         rows[f"{name}/evaluate"] = self._evaluating()
         return rows
 
@@ -117,19 +115,6 @@ class RecipeEstimate:
             "All sampled questions are taken to be kept: how many fall out is known when they are rewarded."
         )
         return load, arguments.num_candidates
-
-    def _training(self, load: Load, arguments: TrainArguments, candidates: int, *, whole: bool) -> WorkCost:
-        reference = METHODS[arguments.method].ranks and arguments.reference != "recorded"
-        return self.model.training(
-            load,
-            candidates,
-            epochs=arguments.num_train_epochs,
-            whole=whole,
-            reference=reference,
-            r=arguments.lora_r,
-            again=arguments.gradient_checkpointing,
-            kept=2 if arguments.save_steps else 0,
-        )
 
     def _evaluating(self) -> tuple[float, WorkCost]:
         recipe = self.run.source
@@ -194,7 +179,7 @@ class RecipeEstimate:
 
         if not isinstance(source, DataFile):
             raise PerpoError(f"'{data}' is drawn when the recipe runs, so its cost is not estimated", "run it")
-        questions = read_questions(source.file, grounding_prompt=grounding_prompt(self.run.source.model))
+        questions = read_questions(source.file, grounding_prompt=grounding_prompt(self.run.source.model, weights=False))
         some = questions[:: max(1, len(questions) // 64)]
         asked = [AskedSize(q.question, image_size(source.image_root / q.image_path), q.answer) for q in some]
         return _Pages(asked, len(questions), 0)
