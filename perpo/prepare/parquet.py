@@ -56,6 +56,7 @@ _COLUMNS: dict[str, dict[str, str]] = {
         "question": "text",
         "answer": "text",
         "language": "text",
+        "layout": "text",
         "file_name": "text",
     },
 }

@@ -12,7 +12,7 @@ import perpo_eval.cli.eval
 from perpo.cli.data import main
 from perpo.prepare import published_counts
 
-COLUMNS = ["question_id", "image", "question", "answer", "language", "file_name"]
+COLUMNS = ["question_id", "image", "question", "answer", "language", "layout", "file_name"]
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ def _rows(count, size=100, seeds=None):
             "question": "",
             "answer": "text",
             "language": "",
+            "layout": None,
             "file_name": f"{number}.png",
         }
 

@@ -7,7 +7,7 @@ from perpo.prepare.pdf.choosing import choose_pages, split_documents, text_key
 
 def _document(name, *pages):
     found = [
-        {"page": number, "image": f"{name}-{number}", "text": text, "pixels": pixels, "lost": 0}
+        {"page": number, "image": f"{name}-{number}", "text": text, "pixels": pixels, "lost": 0, "columns": 1}
         for number, (text, pixels) in enumerate(pages, start=1)
     ]
     return name, hashlib.sha256(name.encode()).hexdigest(), {"pages": found}
