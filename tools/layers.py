@@ -53,7 +53,10 @@ TORCH_FREE = (
     *(f"perpo.{name}" for name in ("errors", "answers", "stats", "common", "boxes", "texts")),
     *(f"perpo.{name}" for name in ("benchmarks", "data", "records")),
     *("perpo.methods", "perpo.rewards", "perpo.results", "perpo.prepare", "perpo.cli", "perpo.tiny.world"),
-    *(f"perpo.models.{name}" for name in ("families", "checkpoints", "answer_format", "control_tokens", "costs")),
+    *(
+        f"perpo.models.{name}"
+        for name in ("families", "families_table", "checkpoints", "answer_format", "control_tokens", "costs")
+    ),
     *(f"perpo.models.{name}" for name in ("hub", "original", "original_files")),
     *(f"perpo.engines.{name}" for name in ("base", "choice", "replies", "served", "server_flags")),
     *("perpo.engines.chat", "perpo.engines.server_pool", "perpo.sample"),
