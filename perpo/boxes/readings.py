@@ -1,8 +1,9 @@
-"""Warn of answers that were written in another way than is declared; the warning decides nothing. No torch.
+"""Read the same answers in every way: a table of all, and a warning of another way than is declared. No torch.
 
 What boxes mean is declared, and nothing here changes how they are read or scored. But a run whose boxes were written in
 another scale, order or frame gets scores near 0 that look like a bad model's. So the same numbers are read in every
-other way as well, and where one of them fits the truths far better, it is named.
+other way as well, and where one of them fits the truths far better, it is named. `every_reading` gives them all.
+Neither decides anything.
 """
 
 from __future__ import annotations
@@ -48,6 +49,46 @@ class Answered:
     text: str
     truth: ArrayLike
     image_size: ImageSize
+
+
+@dataclass(frozen=True)
+class ReadAs:
+    """The answers in one reading.
+
+    Attributes:
+        boxes: The reading.
+        overlaps: (n,) the IoU of each answer's first box with the truth; 0 where there is no box.
+        readable: How many answers hold a box.
+        inside: How many of these lie within the frame, but for a twentieth of its sides.
+    """
+
+    boxes: BoxFormat
+    overlaps: NDArray[np.float64]
+    readable: int
+    inside: int
+
+    @property
+    def hits(self) -> int:
+        """Return the number of answers that have an IoU of 0.5 or more."""
+        return int((self.overlaps >= _HIT).sum())
+
+
+def every_reading(answers: Sequence[Answered], boxes: BoxFormat) -> list[ReadAs]:
+    """Return what each way to read the answers gives: the declared one first.
+
+    Args:
+        answers: The answers.
+        boxes: How they are declared to be written. Pixels of a resized picture are a reading where it has the size.
+    """
+    numbers = {bins: _numbers(answers, bins=bins) for bins in (False, True)}
+    places = _places(answers)
+    readings = []
+    for form in (boxes, *_forms(boxes)):
+        read = _read(numbers[form.scale == "bins"], form, places)
+        pairs = [(box, each) for box, each in zip(read, answers, strict=True) if not np.isnan(box).any()]
+        outside = sum(_is_outside(box, each, form) for box, each in pairs)
+        readings.append(ReadAs(form, _overlaps(read, answers), len(pairs), len(pairs) - outside))
+    return readings
 
 
 def other_reading(answers: Sequence[Answered], boxes: BoxFormat) -> str | None:
@@ -105,9 +146,7 @@ def _overlaps(boxes: NDArray, answers: Sequence[Answered]) -> NDArray[np.float64
 def _better(answers: Sequence[Answered], boxes: BoxFormat, hits: int) -> tuple[BoxFormat, int] | None:
     """Of the readings that give many more hits than the declared one, that with the best mean IoU, and its hits."""
     numbers = {bins: _numbers(answers, bins=bins) for bins in (False, True)}
-    places: dict[ImageSize, list[int]] = {}
-    for place, each in enumerate(answers):
-        places.setdefault(each.image_size, []).append(place)
+    places = _places(answers)
     best: tuple[float, BoxFormat, int] | None = None
     for form in _forms(boxes):
         overlaps = _overlaps(_read(numbers[form.scale == "bins"], form, places), answers)
@@ -116,6 +155,14 @@ def _better(answers: Sequence[Answered], boxes: BoxFormat, hits: int) -> tuple[B
         if theirs >= max(2 * hits, hits + _FEWEST, _MANY * len(answers)) and (best is None or worth > best[0]):
             best = worth, form, theirs
     return best and best[1:]
+
+
+def _places(answers: Sequence[Answered]) -> dict[ImageSize, list[int]]:
+    """Which answers are about pictures of each size."""
+    places: dict[ImageSize, list[int]] = {}
+    for place, each in enumerate(answers):
+        places.setdefault(each.image_size, []).append(place)
+    return places
 
 
 def _numbers(answers: Sequence[Answered], *, bins: bool) -> NDArray[np.float64]:

@@ -16,6 +16,8 @@ _ONE_IMAGE = (
     r"<img>\s*(?:<IMG_CONTEXT>)+\s*</img>",  # InternVL
     r"<img>[^<>]*</img>",  # Qwen-VL, with the picture's path inside
     r"<(?:im|image)_start>\s*(?:<image>|(?:<im_patch>)+)\s*<(?:im|image)_end>",  # LLaVA's first models
+    r"<\|begin_of_image\|>\s*(?:<\|image\|>)+\s*<\|end_of_image\|>",  # GLM
+    r"<\|image_start\|>\s*(?:<image>)+\s*<\|image_end\|>",  # LFM2-VL
     r"<start_of_image>\s*(?:<image_soft_token>)+\s*<end_of_image>",  # Gemma 3
     r"<(?:image|image_placeholder|image_pad|image_token|image_soft_token|imagehere|img|im_patch|start_of_image)>",
     r"<image[ _-]?\d+>",
@@ -26,6 +28,7 @@ _ONE_IMAGE = (
 _PART = (
     r"<\|vision_(?:start|end|pad)\|>|</img>|<(?:im|image)_(?:start|end)>|<end_of_image>|\[IMG_(?:BREAK|END)\]"
     r"|<fake_token_around_image>|<global-img>|<row_\d+_col_\d+>"
+    r"|<\|(?:begin|end)_of_image\|>|<\|image_(?:start|end)\|>|<\|img_(?:thumbnail|row_\d+_col_\d+)\|>"
 )
 _OTHER_MEDIA = (
     r"<(?:video|audio)(?:_placeholder|_soft_token|_pad)?>|<\|(?:video|audio)(?:_pad|_\d+)?\|>|<video[ _-]?\d+>"

@@ -1,6 +1,6 @@
 """Model families: the prompt, how boxes are written, where the parts are, how a prefix is read.
 
-`python -m perpo.models.families` prints the table of docs/families.md.
+`python -m perpo.models.families_table` prints the table of docs/families.md.
 """
 
 from __future__ import annotations
@@ -94,6 +94,16 @@ class Family:
 
 _JSON_GROUNDING = "Locate {expression}, output its bbox coordinates using JSON format."
 _LLAVA: dict[str, Any] = {"vision_tower": "vision_tower", "projector": "multi_modal_projector"}
+_GLM: dict[str, Any] = {
+    "vision_tower": "visual",
+    "projector": r"visual\.merger",
+    # zai-org/GLM-V's README: shares of the picture's own width and height, times 1000, in <|begin_of_box|>.
+    "boxes": BoxFormat("0-1000"),
+    "most_aspect": 200,
+    "grounding_prompt": "Help me to locate {expression} in the image and give me its bounding boxes.",
+    "prefix": "mrope",
+    "linear_layers": "(q|k|v|o|gate_up|down)_proj",
+}
 _IDEFICS: dict[str, Any] = {
     "vision_tower": "vision_model",
     "projector": "connector",
@@ -173,6 +183,21 @@ FAMILIES: dict[str, Family] = {
             boxes=BoxFormat("0-1000"),
             grounding_prompt=GROUNDING.replace("{expression}", "<ref>{expression}</ref>"),
         ),
+        Family("glm4v", "zai-org/GLM-4.1V-9B-Thinking", **_GLM),
+        Family("glm46v", "zai-org/GLM-4.6V-Flash", **_GLM),
+        # Liquid AI's own recipe for grounding asks so: cookbook/visual-grounding of Liquid4All/leap-finetune. Its
+        # processor fails where a picture becomes a line of more than 256 tokens.
+        Family(
+            "lfm2_vl",
+            "LiquidAI/LFM2.5-VL-1.6B",
+            **_LLAVA,
+            boxes=BoxFormat("0-1"),
+            most_aspect=256,
+            grounding_prompt='Provide the location as JSON: [{"label": "name", "bbox": [x1, y1, x2, y2]}]. Bounding '
+            'box coordinates are normalized between 0 and 1.\n\nIdentify the region of "{expression}" in the image.',
+            recurrent=True,
+            linear_layers="((q|k|v|in|out)_proj|w[123])",
+        ),
         # Nothing is documented of how these two write boxes: they have to be taught LLaVA's form.
         Family("idefics3", "HuggingFaceM4/Idefics3-8B-Llama3", **_IDEFICS),
         Family("smolvlm", "HuggingFaceTB/SmolVLM2-2.2B-Instruct", **_IDEFICS),
@@ -251,41 +276,3 @@ def family_of(model_type: str) -> Family:
             f"the model type '{model_type}' is not in the table of families", did_you_mean(model_type, FAMILIES)
         )
     return FAMILIES[model_type]
-
-
-_PREFIX_RULES = {
-    "causal": "shared; positions go on behind the prefix",
-    "mrope": "shared; the model's `get_rope_index` places the prefix, candidates go on behind its largest position",
-    "both_ways": "shared; the prefix sees itself both ways, positions count from 1",
-}
-_RECURRENT = "sampled: read once, its state is copied for each candidate; trained: repeated for each candidate"
-
-
-def table() -> str:
-    """Return the table of docs/families.md."""
-    heads = ["model type", "such as", "grounding prompt", "boxes", "vision part", "projector", "prefix", "tests"]
-    rows = [heads, ["---"] * len(heads)] + [
-        [
-            f"`{family.model_type}`",
-            family.example,
-            f"`{family.grounding_prompt}`",
-            _boxes_in_words(family),
-            f"`{family.vision_tower}`",
-            f"`{family.projector}`".replace("|", r"\|"),
-            _RECURRENT if family.recurrent else _PREFIX_RULES[family.prefix],
-            f"`tests/families -k {family.model_type}`",
-        ]
-        for family in FAMILIES.values()
-    ]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def _boxes_in_words(family: Family) -> str:
-    boxes = family.box_format
-    words = [boxes.scale, *(["y before x"] if boxes.order == "yxyx" else []), f"of the {boxes.frame} picture"]
-    words += [f"(could also be {' or '.join(family.other_frames)})"] if family.other_frames else []
-    return " ".join(words)
-
-
-if __name__ == "__main__":
-    print(table(), end="")

@@ -124,7 +124,7 @@ class LoadedModel:
             texts = [text.replace(self.tokenizer.bos_token, "", 1).removesuffix("\n") for text in texts]
         try:
             inputs = self._processed(pictures, texts, prompts[0])
-        except (ValueError, ZeroDivisionError) as error:
+        except (ValueError, ZeroDivisionError, RuntimeError) as error:
             for image, picture, text in zip(images, pictures, texts, strict=True):
                 self._check_taken(image, picture, text, prompts[0])
             raise PerpoError(f"the processor of {self.name} refuses its input: {error}", "see its prompts") from error
@@ -156,7 +156,7 @@ class LoadedModel:
         """Raise a PerpoError that names the image if the processor refuses it alone too."""
         try:
             self._processed([picture], [text], prompt)
-        except (ValueError, ZeroDivisionError) as error:
+        except (ValueError, ZeroDivisionError, RuntimeError) as error:
             raise PerpoError(
                 f"the processor of {self.name} refuses the picture {short_name(getattr(image, 'filename', ''))} of "
                 f"{image.width} x {image.height} pixels: {error}",

@@ -37,7 +37,7 @@ from perpo.models.keeping import kept_or_loaded
 from perpo.models.loaded import DType, LoadedModel, render_prompt
 from perpo.models.lora import in_full_precision
 from perpo.models.original import is_original_at
-from perpo.models.unlisted import check_unlisted, unlisted_family
+from perpo.models.unlisted import check_not_refused, check_unlisted, unlisted_family
 
 
 def load_model(
@@ -127,6 +127,7 @@ def _listed(directory: Path) -> Family | None:
     model_type = model_config(str(directory)).get("model_type", "")
     if model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise PerpoError(f"the model type '{model_type}' is not supported", did_you_mean(model_type, FAMILIES))
+    check_not_refused(model_type)
     return FAMILIES.get(model_type)
 
 

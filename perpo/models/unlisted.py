@@ -13,6 +13,18 @@ from perpo.models.families import FAMILIES, Family
 from perpo.models.logps import candidate_logps
 from perpo.models.prefix import PER_TOKEN, longest_shared, pack
 
+_EXPERTS = "its experts are no linear layers that LoRA adapts, and no test reads a shared prefix with it"
+REFUSED = {
+    "gemma3": "the tokens of a picture see each other both ways between texts that are read forwards, which no shared "
+    "prefix of ours does",
+    "molmo2": "its authors tell of points, not of boxes, and the tokens of a picture see each other both ways",
+    "minicpmv4_6": "its slices of a picture, behind Qwen3.5's recurrent layers, are not tested here",
+    "qwen3_vl_moe": _EXPERTS,
+    "qwen3_5_moe": _EXPERTS,
+    "glm4v_moe": _EXPERTS,
+}
+"""Model types that transformers knows, and why they are not taken; docs/families.md has them too."""
+
 _HINT = f"these are known: {', '.join(FAMILIES)}"
 
 
@@ -32,6 +44,16 @@ def unlisted_family(model: Any) -> Family:
         language_model=names[text].removeprefix("model."),
         linear_layers=f"({'|'.join(linear)})",
     )
+
+
+def check_not_refused(model_type: str) -> None:
+    """Refuse a model type of which it is known that it cannot be taken, before its weights are read.
+
+    Raises:
+        PerpoError: It is one.
+    """
+    if model_type in REFUSED:
+        raise PerpoError(f"the model type '{model_type}' is not supported: {REFUSED[model_type]}", _HINT)
 
 
 def check_unlisted(model: Any, family: Family, encode: Callable[[], Sequence[Mapping[str, Tensor]]]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perpo.boxes import BoxFormat, format_box
-from perpo.boxes.readings import Answered, other_reading
+from perpo.boxes import BoxFormat, format_box, iou, parse_box
+from perpo.boxes.readings import Answered, every_reading, other_reading
 from perpo.models.families import FAMILIES
 
 LISTED = [(name, family.box_format) for name, family in FAMILIES.items()]
@@ -100,3 +100,23 @@ def test_of_many_answers_some_are_looked_at_evenly() -> None:
     said = other_reading(every_third, BoxFormat("0-1"))
     assert said is not None
     assert "2000 of 2000 answers would have" in said
+
+
+@pytest.mark.parametrize(("name", "form"), LISTED)
+def test_every_reading_is_scored_as_it_would_be_if_it_were_declared(name: str, form: BoxFormat) -> None:
+    answers = written(form, 40, noise=0.25)
+    readings = every_reading([*answers, Answered("nothing", [0, 0, 9, 9], (10, 10))], BoxFormat("percent"))
+    assert readings[0].boxes == BoxFormat("percent")
+    assert len({each.boxes for each in readings}) == len(readings)
+    for each in readings:
+        read = [parse_box(answer.text, each.boxes, answer.image_size) for answer in answers]
+        overlaps = [
+            0.0 if box is None else float(iou(box, answer.truth)) for box, answer in zip(read, answers, strict=True)
+        ]
+        np.testing.assert_allclose(each.overlaps, [*overlaps, 0.0], atol=1e-9)
+        assert each.hits == sum(overlap >= 0.5 for overlap in overlaps)
+        assert each.readable == sum(box is not None for box in read)
+    if form.resize is None:
+        best = max(readings, key=lambda each: each.overlaps.mean())
+        assert best.hits >= 30
+        assert (best.boxes.order, best.boxes.scale[:3]) == (form.order, form.scale[:3])  # 0-1000 or 0-999

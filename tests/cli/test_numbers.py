@@ -47,6 +47,7 @@ PROGRAMS: dict[str, tuple[type[Any], Main, list[str]]] = {
     "perpo-eval judge": (JudgeArguments, EVAL, ["judge", "--run", "none"]),
     "perpo-eval list": (perpo_eval.cli.results.ListArguments, EVAL, ["list"]),
     "perpo-eval show": (perpo_eval.cli.results.ShowArguments, EVAL, ["show"]),
+    "perpo-eval readings": (perpo_eval.cli.results.ReadingsArguments, EVAL, ["readings"]),
     "perpo-eval export": (perpo_eval.cli.results.ExportTableArguments, EVAL, ["export"]),
     "perpo-run": (perpo_eval.cli.run.RunArguments, perpo_eval.cli.run.main, ["tiny", "--output_dir", "out"]),
     "perpo-demo": (perpo_eval.cli.run.DemoArguments, perpo_eval.cli.run.demo_main, ["--output_dir", "out"]),

@@ -18,6 +18,14 @@ from transformers import (
     CLIPVisionConfig,
     Gemma2Config,
     GemmaConfig,
+    Glm4vConfig,
+    Glm4vImageProcessor,
+    Glm4vProcessor,
+    Glm4vVideoProcessor,
+    Glm46VConfig,
+    Glm46VImageProcessor,
+    Glm46VProcessor,
+    Glm46VVideoProcessor,
     GotOcr2ImageProcessor,
     Idefics3Config,
     Idefics3ImageProcessor,
@@ -25,6 +33,10 @@ from transformers import (
     InternVLConfig,
     InternVLProcessor,
     InternVLVideoProcessor,
+    Lfm2Config,
+    Lfm2VlConfig,
+    Lfm2VlImageProcessor,
+    Lfm2VlProcessor,
     LlamaConfig,
     LlavaNextConfig,
     LlavaNextImageProcessor,
@@ -45,6 +57,7 @@ from transformers import (
     Qwen3VLConfig,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
+    Siglip2VisionConfig,
     SiglipImageProcessor,
     SiglipVisionConfig,
     SmolVLMConfig,
@@ -219,6 +232,58 @@ def qwen3_5() -> tuple[Any, Any]:
     return config, processor
 
 
+def glm4v() -> tuple[Any, Any]:
+    """GLM-4.1V: GLM-4, which places images in three dimensions."""
+    return _glm(Glm4vConfig, Glm4vImageProcessor, Glm4vProcessor, Glm4vVideoProcessor)
+
+
+def glm46v() -> tuple[Any, Any]:
+    """GLM-4.6V-Flash: another processor, and other positions of videos."""
+    return _glm(Glm46VConfig, Glm46VImageProcessor, Glm46VProcessor, Glm46VVideoProcessor)
+
+
+def _glm(config: type, images: type, processor: type, videos: type) -> tuple[Any, Any]:
+    words = tokenizer(
+        *["[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|image|>", "<|video|>", "<|endoftext|>"],
+        *["<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"],
+        *["<|begin_of_box|>", "<|end_of_box|>"],
+        eos="<|endoftext|>",
+    )
+    template = CHATML.replace("IMAGE", "<|begin_of_image|><|image|><|end_of_image|>").replace("<|im_end|>\n", "")
+    template = "[gMASK]<sop>" + template.replace("<|im_start|>assistant", "<|assistant|>")
+    template = template.replace("<|im_start|>{{ m['role'] }}", "<|user|>")
+    pixels = {"shortest_edge": 56**2, "longest_edge": 12 * 28**2}
+    made = processor(images(size=pixels), words, videos(), chat_template=template)
+    ids = {
+        f"{kind}_{end}_token_id": words.convert_tokens_to_ids(f"<|{mark}_of_{kind}|>")
+        for kind in ("image", "video")
+        for end, mark in (("start", "begin"), ("end", "end"))
+    }
+    eyes = {"depth": 2, "hidden_size": WIDTH, "intermediate_size": WIDTH, "num_heads": 2, "out_hidden_size": WIDTH}
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+    text_config = plain(vars(text())) | {"rope_parameters": rope}
+    ids |= {"video_token_id": words.convert_tokens_to_ids("<|video|>")}
+    return config(text_config=text_config, vision_config=eyes | {"image_size": 4 * 14}, **ids), made
+
+
+def lfm2_vl() -> tuple[Any, Any]:
+    """SigLIP 2 and LFM2: a short convolution and an attention."""
+    marks = ["<|image_start|>", "<|image_end|>", "<|img_thumbnail|>", "<|im_start|>", "<|im_end|>"]
+    tiles = [f"<|img_row_{row}_col_{column}|>" for row in (1, 2, 3) for column in (1, 2, 3)]
+    sizes = {"tile_size": TILE, "encoder_patch_size": PATCH, "min_image_tokens": 1, "max_image_tokens": 64}
+    images = Lfm2VlImageProcessor(**sizes, max_tiles=3, max_pixels_tolerance=0.2)
+    template = CHATML.replace("IMAGE", "<image>")
+    processor = Lfm2VlProcessor(images, tokenizer(*marks, *tiles, eos="<|im_end|>"), chat_template=template)
+    layers = {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"], "conv_L_cache": 3}
+    config = Lfm2VlConfig(
+        vision_config=vision(Siglip2VisionConfig, num_patches=PATCHES, vision_use_head=False),
+        text_config=text(Lfm2Config, **layers),
+        projector_hidden_size=WIDTH,
+        image_token_id=processor.image_token_id,
+    )
+    return config, processor
+
+
 def plain(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a config that another kind of config takes."""
     kept = ("size", "layers", "heads", "embeddings", "token_id", "rope_parameters")
@@ -318,7 +383,7 @@ def _paligemma(language: Any) -> tuple[Any, Any]:
 BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     build.__name__: build
     for build in (
-        *(llava_next, llava_next_ocr, llava_onevision, qwen2_5_vl, qwen3_vl, qwen3_5),
+        *(llava_next, llava_next_ocr, llava_onevision, qwen2_5_vl, qwen3_vl, qwen3_5, glm4v, glm46v, lfm2_vl),
         *(internvl, idefics3, smolvlm, paligemma, paligemma2),
     )
 }

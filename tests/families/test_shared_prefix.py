@@ -108,13 +108,14 @@ def test_the_attention_of_training_gives_the_same(name, loaded, batch, monkeypat
 
 def test_training_sets_the_attention_that_the_family_can_use(name, checkpoint, tmp_path):
     policy = load_policy(TrainArguments(model=str(checkpoint), data="", output_dir=str(tmp_path)))
-    expected = "dense" if name.startswith(("paligemma", "qwen3_5")) else "split"
+    expected = "dense" if name.startswith(("paligemma", "qwen3_5", "lfm2_vl")) else "split"
     assert attention.attention_of(policy.loaded.model) == expected
 
 
-def test_layers_with_a_state_are_trained_with_the_prompt_repeated(checkpoints, pictures, questions, capsys):
+@pytest.mark.parametrize("kind", ["qwen3_5", "lfm2_vl"])
+def test_layers_with_a_state_are_trained_with_the_prompt_repeated(kind, checkpoints, pictures, questions, capsys):
     """No mask keeps candidates apart there, and a shared prefix would show each candidate those before it."""
-    loaded = load_model(str(checkpoints("qwen3_5")), device="cpu")
+    loaded = load_model(str(checkpoints(kind)), device="cpu")
     prefixes, candidates, images = make_batch(loaded, pictures, questions)
     _say_repeated.cache_clear()
     with torch.no_grad():

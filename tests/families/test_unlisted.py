@@ -6,11 +6,13 @@ import json
 
 import pytest
 import torch
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from perpo.errors import PerpoError
 from perpo.models import families
 from perpo.models.loading import load_model
 from perpo.models.lora import add_lora
+from perpo.models.unlisted import REFUSED
 from perpo.records.store import read_run
 from perpo.sample.arguments import SampleArguments
 from perpo.sample.run import run_sampling
@@ -18,6 +20,7 @@ from perpo.train.arguments import TrainArguments
 from perpo.train.run import train
 from perpo_eval.arguments import EvalArguments
 from perpo_eval.evaluate.run import check, evaluate
+from tests.support import ROOT
 
 
 @pytest.fixture
@@ -68,6 +71,19 @@ def test_a_model_whose_tokens_are_not_all_read_alike_is_refused(kind, unlisted):
         load_model(unlisted(kind), device="cpu")
     assert str(caught.value).startswith(f"the model type '{kind}' is not in the table of families, and ")
     assert "these are known: llava, " in caught.value.hint
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_a_type_that_is_known_not_to_work_is_refused_with_its_reason(model_type, tmp_path):
+    """Before its weights are read; there are none here. The page of families has the same reason."""
+    assert model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    assert model_type not in families.FAMILIES
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(PerpoError) as caught:
+        load_model(str(tmp_path), device="cpu")
+    assert caught.value.message == f"the model type '{model_type}' is not supported: {REFUSED[model_type]}"
+    assert f"| `{model_type}` | {REFUSED[model_type]} |" in (ROOT / "docs" / "families.md").read_text()
 
 
 def test_a_model_that_counts_columns_is_refused(unlisted, monkeypatch):

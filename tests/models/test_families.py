@@ -28,13 +28,20 @@ def test_prompts_and_boxes_as_documented() -> None:
         ("qwen2_5_vl", "Locate the cup, output", '[{"bbox_2d": [100.8, 100.8, 504, 302.4], "label": "cup"}]'),
         ("qwen3_vl", "Locate the cup, output", '{"bbox_2d": [100, 200, 500, 600]}'),
         ("qwen3_5", "Locate the cup, output", '{"bbox_2d": [100, 200, 500, 600]}'),
+        ("glm4v", "locate the cup in", "It is <|begin_of_box|>[[100, 200, 500, 600]]<|end_of_box|>"),
+        (
+            "glm46v",
+            "locate the cup in",
+            "<think>[1, 2, 3, 4]?</think><|begin_of_box|>(100,200,500,600)<|end_of_box|>",
+        ),
+        ("lfm2_vl", 'region of "the cup" in', '[{"label": "cup", "bbox": [0.1, 0.2, 0.5, 0.6]}]'),
         ("internvl", "<ref>the cup</ref>", "<ref>the cup</ref><box>[[100, 200, 500, 600]]</box>"),
         ("idefics3", "describes: the cup", "[0.10, 0.20, 0.50, 0.60]"),
         ("smolvlm", "describes: the cup", "[0.10, 0.20, 0.50, 0.60]"),
         ("paligemma", "detect the cup", "<loc0205><loc0102><loc0614><loc0512> the cup"),
     ]:
         family = family_of(model_type)
-        assert asked in family.grounding_prompt.format(expression="the cup")
+        assert asked in family.grounding_prompt.replace("{expression}", "the cup")
         box = parse_box(said, family.box_format, image)
         assert box is not None
         np.testing.assert_allclose(box, [100, 100, 500, 300], atol=0.6)

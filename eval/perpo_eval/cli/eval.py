@@ -13,7 +13,7 @@ from perpo_eval.cli.show import show
 
 _DESCRIPTION = (
     "Evaluate a model through lmms-eval, print its scores, and store a run record. For answers made elsewhere, see "
-    "perpo-eval import. For stored runs, see perpo-eval list, perpo-eval show, perpo-eval export and perpo-eval judge."
+    "perpo-eval import. For stored runs, see perpo-eval list, show, readings, export and judge."
 )
 
 
@@ -26,11 +26,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    if argv and argv[0] in ("list", "show", "export"):
+    if argv and argv[0] in ("list", "show", "readings", "export"):
         from perpo_eval.cli import results
 
-        mains = {"list": results.list_main, "show": results.show_main, "export": results.export_main}
-        mains[argv[0]](argv[1:])
+        getattr(results, f"{argv[0]}_main")(argv[1:])
         return 0
     if argv and argv[0] == "judge":
         return judge_main(argv[1:])

@@ -1,4 +1,4 @@
-"""perpo-eval list, show and export: find stored runs, and make leaderboards of them."""
+"""perpo-eval list, show, readings and export: find stored runs, and make tables and leaderboards of them."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ class ShowArguments:
     )
     results: Path = arg(Path("results"), "folder in which ids and names of runs are looked up")
     json: bool = arg(False, "print run.json instead of the tables")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingsArguments:
+    """The arguments of perpo-eval readings."""
+
+    run: str = arg(help="folder of a run with boxes, a folder of runs, or the id or name of a run in --results")
+    results: Path = arg(Path("results"), "folder in which ids and names of runs are looked up")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +103,19 @@ def show_main(argv: list[str]) -> None:
     if (standing := standing_of(run)).state != "not approved":
         print(f"approval: {standing.said}", file=sys.stderr)
     print(f"run record: {run.path}", file=sys.stderr)
+
+
+def readings_main(argv: list[str]) -> None:
+    """Print what each way to read a run's boxes gives."""
+    description = "Read a run's answers about boxes in every scale, order and frame, and show what each gives."
+    args = parse_arguments(ReadingsArguments, argv, prog="perpo-eval readings", description=description)
+    from perpo.models.families import FAMILIES
+    from perpo.records.store import resolve_run
+    from perpo.results.box_readings import readings_table
+
+    usual = FAMILIES["qwen2_5_vl"]
+    assert usual.box_format.resize is not None
+    readings_table(resolve_run(args.run, args.results), usual.box_format.resize, usual.model_type).show()
 
 
 def export_main(argv: list[str]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perpo.answers import after_prompt
-from perpo.boxes.readings import Answered, other_reading
+from perpo.boxes.readings import other_reading
 from perpo.models.families import Family
 from perpo.records import provenance
 from perpo.records.run_record import SCHEMA_VERSION, Metric, ModelInfo, RunRecord
 from perpo.records.store import new_run_id, write_run
+from perpo.results.box_readings import answered
 from perpo_eval.benchmarks.table import BENCHMARKS, has_boxes
 from perpo_eval.engines.responses import Response
 from perpo_eval.evaluate import harnessed, numbers, scoring
@@ -212,22 +210,12 @@ def box_fields(family: Family | None, has_boxes: bool) -> dict[str, str | None]:
 def misread(tables: Sequence[pa.Table], specs: Sequence[TaskSpec], family: Family | None) -> list[str] | None:
     """Warn of boxes that do not seem to be written as declared, and return the warnings; None where there are none."""
     rows = [
-        row | {"target": json.loads(row["target"])}
+        row
         for table, spec in zip(tables, specs, strict=True)
         if has_boxes(spec.benchmark)
         for row in table.select(["prompt", "response", "target", "image"]).to_pylist()
-        if row["response"] is not None
     ]
-    # Of boxes that were imported without sizes: a picture that all of them lie within.
-    sides = [math.ceil(max(row["target"][side] for row in rows)) if rows else 1 for side in (2, 3)]
-    answers = [
-        Answered(
-            after_prompt(row["prompt"], row["response"]),
-            row["target"],
-            (row["image"]["width"] or max(1, sides[0]), row["image"]["height"] or max(1, sides[1])),
-        )
-        for row in rows
-    ]
+    answers = answered(rows)
     warning = other_reading(answers, family.box_format) if family is not None and answers else None
     if warning is None:
         return None

@@ -15,7 +15,7 @@ from typing import Any
 
 from perpo.benchmarks.base import BenchmarkInfo
 from perpo.benchmarks.declared import info_in
-from perpo.boxes import BoxFormat, Resize, box_problem, format_box
+from perpo.boxes import box_problem, format_box
 from perpo.data import Question
 from perpo.data.embedded import find_image, picture_key
 from perpo.data.images import listing
@@ -23,6 +23,7 @@ from perpo.data.truths import format_fields
 from perpo.errors import PerpoError
 from perpo.records.run_record import RunRecord, TaskResult
 from perpo.records.store import Run
+from perpo.results.box_readings import box_format
 from perpo.results.compare import check_comparable
 
 _COLUMNS = ("sample_key", "task", "image", "question", "target", "scores")
@@ -139,18 +140,9 @@ def _question(record: RunRecord, row: Mapping[str, Any], file: Path) -> Question
     image_id = str(row["image"]["path"])
     if info_in([task], task.benchmark).answer != "box":
         return Question(image_path=str(file), question=row["question"], answer=str(target), image_id=image_id)
-    boxes, size = _format(record, task), (row["image"]["width"], row["image"]["height"])
+    boxes, size = box_format(record, task), (row["image"]["width"], row["image"]["height"])
     answer = format_box(target, boxes, size)
     if box_problem(answer, boxes, size):
         return None
     said = format_fields(boxes)
     return Question(image_path=str(file), question=row["question"], answer=answer, image_id=image_id, **said)
-
-
-def _format(record: RunRecord, task: TaskResult) -> BoxFormat:
-    """How the run's model writes boxes; pixels of the picture where the record does not say."""
-    sizes = record.generation.get("box_resize")
-    if task.box_scale is None or (task.box_scale == "pixels" and task.box_frame == "resized" and not sizes):
-        return BoxFormat("pixels")
-    resize = None if not sizes else Resize(**sizes)
-    return BoxFormat(task.box_scale, task.box_order or "xyxy", task.box_frame or "original", resize)  # type: ignore[arg-type]
