@@ -153,8 +153,9 @@ def test_whatever_ends_it_nothing_goes_on_and_the_same_command_continues(tmp_pat
     assert process.returncode == 0, said
     assert {path: path.stat().st_mtime_ns for path in before} == before
     # A training that was asked to end leaves its checkpoint, and logs the mean loss of the steps that came after it.
-    made = {name: each for name, each in alone.items() if name.endswith(("safetensors", "parquet", "tions.jsonl"))}
-    assert len(made) == 5 + 6 + 6
+    kinds = {"adapter_model.safetensors": 5, "samples.parquet": 6, "questions.jsonl": 4, "preferences.jsonl": 3}
+    made = {name: each for name, each in alone.items() if name.endswith(tuple(kinds))}
+    assert {kind: sum(name.endswith(kind) for name in made) for kind in kinds} == kinds
     now = results_of(output)
     assert different({name: now.get(name) for name in made}, made) == []
 
