@@ -39,7 +39,9 @@ def load_engine(
         return load_server(model, servers)
     if vllm is not None:
         from perpo.engines.vllm_loading import load_vllm
+        from perpo.models.keeping import let_go
 
+        let_go()  # vLLM asks for most of the GPU's memory
         return load_vllm(model, adapter, vllm, dtype=dtype)
     from perpo.engines.hf import load_hf
 

@@ -78,7 +78,7 @@ class WorkCost:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """How something is trained, as far as its cost depends on it.
+    """The way in which something is trained, as far as its cost depends on it.
 
     Attributes:
         epochs: How often each list is learnt.

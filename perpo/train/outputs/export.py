@@ -106,7 +106,7 @@ def _write_adapter(args: ExportArguments, lora: dict[str, Any], base: Path, fold
         plain = name.removeprefix(_PREFIX)
         if ".lora_" in name and plain.startswith("model.language_model.layers."):
             layers[_PREFIX + in_files(plain)] = tensor
-        elif plain.startswith("model.multi_modal_projector."):
+        elif plain.startswith("model.multi_modal_projector.") and ".lora_" not in name:
             beside[_PREFIX + in_files(plain)] = tensor
         else:
             raise PerpoError(

@@ -156,6 +156,22 @@ def test_other_bases_and_adapters_are_refused(trained, small_model, tmp_path, ca
         assert not output.exists()
 
 
+def test_lora_on_the_projector_is_refused_but_for_a_whole_checkpoint(data, small_run, tmp_path, capsys):
+    """LLaVA's code would read such a file without a word and leave the projector as it was."""
+    base = write_original(tmp_path / "llava", "v1.5", with_tower=False, ending="bin")
+    options = small_run | {"model": str(base), "data": str(data / "records.jsonl"), "max_steps": 2}
+    adapter = train(TrainArguments(**options, projector_lora=True, output_dir=str(tmp_path / "adapter")))
+    words = ["export", f"--model={base}", f"--adapter={adapter}"]
+    assert main([*words, f"--output={tmp_path / 'llava-7b-lora'}"]) == 2
+    said = capsys.readouterr().err
+    assert "multi_modal_projector" in said
+    assert "LLaVA's layout has no place for\nhint: write its base with it: --merged True" in said
+    output = export(base, adapter, tmp_path / "llava-7b", "--merged=True")
+    before, after = tensors(base), tensors(output)
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["model.mm_projector.0.weight"], after["model.mm_projector.0.weight"])
+
+
 def test_the_authors_command_trains_an_original_checkpoint_with_its_tower_apart(tmp_path, monkeypatch, write_records):
     monkeypatch.setenv(TOWER_VARIABLE, "")  # the command sets it
     base = write_original(
