@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.skipif(not PYTHON, reason="PERPO_VLLM_PYTHON names no Python with vLLM; make test-engines makes one"),
 ]
 ROOT = Path(__file__).parents[2]
-UP_S = 600
+UP_S, MOST_S = 600, 1800
 DRAWS = 1500
 NEARLY_EQUAL = 1e-3
 """Logits: where the two most probable tokens are nearer, engines may choose either."""
@@ -49,12 +49,14 @@ def _environment(**more: str) -> dict[str, str]:
     return {name: value for name, value in known.items() if name != "PYTHONPATH"} | more
 
 
-def beside_vllm(module: str, words: Sequence[str], cache: Path) -> subprocess.CompletedProcess[str]:
+def beside_vllm(module: str, words: Sequence[str], **more: str) -> subprocess.CompletedProcess[str]:
     """One of perpo's programs in the environment of vLLM."""
-    here = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "eval"))), "XDG_CACHE_HOME": str(cache)}
+    here = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "eval")))} | more
     given = ["--engine", "vllm", "--dtype", "float32", "--vllm_args", "enforce_eager=true"]
     command = [PYTHON, "-m", module, *words, *given]
-    done = subprocess.run(command, env=_environment(**here), capture_output=True, text=True, timeout=UP_S, check=False)
+    done = subprocess.run(
+        command, env=_environment(**here), capture_output=True, text=True, timeout=MOST_S, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -227,7 +229,7 @@ def test_records_are_trained_on(served, tmp_path) -> None:
 
 def test_in_one_process_the_grounding_suite_has_our_answers(tmp_path) -> None:
     words = ["--suite", "grounding", "--model", "tiny", "--limit", "40", "--output"]
-    said = beside_vllm("perpo_eval.cli", [*words, str(tmp_path / "vllm"), "--json"], tmp_path)
+    said = beside_vllm("perpo_eval.cli", [*words, str(tmp_path / "vllm"), "--json"])
     assert eval_main([*words, str(tmp_path / "hf"), "--dtype", "float32"]) == 0
     theirs, _ = _compared("tiny", None, tmp_path)
     assert json.loads(said.stdout)["model"]["engine"] == theirs.record.model.engine == "vllm"  # and nothing else
@@ -238,7 +240,7 @@ def test_in_one_process_the_grounding_suite_has_our_answers(tmp_path) -> None:
 def test_in_one_process_candidates_follow_the_models_own_distribution(tmp_path) -> None:
     output = tmp_path / "pairs.jsonl"
     words = ["--output", str(output), "--limit", "1", "--num_candidates", str(DRAWS), "--max_new_tokens", "3"]
-    beside_vllm("perpo.cli.sample", words, tmp_path)
+    beside_vllm("perpo.cli.sample", words)
     (record,) = read_preferences(output)
     assert record.sampling["engine"] == "vllm"
     assert set(record.reference_logps) == {None}
@@ -252,7 +254,9 @@ def test_in_one_process_an_adapter_answers_as_with_our_engine(records, projector
     words = ["--mm_projector_lr", projector, "--learning_rate", "3e-3"]
     adapter = str(trained(records, tmp_path / "adapter", *words))
     asked = ["--tasks", "refshapes_val", "--model", "tiny", "--limit", "10", "--output"]
-    beside_vllm("perpo_eval.cli", [*asked, str(tmp_path / "vllm"), "--adapter", adapter], tmp_path / "cache")
+    beside_vllm(
+        "perpo_eval.cli", [*asked, str(tmp_path / "vllm"), "--adapter", adapter], XDG_CACHE_HOME=str(tmp_path / "cache")
+    )
     for name, more in (("hf", ["--adapter", adapter]), ("base", [])):
         assert eval_main([*asked, str(tmp_path / name), "--dtype", "float32", *more]) == 0
     theirs, ours = _compared("tiny", adapter, tmp_path)
@@ -266,7 +270,7 @@ def test_in_one_process_an_adapter_answers_as_with_our_engine(records, projector
 def test_in_several_processes_the_file_is_that_of_one(tmp_path) -> None:
     for name, more in (("one", []), ("two", ["--processes", "2"])):
         words = ["--output", str(tmp_path / f"{name}.jsonl"), "--limit", "6", "--num_candidates", "3"]
-        beside_vllm("perpo.cli.sample", [*words, "--batch_size", "3", *more], tmp_path)
+        beside_vllm("perpo.cli.sample", [*words, "--batch_size", "3", *more])
     one, two = (read_preferences(tmp_path / f"{name}.jsonl") for name in ("one", "two"))
     same = [mine.answers_gen == other.answers_gen for mine, other in zip(one, two, strict=True)]
     print(f"{sum(same)} of {len(same)} questions have equal candidates from one process and from two")
