@@ -67,7 +67,8 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         The picture; its `filename` is the file's, for messages.
 
     Raises:
-        OSError: It is no picture, or larger than `MOST_PIXELS`; or damaged, of which Pillow raises other kinds too.
+        OSError: It is no picture, or larger than `MOST_PIXELS`, or has pixels of 16 bits or real numbers, whose scale
+            would be lost; or damaged, of which Pillow raises other kinds too.
     """
     with _opened(source) as image:
         turn = TURNS.get(orientation_of(image))
@@ -285,12 +286,22 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """An image as RGB, its transparency laid on white."""
-    if not image.has_transparency_data or image.mode[0] in "IF":
+    """An image as RGB, its transparency laid on white.
+
+    Raises:
+        OSError: Its pixels have more than 8 bits without colour: Pillow would cut them off, mostly to plain white.
+    """
+    if image.mode[0] in "IF":
+        raise OSError(_scale_lost(image))
+    if not image.has_transparency_data:
         return image.convert("RGB")
     white = Image.new("RGBA", image.size, "white")
     white.alpha_composite(image.convert("RGBA"))
     return white.convert("RGB")
+
+
+def _scale_lost(image: Image.Image) -> str:
+    return f"{image.mode} pixels, whose scale would be lost: convert it to 8 bits"
 
 
 def _looked_at(path: Path, refused: Callable[[tuple[int, int]], str | None]) -> tuple[str | None, bool]:
@@ -301,7 +312,7 @@ def _looked_at(path: Path, refused: Callable[[tuple[int, int]], str | None]) -> 
             size = _upright_size(image)
             image.load()
             if image.mode[0] in "IF":
-                return f"{image.mode} pixels, whose scale would be lost: convert it to 8 bits", False
+                return _scale_lost(image), False
         return refused(size), turned
     except Exception as error:  # damaged files raise many kinds, SyntaxError among them
         return " ".join(str(error).split()) or type(error).__name__, False

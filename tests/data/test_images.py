@@ -141,15 +141,20 @@ def test_a_palette_with_shades_of_transparency_is_laid_on_white():
     assert (np.asarray(open_image(encoded(black.convert("LA")))) == 255).all()
 
 
-@pytest.mark.parametrize(
-    ("mode", "form"),
-    [("RGBA", "PNG"), ("CMYK", "JPEG"), ("I;16", "PNG"), ("I", "TIFF"), ("F", "TIFF"), ("YCbCr", "JPEG")],
-)
-def test_what_is_not_transparent_is_read_as_pillow_converts_it(mode, form):
+@pytest.mark.parametrize(("mode", "form"), [("I;16", "PNG"), ("I", "TIFF"), ("F", "TIFF")])
+def test_pixels_whose_scale_would_be_lost_are_refused_by_whoever_opens_them(mode, form, tmp_path):
+    """Pillow cuts 16 bits off at 255, so that a page would be plain white."""
     types = {"I;16": "uint16", "I": "int32", "F": "float32"}
-    levels = np.random.default_rng(0).integers(0, 60_000, (4, 6))
-    image = Image.fromarray(levels.astype(types[mode])) if mode in types else Image.fromarray(noise()).convert(mode)
-    data = encoded(image, form)
+    levels = np.random.default_rng(0).integers(256, 60_000, (4, 6))
+    (tmp_path / "deep").write_bytes(encoded(Image.fromarray(levels.astype(types[mode])), form))
+    with pytest.raises(OSError, match="pixels, whose scale would be lost: convert it to 8 bits"):
+        open_image(tmp_path / "deep")
+    assert image_problems([tmp_path / "deep"])[0].endswith("pixels, whose scale would be lost: convert it to 8 bits")
+
+
+@pytest.mark.parametrize(("mode", "form"), [("RGBA", "PNG"), ("CMYK", "JPEG"), ("YCbCr", "JPEG")])
+def test_what_is_not_transparent_is_read_as_pillow_converts_it(mode, form):
+    data = encoded(Image.fromarray(noise()).convert(mode), form)
     with Image.open(io.BytesIO(data)) as stored:
         expected = np.asarray(stored.convert("RGB"))
     np.testing.assert_array_equal(np.asarray(open_image(data)), expected)
