@@ -74,6 +74,7 @@ def _grounding(count: int, flaw: float) -> Answers:
         "parse_ok": read,
         "prediction": [box if good else None for box, good in zip(boxes, read, strict=True)],
         "target": [json.dumps([round(float(edge), 2) for edge in box]) for box in truth],
+        "layout": [None] * count,
         "box_frame": ["original"] * count,
     }
     return Answers(columns, scores)
@@ -93,6 +94,7 @@ def _pope(count: int, flaw: float) -> Answers:
         "parse_ok": read,
         "prediction": [f'"{word}"' for word in words],
         "target": ['"yes"' if each else '"no"' for each in yes],
+        "layout": [None] * count,
         "box_frame": [None] * count,
     }
     return Answers(columns, {name: values.astype(float) for name, values in scores.items()})
@@ -117,6 +119,7 @@ def _pages(count: int, flaw: float) -> Answers:
         "parse_ok": np.ones(count, bool),
         "prediction": list(map(json.dumps, said)),
         "target": list(map(json.dumps, truths)),
+        "layout": [None] * count,
         "box_frame": [None] * count,
     }
     return Answers(columns, scores)
@@ -134,6 +137,7 @@ def _judged(count: int, flaw: float) -> tuple[dict[str, Sequence[Any]], NDArray[
         "parse_ok": np.ones(count, bool),
         "prediction": [None] * count,
         "target": [json.dumps({"category": "other", "reference": f"There are {n % 7 + 2}."}) for n in range(count)],
+        "layout": [None] * count,
         "box_frame": [None] * count,
         "judge": [
             votes(f"The answer names {n % 5} things that are there.", rating) for n, rating in enumerate(ratings)

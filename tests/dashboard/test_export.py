@@ -50,10 +50,11 @@ def test_the_page_asks_nobody_for_anything(tmp_path) -> None:
 
 
 def test_runs_are_compared_on_what_both_have_if_asked(tmp_path, capsys) -> None:
-    assert export(tmp_path, "--run", "tiny", "--run", "perpo") == 2
+    perpo = str(resolve_run("perpo", RESULTS / "tiny").path)
+    assert export(tmp_path, "--run", "tiny", "--run", perpo) == 2
     assert "cannot be compared" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-    assert export(tmp_path, "--run", "tiny", "--run", "perpo", "--common") == 0
+    assert export(tmp_path, "--run", "tiny", "--run", perpo, "--common") == 0
     assert "Compared on the 4,040 samples that both have" in (tmp_path / "report.md").read_text()
 
 

@@ -40,7 +40,7 @@ def test_the_wheel_carries_what_is_needed_and_no_module_called_eval(wheel):
     assert any(name.startswith("perpo_eval/tasks/") and name.endswith(".yaml") for name in names)
     tops = {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")}
     assert tops == {"perpo", "perpo_eval", "perpo_dashboard"}
-    assert Path(wheel).stat().st_size < 15_000_000
+    assert Path(wheel).stat().st_size < 17_000_000  # two checkpoints of 8 MB each
 
 
 @pytest.mark.slow

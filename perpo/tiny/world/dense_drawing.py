@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from perpo.data.images import open_image
 from perpo.tiny.world.dense import CELL_HEIGHT, CELL_WIDTH, DENSE_SIDE, DensePage
 from perpo.tiny.world.scenes import scene_rng
 
@@ -60,12 +61,10 @@ def _written(text: str, font: str) -> Image.Image:
 
 @functools.cache
 def _misc_fixed() -> Image.Image:
-    with Image.open(_FIXED) as opened:
-        return opened.convert("L")
+    return open_image(_FIXED).convert("L")
 
 
 def _through_jpeg(picture: Image.Image, quality: int) -> Image.Image:
     kept = io.BytesIO()
     picture.save(kept, "JPEG", quality=quality)
-    with Image.open(kept) as opened:
-        return opened.convert("RGB")
+    return open_image(kept.getvalue())

@@ -401,7 +401,11 @@ def test_a_model_whose_library_is_absent_is_one_sentence(
             "it is not known to which frame its boxes refer",
             "--box_frame cropped for lmms:llava_hf",
         ),
-        (["--max_error_share", "0.5"], "--max_error_share is for --engine server and lmms:<model>", "ends the run"),
+        (
+            ["--max_error_share", "0.5"],
+            "--max_error_share is for --engine vllm, server and lmms:<model>",
+            "ends the run",
+        ),
         (["--engine", "lmms:scripted", "--max_error_share", "2"], "--max_error_share must be from 0 to 1, got 2.0", ""),
         (["--family", "llava"], "--family is for --engine lmms:<model>", "a checkpoint says its own"),
     ],

@@ -7,9 +7,8 @@ import yaml
 
 from perpo_eval.cli.run import demo_main, main
 from perpo_eval.recipes.arguments import sample_arguments, train_arguments
-from perpo_eval.recipes.experiment import choose
 from perpo_eval.recipes.reading import SHIPPED, find_recipe, read_recipe
-from perpo_eval.recipes.recipe import DataFile
+from perpo_eval.recipes.recipe import DataFile, choose
 
 SMALL = {
     "name": "small",
