@@ -152,7 +152,7 @@ def scopes(record: RunRecord, present: list[str]) -> dict[str, tuple[str, ...]]:
 
 def default_pair(runs: Sequence[Run]) -> tuple[Run, Run]:
     """Return which two runs are shown unasked: the newest that can be held against an older one, and the oldest of
-    those.
+    those. A model comes before what was trained from it, whichever was evaluated first.
 
     Args:
         runs: Measured runs, the oldest first, at least one.
@@ -160,5 +160,11 @@ def default_pair(runs: Sequence[Run]) -> tuple[Run, Run]:
     for candidate in reversed(runs[-_LATEST:]):
         for baseline in runs:
             if baseline is not candidate and not mismatches(candidate.record, baseline.record):
-                return baseline, candidate
+                return (candidate, baseline) if _is_trained_from(baseline, candidate) else (baseline, candidate)
     return runs[0], runs[-1]
+
+
+def _is_trained_from(run: Run, base: Run) -> bool:
+    trained, model = run.record.model, base.record.model
+    same = model.weights_sha256 is not None and trained.weights_sha256 == model.weights_sha256
+    return same and trained.adapter_sha256 is not None and model.adapter_sha256 is None

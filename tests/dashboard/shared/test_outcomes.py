@@ -95,13 +95,8 @@ def test_the_newest_run_is_shown_against_the_oldest_that_it_can_be_compared_with
     assert default_pair(whole[:1]) == (whole[0], whole[0])
 
 
-def test_tasks_can_be_looked_at_alone_by_group_and_by_benchmark(tiny):
-    record = tiny[1][0].record
-    names = [task.task for task in record.tasks]
-    found = scopes(record, names)
-    assert found["all"] == tuple(names)
-    assert [found[name] for name in names] == [(name,) for name in names]
-    assert set(found["grounding"]) == {task.task for task in record.tasks if task.benchmark == "grounding"}
-    several = [tasks for tasks in found.values() if len(tasks) > 1]
-    assert len(several) == len(set(several))
-    assert scopes(record, names[:1]) == {"all": (names[0],), names[0]: (names[0],)}
+def test_a_model_comes_before_what_was_trained_from_it(tiny):
+    runs = {run.record.name: run for run in tiny[0]}
+    base, trained, other = runs["base"], runs["dpo"], runs["perpo"]
+    assert default_pair([trained, base]) == default_pair([base, trained]) == (base, trained)
+    assert default_pair([other, trained]) == (other, trained)
