@@ -100,3 +100,15 @@ def test_a_model_comes_before_what_was_trained_from_it(tiny):
     base, trained, other = runs["base"], runs["dpo"], runs["perpo"]
     assert default_pair([trained, base]) == default_pair([base, trained]) == (base, trained)
     assert default_pair([other, trained]) == (other, trained)
+
+
+def test_tasks_can_be_looked_at_alone_by_group_and_by_benchmark(tiny):
+    record = tiny[1][0].record
+    names = [task.task for task in record.tasks]
+    found = scopes(record, names)
+    assert found["all"] == tuple(names)
+    assert [found[name] for name in names] == [(name,) for name in names]
+    assert set(found["grounding"]) == {task.task for task in record.tasks if task.benchmark == "grounding"}
+    several = [tasks for tasks in found.values() if len(tasks) > 1]
+    assert len(several) == len(set(several))
+    assert scopes(record, names[:1]) == {"all": (names[0],), names[0]: (names[0],)}
