@@ -102,7 +102,7 @@ def ended_together(patience_s: float = _PATIENCE_S) -> Iterator[list[subprocess.
         Terminated: This process was sent SIGTERM; all of them have ended.
     """
     running: list[subprocess.Popen[bytes]] = []
-    before = signal.signal(signal.SIGTERM, _terminated)  # else they would go on without this process
+    before = signal.signal(signal.SIGTERM, terminated)  # else they would go on without this process
     try:
         yield running
     finally:
@@ -110,7 +110,8 @@ def ended_together(patience_s: float = _PATIENCE_S) -> Iterator[list[subprocess.
         signal.signal(signal.SIGTERM, before)
 
 
-def _terminated(number: int, frame: object) -> None:
+def terminated(number: int, frame: object) -> None:
+    """Raise `Terminated`, as the handler of SIGTERM: what a process has started ends in an orderly way then."""
     raise Terminated
 
 

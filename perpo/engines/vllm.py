@@ -8,14 +8,18 @@ taken: its kernels round otherwise.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from perpo.common.processes import ending
 from perpo.data import Question
 from perpo.engines.base import Answer, Decoding, EngineInfo, NoAnswer, Query, first_seed
 from perpo.engines.prompts import check_questions, check_read, prompt_lengths
@@ -23,6 +27,10 @@ from perpo.engines.replies import answer_of
 from perpo.errors import PerpoError
 from perpo.models.hub import first_line
 from perpo.models.loaded import LoadedModel, render_prompt
+
+_LOOK_EVERY_S = 0.2
+_LAST_WORDS_S = 1.0
+"""For what vLLM itself may still say, or have answered, when its process has ended."""
 
 
 @dataclass
@@ -34,12 +42,14 @@ class VllmEngine:
         llm: vLLM's own object.
         info: See `Engine`.
         lora: What adapts the model at each request, or None.
+        processes: Those in which vLLM runs the model. All must live while it answers.
     """
 
     loaded: LoadedModel
     llm: Any
     info: EngineInfo
     lora: Any = None
+    processes: Sequence[BaseProcess] = ()
     _pictures: dict[tuple[int, int], list[int]] = field(default_factory=dict)
 
     @cached_property
@@ -126,13 +136,16 @@ class VllmEngine:
         ]
         params = [self._params(decoding, query.draw) for query in queries]
         try:
-            return list(self.llm.generate(requests, params, use_tqdm=False, lora_request=self.lora))
+            return _while_alive(
+                lambda: list(self.llm.generate(requests, params, use_tqdm=False, lora_request=self.lora)),
+                self.processes,
+            )
         except ValueError as error:
             raise PerpoError(f"vLLM refuses a question: {first_line(error)}", "see what it says above") from error
         except Exception as error:  # its engine is a process of its own, which has said why it ended
             raise PerpoError(
                 f"vLLM has ended: {first_line(error)}",
-                "see what it says above; answers so far are kept, and the same command goes on. Less memory: "
+                "see what it says above; what is finished is kept, and the same command goes on. Less memory: "
                 "--vllm_args max_num_seqs=64 gpu_memory_utilization=0.8",
                 exit_code=3,
             ) from error
@@ -175,3 +188,25 @@ class VllmEngine:
 def _digest(picture: Image.Image) -> str:
     """What names a picture in vLLM's caches, in place of a digest that it would make of each one."""
     return hashlib.sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes()).hexdigest()
+
+
+def _while_alive(work: Callable[[], list[Any]], processes: Sequence[BaseProcess]) -> list[Any]:
+    """What work gives that waits for processes, or an error as soon as one of them has ended.
+
+    vLLM itself waits for ever where its process is killed. So the work is done in a thread that is left alone then.
+    Nothing ends it after Ctrl-C either: vLLM ends its process when this program exits.
+    """
+    done: Future[list[Any]] = Future()
+    threading.Thread(target=_settle, args=(done, work), name="vllm", daemon=True).start()
+    while not wait([done], _LOOK_EVERY_S).done:
+        ended = [process for process in processes if not process.is_alive()]
+        if ended and not wait([done], _LAST_WORDS_S).done:
+            raise ChildProcessError(f"its process {ended[0].name} ended with {ending(ended[0].exitcode)}")
+    return done.result()
+
+
+def _settle(done: Future[list[Any]], work: Callable[[], list[Any]]) -> None:
+    try:
+        done.set_result(work())
+    except BaseException as error:  # raised where it is waited for
+        done.set_exception(error)

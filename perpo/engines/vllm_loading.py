@@ -6,17 +6,22 @@ vLLM is imported here alone, and when a model is loaded.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 
+from perpo.common.processes import terminated
 from perpo.engines.base import EngineInfo
 from perpo.engines.vllm import VllmEngine
 from perpo.engines.vllm_flags import VllmWanted
@@ -78,7 +83,7 @@ def load_vllm(model: str, adapter: str | None, wanted: VllmWanted, *, dtype: DTy
         if platform.is_cpu():
             # A seeded request of which half a prompt is read ends vLLM on the CPU ("does not use offset").
             how["enable_chunked_prefill"] = False
-        llm = _started(vllm, model, {"model": str(directory), "dtype": chosen, **how, **wanted.settings})
+        llm, processes = _started(vllm, model, {"model": str(directory), "dtype": chosen, **how, **wanted.settings})
     acting = {} if adapter is None else {"adapter": "merged" if lora is None else "lora"}
     told = {"software": "vllm", "version": str(vllm.__version__), **acting, **wanted.told}
     info = EngineInfo(
@@ -93,7 +98,7 @@ def load_vllm(model: str, adapter: str | None, wanted: VllmWanted, *, dtype: DTy
         device=platform.device_type,
         served=told,
     )
-    return VllmEngine(loaded, llm, info, lora)
+    return VllmEngine(loaded, llm, info, lora, processes)
 
 
 def lora_rank(adapter: str, family: Family) -> int | None:
@@ -117,21 +122,25 @@ def lora_rank(adapter: str, family: Family) -> int | None:
     return min(rank for rank in _RANKS if rank >= largest)
 
 
-def _started(vllm: Any, model: str, settings: dict[str, Any]) -> Any:
-    """vLLM with a model.
+def _started(vllm: Any, model: str, settings: dict[str, Any]) -> tuple[Any, list[BaseProcess]]:
+    """vLLM with a model, and the processes that it has started for it.
 
     Raises:
         PerpoError: It does not take it.
     """
     fixed = {"seed": 0, "generation_config": "vllm", "limit_mm_per_prompt": {"image": 1, "video": 0, "audio": 0}}
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminated)  # else vLLM's process would live on without this one
+    before = multiprocessing.active_children()
     try:
-        return vllm.LLM(**fixed, trust_remote_code=False, **settings)
+        llm = vllm.LLM(**fixed, trust_remote_code=False, **settings)
     except Exception as error:  # of many kinds; what happened in its own process is said there
         raise PerpoError(
             f"vLLM cannot load {model}: {first_line(error)}",
             "see what it says above; where memory does not suffice: --vllm_args max_model_len=4096 "
             "gpu_memory_utilization=0.8, or tensor_parallel_size=2",
         ) from error
+    return llm, [process for process in multiprocessing.active_children() if process not in before]
 
 
 def _imported() -> tuple[Any, Any]:

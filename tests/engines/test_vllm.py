@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -39,6 +42,8 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[2]
 UP_S, MOST_S = 600, 1800
+ENDS_S = 20
+"""For a program to end after Ctrl-C or with vLLM, which takes some 5 seconds to end."""
 DRAWS = 1500
 NEARLY_EQUAL = 1e-3
 """Logits: where the two most probable tokens are nearer, engines may choose either."""
@@ -49,14 +54,16 @@ def _environment(**more: str) -> dict[str, str]:
     return {name: value for name, value in known.items() if name != "PYTHONPATH"} | more
 
 
-def beside_vllm(module: str, words: Sequence[str], **more: str) -> subprocess.CompletedProcess[str]:
-    """One of perpo's programs in the environment of vLLM."""
+def _start_of(module: str, words: Sequence[str], **more: str) -> dict[str, Any]:
+    """What starts one of perpo's programs in the environment of vLLM."""
     here = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "eval")))} | more
     given = ["--engine", "vllm", "--dtype", "float32", "--vllm_args", "enforce_eager=true"]
-    command = [PYTHON, "-m", module, *words, *given]
-    done = subprocess.run(
-        command, env=_environment(**here), capture_output=True, text=True, timeout=MOST_S, check=False
-    )
+    return {"args": [PYTHON, "-m", module, *words, *given], "env": _environment(**here), "text": True}
+
+
+def beside_vllm(module: str, words: Sequence[str], **more: str) -> subprocess.CompletedProcess[str]:
+    """One of perpo's programs in the environment of vLLM."""
+    done = subprocess.run(**_start_of(module, words, **more), capture_output=True, timeout=MOST_S, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -276,3 +283,104 @@ def test_in_several_processes_the_file_is_that_of_one(tmp_path) -> None:
     print(f"{sum(same)} of {len(same)} questions have equal candidates from one process and from two")
     assert [record.question for record in one] == [record.question for record in two]
     assert len(list(tmp_path.glob("two.jsonl.journal*"))) == 2
+
+
+def _until(there: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
+    until = time.monotonic() + UP_S
+    while not (value := there()):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return value
+
+
+def _cores(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """vLLM's own processes below one of ours; none before the first has begun."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    return [each for each in below if any(name in " ".join(each.cmdline()) for name in ("EngineCore", "spawn_main"))]
+
+
+def _session(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """All that lives of what a program has started, also where its parent has ended."""
+    time.sleep(1)  # Python's own helper sees some moments later that it is alone
+    living = []
+    for each in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(each.pid) == process.pid and each.status() != psutil.STATUS_ZOMBIE:
+                living.append(each)
+    return living
+
+
+@contextmanager
+def sampled(output: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """A perpo-sample of small batches, which has to end within the block and leaves no process behind."""
+    words = ["--output", str(output), "--limit", "100", "--num_candidates", "3", "--batch_size", "4", *more]
+    process = subprocess.Popen(**_start_of("perpo.cli.sample", words), stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        yield process
+        assert _session(process) == []
+    finally:
+        for each in _session(process):
+            each.kill()
+        process.communicate()
+
+
+def _ended(process: subprocess.Popen[str], most_s: float = ENDS_S) -> tuple[int, str]:
+    begun = time.monotonic()
+    _, said = process.communicate(timeout=most_s)
+    print(f"ended with {process.returncode} after {time.monotonic() - begun:.1f} s: {said[-500:]}")
+    return process.returncode, said
+
+
+def _finished(output: Path) -> bytes:
+    """What the journal has of whole rows, after its first batch; until then nothing."""
+    journal = output.with_name(f"{output.name}.journal")
+    kept = journal.read_bytes() if journal.exists() else b""
+    return kept[: kept.rfind(b"\n") + 1] if kept.count(b"\n") > 4 else b""
+
+
+@pytest.mark.parametrize(
+    ("sent", "processes", "code", "says"),
+    [
+        ("SIGKILL to vLLM", [], 3, "EngineCore ended with SIGKILL"),
+        ("Ctrl-C", [], 130, "interrupted; finished work is kept"),
+        ("SIGTERM", [], 143, "terminated; finished work is kept"),
+        ("SIGKILL to vLLM", ["--processes", "2"], 3, "EngineCore ended with SIGKILL"),
+        ("SIGINT", ["--processes", "2"], 130, "interrupted; finished work is kept"),
+    ],
+)
+def test_whatever_ends_it_what_is_finished_is_kept_and_the_same_command_goes_on(
+    sent, processes, code, says, tmp_path
+) -> None:
+    output = tmp_path / "pairs.jsonl"
+    with sampled(output, *processes) as process:
+        _until(lambda: _finished(output), process)
+        if sent == "SIGKILL to vLLM":
+            core = _cores(process)[0]
+            core.suspend()  # so that an answer is waited for
+            time.sleep(1)
+            core.kill()
+        elif sent == "Ctrl-C":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.Signals[sent])
+        ended, said = _ended(process)
+    assert ended == code
+    assert says in said
+    assert "Traceback" not in said
+    assert not output.exists()
+    kept = _finished(output)
+    with sampled(output, *processes) as process:
+        assert _ended(process, MOST_S)[0] == 0
+    assert _finished(output).startswith(kept)
+    assert len(read_preferences(output)) == 100
+
+
+def test_a_vllm_that_is_killed_while_it_starts_leaves_nothing_behind(tmp_path) -> None:
+    with sampled(tmp_path / "pairs.jsonl") as process:
+        (core,) = _until(lambda: _cores(process), process)
+        time.sleep(1)
+        core.kill()
+        code, said = _ended(process)
+    assert code == 2
+    assert "vLLM cannot load tiny" in said

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import json
+import multiprocessing
 import os
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -216,6 +220,62 @@ def test_failures_are_missing_answers_or_end_the_run(engine) -> None:
         with pytest.raises(PerpoError, match=str(error)) as raised:
             engine.engine.answers([engine.query], DECODING)
         assert raised.value.exit_code == code
+
+
+@pytest.fixture
+def process():
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,), name="EngineCore")
+    process.start()
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_where_its_process_is_killed_nothing_is_waited_for(engine, process) -> None:
+    engine.engine.processes = [process]
+    stuck = threading.Event()
+
+    def generate(*given, **more):
+        process.kill()
+        stuck.wait()
+
+    engine.engine.llm.generate = generate
+    begun = time.monotonic()
+    with pytest.raises(PerpoError, match="its process EngineCore ended with SIGKILL") as raised:
+        engine.engine.answers([engine.query], DECODING)
+    stuck.set()
+    assert time.monotonic() - begun < 10
+    assert raised.value.exit_code == 3
+    assert "what is finished is kept, and the same command goes on" in raised.value.hint
+
+
+def test_what_it_answered_before_it_ended_counts(engine, process) -> None:
+    engine.engine.processes = [process]
+    whole = engine.engine.llm.generate
+
+    def generate(*given, **more):
+        process.kill()
+        process.join()
+        time.sleep(0.5)  # it is seen to have ended before
+        return whole(*given, **more)
+
+    engine.engine.llm.generate = generate
+    (answers,) = engine.engine.answers([engine.query], DECODING)
+    assert len(answers) == 2
+
+
+def test_ctrl_c_is_heard_while_it_answers(engine, process) -> None:
+    engine.engine.processes = [process]
+    stuck = threading.Event()
+
+    def generate(*given, **more):
+        _thread.interrupt_main()
+        stuck.wait()
+
+    engine.engine.llm.generate = generate
+    with pytest.raises(KeyboardInterrupt):
+        engine.engine.answers([engine.query], DECODING)
+    stuck.set()
 
 
 def test_records_name_the_engine_and_its_version(engine) -> None:
