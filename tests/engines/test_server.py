@@ -405,7 +405,7 @@ def test_missing_answers_are_no_answers(engine, questions) -> None:
 
 
 def test_a_family_that_is_not_listed_is_refused(tmp_path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "no_such_family"}')
+    (tmp_path / "config.json").write_text('{"model_type": "aya_vision"}')
     (tmp_path / "model.safetensors").write_bytes(b"")
     from perpo.models.loading import load_processor
 
