@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from perpo.benchmarks.base import BenchmarkInfo
@@ -94,6 +95,16 @@ def labels(
         return Labels(pair.names, np.where(mask, pair.tasks, -1))
     tasks, names = (pair.names, pair.tasks), list(scores)
     return shared.labels(kind, info, tasks, mask, record, column, names, lambda name: scores[name][pair.places[0]])
+
+
+def first_known(ours: Column, theirs: Column) -> Column:
+    """Return columns of A, or of B where A, which may be an older run, knows nothing of them."""
+
+    def column(name: str) -> pa.Array:
+        values = ours(name)
+        return values if values.null_count < len(values) else theirs(name)
+
+    return column
 
 
 def plane(pair: Pair, mask: NDArray[np.bool_], span: tuple[float, float]) -> dict[str, NDArray[Any]]:

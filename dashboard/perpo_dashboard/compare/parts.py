@@ -141,6 +141,7 @@ def _rows(
 ) -> list[KindRow]:
     """What `breakdown.by_kind` finds; `asked` holds all that it depends on."""
     *_, kind, share = asked
-    pair, column = stored.pair(_a, _b), partial(stored.paired_column, _a, _b, 0)
+    pair, (ours, theirs) = stored.pair(_a, _b), (partial(stored.paired_column, _a, _b, of) for of in (0, 1))
+    column = breakdown.first_known(ours, theirs)
     labels = breakdown.labels(kind, _info, pair, _mask, _a.record, column, stored.scores(_a).values)
     return breakdown.by_kind(pair, breakdown.right_share(pair) if share else pair.measure, labels, _span)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from perpo.prepare.pdf.document import PageSettings
 
 JOURNAL = ".pdf-journal.jsonl"
-_VERSION = 2  # of what pages become: raised whenever one becomes something else
+_VERSION = 3  # of what pages become: raised whenever one becomes something else
 _DIGITS = 16  # of a document's digest, in the names of its pictures
 _PICTURE = re.compile(rf"[0-9a-f]{{{_DIGITS}}}-\d{{4,}}\.(png|jpg)")
 

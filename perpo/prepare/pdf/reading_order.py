@@ -18,7 +18,6 @@ from __future__ import annotations
 import itertools
 import statistics
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -120,11 +119,15 @@ def read_lines(pieces: Sequence[Piece]) -> list[Line]:
 
 def columns_beside(lines: Sequence[Line]) -> int:
     """Return how many columns of a page stand side by side where most do."""
-    edges = sorted([(line.y0, 1, line.column) for line in lines] + [(line.y1, 0, line.column) for line in lines])
-    most, crossed = 0, Counter[int]()
-    for _, begins, column in edges:
-        crossed[column] += 1 if begins else -1
-        most = max(most, sum(count > 0 for count in crossed.values()) if begins else 0)
+    # From middle to middle: boxes hold a font's whole height, and a title's often reach into those below it.
+    middles: dict[int, list[float]] = {}
+    for line in lines:
+        middles.setdefault(line.column, []).append((line.y0 + line.y1) / 2)
+    edges = [(min(held), 1) for held in middles.values()] + [(max(held), -1) for held in middles.values()]
+    beside = most = 0
+    for _, step in sorted(edges, key=lambda edge: (edge[0], -edge[1])):
+        beside += step
+        most = max(most, beside)
     return most
 
 

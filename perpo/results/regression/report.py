@@ -161,13 +161,13 @@ def _draft(
     notes += check_apart(candidate, baseline)
     ours, theirs, said = aligned(candidate, baseline, read, common=common, strict=strict)
     first = theirs[0]
-    slices = slices_of(baseline.runs[0], first) if wanted.slices != "none" else []
+    others = [*candidate.runs, *baseline.runs[1:]]
+    slices = slices_of(baseline.runs[0], first, others) if wanted.slices != "none" else []
     sides = numbered(Sides(ours, theirs), np.unique(read(baseline.runs[0]).clusters))
     parts = parts_of(baseline.runs[0], set(first.tasks))
     rows = [row for part in parts for row in rows_of(part, sides, wanted, slices)]
     if missing := [name for part in parts for name in unguarded(part, sides, wanted)]:
         notes.append(f"Not known of every run, so that they guard nothing: {', '.join(missing)}.")
-    others = [*candidate.runs, *baseline.runs[1:]]
     same = set.intersection(*(alike(baseline.runs[0], run, first) for run in others))
     return _Draft(candidate, sides, rows, same, [*notes, *said])
 

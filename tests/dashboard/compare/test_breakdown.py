@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from perpo.benchmarks.table import INFO
-from perpo_dashboard.compare.breakdown import Labels, by_kind, heights, kinds, labels, plane, right_share
+from perpo_dashboard.compare.breakdown import Labels, by_kind, first_known, heights, kinds, labels, plane, right_share
 from perpo_dashboard.shared.outcomes import Pair
 
 
@@ -69,6 +69,14 @@ def test_pages_are_told_by_their_layout_and_length():
         "below 50 characters", "50 to 100", "250 to 1,000", None,
     ]  # fmt: skip
     assert set(kinds(INFO["ocr"], ["edit_distance", "edit_distance:normalised"])) == {"page length", "layout", "task"}
+
+
+def test_an_older_run_leaves_its_layouts_to_the_other_run():
+    older = columns(layout=pa.nulls(2, pa.string()), target=["a", None])
+    newer = columns(layout=["1 column", "2 columns"], target=["a", "b"])
+    for ours, theirs in ((older, newer), (newer, older)):
+        assert first_known(ours, theirs)("layout").to_pylist() == ["1 column", "2 columns"]
+    assert first_known(older, newer)("target").to_pylist() == ["a", None]
 
 
 class _Record:

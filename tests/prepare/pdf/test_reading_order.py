@@ -41,6 +41,14 @@ def test_columns_side_by_side_are_counted():
         assert columns_beside(read_lines(pieces)) == count
 
 
+def test_a_title_whose_box_reaches_into_the_columns_is_no_column_beside_them():
+    two = [replace(p, y0=p.y0 + 40, y1=p.y1 + 40) for p in _column("a", 0, range(6)) + _column("b", 250, range(6))]
+    top, bottom = min(piece.y0 for piece in two), max(piece.y1 for piece in two)
+    for y0, y1 in ((top - 15, top + 2), (bottom - 2, bottom + 15)):  # taller than a line, by little
+        across = replace(_piece(f"title {PROSE}", 0, 0, 450), y0=y0, y1=y1)
+        assert columns_beside(read_lines([across, *two])) == 2
+
+
 def test_three_columns():
     pieces = [piece for number, name in enumerate("abc") for piece in _column(name, 250 * number, range(4))]
     assert _named(pieces) == "a0 a1 a2 a3 b0 b1 b2 b3 c0 c1 c2 c3"

@@ -21,7 +21,9 @@ from perpo.results.regression.page import page
 from perpo.results.regression.report import compare_entries, compare_runs
 from perpo.results.regression.report_json import as_json
 from perpo.results.regression.rows import Waiver, Wanted
+from perpo.results.regression.slices import slices_of
 from perpo.results.regression.text import headline, markdown
+from perpo.results.samples import read_scores
 from perpo.stats import crossed_t
 
 SIZE = 1000
@@ -231,6 +233,21 @@ def test_a_kind_of_few_images_is_inconclusive_whatever_it_lost(base) -> None:
     runs = boxed(base, "one", small, right), boxed(base, "other", small, np.where(small, lost(0.9) * 0, right))
     row = by_name(compare_runs(*runs, slices="gate"))["a[box size: below 1% of the picture]"]
     assert (row.gain, row.p_adjusted, row.verdict) == (-1.0, None, "inconclusive")
+
+
+def test_layouts_that_an_older_baseline_does_not_know_are_those_of_the_candidate(base) -> None:
+    pages = {"tasks": [dataclasses.replace(task, benchmark="ocr") for task in base.record.tasks]}
+    layouts = [["1 column", "2 columns", None][place % 3] for place in range(SIZE)]
+    older = again(base, "older", {"target": ['"a page"'] * SIZE}, **pages)
+    newer = again(older, "newer", {"layout": layouts})
+    keys = base.samples(["sample_key"])["sample_key"].to_pylist()
+    expected = {
+        ("layout", layout): sorted(key for key, own in zip(keys, layouts, strict=True) if own == layout)
+        for layout in ("1 column", "2 columns")
+    }
+    for run, others in ((older, [older, newer]), (newer, [older])):
+        assert {part.kind: part.keys for part in slices_of(run, read_scores(older), others)} == expected
+    assert slices_of(older, read_scores(older), [older]) == []
 
 
 def test_kinds_of_a_ratio_are_told_by_the_share_of_right_answers(base) -> None:
