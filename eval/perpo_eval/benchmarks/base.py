@@ -48,6 +48,7 @@ class RowFormat:
         problem: What is wrong with a row that has its columns, or None.
         samples: What a row asks: (source id, query, target) of each of its samples.
         as_written: Whether a row's queries are whole questions, which are asked as they are.
+        has_layout: Whether a row may say in `layout` how its page is laid out.
     """
 
     name: str
@@ -56,6 +57,7 @@ class RowFormat:
     problem: Callable[[Row], str | None]
     samples: Callable[[Row], list[tuple[str, str, Any]]]
     as_written: Callable[[Row], bool] = lambda row: False
+    has_layout: bool = False
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ PAGE_ROWS = RowFormat(
     "file_name",
     _problem,
     lambda row: [(str(row["question_id"]), row["question"].strip(), row["answer"])],
+    has_layout=True,
 )
 """The rows of every benchmark of pages."""
 

@@ -59,7 +59,7 @@ class DemoArguments:
     task: Literal["grounding", "ocr"] = arg(
         "grounding", "grounding, or ocr (dense pages; about nine minutes on 2 cores)"
     )
-    quick: bool = arg(False, "a smaller version, about one minute long, with fewer questions, rounds and test rows")
+    quick: bool = arg(False, "a smaller version of one to three minutes, with fewer questions, rounds and test rows")
     output_dir: str | None = arg(None, "output folder of all stages (default: runs/<recipe>-seed<seed>)")
     seed: Seed32 | None = arg(None, "seed, from 0 to 2^32 - 1 (default: the seed of the recipe)")
     jobs: Count | None = arg(

@@ -68,7 +68,7 @@ def documents(rows: Iterable[Row], form: RowFormat, where: str, *, stored: bool 
             continue
         about = {
             "as_written": form.as_written(row),
-            "layout": row.get("layout"),
+            "layout": (row.get("layout") or None) if form.has_layout else None,
             "image_file": str(kept.file),
             "image_sha256": kept.sha256,
             "image_path": image_name,
@@ -136,7 +136,7 @@ def _check(row: Row, form: RowFormat, where: str) -> None:
         isinstance(image.get("bytes"), bytes) or isinstance(image.get("path"), str)
     ):
         raise PerpoError(f"{where}: image is {image!r:.40}; expected its bytes or its path", hint)
-    if not isinstance(row.get("layout"), str | None):
+    if form.has_layout and not isinstance(row.get("layout"), str | None):
         raise PerpoError(f"{where}: layout is {row['layout']!r:.40}; expected a text, or null", hint)
     problem = form.problem(row)
     if problem is not None:

@@ -257,6 +257,12 @@ def test_a_layout_of_a_row_goes_to_its_sample_and_changes_no_fingerprint() -> No
     assert fingerprint(docs) == fingerprint(documents(_pages(3), OCR_PAGES.rows, "here"))
     with pytest.raises(PerpoError, match="row 1: layout is 2; expected a text, or null"):
         documents([rows[0], rows[1] | {"layout": 2}], OCR_PAGES.rows, "here")
+    assert documents([row | {"layout": ""} for row in _pages(1)], OCR_PAGES.rows, "here")["layout"] == [None]
+
+
+def test_a_column_of_that_name_that_is_no_pages_means_nothing(rows: list[dict]) -> None:
+    docs = documents([row | {"layout": 2} for row in rows], GROUNDING.rows, "here")
+    assert set(docs["layout"]) == {None}
 
 
 def _pages(count: int) -> list[dict]:
