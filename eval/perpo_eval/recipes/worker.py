@@ -68,7 +68,7 @@ def _error_of(work: SharedWork, task: str | list[str]) -> Exception | None:
         work.do(task) if isinstance(task, str) else work.prepare(task)
     except Exception as error:
         error.add_note(traceback.format_exc())  # for --debug, since it is raised again elsewhere
-        try:
+        try:  # it goes through the pipe as it would come out: some libraries' errors cannot be made again
             return pickle.loads(pickle.dumps(error))
         except Exception:
             other = RuntimeError(f"{type(error).__name__}: {error}")

@@ -131,7 +131,7 @@ def test_an_adapter_that_changes_nothing_gives_the_bases_bytes(trained, tmp_path
 def test_a_name_that_llava_takes_for_something_else_is_refused(trained, tmp_path, capsys, name, more, said):
     base, adapter, good = trained
     if good != "llava-7b":
-        pytest.skip("the others have one more word")
+        pytest.skip("names are read alike for all kinds: tried with one")
     assert main(["export", f"--model={base}", f"--adapter={adapter}", f"--output={tmp_path / name}", *more]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / name).exists()
